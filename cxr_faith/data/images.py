@@ -1,0 +1,138 @@
+"""Pictures from files: JPEG, PNG and DICOM to 8-bit RGB, masks to booleans; every fault is one line naming the file.
+
+The geometry of the resize to model size (`Geometry`, `fit`, `fit_mask`) is in `cxr_faith.data.geometry`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cxr_faith.data.dicom import is_dicom, read_dicom
+from cxr_faith.data.geometry import Geometry, fit, fit_mask
+
+__all__ = ["Geometry", "ImageError", "fit", "fit_mask", "load_image", "load_mask", "resolve"]
+
+MAX_PIXELS = 64_000_000
+"""Rows × columns that are decoded at most: three times the largest detector's; stops decompression bombs."""
+
+# What Pillow raises on files that are damaged or are no pictures (UnidentifiedImageError is an OSError).
+_FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+class ImageError(ValueError):
+    """An image or mask file that cannot be used; the message is one line with the file and the fault."""
+
+
+def resolve(path: str | Path, root: str | Path | None = None) -> Path:
+    """The file that a manifest's path means, with symbolic links resolved.
+
+    Args:
+        path: Path of the file, relative to `root`.
+        root: Folder that the file must lie in, also after links are resolved; None: anywhere.
+
+    Raises:
+        ImageError: The file is missing, is no file, or lies outside `root`.
+    """
+    try:
+        base = None if root is None else Path(root).resolve()
+        file = (base or Path()).joinpath(path).resolve()
+        found, exists = file.is_file(), file.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # name too long, loop of links, null byte
+        raise ImageError(f"{str(path)!r}: not a usable path: {error}") from error
+    if base is not None and not file.is_relative_to(base):
+        raise ImageError(f"{path}: path leads outside the data root {base}")
+    if not found:
+        raise ImageError(f"{file}: {'is not a file' if exists else 'file not found'}")
+    return file
+
+
+def load_image(path: str | Path, root: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read a picture as 8-bit RGB.
+
+    Gray becomes three equal channels, 16-bit PNG is scaled by its own range, DICOM is shown as `read_dicom` describes.
+    What a file is, is decided by its content; a camera's rotation tag (EXIF) is applied.
+
+    Args:
+        path: JPEG, PNG or DICOM file, relative to `root` if that is given.
+        root: Folder that the file must lie in, symbolic links resolved.
+        max_pixels: Largest height × width that is decoded.
+
+    Returns:
+        uint8 ``[H, W, 3]``, own memory.
+
+    Raises:
+        ImageError: Missing or truncated file, not an image, DICOM without pixels, too many pixels, outside `root`.
+    """
+    file = resolve(path, root)
+    try:
+        pixels = read_dicom(file, max_pixels) if is_dicom(file) else _read_raster(file, max_pixels)
+    except (OSError, ValueError) as error:
+        raise _image_error(file, error) from error
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def load_mask(path: str | Path, root: str | Path | None = None) -> npt.NDArray[np.bool_]:
+    """Read a mask from a PNG: every value but 0 is inside (palette index, gray level or any color; alpha is ignored).
+
+    Returns:
+        bool ``[H, W]``.
+
+    Raises:
+        ImageError: Missing or damaged file, not PNG (JPEG noise would be inside), or outside `root`.
+    """
+    file = resolve(path, root)
+    try:
+        with _open(file, MAX_PIXELS, formats=("PNG",)) as picture:
+            values = np.asarray(picture)
+            color_channels = len(picture.getbands()) - (picture.mode in ("LA", "RGBA"))
+    except ValueError as error:
+        raise _image_error(file, error) from error
+    inside: npt.NDArray[np.bool_] = np.atleast_3d(values)[..., :color_channels].astype(bool).max(axis=2)
+    return inside
+
+
+def _image_error(file: Path, error: Exception) -> ImageError:
+    """One line, whatever a damaged header brought into the message."""
+    return ImageError(f"{file}: {' '.join(str(error).split())}")
+
+
+def _open(file: Path, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
+    """Open and decode with Pillow; any fault is a ValueError of one line."""
+    expected = " or ".join(formats)
+    try:
+        picture = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"not an image ({expected} expected)") from error
+    except _FAULTS as error:
+        raise ValueError(f"cannot be opened as {expected}: {error}") from error
+    pixels = picture.width * picture.height
+    if pixels > max_pixels:
+        raise ValueError(f"{pixels} pixels are more than the {max_pixels} allowed")
+    try:
+        picture.load()
+    except _FAULTS as error:
+        raise ValueError(f"{picture.format} file is truncated or damaged: {error}") from error
+    return picture
+
+
+def _read_raster(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """JPEG or PNG → uint8 ``[H, W, 3]``, or ``[H, W]`` where it had 16 bits."""
+    with _open(file, max_pixels, formats=("JPEG", "PNG")) as picture:
+        if picture.mode.startswith("I"):
+            return _scale_own_range(np.asarray(picture))
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+
+
+def _scale_own_range(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Darkest value to 0, brightest to 255; a flat picture is black."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return np.zeros(values.shape, dtype=np.uint8)
+    return np.rint((values - low) * (255.0 / (high - low))).astype(np.uint8)

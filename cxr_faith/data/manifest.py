@@ -1,0 +1,206 @@
+"""The manifest: a Parquet table with one row per sample, written atomically and read memory-mapped.
+
+Parquet cannot be memory-mapped, so the first reader turns it into an Arrow file, streamed, in a cache folder beside the
+manifest; the file's name holds the manifest's content hash, so an edited manifest gets a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
+
+CACHE_FOLDER = ".manifest_cache"
+_CHUNK_ROWS = 10_000
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used at all; the message is one line and names the file and the column."""
+
+
+def bundled_manifest() -> Path:
+    """Manifest of the phantom data set that ships with the package."""
+    return Path(__file__).parent / "bundled" / "phantom" / "manifest.parquet"
+
+
+def write_manifest(rows: Iterable[Sample | Mapping[str, Any]], path: str | Path) -> None:
+    """Write a manifest so that it is there completely or not at all; rows are streamed.
+
+    Args:
+        rows: Samples, or mappings from column name to value (columns left out are null).
+        path: Parquet file; an existing one is replaced.
+
+    Raises:
+        ManifestError: A row has a column that manifests do not have.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        partial = Path(file.name)
+        try:
+            with pq.ParquetWriter(file, MANIFEST_SCHEMA, compression="zstd") as writer:
+                for chunk in _chunks(_plain(row, path) for row in rows):
+                    writer.write_table(pa.Table.from_pylist(chunk, schema=MANIFEST_SCHEMA))
+            file.flush()
+            os.fsync(file.fileno())
+            partial.chmod(0o644)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    _sync_folder(path.parent)
+
+
+def manifest_fingerprint(path: str | Path) -> str:
+    """Hash of a manifest's content (hex, 128 bit), read in chunks; a folder's shards count in the order of their names.
+
+    Raises:
+        ManifestError: There is no such manifest.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for shard in _shards(Path(path)):
+        with shard.open("rb") as file:
+            digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+    return digest.hexdigest()
+
+
+def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> datasets.Dataset:
+    """Open a manifest memory-mapped: no row is loaded before it is asked for.
+
+    Any number of processes may open it at once: one converts, the others wait.
+
+    Args:
+        path: Parquet file, or folder of Parquet shards (``*.parquet``, in the order of their names).
+        cache_dir: Folder for the Arrow file where the manifest's own folder cannot be written to.
+
+    Returns:
+        The rows, with the columns and types of `MANIFEST_SCHEMA`.
+
+    Raises:
+        ManifestError: Missing or unreadable file, missing column, wrong type, empty, or sample ids that are null or
+            not unique; or no folder to write the cache to.
+    """
+    path = Path(path)
+    name = f"{path.name}-{manifest_fingerprint(path)}.arrow"
+    folders = [path.absolute().parent / CACHE_FOLDER, *([Path(cache_dir)] if cache_dir is not None else [])]
+    for folder in folders:
+        if (folder / name).is_file():
+            return datasets.Dataset.from_file(str(folder / name))
+    folder = _first_writable(folders, path)
+    with FileLock(folder / f"{name}.lock"):
+        if not (folder / name).is_file():
+            _convert(path, folder / name)
+    return datasets.Dataset.from_file(str(folder / name))
+
+
+def _convert(path: Path, arrow: Path) -> None:
+    """Stream the Parquet rows into an Arrow file; it gets its name only when it is complete and checked."""
+    partial = arrow.with_suffix(".partial")
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, MANIFEST_SCHEMA) as writer:
+        for shard in _shards(path):
+            for batch in _read_batches(shard):
+                writer.write_batch(batch)
+    _check_sample_ids(partial, path)
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(arrow)
+    _sync_folder(arrow.parent)
+
+
+def _read_batches(shard: Path) -> Iterator[pa.RecordBatch]:
+    """Rows of one Parquet file with the manifest's columns and types."""
+    try:
+        with pq.ParquetFile(shard) as file:
+            missing = [name for name in MANIFEST_SCHEMA.names if name not in file.schema_arrow.names]
+            if missing:
+                raise ManifestError(f"{shard}: manifest lacks the column {', '.join(missing)}")
+            for batch in file.iter_batches(batch_size=_CHUNK_ROWS, columns=MANIFEST_SCHEMA.names):
+                columns = [_cast(batch.column(field.name), field, shard) for field in MANIFEST_SCHEMA]
+                yield pa.record_batch(columns, schema=MANIFEST_SCHEMA)
+    except (pa.ArrowException, OSError) as error:
+        raise ManifestError(f"{shard}: not a readable Parquet file: {_one_line(error)}") from error
+
+
+def _cast(column: pa.Array, field: pa.Field, shard: Path) -> pa.Array:
+    """A column in the manifest's type; tables made with pandas often have another one that says the same."""
+    try:
+        if pa.types.is_floating(column.type) and pa.types.is_string(field.type):
+            raise pa.ArrowInvalid("numbers with a fraction are no names")
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise ManifestError(
+            f"{shard}: manifest column {field.name} is {column.type}, expected {field.type}: {_one_line(error)}"
+        ) from error
+
+
+def _check_sample_ids(arrow: Path, path: Path) -> None:
+    """Records are kept by sample id: without one, or with two alike, results would be lost."""
+    with pa.memory_map(str(arrow)) as source:
+        ids = pa.ipc.open_stream(source).read_all().column("sample_id")
+        if len(ids) == 0:
+            raise ManifestError(f"{path}: manifest has no rows")
+        if ids.null_count:
+            raise ManifestError(f"{path}: manifest column sample_id is null in {ids.null_count} rows")
+        if pc.count_distinct(ids).as_py() != len(ids):
+            counts = pc.value_counts(ids)
+            repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+            raise ManifestError(f"{path}: manifest column sample_id is not unique: {repeated[0].as_py()!r} is repeated")
+
+
+def _shards(path: Path) -> list[Path]:
+    shards = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not shards or not all(shard.is_file() for shard in shards):
+        raise ManifestError(f"{path}: {'folder without *.parquet files' if path.is_dir() else 'manifest not found'}")
+    return shards
+
+
+def _first_writable(folders: list[Path], path: Path) -> Path:
+    """The first folder that a file can be made in; its own .gitignore keeps it out of version control."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            (folder / ".gitignore").write_text("*\n")
+        except OSError:
+            continue
+        return folder
+    raise ManifestError(f"{path}: cannot write its cache to {' or '.join(map(str, folders))}")
+
+
+def _plain(row: Sample | Mapping[str, Any], path: Path) -> dict[str, Any]:
+    plain = row.to_row() if isinstance(row, Sample) else dict(row)
+    unknown = sorted(plain.keys() - set(MANIFEST_SCHEMA.names))
+    if unknown:
+        raise ManifestError(f"{path}: manifests have no column {', '.join(unknown)}")
+    return plain
+
+
+def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while chunk := list(islice(rows, _CHUNK_ROWS)):
+        yield chunk
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in this folder last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,226 @@
+"""The Lightning data module: a manifest on disk → batches of decoded samples, each on exactly one rank."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import datasets
+import lightning as L
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cxr_faith.data.images import Geometry, ImageError, fit, fit_mask, load_image, load_mask
+from cxr_faith.data.manifest import bundled_manifest, manifest_fingerprint, open_manifest
+from cxr_faith.data.sample import Sample, SampleError
+from cxr_faith.data.sharding import ImageBatches, Rows, shard_by_image
+
+
+@dataclass(frozen=True)
+class SampleItem:
+    """A sample with its decoded picture, or with the reason why there is none.
+
+    Attributes:
+        sample: The manifest's row.
+        image: uint8 ``[3, H, W]`` at model size; None for a bad sample. Questions of one image may share the tensor.
+        geometry: How the picture came to model size; None for a bad sample.
+        finding_mask: bool ``[H, W]``, model pixels: the finding's mask file, else the union of the boxes labeled as
+            the finding; None where there is neither.
+        error: One line saying what is wrong with the sample; None: nothing.
+    """
+
+    sample: Sample
+    image: Tensor | None = None
+    geometry: Geometry | None = None
+    finding_mask: Tensor | None = None
+    error: str | None = None
+
+
+class ManifestDataset(Dataset[SampleItem]):
+    """Rows of an open manifest, decoded when asked for; a bad sample comes back with its reason, it never raises."""
+
+    def __init__(
+        self, table: datasets.Dataset, rows: Rows, root: Path, image_size: tuple[int, int], border_crop: float
+    ) -> None:
+        """Take the open manifest, the rows to serve in order, the data root and how pictures are fitted."""
+        self.table = table
+        self.rows = rows
+        self.root = root
+        self.image_size = image_size
+        self.border_crop = border_crop
+        # The last picture: an image's questions come one after the other and need it decoded once.
+        self._last: tuple[str, Tensor, Geometry] | None = None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> SampleItem:
+        """Decode one sample."""
+        sample = Sample.from_row(self.table[int(self.rows[index])])
+        try:
+            sample.validate()
+            image, geometry = self._picture(sample)
+            return SampleItem(sample, image, geometry, self._finding_mask(sample, geometry))
+        except (SampleError, ImageError) as error:
+            return SampleItem(sample, error=str(error))
+
+    def _picture(self, sample: Sample) -> tuple[Tensor, Geometry]:
+        if self._last is None or self._last[0] != sample.image_path:
+            pixels = load_image(sample.image_path, self.root)
+            self._last = (sample.image_path, *fit(pixels, self.image_size, self.border_crop))
+        _, image, geometry = self._last
+        height, width = geometry.original
+        if sample.height not in (None, height) or sample.width not in (None, width):
+            stated = f"{sample.height}×{sample.width}"
+            raise SampleError(f"{sample.image_path}: picture is {height}×{width} px, the manifest says {stated}")
+        return image, geometry
+
+    def _finding_mask(self, sample: Sample, geometry: Geometry) -> Tensor | None:
+        if sample.finding_mask_path:
+            mask = load_mask(sample.finding_mask_path, self.root)
+            try:
+                return fit_mask(mask, geometry)
+            except ValueError as error:
+                raise SampleError(f"{sample.finding_mask_path}: {error}") from error
+        if not sample.finding:
+            return None
+        finding = sample.finding.casefold()
+        boxes = [(box.x1, box.y1, box.x2, box.y2) for box in sample.boxes if box.label.casefold() == finding]
+        return geometry.boxes_to_mask(boxes) if boxes else None
+
+
+class CXRVQADataModule(L.LightningDataModule):
+    """Chest X-ray questions from a manifest, each question on exactly one rank, all questions of an image on the same.
+
+    Ranks are served here, so the Trainer needs ``use_distributed_sampler=False``. A batch is a list of `SampleItem`.
+
+    Attributes:
+        image_size: (height, width) of the model's input; None: taken from the module that the Trainer runs.
+        skip: Sample ids to leave out because they are done.
+        limit: Use only the first so many rows of the manifest (before `skip`); None: all.
+        cache_dir: Where the manifest's Arrow file goes if the manifest's folder is read-only; None: ``cache`` in the
+            Trainer's root folder.
+    """
+
+    def __init__(
+        self,
+        manifest: str,
+        data_root: str | None = None,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        border_crop: float = 0.0,
+    ) -> None:
+        """Describe the data; nothing is read yet.
+
+        Args:
+            manifest: Parquet file or folder of Parquet shards; ``bundled``: the phantoms that ship with the package.
+            data_root: Folder that image and mask paths are relative to; None: the folder that the manifest is in.
+            batch_size: Samples per batch at most; batches end between images where they can.
+            num_workers: Processes that decode pictures; 0: this one.
+            border_crop: Share of each side that is cut off before resizing, e.g. 0.05; 0 to 0.5.
+        """
+        super().__init__()
+        # More ranks than images left is a normal end of a resumed run, not an error.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0.0 <= border_crop < 0.5:
+            raise ValueError(f"border_crop must be in [0, 0.5), got {border_crop}")
+        self.manifest = bundled_manifest() if manifest == "bundled" else Path(manifest)
+        self.data_root = self.manifest.absolute().parent if data_root is None else Path(data_root)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.border_crop = border_crop
+        self.image_size: tuple[int, int] | None = None
+        self.skip: Set[str] = frozenset()
+        self.limit: int | None = None
+        self.cache_dir: Path | None = None
+
+    @cached_property
+    def table(self) -> datasets.Dataset:
+        """The manifest, opened memory-mapped on first use."""
+        cache_dir = self.cache_dir
+        if cache_dir is None and self.trainer is not None:
+            cache_dir = Path(self.trainer.default_root_dir) / "cache"
+        return open_manifest(self.manifest, cache_dir)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what decides the samples' content: the manifest's bytes and the border crop."""
+        identity = f"{manifest_fingerprint(self.manifest)} border_crop={self.border_crop!r}"
+        return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+
+    @property
+    def samples_total(self) -> int:
+        """Number of samples in the manifest, whatever `limit` and `skip` say."""
+        return len(self.table)
+
+    def remaining_rows(self) -> Rows:
+        """Manifest rows within `limit` and not in `skip`, over all ranks, in the manifest's order."""
+        total = self.samples_total if self.limit is None else min(self.limit, self.samples_total)
+        if not self.skip:
+            return np.arange(total, dtype=np.int64)
+        ids = self.table.data.column("sample_id").slice(0, total)
+        done = pc.is_in(ids, value_set=pa.array(sorted(self.skip), type=pa.string()))
+        return np.flatnonzero(~done.to_numpy(zero_copy_only=False)).astype(np.int64)
+
+    def setup(self, stage: str) -> None:
+        """Open the manifest and learn the model's input size."""
+        if self.image_size is None and self.trainer is not None:
+            height, width = cast(tuple[int, int], self.trainer.lightning_module.image_size)
+            self.image_size = (height, width)
+        _ = self.table
+
+    def predict_dataloader(self) -> DataLoader[SampleItem]:
+        """This rank's remaining samples; without batches where more ranks run than images are left."""
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return self.loader(rank, world_size)
+
+    def loader(self, rank: int = 0, world_size: int = 1) -> DataLoader[SampleItem]:
+        """The remaining samples of one rank of a world of that size."""
+        if self.image_size is None:
+            raise ValueError("image_size is not set: give the (height, width) of the model's input")
+        remaining = self.remaining_rows()
+        images = self._image_codes()[remaining]
+        mine = shard_by_image(images, rank, world_size)
+        dataset = ManifestDataset(self.table, remaining[mine], self.data_root, self.image_size, self.border_crop)
+        # Lightning asks whether such a sampler keeps incomplete batches; this one does.
+        warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
+        return DataLoader(
+            dataset,
+            batch_sampler=ImageBatches(images[mine], self.batch_size),
+            num_workers=self.num_workers,
+            collate_fn=_as_list,
+        )
+
+    def transfer_batch_to_device(
+        self, batch: list[SampleItem], device: torch.device, dataloader_idx: int
+    ) -> list[SampleItem]:
+        """Move pictures and masks; the rest of an item stays as it is."""
+        return [
+            replace(item, image=_to(item.image, device), finding_mask=_to(item.finding_mask, device)) for item in batch
+        ]
+
+    def _image_codes(self) -> Rows:
+        """A number for each row's image; a row without image id is an image of its own."""
+        ids = pc.dictionary_encode(self.table.data.column("image_id")).combine_chunks()
+        codes = pc.fill_null(ids.indices, -1).to_numpy().astype(np.int64)
+        return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
+
+
+def _as_list(items: list[SampleItem]) -> list[SampleItem]:
+    return items
+
+
+def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, non_blocking=True)

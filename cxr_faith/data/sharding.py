@@ -1,0 +1,71 @@
+"""Which rank gets which rows in which batches: whole images, nothing twice, nothing left out, at any world size.
+
+An image's questions share its perturbed pictures, so they stay on one rank and, as far as they fit, in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+Rows = npt.NDArray[np.int64]
+
+
+def shard_by_image(images: Rows, rank: int, world_size: int) -> Rows:
+    """Positions that one rank takes: images in turn, in the order in which they first occur.
+
+    Args:
+        images: int ``[n]``, code of each position's image; any integers, equal for equal images.
+        rank: This rank.
+        world_size: Number of ranks; may exceed the number of images: the ranks left over get nothing.
+
+    Returns:
+        int64 positions, an image's questions side by side. The ranks' results are a partition of all positions.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank {rank} is not in a world of {world_size}")
+    _, first, codes = np.unique(images, return_index=True, return_inverse=True)
+    turn = np.empty_like(first)
+    turn[np.argsort(first)] = np.arange(len(first))
+    turns = turn[codes]
+    order: Rows = np.argsort(turns, kind="stable")
+    mine: Rows = order[turns[order] % world_size == rank]
+    return mine
+
+
+class ImageBatches(Sampler[list[int]]):
+    """Batch sampler over positions whose images stand side by side; cuts between images where it can.
+
+    An image with more questions than `batch_size` is cut every `batch_size` samples.
+    """
+
+    def __init__(self, images: Rows, batch_size: int) -> None:
+        """Take int ``[n]`` image codes, equal ones side by side, and the largest number of samples per batch."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.edges = _batch_edges(images, batch_size)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.edges) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Positions of one batch after the other."""
+        for start, stop in zip(self.edges[:-1], self.edges[1:], strict=True):
+            yield list(range(start, stop))
+
+
+def _batch_edges(images: Rows, batch_size: int) -> Rows:
+    """Where batches begin, and the end: as many whole images as fit, else a cut every `batch_size` rows."""
+    total = len(images)
+    image_starts = np.flatnonzero(np.diff(images, prepend=images[:1] - 1)) if total else np.empty(0, dtype=np.int64)
+    borders = np.append(image_starts, total)
+    edges = [0]
+    while edges[-1] < total:
+        full = edges[-1] + batch_size
+        border = int(borders[np.searchsorted(borders, full, side="right") - 1])
+        edges.append(border if border > edges[-1] else min(full, total))
+    return np.array(edges, dtype=np.int64)

@@ -1,0 +1,229 @@
+"""The data module: lazily decoded items, bad samples with a reason, resume, ranks, and Lightning's predict loop."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cxr_faith.data import module as module_file
+from cxr_faith.data.images import load_image
+from cxr_faith.data.manifest import write_manifest
+from cxr_faith.data.module import CXRVQADataModule, SampleItem
+from cxr_faith.data.sample import Box, Sample
+
+HEIGHT, WIDTH = 60, 90
+SIZE = (30, 30)  # (height, width): 2 × 3 original pixels to each model pixel
+
+
+def sample(index: int, image: int, **values: Any) -> Sample:
+    defaults: dict[str, Any] = {"image_id": f"i{image}", "image_path": f"i{image}.png", "question": "Is it?"}
+    return Sample(f"s{index}", **{**defaults, **values})
+
+
+def make(folder: Path, samples: list[Sample], **options: Any) -> CXRVQADataModule:
+    for name in {s.image_path for s in samples}:
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        if name.endswith(".png") and not (folder / name).exists():
+            Image.fromarray(pixels).save(folder / name)
+    write_manifest(samples, folder / "manifest.parquet")
+    module = CXRVQADataModule(str(folder / "manifest.parquet"), **options)
+    module.image_size = SIZE
+    return module
+
+
+def items(module: CXRVQADataModule, rank: int = 0, world_size: int = 1) -> list[SampleItem]:
+    return [item for batch in module.loader(rank, world_size) for item in batch]
+
+
+def ids(module: CXRVQADataModule, rank: int = 0, world_size: int = 1) -> list[str]:
+    return [item.sample.sample_id for item in items(module, rank, world_size)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_items_hold_picture_geometry_and_row(tmp_path: Path, num_workers: int) -> None:
+    samples = [sample(i, i // 2, height=HEIGHT, width=WIDTH) for i in range(5)]
+    module = make(tmp_path, samples, num_workers=num_workers, batch_size=2)
+    batches = list(module.loader())
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    for item, expected in zip([item for batch in batches for item in batch], samples, strict=True):
+        assert item.sample == expected and item.error is None and item.finding_mask is None
+        assert item.image is not None and item.image.shape == (3, *SIZE) and item.image.dtype == torch.uint8
+        assert item.geometry is not None and item.geometry.original == (HEIGHT, WIDTH)
+
+
+def test_an_image_is_decoded_once_for_all_its_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make(tmp_path, [sample(i, i % 3) for i in range(12)])
+    decoded = []
+    monkeypatch.setattr(module_file, "load_image", lambda *args: (decoded.append(args[0]), load_image(*args))[1])
+    assert ids(module) == [f"s{i}" for i in (0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11)]
+    assert decoded == ["i0.png", "i1.png", "i2.png"]
+
+
+def test_nothing_is_decoded_before_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = make(tmp_path, [sample(i, i) for i in range(4)])
+    monkeypatch.setattr(module_file, "load_image", lambda *_: pytest.fail("decoded"))
+    assert len(module.loader()) == 1 and module.samples_total == 4
+
+
+def test_finding_mask_from_boxes_of_that_finding_only(tmp_path: Path) -> None:
+    boxes = (Box("Nodule", 30, 20, 60, 40), Box("nodule", 0, 0, 3, 2), Box("heart", 60, 40, 90, 60))
+    module = make(
+        tmp_path,
+        [
+            sample(0, 0, finding="nodule", boxes=boxes),
+            sample(1, 0, finding="effusion", boxes=boxes),
+            sample(2, 0, boxes=boxes),
+        ],
+    )
+    nodule, effusion, unnamed = items(module)
+    expected = torch.zeros(SIZE, dtype=torch.bool)
+    expected[10:20, 10:20] = True
+    expected[0, 0] = True
+    assert nodule.finding_mask is not None and torch.equal(nodule.finding_mask, expected)
+    assert effusion.finding_mask is None and unnamed.finding_mask is None
+
+
+def test_mask_file_comes_before_boxes_and_is_cropped_like_the_picture(tmp_path: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    mask[6:33, 9:45] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    row = sample(0, 0, finding="nodule", finding_mask_path="mask.png", boxes=(Box("nodule", 0, 0, 90, 60),))
+    (item,) = items(make(tmp_path, [row], border_crop=0.1))  # crop: 6 rows, 9 columns each side
+    assert item.geometry is not None and item.geometry.crop == (6, 9, 48, 72)
+    expected = torch.zeros(SIZE, dtype=torch.bool)
+    expected[:17, :15] = True  # 27 of 48 rows, 36 of 72 columns
+    assert item.finding_mask is not None and torch.equal(item.finding_mask, expected)
+
+
+def test_a_bad_sample_has_a_reason_and_costs_no_other(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
+    Image.fromarray(np.ones((5, 5), np.uint8)).save(tmp_path / "small.png")
+    bad = {
+        "not found": {"image_path": "gone.jpg"},
+        "JPEG": {"image_path": "cut.jpg"},
+        "outside the data root": {"image_path": "../secret.jpg"},
+        "unknown kind 'maybe'": {"kind": "maybe"},
+        "question is missing": {"question": ""},
+        "is empty": {"boxes": (Box("nodule", 5, 5, 5, 9),)},
+        r"picture is 60×90 px, the manifest says 600×900": {"height": 600, "width": 900},
+        r"small.png: mask is \(5, 5\)": {"finding_mask_path": "small.png"},
+        "mask.png: file not found": {"finding_mask_path": "mask.png"},
+    }
+    rows = [sample(0, 0)]
+    for values in bad.values():
+        rows += [sample(len(rows), 0, **values), sample(len(rows) + 1, 0)]
+    for index, item in enumerate(sorted(items(make(tmp_path, rows)), key=lambda item: int(item.sample.sample_id[1:]))):
+        assert item.sample == rows[index]
+        if index % 2 == 0:
+            assert item.error is None and item.image is not None
+        else:
+            assert item.image is None and item.geometry is None and item.finding_mask is None
+            assert item.error is not None and "\n" not in item.error
+            with pytest.raises(AssertionError, match=list(bad)[index // 2]):
+                raise AssertionError(item.error)
+
+
+def test_limit_comes_before_skip(tmp_path: Path) -> None:
+    module = make(tmp_path, [sample(i, i // 2) for i in range(8)])
+    module.limit = 5
+    assert ids(module) == ["s0", "s1", "s2", "s3", "s4"]
+    module.skip = {"s0", "s3", "s7", "of another run"}
+    assert ids(module) == ["s1", "s2", "s4"]
+    assert module.samples_total == 8
+    module.limit = 100
+    assert ids(module) == ["s1", "s2", "s4", "s5", "s6"]
+
+
+@pytest.mark.parametrize("samples", [1, 7, 9])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5])
+def test_ranks_share_what_is_left_exactly(tmp_path: Path, samples: int, world_size: int) -> None:
+    module = make(tmp_path, [sample(i, i // 2) for i in range(samples)], batch_size=3)
+    module.skip = {"s2"}
+    ranks = [ids(module, rank, world_size) for rank in range(world_size)]
+    assert sorted(sum(ranks, [])) == sorted({f"s{i}" for i in range(samples)} - {"s2"})
+
+
+def test_rows_without_image_id_are_no_common_image(tmp_path: Path) -> None:
+    module = make(tmp_path, [replace(sample(i, 0), image_id=None) for i in range(4)])  # type: ignore[arg-type]
+    assert sorted(sum((ids(module, rank, 4) for rank in range(4)), [])) == ["s0", "s1", "s2", "s3"]
+    assert all(len(ids(module, rank, 4)) == 1 for rank in range(4))
+
+
+def test_fingerprint_follows_content_and_crop_only(tmp_path: Path) -> None:
+    first = make(tmp_path, [sample(0, 0)])
+    path = str(tmp_path / "manifest.parquet")
+    assert CXRVQADataModule(path, data_root="/elsewhere", batch_size=1, num_workers=3).fingerprint == first.fingerprint
+    assert CXRVQADataModule(path, border_crop=0.05).fingerprint != first.fingerprint
+    before = first.fingerprint
+    assert make(tmp_path, [sample(1, 0)]).fingerprint != before
+
+
+def test_data_root_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "lists").mkdir()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "pictures" / "a.png")
+    write_manifest([sample(0, 0, image_path="a.png")], tmp_path / "lists" / "m.parquet")
+    module = CXRVQADataModule(str(tmp_path / "lists" / "m.parquet"), data_root=str(tmp_path / "pictures"))
+    module.image_size = SIZE
+    assert [item.error for item in items(module)] == [None]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"border_crop": 0.5}, {"border_crop": -0.1}])
+def test_bad_options_fail_before_anything_is_read(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        CXRVQADataModule("nowhere.parquet", **options)
+
+
+def test_image_size_must_be_known(tmp_path: Path) -> None:
+    module = make(tmp_path, [sample(0, 0)])
+    module.image_size = None
+    with pytest.raises(ValueError, match="image_size"):
+        module.loader()
+
+
+class Recorder(L.LightningModule):
+    image_size = (12, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[SampleItem] = []
+
+    def predict_step(self, batch: list[SampleItem], batch_idx: int) -> None:
+        self.seen += batch
+
+
+@pytest.mark.parametrize("distributed_sampler", [True, False])
+def test_lightning_predict_hands_over_every_sample_once(tmp_path: Path, distributed_sampler: bool) -> None:
+    module = make(tmp_path, [sample(i, i // 2) for i in range(7)], batch_size=3)
+    module.image_size = None
+    recorder = Recorder()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        use_distributed_sampler=distributed_sampler,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.predict(recorder, module, return_predictions=False)
+    assert [item.sample.sample_id for item in recorder.seen] == [f"s{i}" for i in range(7)]
+    assert all(item.image is not None and item.image.shape == (3, 12, 8) for item in recorder.seen)
+    assert not [str(w.message) for w in caught if "sampler" in str(w.message)]
+
+
+def test_lightning_predict_with_nothing_left(tmp_path: Path) -> None:
+    module = make(tmp_path, [sample(i, i) for i in range(3)])
+    module.skip = {"s0", "s1", "s2"}
+    recorder = Recorder()
+    L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path).predict(
+        recorder, module, return_predictions=False
+    )
+    assert recorder.seen == []
