@@ -1,0 +1,206 @@
+"""Running means over samples, as torchmetrics: float64 sums that add up over batches and ranks.
+
+All of them take one common dictionary of columns, `metric.update(**columns)`, and pick their own, so that one
+`MetricCollection` per method (`method_metrics`) is fed by one call. NaN means left out. Ranks without a sample
+contribute nothing; without any sample the value is NaN.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from cxr_faith.metrics.functional import mean_of, present_sums, standard_error_of
+
+
+class ColumnMean(Metric):
+    """Mean of one column over the samples that have it."""
+
+    full_state_update = False
+    is_differentiable = False
+    total: Tensor
+    square: Tensor
+    count: Tensor
+
+    def __init__(self, column: str, shape: tuple[int, ...] = (), **kwargs: Any) -> None:
+        """Start from empty sums.
+
+        Args:
+            column: name of the column to pick from `update`.
+            shape: shape of one sample's value, `()` for a scalar.
+            **kwargs: passed on to `torchmetrics.Metric`, here and in every subclass.
+        """
+        super().__init__(**kwargs)
+        self.column = column
+        self.shape = shape
+        for state in ("total", "square", "count"):
+            self.add_state(state, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, **columns: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            **columns: tensors `[B, *shape]` by name; those of other metrics are ignored.
+
+        Raises:
+            ValueError: if this metric's column is missing or has another shape.
+        """
+        name = f"{type(self).__name__}: column '{self.column}'"
+        if self.column not in columns:
+            raise ValueError(f"{name} is missing, got {', '.join(columns) or 'none'}")
+        values = columns[self.column]
+        if values.ndim == 0 or values.shape[1:] != self.shape:
+            raise ValueError(f"{name} must be [B, *{list(self.shape)}], got {list(values.shape)}")
+        total, square, count = present_sums(self.prepare(values.to(self.total.device)))
+        self.total += total
+        self.square += square
+        self.count += count
+
+    def prepare(self, values: Tensor) -> Tensor:
+        """Turns the column into the values to average, NaN = left out."""
+        return values
+
+    def compute(self) -> Tensor:
+        """Mean over all ranks, float64 `shape`."""
+        return mean_of(self.total, self.count)
+
+    def standard_error(self) -> Tensor:
+        """Plain standard error of the mean over all ranks, float64 `shape`; like `compute`, a call for every rank."""
+        with self.sync_context():
+            return standard_error_of(self.total, self.square, self.count)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> "ColumnMean":
+        """Follows a module to another device but not to another dtype.
+
+        `module.to(torch.bfloat16)`, which Lightning's `bf16-true` does, would otherwise round the sums to 8 bits.
+        """
+
+        def move(state: Tensor) -> Tensor:
+            return state.to(fn(torch.empty(0, device=state.device)).device)
+
+        super()._apply(move, exclude_state)
+        return self
+
+
+class DeletionAUC(ColumnMean):
+    """Mean normalized area under the deletion curve."""
+
+    higher_is_better = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Average the column `deletion_auc`."""
+        super().__init__("deletion_auc", **kwargs)
+
+
+class InsertionAUC(ColumnMean):
+    """Mean normalized area under the insertion curve."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Average the column `insertion_auc`."""
+        super().__init__("insertion_auc", **kwargs)
+
+
+class SymmetricRelevanceGain(ColumnMean):
+    """Mean of insertion_auc - deletion_auc."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Average the column `srg`."""
+        super().__init__("srg", **kwargs)
+
+
+class DropAt(ColumnMean):
+    """Mean share of the effect that is lost when the first q of the cells are removed."""
+
+    higher_is_better = True
+
+    def __init__(self, q: float, **kwargs: Any) -> None:
+        """Average the column `drop_<percent>`.
+
+        Args:
+            q: share of the cells: 0.1, 0.2 or 0.5, as the records have it.
+            **kwargs: passed on to `torchmetrics.Metric`.
+        """
+        super().__init__(f"drop_{round(100 * q)}", **kwargs)
+
+
+class BaselineGap(ColumnMean):
+    """Mean paired gap to a baseline, positive = better than the baseline."""
+
+    higher_is_better = True
+
+    def __init__(self, metric: str, baseline: str, **kwargs: Any) -> None:
+        """Average the column `gap_<metric>_<baseline>`.
+
+        Args:
+            metric: `deletion`, `insertion` or `srg`.
+            baseline: `random` or `center`.
+            **kwargs: passed on to `torchmetrics.Metric`.
+        """
+        super().__init__(f"gap_{metric}_{baseline}", **kwargs)
+
+
+class Coverage(ColumnMean):
+    """Share of the samples whose status is `ok`; its column is the bool `ok`."""
+
+    higher_is_better = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Average the column `ok`."""
+        super().__init__("ok", **kwargs)
+
+    def prepare(self, values: Tensor) -> Tensor:
+        """Turns True and False into 1 and 0."""
+        return values.double()
+
+
+class MeanCurve(ColumnMean):
+    """Mean normalized curve over the samples that have every point of it."""
+
+    def __init__(self, column: str, steps: int, **kwargs: Any) -> None:
+        """Average one of the two curves.
+
+        Args:
+            column: `deletion_curve` or `insertion_curve`.
+            steps: number T of perturbation steps; a curve has T + 1 points.
+            **kwargs: passed on to `torchmetrics.Metric`.
+        """
+        super().__init__(column, shape=(steps + 1,), **kwargs)
+
+    def prepare(self, values: Tensor) -> Tensor:
+        """Leaves out the whole curve where a point is missing: every point must average the same samples."""
+        return values.masked_fill(values.isnan().any(-1, keepdim=True), torch.nan)
+
+
+def method_metrics(steps: int) -> MetricCollection:
+    """The metrics of one method, keyed as the record columns.
+
+    Args:
+        steps: number T of perturbation steps.
+
+    Returns:
+        A collection to update with `deletion_auc`, `insertion_auc`, `srg`, `drop_10`, `drop_20`, `drop_50`, the six
+        `gap_*` (all `[B]`), `ok` (bool `[B]`), `deletion_curve` and `insertion_curve` (normalized, `[B, T + 1]`).
+    """
+    metrics: dict[str, Metric | MetricCollection] = {
+        "deletion_auc": DeletionAUC(),
+        "insertion_auc": InsertionAUC(),
+        "srg": SymmetricRelevanceGain(),
+        **{f"drop_{round(100 * q)}": DropAt(q) for q in (0.1, 0.2, 0.5)},
+        **{
+            f"gap_{metric}_{baseline}": BaselineGap(metric, baseline)
+            for baseline in ("random", "center")
+            for metric in ("deletion", "insertion", "srg")
+        },
+        "coverage": Coverage(),
+        "deletion_curve": MeanCurve("deletion_curve", steps),
+        "insertion_curve": MeanCurve("insertion_curve", steps),
+    }
+    # Compute groups would join metrics whose states agree after the first batch, for instance all that are still zero
+    # because no sample of it was ok, and from then on feed only the first of them.
+    return MetricCollection(metrics, compute_groups=False)
