@@ -1,0 +1,207 @@
+"""What a vision-language model must offer so that its explanations can be computed and scored.
+
+The stages are separate on purpose. `encode` and `prefill` depend on the picture alone, so their results serve every
+question about it; `score` adds a question. `trace` is the one differentiable route, and the only one that shows
+attention probabilities.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Observer = Callable[[int, Tensor], None]
+"""Called as `observer(layer, probabilities)`, probabilities float32 [batch, heads, sequence, sequence]."""
+
+
+class ModelError(ValueError):
+    """The model, its folder or its processor cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenized question. The prefix ends with the last image token and is the same for every question.
+
+    Attributes:
+        question: the question as asked, without the prompt template.
+        prefix_ids: token ids up to and including the last image token.
+        suffix_ids: token ids from there to where the answer begins.
+        image_start: position of the first image token.
+    """
+
+    question: str
+    prefix_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...]
+    image_start: int
+
+    @property
+    def length(self) -> int:
+        """Number of tokens before the answer."""
+        return len(self.prefix_ids) + len(self.suffix_ids)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The score s that is explained and evaluated (fixed on the intact picture).
+
+    Attributes:
+        kind: `margin` (yes/no question: logsumexp of the yes logits minus logsumexp of the no logits) or `tokens`
+            (log-probabilities of generated tokens, teacher forced).
+        name: how records spell it: `answer`, `first` or the token index.
+        sign: +1 if the model answered yes on the intact picture, else -1; margins only.
+        answer_ids: the generated answer, token by token.
+        scored: 0-based indices into `answer_ids` of the tokens whose log-probabilities are averaged.
+    """
+
+    kind: Literal["margin", "tokens"]
+    name: str = "answer"
+    sign: int = 1
+    answer_ids: tuple[int, ...] = ()
+    scored: tuple[int, ...] = (0,)
+
+    @property
+    def forced_ids(self) -> tuple[int, ...]:
+        """Answer tokens that must be fed so that the last scored token can be read."""
+        return self.answer_ids[: max(self.scored)] if self.kind == "tokens" else ()
+
+    def read_positions(self, prompt: Prompt) -> list[int]:
+        """Absolute positions p-1 at which each scored token (standing at p) is read."""
+        return [prompt.length - 1 + index for index in self.scored]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of pictures under one question, each float64 [batch].
+
+    Attributes:
+        s: the score (logits for a margin, nats for tokens).
+        probability: sigmoid(s), or the mean over tokens of the token's probability.
+        standing: negative once the answer has changed: s, or the smallest token margin z_gold - max of the others.
+    """
+
+    s: Tensor
+    probability: Tensor
+    standing: Tensor
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The model's own answer to one question on one picture.
+
+    Attributes:
+        token_ids: greedy tokens, without the end-of-turn token that closed them.
+        content: 0-based indices of the tokens that are not special.
+        text: decoded answer, special tokens left out.
+        margin: yes/no margin of the first step, in logits.
+        yes_no_mass: p(yes) + p(no) at the first step.
+        opens_yes_no: whether the first token is one of the yes/no ids.
+    """
+
+    token_ids: tuple[int, ...]
+    content: tuple[int, ...]
+    text: str
+    margin: float
+    yes_no_mass: float
+    opens_yes_no: bool
+
+
+@dataclass
+class Counts:
+    """Pictures that passed each stage since the model was loaded."""
+
+    encode: int = 0
+    prefill: int = 0
+    score: int = 0
+    trace: int = 0
+    backward: int = 0
+
+    def snapshot(self) -> "Counts":
+        """A copy, to take differences from."""
+        return Counts(**vars(self))
+
+
+@dataclass(eq=False)
+class VLM(ABC):
+    """A vision-language model whose picture becomes a grid of tokens that stands before the question.
+
+    Attributes:
+        grid: (gH, gW) cells of a map, one image token each.
+        image_size: (H, W) of the model's input in pixels.
+        layer_types: `full_attention` or `sliding_attention` for each decoder layer.
+        yes_ids: token ids that count as yes; `no_ids` likewise.
+        device: where tensors live.
+        counts: work done so far.
+    """
+
+    grid: tuple[int, int]
+    image_size: tuple[int, int]
+    layer_types: tuple[str, ...]
+    yes_ids: tuple[int, ...]
+    no_ids: tuple[int, ...]
+    device: torch.device
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of a map: gH * gW."""
+        return self.grid[0] * self.grid[1]
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> "VLM":
+        """Move the model; returns itself."""
+
+    @abstractmethod
+    def normalize(self, images: Tensor) -> Tensor:
+        """Pictures uint8 [batch, 3, H, W] to the float32 pixel values that the model gets."""
+
+    @abstractmethod
+    def denormalize(self, pixels: Tensor) -> Tensor:
+        """The inverse of `normalize`, rounded to uint8."""
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixel values [batch, 3, H, W] to projected image tokens [batch, N, hidden]."""
+
+    @abstractmethod
+    def prefill(self, tokens: Tensor) -> Any:
+        """Image tokens [batch, N, hidden] to the decoder's cache up to the end of the image."""
+
+    @abstractmethod
+    def prompt(self, question: str) -> Prompt:
+        """Tokenize a question with the chat template."""
+
+    @abstractmethod
+    def answer(self, prefix: Any, prompt: Prompt, max_new_tokens: int) -> Reply:
+        """Greedy answer for a prefix of one picture."""
+
+    @abstractmethod
+    def score(self, prefix: Any, prompt: Prompt, target: Target) -> Scores:
+        """Scores of every picture of a prefix under one question."""
+
+    @abstractmethod
+    def trace(
+        self, tokens: Tensor, prompts: Sequence[Prompt], targets: Sequence[Target], observer: Observer | None = None
+    ) -> Tensor:
+        """Differentiable token scores of full sequences, without the cache.
+
+        Args:
+            tokens: image tokens [batch, N, hidden]; gradients flow to them.
+            prompts: one for each picture, of equal length.
+            targets: one for each prompt, of equal kind and with the same scored tokens.
+            observer: sees every decoder layer's attention probabilities; they take part in the graph.
+
+        Returns:
+            float32 [batch, n]: the signed margin (n = 1), or the log-probability of each scored token. Their mean
+            over n is s.
+        """
+
+    @abstractmethod
+    def decode(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token as text."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """What names this model in a run's fingerprint: id, revision, hash of the weights, dtype."""

@@ -1,0 +1,70 @@
+"""Attention probabilities of a decoder, shown to an observer while it runs.
+
+SDPA never forms the probabilities, and asking transformers for `output_attentions` keeps all layers alive. Here an
+attention function is registered that forms them for one layer, hands them to the observer and uses them for the
+layer's output, so that what is observed is what the model computed, and gradients with respect to it exist.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+from cxr_faith.vlm.base import Observer
+
+IMPLEMENTATION = "cxr_faith_observed"
+_observer: list[Observer] = []
+
+
+def _observed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers' eager one, softmax and observed probabilities in float32."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    logits = (query @ key.transpose(2, 3)).float() * scale
+    if attention_mask is not None:
+        logits = logits + attention_mask.float()
+    probabilities = logits.softmax(dim=-1)
+    _observer[-1](int(module.layer_idx), probabilities)  # type: ignore[arg-type]
+    output = probabilities.to(value.dtype) @ value
+    return output.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(IMPLEMENTATION, _observed_attention)
+AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
+
+
+@contextmanager
+def observed(configs: Sequence[Any], observer: Observer | None) -> Iterator[None]:
+    """Run a decoder with its attention shown to `observer`; with None, leave it as it is.
+
+    Args:
+        configs: every config object that names the decoder's attention implementation: the layers' own and the one
+            that its masks are made from (transformers copies configs, so they need not be the same object).
+        observer: called once for each layer, first to last.
+    """
+    if observer is None:
+        yield
+        return
+    before = [config._attn_implementation for config in configs]
+    _observer.append(observer)
+    for config in configs:
+        config._attn_implementation = IMPLEMENTATION
+    try:
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
+        _observer.pop()

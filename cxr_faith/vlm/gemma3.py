@@ -1,0 +1,381 @@
+"""Gemma-3 and MedGemma: the one file that knows Gemma's token layout.
+
+A prompt is `<bos> … <start_of_image> image tokens | <end_of_image> … question … <start_of_turn>model`; the bar is
+where the prefix ends. Image tokens attend to each other in both directions (only when `token_type_ids` is passed) and
+never see the question, so the cache up to the bar depends on the picture alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoConfig, AutoProcessor, DynamicCache, Gemma3ForConditionalGeneration
+
+from cxr_faith.vlm.base import VLM, ModelError, Observer, Prompt, Reply, Scores, Target
+from cxr_faith.vlm.capture import observed
+
+YES_WORDS = ("yes", "Yes", "YES")
+NO_WORDS = ("no", "No", "NO")
+_VOCABULARY_CHUNK = 32768
+_ROW_BLOCK = 16
+
+
+class PrefixCache(DynamicCache):
+    """Keys and values up to the end of the image, read-only: `update` appends without storing.
+
+    One prefix then serves any number of questions. It keeps whole layers; sliding windows are applied by the masks,
+    which is exact also where a window would bind.
+    """
+
+    def __init__(self, filled: DynamicCache) -> None:
+        """Take over the layers of a cache that has seen the prefix."""
+        super().__init__()
+        self.layers = filled.layers
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prefix followed by the given ones, each [batch, heads, prefix + new, head_dim]."""
+        layer = self.layers[layer_idx]
+        return torch.cat([layer.keys, key], dim=-2), torch.cat([layer.values, value], dim=-2)
+
+    def growing(self) -> DynamicCache:
+        """A copy that can be appended to, for generation."""
+        cache = DynamicCache()
+        for index, layer in enumerate(self.layers):
+            cache.update(layer.keys, layer.values, index)
+        return cache
+
+
+class Gemma3VLM(VLM):
+    """A `Gemma3ForConditionalGeneration` and its processor, frozen, in evaluation mode."""
+
+    def __init__(
+        self,
+        model: Gemma3ForConditionalGeneration,
+        processor: Any,
+        prompt_template: str = "{question}",
+        source: str = "",
+    ) -> None:
+        """Check that model and processor fit together.
+
+        Args:
+            model: any Gemma-3 with a vision tower.
+            processor: its `Gemma3Processor`.
+            prompt_template: how a question is put to the model; must contain `{question}`.
+            source: the folder or hub id that the model came from, for the run's provenance.
+
+        Raises:
+            ModelError: the two do not fit, or yes and no are not single tokens.
+        """
+        if "{question}" not in prompt_template:
+            raise ModelError(f"prompt_template must contain '{{question}}', got {prompt_template!r}")
+        config, text_config = model.config, model.config.get_text_config()
+        side = int(config.mm_tokens_per_image**0.5)
+        size = processor.image_processor.size
+        tower_side = config.vision_config.image_size
+        if (size["height"], size["width"]) != (tower_side, tower_side):
+            made = f"{size['height']}x{size['width']}"
+            raise ModelError(f"the processor makes {made} px pictures, the tower wants {tower_side} px squares")
+        if getattr(processor.image_processor, "do_pan_and_scan", None):
+            raise ModelError("pan-and-scan adds image blocks that a map cannot show: set do_pan_and_scan to false")
+        if processor.image_seq_length != side * side:
+            raise ModelError(f"processor writes {processor.image_seq_length} image tokens, the model has {side * side}")
+        super().__init__(
+            grid=(side, side),
+            image_size=(tower_side, tower_side),
+            layer_types=tuple(text_config.layer_types),
+            yes_ids=_single_tokens(processor.tokenizer, YES_WORDS),
+            no_ids=_single_tokens(processor.tokenizer, NO_WORDS),
+            device=model.device,
+        )
+        if set(self.yes_ids) & set(self.no_ids):
+            raise ModelError("the tokenizer maps a yes and a no to the same token id")
+        self.model = model.eval().requires_grad_(False)
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.prompt_template, self.source = prompt_template, source
+        self._decoder = model.model.language_model
+        self._before_norm: Tensor = torch.empty(0)
+        self._decoder.norm.register_forward_pre_hook(self._keep_before_norm)
+        self._attention_configs = list({id(c): c for c in (text_config, self._decoder.config)}.values())
+        self._special = {id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        self._stops = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<end_of_turn>")}
+        mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
+        self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        self._prompt = lru_cache(maxsize=4096)(self._tokenize)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        prompt_template: str = "{question}",
+        revision: str | None = None,
+    ) -> "Gemma3VLM":
+        """Load from a local folder or a hub id; safetensors only, no remote code.
+
+        Args:
+            path: folder with `config.json`, or a hub id such as `google/medgemma-4b-it`.
+            device: default: cuda if there is one, else cpu.
+            dtype: default: bfloat16 on cuda, float32 on cpu. float16 overflows in Gemma 3 and is refused.
+            prompt_template: how a question is put to the model.
+            revision: hub revision.
+
+        Raises:
+            ModelError: the folder lacks weights or a processor, or holds another kind of model.
+        """
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        if dtype == torch.float16:
+            raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
+        _check_folder(path)
+        try:
+            processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
+            model = Gemma3ForConditionalGeneration.from_pretrained(
+                path,
+                revision=revision,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"cannot load a Gemma-3 model from {path}: {reason}") from error
+        return cls(model.to(device), processor, prompt_template, str(path))
+
+    def to(self, device: torch.device | str) -> "Gemma3VLM":
+        """Move the model; returns itself."""
+        self.model.to(device)
+        self.device = self.model.device
+        return self
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Pictures uint8 [batch, 3, H, W] to the float32 pixel values that the model gets."""
+        return (images.to(self.device).float() / 255 - self._mean.to(self.device)) / self._std.to(self.device)
+
+    def denormalize(self, pixels: Tensor) -> Tensor:
+        """The inverse of `normalize`, rounded to uint8."""
+        values = pixels * self._std.to(pixels.device) + self._mean.to(pixels.device)
+        return (values * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixel values [batch, 3, H, W] to projected image tokens [batch, N, hidden]."""
+        self.counts.encode += len(pixels)
+        tower, projector = self.model.model.vision_tower, self.model.model.multi_modal_projector
+        hidden = tower(pixel_values=pixels.to(self.model.dtype)).last_hidden_state
+        tokens: Tensor = projector(hidden)
+        return tokens
+
+    def prefill(self, tokens: Tensor) -> PrefixCache:
+        """Image tokens [batch, N, hidden] to the decoder's cache up to the end of the image."""
+        self.counts.prefill += len(tokens)
+        prompt = self.prompt("")
+        cache = DynamicCache()
+        self._run(self._embed(tokens, [prompt.prefix_ids] * len(tokens), prompt.image_start), prompt, cache)
+        return PrefixCache(cache)
+
+    def prompt(self, question: str) -> Prompt:
+        """Tokenize a question with the chat template; one BOS and one contiguous image block are checked."""
+        return self._prompt(question)
+
+    def answer(self, prefix: PrefixCache, prompt: Prompt, max_new_tokens: int) -> Reply:
+        """Greedy answer for a prefix of one picture."""
+        self.counts.score += 1
+        cache = prefix.growing()
+        logits = self._logits(self._extend(cache, prompt.suffix_ids, batch=1)[:, -1])[0]
+        log_p = logits.log_softmax(dim=-1)
+        yes, no = (torch.tensor(ids, device=logits.device) for ids in (self.yes_ids, self.no_ids))
+        first, ids = int(logits.argmax()), list[int]()
+        token = first
+        while token not in self._stops and len(ids) < max_new_tokens:
+            ids.append(token)
+            if len(ids) < max_new_tokens:
+                token = int(self._logits(self._extend(cache, (token,), batch=1)[:, -1])[0].argmax())
+        content = tuple(i for i, token in enumerate(ids) if token not in self._special)
+        return Reply(
+            token_ids=tuple(ids),
+            content=content,
+            text=self.tokenizer.decode([ids[i] for i in content]).strip(),
+            margin=float(logits[yes].logsumexp(0) - logits[no].logsumexp(0)),
+            yes_no_mass=float(log_p[torch.cat([yes, no])].exp().sum()),
+            opens_yes_no=first in self.yes_ids or first in self.no_ids,
+        )
+
+    def score(self, prefix: PrefixCache, prompt: Prompt, target: Target) -> Scores:
+        """Scores of every picture of a prefix under one question."""
+        batch = prefix.layers[0].keys.shape[0]
+        self.counts.score += batch
+        ids = prompt.suffix_ids + target.forced_ids
+        hidden = self._extend(prefix, ids, batch)
+        read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
+        if target.kind == "margin":
+            s = self._margin(hidden[:, read[0]], target).double()
+            return Scores(s, s.sigmoid(), s)
+        log_p, standing = self._token_scores(hidden[:, read], [target] * batch)
+        return Scores(log_p.double().mean(1), log_p.double().exp().mean(1), standing.double().amin(1))
+
+    def trace(
+        self, tokens: Tensor, prompts: Sequence[Prompt], targets: Sequence[Target], observer: Observer | None = None
+    ) -> Tensor:
+        """Differentiable token scores of full sequences; see `VLM.trace`."""
+        self.counts.trace += len(tokens)
+        ids = [p.prefix_ids + p.suffix_ids + t.forced_ids for p, t in zip(prompts, targets, strict=True)]
+        shapes = {(len(i), t.kind, t.scored) for i, t in zip(ids, targets, strict=True)}
+        if len(shapes) != 1:
+            raise ValueError("prompts of one trace must be of equal length and targets of equal shape")
+        with observed(self._attention_configs, observer):
+            hidden = self._run(self._embed(tokens, ids, prompts[0].image_start), prompts[0], None)
+        read = hidden[:, targets[0].read_positions(prompts[0])]
+        if targets[0].kind == "margin":
+            signs = torch.tensor([t.sign for t in targets], device=hidden.device)
+            return (self._margin(read[:, 0], Target("margin")) * signs)[:, None]
+        return self._token_scores(read, targets)[0]
+
+    def decode(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token as text."""
+        return [self.tokenizer.decode([token]) for token in token_ids]
+
+    def identity(self) -> dict[str, str]:
+        """Source, revision, dtype and a hash of all weights."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        revision = getattr(self.model.config, "_commit_hash", None) or ""
+        return {
+            "source": self.source,
+            "revision": revision,
+            "weights": digest.hexdigest(),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "prompt_template": self.prompt_template,
+        }
+
+    def _keep_before_norm(self, module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._before_norm = args[0]
+
+    def _tokenize(self, question: str) -> Prompt:
+        text = self.prompt_template.format(question=question)
+        blank = Image.new("RGB", (self.image_size[1], self.image_size[0]))
+        content = [{"type": "image", "image": blank}, {"type": "text", "text": text}]
+        encoded = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        ids: list[int] = encoded["input_ids"][0].tolist()
+        image_id = self.model.config.image_token_id
+        start, count = (ids.index(image_id) if image_id in ids else 0), ids.count(image_id)
+        end = start + self.n_cells
+        if count != self.n_cells or any(token != image_id for token in ids[start:end]):
+            raise ModelError(f"the chat template gives {count} image tokens, not one block of {self.n_cells}")
+        if ids.count(self.tokenizer.bos_token_id) != 1:
+            raise ModelError(f"the chat template gives {ids.count(self.tokenizer.bos_token_id)} BOS tokens, not one")
+        return Prompt(question, tuple(ids[:end]), tuple(ids[end:]), start)
+
+    def _embed(self, tokens: Tensor, ids: Sequence[Sequence[int]], start: int) -> Tensor:
+        """Input embeddings [batch, sequence, hidden] with the image tokens in place."""
+        embedded = self._decoder.embed_tokens(_safe_ids(ids, self.model.config, self.device))
+        tokens = tokens.to(embedded.dtype)
+        return torch.cat([embedded[:, :start], tokens, embedded[:, start + tokens.shape[1] :]], dim=1)
+
+    def _run(self, embedded: Tensor, prompt: Prompt, cache: DynamicCache | None) -> Tensor:
+        """Hidden states before the final norm, of a sequence that holds the image."""
+        types = torch.zeros(embedded.shape[:2], dtype=torch.long, device=embedded.device)
+        types[:, prompt.image_start : prompt.image_start + self.n_cells] = 1
+        self.model.model(
+            inputs_embeds=embedded, token_type_ids=types, past_key_values=cache, use_cache=cache is not None
+        )
+        return self._before_norm
+
+    def _extend(self, cache: DynamicCache, ids: tuple[int, ...], batch: int) -> Tensor:
+        """Hidden states before the final norm, of text that follows a cache."""
+        embedded = self._decoder.embed_tokens(torch.tensor([ids], device=self.device)).expand(batch, -1, -1)
+        self.model.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+        return self._before_norm
+
+    def _final_norm(self, hidden: Tensor) -> Tensor:
+        """The final RMSNorm in float32: a bfloat16 logit of 16 to 32 is exact to 0.125 only."""
+        norm = self._decoder.norm
+        hidden = hidden.float()
+        scaled = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + norm.eps)
+        return scaled * (1 + norm.weight.float())
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """float32 logits [..., vocabulary], projected in slices so that no float32 copy of the matrix is kept.
+
+        Rows are padded to whole blocks: a matrix product rounds a row alike only where its block is full, and a score
+        must not depend on the batch that it was computed in.
+        """
+        rows, weight = self._final_norm(hidden).flatten(0, -2), self.model.lm_head.weight
+        padded = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROW_BLOCK))
+        logits = torch.cat([padded @ part.float().T for part in weight.split(_VOCABULARY_CHUNK)], dim=-1)
+        return logits[: len(rows)].unflatten(0, hidden.shape[:-1])
+
+    def _margin(self, hidden: Tensor, target: Target) -> Tensor:
+        """Signed margin [batch] in float32, from the yes and no rows only."""
+        rows = self.model.lm_head.weight[[*self.yes_ids, *self.no_ids]].float()
+        # A sum for each row, not a matrix product: that would be rounded by the size of the batch.
+        logits = (self._final_norm(hidden)[:, None] * rows).sum(-1)
+        yes, no = logits[:, : len(self.yes_ids)], logits[:, len(self.yes_ids) :]
+        return target.sign * (yes.logsumexp(-1) - no.logsumexp(-1))
+
+    def _token_scores(self, hidden: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and margins over the best other token, each [batch, n], of the scored tokens."""
+        logits = self._logits(hidden)
+        gold = torch.tensor([[t.answer_ids[i] for i in t.scored] for t in targets], device=hidden.device)[..., None]
+        chosen = logits.gather(-1, gold)
+        others = logits.detach().scatter(-1, gold, -torch.inf).amax(-1)
+        return (chosen - logits.logsumexp(-1, keepdim=True))[..., 0], chosen[..., 0].detach() - others
+
+
+def _safe_ids(ids: Sequence[Sequence[int]], config: Any, device: torch.device) -> Tensor:
+    """Ids with the image token, which may lie outside the vocabulary, replaced by 0; its embedding is never used."""
+    tensor = torch.tensor(ids, device=device)
+    return tensor.masked_fill(tensor == config.image_token_id, 0)
+
+
+def _single_tokens(tokenizer: Any, words: Sequence[str]) -> tuple[int, ...]:
+    """Ids of the words, bare and with a leading space, that the tokenizer writes as one token."""
+    encoded = [tokenizer.encode(space + word, add_special_tokens=False) for word in words for space in ("", " ")]
+    ids = sorted({ids[0] for ids in encoded if len(ids) == 1})
+    if not ids:
+        raise ModelError(f"the tokenizer has no single token for any of {', '.join(words)}")
+    return tuple(ids)
+
+
+def _check_folder(path: str | Path) -> None:
+    """Say what is missing in a local folder before transformers looks for it on the hub."""
+    folder = Path(path)
+    if not folder.exists():
+        if str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
+            raise ModelError(f"no model folder {path}: give an existing one or a hub id such as google/medgemma-4b-it")
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{path} holds no config.json: not a transformers model folder")
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(f"{path} holds no *.safetensors weights (other weight formats are not read)")
+
+
+def peek(path: str | Path, revision: str | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(grid, image size) from the model's config alone, so that a bad setting stops before weights are read.
+
+    Raises:
+        ModelError: no such folder, or not a Gemma-3 with a vision tower.
+    """
+    _check_folder(path)
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the config of {path}: {str(error).strip().splitlines()[0]}") from error
+    if config.model_type != "gemma3":
+        raise ModelError(f"{path} is a {config.model_type} model; this version reads gemma3 with a vision tower")
+    side, pixels = int(config.mm_tokens_per_image**0.5), config.vision_config.image_size
+    return (side, side), (pixels, pixels)
