@@ -1,0 +1,21 @@
+"""Attribution methods. Adding one: a file with a `Method` class, and a line here."""
+
+from cxr_faith.attribution.attention import Attention, Rollout
+from cxr_faith.attribution.base import METHODS, Attribution, AttributionBatch, Method, build_methods
+from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
+from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
+from cxr_faith.attribution.relevancy import Chefer, CheferGlobal
+
+METHODS["attention"] = Attention
+METHODS["rollout"] = Rollout
+METHODS["chefer"] = Chefer
+METHODS["chefer_global"] = CheferGlobal
+METHODS["gradient"] = Gradient
+METHODS["grad_x_input"] = GradXInput
+METHODS["integrated_gradients"] = IntegratedGradients
+METHODS["random_map"] = RandomMap
+METHODS["center"] = Center
+METHODS["edges"] = Edges
+METHODS["oracle"] = Oracle
+
+__all__ = ["METHODS", "Attribution", "AttributionBatch", "Method", "build_methods"]

@@ -1,0 +1,102 @@
+"""Raw attention and attention rollout: what the answer's position looks at, without gradients.
+
+Both read the row p-1 of each scored token (standing at p): the logit at i predicts the token at i+1.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, check_choice
+from cxr_faith.vlm.base import VLM, Target
+
+
+def image_columns(vlm: VLM, batch: AttributionBatch) -> slice:
+    """Positions of the image tokens."""
+    start = batch.prompts[0].image_start
+    return slice(start, start + vlm.n_cells)
+
+
+def observe(
+    vlm: VLM, batch: AttributionBatch, target: Sequence[Target], keep: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """Run without gradients and keep `keep(probabilities)` of every decoder layer, first to last."""
+    kept: list[Tensor] = []
+    with torch.no_grad():
+        tokens = vlm.encode(batch.pixels)
+        vlm.trace(tokens, batch.prompts, target, lambda _, probabilities: kept.append(keep(probabilities)))
+    return kept
+
+
+def entropy_weights(rows: Tensor) -> Tensor:
+    """Weight of each head: 1 - H / log N of its image row renormalised to 1; a row of zeros weighs 0.
+
+    Args:
+        rows: [..., heads, N].
+
+    Returns:
+        [..., heads] in [0, 1].
+    """
+    share = rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    entropy = -torch.special.xlogy(share, share).sum(-1)
+    weights = (1 - entropy / math.log(rows.shape[-1])).clamp_min(0)
+    return torch.where(rows.sum(-1) > 0, weights, 0.0)
+
+
+class Attention(Method):
+    """Decoder self-attention of the answer's position on the image tokens."""
+
+    def __init__(self, heads: str = "mean", layers: str = "mean", renormalise: bool = False) -> None:
+        """Choose how heads and layers are summarized.
+
+        Args:
+            heads: `mean`, `max`, or `entropy` (heads with a peaked image row weigh more).
+            layers: `mean`, `last`, or `deep` (the last four).
+            renormalise: scale each head's image row to sum 1, which lifts heads that ignore the image.
+        """
+        self.heads = check_choice("heads", heads, ("mean", "max", "entropy"))
+        self.layers = check_choice("layers", layers, ("mean", "last", "deep"))
+        self.renormalise = renormalise
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Maps from the rows at p-1, averaged over the scored tokens; see `Method.attribute`."""
+        read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
+        rows = torch.stack(observe(vlm, batch, target, lambda a: a[:, :, read, columns].mean(2)))
+        if self.renormalise:
+            rows = rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+        chosen = {"mean": rows, "last": rows[-1:], "deep": rows[-4:]}[self.layers]
+        return Attribution(self._over_heads(chosen).mean(0).unflatten(1, vlm.grid))
+
+    def _over_heads(self, rows: Tensor) -> Tensor:
+        if self.heads == "max":
+            return rows.amax(2)
+        if self.heads == "mean":
+            return rows.mean(2)
+        weights = entropy_weights(rows)
+        total = weights.sum(-1, keepdim=True)
+        weighted = (weights[..., None] * rows).sum(2) / total.clamp_min(torch.finfo(rows.dtype).tiny)
+        return torch.where(total > 0, weighted, rows.mean(2))
+
+
+class Rollout(Method):
+    """Attention rollout (Abnar & Zuidema 2020): the product of (A + I) / 2 over layers, heads averaged."""
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Maps from the rows at p-1 of the product, averaged over the scored tokens; see `Method.attribute`."""
+        layers = observe(vlm, batch, target, lambda a: a.mean(1))
+        rows = start_rows(layers[0], target[0].read_positions(batch.prompts[0]))
+        # Later layers multiply from the left, so one row of the product needs only vector-matrix products, last first.
+        # Attention rows sum to 1, and so do those of (A + I) / 2: nothing is left to normalise.
+        for attention in reversed(layers):
+            rows = (rows + rows @ attention) / 2
+        row = rows.mean(1)
+        return Attribution(row[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=row)
+
+
+def start_rows(matrix: Tensor, read: list[int]) -> Tensor:
+    """Unit rows [batch, len(read), sequence] that select rows of a product of [batch, sequence, sequence] matrices."""
+    batch, length, _ = matrix.shape
+    unit = torch.eye(length, device=matrix.device, dtype=matrix.dtype)[read]
+    return unit.expand(batch, -1, -1)

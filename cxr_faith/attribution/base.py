@@ -1,0 +1,128 @@
+"""The interface of an attribution method, and the registry of all of them.
+
+A new method is one file with a class that derives from `Method`, and one line in `cxr_faith/attribution/__init__.py`.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.vlm.base import VLM, Prompt, Target
+
+
+@dataclass(frozen=True)
+class AttributionBatch:
+    """What a method may use: pictures, prompts of equal length, and what names and seeds them.
+
+    Attributes:
+        pixels: pixel values [batch, 3, H, W] on the model's device.
+        prompts: one for each picture.
+        image_ids: one for each picture; all randomness is seeded by it.
+        seed: the run's seed.
+        finding_cells: float [batch, gH, gW], the share of each cell that the finding covers; None where no sample
+            has a mask.
+    """
+
+    pixels: Tensor
+    prompts: Sequence[Prompt]
+    image_ids: Sequence[str]
+    seed: int = 0
+    finding_cells: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Maps and what else a method has to say about them.
+
+    Attributes:
+        maps: float32 [batch, gH, gW]; larger = more important for the answer that the model gave.
+        extras: named values for each sample, such as the completeness residual of integrated gradients.
+        sequences: float32 [batch, sequence], the relevance of every position, text included; None for methods that
+            rate the image alone.
+    """
+
+    maps: Tensor
+    extras: dict[str, list[float]] = field(default_factory=dict)
+    sequences: Tensor | None = None
+
+
+class Method(ABC):
+    """An attribution method; its constructor's arguments are its options in the config.
+
+    Attributes:
+        needs_mask: the method is defined only for samples with a finding mask (`oracle`).
+        substrate: what stands for a removed cell, for methods that use one; None for the others. A score under the
+            same substrate is marked as the method's own.
+    """
+
+    needs_mask: ClassVar[bool] = False
+    substrate: Substrate | None = None
+
+    @abstractmethod
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Explain each picture's score.
+
+        Args:
+            vlm: the model.
+            batch: pictures and prompts.
+            target: the score of each picture, as it will be evaluated.
+        """
+
+
+METHODS: dict[str, type[Method]] = {}
+"""Registry: name in the config's `class` key -> class."""
+
+
+def build_methods(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    """Make the methods of a config section `{name: {class: …, options…}}`; `class` defaults to the name.
+
+    Raises:
+        ValueError: unknown class or option, named with the nearest right one, or an option out of range.
+    """
+    methods: dict[str, Method] = {}
+    for name, settings in config.items():
+        options = dict(settings or {})
+        key = options.pop("class", name)
+        if key not in METHODS:
+            raise ValueError(f"methods.{name}: no method class {key!r}{_nearest(key, METHODS)}")
+        known = [parameter for parameter in inspect.signature(METHODS[key]).parameters]
+        for option in options:
+            if option not in known:
+                raise ValueError(f"methods.{name}.{option}: not an option of {key}{_nearest(option, known)}")
+        try:
+            methods[name] = METHODS[key](**options)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"methods.{name}: {error}") from error
+    return methods
+
+
+def check_choice(option: str, value: str, choices: Sequence[str]) -> str:
+    """Return the value, or raise a ValueError that names the choices."""
+    if value not in choices:
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def score_gradient(scores: Tensor, inputs: Sequence[Tensor], *, more: bool = False) -> tuple[Tensor, ...]:
+    """Gradient of the summed scores with respect to tensors; no parameter gradient is formed.
+
+    Args:
+        scores: any shape; each sample's scores depend on its own inputs only, so that the sum separates them.
+        inputs: tensors of the graph.
+        more: keep the graph for a further backward pass.
+    """
+    with torch.enable_grad():  # the caller may stand under Lightning's no_grad
+        total = scores.sum()
+    return torch.autograd.grad(total, inputs, retain_graph=more)
+
+
+def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"

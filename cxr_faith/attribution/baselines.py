@@ -1,0 +1,60 @@
+"""Controls and baselines: maps that do not come from the model.
+
+`random` is not here: it is a set of orders, not a map (see `cxr_faith.scoring`).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from kornia.filters import sobel
+
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.perturb.schedule import stream
+from cxr_faith.vlm.base import VLM, Target
+
+
+class RandomMap(Method):
+    """Uniform noise, one map for each image: scored like any method, its gaps to random must be 0 within error."""
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Noise maps; see `Method.attribute`."""
+        noise = [torch.from_numpy(stream(batch.seed, i, "random_map").random(vlm.grid)) for i in batch.image_ids]
+        return Attribution(torch.stack(noise).float().to(vlm.device))
+
+
+class Center(Method):
+    """Nearness to the middle of the picture: what a photographer's prior alone achieves."""
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Minus the distance in cells to ((gH-1)/2, (gW-1)/2), the same for every sample; see `Method.attribute`."""
+        height, width = vlm.grid
+        rows = torch.arange(height, device=vlm.device) - (height - 1) / 2
+        columns = torch.arange(width, device=vlm.device) - (width - 1) / 2
+        distance = (rows[:, None].square() + columns[None, :].square()).sqrt()
+        return Attribution(-distance.expand(len(batch.prompts), -1, -1))
+
+
+class Edges(Method):
+    """Sobel energy of the picture in each cell."""
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Mean squared gradient magnitude of the grey picture; see `Method.attribute`."""
+        grey = batch.pixels.mean(1, keepdim=True)
+        energy = sobel(grey).square()
+        return Attribution(torch.nn.functional.adaptive_avg_pool2d(energy, vlm.grid)[:, 0])
+
+
+class Oracle(Method):
+    """The finding's own mask, where one exists: the evidence as it is known."""
+
+    needs_mask = True
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """The share of each cell that the finding covers; see `Method.attribute`.
+
+        Raises:
+            ValueError: the batch has no masks.
+        """
+        if batch.finding_cells is None:
+            raise ValueError("oracle needs a finding mask or boxes, and this sample has neither")
+        return Attribution(batch.finding_cells.to(vlm.device).float())

@@ -1,0 +1,93 @@
+"""Gradient methods on the projected image tokens x: gradient, gradient × input, integrated gradients."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
+from cxr_faith.metrics.functional import effect_threshold
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.vlm.base import VLM, Target
+
+
+def token_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], tokens: Tensor) -> Tensor:
+    """Gradient of s with respect to image tokens [batch, N, hidden], in float32."""
+    with torch.enable_grad():
+        leaf = tokens.detach().float().requires_grad_()
+        score = vlm.trace(leaf, batch.prompts, target).mean(1)
+    vlm.counts.backward += len(tokens)
+    return score_gradient(score, [leaf])[0]
+
+
+class Gradient(Method):
+    """Saliency: L2 norm of the gradient over the channels of each image token."""
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Maps of gradient norms; see `Method.attribute`."""
+        with torch.no_grad():
+            tokens = vlm.encode(batch.pixels)
+        return Attribution(token_gradient(vlm, batch, target, tokens).norm(dim=-1).unflatten(1, vlm.grid))
+
+
+class _FromBaseline(Method):
+    """Methods that compare with the projected tokens of a substrate picture."""
+
+    def __init__(self, baseline: str = "blur:0.1") -> None:
+        """Choose the baseline.
+
+        Args:
+            baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the grey picture), or `zero_tokens` for
+                tokens of zeros.
+        """
+        self.substrate = None if baseline == "zero_tokens" else Substrate.parse(baseline)
+
+    def endpoints(self, vlm: VLM, batch: AttributionBatch) -> tuple[Tensor, Tensor]:
+        """Tokens of the pictures and of their baselines, float32 [batch, N, hidden] each."""
+        with torch.no_grad():
+            tokens = vlm.encode(batch.pixels).float()
+            if self.substrate is None:
+                return tokens, torch.zeros_like(tokens)
+            removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed)
+            return tokens, vlm.encode(removed).float()
+
+
+class GradXInput(_FromBaseline):
+    """Gradient × (x - x_baseline), summed over channels, signed."""
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Signed maps; see `Method.attribute`."""
+        tokens, baseline = self.endpoints(vlm, batch)
+        gradient = token_gradient(vlm, batch, target, tokens)
+        return Attribution((gradient * (tokens - baseline)).sum(-1).unflatten(1, vlm.grid))
+
+
+class IntegratedGradients(_FromBaseline):
+    """Integrated gradients (Sundararajan et al. 2017) by the midpoint rule, summed over channels, signed."""
+
+    def __init__(self, baseline: str = "blur:0.1", steps: int = 32) -> None:
+        """Choose path and precision.
+
+        Args:
+            baseline: where the path starts; see `_FromBaseline`.
+            steps: gradient evaluations along the straight path.
+        """
+        super().__init__(baseline)
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        self.steps = steps
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Signed maps; `extras["completeness_residual"]` = |ΣIG - e| / max(|e|, ε). See `Method.attribute`."""
+        tokens, baseline = self.endpoints(vlm, batch)
+        path = tokens - baseline
+        gradient = torch.zeros_like(tokens)
+        for step in range(self.steps):
+            gradient += token_gradient(vlm, batch, target, baseline + (step + 0.5) / self.steps * path)
+        maps = (gradient / self.steps * path).sum(-1)
+        with torch.no_grad():
+            intact, removed = (vlm.trace(x, batch.prompts, target).mean(1) for x in (tokens, baseline))
+        effect = intact - removed
+        floor = effect_threshold(intact.double())
+        residual = (maps.sum(1) - effect).abs() / torch.maximum(effect.abs(), floor.to(effect.dtype))
+        return Attribution(maps.unflatten(1, vlm.grid), {"completeness_residual": residual.tolist()})

@@ -1,0 +1,64 @@
+"""Relevancy propagation of Chefer, Gur & Wolf (ICCV 2021), for the self-attention of a causal decoder.
+
+R starts as the identity and each layer, first to last, adds Ā·R with Ā = mean over heads of (∇A ⊙ A)⁺. Only row p-1
+of R is wanted; that row of the product is carried from the last layer down as a vector, r ← r + r·Ā, which costs L²
+a layer instead of L³ and is equal.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cxr_faith.attribution.attention import image_columns
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
+from cxr_faith.vlm.base import VLM, Target
+
+
+class Chefer(Method):
+    """Gradient-weighted attention relevancy over all decoder layers."""
+
+    def __init__(self, normalize_rows: bool = False) -> None:
+        """Choose the row normalisation, which the definition leaves out.
+
+        Args:
+            normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero).
+        """
+        self.normalize_rows = normalize_rows
+
+    def layers(self, vlm: VLM) -> list[int]:
+        """Indices of the layers that take part."""
+        return list(range(len(vlm.layer_types)))
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """One backward for each scored token; the un-normalised maps are summed. See `Method.attribute`."""
+        attentions: list[Tensor] = []
+        with torch.enable_grad():
+            tokens = vlm.encode(batch.pixels).detach().requires_grad_()
+            traced = vlm.trace(tokens, batch.prompts, target, lambda _, probabilities: attentions.append(probabilities))
+            scores = traced.unbind(1)
+        chosen = [attentions[layer] for layer in self.layers(vlm)]
+        total = torch.zeros(len(tokens), chosen[0].shape[-1], device=tokens.device)
+        for index, position in enumerate(target[0].read_positions(batch.prompts[0])):
+            gradients = score_gradient(scores[index], chosen, more=index + 1 < len(scores))
+            vlm.counts.backward += len(tokens)
+            row = torch.zeros_like(total)
+            row[:, position] = 1
+            total += self._propagate(row, chosen, gradients)
+        return Attribution(total[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=total)
+
+    def _propagate(self, row: Tensor, attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+        for attention, gradient in zip(reversed(attentions), reversed(gradients), strict=True):
+            relevance = (gradient.float() * attention.detach()).clamp_min(0).mean(1)
+            if self.normalize_rows:
+                relevance = relevance / relevance.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+            row = row + (row[:, None] @ relevance)[:, 0]
+        return row
+
+
+class CheferGlobal(Chefer):
+    """The same over the global attention layers only, as the model's config names them."""
+
+    def layers(self, vlm: VLM) -> list[int]:
+        """Indices of the `full_attention` layers."""
+        return [layer for layer, kind in enumerate(vlm.layer_types) if kind == "full_attention"]

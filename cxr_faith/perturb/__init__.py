@@ -1,0 +1,1 @@
+"""Perturbation: substrates, schedules, and the engine that runs perturbed pictures."""

@@ -1,0 +1,119 @@
+"""Substrates: what stands where a cell was removed, in the pixel values that the model gets."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from cxr_faith.perturb.schedule import stream
+
+DEFAULT_SUBSTRATE = "blur:0.1"
+
+
+@dataclass(frozen=True)
+class Substrate:
+    """A substrate and its parameter.
+
+    Attributes:
+        name: `blur` (Gaussian, σ a fraction of the image side), `mean` (channel means of the picture), `zero` (0 in
+            model input space, mid grey) or `noise` (Gaussian of the picture's channel means and stds).
+        sigma: the fraction, for `blur`.
+    """
+
+    name: str
+    sigma: float = 0.0
+
+    NAMES: ClassVar[tuple[str, ...]] = ("blur", "mean", "zero", "noise")
+
+    @classmethod
+    def parse(cls, spec: str) -> "Substrate":
+        """Read a spelling such as `blur:0.1` or `mean`.
+
+        Raises:
+            ValueError: unknown name, or a parameter that is missing, out of range or not wanted.
+        """
+        name, _, parameter = spec.partition(":")
+        if name not in cls.NAMES:
+            raise ValueError(f"substrate {spec!r}: the name must be one of {', '.join(cls.NAMES)}")
+        if name != "blur":
+            if parameter:
+                raise ValueError(f"substrate {spec!r}: {name} takes no parameter")
+            return cls(name)
+        try:
+            sigma = float(parameter or "0.1")
+        except ValueError:
+            sigma = math.nan
+        if not 0 < sigma <= 1:
+            raise ValueError(f"substrate {spec!r}: the sigma of blur is a fraction of the image side in (0, 1]")
+        return cls(name, sigma)
+
+    @property
+    def spec(self) -> str:
+        """The one spelling that records and tables use."""
+        return f"blur:{self.sigma:g}" if self.name == "blur" else self.name
+
+    def apply(self, pixels: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
+        """Remove everything.
+
+        Args:
+            pixels: [batch, 3, H, W] in model input space, on any device.
+            image_ids: one for each picture; they seed `noise`, so that it depends on the picture alone.
+            seed: the run's seed.
+
+        Returns:
+            [batch, 3, H, W], same device and dtype.
+        """
+        if self.name == "zero":
+            return torch.zeros_like(pixels)
+        if self.name == "mean":
+            return pixels.mean(dim=(-2, -1), keepdim=True).expand_as(pixels)
+        if self.name == "noise":
+            return self._noise(pixels, image_ids, seed)
+        return self._blur(pixels)
+
+    def _blur(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[-2:]
+        sigmas = (self.sigma * height, self.sigma * width)
+        kernel = (_kernel_size(sigmas[0], height), _kernel_size(sigmas[1], width))
+        blurred: Tensor = gaussian_blur2d(pixels, kernel, sigmas, border_type="reflect", separable=True)
+        return blurred
+
+    def _noise(self, pixels: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
+        # One field for all three channels, so that a grey picture stays grey.
+        shape = (1, *pixels.shape[-2:])
+        fields = [torch.from_numpy(stream(seed, i, "noise").standard_normal(shape)) for i in image_ids]
+        field = torch.stack(fields).to(pixels.device, pixels.dtype)
+        std, mean = torch.std_mean(pixels, dim=(-2, -1), keepdim=True, correction=0)
+        return mean + std * field
+
+
+def compose(original: Tensor, removed: Tensor, keep: Tensor, grid: tuple[int, int], softness: float = 0.0) -> Tensor:
+    """Pictures with some cells original and the others from the substrate.
+
+    Args:
+        original: [3, H, W].
+        removed: the substrate picture [3, H, W].
+        keep: bool [M, N], True = the cell stays original; N = gH * gW, row major.
+        grid: (gH, gW), which divide H and W.
+        softness: σ in pixels of a Gaussian (reflect) on the mask; 0 = hard cells.
+
+    Returns:
+        [M, 3, H, W].
+    """
+    height, width = original.shape[-2:]
+    rows, columns = height // grid[0], width // grid[1]
+    mask = keep.unflatten(1, grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)[:, None]
+    if softness == 0:
+        return torch.where(mask, original, removed)
+    kernel = (_kernel_size(softness, height), _kernel_size(softness, width))
+    weight = gaussian_blur2d(mask.to(original.dtype), kernel, (softness, softness), border_type="reflect")
+    return weight * original + (1 - weight) * removed
+
+
+def _kernel_size(sigma: float, side: int) -> int:
+    """2·⌈3σ⌉ + 1, cut to the largest odd size that reflect padding allows: side - 1 pixels on each side."""
+    return min(2 * math.ceil(3 * sigma) + 1, 2 * side - 1)
