@@ -7,7 +7,7 @@ from dataclasses import replace
 from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
 
 YES_NO, CHOICE, OPEN = "yes_no", "choice", "open"
-OFF_FORMAT_MASS = 0.0
+OFF_FORMAT_MASS = 0.5
 _NOTHING = ("", "none", "no finding", "no findings")
 
 

@@ -1,0 +1,324 @@
+"""The one chain from pictures to scores: answers → maps → orders → plan → curves → scalars.
+
+`Explainer.evaluate` and the pipeline's `predict_step` both run it, so that one picture on a laptop and a thousand on a
+cluster give the same numbers.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cxr_faith.attribution import AttributionBatch, Method
+from cxr_faith.metrics.functional import (
+    baseline_gaps,
+    classify,
+    curve_scalars,
+    random_summary,
+    random_test,
+    status_names,
+)
+from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.vlm.answers import OFF_FORMAT_MASS, YES_NO, AnswerError, make_target, parse_target, question_kind
+from cxr_faith.vlm.base import VLM, Prompt, Reply, Scores, Target
+
+RANDOM, CENTER = "random", "center"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How explanations are scored.
+
+    Attributes:
+        substrates: what stands for removed cells; each is scored on its own.
+        steps: T, points of a curve after the first.
+        random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs.
+        softness: σ in pixels of a Gaussian on the masks' edges; 0 = hard cells.
+        target: what is explained: `answer`, `first`, or the index of an answer token.
+        max_new_tokens: longest answer that is generated.
+        seed: of every random stream, together with the image's id.
+    """
+
+    substrates: tuple[str, ...] = ("blur:0.1",)
+    steps: int = 50
+    random_orders: int = 20
+    softness: float = 0.0
+    target: str | int = "answer"
+    max_new_tokens: int = 32
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check each value; the spelling of substrates is made canonical."""
+        specs = tuple(Substrate.parse(spec).spec for spec in self.substrates)
+        if not specs or len(set(specs)) != len(specs):
+            raise ValueError(f"substrates must be one or more different ones, got {list(self.substrates)}")
+        object.__setattr__(self, "substrates", specs)
+        object.__setattr__(self, "target", parse_target(self.target))
+        if self.random_orders < 2 or self.random_orders % 2:
+            raise ValueError(f"random_orders must be even (reversed pairs) and at least 2, got {self.random_orders}")
+        if self.steps < 1 or self.max_new_tokens < 1 or self.softness < 0:
+            raise ValueError("steps and max_new_tokens must be at least 1, softness must not be negative")
+
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        """Raise a ValueError if the schedule does not fit the model's grid."""
+        schedule(grid[0] * grid[1], self.steps)
+
+
+@dataclass
+class Case:
+    """One question about one picture, from the model's answer to the maps.
+
+    Attributes:
+        prompt: the tokenized question.
+        image_id: seeds everything random.
+        kind: `yes_no`, `choice` or `open`.
+        reply: the model's answer on the intact picture.
+        target: the score s; None if there is nothing to explain, and `reason` says why.
+        finding_cells: float [gH, gW], share of each cell under the finding; None without a mask.
+        maps: name -> float32 [gH, gW] on the CPU.
+        extras: name -> what the method says beside its map.
+        sequences: name -> float32 [sequence], relevance of every position, for methods that rate the text too.
+        costs: name -> forwards, backwards, seconds, peak_memory of one map.
+    """
+
+    prompt: Prompt
+    image_id: str
+    kind: str
+    reply: Reply
+    target: Target | None
+    reason: str | None = None
+    finding_cells: Tensor | None = None
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    extras: dict[str, dict[str, float]] = field(default_factory=dict)
+    sequences: dict[str, np.ndarray] = field(default_factory=dict)
+    costs: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+    @property
+    def off_format(self) -> bool:
+        """A yes/no question whose first step puts less than half of its mass on yes and no."""
+        return self.kind == YES_NO and self.reply.yes_no_mass < OFF_FORMAT_MASS
+
+
+def read_answers(
+    vlm: VLM,
+    pixels: Tensor,
+    image_id: str,
+    questions: Sequence[str],
+    kinds: Sequence[str | None],
+    protocol: Protocol,
+    finding_cells: Sequence[Tensor | None] | None = None,
+) -> list[Case]:
+    """The model's own answers to all questions about one picture, and the targets they fix.
+
+    Args:
+        vlm: the model.
+        pixels: pixel values [3, H, W].
+        image_id: the picture's id.
+        questions: as asked.
+        kinds: as stated, or None.
+        protocol: for the target and the length of answers.
+        finding_cells: one for each question, or None.
+    """
+    cases: list[Case] = []
+    with torch.no_grad():
+        prefix = vlm.prefill(vlm.encode(pixels[None]))
+        for index, question in enumerate(questions):
+            prompt = vlm.prompt(question)
+            reply = vlm.answer(prefix, prompt, protocol.max_new_tokens)
+            kind, target, reason = question_kind(kinds[index], reply), None, None
+            try:
+                target = make_target(vlm, prompt, reply, kind, protocol.target)
+            except AnswerError as error:
+                reason = str(error)
+            if not np.isfinite(reply.margin):
+                target, reason = None, "the model's logits are not finite on the intact picture"
+            cells = finding_cells[index] if finding_cells is not None else None
+            cases.append(Case(prompt, image_id, kind, reply, target, reason, cells))
+    return cases
+
+
+def compute_maps(
+    vlm: VLM,
+    methods: Mapping[str, Method],
+    pixels: Sequence[Tensor],
+    cases: Sequence[Case],
+    seed: int,
+    batch: int = 8,
+    only_in_format: bool = True,
+) -> None:
+    """Fill in the maps of cases that have a target.
+
+    Cases with prompts and targets of equal shape run together.
+
+    Args:
+        vlm: the model.
+        methods: name -> method.
+        pixels: the picture [3, H, W] of each case.
+        cases: what to explain.
+        seed: the run's seed.
+        batch: most pictures in one forward and backward pass.
+        only_in_format: leave out yes/no questions whose answer is mostly neither: their maps are not scored.
+    """
+    shapes: dict[tuple[Any, ...], list[int]] = {}
+    for index, case in enumerate(cases):
+        if case.target is not None and not (only_in_format and case.off_format):
+            shape = (case.prompt.length, case.target.kind, case.target.scored, len(case.target.forced_ids))
+            shapes.setdefault(shape, []).append(index)
+    for members in shapes.values():
+        for name, method in methods.items():
+            able = [i for i in members if not method.needs_mask or cases[i].finding_cells is not None]
+            for start in range(0, len(able), batch):
+                _apply(vlm, name, method, pixels, cases, able[start : start + batch], seed)
+
+
+def _apply(
+    vlm: VLM, name: str, method: Method, pixels: Sequence[Tensor], cases: Sequence[Case], chosen: list[int], seed: int
+) -> None:
+    cells = [cases[i].finding_cells for i in chosen]
+    batch = AttributionBatch(
+        pixels=torch.stack([pixels[i] for i in chosen]),
+        prompts=[cases[i].prompt for i in chosen],
+        image_ids=[cases[i].image_id for i in chosen],
+        seed=seed,
+        finding_cells=torch.stack([c for c in cells if c is not None]) if method.needs_mask else None,
+    )
+    on_gpu = vlm.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(vlm.device)
+    before, begin = vlm.counts.snapshot(), time.perf_counter()
+    result = method.attribute(vlm, batch, [t for i in chosen if (t := cases[i].target) is not None])
+    maps = result.maps.float().cpu().numpy()
+    spent = time.perf_counter() - begin
+    sequences = None if result.sequences is None else result.sequences.float().cpu().numpy()
+    for row, i in enumerate(chosen):
+        cases[i].maps[name] = maps[row]
+        cases[i].extras[name] = {key: values[row] for key, values in result.extras.items()}
+        if sequences is not None:
+            cases[i].sequences[name] = sequences[row]
+        cases[i].costs[name] = {
+            "forwards": (vlm.counts.trace - before.trace) // len(chosen),
+            "backwards": (vlm.counts.backward - before.backward) // len(chosen),
+            "seconds": spent / len(chosen),
+            "peak_memory": torch.cuda.max_memory_allocated(vlm.device) if on_gpu else None,
+        }
+
+
+def score_image(
+    engine: Engine, pixels: Tensor, image_id: str, cases: Sequence[Case], substrate: Substrate, protocol: Protocol
+) -> list[dict[str, dict[str, Any]]]:
+    """Curves and scalars of every map of every question about one picture, under one substrate.
+
+    Args:
+        engine: runs the pictures.
+        pixels: the picture [3, H, W].
+        image_id: its id.
+        cases: questions with a target, with their maps.
+        substrate: what stands for removed cells.
+        protocol: schedule, random orders and seed.
+
+    Returns:
+        For each case: name -> record columns, for every map, `center` and `random`.
+    """
+    n_cells = engine.vlm.n_cells
+    k = schedule(n_cells, protocol.steps)
+    shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
+    plan, asked = Plan(n_cells), []
+    for question, case in enumerate(cases):
+        orders = {name: map_order(values, protocol.seed, image_id, name) for name, values in case.maps.items()}
+        orders[CENTER] = center_order(engine.vlm.grid, protocol.seed, image_id)
+        finite = {name: order for name, order in orders.items() if order is not None}
+        # By the mirror identity the reversed order of a pair needs the same pictures: the plan merges them.
+        curves = np.stack([*finite.values(), *shuffled])
+        places = [_add_curves(plan, question, order, k) for order in curves]
+        asked.append((orders, finite, np.stack(places)))
+    removed = substrate.apply(pixels[None], [image_id], protocol.seed)[0]
+    targets = [target for case in cases if (target := case.target) is not None]
+    scores = engine.run(pixels, removed, plan, [case.prompt for case in cases], targets)
+    return [_columns(case, k, *asked[q], scores[q], protocol) for q, case in enumerate(cases)]
+
+
+def map_order(values: np.ndarray, seed: int, image_id: str, method: str) -> np.ndarray | None:
+    """Cells of a map [gH, gW], most salient first; seeded ties; None for a map that is not finite."""
+    if not np.isfinite(values).all():
+        return None
+    ties = stream(seed, image_id, CENTER) if method == CENTER else stream(seed, image_id, "ties", method)
+    return saliency_order(values.ravel(), ties.permutation(values.size))
+
+
+def center_order(grid: tuple[int, int], seed: int, image_id: str) -> np.ndarray:
+    """The center baseline: cells by distance to the middle of the grid, seeded ties."""
+    rows, columns = np.indices(grid, dtype=np.float64)
+    middle = ((grid[0] - 1) / 2, (grid[1] - 1) / 2)
+    order = map_order(-np.hypot(rows - middle[0], columns - middle[1]), seed, image_id, CENTER)
+    assert order is not None
+    return order
+
+
+def _add_curves(plan: Plan, question: int, order: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """Places [2, T + 1] of an order's deletion and insertion pictures."""
+    return np.stack([plan.add(question, keep_masks(order, k, mode)) for mode in ("deletion", "insertion")])
+
+
+def _columns(
+    case: Case,
+    k: np.ndarray,
+    orders: Mapping[str, np.ndarray | None],
+    finite: Mapping[str, np.ndarray],
+    places: np.ndarray,
+    scores: Scores,
+    protocol: Protocol,
+) -> dict[str, dict[str, Any]]:
+    """Record columns of one question; `places` [maps + R, 2, T + 1] index the scores."""
+    where = torch.from_numpy(places)
+    s, probability, standing = scores.s[where], scores.probability[where], scores.standing[where]
+    valid = s.isfinite().all(-1).all(-1)
+    status = classify(s[:, 0, 0], s[:, 0, -1], torch.full_like(valid, case.off_format), valid)
+    pairs = [curve[:, side] for curve in (s, probability, standing) for side in (0, 1)]
+    scalars = curve_scalars(torch.from_numpy(k / k[-1]), *pairs, status)
+    n_maps, names, rows = len(finite), list(finite), dict[str, dict[str, Any]]()
+
+    shuffled = {name: values[n_maps:][None] for name, values in scalars.items()}
+    random = random_summary(shuffled)
+    named = {name: values[:n_maps] for name, values in scalars.items()}
+    center = {name: values[[names.index(CENTER)]] for name, values in named.items()}
+    z, p = random_test(named["srg"], shuffled["srg"].expand(n_maps, -1))
+    named |= baseline_gaps(named, random, center) | {"random_z": z, "random_p": p}
+    listed = {name: values.tolist() for name, values in named.items()}
+    statuses = status_names(status)
+    for row, name in enumerate(names):
+        gaps = {f"gap_{metric}_center": None for metric in ("deletion", "insertion", "srg")} if name == CENTER else {}
+        rows[name] = {column: values[row] for column, values in listed.items()} | gaps | {
+            "status": statuses[row],
+            "order": finite[name].tolist(),
+            "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
+            **_curves(k, s[row], probability[row]),
+        }
+    rows[RANDOM] = {name: float(values[0]) for name, values in random.items()} | {
+        name: float(values[0]) for name, values in baseline_gaps(random, None, center).items()
+    }
+    rows[RANDOM] |= {"status": statuses[-1], **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0))}
+    for name in orders.keys() - finite.keys():
+        rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}
+    return rows
+
+
+def _curves(k: np.ndarray, s: Tensor, probability: Tensor) -> dict[str, list[float]]:
+    return {
+        "k": k.tolist(),
+        "deletion_scores": s[0].tolist(),
+        "insertion_scores": s[1].tolist(),
+        "deletion_probs": probability[0].tolist(),
+        "insertion_probs": probability[1].tolist(),
+    }
+
+
+def tie_share(values: np.ndarray) -> float:
+    """Share of a map's cells whose value another cell has too."""
+    _, counts = np.unique(values, return_counts=True)
+    return float(counts[counts > 1].sum() / values.size)
