@@ -1,0 +1,1 @@
+"""What records say, for people: summary, leaderboard, figures, the report page. Nothing here runs a model."""

@@ -1,0 +1,64 @@
+"""What a reader should know before the numbers: read off a summary, one sentence each, most serious first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+LOW_COVERAGE = 0.5
+USUAL_RANDOM_AUC = (0.4, 0.6)
+
+
+def cautions(summary: Mapping[str, Any]) -> list[str]:
+    """The warnings of a summary, in a fixed order."""
+    found = []
+    if summary["partial"]:
+        total, missing = summary["samples_total"], summary["missing"]
+        found.append(f"Partial: {summary['n_samples']} of {total} samples have records, {missing} are missing.")
+    failures = summary["failures"]["n"]
+    if failures:
+        found.append(f"{failures} of {summary['n_samples']} samples could not be scored (invalid or off_format).")
+    for board in summary["boards"]:
+        if board["slice"] == "all":
+            found += _coverage(board)
+    for board in summary["boards"]:
+        if board["slice"] == "all":
+            found += _random_auc(board)
+    compared = {board["slice"] for board in summary["boards"]} & {"with_oracle"} or {"present"}
+    for board in summary["boards"]:
+        if board["slice"] in compared:
+            found += _oracle(board)
+    return found
+
+
+def _coverage(board: Mapping[str, Any]) -> list[str]:
+    share = board["n_common"] / board["n_samples"]
+    if share >= LOW_COVERAGE:
+        return []
+    return [
+        f"Low coverage under {board['substrate']}: normalized scores compare {board['n_common']} of "
+        f"{board['n_samples']} samples ({share:.0%}); the others are not ok for every method."
+    ]
+
+
+def _random_auc(board: Mapping[str, Any]) -> list[str]:
+    """An order at random need not have an AUC of one half, so no AUC should be read against one half."""
+    low, high = USUAL_RANDOM_AUC
+    aucs = [row["deletion_auc"] for row in board["rows"] if row["method"] == "random"]
+    return [
+        f"Random orders have a deletion AUC of {auc:.2f} under {board['substrate']}, not .5 (the answer saturates or "
+        "breaks early): read the gaps to random rather than the AUCs."
+        for auc in aucs
+        if auc is not None and not low <= auc <= high
+    ]
+
+
+def _oracle(board: Mapping[str, Any]) -> list[str]:
+    srg = {row["method"]: row["srg"] for row in board["rows"] if row["srg"] is not None}
+    if "oracle" not in srg:
+        return []
+    best = max(srg, key=lambda name: (srg[name], name == "oracle"))
+    if best == "oracle":
+        return []
+    return [
+        f"Oracle is not the best under {board['substrate']}: {best} has srg {srg[best]:.3f}, the true mask "
+        f"{srg['oracle']:.3f}. The model looks at more than the finding, or the substrate leaves traces."
+    ]

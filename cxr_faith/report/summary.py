@@ -1,0 +1,169 @@
+"""From a run's records to its summary: means per method, substrate and slice, from the records alone.
+
+The summary holds no time, no timing and no count of files, and every sum runs over rows sorted by key: one process and
+many, a restart and an uninterrupted run give the same bytes.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_faith.records import KEY, read_records, write_atomic
+from cxr_faith.report.board import CURVES, NORMALIZED, UNNORMALIZED, UNSCORED, Flags, board, mean, method_rows, numbers
+from cxr_faith.report.cautions import cautions
+from cxr_faith.report.leaderboard import markdown
+
+FAILURES_LISTED = 20
+
+_SETTING = ("substrate", "target", "space")
+_PER_SAMPLE = (
+    *("patient_id", "image_id", "finding", "present", "predicted", "p_yes"),
+    *("correct", "yes_no_mass", "answer_mismatch"),
+)
+COLUMNS = (*_PER_SAMPLE, "own_substrate", "status", "reason", *CURVES, *NORMALIZED, *UNNORMALIZED)
+"""The columns of the records that a summary reads."""
+
+
+def summarize(records: pd.DataFrame, methods: Sequence[str] = (), samples_total: int | None = None) -> dict[str, Any]:
+    """Summarize a run: one board per (substrate, target, space) and slice, and how well the model answered.
+
+    Methods are compared on the *common* samples: those where all methods that have a row for the sample are ok. A
+    method that does not apply everywhere, such as `oracle` without a mask, has no rows there; it does not block the
+    others, and its own means cover fewer samples (its `n_common` says how many).
+
+    Args:
+        records: as `read_records` gives them, in any order; rows with a condition other than "none" are left out.
+        methods: names in the order of the config; others found in the records follow, sorted.
+        samples_total: how many samples the whole run has; None if unknown.
+
+    Returns:
+        A JSON-able dict without NaN: `n_samples, n_patients, samples_total, missing, partial, methods, answers`
+        (accuracy and so on, a list over slices), `boards` (list), `failures`, `warnings`. A mean of nothing is None.
+
+    Raises:
+        ValueError: curves of one method that were measured at different steps.
+    """
+    records = records[records["condition"].eq("none")].sort_values(list(KEY), kind="stable")
+    found = sorted(set(records["method"]) - set(methods))
+    order = [*(name for name in methods if records["method"].eq(name).any()), *found]
+    samples = _samples(records)
+    slices = _slices(samples)
+    boards = []
+    for setting, rows in records.groupby(list(_SETTING), sort=True):
+        arrays = list(method_rows(rows, order, samples))
+        for name, inside in slices.items():
+            head: dict[str, Any] = dict(zip(_SETTING, setting, strict=True)) | {"slice": name}
+            boards.append(head | board(arrays, inside, name))
+    total = len(samples) if samples_total is None else samples_total
+    missing = max(total - len(samples), 0)
+    summary: dict[str, Any] = {
+        "n_samples": len(samples),
+        "n_patients": int(samples["patient"].nunique()),
+        "samples_total": samples_total,
+        "missing": missing,
+        "partial": missing > 0,
+        "methods": order,
+        "answers": [{"slice": name, **_answers(samples[inside])} for name, inside in slices.items()],
+        "boards": boards,
+        "failures": _failures(records),
+    }
+    return summary | {"warnings": cautions(summary)}
+
+
+def write_summary(run_dir: str | Path) -> dict[str, Any]:
+    """Summarize the records of a run directory into its `summary.json` and `summary.md`.
+
+    The order of the methods and the expected number of samples are `methods` and `samples_total` of `provenance.json`.
+
+    Raises:
+        ValueError: there is no readable record.
+        OSError: a file could not be saved.
+    """
+    run_dir = Path(run_dir)
+    provenance = read_provenance(run_dir)
+    records = read_records(run_dir, COLUMNS)
+    if records.empty:
+        raise ValueError(f"{run_dir}: no readable record in records/; run `cxr-faith evaluate` first")
+    summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"))
+    text = json.dumps(summary, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(run_dir / "summary.json", text + "\n")
+    write_atomic(run_dir / "summary.md", markdown(summary))
+    return summary
+
+
+def read_provenance(run_dir: Path) -> dict[str, Any]:
+    """`provenance.json` of a run directory; empty if there is none.
+
+    Raises:
+        ValueError: the file is not a JSON object.
+    """
+    path = run_dir / "provenance.json"
+    if not path.exists():
+        return {}
+    try:
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(provenance, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return provenance
+
+
+def _samples(records: pd.DataFrame) -> pd.DataFrame:
+    """One row per sample, sorted by `sample_id`: the first value that is not null among its rows."""
+    samples = records.groupby("sample_id", sort=True)[list(_PER_SAMPLE)].first()
+    names = samples["patient_id"].fillna(samples["image_id"])  # without patients, an image is its own cluster
+    masked = samples.index.isin(records.loc[records["method"].eq("oracle"), "sample_id"])
+    return samples.assign(patient=names, masked=masked)
+
+
+def _slices(samples: pd.DataFrame) -> dict[str, Flags]:
+    """Name → which samples are in it; empty slices are left out."""
+    yes_no = samples["p_yes"].notna()
+    slices = {
+        "all": pd.Series(True, index=samples.index),
+        "present": samples["present"].eq(True),
+        "absent": samples["present"].eq(False),
+        "answered_yes": yes_no & samples["predicted"].eq("yes"),
+        "answered_no": yes_no & samples["predicted"].eq("no"),
+    }
+    if not samples["masked"].eq(slices["present"]).all():
+        slices["with_oracle"] = samples["masked"]  # where `oracle` and the others have the same samples
+    for finding in sorted(set(samples["finding"].dropna())):
+        slices[f"finding:{finding}"] = samples["finding"].eq(finding)
+    return {name: inside.to_numpy(bool) for name, inside in slices.items() if inside.any()}
+
+
+def _answers(samples: pd.DataFrame) -> dict[str, Any]:
+    """How the model answered, over samples (not over rows: a sample has one answer)."""
+    known = samples["correct"].dropna()
+    return {
+        "n_samples": len(samples),
+        "n_patients": int(samples["patient"].nunique()),
+        "n_known": len(known),
+        "accuracy": mean(numbers(samples["correct"])),
+        "yes_no_mass": mean(numbers(samples["yes_no_mass"])),
+        "answer_mismatch": mean(numbers(samples["answer_mismatch"])),
+    }
+
+
+def _failures(records: pd.DataFrame) -> dict[str, Any]:
+    """Samples with rows that could not be scored, and the reason of the first such row; at most 20 are listed."""
+    failed = records[records["status"].isin(UNSCORED)]
+    concerned = {str(sample): rows for sample, rows in failed.groupby("sample_id", sort=True)}
+    rows_of = records["sample_id"].value_counts()
+    listed = []
+    for sample, rows in list(concerned.items())[:FAILURES_LISTED]:
+        reason = rows["reason"].iloc[0]
+        listed.append(
+            {
+                "sample_id": sample,
+                "methods": "all" if len(rows) == rows_of[sample] else ", ".join(dict.fromkeys(rows["method"])),
+                "status": rows["status"].iloc[0],
+                "reason": None if pd.isna(reason) else reason,
+            }
+        )
+    return {"n": len(concerned), "first": listed}

@@ -1,0 +1,108 @@
+import io
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cxr_faith.data.sample import Box
+from cxr_faith.report.figures import mean_curves, overlay, svg
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The axes' part of a rendered figure, uint8 [h, w, 3]."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    picture = np.asarray(Image.open(buffer).convert("RGB"))
+    place = figure.axes[0].get_position()
+    height, width = picture.shape[:2]
+    top, bottom = round(height * (1 - place.y1)), round(height * (1 - place.y0))
+    return picture[top:bottom, round(width * place.x0) : round(width * place.x1)]
+
+
+def colorful(picture: np.ndarray) -> np.ndarray:
+    return np.ptp(picture.astype(int), axis=-1) > 30
+
+
+@pytest.mark.parametrize("shape", [(240, 180), (150, 300, 3)])
+@pytest.mark.parametrize("cell", [(0, 0), (1, 4), (5, 7)])
+def test_a_cell_is_drawn_on_its_own_part_of_the_picture(shape: tuple[int, ...], cell: tuple[int, int]) -> None:
+    values = np.zeros((6, 8))
+    values[cell] = 1
+    drawn = colorful(pixels(overlay(np.full(shape, 100, np.uint8), values, title="a title")))
+    height, width = drawn.shape
+    assert width / height == pytest.approx(shape[1] / shape[0], rel=0.01)  # the picture's proportions, not the map's
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+    expected = [cell[0] / 6 * height, (cell[0] + 1) / 6 * height, cell[1] / 8 * width, (cell[1] + 1) / 8 * width]
+    got = [rows[0], rows[-1] + 1, columns[0], columns[-1] + 1]
+    np.testing.assert_allclose(got, expected, atol=3)
+
+
+def test_region_places_the_map_on_the_part_that_the_model_saw() -> None:
+    figure = overlay(np.full((200, 100), 90, np.uint8), np.array([[1.0, 0], [0, 0]]), region=(20, 10, 160, 80))
+    drawn = colorful(pixels(figure))
+    height, width = drawn.shape
+    assert np.flatnonzero(drawn.any(1))[0] == pytest.approx(0.1 * height, abs=3)
+    assert np.flatnonzero(drawn.any(1))[-1] == pytest.approx(0.5 * height, abs=3)
+    assert np.flatnonzero(drawn.any(0))[-1] == pytest.approx(0.5 * width, abs=3)
+
+
+def test_the_picture_is_upright_and_its_left_is_marked_as_the_patients_right() -> None:
+    picture = np.zeros((100, 100), np.uint8)
+    picture[70:90, 10:30] = 255
+    figure = overlay(picture, np.zeros((4, 4)))
+    drawn = pixels(figure)
+    height, width = drawn.shape[:2]
+    assert drawn[int(0.8 * height), int(0.2 * width)].min() > 250
+    assert drawn[int(0.2 * height), int(0.5 * width)].max() < 5
+    places = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
+    assert places["R"] < 0.1 and places["L"] > 0.9
+
+
+def test_boxes_are_where_they_belong_and_titles_are_no_formulas() -> None:
+    figure = overlay(
+        np.zeros((50, 80), np.uint8), np.zeros((4, 4)), "is $x^2 here? <b> 5 $", boxes=[Box("nodule", 10, 20, 30, 45)]
+    )
+    (patch,) = figure.axes[0].patches
+    assert patch.get_bbox().extents.tolist() == [10, 20, 30, 45]
+    red = np.all(np.abs(pixels(figure).astype(int) - [255, 0, 0]) < 60, axis=-1)
+    assert np.flatnonzero(red.any(0))[0] == pytest.approx(10 / 80 * red.shape[1], abs=3)
+
+
+def test_negative_values_are_not_drawn_and_flat_maps_hide_nothing() -> None:
+    grey = np.full((60, 60), 120, np.uint8)
+    values = np.array([[-5.0, 0], [0, 1]])
+    drawn = colorful(pixels(overlay(grey, values)))
+    assert drawn[-40:-5, -40:-5].all() and not drawn[: drawn.shape[0] // 2 - 3].any()
+    assert not colorful(pixels(overlay(grey, np.full((2, 2), 3.0)))).any()
+
+
+@pytest.mark.parametrize(
+    ("picture", "values", "message"),
+    [
+        (np.zeros((5, 5), np.uint8), np.array([[np.nan, 1.0]]), "finite"),
+        (np.zeros((5, 5), np.uint8), np.zeros(4), "grid_h"),
+        (np.zeros((3, 5, 5), np.uint8), np.zeros((2, 2)), "picture is"),
+    ],
+)
+def test_wrong_shapes_are_refused(picture: np.ndarray, values: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        overlay(picture, values)
+
+
+def test_mean_curves_draw_every_method_and_leave_no_global_state() -> None:
+    x = np.linspace(0, 1, 5)
+    curves = {name: {"x": x, "deletion": 1 - x, "insertion": x, "n": 7} for name in ("chefer", "random", "<i>$a$</i>")}
+    figure = mean_curves(curves)
+    deletion, insertion = figure.axes
+    assert "lower is better" in deletion.get_title() and "higher is better" in insertion.get_title()
+    lines = [line for line in deletion.get_lines() if len(line.get_xdata()) == 5]
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "-"]
+    assert lines[1].get_color() == "0.5"
+    np.testing.assert_allclose(insertion.get_lines()[0].get_xdata(), 100 * x)
+    assert [text.get_text() for text in figure.legends[0].get_texts()][0] == "chefer (n=7)"
+    text = svg(figure)
+    assert text == svg(mean_curves(curves)) and text.startswith("<svg")
+    assert "<i>" not in text and "&lt;i&gt;$a$" in text
+    assert pyplot.get_fignums() == []

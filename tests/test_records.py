@@ -1,0 +1,208 @@
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from cxr_faith import records
+from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample
+from cxr_faith.records import (
+    KEY,
+    RECORD_SCHEMA,
+    RecordWriter,
+    done_samples,
+    next_start,
+    read_records,
+    sample_columns,
+    write_atomic,
+)
+
+# The record columns as the documentation of the format lists them.
+DOCUMENTED = """sample_id method substrate target space condition
+    patient_id study_id image_id image_path question question_group variant strategy kind reference finding side split
+    boxes finding_mask_path anatomy_masks
+    predicted generated answer_mismatch yes_no_mass correct own_substrate status reason order k deletion_scores
+    insertion_scores deletion_probs insertion_probs present margin p_yes s_original s_substrate effect
+    deletion_auc insertion_auc srg deletion_auc_clipped insertion_auc_clipped srg_clipped
+    deletion_auc_logit insertion_auc_logit srg_logit deletion_auc_prob insertion_auc_prob srg_prob
+    drop_10 drop_20 drop_50 retained_50 flip_deletion flip_insertion clipped_share monotonicity_violations tie_share
+    gap_deletion_random gap_insertion_random gap_srg_random gap_deletion_center gap_insertion_center gap_srg_center
+    random_z random_p deletion_auc_std insertion_auc_std srg_std drop_50_std srg_prob_std flip_deletion_std
+    srg_mc_error deletion_auc_mc_error insertion_auc_mc_error
+    map grid_h grid_w forwards backwards seconds peak_memory""".split()
+
+
+def row(sample: str, method: str = "chefer", **values: Any) -> dict[str, Any]:
+    key = {"sample_id": sample, "method": method, "substrate": "blur:0.1", "target": "answer"}
+    return key | {"space": "pixels", "condition": "none", "status": "ok"} | values
+
+
+def parts(run_dir: Path) -> list[str]:
+    return sorted(os.listdir(run_dir / "records"))
+
+
+def test_schema_has_every_documented_column_and_none_of_the_dropped_ones() -> None:
+    assert [name for name in DOCUMENTED if name not in RECORD_SCHEMA.names] == []
+    assert not {"height", "width", "source", "answer"} & set(RECORD_SCHEMA.names)
+    assert len(set(RECORD_SCHEMA.names)) == len(RECORD_SCHEMA.names)
+    assert set(sample_columns(Sample("s"))) < set(RECORD_SCHEMA.names)
+    assert len(sample_columns(Sample("s"))) == len(MANIFEST_SCHEMA.names) - 3
+
+
+def test_values_come_back_exactly_and_not_finite_ones_as_null(tmp_path: Path) -> None:
+    sample = Sample("s1", image_id="i", question="q?", answer=("yes",), boxes=(Box("nodule", 1, 2, 3.5, 4),))
+    deep = np.random.default_rng(0).random((3, 4), dtype=np.float32)
+    values = {"srg": 0.1 + 0.2, "deletion_auc": float("nan"), "insertion_auc": np.float64("inf"), "present": True}
+    values |= {"deletion_scores": [1 / 3, float("nan")], "order": np.arange(5)[::-1], "map": deep, "grid_h": 3}
+    RecordWriter(tmp_path, 0, 0).write([sample_columns(sample) | row("s1", **values)])
+    table = pq.read_table(tmp_path / "records" / parts(tmp_path)[0])
+    assert table.schema.equals(RECORD_SCHEMA)
+    (got,) = table.to_pylist()
+    assert got["srg"] == 0.1 + 0.2
+    assert got["deletion_auc"] is None and got["insertion_auc"] is None and got["margin"] is None
+    assert got["deletion_scores"] == [1 / 3, None]
+    assert got["order"] == [4, 3, 2, 1, 0]
+    assert got["map"] == deep.reshape(-1).tolist()
+    assert got["reference"] == ["yes"] and got["boxes"][0]["x2"] == 3.5 and got["present"] is True
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (row("s1") | {"deletion_uac": 1.0}, "sample 's1': records have no column 'deletion_uac'"),
+        (row("s1") | {"target": None}, "sample 's1': a record needs its 'target'"),
+    ],
+)
+def test_a_wrong_row_is_refused_and_leaves_nothing(tmp_path: Path, bad: dict[str, Any], message: str) -> None:
+    writer = RecordWriter(tmp_path, 0, 0)
+    with pytest.raises(ValueError, match=message):
+        writer.write([row("s0"), bad])
+    assert parts(tmp_path) == []
+
+
+def test_merge_of_ranks_and_starts_is_sorted_and_free_of_duplicates(tmp_path: Path) -> None:
+    RecordWriter(tmp_path, 1, 0).write([row("b", seconds=1.0), row("b", "attention")])
+    RecordWriter(tmp_path, 0, 0).write([row("c"), row("a")])
+    RecordWriter(tmp_path, 0, 1).write([row("b", seconds=2.0), row("d")])
+    frame = read_records(tmp_path)
+    assert list(frame["sample_id"] + frame["method"]) == ["achefer", "battention", "bchefer", "cchefer", "dchefer"]
+    assert frame.set_index(["sample_id", "method"]).loc[("b", "chefer"), "seconds"] == 1.0  # the earliest start's
+    assert done_samples(tmp_path) == {"a", "b", "c", "d"}
+
+
+def test_compaction_keeps_every_row_and_only_this_writers_files(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(records, "PARTS_PER_MERGE", 3)
+    RecordWriter(tmp_path, 1, 0).write([row("other")])
+    writer = RecordWriter(tmp_path, 0, 0)
+    for index in range(8):
+        writer.write([row(f"s{index}", srg=index / 7, map=np.full((2, 2), index / 3))])
+    before = read_records(tmp_path)
+    assert len(parts(tmp_path)) == 1 + 2 + 2  # the other rank's, two merged threes, two loose ones
+    writer.compact()
+    assert len(parts(tmp_path)) == 2
+    pd.testing.assert_frame_equal(read_records(tmp_path), before)
+    assert len(before) == 9
+    assert writer.compact() is not None and len(parts(tmp_path)) == 2  # nothing left to do
+    writer.write([row("late")])
+    assert "late" in done_samples(tmp_path) and len(parts(tmp_path)) == 3
+
+
+def test_a_crash_inside_compaction_leaves_harmless_duplicates(tmp_path: Path, monkeypatch: Any) -> None:
+    writer = RecordWriter(tmp_path, 0, 0)
+    for index in range(4):
+        writer.write([row(f"s{index}")])
+    before = read_records(tmp_path)
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            writer.compact()
+    assert len(parts(tmp_path)) == 5
+    pd.testing.assert_frame_equal(read_records(tmp_path), before)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty"])
+def test_a_torn_part_is_named_and_left_out(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    writer = RecordWriter(tmp_path, 0, 0)
+    good, torn = writer.write([row("a")]), writer.write([row("b", map=np.random.default_rng(0).random((9, 9)))])
+    assert good is not None and torn is not None
+    torn.write_bytes(torn.read_bytes()[:-1000] if damage == "truncated" else b"")
+    with caplog.at_level(logging.WARNING):
+        assert list(read_records(tmp_path)["sample_id"]) == ["a"]
+    assert [str(torn) in message for message in caplog.messages] == [True]
+    assert done_samples(tmp_path) == {"a"}
+
+
+def test_no_flipped_byte_changes_a_value_or_stops_the_reader(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).random((9, 9))
+    part = RecordWriter(tmp_path, 0, 0).write([row("a", srg=0.25, map=deep, order=np.arange(81))])
+    assert part is not None
+    whole, data = read_records(tmp_path), part.read_bytes()
+    dropped = 0
+    for position in range(4, len(data), 499):
+        part.write_bytes(data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :])
+        frame = read_records(tmp_path)
+        dropped += frame.empty
+        assert frame.empty or frame.astype(str).equals(whole.astype(str)), position
+        assert done_samples(tmp_path) == set(frame["sample_id"])
+    assert dropped > 10
+
+
+def test_kill_before_the_rename_leaves_no_part_and_the_next_start_cleans_up(tmp_path: Path, monkeypatch: Any) -> None:
+    writer = RecordWriter(tmp_path, 0, 0)
+    writer.write([row("a")])
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            writer.write([row("b")])
+    assert len(parts(tmp_path)) == 2  # the part and a temporary file
+    assert done_samples(tmp_path) == {"a"}
+    RecordWriter(tmp_path, 0, next_start(tmp_path)).write([row("b")])
+    assert parts(tmp_path) == ["part-000-r00000-000000.parquet", "part-001-r00000-000000.parquet"]
+    assert done_samples(tmp_path) == {"a", "b"}
+
+
+def test_starts_and_sequence_numbers_never_collide(tmp_path: Path) -> None:
+    assert next_start(tmp_path) == 0
+    first = RecordWriter(tmp_path, 0, 0)
+    first.write([row("a")])
+    again = RecordWriter(tmp_path, 0, 0)  # the same start and rank twice must not overwrite
+    again.write([row("b")])
+    assert done_samples(tmp_path) == {"a", "b"}
+    RecordWriter(tmp_path, 3, 11).write([row("c")])
+    assert next_start(tmp_path) == 12
+
+
+def test_empty_runs_and_chosen_columns(tmp_path: Path) -> None:
+    assert done_samples(tmp_path) == set()
+    assert read_records(tmp_path).empty
+    writer = RecordWriter(tmp_path, 0, 0)
+    assert writer.write([]) is None and writer.compact() is None
+    writer.write([row("a", srg=0.5)])
+    assert list(read_records(tmp_path, ["srg"]).columns) == [*KEY, "srg"]
+    with pytest.raises(ValueError, match="no column 'sgr'"):
+        read_records(tmp_path, ["sgr"])
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = RecordWriter(tmp_path, 0, 0)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        writer.write([row("a")])
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(tmp_path / "summary.json", "{}")
+    assert done_samples(tmp_path) == set() and not (tmp_path / "summary.json").exists()
