@@ -1,0 +1,118 @@
+"""The command line: `cxr-faith COMMAND`, also `python -m cxr_faith COMMAND`.
+
+Exit status: 0 done, 2 a usage or config error (one line on stderr), 1 anything else.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+USAGE = """usage: cxr-faith COMMAND [options]
+
+Which explanations of chest X-ray vision-language models to believe, measured.
+
+commands:
+  evaluate --config FILE [overrides] [--run_dir D] [--limit N]   explain and score a data set's answers
+  explain IMAGE --question Q [--method M] [--model P] [--out D]  explain one answer about one picture
+  report RUN_DIR                                                 summary and report again, from a run's records
+
+examples:
+  cxr-faith evaluate --config configs/demo.yaml
+  cxr-faith explain chest.png --question "Is there a pleural effusion?" --method chefer
+  cxr-faith report runs/demo
+
+`cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config error, 1 anything else.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from cxr_faith import __version__
+
+        print(f"cxr-faith {__version__}")
+        return 0
+    commands: dict[str, Callable[[list[str]], int]] = {"evaluate": _evaluate, "explain": _explain, "report": _report}
+    if arguments[0] not in commands:
+        from difflib import get_close_matches
+
+        near = get_close_matches(arguments[0], commands, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(commands)}"
+        return _usage_error(f"no command {arguments[0]!r}{hint}")
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except UsageError as error:
+        return _usage_error(str(error))
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message is one line."""
+
+
+def _usage_error(message: str) -> int:
+    print(f"cxr-faith: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _evaluate(arguments: list[str]) -> int:
+    import logging
+
+    from cxr_faith.pipeline.cli import EvaluateCLI
+    from cxr_faith.pipeline.run import check, evaluate
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips and what hardware was looked for
+    try:
+        cli = EvaluateCLI(arguments)
+        identity = check(cli.model, cli.datamodule, cli.options)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, cli.resolved_config(), identity)
+    return 0
+
+
+def _explain(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.cli import CommandParser, RawHelp
+    from cxr_faith.pipeline.explain import EXPLAIN_HELP, ExplainOptions, explain
+
+    parser = CommandParser(prog="cxr-faith explain", description=EXPLAIN_HELP, formatter_class=RawHelp)
+    parser.add_argument("image", type=str, help="JPEG, PNG or DICOM file")
+    parser.add_class_arguments(ExplainOptions)
+    parsed = parser.parse_args(arguments)
+    image = parsed.pop("image")
+    try:
+        explain(image, ExplainOptions(**vars(parsed)))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.cli import CommandParser
+    from cxr_faith.pipeline.run import wide_console
+    from cxr_faith.report.html import write_report
+    from cxr_faith.report.leaderboard import render_leaderboard
+    from cxr_faith.report.summary import write_summary
+
+    help_text = "Summary and report again, from a run's records; works on a run that is still going."
+    parser = CommandParser(prog="cxr-faith report", description=help_text)
+    parser.add_argument("run_dir", type=str, help="run directory of `cxr-faith evaluate`")
+    run_dir = parser.parse_args(arguments).run_dir
+    try:
+        summary = write_summary(run_dir)
+        page = write_report(run_dir)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    console = wide_console()
+    console.print(render_leaderboard(summary))
+    console.print(f"report  {page}", soft_wrap=True, highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The Lightning pipeline: from a config to a run directory, on one process or many."""

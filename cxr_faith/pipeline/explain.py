@@ -1,0 +1,103 @@
+"""`cxr-faith explain`: one picture, one question, on a laptop."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_faith.explainer import Explainer, Explanation
+from cxr_faith.records import write_atomic
+from cxr_faith.vlm import bundled_model
+
+EXPLAIN_HELP = """Explain one answer about one picture: prints the answer with its margin, writes an overlay and JSON.
+
+examples:
+  cxr-faith explain chest.png --question "Is there a nodule?"
+  cxr-faith explain chest.dcm --question "Is there a pleural effusion?" --model google/medgemma-4b-it
+  cxr-faith explain chest.png --question "Where is the nodule?" --method integrated_gradients --evaluate true
+"""
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """What to ask and how to explain it.
+
+    Attributes:
+        question: as it would be asked.
+        method: a registered attribution method.
+        model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
+        out: folder for the overlay and the JSON file.
+        target: `answer`, `first`, or the 0-based index of an answer token.
+        evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
+        substrate: what stands for removed cells when scoring.
+        steps: points of a curve when scoring.
+    """
+
+    question: str
+    method: str = "chefer"
+    model: str = "bundled"
+    out: str = "explanations"
+    target: str = "answer"
+    evaluate: bool = False
+    substrate: str = "blur:0.1"
+    steps: int = 50
+
+
+def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
+    """Explain, print, and write `<image>-<method>.png` and `.json`.
+
+    Returns:
+        What the JSON file holds.
+
+    Raises:
+        ValueError: the picture, the model or an option cannot be used.
+    """
+    if not options.question.strip():
+        raise ValueError("--question is empty")
+    explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
+    explanation = explainer.explain(image, options.question, options.method, options.target)
+    content = _content(explanation, image, options)
+    print(f"answer      {explanation.answer}   (generated: {explanation.metadata['generated']!r})")
+    if explanation.metadata["margin"] is not None:
+        meta = explanation.metadata
+        print(f"margin      {meta['margin']:+.3f} logits, p(yes) = {meta['p_yes']:.3f}")
+        if meta["yes_no_mass"] < 0.5:
+            print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
+    if options.evaluate:
+        content["evaluation"] = _evaluation(explainer, explanation, options)
+    stem = f"{Path(image).stem}-{re.sub(r'[^a-zA-Z0-9_-]', '_', options.method)}"
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    explanation.plot().savefig(folder / f"{stem}.png")
+    write_atomic(folder / f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    print(f"overlay     {folder / stem}.png")
+    print(f"numbers     {folder / stem}.json")
+    return content
+
+
+def _content(explanation: Explanation, image: str, options: ExplainOptions) -> dict[str, Any]:
+    strongest = np.unravel_index(int(explanation.map.argmax()), explanation.map.shape)
+    return {
+        "image": image,
+        "model": options.model,
+        "answer": explanation.answer,
+        "tokens": list(explanation.tokens),
+        "target": asdict(explanation.target),
+        **explanation.metadata,
+        "map": explanation.map.tolist(),
+        "strongest_cell": [int(index) for index in strongest],
+        "text_relevancy": explanation.text_relevancy,
+    }
+
+
+def _evaluation(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> dict[str, Any]:
+    scores = vars(explainer.evaluate(explanation, options.substrate, options.steps))
+    print(f"status      {scores['status']}")
+    if scores["status"] == "ok":
+        print(f"deletion    {scores['deletion_auc']:.3f} (lower is better), insertion {scores['insertion_auc']:.3f}")
+        gap = f"{scores['gap_srg_random']:+.3f} to random orders, {scores['gap_srg_center']:+.3f} to the center"
+        print(f"srg         {scores['srg']:+.3f}   gap {gap}   p = {scores['random_p']:.3f}")
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in scores.items()}

@@ -1,0 +1,269 @@
+"""The LightningModule: one `predict_step` takes questions about pictures and gives records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from cxr_faith.attribution import Method, build_methods
+from cxr_faith.data.module import SampleItem
+from cxr_faith.data.sample import Sample
+from cxr_faith.metrics.curves import method_metrics
+from cxr_faith.metrics.functional import normalize_curve
+from cxr_faith.perturb.engine import Engine
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.records import sample_columns
+from cxr_faith.scoring import CENTER, RANDOM, Case, Protocol, compute_maps, read_answers, score_image
+from cxr_faith.vlm import Gemma3VLM, bundled_model
+from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
+from cxr_faith.vlm.gemma3 import peek
+
+Row = dict[str, Any]
+_METRIC_COLUMNS = (
+    *("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50"),
+    *("gap_deletion_random", "gap_insertion_random", "gap_srg_random"),
+    *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
+)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model answers the questions.
+
+    Attributes:
+        path: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one that ships.
+        revision: hub revision.
+        dtype: default: bfloat16 on a GPU, float32 on a CPU.
+        prompt_template: how a question is put to the model; contains `{question}`.
+    """
+
+    path: str = "bundled"
+    revision: str | None = None
+    dtype: str | None = None
+    prompt_template: str = "{question}"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the model."""
+        if self.dtype not in (None, "float32", "bfloat16"):
+            raise ValueError(f"vlm.dtype must be float32 or bfloat16, got {self.dtype!r}")
+        if "{question}" not in self.prompt_template:
+            raise ValueError("vlm.prompt_template must contain '{question}'")
+
+    @property
+    def source(self) -> str:
+        """Folder or hub id."""
+        return str(bundled_model()) if self.path == "bundled" else self.path
+
+
+class FaithfulnessModule(L.LightningModule):
+    """Explains a model's answers and scores the explanations.
+
+    The model is no submodule: it keeps its own dtype, and Lightning must neither cast nor wrap it.
+    """
+
+    def __init__(
+        self,
+        methods: dict[str, dict[str, Any] | None],
+        vlm: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
+        protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+        micro_batch: int = 64,
+        attribution_batch: int = 8,
+    ) -> None:
+        """Check the whole configuration; the model is loaded in `setup`.
+
+        Args:
+            methods: name -> `{class: …, options…}`; the name is what records and tables show, and the class defaults
+                to it. The baselines `center` and `random` are always scored.
+            vlm: the model.
+            protocol: how explanations are scored.
+            micro_batch: perturbed pictures in one forward pass; halved when memory runs out.
+            attribution_batch: pictures in one attribution pass.
+        """
+        super().__init__()
+        if RANDOM in methods:
+            raise ValueError("methods.random: the random orders are a baseline that is always scored, not a map")
+        if micro_batch < 1 or attribution_batch < 1:
+            raise ValueError("micro_batch and attribution_batch must be at least 1")
+        self.method_config = {CENTER: {"class": CENTER}} | {n: {"class": n} | (c or {}) for n, c in methods.items()}
+        if self.method_config[CENTER] != {"class": CENTER}:
+            raise ValueError("methods.center: this name is the center baseline's")
+        self.methods: dict[str, Method] = build_methods(self.method_config)
+        self.model_config, self.protocol = vlm, protocol
+        self.micro_batch, self.attribution_batch = micro_batch, attribution_batch
+        self.metrics: dict[tuple[str, str], MetricCollection] = {}
+        self._engine: Engine | None = None
+        self._image_size: tuple[int, int] | None = None
+
+    def check_model(self) -> None:
+        """Read the model's config alone, and check that the schedule fits its grid."""
+        grid, self._image_size = peek(self.model_config.source, self.model_config.revision)
+        self.protocol.check_grid(grid)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the model's input."""
+        if self._image_size is None:
+            self.check_model()
+        assert self._image_size is not None
+        return self._image_size
+
+    @property
+    def engine(self) -> Engine:
+        """The engine and, as `engine.vlm`, the model; there after `setup`."""
+        if self._engine is None:
+            raise RuntimeError("the model is loaded in setup(): run this module through a Trainer")
+        return self._engine
+
+    def setup(self, stage: str) -> None:
+        """Load the model to this rank's device."""
+        if self._engine is None:
+            device = self.trainer.strategy.root_device
+            config = self.model_config
+            vlm = Gemma3VLM.from_pretrained(
+                config.source, device, config.dtype, config.prompt_template, config.revision
+            )
+            self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
+        for substrate in self.protocol.substrates:
+            for name in (*self.methods, RANDOM):
+                self.metrics[substrate, name] = method_metrics(self.protocol.steps)
+
+    def predict_step(self, batch: list[SampleItem], batch_idx: int) -> list[Row]:
+        """Records of a batch: one for each sample, method and substrate.
+
+        Args:
+            batch: samples; those of one image follow each other and share its pictures.
+            batch_idx: not used; results depend on the samples alone.
+        """
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("attributions need gradients: use Trainer(inference_mode=False)")
+        readings = self._read([item for item in batch if item.error is None])
+        pixels = [picture for picture, _, cases in readings for _ in cases]
+        cases = [case for _, _, cases in readings for case in cases]
+        compute_maps(
+            self.engine.vlm, self.methods, pixels, cases, self.protocol.seed, self.attribution_batch
+        )
+        rows: list[Row] = []
+        for item in batch:
+            if item.error is not None:
+                rows += self._failed(item.sample, item.error)
+        for picture, items, cases in readings:
+            rows += self._score(picture, items, cases)
+        self._update_metrics(rows)
+        return rows
+
+    def _read(self, items: Sequence[SampleItem]) -> list[tuple[Tensor, list[SampleItem], list[Case]]]:
+        """(pixels, samples, cases) of each image of the batch."""
+        by_image: dict[str, list[SampleItem]] = {}
+        for item in items:
+            by_image.setdefault(item.sample.image_id, []).append(item)
+        readings, vlm = [], self.engine.vlm
+        for image_id, members in by_image.items():
+            assert members[0].image is not None
+            pixels = vlm.normalize(members[0].image[None].to(vlm.device))[0]
+            cells = [_cells(item, vlm.grid) for item in members]
+            questions = [item.sample.question for item in members]
+            kinds = [item.sample.kind for item in members]
+            cases = read_answers(vlm, pixels, image_id, questions, kinds, self.protocol, cells)
+            readings.append((pixels, members, cases))
+        return readings
+
+    def _score(self, pixels: Tensor, items: Sequence[SampleItem], cases: Sequence[Case]) -> list[Row]:
+        rows: list[Row] = []
+        able = [(i, c) for i, c in zip(items, cases, strict=True) if c.target is not None and not c.off_format]
+        for item, case in zip(items, cases, strict=True):
+            if case.target is None:
+                rows += self._failed(item.sample, case.reason or "nothing to explain", case)
+            elif case.off_format:
+                share = f"p(yes) + p(no) is {case.reply.yes_no_mass:.3f} at the first step"
+                rows += self._failed(item.sample, share, case, "off_format")
+        if not able:
+            return rows
+        for spec in self.protocol.substrates:
+            scored = score_image(
+                self.engine, pixels, cases[0].image_id, [c for _, c in able], Substrate.parse(spec), self.protocol
+            )
+            for (item, case), columns in zip(able, scored, strict=True):
+                common = self._common(item.sample, case) | {"substrate": spec}
+                rows += [common | self._own(name, case, spec) | columns[name] for name in self._names(case, columns)]
+        return rows
+
+    def _names(self, case: Case, columns: Mapping[str, Any]) -> list[str]:
+        return [name for name in (*self.methods, RANDOM) if name in columns]
+
+    def _common(self, sample: Sample, case: Case | None) -> Row:
+        """Columns that all records of a sample share."""
+        row = sample_columns(sample) | {"space": "pixels", "condition": "none", "present": is_present(sample)}
+        row["target"] = str(self.protocol.target)
+        if case is None:
+            return row
+        predicted = predicted_answer(case.reply, case.kind)
+        row |= {
+            "kind": case.kind,
+            "predicted": predicted,
+            "generated": case.reply.text,
+            "answer_mismatch": is_mismatch(case.reply, case.kind),
+            "correct": is_correct(predicted, sample.answer),
+        }
+        if case.kind == YES_NO:
+            margin = case.reply.margin
+            p_yes = float(torch.tensor(margin, dtype=torch.float64).sigmoid())
+            row |= {"yes_no_mass": case.reply.yes_no_mass, "margin": margin, "p_yes": p_yes}
+        return row
+
+    def _own(self, name: str, case: Case, substrate: str) -> Row:
+        """Columns of one method's map of one sample."""
+        method, grid = self.methods.get(name), self.engine.vlm.grid
+        own = method is not None and method.substrate is not None and method.substrate.spec == substrate
+        row: Row = {"method": name, "own_substrate": own}
+        if name in case.maps:
+            row |= {"map": case.maps[name].ravel(), "grid_h": grid[0], "grid_w": grid[1]}
+            row |= case.costs[name] | case.extras[name]
+        return row
+
+    def _failed(self, sample: Sample, reason: str, case: Case | None = None, status: str = "invalid") -> list[Row]:
+        """Records of a sample that cannot be scored: one for each method and substrate, all with the reason."""
+        common = self._common(sample, case) | {"status": status, "reason": reason}
+        names = [name for name, method in self.methods.items() if not method.needs_mask]
+        return [
+            common | {"method": name, "substrate": substrate, "own_substrate": False}
+            for substrate in self.protocol.substrates
+            for name in (*names, RANDOM)
+        ]
+
+    def _update_metrics(self, rows: Sequence[Row]) -> None:
+        missing = [float("nan")] * (self.protocol.steps + 1)
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            groups.setdefault((row["substrate"], row["method"]), []).append(row)
+        for key, members in groups.items():
+            ok = torch.tensor([row["status"] == "ok" for row in members])
+            columns = {name: _column(members, name) for name in _METRIC_COLUMNS}
+            ends = [_column(members, name) for name in ("s_original", "s_substrate")]
+            for side in ("deletion", "insertion"):
+                scores = torch.tensor([row.get(f"{side}_scores", missing) for row in members], dtype=torch.float64)
+                columns[f"{side}_curve"] = torch.where(ok[:, None], normalize_curve(scores, *ends), torch.nan)
+            self.metrics[key].update(ok=ok, **columns)
+
+
+def is_present(sample: Sample) -> bool | None:
+    """Whether the reference says that the asked finding is there; None where it does not say."""
+    if not sample.finding:
+        return None
+    if sample.kind == YES_NO and sample.answer:
+        return sample.answer[0].casefold() == "yes"
+    return True if sample.finding_mask_path or sample.boxes else None
+
+
+def _cells(item: SampleItem, grid: tuple[int, int]) -> Tensor | None:
+    if item.finding_mask is None or item.geometry is None:
+        return None
+    return item.geometry.to_cells(item.finding_mask, grid)
+
+
+def _column(rows: Sequence[Row], name: str) -> Tensor:
+    values = [row.get(name) for row in rows]
+    return torch.tensor([float("nan") if value is None else value for value in values], dtype=torch.float64)

@@ -1,0 +1,177 @@
+"""Real processes: one rank and many, killed and resumed, give the same records and the same summary."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import cxr_faith
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.records import RECORD_SCHEMA, read_records
+
+ROOT = Path(__file__).parents[2]
+# What differs between two runs by its nature.
+VOLATILE = ["seconds", "peak_memory"]
+
+CONFIG = """
+trainer: {{accelerator: cpu, devices: 1}}
+model:
+  methods: {{chefer: {{}}, grad_x_input: {{}}, random_map: {{}}, oracle: {{}}}}
+  protocol: {{steps: 4, random_orders: 2, substrates: ["blur:0.1", "mean"]}}
+data: {{manifest: {manifest}, data_root: {root}, batch_size: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with manifests of 7 and 9 samples of the bundled phantoms, all kinds of questions."""
+    folder = tmp_path_factory.mktemp("manifests")
+    table = pq.read_table(bundled_manifest())
+    kinds = table.column("kind").to_pylist()
+    other = [row for row, kind in enumerate(kinds) if kind != "yes_no"][:2]
+    for count in (7, 9):
+        rows = [*range(count - 2), *other]
+        pq.write_table(table.take(pa.array(sorted(rows))), folder / f"{count}.parquet")
+    return folder
+
+
+def config(samples: Path, count: int, folder: Path) -> Path:
+    file = folder / "config.yaml"
+    file.write_text(CONFIG.format(manifest=samples / f"{count}.parquet", root=bundled_manifest().parent))
+    return file
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def evaluate(config: Path, run_dir: Path, *arguments: str, values: Path | None = None) -> str:
+    """Run `evaluate` in a process of its own; returns what it printed."""
+    script = [str(Path(__file__).with_name("run_ranks.py")), str(values)] if values else ["-m", "cxr_faith", "evaluate"]
+    command = [sys.executable, *script, "--config", str(config), "--run_dir", str(run_dir), *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def ranks(count: int) -> list[str]:
+    return ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
+
+
+def records(run_dir: Path) -> pd.DataFrame:
+    return read_records(run_dir).drop(columns=VOLATILE)
+
+
+@pytest.fixture(scope="module")
+def alone(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Run directories of one uninterrupted rank, by number of samples."""
+    runs = {}
+    for count in (7, 9):
+        folder = tmp_path_factory.mktemp(f"alone{count}")
+        runs[count] = folder / "run"
+        evaluate(config(samples, count, folder), runs[count], values=folder / "values.json")
+    return runs
+
+
+def test_run_directory_is_complete(alone: dict[int, Path]) -> None:
+    run = alone[7]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["n_samples"] == 7 and not summary["partial"]
+    frame = records(run)
+    assert list(frame.columns) == [name for name in RECORD_SCHEMA.names if name not in VOLATILE]
+    assert set(frame["method"]) == {"center", "chefer", "grad_x_input", "random_map", "oracle", "random"}
+    assert set(frame["substrate"]) == {"blur:0.1", "mean"}
+    assert frame.groupby(["sample_id", "method", "substrate"]).size().eq(1).all()
+    own = frame[frame["own_substrate"].eq(True)]
+    assert set(zip(own["method"], own["substrate"], strict=True)) == {("grad_x_input", "blur:0.1")}
+    for name in ("config.yaml", "provenance.json", "summary.md", "report/index.html"):
+        assert (run / name).stat().st_size > 0
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+    assert not (run / "report" / "pictures").exists()
+
+
+@pytest.mark.parametrize("count", [7, pytest.param(9, marks=pytest.mark.slow)])
+def test_two_ranks_equal_one(count: int, samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
+    run, values = tmp_path / "run", tmp_path / "values.json"
+    evaluate(config(samples, count, tmp_path), run, *ranks(2), "--data.batch_size", "3", values=values)
+    pd.testing.assert_frame_equal(records(run), records(alone[count]), check_exact=True)
+    for name in ("summary.json", "summary.md"):
+        assert (run / name).read_bytes() == (alone[count] / name).read_bytes()
+    assert len(list((run / "records").glob("*.parquet"))) == 2  # one file for each rank
+
+    # torchmetrics, reduced over the two ranks, agree with the means over the merged records.
+    frame = records(run)
+    for key, metrics in json.loads(values.read_text()).items():
+        substrate, method = key.split()
+        rows = frame[frame["substrate"].eq(substrate) & frame["method"].eq(method)]
+        assert metrics["coverage"] == pytest.approx(rows["status"].eq("ok").mean(), nan_ok=True)
+        for name in ("deletion_auc", "insertion_auc", "srg", "drop_50", "gap_srg_random", "gap_deletion_center"):
+            assert metrics[name] == pytest.approx(rows[name].astype(float).mean(), abs=1e-12, nan_ok=True), (key, name)
+
+
+def test_more_ranks_than_samples_left(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
+    file, run = config(samples, 7, tmp_path), tmp_path / "run"
+    evaluate(file, run, "--limit", "6")
+    partial = json.loads((run / "summary.json").read_text())
+    assert partial["partial"] and partial["missing"] == 1
+    evaluate(file, run, *ranks(3))
+    pd.testing.assert_frame_equal(records(run), records(alone[7]), check_exact=True)
+    assert (run / "summary.json").read_bytes() == (alone[7] / "summary.json").read_bytes()
+    evaluate(file, run)  # nothing is left to do
+    assert (run / "summary.json").read_bytes() == (alone[7] / "summary.json").read_bytes()
+
+
+def test_killed_and_restarted(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
+    file, run = config(samples, 7, tmp_path), tmp_path / "run"
+    command = [sys.executable, "-m", "cxr_faith", "evaluate", "--config", str(file), "--run_dir", str(run)]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 300
+    while not list((run / "records").glob("part-*.parquet")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = records(run)["sample_id"].nunique()
+    assert 0 < kept < 7
+    evaluate(file, run)
+    pd.testing.assert_frame_equal(records(run), records(alone[7]), check_exact=True)
+    assert (run / "summary.json").read_bytes() == (alone[7] / "summary.json").read_bytes()
+
+
+def test_batch_size_and_workers_do_not_matter(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    sizes = ["--data.batch_size", "7", "--data.num_workers", "1", "--model.attribution_batch", "3"]
+    evaluate(config(samples, 7, tmp_path), run, *sizes, "--model.micro_batch", "13")
+    pd.testing.assert_frame_equal(records(run), records(alone[7]), check_exact=True)
+
+
+def test_another_runs_directory_is_refused(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
+    file = config(samples, 7, tmp_path)
+    command = [sys.executable, "-m", "cxr_faith", "evaluate", "--config", str(file), "--run_dir", str(alone[7])]
+    before = (alone[7] / "provenance.json").read_bytes()
+    done = subprocess.run([*command, "--model.protocol.seed", "1"], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0 and "other perturbation" in done.stderr
+    assert (alone[7] / "provenance.json").read_bytes() == before
+
+
+def test_the_library_gives_the_same_numbers(alone: dict[int, Path]) -> None:
+    frame = records(alone[7])
+    row = frame[frame["method"].eq("chefer") & frame["substrate"].eq("mean") & frame["map"].notna()].iloc[0]
+    explainer = cxr_faith.Explainer.from_pretrained(cxr_faith.bundled_model(), device="cpu")
+    picture = bundled_manifest().parent / row["image_path"]
+    explanation = explainer.explain(picture, row["question"], "chefer", kind=row["kind"], image_id=row["image_id"])
+    scores = explainer.evaluate(explanation, "mean", steps=4, random_orders=2)
+    np.testing.assert_array_equal(explanation.map.ravel(), row["map"])
+    np.testing.assert_array_equal(scores.order, row["order"])
+    np.testing.assert_array_equal(scores.deletion_scores, row["deletion_scores"])
+    assert scores.srg_logit == row["srg_logit"] and scores.status == row["status"]

@@ -1,0 +1,80 @@
+"""`make demo` keeps its word: the evidence that is known wins, noise scores like noise, and the report says so."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import t
+
+from cxr_faith.records import read_records
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+REAL = ["attention", "rollout", "chefer", "chefer_global", "gradient", "grad_x_input", "integrated_gradients"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    command = [sys.executable, "-m", "cxr_faith", "evaluate", "--config", "configs/demo.yaml", "--run_dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, env=os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("report", "tensorboard --logdir", "records", "forwards/s", "oracle"):
+        assert word in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def common(run: Path) -> pd.DataFrame:
+    """Records of the samples that are ok for every method and have a mask, so that all means cover the same ones."""
+    frame = read_records(run)
+    frame = frame[frame["sample_id"].isin(frame.loc[frame["method"].eq("oracle"), "sample_id"])]
+    ok = frame.groupby("sample_id")["status"].transform(lambda status: status.eq("ok").all())
+    return frame[ok]
+
+
+def test_enough_samples_are_ok(run: Path, common: pd.DataFrame) -> None:
+    assert common["sample_id"].nunique() >= 30
+    summary = json.loads((run / "summary.json").read_text())
+    assert not summary["partial"] and summary["failures"]["first"] == []
+    everything = next(board for board in summary["boards"] if board["slice"] == "all")
+    assert {row["method"] for row in everything["rows"]} == {*REAL, "random_map", "edges", "center", "random", "oracle"}
+
+
+def test_the_known_evidence_wins(common: pd.DataFrame) -> None:
+    srg = common.groupby("method")["srg"].mean()
+    assert srg.idxmax() == "oracle"
+    best = srg[REAL].max()
+    assert srg["center"] < best - 0.05 and srg["center"] < srg["oracle"] - 0.1
+    assert srg["random"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_real_method_beats_random_clearly(common: pd.DataFrame) -> None:
+    for method in ("chefer", "integrated_gradients"):
+        low, _ = interval(common[common["method"].eq(method)], "gap_srg_random", 0.999)
+        assert low > 0.1, method
+
+
+@pytest.mark.parametrize("gap", ["gap_deletion_random", "gap_insertion_random"])
+def test_noise_scores_like_random_orders(run: Path, gap: str) -> None:
+    frame = read_records(run)
+    low, high = interval(frame[frame["method"].eq("random_map") & frame["status"].eq("ok")], gap, 0.999)
+    assert low <= 0 <= high
+
+
+def test_integrated_gradients_are_complete(run: Path) -> None:
+    frame = read_records(run)
+    frame = frame[frame["method"].eq("integrated_gradients") & frame["status"].eq("ok")]
+    assert frame["completeness_residual"].median() < 0.05
+
+
+def interval(rows: pd.DataFrame, column: str, level: float) -> tuple[float, float]:
+    """Plain t interval over patients' means."""
+    means = rows.groupby("patient_id")[column].mean().to_numpy()
+    half = t.ppf((1 + level) / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
+    return means.mean() - half, means.mean() + half

@@ -1,0 +1,119 @@
+"""The library's front door on the bundled model, on phantoms and on a real radiograph."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cxr_faith
+from cxr_faith.attribution import METHODS, Attribution, Method
+from cxr_faith.attribution.attention import image_columns, observe
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.records import RECORD_SCHEMA
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def explainer() -> cxr_faith.Explainer:
+    return cxr_faith.Explainer.from_pretrained(cxr_faith.bundled_model(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def picture() -> Path:
+    return sorted((bundled_manifest().parent / "images").iterdir())[0]
+
+
+def test_explanation_of_a_yes_no_answer(explainer: cxr_faith.Explainer, picture: Path) -> None:
+    explanation = explainer.explain(picture, "Is there a nodule?")
+    assert explanation.map.shape == (12, 12) and explanation.map.dtype == np.float32
+    assert explanation.answer == ("yes" if explanation.metadata["margin"] >= 0 else "no")
+    assert explanation.metadata["p_yes"] == pytest.approx(1 / (1 + np.exp(-explanation.metadata["margin"])))
+    first = explainer.explain(picture, "Is there a nodule?", target="first")
+    assert np.array_equal(first.map, explanation.map)  # the same target for yes/no questions
+
+
+def test_every_kind_of_picture_gives_the_same_map(explainer: cxr_faith.Explainer, picture: Path) -> None:
+    with Image.open(picture) as image:
+        grey = np.asarray(image.convert("L"))
+        maps = [
+            explainer.explain(given, "Is there a nodule?", "gradient").map
+            for given in (picture, str(picture), image, grey, np.stack([grey] * 3, -1))
+        ]
+    for other in maps[1:]:
+        np.testing.assert_array_equal(maps[0], other)
+
+
+def test_evaluation_carries_the_record_columns(explainer: cxr_faith.Explainer, picture: Path) -> None:
+    explanation = explainer.explain(picture, "Is there a nodule?", "grad_x_input")
+    scores = explainer.evaluate(explanation, substrate="mean", steps=6, random_orders=2)
+    assert set(vars(scores)) <= set(RECORD_SCHEMA.names)
+    assert scores.substrate == "mean" and len(scores.deletion_scores) == 7
+    assert sorted(scores.order) == list(range(144))
+    assert scores.deletion_scores[0] == pytest.approx(abs(explanation.metadata["margin"]), abs=1e-5)
+    assert scores.deletion_scores[0] == scores.insertion_scores[-1]
+    with pytest.raises(ValueError, match="steps=200"):
+        explainer.evaluate(explanation, steps=200)
+
+
+def test_tokens_of_an_open_answer(explainer: cxr_faith.Explainer, picture: Path) -> None:
+    explanation = explainer.explain(picture, "What findings are there?", kind="open")
+    assert "".join(explanation.tokens).strip() == explanation.answer
+    one = explainer.explain(picture, "What findings are there?", kind="open", target=0)
+    assert one.target.scored == (0,)
+    assert explanation.text_relevancy is not None
+    assert all(np.isfinite(value) for _, value in explanation.text_relevancy)
+    with pytest.raises(ValueError, match="no answer token 99"):
+        explainer.explain(picture, "What findings are there?", kind="open", target=99)
+
+
+def test_overlay_and_plot_are_upright(explainer: cxr_faith.Explainer, picture: Path) -> None:
+    explanation = explainer.explain(picture, "Is there a nodule?", "center")
+    values = explanation.overlay((24, 48))
+    assert values.shape == (24, 48)
+    np.testing.assert_array_equal(values[::2, ::4], explanation.map)
+    assert explanation.plot().axes
+
+
+def test_bad_pictures_and_methods(explainer: cxr_faith.Explainer) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        explainer.explain(np.zeros((4, 4)), "Is there a nodule?")
+    with pytest.raises(ValueError, match="did you mean 'chefer'"):
+        explainer.explain(np.zeros((4, 4), np.uint8), "Is there a nodule?", "cheffer")
+
+
+def test_a_real_radiograph(explainer: cxr_faith.Explainer) -> None:
+    folder = pytest.importorskip("pydicom_data", reason="development dependency pydicom-data").__path__[0]
+    file = next(Path(folder).rglob("RG1_UNCR.dcm"))
+    explanation = explainer.explain(file, "Is there a nodule?")
+    assert explanation.picture.shape == (1955, 1841, 3)
+    assert np.isfinite(explanation.map).all() and explanation.map.max() > 0
+    figure = explanation.plot()
+    axes = figure.axes[0].get_position()
+    shown = axes.height * figure.get_figheight() / (axes.width * figure.get_figwidth())
+    assert shown == pytest.approx(1955 / 1841, rel=0.01)
+
+
+def readme_code(word: str) -> str:
+    """The README's Python example that holds a word."""
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return next(code for code in examples if word in code)
+
+
+def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Image.open(picture) as image:
+        image.save("chest.png")
+    exec(readme_code("Explainer").replace("steps=50", "steps=2"), {})
+    assert (tmp_path / "overlay.png").stat().st_size > 0
+
+
+def test_readme_method_runs(explainer: cxr_faith.Explainer, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"Method": Method, "Attribution": Attribution, "observe": observe, "image_columns": image_columns}
+    exec(readme_code("class LastRow"), names)
+    monkeypatch.setitem(METHODS, "last_row", names["LastRow"])
+    mine = explainer.explain(picture, "Is there a nodule?", "last_row").map
+    theirs = explainer.explain(picture, "Is there a nodule?", {"class": "attention", "layers": "last"}).map
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5)
