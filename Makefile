@@ -1,0 +1,46 @@
+# cxr_faith: `make` lists the targets.
+# Without a GPU, point pip at an index with CPU builds of torch if yours has only the CUDA ones (PIP_EXTRA_INDEX_URL).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv install demo test test-fast lint train clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(BIN)/python ## Create the virtual environment .venv
+
+install: $(INSTALLED) ## Install the package and the tested versions of all it needs into .venv
+
+demo: $(INSTALLED) ## Evaluate the bundled model on the bundled phantoms: leaderboard, report, TensorBoard
+	$(BIN)/cxr-faith evaluate --config configs/demo.yaml
+
+test: $(INSTALLED) ## Run the whole test suite
+	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED) ## Run the tests that are not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED) ## Check style (ruff) and types (mypy)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+train: $(INSTALLED) ## Train the bundled model again, in place of the one that ships
+	$(BIN)/python training/train_bundled.py --out cxr_faith/vlm/bundled
+
+clean: ## Remove .venv, caches and build output; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	"$(PYTHON)" -m venv $(VENV)
+
+# The stamp is written last, so that an install that broke off is done again; a change of either file renews it.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	@touch $@

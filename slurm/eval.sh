@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Evaluate on Slurm, one task per GPU. Submit from the repository's root:
+#
+#   sbatch slurm/eval.sh configs/mimic.yaml --run_dir runs/mimic
+#   sbatch --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 slurm/eval.sh configs/mimic.yaml
+#
+# Options of sbatch go before the script and win over the lines below; whatever follows the config goes to
+# `cxr-faith evaluate`. The same line again, and a requeued job, go on where the run directory stands.
+#
+# Environment: VENV       virtual environment to use (default: .venv, where there is one)
+#              CONTAINER  Apptainer image to run in, with cxr-faith on its PATH (then VENV is not used)
+#
+#SBATCH --job-name=cxr-faith
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --output=slurm-%x-%j.out
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=USR2@120
+set -euo pipefail
+
+if [[ $# -lt 1 || $1 == -* ]]; then
+  echo "usage: sbatch [sbatch options] slurm/eval.sh CONFIG [options of cxr-faith evaluate]" >&2
+  exit 2
+fi
+if [[ ! -f $1 ]]; then
+  echo "eval.sh: no config $1 in $PWD: submit from the repository's root" >&2
+  exit 2
+fi
+if [[ -z ${SLURM_JOB_ID:-} ]]; then
+  echo "eval.sh: not in a Slurm job: submit it with sbatch" >&2
+  exit 2
+fi
+config=$1
+shift
+
+# Fetch the model once before the job: many ranks must not ask the hub, and compute nodes often cannot.
+export HF_HUB_OFFLINE=1
+# Steps do not take --cpus-per-task over from the job since Slurm 22.05.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
+export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+
+launcher=()
+if [[ -n ${CONTAINER:-} ]]; then
+  launcher=(apptainer exec --nv "$CONTAINER")
+else
+  export PATH="${VENV:-$PWD/.venv}/bin:$PATH"
+fi
+
+# --kill-on-bad-exit: if one rank dies, the others would wait for it at the end.
+exec srun --kill-on-bad-exit=1 "${launcher[@]}" cxr-faith evaluate \
+  --config "$config" --config configs/trainer/slurm.yaml \
+  --trainer.num_nodes="$SLURM_JOB_NUM_NODES" --trainer.devices="${SLURM_NTASKS_PER_NODE:?give sbatch --ntasks-per-node}" "$@"

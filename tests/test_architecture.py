@@ -1,0 +1,108 @@
+"""Imports between the rooms of the package go one way."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cxr_faith"
+
+# A room may import itself and the rooms before it.
+ROOMS = ("data", "vlm", "perturb", "attribution", "metrics", "scoring", "records", "report", "pipeline")
+# Any room may import a leaf; a leaf imports no other room.
+LEAF = "metrics"
+# These stand before the house: they may import every room, and no room imports them.
+FRONT = ("__init__", "__main__", "explainer")
+
+
+def imported_modules(file: Path, package: Path) -> Iterator[str]:
+    """Dotted names of all that a file imports, wherever in the file; `from a import b` gives `a.b`."""
+    parents = (package.name, *file.relative_to(package).parent.parts)
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = parents[: len(parents) - node.level + 1] if node.level else ()
+            start = ".".join((*base, *(node.module or "").split("."))).strip(".")
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def room_of(file: Path, package: Path) -> str:
+    """First folder below the package, or the name of a module that lies there itself."""
+    return file.relative_to(package).with_suffix("").parts[0]
+
+
+def violations(package: Path) -> list[str]:
+    """One line for every import that goes the wrong way."""
+    wrong = []
+    for file in sorted(package.rglob("*.py")):
+        room = room_of(file, package)
+        if room in FRONT:
+            continue
+        allowed = {LEAF} if room == LEAF else {LEAF, *ROOMS[: ROOMS.index(room) + 1]} if room in ROOMS else set()
+        for module in imported_modules(file, package):
+            top, _, rest = module.partition(".")
+            if top == package.name and rest.split(".")[0] not in allowed:
+                wrong.append(f"{file.relative_to(package)} imports {module}")
+    return wrong
+
+
+def test_imports_go_one_way() -> None:
+    assert violations(PACKAGE) == []
+
+
+def test_every_module_is_in_a_room() -> None:
+    rooms = {room_of(file, PACKAGE) for file in PACKAGE.rglob("*.py")}
+    assert rooms <= {*ROOMS, *FRONT}, "a new room needs a place in ROOMS"
+
+
+def test_package_does_not_import_what_lies_outside_it() -> None:
+    outside = {"tests", "training"} | {file.stem for file in (PACKAGE.parent / "training").glob("*.py")}
+    tops = {m.split(".")[0] for file in PACKAGE.rglob("*.py") for m in imported_modules(file, PACKAGE)}
+    assert tops & (outside - sys.stdlib_module_names) == set()
+
+
+def test_functional_core_is_plain() -> None:
+    modules = imported_modules(PACKAGE / "metrics" / "functional.py", PACKAGE)
+    tops = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
+    assert tops <= {"numpy", "torch"}
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("data/module.py", "from cxr_faith.vlm.base import VLM"),
+        ("data/module.py", "from cxr_faith import vlm"),
+        ("data/module.py", "from cxr_faith import Explainer"),
+        ("data/sources/phantom.py", "from ...pipeline import run"),
+        ("perturb/engine.py", "import cxr_faith.attribution.base"),
+        ("metrics/curves.py", "from cxr_faith.data.sample import Sample"),
+        ("report/html.py", "def draw():\n    from cxr_faith.pipeline.run import evaluate"),
+        ("records.py", "from .report import summary"),
+        ("scoring.py", "from cxr_faith.explainer import Explainer"),
+    ],
+)
+def test_wrong_direction_is_found(tmp_path: Path, file: str, line: str) -> None:
+    path = tmp_path / "cxr_faith" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert len(violations(tmp_path / "cxr_faith")) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("pipeline/run.py", "from cxr_faith.data.module import CXRVQADataModule"),
+        ("data/sources/phantom.py", "from ..images import load_image"),
+        ("vlm/gemma3.py", "from cxr_faith.metrics.functional import auc"),
+        ("explainer.py", "from cxr_faith.pipeline import run"),
+        ("records.py", "import numpy as np"),
+    ],
+)
+def test_right_direction_passes(tmp_path: Path, file: str, line: str) -> None:
+    path = tmp_path / "cxr_faith" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert violations(tmp_path / "cxr_faith") == []

@@ -1,0 +1,117 @@
+"""Every config that ships is read by the command line's own parser, and makes module, data and Trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightning.pytorch.strategies import DDPStrategy
+
+from cxr_faith.__main__ import main
+from cxr_faith.pipeline.cli import EvaluateCLI
+from cxr_faith.vlm import Gemma3VLM
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
+OVERLAYS = sorted(ROOT.glob("configs/*/*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a config loads no model; nor does it believe to be a Slurm job if the tests are one."""
+    monkeypatch.setattr(Gemma3VLM, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
+    for name in ("SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def read(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def overlaid(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Nested merge in which the second one wins."""
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = overlaid(merged[key], value) if both else value
+    return merged
+
+
+def assert_within(expected: Any, found: Any, where: str = "") -> None:
+    """Every key of `expected` has the same value in `found`, which may have more keys."""
+    if isinstance(expected, dict):
+        assert isinstance(found, dict) and expected.keys() <= found.keys(), where
+        for key, value in expected.items():
+            assert_within(value, found[key], f"{where}.{key}")
+    else:
+        assert found == expected, where
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """What `cxr-faith evaluate … --print_config` prints."""
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", *arguments, "--print_config"])
+    assert stop.value.code == 0
+    content = yaml.safe_load(capsys.readouterr().out)
+    assert isinstance(content, dict)
+    return content
+
+
+def test_there_are_configs_and_overlays() -> None:
+    assert {path.stem for path in CONFIGS} >= {"demo", "mimic", "vindr"}
+    assert {f"{path.parent.name}/{path.stem}" for path in OVERLAYS} >= {"trainer/ddp", "trainer/slurm"}
+
+
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda path: path.stem if path else "plain")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_config_is_read_as_written(config: Path, overlay: Path | None, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [config] if overlay is None else [config, overlay]
+    found = printed(capsys, *(word for file in files for word in ("--config", str(file))))
+    assert_within(overlaid(read(config), read(overlay) if overlay else {}), found)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_config_makes_all_parts(config: Path) -> None:
+    # Trainers for GPUs cannot be made on every machine that runs the tests.
+    cli = EvaluateCLI(["--config", str(config), "--trainer.accelerator", "cpu", "--trainer.devices", "1"])
+    written = read(config)
+    assert set(written["model"]["methods"]) | {"center"} == set(cli.model.methods)
+    assert cli.model.protocol.steps == written["model"]["protocol"]["steps"]
+    assert str(cli.options.run_dir) == f"runs/{config.stem}"
+    assert cli.options.show_images is (config.stem == "demo"), "patients' pictures stay out of reports by default"
+
+
+@pytest.mark.parametrize("overlay", [path for path in OVERLAYS if path.parent.name == "trainer"], ids=lambda p: p.stem)
+def test_trainer_overlay_makes_a_patient_ddp_trainer(overlay: Path) -> None:
+    files = ["--config", str(ROOT / "configs" / "demo.yaml"), "--config", str(overlay)]
+    strategy = EvaluateCLI([*files, "--trainer.devices", "2"]).trainer.strategy
+    assert isinstance(strategy, DDPStrategy)
+    assert strategy.num_processes == 2
+    assert strategy._timeout is not None and strategy._timeout.total_seconds() == 6 * 3600
+
+
+@pytest.mark.parametrize("config", [path for path in CONFIGS if path.stem != "demo"], ids=lambda path: path.stem)
+def test_configs_for_real_data_use_the_full_protocol(config: Path) -> None:
+    protocol = read(config)["model"]["protocol"]
+    assert protocol == {"substrates": ["blur:0.1"], "steps": 50, "random_orders": 20}
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, *OVERLAYS], ids=lambda path: path.stem)
+def test_header_states_the_command(config: Path) -> None:
+    text = config.read_text(encoding="utf-8")
+    header = text[: text.index("\n", text.rindex("# "))] if config in OVERLAYS else text.split("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines()) or config in OVERLAYS
+    assert "cxr-faith evaluate --config" in header or "slurm/eval.sh" in header
+    assert config in OVERLAYS or "Expected:" in header
+
+
+def test_wrong_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model:\n  methods:\n    chefer:\n  micro_batches: 4\ndata:\n  manifest: bundled\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--config", str(broken)])
+    message = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "micro_batches" in message and "micro_batch?" in message and len(message.splitlines()) == 1

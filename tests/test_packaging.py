@@ -1,0 +1,204 @@
+"""What makes the project installable: metadata, package data, pins, Makefile, Slurm script."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution, entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import cxr_faith
+
+ROOT = Path(__file__).parents[1]
+SLURM_SCRIPT = ROOT / "slurm" / "eval.sh"
+# CUDA builds of torch bring these, each at the version that torch itself asks for.
+BUILD_SPECIFIC = ("nvidia-", "cuda-", "triton")
+# Absolute paths of somebody's machine.
+MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:home|root|Users|work|mnt|scratch|media|opt|tmp)/\w")
+TEXT_FILES = (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".sh", ".j2", ".jinja", ".json", ".cfg")
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert all([s.operator for s in r.specifier] == ["=="] and r.url is None for r in requirements)
+    return {canonicalize_name(r.name): Version(next(iter(r.specifier)).version) for r in requirements}
+
+
+def project_files() -> list[Path]:
+    """Files of the source tree, without what tools and runs leave in it."""
+    left_out = re.compile(r"^(\..*(?<!\.ci)|__pycache__|.*\.egg-info|build|dist|runs|explanations)$")
+    files = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if not left_out.match(name)]
+        files += [Path(folder) / name for name in names]
+    return files
+
+
+def package_data(pyproject: dict[str, Any]) -> set[Path]:
+    """Files of the package that are not Python code and that the patterns put into a wheel."""
+    package = ROOT / "cxr_faith"
+    patterns = pyproject["tool"]["setuptools"]["package-data"]["cxr_faith"]
+    return {file for pattern in patterns for file in package.glob(pattern) if file.is_file()}
+
+
+def test_version_is_the_same_everywhere(pyproject: dict[str, Any]) -> None:
+    assert cxr_faith.__version__ == pyproject["project"]["version"]
+    assert distribution("cxr-faith").version == cxr_faith.__version__
+
+
+def test_command_is_installed() -> None:
+    (command,) = entry_points(group="console_scripts", name="cxr-faith")
+    assert callable(command.load())
+
+
+def test_files_named_by_the_metadata_exist(pyproject: dict[str, Any]) -> None:
+    project = pyproject["project"]
+    for name in (project["readme"], *project["license-files"]):
+        assert (ROOT / name).stat().st_size > 0
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_pattern_of_package_data_finds_a_file(pyproject: dict[str, Any]) -> None:
+    package = ROOT / "cxr_faith"
+    for pattern in pyproject["tool"]["setuptools"]["package-data"]["cxr_faith"]:
+        assert any(file.is_file() for file in package.glob(pattern)), pattern
+
+
+def test_package_data_is_complete(pyproject: dict[str, Any]) -> None:
+    package = ROOT / "cxr_faith"
+    wanted = {file for file in project_files() if package in file.parents and file.suffix not in (".py", ".pyc")}
+    assert wanted - package_data(pyproject) == set()
+    names = {file.relative_to(package).as_posix() for file in wanted}
+    assert {"vlm/bundled/model.safetensors", "data/bundled/phantom/manifest.parquet", "report/page.html.j2"} <= names
+
+
+def test_every_dependency_is_pinned_within_its_range(pyproject: dict[str, Any], pins: dict[str, Version]) -> None:
+    project = pyproject["project"]
+    for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+
+
+def test_pins_cover_what_dependencies_need_in_turn(pins: dict[str, Version]) -> None:
+    missing, seen = set(), set()
+    waiting = [Requirement("cxr-faith[dev]")]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        key = (name, frozenset(requirement.extras))
+        if key in seen or name.startswith(BUILD_SPECIFIC):
+            continue
+        seen.add(key)
+        if name != "cxr-faith" and name not in pins:
+            missing.add(f"{name} {requirement.specifier}")
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            continue
+        for text in installed.requires or []:
+            needed = Requirement(text)
+            extras = ["", *requirement.extras]
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(needed)
+    assert missing == set()
+    assert len(seen) > 50
+
+
+def test_make_help_lists_the_targets() -> None:
+    command = ["make", "-C", str(ROOT), "--no-print-directory"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    listed = [line.split()[0] for line in result.stdout.splitlines()]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert phony is not None
+    assert listed == phony[1].split() == "help venv install demo test test-fast lint train clean".split()
+
+
+def test_ci_runs_linters_and_tests() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    text = script.read_text(encoding="utf-8")
+    assert "set -euo pipefail" in text and "make lint" in text and "make test" in text
+
+
+def test_no_machine_paths() -> None:
+    hits = []
+    for file in project_files():
+        if file.suffix in TEXT_FILES or file.name in ("Makefile", "run"):
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                if MACHINE_PATH.search(line):
+                    hits.append(f"{file.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+    assert hits == []
+
+
+def test_pattern_of_machine_paths() -> None:
+    assert MACHINE_PATH.search("root: /" + "home/ann/data") and MACHINE_PATH.search('"/' + 'scratch/x"')
+    assert not MACHINE_PATH.search("configs/work/a.yaml and https://x.org/home/page")
+
+
+def run_slurm_script(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run slurm/eval.sh in the repository's root with an `srun` that prints what it was asked to do."""
+    srun = folder / "srun"
+    srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "offline=$HF_HUB_OFFLINE" "$@"\n')
+    srun.chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    kept |= {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"} | environment
+    command = [shutil.which("bash") or "bash", str(SLURM_SCRIPT), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
+
+
+JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "4", "SLURM_CPUS_PER_TASK": "8"}
+
+
+def test_slurm_script_asks_for_what_a_resumable_job_needs() -> None:
+    options = re.findall(r"^#SBATCH (.+)$", SLURM_SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"--requeue", "--open-mode=append", "--signal=USR2@120", "--ntasks-per-node=1"} <= set(options)
+
+
+def test_slurm_script_passes_the_job_on(tmp_path: Path) -> None:
+    result = run_slurm_script(tmp_path, "configs/demo.yaml", "--limit", "3", **JOB)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [
+        *("offline=1", "--kill-on-bad-exit=1", "cxr-faith", "evaluate"),
+        *("--config", "configs/demo.yaml", "--config", "configs/trainer/slurm.yaml"),
+        *("--trainer.num_nodes=2", "--trainer.devices=4", "--limit", "3"),
+    ]
+
+
+def test_slurm_script_runs_in_a_container(tmp_path: Path) -> None:
+    result = run_slurm_script(tmp_path, "configs/demo.yaml", CONTAINER="faith.sif", **JOB)
+    assert "apptainer exec --nv faith.sif cxr-faith evaluate" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        ([], JOB, "usage: sbatch"),
+        (["--limit", "3"], JOB, "usage: sbatch"),
+        (["configs/absent.yaml"], JOB, "no config configs/absent.yaml"),
+        (["configs/demo.yaml"], {}, "submit it with sbatch"),
+    ],
+)
+def test_slurm_script_refuses(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    result = run_slurm_script(tmp_path, *arguments, **environment)
+    assert result.returncode == 2
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
