@@ -10,11 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "cxr_faith"
 
 # A room may import itself and the rooms before it.
-ROOMS = ("data", "vlm", "perturb", "attribution", "metrics", "scoring", "records", "report", "pipeline")
+ROOMS = ("data", "vlm", "perturb", "attribution", "metrics", "scoring", "records", "report", "explainer", "pipeline")
 # Any room may import a leaf; a leaf imports no other room.
 LEAF = "metrics"
 # These stand before the house: they may import every room, and no room imports them.
-FRONT = ("__init__", "__main__", "explainer")
+FRONT = ("__init__", "__main__")
 
 
 def imported_modules(file: Path, package: Path) -> Iterator[str]:

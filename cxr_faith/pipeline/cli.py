@@ -28,6 +28,7 @@ The same command resumes an interrupted run; records that are there are not comp
 """
 
 _UNKNOWN_KEY = re.compile(r"(?:Key|Option|key) [\"']([\w./-]+)[\"'] is not expected|[Nn]ested key [\"']([\w./-]+)[\"']")
+_NOT_IN_GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.-]+)'")
 _UNKNOWN_OPTION = re.compile(r"[Uu]nrecognized arguments: (--[\w.-]+)")
 
 
@@ -44,6 +45,9 @@ class OneLineErrors:
         unknown = _UNKNOWN_OPTION.search(text)
         if unknown:
             text = f"unknown option {unknown[1]}{_nearest(unknown[1].removeprefix('--'), self._keys(), '--')}"
+        elif found := _NOT_IN_GROUP.search(text):
+            name = f"{found[1]}.{found[2]}"
+            text = f"unknown key {name}{_nearest(name, self._keys())}"
         elif key := _UNKNOWN_KEY.search(text):
             name = key[1] or key[2]
             text = f"unknown key {name}{_nearest(name, self._keys())}"

@@ -88,8 +88,8 @@ class Gemma3VLM(VLM):
             grid=(side, side),
             image_size=(tower_side, tower_side),
             layer_types=tuple(text_config.layer_types),
-            yes_ids=_single_tokens(processor.tokenizer, YES_WORDS),
-            no_ids=_single_tokens(processor.tokenizer, NO_WORDS),
+            yes_ids=single_tokens(processor.tokenizer, YES_WORDS),
+            no_ids=single_tokens(processor.tokenizer, NO_WORDS),
             device=model.device,
         )
         if set(self.yes_ids) & set(self.no_ids):
@@ -342,7 +342,7 @@ def _safe_ids(ids: Sequence[Sequence[int]], config: Any, device: torch.device) -
     return tensor.masked_fill(tensor == config.image_token_id, 0)
 
 
-def _single_tokens(tokenizer: Any, words: Sequence[str]) -> tuple[int, ...]:
+def single_tokens(tokenizer: Any, words: Sequence[str]) -> tuple[int, ...]:
     """Ids of the words, bare and with a leading space, that the tokenizer writes as one token."""
     encoded = [tokenizer.encode(space + word, add_special_tokens=False) for word in words for space in ("", " ")]
     ids = sorted({ids[0] for ids in encoded if len(ids) == 1})

@@ -175,3 +175,37 @@ def test_the_library_gives_the_same_numbers(alone: dict[int, Path]) -> None:
     np.testing.assert_array_equal(scores.order, row["order"])
     np.testing.assert_array_equal(scores.deletion_scores, row["deletion_scores"])
     assert scores.srg_logit == row["srg_logit"] and scores.status == row["status"]
+
+
+def test_bad_samples_are_recorded_and_the_run_goes_on(samples: Path, tmp_path: Path) -> None:
+    table = pq.read_table(samples / "7.parquet").slice(0, 1)
+    good = table.to_pylist()[0]
+    root = tmp_path / "pictures"
+    (root / "images").mkdir(parents=True)
+    picture = (bundled_manifest().parent / good["image_path"]).read_bytes()
+    (root / "images" / "good.jpg").write_bytes(picture)
+    (root / "images" / "cut.jpg").write_bytes(picture[: len(picture) // 2])
+    (tmp_path / "outside.jpg").write_bytes(picture)
+    changes = {
+        "good": {"image_path": "images/good.jpg"},
+        "missing": {"image_path": "images/none.jpg"},
+        "cut": {"image_path": "images/cut.jpg"},
+        "outside": {"image_path": "../outside.jpg"},
+        "kind": {"image_path": "images/good.jpg", "kind": "yesno"},
+    }
+    plain = good | {"finding_mask_path": None, "boxes": [], "anatomy_masks": []}
+    rows = [plain | change | {"sample_id": name, "image_id": name} for name, change in changes.items()]
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), tmp_path / "manifest.parquet")
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG.format(manifest=tmp_path / "manifest.parquet", root=root))
+    evaluate(file, tmp_path / "run")
+
+    frame = records(tmp_path / "run")
+    bad = frame[frame["sample_id"].ne("good")]
+    assert bad["status"].eq("invalid").all() and frame.loc[frame["sample_id"].eq("good"), "status"].ne("invalid").all()
+    reasons = bad.groupby("sample_id")["reason"].first()
+    for name, words in {"missing": "none.jpg", "cut": "cut.jpg", "outside": "outside", "kind": "yesno"}.items():
+        assert words in reasons[name] and "\n" not in reasons[name]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    failed = {row["sample_id"] for row in summary["failures"]["first"]}
+    assert summary["n_samples"] == 5 and failed == set(reasons.index)
