@@ -80,7 +80,9 @@ def _explain(arguments: list[str]) -> int:
     from cxr_faith.pipeline.cli import CommandParser, RawHelp
     from cxr_faith.pipeline.explain import EXPLAIN_HELP, ExplainOptions, explain
 
-    parser = CommandParser(prog="cxr-faith explain", description=EXPLAIN_HELP, formatter_class=RawHelp)
+    parser = CommandParser(
+        prog="cxr-faith explain", description=EXPLAIN_HELP, formatter_class=RawHelp, allow_abbrev=False
+    )
     parser.add_argument("image", type=str, help="JPEG, PNG or DICOM file")
     parser.add_class_arguments(ExplainOptions)
     parsed = parser.parse_args(arguments)
@@ -100,7 +102,7 @@ def _report(arguments: list[str]) -> int:
     from cxr_faith.report.summary import write_summary
 
     help_text = "Summary and report again, from a run's records; works on a run that is still going."
-    parser = CommandParser(prog="cxr-faith report", description=help_text)
+    parser = CommandParser(prog="cxr-faith report", description=help_text, allow_abbrev=False)
     parser.add_argument("run_dir", type=str, help="run directory of `cxr-faith evaluate`")
     run_dir = parser.parse_args(arguments).run_dir
     try:

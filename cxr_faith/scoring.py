@@ -25,10 +25,12 @@ from cxr_faith.metrics.functional import (
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
-from cxr_faith.vlm.answers import OFF_FORMAT_MASS, YES_NO, AnswerError, make_target, parse_target, question_kind
-from cxr_faith.vlm.base import VLM, Prompt, Reply, Scores, Target
+from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, make_target, parse_target, question_kind
+from cxr_faith.vlm.base import VLM, Prompt, PromptError, Reply, Scores, Target
 
 RANDOM, CENTER = "random", "center"
+NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
+"""Stands for the answer to a question that could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,13 @@ def read_answers(
     with torch.no_grad():
         prefix = vlm.prefill(vlm.encode(pixels[None]))
         for index, question in enumerate(questions):
-            prompt = vlm.prompt(question)
+            cells = finding_cells[index] if finding_cells is not None else None
+            try:
+                prompt = vlm.prompt(question)
+            except PromptError as error:
+                nothing = Prompt(question, (), (), 0)
+                cases.append(Case(nothing, image_id, kinds[index] or OPEN, NO_REPLY, None, str(error), cells))
+                continue
             reply = vlm.answer(prefix, prompt, protocol.max_new_tokens)
             kind, target, reason = question_kind(kinds[index], reply), None, None
             try:
@@ -138,7 +146,6 @@ def read_answers(
                 reason = str(error)
             if not np.isfinite(reply.margin):
                 target, reason = None, "the model's logits are not finite on the intact picture"
-            cells = finding_cells[index] if finding_cells is not None else None
             cases.append(Case(prompt, image_id, kind, reply, target, reason, cells))
     return cases
 
@@ -279,8 +286,13 @@ def _columns(
     s, probability, standing = scores.s[where], scores.probability[where], scores.standing[where]
     valid = s.isfinite().all(-1).all(-1)
     status = classify(s[:, 0, 0], s[:, 0, -1], torch.full_like(valid, case.off_format), valid)
-    pairs = [curve[:, side] for curve in (s, probability, standing) for side in (0, 1)]
-    scalars = curve_scalars(torch.from_numpy(k / k[-1]), *pairs, status)
+    scalars = curve_scalars(
+        torch.from_numpy(k / k[-1]),
+        *(s[:, 0], s[:, 1]),
+        *(probability[:, 0], probability[:, 1]),
+        *(standing[:, 0], standing[:, 1]),
+        status=status,
+    )
     n_maps, names, rows = len(finite), list(finite), dict[str, dict[str, Any]]()
 
     shuffled = {name: values[n_maps:][None] for name, values in scalars.items()}
@@ -293,16 +305,22 @@ def _columns(
     statuses = status_names(status)
     for row, name in enumerate(names):
         gaps = {f"gap_{metric}_center": None for metric in ("deletion", "insertion", "srg")} if name == CENTER else {}
-        rows[name] = {column: values[row] for column, values in listed.items()} | gaps | {
-            "status": statuses[row],
-            "order": finite[name].tolist(),
-            "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
-            **_curves(k, s[row], probability[row]),
-        }
+        rows[name] = (
+            {column: values[row] for column, values in listed.items()}
+            | gaps
+            | {
+                "status": statuses[row],
+                "order": finite[name].tolist(),
+                "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
+                **_curves(k, s[row], probability[row]),
+            }
+        )
     rows[RANDOM] = {name: float(values[0]) for name, values in random.items()} | {
         name: float(values[0]) for name, values in baseline_gaps(random, None, center).items()
     }
-    rows[RANDOM] |= {"status": statuses[-1], **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0))}
+    # One order that could not be scored spoils the mean over all of them.
+    shared = statuses[-1] if bool(valid[n_maps:].all()) else "invalid"
+    rows[RANDOM] |= {"status": shared, **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0))}
     for name in orders.keys() - finite.keys():
         rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}
     return rows

@@ -259,16 +259,18 @@ def test_a_map_that_is_not_finite_is_invalid_and_alone(vlm, bad):
 
 def test_maps_are_made_in_batches_of_equal_shape(random_vlm, pictures):
     """Bit for bit the same for batches of 1, 2 and 5, with prompts and answers of several lengths mixed."""
-    images, protocol = pictures(random_vlm, 3), Protocol(max_new_tokens=3)
+    images, protocol = pictures(random_vlm, 2), Protocol(max_new_tokens=2)
     questions = ["Is there a nodule?", "What is the finding?", "Is there a nodule in the left lung?"]
     kinds, methods = ["yes_no", "open", "yes_no"], build_methods({"chefer": {}, "gradient": {}, "oracle": {}})
-    cells, made = [torch.rand(8, 8), None, torch.rand(8, 8)], []
+    cells, read, made = [torch.rand(8, 8), None, torch.rand(8, 8)], [], []
+    for index, image in enumerate(images):
+        read += read_answers(random_vlm, image, f"i{index}", questions, kinds, protocol, cells)
+    pixels = [image for image in images for _ in questions]
     for batch in (1, 2, 5):
-        cases, pixels = [], []
-        for index, image in enumerate(images):
-            cases += read_answers(random_vlm, image, f"i{index}", questions, kinds, protocol, cells)
-            pixels += [image] * 3
-        cases = [replace(c, reply=replace(c.reply, yes_no_mass=0.9)) for c in cases]
+        cases = [
+            replace(c, reply=replace(c.reply, yes_no_mass=0.9), maps={}, extras={}, sequences={}, costs={})
+            for c in read
+        ]
         compute_maps(random_vlm, methods, pixels, cases, 0, batch)
         made.append(cases)
     for cases in made[1:]:
@@ -288,7 +290,7 @@ def test_nothing_is_explained_without_a_target_or_in_another_format(vlm):
     off = replace(case_of(vlm, {}), reply=replace(YES, yes_no_mass=0.49))
     none = replace(case_of(vlm, {}), target=None)
     fine = replace(case_of(vlm, {}), reply=replace(YES, yes_no_mass=0.5))
-    other = replace(off, kind="open")
+    other = replace(case_of(vlm, {}), reply=off.reply, kind="open")
     compute_maps(vlm, build_methods({"gradient": {}}), [pixels] * 4, [off, none, fine, other], 0)
     assert [set(case.maps) for case in (off, none, fine, other)] == [set(), set(), {"gradient"}, {"gradient"}]
 

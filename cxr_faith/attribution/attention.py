@@ -63,21 +63,22 @@ class Attention(Method):
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from the rows at p-1, averaged over the scored tokens; see `Method.attribute`."""
         read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
-        rows = torch.stack(observe(vlm, batch, target, lambda a: a[:, :, read, columns].mean(2)))
+        # [layers, batch, scored tokens, heads, N]
+        rows = torch.stack(observe(vlm, batch, target, lambda a: a[:, :, read, columns].transpose(1, 2)))
         if self.renormalise:
             rows = rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         chosen = {"mean": rows, "last": rows[-1:], "deep": rows[-4:]}[self.layers]
-        return Attribution(self._over_heads(chosen).mean(0).unflatten(1, vlm.grid))
+        return Attribution(self._over_heads(chosen).mean((0, 2)).unflatten(1, vlm.grid))
 
     def _over_heads(self, rows: Tensor) -> Tensor:
         if self.heads == "max":
-            return rows.amax(2)
+            return rows.amax(-2)
         if self.heads == "mean":
-            return rows.mean(2)
+            return rows.mean(-2)
         weights = entropy_weights(rows)
         total = weights.sum(-1, keepdim=True)
-        weighted = (weights[..., None] * rows).sum(2) / total.clamp_min(torch.finfo(rows.dtype).tiny)
-        return torch.where(total > 0, weighted, rows.mean(2))
+        weighted = (weights[..., None] * rows).sum(-2) / total.clamp_min(torch.finfo(rows.dtype).tiny)
+        return torch.where(total > 0, weighted, rows.mean(-2))
 
 
 class Rollout(Method):

@@ -110,7 +110,11 @@ def compose(original: Tensor, removed: Tensor, keep: Tensor, grid: tuple[int, in
     if softness == 0:
         return torch.where(mask, original, removed)
     kernel = (_kernel_size(softness, height), _kernel_size(softness, width))
-    weight = gaussian_blur2d(mask.to(original.dtype), kernel, (softness, softness), border_type="reflect")
+    # A convolution rounds a single picture otherwise than two or more, and a batch's size must not matter.
+    several = mask.expand(2, -1, -1, -1) if len(mask) == 1 else mask
+    weight = gaussian_blur2d(several.to(original.dtype), kernel, (softness, softness), border_type="reflect")[
+        : len(mask)
+    ]
     return weight * original + (1 - weight) * removed
 
 

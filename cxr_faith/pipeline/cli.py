@@ -83,6 +83,7 @@ class EvaluateCLI(LightningCLI):
             auto_configure_optimizers=False,
             parser_kwargs={
                 "prog": "cxr-faith evaluate",
+                "allow_abbrev": False,
                 "usage": "cxr-faith evaluate --config FILE [--config OVERLAY] [overrides]",
                 "description": EVALUATE_HELP,
                 "formatter_class": RawHelp,

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers.utils import logging as transformers_logging
 
+from cxr_faith.attribution import build_methods
+from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.records import write_atomic
 from cxr_faith.vlm import bundled_model
+from cxr_faith.vlm.answers import parse_target
 
 EXPLAIN_HELP = """Explain one answer about one picture: prints the answer with its margin, writes an overlay and JSON.
 
@@ -57,6 +61,10 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     """
     if not options.question.strip():
         raise ValueError("--question is empty")
+    load_image(image)  # a picture, method or target that cannot be used is told before a large model is loaded
+    build_methods({options.method: {}})
+    parse_target(options.target)
+    transformers_logging.disable_progress_bar()
     explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
     explanation = explainer.explain(image, options.question, options.method, options.target)
     content = _content(explanation, image, options)

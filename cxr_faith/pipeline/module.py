@@ -17,7 +17,7 @@ from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.records import sample_columns
-from cxr_faith.scoring import CENTER, RANDOM, Case, Protocol, compute_maps, read_answers, score_image
+from cxr_faith.scoring import CENTER, NO_REPLY, RANDOM, Case, Protocol, compute_maps, read_answers, score_image
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
 from cxr_faith.vlm.gemma3 import peek
@@ -143,9 +143,7 @@ class FaithfulnessModule(L.LightningModule):
         readings = self._read([item for item in batch if item.error is None])
         pixels = [picture for picture, _, cases in readings for _ in cases]
         cases = [case for _, _, cases in readings for case in cases]
-        compute_maps(
-            self.engine.vlm, self.methods, pixels, cases, self.protocol.seed, self.attribution_batch
-        )
+        compute_maps(self.engine.vlm, self.methods, pixels, cases, self.protocol.seed, self.attribution_batch)
         rows: list[Row] = []
         for item in batch:
             if item.error is not None:
@@ -198,7 +196,7 @@ class FaithfulnessModule(L.LightningModule):
         """Columns that all records of a sample share."""
         row = sample_columns(sample) | {"space": "pixels", "condition": "none", "present": is_present(sample)}
         row["target"] = str(self.protocol.target)
-        if case is None:
+        if case is None or case.reply is NO_REPLY:
             return row
         predicted = predicted_answer(case.reply, case.kind)
         row |= {

@@ -9,8 +9,9 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from rich.console import Console
+from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.pipeline.callbacks import RecordsWriter, RunProgress
@@ -109,6 +110,7 @@ def evaluate(
     Returns:
         The torchmetrics values of this start, `(substrate, method) -> name -> tensor`, reduced over all ranks.
     """
+    transformers_logging.disable_progress_bar()
     run_dir, console = options.run_dir, wide_console()
     callbacks = cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
     if trainer.strategy.root_device.type == "cpu":

@@ -21,6 +21,10 @@ class ModelError(ValueError):
     """The model, its folder or its processor cannot be used; the message says what to do."""
 
 
+class PromptError(ValueError):
+    """A question that cannot be put to the model, such as one that spells a control token."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A tokenized question. The prefix ends with the last image token and is the same for every question.

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, DynamicCache, Gemma3ForConditionalGeneration
 
-from cxr_faith.vlm.base import VLM, ModelError, Observer, Prompt, Reply, Scores, Target
+from cxr_faith.vlm.base import VLM, ModelError, Observer, Prompt, PromptError, Reply, Scores, Target
 from cxr_faith.vlm.capture import observed
 
 YES_WORDS = ("yes", "Yes", "YES")
@@ -32,12 +33,16 @@ class PrefixCache(DynamicCache):
     which is exact also where a window would bind.
     """
 
+    layers: list[Any]
+
     def __init__(self, filled: DynamicCache) -> None:
         """Take over the layers of a cache that has seen the prefix."""
         super().__init__()
         self.layers = filled.layers
 
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(  # type: ignore[override]
+        self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """Keys and values of the prefix followed by the given ones, each [batch, heads, prefix + new, head_dim]."""
         layer = self.layers[layer_idx]
         return torch.cat([layer.keys, key], dim=-2), torch.cat([layer.values, value], dim=-2)
@@ -73,7 +78,8 @@ class Gemma3VLM(VLM):
         """
         if "{question}" not in prompt_template:
             raise ModelError(f"prompt_template must contain '{{question}}', got {prompt_template!r}")
-        config, text_config = model.config, model.config.get_text_config()
+        config: Any = model.config
+        text_config = config.get_text_config()
         side = int(config.mm_tokens_per_image**0.5)
         size = processor.image_processor.size
         tower_side = config.vision_config.image_size
@@ -94,13 +100,14 @@ class Gemma3VLM(VLM):
         )
         if set(self.yes_ids) & set(self.no_ids):
             raise ModelError("the tokenizer maps a yes and a no to the same token id")
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.prompt_template, self.source = prompt_template, source
-        self._decoder = model.model.language_model
+        self._decoder: Any = model.model.language_model
         self._before_norm: Tensor = torch.empty(0)
         self._decoder.norm.register_forward_pre_hook(self._keep_before_norm)
         self._attention_configs = list({id(c): c for c in (text_config, self._decoder.config)}.values())
+        self._control_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         self._special = {id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         self._stops = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<end_of_turn>")}
         mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
@@ -133,20 +140,26 @@ class Gemma3VLM(VLM):
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         if dtype == torch.float16:
             raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
-        _check_folder(path)
+        peek(path, revision)
         try:
-            processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
-            model = Gemma3ForConditionalGeneration.from_pretrained(
+            processor = AutoProcessor.from_pretrained(path, revision=revision or "main", trust_remote_code=False)
+            model: Any
+            model, loading = Gemma3ForConditionalGeneration.from_pretrained(
                 path,
-                revision=revision,
+                revision=revision or "main",
                 dtype=dtype,
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"cannot load a Gemma-3 model from {path}: {reason}") from error
+        if loading["missing_keys"]:
+            # transformers only warns, and leaves random numbers in their place.
+            missing = sorted(loading["missing_keys"])
+            raise ModelError(f"{path} lacks {len(missing)} weights, such as {missing[0]}")
         return cls(model.to(device), processor, prompt_template, str(path))
 
     def to(self, device: torch.device | str) -> "Gemma3VLM":
@@ -181,7 +194,12 @@ class Gemma3VLM(VLM):
         return PrefixCache(cache)
 
     def prompt(self, question: str) -> Prompt:
-        """Tokenize a question with the chat template; one BOS and one contiguous image block are checked."""
+        """Tokenize a question with the chat template; one BOS and one contiguous image block are checked.
+
+        Raises:
+            PromptError: the question spells a control token.
+            ModelError: the template does not give one BOS and one block of image tokens.
+        """
         return self._prompt(question)
 
     def answer(self, prefix: PrefixCache, prompt: Prompt, max_new_tokens: int) -> Reply:
@@ -259,8 +277,17 @@ class Gemma3VLM(VLM):
     def _keep_before_norm(self, module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
         self._before_norm = args[0]
 
+    def _take_hidden(self) -> Tensor:
+        """Hand the hidden states over: kept here, they would keep a whole graph alive."""
+        hidden, self._before_norm = self._before_norm, torch.empty(0)
+        return hidden
+
     def _tokenize(self, question: str) -> Prompt:
-        text = self.prompt_template.format(question=question)
+        # Not str.format: a template or a question may hold other braces.
+        text = self.prompt_template.replace("{question}", question)
+        control = next((token for token in self._control_tokens if token in question), None)
+        if control is not None:
+            raise PromptError(f"the question spells the control token {control}")
         blank = Image.new("RGB", (self.image_size[1], self.image_size[0]))
         content = [{"type": "image", "image": blank}, {"type": "text", "text": text}]
         encoded = self.processor.apply_chat_template(
@@ -293,20 +320,21 @@ class Gemma3VLM(VLM):
         self.model.model(
             inputs_embeds=embedded, token_type_ids=types, past_key_values=cache, use_cache=cache is not None
         )
-        return self._before_norm
+        return self._take_hidden()
 
     def _extend(self, cache: DynamicCache, ids: tuple[int, ...], batch: int) -> Tensor:
         """Hidden states before the final norm, of text that follows a cache."""
         embedded = self._decoder.embed_tokens(torch.tensor([ids], device=self.device)).expand(batch, -1, -1)
         self.model.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
-        return self._before_norm
+        return self._take_hidden()
 
     def _final_norm(self, hidden: Tensor) -> Tensor:
         """The final RMSNorm in float32: a bfloat16 logit of 16 to 32 is exact to 0.125 only."""
         norm = self._decoder.norm
         hidden = hidden.float()
         scaled = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + norm.eps)
-        return scaled * (1 + norm.weight.float())
+        normed: Tensor = scaled * (1 + norm.weight.float())
+        return normed
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """float32 logits [..., vocabulary], projected in slices so that no float32 copy of the matrix is kept.
@@ -317,7 +345,8 @@ class Gemma3VLM(VLM):
         rows, weight = self._final_norm(hidden).flatten(0, -2), self.model.lm_head.weight
         padded = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROW_BLOCK))
         logits = torch.cat([padded @ part.float().T for part in weight.split(_VOCABULARY_CHUNK)], dim=-1)
-        return logits[: len(rows)].unflatten(0, hidden.shape[:-1])
+        unpadded: Tensor = logits[: len(rows)].unflatten(0, hidden.shape[:-1])
+        return unpadded
 
     def _margin(self, hidden: Tensor, target: Target) -> Tensor:
         """Signed margin [batch] in float32, from the yes and no rows only."""
@@ -325,7 +354,8 @@ class Gemma3VLM(VLM):
         # A sum for each row, not a matrix product: that would be rounded by the size of the batch.
         logits = (self._final_norm(hidden)[:, None] * rows).sum(-1)
         yes, no = logits[:, : len(self.yes_ids)], logits[:, len(self.yes_ids) :]
-        return target.sign * (yes.logsumexp(-1) - no.logsumexp(-1))
+        margin: Tensor = yes.logsumexp(-1) - no.logsumexp(-1)
+        return target.sign * margin
 
     def _token_scores(self, hidden: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """Log-probabilities and margins over the best other token, each [batch, n], of the scored tokens."""

@@ -1,41 +1,68 @@
 """The command line as a user meets it: help, one-line errors, and exit statuses."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
+from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "cxr_faith", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+@dataclass
+class Done:
+    """What a command left: exit status and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
 
 
-def error_line(done: subprocess.CompletedProcess[str]) -> str:
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Runs a command in this process, which has the libraries loaded."""
+    monkeypatch.chdir(ROOT)
+
+    def call(*arguments: str) -> Done:
+        try:
+            status = main(arguments)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return Done(status, *capfd.readouterr())
+
+    return call
+
+
+def error_line(done: Done) -> str:
     """The one line of a usage error."""
-    assert done.returncode == 2, done.stderr
+    assert done.status == 2, done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("cxr-faith: error: "), done.stderr
     return lines[0]
 
 
-def test_help_shows_commands_and_examples() -> None:
+def test_both_spellings_of_the_command() -> None:
+    script = Path(sys.executable).with_name("cxr-faith")
+    for command in ([str(script)], [sys.executable, "-m", "cxr_faith"]):
+        done = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and done.stdout.startswith("cxr-faith ")
+
+
+def test_help_shows_commands_and_examples(run: Callable[..., Done]) -> None:
     assert "evaluate --config FILE" in run("--help").stdout
     assert "examples:" in run("evaluate", "--help").stdout
     assert "no command 'evalute'; did you mean evaluate?" in error_line(run("evalute"))
 
 
-def test_print_config_is_the_resolved_config() -> None:
+def test_print_config_is_the_resolved_config(run: Callable[..., Done]) -> None:
     done = run("evaluate", "--config", "configs/demo.yaml", "--model.protocol.steps", "9", "--print_config")
     config = yaml.safe_load(done.stdout)
     assert config["model"]["protocol"]["steps"] == 9 and config["data"]["manifest"] == "bundled"
@@ -56,22 +83,24 @@ def test_print_config_is_the_resolved_config() -> None:
         (["--limit", "0"], "limit must be at least 1"),
     ],
 )
-def test_config_errors_are_one_line(arguments: list[str], expected: str, tmp_path: Path) -> None:
+def test_config_errors_are_one_line(
+    arguments: list[str], expected: str, tmp_path: Path, run: Callable[..., Done]
+) -> None:
     done = run("evaluate", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path / "run"), *arguments)
     assert expected in error_line(done)
     assert not (tmp_path / "run" / "records").exists()
 
 
-def test_a_wrong_key_in_a_file_names_the_right_one(tmp_path: Path) -> None:
+def test_a_wrong_key_in_a_file_names_the_right_one(tmp_path: Path, run: Callable[..., Done]) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text("model: {methods: {chefer: {}}, protocol: {substrate: [mean]}}\ndata: {manifest: bundled}\n")
     assert "model.protocol.substrates" in error_line(run("evaluate", "--config", str(file)))
 
 
-def test_explain_writes_overlay_and_json(tmp_path: Path) -> None:
+def test_explain_writes_overlay_and_json(tmp_path: Path, run: Callable[..., Done]) -> None:
     picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
     done = run("explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.stderr
     assert "answer" in done.stdout and "logits" in done.stdout
     content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
     assert content["answer"] in ("yes", "no") and len(content["map"]) == 12
@@ -91,7 +120,7 @@ def test_explain_writes_overlay_and_json(tmp_path: Path) -> None:
     ],
 )
 def test_explain_errors_are_one_line(
-    content: bytes | str | None, arguments: list[str], expected: str, tmp_path: Path
+    content: bytes | str | None, arguments: list[str], expected: str, tmp_path: Path, run: Callable[..., Done]
 ) -> None:
     file = tmp_path / "missing.png"
     if content == "picture":

@@ -3,6 +3,8 @@
 Nothing here uses the cache, the stages or the tokenizer code of `cxr_faith.vlm`.
 """
 
+import copy
+
 import numpy as np
 import torch
 from PIL import Image
@@ -12,8 +14,9 @@ WORDS = {"yes": ("yes", "Yes", "YES", " yes", " Yes", " YES"), "no": ("no", "No"
 
 
 def twin_model(model, attention="eager"):
-    """A second model with the same weights."""
-    twin = Gemma3ForConditionalGeneration._from_config(model.config, attn_implementation=attention)
+    """A second model with the same weights and a config of its own."""
+    config = copy.deepcopy(model.config)
+    twin = Gemma3ForConditionalGeneration._from_config(config, attn_implementation=attention)
     twin.load_state_dict(model.state_dict())
     return twin.eval().requires_grad_(False)
 

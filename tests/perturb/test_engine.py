@@ -1,0 +1,211 @@
+"""Plans and the engine: against one picture at a time, and against closed forms."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.vlm import Target
+from tests.analytic import MARGIN, LinearVLM, picture
+from tests.reference import gemma
+
+QUESTION = "Is there a nodule?"
+FIELDS = ("s", "probability", "standing")
+
+
+def answer_of(vlm, text="left lung and right lung"):
+    ids = vlm.tokenizer(text, add_special_tokens=False)["input_ids"][:3]
+    return Target("tokens", answer_ids=tuple(ids), scored=(0, 1, 2))
+
+
+def plan_of(n_cells, orders, k, question=0):
+    """A plan and the places [orders, 2, T + 1] of its curves."""
+    plan = Plan(n_cells)
+    places = [[plan.add(question, keep_masks(o, k, mode)) for mode in ("deletion", "insertion")] for o in orders]
+    return plan, np.array(places)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("random_vlm", 4),
+        ("random_vlm", 7),
+        ("windowed_vlm", 5),
+        ("bundled", 4),
+        pytest.param("bundled", 13, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("kind", ["margin", "tokens"])
+def test_curves_are_those_of_one_picture_at_a_time(request, pictures, name, steps, kind):
+    """Full forwards of transformers' model on pictures composed in NumPy, for steps that divide N and that do not."""
+    vlm = request.getfixturevalue(name)
+    original = pictures(vlm, 1, seed=steps)[0]
+    removed = Substrate.parse("blur:0.1").apply(original[None], ["a"], 0)[0]
+    k, rng = schedule(vlm.n_cells, steps), np.random.default_rng(steps)
+    order, target = rng.permutation(vlm.n_cells), Target("margin", sign=-1) if kind == "margin" else answer_of(vlm)
+    plan, places = plan_of(vlm.n_cells, [order, rng.permutation(vlm.n_cells)], k)
+    scores = Engine(vlm).run(original, removed, plan, [vlm.prompt(QUESTION)], [target])[0]
+    found = np.stack([getattr(scores, name).numpy() for name in FIELDS], axis=-1)
+    twin = gemma.twin_model(vlm.model)
+    for side, mode in enumerate(("deletion", "insertion")):
+        expected = gemma.curve(vlm, twin, original, removed, order, k, mode, QUESTION, target)
+        assert np.abs(found[places[0, side]] - expected).max() < 1e-4
+        assert np.ptp(expected[:, 0]) > 1e-2  # the curve is not flat: the test could fail
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5, 15])
+def test_curves_of_a_linear_model(steps):
+    weights = np.random.default_rng(1).standard_normal((3, 5))
+    vlm = LinearVLM({"q": weights}, bias={"q": 0.3})
+    original = picture(vlm)
+    for spec in ("blur:0.1", "mean", "zero", "noise"):
+        if steps == 4:
+            with pytest.raises(ValueError, match="use 3 or 5 steps"):
+                schedule(15, steps)
+            return
+        removed = Substrate.parse(spec).apply(original[None], ["a"], 0)[0]
+        k, orders = schedule(15, steps), random_orders(15, 4, np.random.default_rng(0))
+        plan, places = plan_of(15, orders, k)
+        scores = Engine(vlm, micro_batch=4).run(original, removed, plan, [vlm.prompt("q")], [MARGIN])[0]
+        with torch.no_grad():
+            s_original = float(vlm.logit(vlm.encode(original[None]), vlm.prompt("q")))
+        truth = vlm.contributions(original, removed, "q")
+        for order, row in zip(orders, places, strict=True):
+            for side, mode in enumerate(("deletion", "insertion")):
+                expected = vlm.curve(truth, s_original, order, k, mode)
+                assert np.abs(scores.s[row[side]].numpy() - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("softness", [0.0, 4.0])
+@pytest.mark.parametrize("micro_batch", [1, 2, 5, 64])
+def test_micro_batches_do_not_matter(random_vlm, pictures, micro_batch, softness):
+    """Bit for bit."""
+    original = pictures(random_vlm, 1)[0]
+    removed, k = torch.zeros_like(original), schedule(64, 4)
+    plan, _ = plan_of(64, random_orders(64, 2, np.random.default_rng(0)), k)
+    prompts, targets = [random_vlm.prompt(QUESTION)], [answer_of(random_vlm)]
+    expected = Engine(random_vlm, softness).run(original, removed, plan, prompts, targets)[0]
+    found = Engine(random_vlm, softness, micro_batch).run(original, removed, plan, prompts, targets)[0]
+    assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in FIELDS)
+
+
+def test_a_plan_holds_each_picture_once():
+    """2 shared ends, 2(T - 1) for a map, and only 2(T - 1) for a random pair, by the mirror identity."""
+    k, rng = schedule(64, 8), np.random.default_rng(0)
+    maps, shuffled = [rng.permutation(64) for _ in range(3)], random_orders(64, 6, rng)
+    plan, places = plan_of(64, [*maps, *shuffled], k)
+    assert len(plan) == 2 + 2 * 7 * len(maps) + 7 * len(shuffled)
+    assert len(plan) == len({tuple(m) for o in [*maps, *shuffled] for m in keep_masks(o, k, "deletion").tolist()}
+                            | {tuple(m) for o in [*maps, *shuffled] for m in keep_masks(o, k, "insertion").tolist()})
+    assert np.array_equal(places[3::2, 0], places[4::2, 1][:, ::-1])
+    assert (places[:, 0, 0] == places[0, 0, 0]).all() and (places[:, 1, -1] == places[0, 0, 0]).all()
+    again = len(plan)
+    plan.add(0, keep_masks(maps[0][::-1], k, "deletion"))
+    assert len(plan) == again
+
+
+def test_places_lead_back_to_their_masks():
+    k, order = schedule(15, 7), np.random.default_rng(0).permutation(15)
+    plan, places = plan_of(15, [order], k)
+    [(questions, where, masks)] = plan.groups()
+    assert questions == (0,)
+    by_place = dict(zip(where.tolist(), masks.tolist(), strict=True))
+    for side, mode in enumerate(("deletion", "insertion")):
+        assert [by_place[place] for place in places[0, side]] == keep_masks(order, k, mode).tolist()
+
+
+def test_masks_that_differ_in_padding_only_are_not_merged():
+    plan, masks = Plan(9), np.zeros((2, 9), bool)
+    masks[1, 8] = True
+    assert plan.add(0, masks).tolist() == [0, 1]
+
+
+def test_questions_of_one_image_share_its_pictures():
+    """A picture that two questions need is encoded and prefilled once; each question is scored on its own only."""
+    vlm = LinearVLM({"q": np.random.default_rng(0).random((4, 4)), "r": np.random.default_rng(1).random((4, 4))})
+    k, rng = schedule(16, 4), np.random.default_rng(0)
+    shared, own = rng.permutation(16), rng.permutation(16)
+    plan = Plan(16)
+    for question in (0, 1):
+        plan.add(question, keep_masks(shared, k, "deletion"))
+    places = plan.add(1, keep_masks(own, k, "deletion"))
+    assert len(plan) == 5 + 3
+    original, prompts = picture(vlm), [vlm.prompt("q"), vlm.prompt("r")]
+    before = vlm.counts.snapshot()
+    first, second = Engine(vlm).run(original, torch.zeros_like(original), plan, prompts, [MARGIN, MARGIN])
+    assert vlm.counts.encode - before.encode == vlm.counts.prefill - before.prefill == len(plan)
+    assert vlm.counts.score - before.score == 5 + len(plan)
+    assert second.s.isfinite().all()
+    asked = torch.zeros(len(plan), dtype=torch.bool)
+    asked[:5] = True
+    assert torch.equal(first.s.isfinite(), asked)
+    assert first.s[places[1:-1]].isnan().all()
+    alone = Plan(16)
+    where = alone.add(0, keep_masks(own, k, "deletion"))
+    again = Engine(vlm).run(original, torch.zeros_like(original), alone, prompts[1:], [MARGIN])[0]
+    assert torch.equal(again.s[where], second.s[places])
+
+
+def test_running_out_of_memory_halves_the_batch_for_good():
+    vlm = LinearVLM({"q": np.random.default_rng(0).random((4, 4))})
+    original = picture(vlm)
+    removed, k = torch.zeros_like(original), schedule(16, 16)
+    plan, _ = plan_of(16, random_orders(16, 2, np.random.default_rng(0)), k)
+    run = [plan, [vlm.prompt("q")], [MARGIN]]
+    expected = Engine(vlm).run(original, removed, *run)[0]
+    vlm.limit = 3
+    engine = Engine(vlm, micro_batch=16)
+    assert torch.equal(engine.run(original, removed, *run)[0].s, expected.s)
+    assert engine.micro_batch == 2
+    vlm.limit = None
+    engine.run(original, removed, *run)
+    assert engine.micro_batch == 2
+
+
+def test_an_error_that_halving_cannot_cure_is_raised(monkeypatch):
+    vlm = LinearVLM({"q": np.ones((4, 4))})
+    original, (plan, _) = picture(vlm), plan_of(16, [np.arange(16)], schedule(16, 4))
+    run = [original, original, plan, [vlm.prompt("q")], [MARGIN]]
+    vlm.limit, engine = 0, Engine(vlm, micro_batch=8)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.run(*run)
+    assert engine.micro_batch == 1
+
+    def broken(pixels):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(vlm, "encode", broken)
+    engine = Engine(vlm, micro_batch=8)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        engine.run(*run)
+    assert engine.micro_batch == 8
+
+
+def test_a_picture_that_scores_nan_spoils_only_itself():
+    vlm = LinearVLM({"q": np.random.default_rng(0).random((4, 4))})
+    original = picture(vlm)
+    removed, k = torch.zeros_like(original), schedule(16, 4)
+    plan, places = plan_of(16, [np.arange(16), np.arange(16)[::-1]], k)
+    good = Engine(vlm).run(original, removed, plan, [vlm.prompt("q")], [MARGIN])[0].s
+    full = vlm.encode(original[None])[0]
+
+    def exactly_the_first_four_removed(tokens):
+        gone = (tokens == 0).all(-1)
+        return gone[:, :4].all(-1) & (tokens[:, 4:] == full[4:]).all(-1).all(-1)
+
+    vlm.poison = exactly_the_first_four_removed
+    bad = Engine(vlm).run(original, removed, plan, [vlm.prompt("q")], [MARGIN])[0].s
+    assert bad.isnan().sum() == 1 and bad[places[0, 0, 1]].isnan()
+    assert torch.equal(bad[~bad.isnan()], good[~bad.isnan()])
+
+
+def test_no_gradients_are_kept(random_vlm, pictures):
+    original = pictures(random_vlm, 1)[0].requires_grad_()
+    plan, _ = plan_of(64, [np.arange(64)], schedule(64, 2))
+    with torch.enable_grad():
+        scores = Engine(random_vlm).run(
+            original, torch.zeros_like(original), plan, [random_vlm.prompt(QUESTION)], [MARGIN]
+        )[0]
+    assert not scores.s.requires_grad and not scores.standing.requires_grad

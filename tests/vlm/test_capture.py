@@ -1,0 +1,113 @@
+"""Observed attention: transformers' own eager numbers, and nothing left behind."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from cxr_faith.attribution import METHODS, AttributionBatch
+from cxr_faith.vlm import Target
+from cxr_faith.vlm.capture import IMPLEMENTATION, _observer, observed
+from tests.reference import attribution as reference
+from tests.reference import gemma
+
+QUESTION = "Is there a nodule?"
+
+
+def implementations(vlm):
+    """Names of the attention implementations wherever a decoder layer or its masks look them up."""
+    layers = vlm.model.model.language_model.layers
+    configs = [vlm.model.config.get_text_config(), vlm.model.model.language_model.config]
+    return {config._attn_implementation for config in [*configs, *(layer.self_attn.config for layer in layers)]}
+
+
+def trace(vlm, pixels, observer, grad=False):
+    prompt = vlm.prompt(QUESTION)
+    tokens = vlm.encode(pixels).detach().requires_grad_(grad)
+    return tokens, vlm.trace(tokens, [prompt] * len(pixels), [Target("margin")] * len(pixels), observer)
+
+
+def test_observed_probabilities_are_the_eager_ones(any_vlm, pictures):
+    pixels, seen, twin = pictures(any_vlm, 2), {}, gemma.twin_model(any_vlm.model)
+    with torch.no_grad():
+        trace(any_vlm, pixels, seen.__setitem__)
+        tokens = reference.image_tokens(twin, pixels[1])
+        _, attentions, _, _ = reference.run(any_vlm, twin, tokens, QUESTION, Target("margin"))
+    assert list(seen) == list(range(len(any_vlm.layer_types)))
+    for layer, attention in enumerate(attentions):
+        assert seen[layer].dtype == torch.float32
+        assert seen[layer].shape == (2, *attention.shape[1:])
+        assert (seen[layer][1] - attention[0]).abs().max() < 1e-5
+        torch.testing.assert_close(seen[layer].sum(-1), torch.ones_like(seen[layer][..., 0]))
+
+
+def test_probabilities_take_part_in_the_graph(any_vlm, pictures):
+    """Their gradients are those of transformers' own eager attention, for every layer and head."""
+    pixels, seen, twin = pictures(any_vlm, 2), [], gemma.twin_model(any_vlm.model)
+    _, scores = trace(any_vlm, pixels, lambda _, probabilities: seen.append(probabilities), grad=True)
+    found = torch.autograd.grad(scores.sum(), seen)
+    leaf = reference.image_tokens(twin, pixels[0]).requires_grad_()
+    margins, attentions, _, _ = reference.run(any_vlm, twin, leaf, QUESTION, Target("margin"))
+    expected = torch.autograd.grad(margins[0], attentions)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert (mine[0] - theirs[0]).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
+
+
+def test_attention_is_restored(random_vlm, pictures):
+    before = implementations(random_vlm)
+    inside = []
+    trace(random_vlm, pictures(random_vlm, 1), lambda *_: inside.append(implementations(random_vlm)))
+    assert inside and all(names == {IMPLEMENTATION} for names in inside)
+    assert implementations(random_vlm) == before == {"sdpa"}
+    assert _observer == []
+
+
+def test_attention_is_restored_when_the_observer_raises(random_vlm, pictures):
+    def observer(layer, probabilities):
+        raise RuntimeError(f"layer {layer}")
+
+    pixels = pictures(random_vlm, 1)
+    with torch.no_grad():
+        _, expected = trace(random_vlm, pixels, None)
+        with pytest.raises(RuntimeError, match="layer 0"):
+            trace(random_vlm, pixels, observer)
+        _, after = trace(random_vlm, pixels, None)
+    assert implementations(random_vlm) == {"sdpa"}
+    assert _observer == []
+    assert torch.equal(after, expected)
+
+
+def test_no_observer_leaves_sdpa(random_vlm):
+    with observed(random_vlm._attention_configs, None):
+        assert implementations(random_vlm) == {"sdpa"}
+
+
+def test_methods_leave_nothing_behind(random_vlm, pictures):
+    """No parameter gradients, no hooks beyond the model's own, no attention function."""
+    def hooks():
+        return sum(
+            len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
+            for m in random_vlm.model.modules()
+        )
+
+    before, pixels = hooks(), pictures(random_vlm, 2)
+    batch = AttributionBatch(pixels, [random_vlm.prompt(QUESTION)] * 2, ["a", "b"], 0, torch.ones(2, *random_vlm.grid))
+    for name, method in METHODS.items():
+        result = method().attribute(random_vlm, batch, [Target("margin")] * 2)
+        assert result.maps.shape == (2, *random_vlm.grid), name
+        assert not result.maps.requires_grad, name
+    assert hooks() == before
+    assert all(p.grad is None and not p.requires_grad for p in random_vlm.model.parameters())
+    assert not pixels.requires_grad and pixels.grad is None
+    assert implementations(random_vlm) == {"sdpa"}
+
+
+def test_a_finished_trace_is_freed(random_vlm, pictures):
+    """All layers' probabilities and the graph hang on the result alone: at 4B they are gigabytes."""
+    alive = []
+    tokens, scores = trace(random_vlm, pictures(random_vlm, 1), lambda _, a: alive.append(weakref.ref(a)), grad=True)
+    assert all(ref() is not None for ref in alive)
+    del tokens, scores
+    gc.collect()
+    assert [ref() is not None for ref in alive] == [False] * len(random_vlm.layer_types)
