@@ -5,7 +5,8 @@ cluster give the same numbers.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,12 +157,12 @@ def compute_maps(
     pixels: Sequence[Tensor],
     cases: Sequence[Case],
     seed: int,
-    batch: int = 8,
     only_in_format: bool = True,
 ) -> None:
     """Fill in the maps of cases that have a target.
 
-    Cases with prompts and targets of equal shape run together.
+    One case at a time: a backward pass rounds a sample otherwise in another batch, and two cells whose values differ
+    in the last bit only would change places with the number of ranks.
 
     Args:
         vlm: the model.
@@ -169,51 +170,51 @@ def compute_maps(
         pixels: the picture [3, H, W] of each case.
         cases: what to explain.
         seed: the run's seed.
-        batch: most pictures in one forward and backward pass.
         only_in_format: leave out yes/no questions whose answer is mostly neither: their maps are not scored.
     """
-    shapes: dict[tuple[Any, ...], list[int]] = {}
-    for index, case in enumerate(cases):
-        if case.target is not None and not (only_in_format and case.off_format):
-            shape = (case.prompt.length, case.target.kind, case.target.scored, len(case.target.forced_ids))
-            shapes.setdefault(shape, []).append(index)
-    for members in shapes.values():
+    for picture, case in zip(pixels, cases, strict=True):
+        if case.target is None or (only_in_format and case.off_format):
+            continue
         for name, method in methods.items():
-            able = [i for i in members if not method.needs_mask or cases[i].finding_cells is not None]
-            for start in range(0, len(able), batch):
-                _apply(vlm, name, method, pixels, cases, able[start : start + batch], seed)
+            if not method.needs_mask or case.finding_cells is not None:
+                _apply(vlm, name, method, picture, case, case.target, seed)
 
 
-def _apply(
-    vlm: VLM, name: str, method: Method, pixels: Sequence[Tensor], cases: Sequence[Case], chosen: list[int], seed: int
-) -> None:
-    cells = [cases[i].finding_cells for i in chosen]
-    batch = AttributionBatch(
-        pixels=torch.stack([pixels[i] for i in chosen]),
-        prompts=[cases[i].prompt for i in chosen],
-        image_ids=[cases[i].image_id for i in chosen],
-        seed=seed,
-        finding_cells=torch.stack([c for c in cells if c is not None]) if method.needs_mask else None,
-    )
+def _apply(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, target: Target, seed: int) -> None:
+    cells = case.finding_cells[None] if method.needs_mask and case.finding_cells is not None else None
+    batch = AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, cells)
     on_gpu = vlm.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(vlm.device)
     before, begin = vlm.counts.snapshot(), time.perf_counter()
-    result = method.attribute(vlm, batch, [t for i in chosen if (t := cases[i].target) is not None])
-    maps = result.maps.float().cpu().numpy()
+    with _one_thread(vlm.device):
+        result = method.attribute(vlm, batch, [target])
+    case.maps[name] = result.maps[0].float().cpu().numpy()
     spent = time.perf_counter() - begin
-    sequences = None if result.sequences is None else result.sequences.float().cpu().numpy()
-    for row, i in enumerate(chosen):
-        cases[i].maps[name] = maps[row]
-        cases[i].extras[name] = {key: values[row] for key, values in result.extras.items()}
-        if sequences is not None:
-            cases[i].sequences[name] = sequences[row]
-        cases[i].costs[name] = {
-            "forwards": (vlm.counts.trace - before.trace) // len(chosen),
-            "backwards": (vlm.counts.backward - before.backward) // len(chosen),
-            "seconds": spent / len(chosen),
-            "peak_memory": torch.cuda.max_memory_allocated(vlm.device) if on_gpu else None,
-        }
+    case.extras[name] = {key: values[0] for key, values in result.extras.items()}
+    if result.sequences is not None:
+        case.sequences[name] = result.sequences[0].float().cpu().numpy()
+    case.costs[name] = {
+        "forwards": vlm.counts.trace - before.trace,
+        "backwards": vlm.counts.backward - before.backward,
+        "seconds": spent,
+        "peak_memory": torch.cuda.max_memory_allocated(vlm.device) if on_gpu else None,
+    }
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU, one thread: a backward pass is rounded by the number of threads, a forward pass is not.
+
+    Ranks share a machine's cores, so the number of threads changes with the number of ranks, and maps must not.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def score_image(

@@ -85,7 +85,7 @@ def test_bad_pictures_and_methods(explainer: cxr_faith.Explainer) -> None:
 
 
 def test_a_real_radiograph(explainer: cxr_faith.Explainer) -> None:
-    folder = pytest.importorskip("pydicom_data", reason="development dependency pydicom-data").__path__[0]
+    folder = pytest.importorskip("data_store", reason="development dependency pydicom-data").__path__[0]
     file = next(Path(folder).rglob("RG1_UNCR.dcm"))
     explanation = explainer.explain(file, "Is there a nodule?")
     assert explanation.picture.shape == (1955, 1841, 3)

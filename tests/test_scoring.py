@@ -257,8 +257,8 @@ def test_a_map_that_is_not_finite_is_invalid_and_alone(vlm, bad):
     assert all(same(rows[name], alone[name]) for name in alone)
 
 
-def test_maps_are_made_in_batches_of_equal_shape(random_vlm, pictures):
-    """Bit for bit the same for batches of 1, 2 and 5, with prompts and answers of several lengths mixed."""
+def test_maps_do_not_depend_on_the_company(random_vlm, pictures):
+    """Bit for bit the same together, in the other order and alone, for prompts and answers of several lengths."""
     images, protocol = pictures(random_vlm, 2), Protocol(max_new_tokens=2)
     questions = ["Is there a nodule?", "What is the finding?", "Is there a nodule in the left lung?"]
     kinds, methods = ["yes_no", "open", "yes_no"], build_methods({"chefer": {}, "gradient": {}, "oracle": {}})
@@ -266,12 +266,14 @@ def test_maps_are_made_in_batches_of_equal_shape(random_vlm, pictures):
     for index, image in enumerate(images):
         read += read_answers(random_vlm, image, f"i{index}", questions, kinds, protocol, cells)
     pixels = [image for image in images for _ in questions]
-    for batch in (1, 2, 5):
+    everyone = list(range(len(read)))
+    for runs in ([everyone], [everyone[::-1]], [[i] for i in everyone]):
         cases = [
             replace(c, reply=replace(c.reply, yes_no_mass=0.9), maps={}, extras={}, sequences={}, costs={})
             for c in read
         ]
-        compute_maps(random_vlm, methods, pixels, cases, 0, batch)
+        for run in runs:
+            compute_maps(random_vlm, methods, [pixels[i] for i in run], [cases[i] for i in run], 0)
         made.append(cases)
     for cases in made[1:]:
         for case, first in zip(cases, made[0], strict=True):
@@ -302,7 +304,7 @@ def test_extras_are_kept_for_each_sample(vlm):
             return Attribution(maps, {"name": [float(i) for i in batch.image_ids]})
 
     cases = [replace(case_of(vlm, {}), image_id=str(i)) for i in range(5)]
-    compute_maps(vlm, {"named": Named()}, [picture(vlm)] * 5, cases, 0, batch=2)
+    compute_maps(vlm, {"named": Named()}, [picture(vlm)] * 5, cases, 0)
     assert [case.extras["named"] for case in cases] == [{"name": float(i)} for i in range(5)]
 
 

@@ -68,7 +68,8 @@ class Attention(Method):
         if self.renormalise:
             rows = rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         chosen = {"mean": rows, "last": rows[-1:], "deep": rows[-4:]}[self.layers]
-        return Attribution(self._over_heads(chosen).mean((0, 2)).unflatten(1, vlm.grid))
+        # One axis after the other: a mean over two at once is rounded by the size of the batch between them.
+        return Attribution(self._over_heads(chosen).mean(0).mean(1).unflatten(1, vlm.grid))
 
     def _over_heads(self, rows: Tensor) -> Tensor:
         if self.heads == "max":

@@ -112,9 +112,8 @@ def compose(original: Tensor, removed: Tensor, keep: Tensor, grid: tuple[int, in
     kernel = (_kernel_size(softness, height), _kernel_size(softness, width))
     # A convolution rounds a single picture otherwise than two or more, and a batch's size must not matter.
     several = mask.expand(2, -1, -1, -1) if len(mask) == 1 else mask
-    weight = gaussian_blur2d(several.to(original.dtype), kernel, (softness, softness), border_type="reflect")[
-        : len(mask)
-    ]
+    blurred = gaussian_blur2d(several.to(original.dtype), kernel, (softness, softness), border_type="reflect")
+    weight = blurred[: len(mask)]
     return weight * original + (1 - weight) * removed
 
 

@@ -71,7 +71,6 @@ class FaithfulnessModule(L.LightningModule):
         vlm: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
         protocol: Protocol = Protocol(),  # noqa: B008 - frozen
         micro_batch: int = 64,
-        attribution_batch: int = 8,
     ) -> None:
         """Check the whole configuration; the model is loaded in `setup`.
 
@@ -81,19 +80,18 @@ class FaithfulnessModule(L.LightningModule):
             vlm: the model.
             protocol: how explanations are scored.
             micro_batch: perturbed pictures in one forward pass; halved when memory runs out.
-            attribution_batch: pictures in one attribution pass.
         """
         super().__init__()
         if RANDOM in methods:
             raise ValueError("methods.random: the random orders are a baseline that is always scored, not a map")
-        if micro_batch < 1 or attribution_batch < 1:
-            raise ValueError("micro_batch and attribution_batch must be at least 1")
+        if micro_batch < 1:
+            raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
         self.method_config = {CENTER: {"class": CENTER}} | {n: {"class": n} | (c or {}) for n, c in methods.items()}
         if self.method_config[CENTER] != {"class": CENTER}:
             raise ValueError("methods.center: this name is the center baseline's")
         self.methods: dict[str, Method] = build_methods(self.method_config)
         self.model_config, self.protocol = vlm, protocol
-        self.micro_batch, self.attribution_batch = micro_batch, attribution_batch
+        self.micro_batch = micro_batch
         self.metrics: dict[tuple[str, str], MetricCollection] = {}
         self._engine: Engine | None = None
         self._image_size: tuple[int, int] | None = None
@@ -143,7 +141,7 @@ class FaithfulnessModule(L.LightningModule):
         readings = self._read([item for item in batch if item.error is None])
         pixels = [picture for picture, _, cases in readings for _ in cases]
         cases = [case for _, _, cases in readings for case in cases]
-        compute_maps(self.engine.vlm, self.methods, pixels, cases, self.protocol.seed, self.attribution_batch)
+        compute_maps(self.engine.vlm, self.methods, pixels, cases, self.protocol.seed)
         rows: list[Row] = []
         for item in batch:
             if item.error is not None:

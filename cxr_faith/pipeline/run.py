@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
-from lightning.fabric.plugins.environments import SLURMEnvironment
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 

@@ -6,7 +6,7 @@ never see the question, so the cache up to the bar depends on the picture alone.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,7 @@ class Gemma3VLM(VLM):
         peek(path, revision)
         try:
             processor = AutoProcessor.from_pretrained(path, revision=revision or "main", trust_remote_code=False)
-            model: Any
-            model, loading = Gemma3ForConditionalGeneration.from_pretrained(
+            loaded: Any = Gemma3ForConditionalGeneration.from_pretrained(
                 path,
                 revision=revision or "main",
                 dtype=dtype,
@@ -156,6 +155,7 @@ class Gemma3VLM(VLM):
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"cannot load a Gemma-3 model from {path}: {reason}") from error
+        model, loading = loaded
         if loading["missing_keys"]:
             # transformers only warns, and leaves random numbers in their place.
             missing = sorted(loading["missing_keys"])
@@ -234,9 +234,10 @@ class Gemma3VLM(VLM):
         read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
         if target.kind == "margin":
             s = self._margin(hidden[:, read[0]], target).double()
-            return Scores(s, s.sigmoid(), s)
+            return Scores(s, _whole_vectors(torch.sigmoid, s), s)
         log_p, standing = self._token_scores(hidden[:, read], [target] * batch)
-        return Scores(log_p.double().mean(1), log_p.double().exp().mean(1), standing.double().amin(1))
+        probability = _whole_vectors(torch.exp, log_p.double())
+        return Scores(log_p.double().mean(1), probability.mean(1), standing.double().amin(1))
 
     def trace(
         self, tokens: Tensor, prompts: Sequence[Prompt], targets: Sequence[Target], observer: Observer | None = None
@@ -364,6 +365,17 @@ class Gemma3VLM(VLM):
         chosen = logits.gather(-1, gold)
         others = logits.detach().scatter(-1, gold, -torch.inf).amax(-1)
         return (chosen - logits.logsumexp(-1, keepdim=True))[..., 0], chosen[..., 0].detach() - others
+
+
+def _whole_vectors(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """An elementwise function, on values padded to whole vector registers.
+
+    The last, incomplete register of a tensor is computed by other code, which may round otherwise; a score must not
+    depend on the batch that it was computed in.
+    """
+    flat = values.flatten()
+    padded = torch.nn.functional.pad(flat, (0, -len(flat) % _ROW_BLOCK))
+    return function(padded)[: len(flat)].view_as(values)
 
 
 def _safe_ids(ids: Sequence[Sequence[int]], config: Any, device: torch.device) -> Tensor:

@@ -37,9 +37,10 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("manifests")
     table = pq.read_table(bundled_manifest())
     kinds = table.column("kind").to_pylist()
-    other = [row for row, kind in enumerate(kinds) if kind != "yes_no"][:2]
+    closed = [row for row, kind in enumerate(kinds) if kind == "yes_no"]
+    other = [row for row, kind in enumerate(kinds) if kind != "yes_no"]
     for count in (7, 9):
-        rows = [*range(count - 2), *other]
+        rows = [*closed[: count - 2], *other[:2]]
         pq.write_table(table.take(pa.array(sorted(rows))), folder / f"{count}.parquet")
     return folder
 
@@ -149,7 +150,7 @@ def test_killed_and_restarted(samples: Path, alone: dict[int, Path], tmp_path: P
 
 def test_batch_size_and_workers_do_not_matter(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    sizes = ["--data.batch_size", "7", "--data.num_workers", "1", "--model.attribution_batch", "3"]
+    sizes = ["--data.batch_size", "7", "--data.num_workers", "1"]
     evaluate(config(samples, 7, tmp_path), run, *sizes, "--model.micro_batch", "13")
     pd.testing.assert_frame_equal(records(run), records(alone[7]), check_exact=True)
 

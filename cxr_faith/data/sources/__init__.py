@@ -1,0 +1,1 @@
+"""Data sources: one module per data set, each able to write a manifest."""

@@ -1,0 +1,116 @@
+"""Writing phantoms to disk: pictures, masks and the manifest that lists the questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample
+from cxr_faith.data.sources.phantom_questions import Question
+from cxr_faith.data.sources.phantom_render import ANATOMY, render
+from cxr_faith.data.sources.phantom_spec import Phantom
+
+JPEG_QUALITY = 93
+BATCH = 32
+
+
+def box_of(mask: NDArray[np.bool_], label: str) -> Box | None:
+    """Tight half-open box of a mask [H, W] in its pixels; None for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return Box(label, float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+
+
+def write_samples(
+    root: Path, asked: Sequence[tuple[Phantom, Sequence[Question]]], size: tuple[int, int], split: str
+) -> Path:
+    """Write pictures, masks and a manifest.
+
+    Args:
+        root: Folder to write into (made if it is missing).
+        asked: Phantoms, each with the questions to list.
+        size: Height and width of the pictures.
+        split: Name of the split.
+
+    Returns:
+        Path of the manifest.
+    """
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    samples: list[Sample] = []
+    for start in range(0, len(asked), BATCH):
+        part = asked[start : start + BATCH]
+        images, masks = render([phantom for phantom, _ in part], size)
+        for i, (phantom, questions) in enumerate(part):
+            Image.fromarray(images[i]).save(root / _image_path(phantom), quality=JPEG_QUALITY)
+            own = {name: mask[i] for name, mask in masks.items()}
+            for name in ANATOMY:
+                _write_mask(root / _mask_path(phantom, name), own[name])
+            samples += [_sample(root, phantom, question, own, size, split) for question in questions]
+    path = root / "manifest.parquet"
+    rows = pa.Table.from_pylist([sample.to_row() for sample in samples], schema=MANIFEST_SCHEMA)
+    pq.write_table(rows, path, compression="zstd")
+    return path
+
+
+def _image_path(phantom: Phantom) -> str:
+    return f"images/{phantom.image_id}.jpg"
+
+
+def _mask_path(phantom: Phantom, name: str) -> str:
+    return f"masks/{phantom.image_id}-{name.replace('/', '-').replace(' ', '_')}.png"
+
+
+def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """Write a mask as a one-bit PNG."""
+    Image.fromarray(mask).save(path, optimize=True)
+
+
+def _sample(
+    root: Path,
+    phantom: Phantom,
+    question: Question,
+    masks: dict[str, NDArray[np.bool_]],
+    size: tuple[int, int],
+    split: str,
+) -> Sample:
+    """The manifest row of one question; its lesion mask is written when the lesion it asks for is there."""
+    finding = question.finding
+    sides = [p.side for p in phantom.lesions if p.finding == finding and question.side in (None, p.side)]
+    name = f"{finding}/{question.side}" if question.side else finding
+    mask_path, boxes = None, []
+    if finding and sides:
+        mask_path = _mask_path(phantom, str(name))
+        _write_mask(root / mask_path, masks[str(name)])
+        parts = [masks[f"{finding}/{side}" if side else finding] for side in sides]
+        boxes = [box for part in parts if (box := box_of(part, finding)) is not None]
+    known_side = sides[0] if len(sides) == 1 else None
+    return Sample(
+        sample_id=f"{phantom.image_id}.{question.group.replace('/', '.')}.{question.variant}",
+        patient_id=phantom.patient_id,
+        study_id=phantom.study_id,
+        image_id=phantom.image_id,
+        image_path=_image_path(phantom),
+        question=question.text,
+        question_group=f"{phantom.image_id}/{question.group}",
+        variant=str(question.variant),
+        strategy="template",
+        kind=question.kind,
+        answer=tuple(question.answer.split(", ")),
+        finding=finding,
+        side=question.side or known_side,
+        split=split,
+        boxes=tuple(boxes),
+        finding_mask_path=mask_path,
+        anatomy_masks=tuple((name, _mask_path(phantom, name)) for name in ANATOMY),
+        height=size[0],
+        width=size[1],
+        source="phantom",
+    )

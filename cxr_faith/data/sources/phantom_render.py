@@ -1,0 +1,260 @@
+"""Drawing of chest phantoms: anatomy and lesions as soft implicit shapes in body coordinates.
+
+Every shape is a function f(x, y) that is positive inside, in units of the picture's side; a logistic edge makes it
+soft, its sign is the exact mask. Body coordinates have their origin in the middle of the thorax, y pointing down and
+x to the right of the picture, which is the patient's left. Nothing depends on the number of pixels, so the same
+phantom shows the same picture at any size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_faith.data.sources.phantom_questions import FINDINGS, SIDED, SIDES
+from cxr_faith.data.sources.phantom_spec import Lesion, Phantom
+
+Field = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+
+GLYPHS = {
+    "L": ("10000", "10000", "10000", "10000", "10000", "10000", "11111"),
+    "R": ("11110", "10001", "10001", "11110", "10100", "10010", "10001"),
+}
+ANATOMY = ("right lung", "left lung", "heart")
+SIGN = {"right": -1.0, "left": 1.0}
+CHUNK = 8
+
+
+def stream(*names: object) -> np.random.Generator:
+    """A random generator of its own for these names (blake2, never global state)."""
+    digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=16).digest()
+    return np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest, "little")))
+
+
+def _column(values: Sequence[float]) -> Field:
+    """Per-phantom numbers as [B, 1, 1]."""
+    return np.asarray(values, np.float32).reshape(-1, 1, 1)
+
+
+def _soft(f: Field, width: float) -> Field:
+    """Logistic edge of a signed shape."""
+    return np.asarray(1.0 / (1.0 + np.exp(np.clip(-f / width, -30.0, 30.0))), np.float32)
+
+
+def lung(ax: Field, y: Field, width: Field, bottom: Field, shrink: Field | float = 0.0) -> Field:
+    """Signed shape of one lung.
+
+    Args:
+        ax: Distance from the midline, positive on this lung's side.
+        y: Body y.
+        width: Lateral reach of the lung at its widest.
+        bottom: y of the diaphragm's dome.
+        shrink: How far the outer border has moved inwards (a collapsed lung).
+
+    Returns:
+        Positive inside, about the distance to the border.
+    """
+    top = -0.37 + 1.2 * shrink
+    t = np.clip((y - top) / (bottom - top), 0.0, 1.0)
+    lateral = 0.12 + (width - shrink - 0.12) * np.sqrt(np.clip(1.0 - (1.0 - t) ** 2.4, 0.0, 1.0))
+    medial = 0.045 + 0.07 * (1.0 - t) ** 4
+    dome = bottom + 0.9 * np.square(ax - 0.15)
+    apex = (y - top) - 1.2 * np.square(ax - 0.15)
+    return np.asarray(np.minimum(np.minimum(lateral - ax, ax - medial), np.minimum(dome - y, apex)), np.float32)
+
+
+def heart(x: Field, y: Field, size: Field, shift: Field) -> Field:
+    """Signed shape of the heart: a tilted ellipse, most of it on the patient's left."""
+    dx, dy = x - (0.05 + shift), y - 0.14
+    along, across = 0.88 * dx + 0.47 * dy, -0.47 * dx + 0.88 * dy
+    radius = np.sqrt(np.square(along / size) + np.square(across / (0.78 * size + 0.01)))
+    return np.asarray((1.0 - radius) * size, np.float32)
+
+
+def lesion_shape(lesion: Lesion, x: Field, y: Field, width: Field, bottom: Field, size: Field, shift: Field) -> Field:
+    """Signed shape of one lesion, at points of its phantom's body.
+
+    Args:
+        lesion: What to draw.
+        x: Body x of the points.
+        y: Body y of the points.
+        width: Lateral reach of the lungs.
+        bottom: y of the diaphragm.
+        size: Size of the heart.
+        shift: Shift of the heart.
+
+    Returns:
+        Positive inside the lesion, same shape as x.
+    """
+    if lesion.finding == "cardiomegaly":
+        return heart(x, y, size, shift)
+    ax = x * np.float32(SIGN[lesion.side or "left"])
+    inside = lung(ax, y, width, bottom)
+    if lesion.finding == "pleural effusion":
+        level = lesion.cy - 0.55 * np.square(np.clip(ax - 0.08, 0.0, 1.0))
+        return np.asarray(np.minimum(inside, y - level), np.float32)
+    if lesion.finding == "pneumothorax":
+        # The gap is widest where the lung has fallen away from: the apex, the side, or both.
+        gap = lesion.r * np.clip(1.0 + lesion.tilt * (y + 0.05) / 0.3, 0.25, 1.6)
+        return np.minimum(inside, -lung(ax, y, width, bottom, gap))
+    dx, dy = x - lesion.cx, y - lesion.cy
+    if lesion.finding == "nodule":
+        return np.asarray(lesion.r - np.sqrt(dx**2 + (dy * lesion.tilt) ** 2), np.float32)
+    theta = np.arctan2(dy, dx)
+    rough = 1.0 + 0.16 * np.sin(3 * theta + lesion.phase) + 0.09 * np.sin(7 * theta + 2.3 * lesion.phase)
+    blob = (rough - np.sqrt(np.square(dx / lesion.r) + np.square(dy / (lesion.r * lesion.tilt)))) * lesion.r
+    return np.minimum(np.asarray(blob, np.float32), inside)
+
+
+class Canvas:
+    """Body coordinates, anatomy and noise of a few phantoms, ready to be painted.
+
+    Args:
+        phantoms: B phantoms.
+        size: Height and width in pixels.
+    """
+
+    def __init__(self, phantoms: Sequence[Phantom], size: tuple[int, int]) -> None:
+        """Evaluate the anatomy's shapes at every pixel."""
+        self.phantoms, self.size = phantoms, size
+        height, width = size
+        self.v, self.u = np.meshgrid(
+            (np.arange(height, dtype=np.float32) + 0.5) / height,
+            (np.arange(width, dtype=np.float32) + 0.5) / width,
+            indexing="ij",
+        )
+        du = self.u - 0.5 - _column([p.dx for p in phantoms])
+        dv = self.v - 0.5 - _column([p.dy for p in phantoms])
+        angle, scale = _column([p.angle for p in phantoms]), _column([p.scale for p in phantoms])
+        cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+        self.x, self.y = cos * du + sin * dv, cos * dv - sin * du
+        self.width = _column([p.lung_width for p in phantoms])
+        self.bottom = _column([p.diaphragm for p in phantoms])
+        self.heart_size = _column([p.heart_size for p in phantoms])
+        self.heart_shift = _column([p.heart_shift for p in phantoms])
+        self.heart = heart(self.x, self.y, self.heart_size, self.heart_shift)
+        self.lungs = {side: lung(self.x * np.float32(s), self.y, self.width, self.bottom) for side, s in SIGN.items()}
+
+    def noise(self, purpose: str, cells: int) -> Field:
+        """Smooth unit noise with `cells` knots per side, per phantom [B, H, W]."""
+        streams = [stream(p.seed, p.image_id, purpose) for p in self.phantoms]
+        fields = np.stack([s.standard_normal((cells, cells), np.float32) for s in streams])
+        rows, columns = (_interpolation(n, cells) for n in self.size)
+        return np.asarray(rows @ fields @ columns.T, np.float32)
+
+    def lesion(self, index: int, lesion: Lesion) -> Field:
+        """Signed shape [H, W] of a lesion of phantom `index`."""
+        params = (a[index] for a in (self.width, self.bottom, self.heart_size, self.heart_shift))
+        return lesion_shape(lesion, self.x[index], self.y[index], *params)
+
+
+def _interpolation(pixels: int, cells: int) -> Field:
+    """Linear interpolation matrix [pixels, cells] between evenly spread knots."""
+    position = (np.arange(pixels) + 0.5) / pixels * (cells - 1)
+    low = np.minimum(position.astype(int), cells - 2)
+    matrix = np.zeros((pixels, cells), np.float32)
+    matrix[np.arange(pixels), low] = 1.0 - (position - low)
+    matrix[np.arange(pixels), low + 1] = position - low
+    return matrix
+
+
+def _anatomy(c: Canvas) -> tuple[Field, Field]:
+    """Density of the healthy chest and the soft lung field, each [B, H, W]."""
+    ax = np.abs(c.x)
+    trunk = np.minimum(0.46 - ax + 0.05 * np.sin(5 * c.y), (c.y + 0.47) - 0.30 * np.clip(ax - 0.13, 0.0, 1.0))
+    body = _soft(np.maximum(trunk, 0.11 - ax), 0.012)
+    air = _soft(np.maximum(c.lungs["left"], c.lungs["right"]), 0.006)
+    central = np.maximum(0.062 - ax + 0.012 * np.sin(9 * c.y + 1.0), 0.05 - np.hypot(c.x - 0.045, c.y + 0.12))
+    heart_and_great_vessels = _soft(np.maximum(c.heart, np.minimum(central, 0.25 - c.y)), 0.008)
+    air = air * (1.0 - heart_and_great_vessels)
+    density = 0.60 + 0.08 * np.clip(c.y, -0.3, 0.4) - 0.40 * air + 0.06 * heart_and_great_vessels
+    density += 0.07 * _soft(0.036 - ax, 0.006) * (1.0 + 0.35 * np.sin(2 * np.pi * c.y / 0.062))
+    # Back ribs: bands that rise a little from the spine and fall towards the side.
+    phase = (c.y - 0.9 * np.square(ax - 0.12) + 0.02) / 0.078
+    rib = _soft(np.cos(2 * np.pi * phase) - 0.45, 0.12) * _soft(0.40 - ax, 0.01) * _soft(ax - 0.05, 0.01)
+    density += 0.055 * rib * _soft(0.30 - c.y, 0.02) * _soft(c.y + 0.40, 0.02)
+    clavicle = np.abs(c.y + 0.315 + 0.22 * (ax - 0.05)) - 0.013
+    density += 0.07 * _soft(-clavicle, 0.004) * _soft(ax - 0.03, 0.01) * _soft(0.36 - ax, 0.01)
+    hilum = np.exp(-(np.square((ax - 0.11) / 0.10) + np.square((c.y - 0.0) / 0.14)))
+    density += air * (0.05 * hilum + (0.012 + 0.035 * hilum) * c.noise("vessels", 48))
+    density += 0.012 * c.noise("tissue", 14)
+    return np.asarray(density * body + 0.03, np.float32), air
+
+
+def _paint(density: Field, lesion: Lesion, f: Field, texture: Field, heart_edge: Field) -> None:
+    """Draw one lesion of one phantom into its density [H, W], in place."""
+    if lesion.finding == "nodule":
+        density += lesion.contrast * _soft(f, 0.004)
+    elif lesion.finding == "consolidation":
+        density += lesion.contrast * _soft(f, 0.010) * (1.0 + 0.28 * texture) * heart_edge
+    elif lesion.finding == "pleural effusion":
+        # A little over the border, or the lung's soft edge would show as a dark rim.
+        inside = _soft(f + 0.012, 0.006)
+        density += inside * (0.66 - density) * (lesion.contrast / 0.3)
+    elif lesion.finding == "pneumothorax":
+        inside = _soft(f, 0.003) * heart_edge
+        density += inside * (0.10 - density) * 0.85
+        density += 0.14 * np.exp(-np.square((f - 0.002) / 0.004)) * heart_edge
+
+
+def _paint_all(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDArray[np.uint8], dict[str, Mask]]:
+    """Draw a few phantoms; masks of findings that none of them shows are left out."""
+    c = Canvas(phantoms, size)
+    density, _ = _anatomy(c)
+    texture = c.noise("texture", 40)
+    organs = (c.lungs["right"], c.lungs["left"], c.heart)
+    masks: dict[str, Mask] = {name: f > 0 for name, f in zip(ANATOMY, organs, strict=True)}
+    outside_heart = _soft(-c.heart, 0.008)
+    for i, phantom in enumerate(phantoms):
+        for lesion in phantom.lesions:
+            f = c.lesion(i, lesion)
+            _paint(density[i], lesion, f, texture[i], outside_heart[i])
+            inside = (f > 0) if lesion.finding in ("cardiomegaly", "nodule") else (f > 0) & (c.heart[i] <= 0)
+            for name in (lesion.finding, f"{lesion.finding}/{lesion.side}")[: 2 if lesion.side else 1]:
+                masks.setdefault(name, np.zeros(c.x.shape, bool))[i] |= inside
+    return _expose(c, density), masks
+
+
+def _expose(c: Canvas, density: Field) -> NDArray[np.uint8]:
+    """Tube settings, grain and the side marker: density to 8-bit pixels [B, H, W]."""
+    tilt = c.noise("exposure", 3)
+    level = np.clip(density * (1.0 + 0.05 * tilt), 0.0, None) ** _column([p.gamma for p in c.phantoms])
+    grain = _column([p.grain for p in c.phantoms]) * c.noise("grain", 176)
+    level = level * _column([p.gain for p in c.phantoms]) + grain
+    for i, phantom in enumerate(c.phantoms):
+        if phantom.marker:
+            rows = np.array([[int(bit) for bit in row] for row in GLYPHS[phantom.marker]], bool)
+            left, top = phantom.marker_at
+            col = np.floor((c.u - left) / 0.011).astype(int)
+            row = np.floor((c.v - top) / 0.011).astype(int)
+            on = (col >= 0) & (col < 5) & (row >= 0) & (row < 7)
+            on[on] = rows[row[on], col[on]]
+            level[i][on] = 0.95
+    return np.asarray(np.clip(level, 0.0, 1.0) * 255.0 + 0.5, np.uint8)
+
+
+def render(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDArray[np.uint8], dict[str, Mask]]:
+    """Draw phantoms.
+
+    Args:
+        phantoms: What to draw, B of them.
+        size: Height and width in pixels.
+
+    Returns:
+        Pictures uint8 [B, H, W] (bright = dense) and masks bool [B, H, W]: one per finding, one per finding and side
+        (`nodule/left`), and the anatomy (`right lung`, `left lung`, `heart`).
+    """
+    names = [*ANATOMY, *FINDINGS, *(f"{f}/{side}" for f in SIDED for side in SIDES)]
+    images = np.empty((len(phantoms), *size), np.uint8)
+    masks = {name: np.zeros((len(phantoms), *size), bool) for name in names}
+    for start in range(0, len(phantoms), CHUNK):
+        part = slice(start, start + CHUNK)
+        images[part], found = _paint_all(phantoms[part], size)
+        for name, mask in found.items():
+            masks[name][part] = mask
+    return images, masks

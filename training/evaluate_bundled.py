@@ -1,0 +1,188 @@
+"""Measure a trained model on held-out phantoms, through files and the saved processor.
+
+    python training/evaluate_bundled.py --model cxr_faith/vlm/bundled
+
+Prints accuracy by finding and kind, color and shape answers, and a short faithfulness check: does `yes` hang on the
+lesion, and is the lesion mask a better explanation than the middle of the picture? About three minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from architecture import GRID, IMAGE_SIZE
+from PIL import Image
+from pool import cell_shares
+from removal import blur_matrix
+from torch import Tensor
+from transformers import AutoProcessor, Gemma3ForConditionalGeneration
+
+from cxr_faith.data.sources import phantom, phantom_shapes
+
+SEED = 901
+BATCH = 64
+STEPS = 12
+WORDS = [space + word for word in ("yes", "Yes", "YES", "no", "No", "NO") for space in ("", " ")]
+
+
+class Reader:
+    """A saved model that answers questions on pictures.
+
+    Args:
+        folder: Model folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Load model and processor from the folder alone."""
+        self.model = Gemma3ForConditionalGeneration.from_pretrained(folder, local_files_only=True).eval()
+        self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        tokenizer = self.processor.tokenizer
+        ids = {word: tokenizer.encode(word, add_special_tokens=False)[0] for word in WORDS}
+        self.yes = [i for word, i in ids.items() if word.strip().lower() == "yes"]
+        self.no = [i for word, i in ids.items() if word.strip().lower() == "no"]
+
+    def inputs(self, image: Image.Image, question: str) -> dict[str, Tensor]:
+        """Model inputs of one question."""
+        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+        chat = [{"role": "user", "content": content}]
+        batch = self.processor.apply_chat_template(
+            chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+        )
+        return dict(batch)
+
+    @torch.no_grad()
+    def margins(self, inputs: dict[str, Tensor], pixels: Tensor) -> Tensor:
+        """Yes/no margins [n] of one question on n pictures [n, 3, side, side]."""
+        parts = []
+        for start in range(0, len(pixels), BATCH):
+            part = pixels[start : start + BATCH]
+            same = {k: v.expand(len(part), -1) for k, v in inputs.items() if k != "pixel_values"}
+            logits = self.model(pixel_values=part, logits_to_keep=1, **same).logits[:, -1].float()
+            parts.append(logits[:, self.yes].logsumexp(-1) - logits[:, self.no].logsumexp(-1))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def reply(self, inputs: dict[str, Tensor]) -> str:
+        """The generated answer."""
+        ids = self.model.generate(**inputs, max_new_tokens=24, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def table(title: str, hits: dict[str, list[bool]]) -> None:
+    """Print accuracy per key."""
+    print(f"\n{title}")
+    for key in sorted(hits):
+        print(f"  {key:34s} {np.mean(hits[key]):.3f}  (n = {len(hits[key])})")
+
+
+def accuracy(reader: Reader, root: Path, rows: list[dict]) -> None:
+    """Accuracy on the rows of a manifest."""
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        inputs = reader.inputs(Image.open(root / row["image_path"]), row["question"])
+        reference = ", ".join(row["answer"])
+        if row["kind"] == "yes_no":
+            margin = float(reader.margins(inputs, inputs["pixel_values"]))
+            right = ("yes" if margin >= 0 else "no") == reference
+            hits["yes/no"].append(right)
+            hits[f"yes/no {row['finding']}"].append(right)
+            hits[f"yes/no reference {reference}"].append(right)
+            hits["yes/no " + row["question_group"].split("/")[1]].append(right)
+        else:
+            topic = row["question_group"].split("/")[1]
+            hits[f"{row['kind']} {topic} (exact)"].append(reader.reply(inputs) == reference)
+    table("chest phantoms, from files", hits)
+
+
+def shapes(reader: Reader, count: int) -> None:
+    """Exact match on color and shape pictures."""
+    hits: dict[str, list[bool]] = defaultdict(list)
+    pictures = [phantom_shapes.sample_shape(f"held-out-{i}", SEED) for i in range(count)]
+    images, _ = phantom_shapes.render_shapes(pictures, (256, 288))
+    for picture, image in zip(pictures, images, strict=True):
+        for question in phantom_shapes.shape_questions(picture)[::2]:
+            reply = reader.reply(reader.inputs(Image.fromarray(image), question.text))
+            hits[f"{picture.layout} {question.kind}"].append(reply == question.answer)
+    table("color and shape pictures (exact)", hits)
+
+
+def orders_of(mask: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Cell orders, most important first: the lesion mask, the center of the picture, chance."""
+    index = np.arange(GRID) - (GRID - 1) / 2
+    distance = np.hypot(index[:, None], index[None, :]).ravel()
+    ties = rng.permutation(GRID * GRID)
+    chance = rng.permutation(GRID * GRID)
+    shares = cell_shares(mask).astype(float).ravel()
+    return {
+        "oracle": np.lexsort((ties, -shares)),
+        "center": np.lexsort((ties, distance)),
+        "random": chance,
+        "random reversed": chance[::-1],
+    }
+
+
+def faithfulness(reader: Reader, root: Path, rows: Iterable[dict]) -> None:
+    """Deletion and insertion with hard cells and blur on findings that are there and were answered yes."""
+    rng, blur = np.random.default_rng(0), blur_matrix()
+    scores: dict[str, list[float]] = defaultdict(list)
+    flips, cell = [], IMAGE_SIZE // GRID
+    counts = [round(s * GRID * GRID / STEPS) for s in range(STEPS + 1)]
+    for row in rows:
+        inputs = reader.inputs(Image.open(root / row["image_path"]), row["question"])
+        mask = np.asarray(Image.open(root / row["finding_mask_path"])) > 0
+        intact = inputs["pixel_values"]
+        removed = blur @ intact @ blur.T
+        orders = orders_of(mask, rng)
+        kept = []
+        for order in orders.values():
+            rank = np.argsort(order)
+            kept += [rank >= k for k in counts] + [rank < k for k in counts]
+        kept.append(cell_shares(mask).ravel() == 0)
+        keep = torch.from_numpy(np.stack(kept)).reshape(-1, GRID, GRID)
+        keep = keep.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]
+        s = reader.margins(inputs, torch.where(keep, intact, removed)).numpy()
+        effect = s[0] - s[STEPS]
+        scores["effect (logits)"].append(effect)
+        scores["margin intact"].append(s[0])
+        flips.append(bool(s[-1] < 0))
+        if s[0] < 0 or abs(effect) < max(0.5, 0.05 * abs(s[0])) or effect < 0:
+            scores["not ok"].append(1.0)
+            continue
+        curves = ((s[:-1] - s[STEPS]) / effect).reshape(len(orders), 2, STEPS + 1)
+        area = np.trapezoid(curves, np.asarray(counts) / GRID**2, axis=2)
+        for name, (deletion, insertion) in zip(orders, area, strict=True):
+            scores[f"srg {name}"].append(insertion - deletion)
+            scores[f"srg {name} | {row['finding']}"].append(insertion - deletion)
+    print("\nfaithfulness, findings that are there")
+    for name in sorted(scores):
+        print(f"  {name:34s} {np.mean(scores[name]):.3f}  (n = {len(scores[name])})")
+    print(f"  lesion cells blurred: {np.mean(flips):.3f} flip to no  (n = {len(flips)})")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--patients", type=int, default=60)
+    parser.add_argument("--faithfulness", type=int, default=60, help="number of findings for the faithfulness check")
+    parser.add_argument("--shapes", type=int, default=40, help="number of color and shape pictures")
+    args = parser.parse_args()
+    reader = Reader(args.model)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        rows = pq.read_table(phantom.write(root, args.patients, SEED)).to_pylist()
+        accuracy(reader, root, rows)
+        present = [r for r in rows if r["finding_mask_path"] and r["question_group"].split("/")[1] == "presence"]
+        faithfulness(reader, root, present[: args.faithfulness])
+        shapes(reader, args.shapes)
+
+
+if __name__ == "__main__":
+    main()

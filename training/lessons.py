@@ -1,0 +1,131 @@
+"""Which questions a training picture gets, and their answers given the cells that are left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_faith.data.sources import phantom_questions as pq
+from cxr_faith.data.sources import phantom_shapes
+from cxr_faith.data.sources.phantom import Phantom
+
+SEEN, GONE = 0.6, 0.25
+NOTHING, ENOUGH = 0.1, 0.75
+Areas = Mapping[str, NDArray[np.float16]]
+# Question, reply and, for a yes/no question, the margin that is wanted, from -1 (surely no) to 1 (surely yes).
+Lesson = tuple[str, str, float | None]
+
+_PHRASINGS: dict[tuple[str, str | None, str | None], list[pq.Question]] = {}
+for _question in pq.every_question():
+    _PHRASINGS.setdefault((_question.topic, _question.finding, _question.side), []).append(_question)
+
+
+def share_left(area: NDArray[np.float16], kept: NDArray[np.bool_]) -> float:
+    """Share of a lesion's area in kept cells."""
+    weight = area.astype(np.float64)
+    return float((weight * kept).sum() / max(weight.sum(), 1e-9))
+
+
+def state(share: float) -> bool | None:
+    """Seen, gone, or undecided (None) for a share of the lesion that is left."""
+    return True if share > SEEN else False if share < GONE else None
+
+
+def grade(share: float) -> float:
+    """Wanted margin, -1 to 1, for a share of a lesion that is left: the evidence is the lesion's visible area."""
+    return 2 * min(max((share - NOTHING) / (ENOUGH - NOTHING), 0.0), 1.0) - 1
+
+
+def visible(spec: Phantom, areas: Areas, kept: NDArray[np.bool_]) -> dict[tuple[str, str | None], bool | None]:
+    """State of each lesion of a chest phantom."""
+    names = [(p.finding, p.side, f"{p.finding}/{p.side}" if p.side else p.finding) for p in spec.lesions]
+    return {(finding, side): state(share_left(areas[name], kept)) for finding, side, name in names}
+
+
+def chest_lessons(
+    spec: Phantom,
+    areas: Areas,
+    kept: NDArray[np.bool_],
+    rng: np.random.Generator,
+    sides: bool = False,
+    graded: bool = False,
+) -> list[Lesson]:
+    """Pairs (question, answer) for a chest picture, yes and no about equally often.
+
+    Args:
+        spec: The phantom.
+        areas: Its lesions as cell shares.
+        kept: Cells that are left, bool [grid, grid].
+        rng: Source of randomness.
+        sides: Ask more about sides, which takes the longest to learn, and about nodules, the smallest of the lesions.
+        graded: Ask yes/no questions also about lesions that are partly there; the wanted margin says how much.
+
+    Returns:
+        Up to nine lessons: presence, presence on a side, side, place and list.
+    """
+    seen = visible(spec, areas, kept)
+    shares = {
+        (p.finding, p.side): share_left(areas[f"{p.finding}/{p.side}" if p.side else p.finding], kept)
+        for p in spec.lesions
+    }
+    zones = spec.zones
+
+    def draw(topic: str, finding: str | None = None, side: str | None = None) -> list[Lesson]:
+        options = _PHRASINGS[topic, finding, side]
+        question = options[rng.integers(len(options))]
+        if graded and question.kind == "yes_no":
+            there = [left for (f, s), left in shares.items() if f == finding and side in (None, s)]
+            wanted = grade(max(there, default=0.0))
+            return [(question.text, "yes" if wanted >= 0 else "no", wanted)]
+        reply = pq.answer(question, seen, zones)
+        return [] if reply is None else [(question.text, reply, None)]
+
+    def balanced(pairs: list[tuple[str, str | None]], topic: str, most: int) -> list[Lesson]:
+        drawn = [lesson for finding, side in pairs for lesson in draw(topic, finding, side)]
+        yes, no = ([lesson for lesson in drawn if lesson[1] == word] for word in ("yes", "no"))
+        count = max(1, min(len(yes), most))
+        return yes[:most] + no[:count]
+
+    # Lesions that were there before cells went come first: "gone" is the "no" that teaches where to look.
+    findings = [pq.FINDINGS[i] for i in rng.permutation(len(pq.FINDINGS))]
+    had = {finding for finding, _ in seen}
+    if rng.random() < 0.5:
+        findings.sort(key=lambda f: f not in had)
+    if sides and rng.random() < 0.3:
+        findings.sort(key=lambda f: f != "nodule")
+    lessons = balanced([(f, None) for f in findings], "presence", 1 if sides else 2)
+    sided = [(f, s) for f in findings if f in pq.SIDED for s in pq.SIDES]
+    sided = [sided[i] for i in rng.permutation(len(sided))]
+    if rng.random() < 0.5:
+        # The other side of what is there; the other half of the time also what never was, or "no" would mean that.
+        sided.sort(key=lambda pair: pair[0] not in had)
+    lessons += balanced(sided, "side_presence", 2 if sides else 1)
+    places = [f for f in findings if f in pq.SIDED]
+    there = [f for f in places if f in had]
+    lessons += draw("where", there[0] if there and rng.random() < 0.6 else places[rng.integers(len(places))])
+    if there:
+        lessons += draw("side", there[-1])
+    if rng.random() < 0.4:
+        lessons += draw("list")
+    return [lessons[i] for i in rng.permutation(len(lessons))]
+
+
+def shape_lessons(
+    spec: phantom_shapes.ShapePicture, areas: Areas, kept: NDArray[np.bool_], rng: np.random.Generator
+) -> list[Lesson]:
+    """Pairs (question, answer) for a color or shape picture; see `chest_lessons`."""
+    asked = phantom_shapes.shape_questions(spec)
+    lessons: list[Lesson] = []
+    shares = {name: share_left(area, kept) for name, area in areas.items()}
+    for i in rng.permutation(len(asked)):
+        question = asked[i]
+        left = shares[question.region] if question.region else min(float(kept.mean()), *shares.values())
+        if state(left):
+            lessons.append((question.text, question.answer, None))
+        elif question.kind == "yes_no" and (question.answer == "no" or state(left) is False):
+            lessons.append((question.text, "no", None))
+    # The long descriptions are rare among the phrasings, and the hardest: never left out.
+    lessons.sort(key=lambda lesson: not lesson[0].startswith("What is in"))
+    return lessons[:5]

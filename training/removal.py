@@ -1,0 +1,108 @@
+"""Removing grid cells from training pictures, the way that deletion and insertion do it.
+
+A removed cell holds the substrate. Which cells go is drawn at random: single cells, smooth clumps, or around (or all
+but) a lesion, real or not, so that any stage of a deletion or insertion curve has been seen in training.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from architecture import GRID, IMAGE_SIZE
+from numpy.typing import NDArray
+from torch import Tensor
+
+SUBSTRATES = ("blur", "mean", "zero", "noise")
+SUBSTRATE_SHARES = (0.64, 0.12, 0.12, 0.12)
+INTACT = 0.3
+ALL_GONE = 0.08
+LESION_ORDERED = 0.3
+BLUR_SIGMA = 0.1
+
+
+def blur_matrix(side: int = IMAGE_SIZE, sigma: float = BLUR_SIGMA) -> Tensor:
+    """Matrix [side, side] of a one-dimensional Gaussian blur with reflect padding; sigma is a share of the side."""
+    radius = min(math.ceil(3 * sigma * side), side - 1)
+    kernel = np.exp(-0.5 * np.square(np.arange(-radius, radius + 1) / (sigma * side)))
+    kernel /= kernel.sum()
+    matrix = np.zeros((side, side))
+    for row in range(side):
+        index = np.abs(np.arange(row - radius, row + radius + 1))
+        index = np.where(index > side - 1, 2 * (side - 1) - index, index)
+        np.add.at(matrix[row], index, kernel)
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+def _clumps(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A smooth random field [grid, grid]."""
+    axis = np.arange(GRID)
+    smooth = np.exp(-0.5 * np.square((axis[:, None] - axis) / rng.uniform(0.8, 2.5)))
+    field: NDArray[np.float64] = smooth @ rng.standard_normal((GRID, GRID)) @ smooth.T
+    return field / field.std()
+
+
+def draw_kept(
+    rng: np.random.Generator, lesion: NDArray[np.float16] | None, ordered: float = LESION_ORDERED
+) -> NDArray[np.bool_]:
+    """Which cells stay original.
+
+    Args:
+        rng: Source of randomness.
+        lesion: Cell shares of a lesion [grid, grid] around which cells may be ordered, or None.
+        ordered: How often they are.
+
+    Returns:
+        bool [grid, grid]; True = the cell is kept.
+    """
+    if rng.random() < INTACT:
+        return np.ones((GRID, GRID), bool)
+    if rng.random() < ALL_GONE:
+        return np.zeros((GRID, GRID), bool)
+    field = _clumps(rng) if rng.random() < 0.5 else rng.standard_normal((GRID, GRID))
+    if lesion is not None and rng.random() < ordered:
+        # Lesion first out (deletion) or first in (insertion), as a good explanation would order the cells.
+        first_in = rng.random() < 0.5
+        field = field + (4.0 if first_in else -4.0) * lesion.astype(float) / max(float(lesion.max()), 1e-3)
+        # Most of a good explanation's curve is decided by few cells: hardly more than the lesion in, or out.
+        share = rng.uniform(0.0, 1.0) ** rng.choice([1.0, 2.0, 3.0])
+        share = 1.0 - share if first_in else share
+    else:
+        share = rng.uniform(0.0, 1.0)
+    count = round(share * GRID * GRID)
+    kept = np.ones(GRID * GRID, bool)
+    kept[np.argsort(field, axis=None)[:count]] = False
+    return kept.reshape(GRID, GRID)
+
+
+def remove(pixels: Tensor, kept: Tensor, kinds: NDArray[np.int64], blur: Tensor, generator: torch.Generator) -> Tensor:
+    """Replace cells by their substrate.
+
+    Args:
+        pixels: [batch, 3, side, side] in model space.
+        kept: bool [batch, grid, grid].
+        kinds: Index into `SUBSTRATES` per picture.
+        blur: Matrix of `blur_matrix`.
+        generator: Source of the noise substrate.
+
+    Returns:
+        Pictures like `pixels`.
+    """
+    substrate = torch.zeros_like(pixels)
+    for kind, name in enumerate(SUBSTRATES):
+        rows = torch.from_numpy(np.flatnonzero(kinds == kind)).to(pixels.device)
+        if not len(rows) or name == "zero":
+            continue
+        part = pixels[rows]
+        std, mean = torch.std_mean(part, dim=(2, 3), keepdim=True, correction=0)
+        if name == "blur":
+            substrate[rows] = blur @ part @ blur.T
+        elif name == "mean":
+            substrate[rows] = mean.expand_as(part)
+        else:
+            field = torch.randn((len(rows), 1, *pixels.shape[2:]), generator=generator).to(pixels.device)
+            substrate[rows] = mean + std * field
+    cell = pixels.shape[-1] // GRID
+    mask = kept.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]
+    return torch.where(mask, pixels, substrate)

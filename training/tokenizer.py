@@ -1,0 +1,142 @@
+"""The tokenizer and the processor of the bundled model: Gemma-3's layout with a small vocabulary.
+
+Byte-pair merges are learnt on the phrasings of the phantom questions (and a few dozen general words); everything else
+falls back to bytes, so no text becomes <unk>.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import Gemma3Processor, GemmaTokenizer
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+from cxr_faith.data.sources.phantom_questions import FINDINGS, SIDES, every_question
+from cxr_faith.data.sources.phantom_shapes import sample_shape, shape_questions
+
+SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
+TURN_NAMES = ("sot_token", "eot_token", "boi_token", "eoi_token", "image_token")
+TURN = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
+FORCED = tuple(space + word for word in ("yes", "Yes", "YES", "no", "No", "NO") for space in ("", "▁"))
+GENERAL = """
+A the of and to in is are was be there this that these any some with without from by for what where which who how
+when why do does did has have had can could show shows seen see image picture chest radiograph xray X-ray lung lungs
+heart rib ribs spine diaphragm mediastinum hilum opacity edema fracture mass lesion normal abnormal enlarged small
+large mild severe evidence sign signs patient study view frontal lateral upper middle lower left right both
+bilateral side zone lobe pleural fluid air focal diffuse new old acute chronic please describe explain answer
+question report impression findings finding disease pneumonia atelectasis tube line device device. or not but also
+more less than very one two three black white gray color shape top bottom center corner half quadrant user model
+system"""
+
+CHAT_TEMPLATE = """{{ bos_token }}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- if messages[0]['content'] is string -%}
+        {%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}
+    {%- else -%}
+        {%- set first_user_prefix = messages[0]['content'][0]['text'] + '\n\n' -%}
+    {%- endif -%}
+    {%- set loop_messages = messages[1:] -%}
+{%- else -%}
+    {%- set first_user_prefix = "" -%}
+    {%- set loop_messages = messages -%}
+{%- endif -%}
+{%- for message in loop_messages -%}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
+    {%- endif -%}
+    {%- if (message['role'] == 'assistant') -%}
+        {%- set role = "model" -%}
+    {%- else -%}
+        {%- set role = message['role'] -%}
+    {%- endif -%}
+    {{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else "") }}
+    {%- if message['content'] is string -%}
+        {{ message['content'] | trim }}
+    {%- elif message['content'] is iterable -%}
+        {%- for item in message['content'] -%}
+            {%- if item['type'] == 'image' -%}
+                {{ '<start_of_image>' }}
+            {%- elif item['type'] == 'text' -%}
+                {{ item['text'] | trim }}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- else -%}
+        {{ raise_exception("Invalid content type") }}
+    {%- endif -%}
+    {{ '<end_of_turn>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{'<start_of_turn>model\n'}}
+{%- endif -%}
+"""
+
+
+def corpus() -> Iterator[str]:
+    """Lines to learn merges from: every question and answer in the form the model meets it."""
+    for question in every_question():
+        yield question.text
+    for finding in FINDINGS:
+        yield from (f"no {finding}", finding, f"{finding},", f"{finding.capitalize()}", f"x {finding},")
+        for side in SIDES:
+            yield f"{finding} on the {side} side"
+            yield from (f"{finding} in the {side} {zone} lung" for zone in ("upper", "middle", "lower"))
+    yield from ("no finding", "left", "right", "user", "model", "yes", "no")
+    for i in range(400):
+        for asked in shape_questions(sample_shape(f"corpus-{i}", 0)):
+            yield from (asked.text, asked.answer)
+    for word in (*FORCED, "user", "model", "left", "right", "no"):
+        yield from [word] * 50
+    for word in GENERAL.split():
+        yield from [f"a {word}"] * 3
+
+
+def _learn_merges(size: int) -> list[tuple[str, str]]:
+    """Byte-pair merges of `size` entries that never cross a word, a number or a punctuation mark."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split("▁", "merged_with_next"),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=2, show_progress=False)
+    tokenizer.train_from_iterator((line.replace(" ", "▁") for line in corpus()), trainer)
+    return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+
+
+def build_tokenizer(size: int = 800) -> GemmaTokenizer:
+    """Learn the vocabulary and build the tokenizer (deterministic).
+
+    Args:
+        size: Upper bound on the number of entries.
+
+    Returns:
+        A tokenizer with Gemma-3's special tokens, byte fallback and single-token yes/no variants.
+    """
+    ascii_chars = [chr(c) for c in range(33, 127)] + ["▁", "\n"]
+    room = size - len(SPECIAL) - len(TURN) - 256 - len(ascii_chars) - 24
+    merges = _learn_merges(room + len(ascii_chars))[:room]
+    merges += [("\n", "\n"), ("\n\n", "\n")]
+    entries = [*SPECIAL, *TURN, *(f"<0x{b:02X}>" for b in range(256)), *ascii_chars, *("".join(m) for m in merges)]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(entries))}
+    tokenizer = GemmaTokenizer(
+        vocab=vocab,
+        merges=merges,
+        extra_special_tokens=dict(zip(TURN_NAMES, TURN, strict=True)),
+        clean_up_tokenization_spaces=False,
+    )
+    for word in FORCED:
+        if len(tokenizer.encode(word.replace("▁", " "), add_special_tokens=False)) != 1:
+            raise RuntimeError(f"{word!r} is not a single token: the merges must be learnt again")
+    return tokenizer
+
+
+def build_processor(tokenizer: GemmaTokenizer, image_size: int, image_tokens: int) -> Gemma3Processor:
+    """The processor: square bilinear resize, pixels in [-1, 1], Gemma-3's chat template."""
+    images = Gemma3ImageProcessorPil(
+        size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
+    )
+    return Gemma3Processor(images, tokenizer, chat_template=CHAT_TEMPLATE, image_seq_length=image_tokens)

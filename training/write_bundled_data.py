@@ -1,0 +1,82 @@
+"""Write the small held-out data set that ships with the package.
+
+    python training/write_bundled_data.py --out cxr_faith/data/bundled/phantom
+
+Deterministic; takes a few seconds. 64 yes/no samples (about 70 % of the findings asked for are there, evenly over five
+findings) and eight choice and open ones, over 40 patients; its seed is used by no training picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from cxr_faith.data.sources.phantom import FINDINGS, Phantom, questions, sample_phantom
+from cxr_faith.data.sources.phantom_files import write_samples
+from cxr_faith.data.sources.phantom_questions import Question
+
+SEED = 2
+SIZE = (256, 288)
+PATIENTS = 40
+SECOND_STUDIES = 8
+PRESENT = 9
+OTHER_TOPICS = ("side", "where", "list", "side", "where", "list", "side", "where")
+
+
+def draw_phantoms() -> list[Phantom]:
+    """One study per patient, a second one for the first few; every finding appears equally often in turn."""
+    phantoms = []
+    for i in range(PATIENTS + SECOND_STUDIES):
+        patient = f"p{i % PATIENTS:03d}"
+        study = f"{patient}-s{i // PATIENTS}"
+        wanted = {FINDINGS[i % 5], FINDINGS[(i // 5 + i) % 5]} if i % 3 else {FINDINGS[i % 5]}
+        phantoms.append(sample_phantom(f"{study}-i0", SEED, patient, study, sorted(wanted)))
+    return phantoms
+
+
+def choose(phantoms: list[Phantom]) -> list[list[Question]]:
+    """Which questions to list for each phantom: balanced over findings, present ones 70 %."""
+    rng = np.random.default_rng(SEED)
+    chosen: list[list[Question]] = [[] for _ in phantoms]
+    need = {(f, word): PRESENT if word == "yes" else 4 for f in FINDINGS for word in ("yes", "no")}
+    need["pleural effusion", "no"] = 3
+    order = sorted(range(len(phantoms)), key=lambda i: phantoms[i].image_id)
+    for _ in range(3):
+        for i in order:
+            options = [q for q in questions(phantoms[i]) if q.kind == "yes_no"]
+            taken = {q.finding for q in chosen[i]}
+            options = [q for q in options if q.finding not in taken and need[str(q.finding), q.answer] > 0]
+            # A question on a side is asked of one in four, the plain one of the others.
+            plain = "side_presence" if rng.random() < 0.25 else "presence"
+            options = [q for q in options if q.topic == plain] or options
+            if options:
+                most = max(need[str(q.finding), q.answer] for q in options)
+                options = [q for q in options if need[str(q.finding), q.answer] == most]
+                question = options[rng.integers(len(options))]
+                need[str(question.finding), question.answer] -= 1
+                chosen[i].append(question)
+    for topic, start in zip(OTHER_TOPICS, range(0, len(phantoms), len(phantoms) // len(OTHER_TOPICS)), strict=False):
+        for i in range(start, len(phantoms)):
+            options = [q for q in questions(phantoms[i]) if q.topic == topic]
+            if options:
+                chosen[i].append(options[rng.integers(len(options))])
+                break
+    return chosen
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    shutil.rmtree(out, ignore_errors=True)
+    phantoms = draw_phantoms()
+    asked = [(p, q) for p, q in zip(phantoms, choose(phantoms), strict=True) if q]
+    print(write_samples(out, asked, SIZE, split="test"))
+
+
+if __name__ == "__main__":
+    main()
