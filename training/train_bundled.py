@@ -266,7 +266,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000, help="batches of the first cycle")
     parser.add_argument("--refine", type=int, default=700, help="batches of the second cycle")
     parser.add_argument("--even", type=int, default=260, help="batches of the third cycle, which evens the margins")
-    parser.add_argument("--graded", type=int, default=320, help="batches of the fourth: margins grow with what is left")
+    parser.add_argument("--graded", type=int, default=540, help="batches of the fourth: margins grow with what is left")
     parser.add_argument("--start", type=Path, help="a saved model to start the second cycle from")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
