@@ -62,10 +62,12 @@ def _usage_error(message: str) -> int:
 
 def _evaluate(arguments: list[str]) -> int:
     import logging
+    import warnings
 
     from cxr_faith.pipeline.cli import EvaluateCLI
     from cxr_faith.pipeline.run import check, evaluate
 
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # between lightning and torch
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips and what hardware was looked for
     try:
         cli = EvaluateCLI(arguments)
