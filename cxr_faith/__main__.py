@@ -68,7 +68,8 @@ def _evaluate(arguments: list[str]) -> int:
     from cxr_faith.pipeline.run import check, evaluate
 
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # between lightning and torch
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips and what hardware was looked for
+    for name in ("lightning.pytorch", "lightning.fabric"):  # tips, what hardware was looked for, who is which rank
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         cli = EvaluateCLI(arguments)
         identity = check(cli.model, cli.datamodule, cli.options)
