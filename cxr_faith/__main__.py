@@ -15,11 +15,14 @@ commands:
   evaluate --config FILE [overrides] [--run_dir D] [--limit N]   explain and score a data set's answers
   explain IMAGE --question Q [--method M] [--model P] [--out D]  explain one answer about one picture
   report RUN_DIR                                                 summary and report again, from a run's records
+  prepare SOURCE --root R --out MANIFEST                         from a published data set to a manifest
+  prepare check MANIFEST                                         open a manifest's pictures and list the faults
 
 examples:
   cxr-faith evaluate --config configs/demo.yaml
   cxr-faith explain chest.png --question "Is there a pleural effusion?" --method chefer
   cxr-faith report runs/demo
+  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr-1.0.0 --out manifests/vindr
 
 `cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config error, 1 anything else.
 """
@@ -38,7 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"cxr-faith {__version__}")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"evaluate": _evaluate, "explain": _explain, "report": _report}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "evaluate": _evaluate,
+        "explain": _explain,
+        "report": _report,
+        "prepare": _prepare,
+    }
     if arguments[0] not in commands:
         from difflib import get_close_matches
 
@@ -117,6 +125,20 @@ def _report(arguments: list[str]) -> int:
     console.print(render_leaderboard(summary))
     console.print(f"report  {page}", soft_wrap=True, highlight=False)
     return 0
+
+
+def _prepare(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        from cxr_faith.pipeline.prepare_cli import PREPARE_HELP
+
+        print(PREPARE_HELP, end="")
+        return 0 if arguments else 2
+    from cxr_faith.pipeline.prepare_cli import run
+
+    try:
+        return run(arguments[0], arguments[1:])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 if __name__ == "__main__":
