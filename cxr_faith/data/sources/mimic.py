@@ -84,9 +84,9 @@ def mimic_cxr(
     labels = read_table(_table(root, "chexpert"), ("subject_id", "study_id"))
     findings = [name for name in labels.columns if name not in (*_IDS, *NOT_A_FINDING)]
     by_study: dict[str, list[Mapping[str, Any]]] = {}
-    for picture in pictures.values():
-        if picture["split"] in wanted:
-            by_study.setdefault(picture["study_id"], []).append(picture)
+    for taken in pictures.values():
+        if taken["split"] in wanted:
+            by_study.setdefault(taken["study_id"], []).append(taken)
     tally.expected = sum(map(len, by_study.values())) * len(findings) * phrasings
     for row in labels.to_dict("records"):
         for picture in by_study.get(str(row["study_id"]), ()):
