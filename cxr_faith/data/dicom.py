@@ -112,7 +112,7 @@ def _check(dataset: pydicom.Dataset, max_pixels: int) -> None:
         raise DicomError(f"{pixels} pixels are more than the {max_pixels} allowed")
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         # A compressed stream has a size of its own, and that is what its decoder allocates.
-        stated = codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+        stated = codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1), b""))
         if stated is not None and stated != (dataset.get("Rows"), dataset.get("Columns")):
             size = f"{dataset.get('Rows')}×{dataset.get('Columns')}"
             raise DicomError(f"compressed picture is {stated[0]}×{stated[1]} px, the DICOM header says {size}")

