@@ -12,6 +12,18 @@ from cxr_faith.pipeline.prepare import PrepareOptions, prepare
 from tests.data.layouts import CHEXPERT, HEIGHT, VINDR, WIDTH, save, vqa_entry, write_csv, write_dicom, write_json
 
 
+def assert_counts(card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The card's counts are those of the rows that were written."""
+    boxes = {(row["image_id"], *box.values()) for row in rows for box in row["boxes"]}
+    masks = {row["finding_mask_path"] for row in rows} | {m["path"] for row in rows for m in row["anatomy_masks"]}
+    assert card["questions"] == len(rows) == sum(card["kinds"].values()) == sum(card["answers"].values())
+    assert card["images"] == len({row["image_id"] for row in rows})
+    assert card["patients"] == len({row["patient_id"] for row in rows} - {None})
+    assert card["boxes"] == len(boxes) and card["masks"] == len(masks - {None})
+    for kind in ("yes_no", "choice", "open"):
+        assert card["kinds"].get(kind, 0) == sum(row["kind"] == kind for row in rows)
+
+
 @pytest.fixture
 def mimic(tmp_path: Path) -> SimpleNamespace:
     """MIMIC-CXR-JPG with four images of three patients, one of them lateral; questions; MS-CXR; Chest ImaGenome."""
@@ -255,6 +267,8 @@ def prepared(tmp_path: Path) -> Callable[..., tuple[dict[str, dict[str, Any]], d
     def run(source: str, root: Path, common: dict[str, Any] | None = None, **options: Any) -> Any:
         out = tmp_path / "manifests" / source
         card = prepare(source, PrepareOptions(str(root), str(out), **(common or {})), **options)
-        return {row["sample_id"]: row for row in open_manifest(out)}, card
+        rows = list(open_manifest(out))
+        assert_counts(card, rows)
+        return {row["sample_id"]: row for row in rows}, card
 
     return run
