@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +40,12 @@ class Checked:
     chosen: int
     done: int = 0
     faults: int = 0
-    sizes: Counter[tuple[int, int]] | None = None
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
 
 def check_manifest(
     manifest: Path, root: Path | None = None, images: int | None = 200
-) -> tuple[Checked, Iterator[Fault]]:
+) -> tuple[Checked, Iterator[Fault | None]]:
     """Decode pictures and masks as an evaluation would.
 
     Args:
@@ -54,7 +54,7 @@ def check_manifest(
         images: How many rows to open, evenly spread over the manifest; None: all.
 
     Returns:
-        The progress, which moves as the faults are drawn, and the faults.
+        The progress, and for each row in turn its fault or None; drawing from it moves the progress.
     """
     table = open_manifest(manifest)
     count = len(table) if images is None else min(images, len(table))
@@ -63,16 +63,18 @@ def check_manifest(
     dataset = ManifestDataset(
         table, rows, base, CHECK_SIZE, 0.0, own_root=manifest if manifest.is_dir() else manifest.parent
     )
-    state = Checked(len(table), len(rows), sizes=Counter())
+    state = Checked(len(table), len(rows))
     return state, _faults(dataset, state)
 
 
-def _faults(dataset: ManifestDataset, state: Checked) -> Iterator[Fault]:
+def _faults(dataset: ManifestDataset, state: Checked) -> Iterator[Fault | None]:
     for index in range(len(dataset)):
         item = dataset[index]
         state.done += 1
         if item.error is not None:
             state.faults += 1
             yield Fault(item.sample.sample_id, item.error)
-        elif item.geometry is not None and state.sizes is not None:
+            continue
+        if item.geometry is not None:
             state.sizes[item.geometry.original] += 1
+        yield None

@@ -104,8 +104,10 @@ def check(manifest: str, root: str | None = None, images: int | None = 200) -> i
         task = progress.add_task("check", total=state.chosen)
         for fault in faults:
             progress.update(task, completed=state.done)
-            progress.console.print(f"{fault.sample_id}  {fault.error}", soft_wrap=True, highlight=False, markup=False)
-    sizes = sorted(state.sizes or ())
+            if fault is not None:
+                line = f"{fault.sample_id}  {fault.error}"
+                progress.console.print(line, soft_wrap=True, highlight=False, markup=False)
+    sizes = sorted(state.sizes)
     console.print(f"samples  {state.done} of {state.total} opened, {state.faults} with a fault", highlight=False)
     if sizes:
         console.print(f"sizes    {_by(sizes[0])} to {_by(sizes[-1])} px, {len(sizes)} different", highlight=False)
