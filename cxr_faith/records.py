@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
 from cxr_faith.metrics.functional import CURVE_COLUMNS, ENDPOINT_COLUMNS, MC_ERROR_COLUMNS
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def _schema() -> pa.Schema:
         **dict.fromkeys((f"{name}_std" for name in CURVE_COLUMNS), real),  # for `random`: over its orders
         **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
         **dict.fromkeys(GAPS, real),
-        **dict.fromkeys(("random_z", "random_p", "completeness_residual"), real),
+        **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
         **{"map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
     }
