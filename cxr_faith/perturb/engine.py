@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cxr_faith.perturb.road import Fill
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm.base import VLM, Prompt, Scores, Target
 
@@ -74,7 +75,13 @@ class Engine:
         self.vlm, self.softness, self.micro_batch = vlm, softness, micro_batch
 
     def run(
-        self, original: Tensor, removed: Tensor, plan: Plan, prompts: Sequence[Prompt], targets: Sequence[Target]
+        self,
+        original: Tensor,
+        removed: Tensor,
+        plan: Plan,
+        prompts: Sequence[Prompt],
+        targets: Sequence[Target],
+        fill: Fill | None = None,
     ) -> list[Scores]:
         """Score every picture of a plan under every question that needs it.
 
@@ -84,6 +91,7 @@ class Engine:
             plan: the pictures.
             prompts: one for each question of the image.
             targets: likewise.
+            fill: makes the substrate of each mask, where it depends on the mask; `removed` is not used then.
 
         Returns:
             For each question, scores [len(plan)] on the CPU; NaN where it did not ask.
@@ -97,8 +105,10 @@ class Engine:
                 while start < len(keep):
                     size = self.micro_batch
                     try:
+                        kept = keep[start : start + size]
+                        instead = removed if fill is None else fill(kept)
                         self._run_batch(
-                            compose(original, removed, keep[start : start + size], self.vlm.grid, self.softness),
+                            compose(original, instead, kept, self.vlm.grid, self.softness),
                             where[start : start + size],
                             filled,
                             [(question, prompts[question], targets[question]) for question in questions],
