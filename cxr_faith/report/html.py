@@ -13,6 +13,7 @@ from cxr_faith.records import write_atomic
 from cxr_faith.report import leaderboard
 from cxr_faith.report.figures import mean_curves, svg
 from cxr_faith.report.summary import read_provenance
+from cxr_faith.report.trust import trust_tables
 
 GLOSSARY = {
     "effect": "Score of the intact picture minus the score with the substrate everywhere: what there is to explain.",
@@ -87,8 +88,9 @@ def render(summary: Mapping[str, Any], provenance: Mapping[str, Any], pictures: 
         boards=[_board(summary, board) for board in boards],
         findings=leaderboard.finding_tables(summary),
         answers=leaderboard.answer_table(summary),
+        trust=trust_tables(summary),
         failures=[[row[key] or "–" for key in _FAILURE] for row in summary["failures"]["first"]],
-        legend=[*leaderboard.LEGEND, "± = standard error of the mean over patients."],
+        legend=[*leaderboard.LEGEND, leaderboard.INTERVALS],
         own_substrate=leaderboard.OWN_SUBSTRATE,
         glossary=GLOSSARY,
     )
@@ -100,6 +102,7 @@ def _board(summary: Mapping[str, Any], board: Mapping[str, Any]) -> dict[str, An
     return {
         "title": leaderboard.board_title(summary, board),
         "table": leaderboard.board_table(board),
+        "comparisons": leaderboard.comparisons(board),
         "note": leaderboard.SCORED if board["headline"] == "srg_logit_scored" else "",
         "open": board["slice"] == "all",
         # The markup is ours and matplotlib escapes the names in it.

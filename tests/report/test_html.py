@@ -77,12 +77,12 @@ def test_warnings_come_before_the_leaderboard(page: Page) -> None:
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
 
 
-def test_leaderboard_shows_gaps_with_errors_best_first(page: Page) -> None:
+def test_leaderboard_shows_gaps_with_intervals_best_first(page: Page) -> None:
     table = page.text[page.text.index("all samples") : page.text.index("Status of the rows")]
     assert re.findall(r"^(\w+\*?)20", table, re.MULTILINE)[:3] == ["oracle", "chefer", "integrated_gradients*"]
-    assert re.search(r"[+-]\d\.\d{3} ± \d\.\d{3}", page.text)
+    assert re.search(r"[+-]\d\.\d{3} \[[+-]\d\.\d{3}, [+-]\d\.\d{3}\]", page.text)
     figures = sum(tag == "svg" for tag, _ in page.tags)
-    assert figures == 3  # all, present, answered yes; nothing is ok among the absent ones
+    assert figures == 4  # all, present, answered yes, correctly; nothing is ok among the absent ones
 
 
 def test_the_page_is_the_same_bytes_each_time(run_dir: Path) -> None:
