@@ -17,6 +17,8 @@ commands:
   report RUN_DIR                                                 summary and report again, from a run's records
   prepare SOURCE --root R --out MANIFEST                         from a published data set to a manifest
   prepare check MANIFEST                                         open a manifest's pictures and list the faults
+  doctor --config FILE [--samples N]                             check model, data and machine before a benchmark
+  sanity --config FILE [--samples N]                             do the maps depend on model, picture and question?
 
 examples:
   cxr-faith evaluate --config configs/demo.yaml
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "explain": _explain,
         "report": _report,
         "prepare": _prepare,
+        "doctor": _doctor,
+        "sanity": _sanity,
     }
     if arguments[0] not in commands:
         from difflib import get_close_matches
@@ -68,16 +72,20 @@ def _usage_error(message: str) -> int:
     return 2
 
 
-def _evaluate(arguments: list[str]) -> int:
+def _quiet() -> None:
     import logging
     import warnings
-
-    from cxr_faith.pipeline.cli import EvaluateCLI
-    from cxr_faith.pipeline.run import check, evaluate
 
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # between lightning and torch
     for name in ("lightning.pytorch", "lightning.fabric"):  # tips, what hardware was looked for, who is which rank
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.cli import EvaluateCLI
+    from cxr_faith.pipeline.run import check, evaluate
+
+    _quiet()
     try:
         cli = EvaluateCLI(arguments)
         identity = check(cli.model, cli.datamodule, cli.options)
@@ -102,6 +110,36 @@ def _explain(arguments: list[str]) -> int:
         explain(image, ExplainOptions(**vars(parsed)))
     except ValueError as error:
         raise UsageError(str(error)) from error
+    return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.checks_cli import DoctorCLI
+    from cxr_faith.pipeline.doctor import failed, render_doctor, run_doctor
+    from cxr_faith.pipeline.run import wide_console
+
+    _quiet()
+    try:
+        cli = DoctorCLI(arguments)
+        checks = run_doctor(cli.model, cli.datamodule, cli.options.run_dir, cli.doctor)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    wide_console().print(render_doctor(checks))
+    return 1 if failed(checks) else 0
+
+
+def _sanity(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.checks_cli import SanityCLI
+    from cxr_faith.pipeline.run import wide_console
+    from cxr_faith.pipeline.sanity import render_sanity, run_sanity
+
+    _quiet()
+    try:
+        cli = SanityCLI(arguments)
+        result = run_sanity(cli.model, cli.datamodule, cli.options.run_dir, cli.sanity)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    wide_console().print(render_sanity(result))
     return 0
 
 

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.pipeline.callbacks import RecordsWriter, RunProgress
 from cxr_faith.pipeline.module import FaithfulnessModule
+from cxr_faith.pipeline.monitor import Monitor, Thresholds
 from cxr_faith.pipeline.pictures import write_pictures
 from cxr_faith.pipeline.provenance import check_run_dir, identity, write_provenance
 from cxr_faith.pipeline.tensorboard import write_tensorboard
@@ -33,11 +34,13 @@ class RunOptions:
         run_dir: the run directory.
         limit: only the first so many samples of the manifest; the summary is then marked partial.
         show_images: put pictures into the report and TensorBoard; leave off for patients' pictures.
+        monitor: when the monitor speaks up.
     """
 
     run_dir: Path
     limit: int | None = None
     show_images: bool = False
+    monitor: Thresholds = Thresholds()
 
 
 class _SkipDone(Callback):
@@ -115,7 +118,7 @@ def evaluate(
     callbacks = cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
     if trainer.strategy.root_device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
-    callbacks += [_SkipDone(run_dir), RecordsWriter(run_dir)]
+    callbacks += [_SkipDone(run_dir), RecordsWriter(run_dir), Monitor(run_dir, options.monitor)]
     if trainer.is_global_zero:
         callbacks.append(RunProgress(console))
         write_provenance(run_dir, module, data, expected, trainer.world_size)

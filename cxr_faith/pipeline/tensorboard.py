@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from cxr_faith.pipeline.module import FaithfulnessModule
+from cxr_faith.pipeline.monitor import read_alerts
 
 _SCALARS = (
     *("deletion_auc", "insertion_auc", "srg", "drop_50", "coverage"),
@@ -46,6 +47,8 @@ def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: Faithfu
                     _add_curves(writer, place, row, charts)
         writer.add_custom_scalars({"curves": {title: ["Multiline", tags] for title, tags in charts.items()}})
         _add_hparams(writer, summary, module)
+        for alert in read_alerts(run_dir):
+            writer.add_text(f"alerts/{alert['kind']}", alert["message"], alert["samples"])
         if show_images:
             for path in sorted((run_dir / "report" / "pictures").glob("*.png")):
                 picture = np.asarray(Image.open(path).convert("RGB"))
