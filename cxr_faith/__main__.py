@@ -1,11 +1,17 @@
 """The command line: `cxr-faith COMMAND`, also `python -m cxr_faith COMMAND`.
 
-Exit status: 0 done, 2 a usage or config error (one line on stderr), 1 anything else.
+Exit status: 0 done, 2 a usage or config error (one line on stderr), 75 stopped on request with work left, 1 anything
+else.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxr_faith.pipeline.stop import StopRequest
 
 USAGE = """usage: cxr-faith COMMAND [options]
 
@@ -26,7 +32,8 @@ examples:
   cxr-faith report runs/demo
   cxr-faith prepare vindr-cxr --root datasets/vindr-cxr-1.0.0 --out manifests/vindr
 
-`cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config error, 1 anything else.
+`cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config error, 75 stopped on request
+(the same command resumes), 1 anything else.
 """
 
 
@@ -63,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _usage_error(str(error))
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+RETRY = "nothing that was written is lost: see to the disk, then run the same command again"
+
+
 class UsageError(Exception):
     """What the user asked for cannot be done; the message is one line."""
 
@@ -77,13 +88,23 @@ def _quiet() -> None:
     import warnings
 
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # between lightning and torch
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # not wanted everywhere it exists
     for name in ("lightning.pytorch", "lightning.fabric"):  # tips, what hardware was looked for, who is which rank
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _evaluate(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.stop import listening
+
+    with listening() as request:  # first of all, since the other imports take seconds
+        return _evaluate_until(request, arguments)
+
+
+def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
     from cxr_faith.pipeline.cli import EvaluateCLI
+    from cxr_faith.pipeline.lock import RunDirectoryInUseError
     from cxr_faith.pipeline.run import check, evaluate
+    from cxr_faith.pipeline.stop import EX_TEMPFAIL, StoppedError
 
     _quiet()
     try:
@@ -91,7 +112,24 @@ def _evaluate(arguments: list[str]) -> int:
         identity = check(cli.model, cli.datamodule, cli.options)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, cli.resolved_config(), identity)
+    config, rank = cli.resolved_config(), cli.trainer.global_rank
+    try:
+        evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
+    except RunDirectoryInUseError as error:
+        raise UsageError(str(error)) from error
+    except StoppedError as stop:
+        if rank:
+            # The status is rank 0's: whoever watches over the ranks would take another's for a crash and kill the rest.
+            sys.stdout.flush()
+            os._exit(0)
+        print(f"cxr-faith: {stop}", file=sys.stderr)
+        return EX_TEMPFAIL
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"cxr-faith: error: {place}{error.strerror}; {RETRY}", file=sys.stderr)
+        return 1
     return 0
 
 

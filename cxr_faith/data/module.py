@@ -23,9 +23,9 @@ from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.folder import noted_root
 from cxr_faith.data.items import ManifestDataset, SampleItem
 from cxr_faith.data.manifest import bundled_manifest, manifest_fingerprint, open_manifest
-from cxr_faith.data.sharding import ImageBatches, Rows, shard_by_image
+from cxr_faith.data.sharding import ImageBatches, Rows, Shard, shard_by_image
 
-__all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem"]
+__all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem", "Shard"]
 
 
 class CXRVQADataModule(L.LightningDataModule):
@@ -36,7 +36,8 @@ class CXRVQADataModule(L.LightningDataModule):
     Attributes:
         image_size: (height, width) of the model's input; None: taken from the module that the Trainer runs.
         skip: Sample ids to leave out because they are done.
-        limit: Use only the first so many rows of the manifest (before `skip`); None: all.
+        limit: Use only the first so many rows of the manifest (before `shard` and `skip`); None: all.
+        shard: Use only this part of those rows. Parts do not depend on `skip`, so each may be resumed on its own.
         cache_dir: Where the manifest's Arrow file goes if the manifest's folder is read-only; None: ``cache`` in the
             Trainer's root folder.
     """
@@ -83,6 +84,7 @@ class CXRVQADataModule(L.LightningDataModule):
         self.image_size: tuple[int, int] | None = None
         self.skip: Set[str] = frozenset()
         self.limit: int | None = None
+        self.shard = Shard()
         self.cache_dir: Path | None = None
 
     @cached_property
@@ -107,13 +109,16 @@ class CXRVQADataModule(L.LightningDataModule):
         return len(self.table)
 
     def remaining_rows(self) -> Rows:
-        """Manifest rows within `limit` and not in `skip`, over all ranks, in the manifest's order."""
+        """Manifest rows within `limit` and `shard` and not in `skip`, over all ranks, in the manifest's order."""
         total = self.samples_total if self.limit is None else min(self.limit, self.samples_total)
+        rows: Rows = np.arange(total, dtype=np.int64)
+        if self.shard.count > 1:
+            rows = np.sort(shard_by_image(self._image_codes()[:total], self.shard.index, self.shard.count))
         if not self.skip:
-            return np.arange(total, dtype=np.int64)
+            return rows
         ids = self.table.data.column("sample_id").slice(0, total)
         done = pc.is_in(ids, value_set=pa.array(sorted(self.skip), type=pa.string()))
-        return np.flatnonzero(~done.to_numpy(zero_copy_only=False)).astype(np.int64)
+        return rows[~done.to_numpy(zero_copy_only=False)[rows]]
 
     def setup(self, stage: str) -> None:
         """Open the manifest and learn the model's input size."""

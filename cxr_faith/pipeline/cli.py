@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.monitor import Thresholds
 from cxr_faith.pipeline.run import RunOptions, trainer_defaults
@@ -103,6 +103,9 @@ class EvaluateCLI(LightningCLI):
         """Where a run goes and how much it takes; outside its fingerprint."""
         parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<name of the config>")
         parser.add_argument("--limit", type=int | None, default=None, help="only the first LIMIT samples")
+        parser.add_argument(
+            "--shard", type=str | None, default=None, help="INDEX/COUNT, e.g. 3/8: only this part of the samples"
+        )
         parser.add_argument("--show_images", type=bool, default=False, help="put pictures into report and TensorBoard")
         parser.add_class_arguments(Thresholds, "monitor")
 
@@ -113,8 +116,11 @@ class EvaluateCLI(LightningCLI):
         stem = Path(str(files[0])).stem if files else "evaluate"
         if config.limit is not None and config.limit < 1:
             raise ValueError(f"limit must be at least 1, got {config.limit}")
+        shard = Shard() if config.shard is None else Shard.parse(config.shard)
         monitor = Thresholds(**vars(config.monitor))
-        self.options = RunOptions(Path(config.run_dir or f"runs/{stem}"), config.limit, config.show_images, monitor)
+        self.options = RunOptions(
+            Path(config.run_dir or f"runs/{stem}"), config.limit, config.show_images, shard, monitor
+        )
         for key, value in trainer_defaults(self.options).items():
             config.trainer[key] = value
 

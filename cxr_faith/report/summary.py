@@ -5,16 +5,18 @@ many, a restart and an uninterrupted run give the same bytes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cxr_faith.records import KEY, read_records, write_atomic
-from cxr_faith.report.board import CURVES, NORMALIZED, UNNORMALIZED, UNSCORED, Flags, board, mean, method_rows, numbers
+from cxr_faith.records import KEY, read_records, scan_records, write_atomic
+from cxr_faith.report import mean_curves
+from cxr_faith.report.board import NORMALIZED, UNNORMALIZED, UNSCORED, Flags, board, mean, method_rows, numbers
 from cxr_faith.report.cautions import cautions
 from cxr_faith.report.leaderboard import markdown
+from cxr_faith.report.mean_curves import MeanCurves
 from cxr_faith.report.panels import PANEL_COLUMNS, first_setting, panels
 from cxr_faith.report.significance import add_statistics
 from cxr_faith.report.stability import stability_panel
@@ -29,13 +31,18 @@ _PER_SAMPLE = (
 )
 COLUMNS = tuple(
     dict.fromkeys(
-        (*_PER_SAMPLE, "own_substrate", "status", "reason", *CURVES, *NORMALIZED, *UNNORMALIZED, *PANEL_COLUMNS)
+        (*_PER_SAMPLE, "own_substrate", "status", "reason", "effect", *NORMALIZED, *UNNORMALIZED, *PANEL_COLUMNS)
     )
 )
-"""The columns of the records that a summary reads."""
+"""The columns of the records that a summary holds in memory; `mean_curves.COLUMNS` pass through it."""
 
 
-def summarize(records: pd.DataFrame, methods: Sequence[str] = (), samples_total: int | None = None) -> dict[str, Any]:
+def summarize(
+    records: pd.DataFrame,
+    methods: Sequence[str] = (),
+    samples_total: int | None = None,
+    pieces: Iterable[pd.DataFrame] | None = None,
+) -> dict[str, Any]:
     """Summarize a run: one board per (substrate, target, space) and slice, and how well the model answered.
 
     Methods are compared on the *common* samples: those where all methods that have a row for the sample are ok. A
@@ -46,6 +53,7 @@ def summarize(records: pd.DataFrame, methods: Sequence[str] = (), samples_total:
         records: as `read_records` gives them, in any order; rows with a condition other than "none" are left out.
         methods: names in the order of the config; others found in the records follow, sorted.
         samples_total: how many samples the whole run has; None if unknown.
+        pieces: the same rows with their curves, in pieces; default: `records` has the curves.
 
     Returns:
         A JSON-able dict without NaN: `n_samples, n_patients, n_without_patient, samples_total, missing, partial,
@@ -60,13 +68,15 @@ def summarize(records: pd.DataFrame, methods: Sequence[str] = (), samples_total:
     found = sorted(set(records["method"]) - set(methods))
     order = [*(name for name in methods if records["method"].eq(name).any()), *found]
     samples = _samples(records)
-    slices = _slices(samples)
+    slices, settings = _slices(samples), records.groupby(list(_SETTING), sort=True)
+    common = {setting: _common(rows, samples) for setting, rows in settings}
+    curves = MeanCurves(samples.index, common, slices).add([records] if pieces is None else pieces)
     boards = []
-    for setting, members in records.groupby(list(_SETTING), sort=True):
+    for setting, members in settings:
         arrays = list(method_rows(members, order, samples))
         for name, inside in slices.items():
             head: dict[str, Any] = dict(zip(_SETTING, setting, strict=True)) | {"slice": name}
-            one = head | board(arrays, inside, name)
+            one = head | board(arrays, inside, name, setting, curves)
             add_statistics(
                 one, [(rows, inside[rows.sample]) for rows in arrays if inside[rows.sample].any()], len(samples)
             )
@@ -104,7 +114,8 @@ def write_summary(run_dir: str | Path) -> dict[str, Any]:
     records = read_records(run_dir, COLUMNS)
     if records.empty:
         raise ValueError(f"{run_dir}: no readable record in records/; run `cxr-faith evaluate` first")
-    summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"))
+    pieces = scan_records(run_dir, mean_curves.COLUMNS)
+    summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"), pieces)
     mark_sanity(summary, run_dir)
     text = json.dumps(summary, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(run_dir / "summary.json", text + "\n")
@@ -156,6 +167,12 @@ def _samples(records: pd.DataFrame) -> pd.DataFrame:
     names = samples["patient_id"].fillna(samples["image_id"])  # without patients, an image is its own cluster
     masked = samples.index.isin(records.loc[records["method"].eq("oracle"), "sample_id"])
     return samples.assign(patient=names, masked=masked)
+
+
+def _common(rows: pd.DataFrame, samples: pd.DataFrame) -> Flags:
+    """Which samples are ok for every method that has a row for them."""
+    ok = rows["status"].eq("ok").groupby(rows["sample_id"]).all()
+    return ok.reindex(samples.index, fill_value=False).to_numpy(bool)
 
 
 def _slices(samples: pd.DataFrame) -> dict[str, Flags]:
