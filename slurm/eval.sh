@@ -36,12 +36,15 @@ fi
 config=$1
 shift
 
+job=$SLURM_JOB_ID
 shard=()
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
   if [[ $SLURM_ARRAY_TASK_MIN != 0 || $SLURM_ARRAY_TASK_COUNT != $((SLURM_ARRAY_TASK_MAX + 1)) ]]; then
     echo "eval.sh: the array must be 0-N; submit all of it again, what is done takes no time" >&2
     exit 2
   fi
+  # The number of a task may be that of its array, which would put all tasks back into the queue.
+  job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   shard=(--shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
 fi
 
@@ -72,7 +75,7 @@ if [[ $status == 75 ]]; then
     echo "eval.sh: stopped with work left after $restarts restarts; submit the same line again to go on" >&2
   else
     echo "eval.sh: stopped with work left, back into the queue (restart $((restarts + 1)))" >&2
-    scontrol requeue "$SLURM_JOB_ID" ||
+    scontrol requeue "$job" ||
       echo "eval.sh: this job may not be requeued; submit the same line again to go on" >&2
   fi
 fi

@@ -193,7 +193,7 @@ def test_slurm_script_passes_the_job_on(tmp_path: Path) -> None:
     ]
 
 
-ARRAY = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7"}
+ARRAY = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7"}
 
 
 def test_slurm_script_gives_each_task_of_an_array_its_shard(tmp_path: Path) -> None:
@@ -210,6 +210,8 @@ def test_slurm_script_goes_back_into_the_queue_only_when_stopped_on_request(tmp_
         result = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, STATUS=str(status))
         assert result.returncode == status
         assert ("scontrol requeue 7" in result.stdout) is requeued
+    task = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, **ARRAY, SLURM_ARRAY_TASK_COUNT="8", STATUS="75")
+    assert "scontrol requeue 7_3" in task.stdout.splitlines()  # 7 alone would be all tasks of the array
     again = JOB | {"SLURM_RESTART_COUNT": "2", "MAX_RESTARTS": "2", "STATUS": "75"}
     result = run_slurm_script(tmp_path, "configs/demo.yaml", **again)
     assert result.returncode == 75 and "scontrol" not in result.stdout and "submit the same line again" in result.stderr

@@ -96,7 +96,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "--uts", "true"]).returncode:
         pytest.skip("a private Slurm needs root and mount namespaces")
     folder = tmp_path_factory.mktemp("cluster")
-    variables = environment() | {"PORT": str(free_ports(3)), "REQUEUE_WAIT": "2"}
+    variables = environment() | {"PORT": str(free_ports(3)), "REQUEUE_WAIT": "5"}
     subprocess.run([str(SCRIPT), "up", str(folder)], env=variables, check=True, timeout=60)
     yield folder
     subprocess.run([str(SCRIPT), "down", str(folder)], env=variables, check=True, timeout=60)
