@@ -193,7 +193,8 @@ def test_slurm_script_passes_the_job_on(tmp_path: Path) -> None:
     ]
 
 
-ARRAY = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7"}
+ARRAY = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+ARRAY |= {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7"}
 
 
 def test_slurm_script_gives_each_task_of_an_array_its_shard(tmp_path: Path) -> None:

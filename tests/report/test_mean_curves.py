@@ -1,14 +1,16 @@
 """Mean curves from pieces: exact, and the same for any order of the pieces."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_faith.report import summary
 from cxr_faith.report.mean_curves import ExactSums
-from cxr_faith.report.summary import summarize
+from cxr_faith.report.summary import summarize, write_summary
 
 
 def test_sums_are_exact_and_do_not_depend_on_the_order() -> None:
@@ -35,3 +37,17 @@ def test_a_summary_from_pieces_is_that_of_the_whole(rows: list[dict[str, Any]], 
     pieces = [frame.iloc[part] for part in np.array_split(shuffled, 9)]
     lean = frame.drop(columns=["k", "deletion_scores", "insertion_scores"])
     assert summarize(lean, pieces=pieces) == whole
+
+
+def test_a_report_on_a_run_that_merges_its_parts_looks_again(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, real, calls = write_summary(run_dir), summary.scan_records, []
+
+    def moved_away_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise FileNotFoundError("part-000-r00000-000000.parquet")
+        return real(*arguments)
+
+    monkeypatch.setattr(summary, "scan_records", moved_away_once)
+    assert write_summary(run_dir) == expected
+    assert len(calls) == 2
