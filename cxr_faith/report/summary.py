@@ -118,7 +118,7 @@ def write_summary(run_dir: str | Path) -> dict[str, Any]:
                 raise
     text = json.dumps(summary, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(run_dir / "summary.json", text + "\n")
-    write_atomic(run_dir / "summary.md", markdown(summary))
+    write_atomic(run_dir / "summary.md", markdown(summary, trust_tables(summary)))
     return summary
 
 
