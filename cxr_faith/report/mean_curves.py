@@ -85,7 +85,7 @@ class MeanCurves:
         for sample, k in zip(rows["sample_id"], rows["k"], strict=True):
             if not np.array_equal(k, steps):
                 raise ValueError(f"samples {first!r} and {sample!r}: curves at different steps have no mean")
-        ends = [torch.from_numpy(rows[name].to_numpy(np.float64)) for name in ("s_original", "s_substrate")]
+        ends = [torch.from_numpy(rows[name].to_numpy(np.float64, copy=True)) for name in ("s_original", "s_substrate")]
         sides = [np.stack(rows[name].to_list()).astype(np.float64) for name in ("deletion_scores", "insertion_scores")]
         curves = np.stack([normalize_curve(torch.from_numpy(side), *ends).numpy() for side in sides], axis=1)
         for name, inside in self._slices.items():

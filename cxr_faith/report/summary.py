@@ -20,6 +20,7 @@ from cxr_faith.report.mean_curves import MeanCurves
 from cxr_faith.report.panels import PANEL_COLUMNS, first_setting, panels
 from cxr_faith.report.significance import add_statistics
 from cxr_faith.report.stability import stability_panel
+from cxr_faith.report.trust import trust_tables
 
 FAILURES_LISTED = 20
 
