@@ -96,7 +96,7 @@ def localization_panel(records: pd.DataFrame, first: pd.DataFrame, method: str) 
 
 def agreement_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
     """Mean Spearman, SSIM and overlap of the top tenth for each pair of methods."""
-    drawn = first[first["map"].notna() & first["method"].isin(list(methods))]
+    drawn = first[first["map"].notna() & first["grid_h"].notna() & first["method"].isin(list(methods))]
     samples = drawn["sample_id"].drop_duplicates().sort_values().head(AGREEMENT_SAMPLES)
     rows = drawn[drawn["sample_id"].isin(samples)].set_index(["method", "sample_id"])
     found = []
@@ -116,7 +116,7 @@ def region_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, 
     """Mean share of each map's positive mass by region (the patient's sides) and within 5 % of the border."""
     found = []
     for method in methods:
-        rows = first[first["method"].eq(method) & first["map"].notna()]
+        rows = first[first["method"].eq(method) & first["map"].notna() & first["grid_h"].notna()]
         if rows.empty:
             continue
         maps = maps_of(rows)

@@ -63,6 +63,7 @@ def summarize(
     Raises:
         ValueError: curves of one method that were measured at different steps.
     """
+    pieces = [records] if pieces is None else pieces
     records = records.reindex(columns=list(dict.fromkeys((*KEY, *COLUMNS))))  # records of an older version lack some
     records = records[records["condition"].eq("none")].sort_values(list(KEY), kind="stable")
     found = sorted(set(records["method"]) - set(methods))
@@ -70,7 +71,7 @@ def summarize(
     samples = _samples(records)
     slices, settings = _slices(samples), records.groupby(list(_SETTING), sort=True)
     common = {setting: _common(rows, samples) for setting, rows in settings}
-    curves = MeanCurves(samples.index, common, slices).add([records] if pieces is None else pieces)
+    curves = MeanCurves(samples.index, common, slices).add(pieces)
     boards = []
     for setting, members in settings:
         arrays = list(method_rows(members, order, samples))

@@ -64,7 +64,7 @@ class Browser:
             assert time.monotonic() < end, f"never true: {script}"
             time.sleep(0.05)
 
-    def open(self, page: Path, ready: str = "document.documentElement.dataset.ready === 'yes'") -> None:
+    def open(self, page: Path, ready: str = "document.documentElement?.dataset.ready === 'yes'") -> None:
         """Load a file and wait until its script is done."""
         self.send("Page.navigate", url=page.resolve().as_uri())
         self.until(f"location.href.startsWith({json.dumps(page.resolve().as_uri())}) && {ready}")

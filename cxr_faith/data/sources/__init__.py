@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources.hub import hub
 from cxr_faith.data.sources.mimic import mimic_cxr, mimic_cxr_vqa
-from cxr_faith.data.sources.phantom_source import phantom
+from cxr_faith.data.sources.phantom_source import phantoms
 from cxr_faith.data.sources.slake import slake
 from cxr_faith.data.sources.table import table
 from cxr_faith.data.sources.vindr import vindr_cxr
@@ -25,7 +25,7 @@ SOURCES: dict[str, Callable[..., Iterator[Sample]]] = {
     "vindr-cxr-vqa": vindr_cxr_vqa,
     "vqa-rad": vqa_rad,
     "slake": slake,
-    "phantom": phantom,
+    "phantom": phantoms,
     "table": table,
     "hub": hub,
 }

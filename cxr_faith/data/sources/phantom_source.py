@@ -12,7 +12,7 @@ from cxr_faith.data.sources.phantom import write
 from cxr_faith.data.tally import PrepareError, Tally
 
 
-def phantom(root: Path, tally: Tally, patients: int = 50, seed: int = 1, split: str = "test") -> Iterator[Sample]:
+def phantoms(root: Path, tally: Tally, patients: int = 50, seed: int = 1, split: str = "test") -> Iterator[Sample]:
     """Chest phantoms whose evidence is known to the pixel; pictures and masks are drawn into ROOT.
 
     Args:
