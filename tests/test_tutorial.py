@@ -15,7 +15,7 @@ def test_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setenv("TUTORIAL_OUT", str(tmp_path))
     found = runpy.run_path(str(TUTORIAL), run_name="__main__")
     assert found["at_token"] == 0 < found["at_read"]
-    assert found["results"]["chefer"].srg > found["results"]["random_map"].srg
+    assert found["results"]["chefer"].srg_logit > found["results"]["random_map"].srg_logit
     assert "patient's" in capsys.readouterr().out
     drawn = sorted(path.stem for path in tmp_path.glob("*.png"))
     assert drawn == sorted(

@@ -184,7 +184,7 @@ curves = {
     for name, found in results.items()
 }
 show(mean_curves(curves, logit=True), "5-curves")
-assert results["chefer"].srg > results["random_map"].srg
+assert results["chefer"].srg_logit > results["random_map"].srg_logit
 
 # %% [markdown]
 # What the model saw on the way: the picture with 0 to 100 % of the cells gone.

@@ -112,8 +112,8 @@ def read_thumbs(folder: Path) -> dict[str, dict[str, Any]]:
     """
     thumbs = {}
     for sample, entry in _json_object(folder / "pictures.json").items():
-        path = folder / str(entry["file"])
-        if path.exists():
+        path = folder / str(entry["file"]) if isinstance(entry, Mapping) else None
+        if path is not None and path.exists():
             data = base64.b64encode(path.read_bytes()).decode("ascii")
             thumbs[sample] = {"uri": f"data:image/jpeg;base64,{data}", "region": entry["region"]}
     return thumbs

@@ -49,8 +49,7 @@ def page_data(
     chosen: dict[str, list[str]] = {}
     entries: list[dict[str, Any]] = []
     if settings:
-        names = ["substrate", "target", "space"]
-        inside = records[names].eq(pd.Series(settings[0], index=names)).all(axis=1)
+        inside = records[["substrate", "target", "space"]].eq(list(settings[0])).all(axis=1)
         entries = sample_entries(records, settings, methods, budget)
         chosen = gallery(records[inside]) if "map" in records.columns else {}
     return {

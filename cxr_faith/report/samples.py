@@ -149,7 +149,7 @@ def _pack(rows: Sequence[Mapping[str, Any]], entry: dict[str, Any]) -> tuple[str
     entry["range"] = [short(low), short(high)]
     flags, parts, drawn = [], [], set()
     for row, curve in zip(rows, curves, strict=True):
-        values = None if row["method"] in drawn or row["map"] is None else np.asarray(row["map"], np.float64)
+        values = None if row["method"] in drawn or _missing(row["map"]) else np.asarray(row["map"], np.float64)
         has_map = values is not None and bool(np.isfinite(values).all()) and not _missing(row["grid_h"])
         if has_map and values is not None:
             grid = (int(row["grid_h"]), int(row["grid_w"]))

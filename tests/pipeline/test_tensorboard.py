@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
@@ -15,6 +16,7 @@ from cxr_faith.pipeline.tensorboard import write_tensorboard
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report.summary import write_summary
 from cxr_faith.scoring import Protocol
+from tests.report.browser import chromium
 from tests.report.conftest import make_rows
 
 
@@ -86,3 +88,19 @@ def test_text_hparams_and_pictures_only_when_asked(run_dir: Path) -> None:
     assert "hparam/srg/chefer" in events.Tags()["scalars"]
     assert events.Tags()["images"] == []
     assert load(run_dir, show_images=True).Tags()["images"] == ["gallery/00-methods"]
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_it_in_a_browser(run_dir: Path, tmp_path: Path) -> None:
+    load(run_dir)
+    server = program.TensorBoard()
+    server.configure(argv=[None, "--logdir", str(run_dir / "tensorboard"), "--port", "0", "--host", "127.0.0.1"])
+    address = server.launch()
+    with chromium(tmp_path / "profile") as browser:
+        browser.visit(f"{address}#timeseries")
+        browser.until("document.body.innerText.includes('deletion_auc')", seconds=120)
+        tags = browser.run("fetch('data/plugin/scalars/tags').then((answer) => answer.json())")
+        (found,) = tags.values()
+        assert "srg/all/blur_0.1/chefer" in found and "deletion_curve/all/blur_0.1/chefer/low" in found
+        layout = browser.run("fetch('data/plugin/custom_scalars/layout').then((answer) => answer.json())")
+        assert {category["title"] for category in layout["category"]} == {"curves", "bands"}

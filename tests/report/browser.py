@@ -24,7 +24,7 @@ class Browser:
         import websocket
 
         self._socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
-        self._number = 0
+        self._number, self._loaded = 0, False
         self.errors: list[str] = []
         self.requests: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -42,7 +42,9 @@ class Browser:
 
     def _event(self, message: dict[str, Any]) -> None:
         method, parameters = message.get("method"), message.get("params", {})
-        if method == "Network.requestWillBeSent":
+        if method == "Page.loadEventFired":
+            self._loaded = True
+        elif method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(parameters["exceptionDetails"])[:500])
@@ -64,10 +66,17 @@ class Browser:
             assert time.monotonic() < end, f"never true: {script}"
             time.sleep(0.05)
 
-    def open(self, page: Path, ready: str = "document.documentElement?.dataset.ready === 'yes'") -> None:
-        """Load a file and wait until its script is done."""
-        self.send("Page.navigate", url=page.resolve().as_uri())
-        self.until(f"location.href.startsWith({json.dumps(page.resolve().as_uri())}) && {ready}")
+    def visit(self, address: str) -> None:
+        """Load an address."""
+        self._loaded = False
+        self.send("Page.navigate", url=address)
+        while not self._loaded:
+            self._event(json.loads(self._socket.recv()))
+
+    def open(self, page: Path) -> None:
+        """Load a report page and wait until its script is done."""
+        self.visit(page.resolve().as_uri())
+        self.until("document.documentElement.dataset.ready === 'yes'")
 
     def size(self, width: int, height: int, mobile: bool = False) -> None:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)

@@ -170,7 +170,7 @@ def test_one_method_and_no_ok_sample_are_said(tmp_path: Path, rows: list[dict[st
 def test_only_failures(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     RecordWriter(tmp_path, rank=0, start=0).write([r for r in rows if r["status"] == "invalid"])
     page = write(tmp_path)
-    assert "could not be scored" in page.text and page.data["samples"][0]["detail"] is not None
+    assert "could not be scored" in page.text and page.data["samples"][0]["detail"] is None
 
 
 def test_records_of_a_newer_schema(run_dir: Path) -> None:
@@ -196,6 +196,7 @@ def test_broken_files_are_named(run_dir: Path, name: str) -> None:
         write_report(run_dir)
 
 
+@pytest.mark.slow
 def test_two_thousand_samples_stay_below_15_mb(run_dir: Path) -> None:
     """Twelve methods with 16x16 maps of noise, which hardly compress, and 51 points a curve."""
     write_summary(run_dir)
