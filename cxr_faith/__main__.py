@@ -25,6 +25,7 @@ commands:
   prepare check MANIFEST                                         open a manifest's pictures and list the faults
   doctor --config FILE [--samples N]                             check model, data and machine before a benchmark
   sanity --config FILE [--samples N]                             do the maps depend on model, picture and question?
+  bench [--preset tiny|small|medgemma-4b]                        measure speed beside the usual recipe and the floor
 
 examples:
   cxr-faith evaluate --config configs/demo.yaml
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "prepare": _prepare,
         "doctor": _doctor,
         "sanity": _sanity,
+        "bench": _bench,
     }
     if arguments[0] not in commands:
         from difflib import get_close_matches
@@ -215,6 +217,22 @@ def _prepare(arguments: list[str]) -> int:
         return run(arguments[0], arguments[1:])
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _bench(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.bench import BENCH_HELP, BenchOptions, Disagreement, bench
+    from cxr_faith.pipeline.cli import CommandParser, RawHelp
+
+    parser = CommandParser(prog="cxr-faith bench", description=BENCH_HELP, formatter_class=RawHelp, allow_abbrev=False)
+    parser.add_class_arguments(BenchOptions)
+    try:
+        bench(BenchOptions(**vars(parser.parse_args(arguments))))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except Disagreement as error:
+        print(f"cxr-faith: error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

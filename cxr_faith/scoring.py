@@ -5,7 +5,7 @@ cluster give the same numbers.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,7 +94,8 @@ class Case:
         maps: name -> float32 [gH, gW] on the CPU.
         extras: name -> what the method says beside its map.
         sequences: name -> float32 [sequence], relevance of every position, for methods that rate the text too.
-        costs: name -> forwards, backwards, seconds, peak_memory of one map.
+        costs: name -> forwards, backwards, seconds, peak_memory of one map; what several methods share counts for the
+            first of them.
     """
 
     prompt: Prompt
@@ -166,6 +167,7 @@ def compute_maps(
     seed: int,
     only_in_format: bool = True,
     controls: bool = False,
+    share: bool = True,
 ) -> None:
     """Fill in the maps of cases that have a target.
 
@@ -180,21 +182,24 @@ def compute_maps(
         seed: the run's seed.
         only_in_format: leave out yes/no questions whose answer is mostly neither: their maps are not scored.
         controls: also a blurred copy of each map, except of the center baseline.
+        share: methods that need the same tokens or the same gradient of a case get it from the first of them; off,
+            each computes its own, and the maps are the same bits.
     """
     for picture, case in zip(pixels, cases, strict=True):
         if case.target is None or (only_in_format and case.off_format):
             continue
+        shared: dict[Hashable, tuple[Tensor, Tensor]] | None = {} if share else None
         for name, method in methods.items():
             if not method.needs_mask or case.finding_cells is not None:
-                _apply(vlm, name, method, picture, case, case.target, seed)
+                cells = case.finding_cells[None] if method.needs_mask and case.finding_cells is not None else None
+                batch = AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, cells, shared)
+                _apply(vlm, name, method, batch, case, case.target)
         if controls:
             maps = [(name, values) for name, values in case.maps.items() if name != CENTER]
             case.maps |= {name + BLURRED: gaussian_filter(values, sigma=1.0) for name, values in maps}
 
 
-def _apply(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, target: Target, seed: int) -> None:
-    cells = case.finding_cells[None] if method.needs_mask and case.finding_cells is not None else None
-    batch = AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, cells)
+def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: Case, target: Target) -> None:
     on_gpu = vlm.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(vlm.device)
@@ -245,23 +250,35 @@ def score_image(
     Returns:
         For each case: name -> record columns, for every map, `center` and `random`.
     """
-    n_cells = engine.vlm.n_cells
-    k = schedule(n_cells, protocol.steps)
-    shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
-    plan, asked = Plan(n_cells), []
-    for question, case in enumerate(cases):
-        orders = {name: map_order(values, protocol.seed, image_id, name) for name, values in case.maps.items()}
-        orders[CENTER] = center_order(engine.vlm.grid, protocol.seed, image_id)
-        finite = {name: order for name, order in orders.items() if order is not None}
-        # By the mirror identity the reversed order of a pair needs the same pictures: the plan merges them.
-        curves = np.stack([*finite.values(), *shuffled])
-        places = [_add_curves(plan, question, order, k) for order in curves]
-        asked.append((orders, finite, np.stack(places)))
+    k = schedule(engine.vlm.n_cells, protocol.steps)
+    plan, asked = plan_curves(engine.vlm.grid, image_id, cases, protocol)
     removed = substrate.apply(pixels[None], [image_id], protocol.seed)[0]
     targets = [target for case in cases if (target := case.target) is not None]
     fill = substrate.fill(pixels, image_id, protocol.seed, engine.vlm.grid)
     scores = engine.run(pixels, removed, plan, [case.prompt for case in cases], targets, fill)
     return [_columns(case, k, *asked[q], scores[q], protocol) for q, case in enumerate(cases)]
+
+
+Asked = tuple[dict[str, np.ndarray | None], dict[str, np.ndarray], np.ndarray]
+"""One question's orders by name, those of finite maps, and the places [orders + R, 2, T + 1] of their pictures."""
+
+
+def plan_curves(
+    grid: tuple[int, int], image_id: str, cases: Sequence[Case], protocol: Protocol
+) -> tuple[Plan, list[Asked]]:
+    """The distinct pictures of all curves of an image's questions; the baselines' are shared by the questions."""
+    n_cells = grid[0] * grid[1]
+    k, plan, asked = schedule(n_cells, protocol.steps), Plan(n_cells), list[Asked]()
+    center = center_order(grid, protocol.seed, image_id)
+    shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
+    for question, case in enumerate(cases):
+        orders = {name: map_order(values, protocol.seed, image_id, name) for name, values in case.maps.items()}
+        orders[CENTER] = center
+        finite = {name: order for name, order in orders.items() if order is not None}
+        # By the mirror identity the reversed order of a pair needs the same pictures: the plan merges them.
+        places = [_add_curves(plan, question, order, k) for order in (*finite.values(), *shuffled)]
+        asked.append((orders, finite, np.stack(places)))
+    return plan, asked
 
 
 def map_order(values: np.ndarray, seed: int, image_id: str, method: str) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cxr_faith.attribution import build_methods
-from cxr_faith.attribution.base import Attribution, Method
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
 from cxr_faith.metrics.functional import CURVE_COLUMNS
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import random_orders, schedule, stream
@@ -289,6 +289,47 @@ def test_maps_do_not_depend_on_the_company(random_vlm, pictures):
     assert costs["chefer"]["seconds"] > 0 and costs["chefer"]["peak_memory"] is None
 
 
+def test_shared_tokens_and_gradients_change_no_bit_and_save_passes(random_vlm, pictures):
+    """Per case: the tower sees the picture and its substrate once, and two methods share one backward."""
+    pixels, protocol = pictures(random_vlm, 1)[0], Protocol(max_new_tokens=2)
+    methods = build_methods(
+        {name: {} for name in ("attention", "chefer", "gradient", "grad_x_input")}
+        | {"integrated_gradients": {"steps": 2}}
+        | {"ig_mean": {"class": "integrated_gradients", "baseline": "mean", "steps": 3}}
+    )
+    made, spent = [], []
+    for share in (True, False):
+        cases = read_answers(
+            random_vlm, pixels, IMAGE, ["Is there a nodule?", "Any opacity?"], ["yes_no"] * 2, protocol
+        )
+        before = random_vlm.counts.snapshot()
+        compute_maps(random_vlm, methods, [pixels] * 2, cases, 0, only_in_format=False, share=share)
+        after = random_vlm.counts
+        spent.append([(getattr(after, s) - getattr(before, s)) // 2 for s in ("encode", "trace", "backward")])
+        made.append(cases)
+    for case, alone in zip(*made, strict=True):
+        assert all(np.array_equal(case.maps[name], alone.maps[name]) for name in methods)
+        assert case.extras == alone.extras
+    assert not np.array_equal(made[0][0].maps["gradient"], made[0][1].maps["gradient"])  # each question has its own
+    #                 attention, chefer, gradient, x input, paths with their ends
+    assert spent[0] == [1 + 2, 1 + 1 + 1 + 0 + 4 + 5, 0 + 1 + 1 + 0 + 2 + 3]
+    assert spent[1] == [1 + 1 + 1 + 2 + 2 + 2, 1 + 1 + 1 + 1 + 4 + 5, 0 + 1 + 1 + 1 + 2 + 3]
+
+
+def test_shared_values_belong_to_their_pictures_and_prompts(vlm):
+    first, second = picture(vlm, 0)[None], picture(vlm, 1)[None]
+    alone = AttributionBatch(first, [vlm.prompt("q")], [IMAGE])
+    assert alone.tokens(vlm) is not alone.tokens(vlm)
+    batch = replace(alone, shared={})
+    tokens = batch.tokens(vlm)
+    assert batch.tokens(vlm) is tokens
+    assert torch.equal(replace(batch, pixels=second).tokens(vlm), vlm.encode(second))
+    assert replace(batch, pixels=first[:]).tokens(vlm) is tokens  # the same picture, seen anew
+    assert batch.share("x", lambda: torch.zeros(1)) is not replace(batch, prompts=[vlm.prompt("r")]).share(
+        "x", lambda: torch.ones(1)
+    )
+
+
 def test_nothing_is_explained_without_a_target_or_in_another_format(vlm):
     pixels = picture(vlm)
     off = replace(case_of(vlm, {}), reply=replace(YES, yes_no_mass=0.49))
@@ -430,6 +471,18 @@ def test_a_paraphrase_costs_no_picture():
         encoded.append(vlm.counts.encode - before)
     assert encoded[0] == encoded[1]
     assert same(rows[0], rows[1])
+
+
+def test_controls_of_one_image_cost_one_question(vlm):
+    """Center, edges and random_map order the cells by the picture alone: a second question adds no picture."""
+    pixels, protocol = picture(vlm), PROTOCOL
+    methods = build_methods({"center": {}, "edges": {}, "random_map": {}})
+    cases = [case_of(vlm, {}, question) for question in "qr"]
+    compute_maps(vlm, methods, [pixels] * 2, cases, protocol.seed)
+    before = vlm.counts.snapshot()
+    score(vlm, pixels, cases, protocol)
+    pictures = 2 + 2 * 7 * 3 + 7 * 6
+    assert (vlm.counts.encode - before.encode, vlm.counts.score - before.score) == (pictures, 2 * pictures)
 
 
 # --- Answers and targets ------------------------------------------------------------------------------------------

@@ -25,8 +25,7 @@ def observe(
     """Run without gradients and keep `keep(probabilities)` of every decoder layer, first to last."""
     kept: list[Tensor] = []
     with torch.no_grad():
-        tokens = vlm.encode(batch.pixels)
-        vlm.trace(tokens, batch.prompts, target, lambda _, probabilities: kept.append(keep(probabilities)))
+        vlm.trace(batch.tokens(vlm), batch.prompts, target, lambda _, probabilities: kept.append(keep(probabilities)))
     return kept
 
 

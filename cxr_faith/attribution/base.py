@@ -5,7 +5,7 @@ A new method is one file with a class that derives from `Method`, and one line i
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, ClassVar
@@ -28,6 +28,8 @@ class AttributionBatch:
         seed: the run's seed.
         finding_cells: float [batch, gH, gW], the share of each cell that the finding covers; None where no sample
             has a mask.
+        shared: where methods leave for each other what they have computed of these pictures, as long as the model is
+            the same; None: each computes its own.
     """
 
     pixels: Tensor
@@ -35,6 +37,21 @@ class AttributionBatch:
     image_ids: Sequence[str]
     seed: int = 0
     finding_cells: Tensor | None = None
+    shared: dict[Hashable, tuple[Tensor, Tensor]] | None = field(default=None, repr=False, compare=False)
+
+    def share(self, name: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """A tensor that several methods need of these pictures and prompts: computed by the first that asks."""
+        if self.shared is None:
+            return compute()
+        key = (name, self.pixels.data_ptr(), tuple(self.prompts), tuple(self.image_ids), self.seed)
+        if key not in self.shared:
+            self.shared[key] = (self.pixels, compute())  # held, so that no other picture can come to the same address
+        return self.shared[key][1]
+
+    def tokens(self, vlm: VLM) -> Tensor:
+        """Image tokens [batch, N, hidden] of the intact pictures, without a graph."""
+        with torch.no_grad():
+            return self.share("tokens", lambda: vlm.encode(self.pixels))
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,17 @@ def token_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], 
     return score_gradient(score, [leaf])[0]
 
 
+def picture_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
+    """Gradient of s with respect to the intact pictures' tokens [batch, N, hidden]; one backward serves all methods."""
+    return batch.share(("gradient", *target), lambda: token_gradient(vlm, batch, target, batch.tokens(vlm)))
+
+
 class Gradient(Method):
     """Saliency: L2 norm of the gradient over the channels of each image token."""
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; see `Method.attribute`."""
-        with torch.no_grad():
-            tokens = vlm.encode(batch.pixels)
-        return Attribution(token_gradient(vlm, batch, target, tokens).norm(dim=-1).unflatten(1, vlm.grid))
+        return Attribution(picture_gradient(vlm, batch, target).norm(dim=-1).unflatten(1, vlm.grid))
 
 
 class _FromBaseline(Method):
@@ -49,12 +52,15 @@ class _FromBaseline(Method):
 
     def endpoints(self, vlm: VLM, batch: AttributionBatch) -> tuple[Tensor, Tensor]:
         """Tokens of the pictures and of their baselines, float32 [batch, N, hidden] each."""
+        tokens, substrate = batch.tokens(vlm).float(), self.substrate
+        if substrate is None:
+            return tokens, torch.zeros_like(tokens)
+
+        def encode_removed() -> Tensor:
+            return vlm.encode(substrate.apply(batch.pixels, batch.image_ids, batch.seed))
+
         with torch.no_grad():
-            tokens = vlm.encode(batch.pixels).float()
-            if self.substrate is None:
-                return tokens, torch.zeros_like(tokens)
-            removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed)
-            return tokens, vlm.encode(removed).float()
+            return tokens, batch.share(f"tokens of {substrate.spec}", encode_removed).float()
 
 
 class GradXInput(_FromBaseline):
@@ -63,7 +69,7 @@ class GradXInput(_FromBaseline):
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Signed maps; see `Method.attribute`."""
         tokens, baseline = self.endpoints(vlm, batch)
-        gradient = token_gradient(vlm, batch, target, tokens)
+        gradient = picture_gradient(vlm, batch, target)
         return Attribution((gradient * (tokens - baseline)).sum(-1).unflatten(1, vlm.grid))
 
 

@@ -34,7 +34,7 @@ class Chefer(Method):
         """One backward for each scored token; the un-normalised maps are summed. See `Method.attribute`."""
         attentions: list[Tensor] = []
         with torch.enable_grad():
-            tokens = vlm.encode(batch.pixels).detach().requires_grad_()
+            tokens = batch.tokens(vlm).detach().requires_grad_()
             traced = vlm.trace(tokens, batch.prompts, target, lambda _, probabilities: attentions.append(probabilities))
             scores = traced.unbind(1)
         chosen = [attentions[layer] for layer in self.layers(vlm)]

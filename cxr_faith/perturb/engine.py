@@ -53,6 +53,11 @@ class Plan:
         """Number of distinct pictures."""
         return len(self._masks)
 
+    @property
+    def questions_asked(self) -> int:
+        """Number of questions about pictures: suffix passes."""
+        return sum(map(len, self._needed_by))
+
     def groups(self) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
         """(questions, places [M], masks [M, N]) for each set of questions that share pictures."""
         places: dict[tuple[int, ...], list[int]] = {}
@@ -97,6 +102,10 @@ class Engine:
             For each question, scores [len(plan)] on the CPU; NaN where it did not ask.
         """
         device = original.device
+        # Hard cells are whole patches: both pictures are cut into embeddings once, and every mask only selects.
+        pair = torch.stack([original, removed])
+        with torch.no_grad():
+            ends = self.vlm.embed(pair) if self.softness == 0 and fill is None else None
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
         with torch.no_grad():
             for questions, places, masks in plan.groups():
@@ -105,10 +114,8 @@ class Engine:
                 while start < len(keep):
                     size, out_of_memory = self.micro_batch, False
                     try:
-                        kept = keep[start : start + size]
-                        instead = removed if fill is None else fill(kept)
                         self._run_batch(
-                            compose(original, instead, kept, self.vlm.grid, self.softness),
+                            self._tokens(pair, ends, keep[start : start + size], fill),
                             where[start : start + size],
                             filled,
                             [(question, prompts[question], targets[question]) for question in questions],
@@ -124,10 +131,20 @@ class Engine:
                         start += size
         return [Scores(*rows) for rows in filled.cpu()]
 
+    def _tokens(self, pair: Tensor, ends: Tensor | None, keep: Tensor, fill: Fill | None) -> Tensor:
+        """Image tokens of the pictures of some masks."""
+        grid = self.vlm.grid
+        if ends is None:
+            instead = pair[1] if fill is None else fill(keep)
+            return self.vlm.encode(compose(pair[0], instead, keep, grid, self.softness))
+        rows, columns = ends.shape[1] // grid[0], ends.shape[2] // grid[1]
+        mask = keep.unflatten(1, grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)[..., None]
+        return self.vlm.encode_embedded(torch.where(mask, ends[0], ends[1]))
+
     def _run_batch(
-        self, pixels: Tensor, where: Tensor, filled: Tensor, questions: Sequence[tuple[int, Prompt, Target]]
+        self, tokens: Tensor, where: Tensor, filled: Tensor, questions: Sequence[tuple[int, Prompt, Target]]
     ) -> None:
-        prefix = self.vlm.prefill(self.vlm.encode(pixels))
+        prefix = self.vlm.prefill(tokens)
         for question, prompt, target in questions:
             scores = self.vlm.score(prefix, prompt, target)
             filled[question][:, where] = torch.stack([scores.s, scores.probability, scores.standing])

@@ -114,8 +114,18 @@ class Reply:
 
 @dataclass
 class Counts:
-    """Pictures that passed each stage since the model was loaded."""
+    """Pictures that passed each stage since the model was loaded.
 
+    Attributes:
+        embed: pictures cut into patches; fewer than `encode` where pictures were put together from patch embeddings.
+        encode: pictures through the vision tower.
+        prefill: pictures through the decoder up to the end of the image.
+        score: questions about pictures, on the cache.
+        trace: pictures through the whole decoder, for attributions.
+        backward: how many of those were differentiated.
+    """
+
+    embed: int = 0
     encode: int = 0
     prefill: int = 0
     score: int = 0
@@ -168,6 +178,20 @@ class VLM(ABC):
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, N, hidden]."""
+
+    def embed(self, pixels: Tensor) -> Tensor | None:
+        """Patch embeddings [batch, rows, columns, channels], each of its own patch alone; whole patches make a cell.
+
+        Pictures whose cells come from two others can then be put together from the embeddings of these two.
+
+        Returns:
+            None for a model that offers no such stage.
+        """
+        return None
+
+    def encode_embedded(self, embedded: Tensor) -> Tensor:
+        """What `encode` gives, from what `embed` gives."""
+        raise NotImplementedError(f"{type(self).__name__} embeds no patches")
 
     @abstractmethod
     def prefill(self, tokens: Tensor) -> Any:

@@ -91,6 +91,27 @@ def test_micro_batches_do_not_matter(random_vlm, pictures, micro_batch, softness
     assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in FIELDS)
 
 
+@pytest.mark.parametrize("name", ["bundled", "random_vlm"])
+def test_hard_cells_are_selected_from_the_patches_of_two_pictures(request, pictures, name, monkeypatch):
+    """The same bits as from composed pictures, and two pictures go through the patch embedding, not all of them."""
+    vlm = request.getfixturevalue(name)
+    original = pictures(vlm, 1)[0]
+    removed = Substrate.parse("blur:0.1").apply(original[None], ["a"], 0)[0]
+    plan, _ = plan_of(vlm.n_cells, random_orders(vlm.n_cells, 2, np.random.default_rng(0)), schedule(vlm.n_cells, 4))
+    run, cut = [original, removed, plan, [vlm.prompt(QUESTION)], [MARGIN]], []
+    embedding = vlm.model.model.vision_tower.get_submodule("embeddings.patch_embedding")
+    hook = embedding.register_forward_hook(lambda module, args, output: cut.append(len(args[0])))
+    try:
+        found, before = Engine(vlm).run(*run)[0], vlm.counts.snapshot()
+        assert cut == [2]
+        Engine(vlm, softness=1.0).run(*run)
+        assert sum(cut) == 2 + len(plan) and vlm.counts.embed - before.embed == len(plan)
+    finally:
+        hook.remove()
+    monkeypatch.setattr(vlm, "shortcuts", False)
+    assert torch.equal(Engine(vlm).run(*run)[0].s, found.s)
+
+
 def test_a_plan_holds_each_picture_once():
     """2 shared ends, 2(T - 1) for a map, and only 2(T - 1) for a random pair, by the mirror identity."""
     k, rng = schedule(64, 8), np.random.default_rng(0)

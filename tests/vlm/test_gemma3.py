@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
+from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import Gemma3VLM, ModelError, Target, bundled_model
 from cxr_faith.vlm.answers import make_target
 from cxr_faith.vlm.gemma3 import peek
@@ -117,6 +119,59 @@ def test_gradients_do_not_depend_on_the_batch(any_vlm, pictures, make):
     assert whole.abs().amax() > 0
     for sizes in ((1, 1, 1, 1, 1), (2, 2, 1), (5,)):
         assert torch.equal(torch.cat([gradient(part) for part in pixels[order].split(sizes)]), whole[order])
+
+
+@contextmanager
+def without_shortcuts(vlm):
+    vlm.shortcuts = False
+    try:
+        yield
+    finally:
+        del vlm.shortcuts
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_shortcuts_change_no_bit(any_vlm, pictures, target):
+    pixels, target = pictures(any_vlm, 3), target(any_vlm)
+    found, prefix = scores_of(any_vlm, pixels, QUESTION, target), prefix_of(any_vlm, pixels)
+    with torch.no_grad():
+        reply = any_vlm.answer(prefix_of(any_vlm, pixels[:1]), any_vlm.prompt(QUESTION), 4)
+        with without_shortcuts(any_vlm):
+            plain = prefix_of(any_vlm, pixels)
+            expected = scores_of(any_vlm, pixels, QUESTION, target)
+            assert any_vlm.embed(pixels) is None
+            assert any_vlm.answer(prefix_of(any_vlm, pixels[:1]), any_vlm.prompt(QUESTION), 4) == reply
+    for mine, theirs in zip(prefix.layers, plain.layers, strict=True):
+        assert torch.equal(mine.keys, theirs.keys) and torch.equal(mine.values, theirs.values)
+    assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in vars(expected))
+
+
+def test_a_prefix_ends_with_the_last_layers_keys_and_values(any_vlm, pictures):
+    """The last layer's MLP has run for the suffix alone, and masks are made once for each length."""
+    seen, last = [], any_vlm.model.model.language_model.layers[-1].mlp
+    hook = last.register_forward_hook(lambda module, args, output: seen.append(tuple(args[0].shape[:2])))
+    any_vlm._masks.cache_clear()
+    try:
+        scores_of(any_vlm, pictures(any_vlm, 3), QUESTION, Target("margin"))
+        scores_of(any_vlm, pictures(any_vlm, 2), QUESTION, Target("margin"))
+    finally:
+        hook.remove()
+    length = len(any_vlm.prompt(QUESTION).suffix_ids)
+    assert seen == [(3, length), (2, length)]
+    assert any_vlm._masks.cache_info().misses == 2
+
+
+def test_pictures_from_patch_embeddings_are_the_same_bits(any_vlm, pictures):
+    first, second = pictures(any_vlm, 2)
+    keep = torch.rand(5, any_vlm.n_cells, generator=torch.Generator().manual_seed(0)) < 0.5
+    with torch.no_grad():
+        expected = any_vlm.encode(compose(first, second, keep, any_vlm.grid))
+        ends = any_vlm.embed(torch.stack([first, second]))
+        times = [patches // cells for patches, cells in zip(ends.shape[1:3], any_vlm.grid, strict=True)]
+        mask = keep.unflatten(1, any_vlm.grid).repeat_interleave(times[0], 1).repeat_interleave(times[1], 2)
+        found = any_vlm.encode_embedded(torch.where(mask[..., None], ends[0], ends[1]))
+    assert torch.equal(found, expected)
+    assert (found[0] != found[1]).any()
 
 
 def test_token_types_matter_and_are_passed(any_vlm, pictures):

@@ -1,0 +1,247 @@
+"""What the benchmark's turns come to: rows, ratios and the table."""
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from cxr_faith.pipeline.bench_engine import Turn, deletion_pictures, exact_counts
+from cxr_faith.pipeline.bench_floor import (
+    Stages,
+    decoder_flops,
+    logits_flops,
+    matmul_peak,
+    peak_memory,
+    stage_flops,
+)
+from cxr_faith.pipeline.bench_libraries import LIBRARIES, library_steps, missing
+from cxr_faith.pipeline.bench_scene import METHODS, Scene
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.5}
+"""Largest difference in logits between the curves of engine and usual recipe; bfloat16 rounds logits to .125."""
+
+
+@dataclass
+class Turns:
+    """What every contestant did in every repeat.
+
+    Attributes:
+        scene: what they ran on.
+        engine: (one question, all questions) of each repeat.
+        naive: one question of each repeat; more questions take so many times as long, since nothing is shared.
+        bare: seconds of the bare stages.
+        libraries: name -> seconds of a forward.
+        peaks: name -> bytes.
+    """
+
+    scene: Scene
+    engine: list[tuple[Turn, Turn]] = field(default_factory=list)
+    naive: list[Turn] = field(default_factory=list)
+    bare: list[Stages] = field(default_factory=list)
+    libraries: dict[str, list[float]] = field(default_factory=dict)
+    peaks: dict[str, int | None] = field(default_factory=dict)
+
+    @contextmanager
+    def memory(self, name: str) -> Iterator[None]:
+        """Note the peak memory of a block under a contestant's name."""
+        with peak_memory(self.scene.vlm.device) as peak:
+            yield
+        self.peaks[name] = None if peak.value is None else max(peak.value, self.peaks.get(name) or 0)
+
+
+def summarize(turns: Turns) -> dict[str, Any]:
+    """Everything as it goes into the JSON file."""
+    scene = turns.scene
+    peak = matmul_peak(scene.vlm.device, scene.vlm.model.dtype)
+    rows = [row for several in (False, True) for row in _rows(turns, several, peak)]
+    difference = max(turn.difference for turn in turns.naive)
+    tolerance = TOLERANCE[scene.vlm.model.dtype]
+    return {
+        "machine": machine(scene),
+        "exact": scene.preset.exact,
+        "schedule": {
+            **{"steps": scene.protocol.steps, "random_orders": scene.protocol.random_orders, "methods": list(METHODS)},
+            **{"ig_steps": scene.preset.ig_steps, "cells": scene.vlm.n_cells, "repeats": scene.preset.repeats},
+        },
+        "matmul_peak_gflops": peak / 1e9,
+        "rows": rows,
+        "ratios": ratios(turns),
+        "bare_ms": {
+            name: 1e3 * _spread([getattr(b, name) for b in turns.bare])["median"] for name in vars(turns.bare[0])
+        },
+        "left_out": [reason for name in LIBRARIES if (reason := missing(name))],
+        "agreement": {"difference": difference, "tolerance": tolerance, "passed": difference <= tolerance},
+    }
+
+
+def machine(scene: Scene) -> dict[str, Any]:
+    """The hardware and the versions that the numbers belong to."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    cpu = names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
+    on_gpu = scene.vlm.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(scene.vlm.device) if on_gpu else cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(scene.vlm.model.dtype).removeprefix("torch."),
+        "parameters": sum(weight.numel() for weight in scene.vlm.model.parameters()),
+        **{name: version(name) for name in ("torch", "transformers")},
+    }
+
+
+def ratios(turns: Turns) -> dict[str, dict[str, float]]:
+    """Quotients within each repeat, as median, smallest and largest."""
+    scene, count = turns.scene, len(turns.scene.cases)
+    result = {}
+    for label, index, questions in (("one question", 0, 1), (f"{count} questions", 1, count)):
+        pairs = list(zip(turns.naive, (turn[index] for turn in turns.engine), turns.bare, strict=True))
+        counts = exact_counts(scene, range(questions))
+        result[f"naive ÷ engine, {label}"] = _spread([questions * n.total / e.total for n, e, _ in pairs])
+        result[f"engine ÷ floor, {label}"] = _spread([e.seconds["curves"] / b.total(*counts) for _, e, b in pairs])
+    for name, forward in turns.libraries.items():
+        share = deletion_pictures(scene) / exact_counts(scene, range(count))[0] if name == "quantus" else 1.0
+        job = count * _library_forwards(scene, name)
+        ours = [share * whole.seconds["curves"] for _, whole in turns.engine]
+        result[f"{name} ÷ engine, {count} questions"] = _spread(
+            [job * f / o for f, o in zip(forward, ours, strict=True)]
+        )
+    return result
+
+
+def _library_forwards(scene: Scene, name: str) -> int:
+    """Forwards of a library for the curves of one question: those of the maps, the random orders and the center."""
+    steps = library_steps(scene.vlm.n_cells, scene.protocol.steps)
+    return (len(METHODS) + 1 + scene.protocol.random_orders) * (2 * steps if name == "torchcam" else steps)
+
+
+def _rows(turns: Turns, several: bool, peak: float) -> Iterator[dict[str, Any]]:
+    scene = turns.scene
+    questions = len(scene.cases) if several else 1
+    naive = {key: questions * value for key, value in turns.naive[0].counts.items()}
+    ours = [turn[several] for turn in turns.engine]
+    pictures, asked = exact_counts(scene, range(questions))
+    yield _row(
+        "naive", questions, [questions * turn.total for turn in turns.naive], peak, naive_flops(scene, naive)
+    ) | {
+        "counts": naive,
+        "peak_memory": turns.peaks.get("naive"),
+        "phases": _phases(turns.naive, questions),
+    }
+    for name, forward in turns.libraries.items():
+        forwards = questions * _library_forwards(scene, name)
+        flops = forwards * whole_forward_flops(scene, 1)
+        yield _row(name, questions, [forwards * f for f in forward], peak, flops) | {"counts": {"forward": forwards}}
+    yield _row("engine", questions, [turn.total for turn in ours], peak, engine_flops(scene, ours[0].counts)) | {
+        "counts": ours[0].counts,
+        "peak_memory": turns.peaks.get("engine"),
+        "phases": _phases(ours, 1),
+    }
+    bare = [stages.total(pictures, asked) for stages in turns.bare]
+    flops = stage_flops(scene.vlm, scene.cases[0].prompt).total(pictures, asked)
+    yield _row("floor", questions, bare, peak, flops) | {"counts": {"encode": pictures, "score": asked}}
+
+
+def _row(name: str, questions: int, seconds: Sequence[float], peak: float, flops: float) -> dict[str, Any]:
+    spread = _spread(seconds)
+    return {
+        "name": name,
+        "questions": questions,
+        "seconds": spread,
+        "gflop": flops / 1e9,
+        "mfu": flops / spread["median"] / peak,
+        "studies_per_hour": 3600 / spread["median"],
+    }
+
+
+def _phases(turns: Sequence[Turn], times: int) -> dict[str, float]:
+    return {phase: times * float(np.median([turn.seconds[phase] for turn in turns])) for phase in turns[0].seconds}
+
+
+def engine_flops(scene: Scene, counts: dict[str, int]) -> float:
+    """Operations of the engine's counts, every stage taken for whole."""
+    vlm, prompt = scene.vlm, scene.cases[0].prompt
+    stages = stage_flops(vlm, prompt)
+    forward, backward = (decoder_flops(vlm, prompt.length, prompt.length, products) for products in (2, 4))
+    shared = counts["encode"] * stages.tower + counts["prefill"] * stages.prefill + counts["score"] * stages.suffix
+    return shared + counts["trace"] * forward + counts["backward"] * backward
+
+
+def naive_flops(scene: Scene, counts: dict[str, int]) -> float:
+    """Operations of the usual recipe's counts."""
+    vlm, length = scene.vlm, scene.cases[0].prompt.length
+    logits = logits_flops(vlm, length)
+    forward, backward = (decoder_flops(vlm, length, length, products) + logits for products in (2, 4))
+    whole = counts["forward"] * whole_forward_flops(scene, length)
+    tower = counts["encode"] * stage_flops(vlm, scene.cases[0].prompt).tower
+    return whole + tower + counts["trace"] * forward + counts["backward"] * backward
+
+
+def whole_forward_flops(scene: Scene, positions: int) -> float:
+    """Operations of one picture and question through the whole model, with the logits of so many positions."""
+    vlm, prompt = scene.vlm, scene.cases[0].prompt
+    decoder = decoder_flops(vlm, prompt.length, prompt.length)
+    return stage_flops(vlm, prompt).tower + decoder + logits_flops(vlm, positions)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": float(np.median(values)), "min": float(np.min(values)), "max": float(np.max(values))}
+
+
+def render(result: dict[str, Any], console: Console) -> None:
+    """Print rows, ratios and what is not in them."""
+    host, plan = result["machine"], result["schedule"]
+    title = f"{result['preset']} · {host['parameters'] / 1e6:.1f} M parameters, {host['dtype']} · {host['device']}, "
+    title += f"{host['threads']} threads · matmul peak {result['matmul_peak_gflops']:.0f} GFLOP/s"
+    table = Table(title=title, box=None, header_style="bold")
+    for name in ("contestant", "questions"):
+        table.add_column(name)
+    for name in ("forwards", "backwards", "seconds", "(min – max)", "peak MB", "GFLOP", "MFU", "studies/h"):
+        table.add_column(name, justify="right")
+    for row in result["rows"]:
+        seconds, peak = row["seconds"], row.get("peak_memory")
+        table.add_row(
+            *(row["name"], str(row["questions"]), _forwards(row["counts"]), f"{row['counts'].get('backward', 0):,}"),
+            *(f"{seconds['median']:.1f}", f"({seconds['min']:.1f} – {seconds['max']:.1f})"),
+            *("–" if peak is None else f"{peak / 2**20:,.0f}", f"{row['gflop']:,.0f}", f"{row['mfu']:.0%}"),
+            f"{row['studies_per_hour']:.1f}",
+        )
+    console.print(table)
+    for name, ratio in result["ratios"].items():
+        line = f"{name:32} {ratio['median']:6.2f}   ({ratio['min']:.2f} – {ratio['max']:.2f})"
+        console.print(line, highlight=False, soft_wrap=True)
+    for line in _notes(result, plan):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _forwards(counts: dict[str, int]) -> str:
+    """Pictures through the decoder, and beside them the questions asked on a cache."""
+    whole = counts.get("forward", 0) + counts.get("trace", 0)
+    if "score" not in counts:
+        return f"{whole:,}"
+    return f"{counts['encode'] + counts.get('trace', 0):,} + {counts['score']:,}"
+
+
+def _notes(result: dict[str, Any], plan: dict[str, Any]) -> Iterator[str]:
+    agreement = result["agreement"]
+    yield (
+        f"{len(plan['methods'])} methods, {plan['random_orders']} random orders, {plan['steps']} steps, "
+        f"{plan['ig_steps']} points of integrated gradients, {plan['cells']} cells; median of {plan['repeats']} turns"
+    )
+    yield "forwards of engine and floor: pictures through tower and decoder + questions on their caches"
+    yield "engine ÷ floor compares the curves alone; the libraries' seconds are those of one map times all maps"
+    if not result["exact"]:
+        yield "sampled: some twenty forwards of each kind, multiplied by the exact counts of the full schedule"
+    for reason in result["left_out"]:
+        yield f"left out: {reason}"
+    verdict = "agree" if agreement["passed"] else "DISAGREE"
+    yield f"curves of naive and engine {verdict}: {agreement['difference']:.1e} (allowed {agreement['tolerance']:g})"
