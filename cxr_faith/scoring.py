@@ -25,7 +25,7 @@ from cxr_faith.metrics.functional import (
     status_names,
 )
 from cxr_faith.metrics.localization import localization_scores
-from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.engine import PIXELS, SPACES, TOKENS, Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, make_target, parse_target, question_kind
@@ -48,6 +48,7 @@ class Protocol:
         steps: T, points of a curve after the first.
         random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs.
         softness: σ in pixels of a Gaussian on the masks' edges; 0 = hard cells.
+        space: where cells are changed: in the picture's `pixels`, or among its image `tokens`, which skips the tower.
         target: what is explained: `answer`, `first`, or the index of an answer token.
         max_new_tokens: longest answer that is generated.
         seed: of every random stream, together with the image's id.
@@ -58,6 +59,7 @@ class Protocol:
     steps: int = 50
     random_orders: int = 20
     softness: float = 0.0
+    space: str = PIXELS
     target: str | int = "answer"
     max_new_tokens: int = 32
     seed: int = 0
@@ -74,6 +76,10 @@ class Protocol:
             raise ValueError(f"random_orders must be even (reversed pairs) and at least 2, got {self.random_orders}")
         if self.steps < 1 or self.max_new_tokens < 1 or self.softness < 0:
             raise ValueError("steps and max_new_tokens must be at least 1, softness must not be negative")
+        if self.space not in SPACES:
+            raise ValueError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
+        if self.space == TOKENS and self.softness > 0:
+            raise ValueError("softness blurs the edges of masks in pixels: with space: tokens it must be 0")
 
     def check_grid(self, grid: tuple[int, int]) -> None:
         """Raise a ValueError if the schedule does not fit the model's grid."""
@@ -255,7 +261,8 @@ def score_image(
     removed = substrate.apply(pixels[None], [image_id], protocol.seed)[0]
     targets = [target for case in cases if (target := case.target) is not None]
     fill = substrate.fill(pixels, image_id, protocol.seed, engine.vlm.grid)
-    scores = engine.run(pixels, removed, plan, [case.prompt for case in cases], targets, fill)
+    prompts = [case.prompt for case in cases]
+    scores = engine.run(pixels, removed, plan, prompts, targets, fill, protocol.space)
     return [_columns(case, k, *asked[q], scores[q], protocol) for q, case in enumerate(cases)]
 
 

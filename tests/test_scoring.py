@@ -577,6 +577,8 @@ def test_protocol_spells_substrates_and_targets_in_one_way():
         ({"random_orders": 0}, "at least 2, got 0"),
         ({"steps": 0}, "at least 1"),
         ({"softness": -1.0}, "softness must not be negative"),
+        ({"space": "sky"}, "space must be one of pixels, tokens"),
+        ({"space": "tokens", "softness": 1.0}, "softness blurs"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"target": "all"}, "target must be"),
     ],

@@ -5,7 +5,7 @@ and merges equal ones (shared end points, orders that coincide, the baselines of
 them. A perturbed picture is encoded and prefilled once, then each question that needs it runs its suffix on the cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,9 @@ from torch import Tensor
 from cxr_faith.perturb.road import Fill
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm.base import VLM, Prompt, Scores, Target
+
+PIXELS, TOKENS = "pixels", "tokens"
+SPACES = (PIXELS, TOKENS)
 
 
 @dataclass
@@ -87,6 +90,7 @@ class Engine:
         prompts: Sequence[Prompt],
         targets: Sequence[Target],
         fill: Fill | None = None,
+        space: str = PIXELS,
     ) -> list[Scores]:
         """Score every picture of a plan under every question that needs it.
 
@@ -96,16 +100,18 @@ class Engine:
             plan: the pictures.
             prompts: one for each question of the image.
             targets: likewise.
-            fill: makes the substrate of each mask, where it depends on the mask; `removed` is not used then.
+            fill: makes the substrate of each mask, where it depends on the mask; `removed` is not used then
+                (in the space of tokens it always is).
+            space: `pixels`, or `tokens`: cells are changed among the image tokens of the two pictures, so that the
+                tower sees these two alone. A token knows of the whole picture, so this is another question.
 
         Returns:
             For each question, scores [len(plan)] on the CPU; NaN where it did not ask.
         """
         device = original.device
-        # Hard cells are whole patches: both pictures are cut into embeddings once, and every mask only selects.
         pair = torch.stack([original, removed])
         with torch.no_grad():
-            ends = self.vlm.embed(pair) if self.softness == 0 and fill is None else None
+            source = self._source(pair, space, fill)
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
         with torch.no_grad():
             for questions, places, masks in plan.groups():
@@ -115,7 +121,7 @@ class Engine:
                     size, out_of_memory = self.micro_batch, False
                     try:
                         self._run_batch(
-                            self._tokens(pair, ends, keep[start : start + size], fill),
+                            source(keep[start : start + size]),
                             where[start : start + size],
                             filled,
                             [(question, prompts[question], targets[question]) for question in questions],
@@ -131,15 +137,25 @@ class Engine:
                         start += size
         return [Scores(*rows) for rows in filled.cpu()]
 
-    def _tokens(self, pair: Tensor, ends: Tensor | None, keep: Tensor, fill: Fill | None) -> Tensor:
-        """Image tokens of the pictures of some masks."""
-        grid = self.vlm.grid
+    def _source(self, pair: Tensor, space: str, fill: Fill | None) -> Callable[[Tensor], Tensor]:
+        """What gives image tokens [M, N, hidden] for masks [M, N]; work on the two pictures is done here, once."""
+        vlm, grid = self.vlm, self.vlm.grid
+        if space == TOKENS:
+            intact, gone = vlm.encode(pair)
+            return lambda keep: torch.where(keep[..., None], intact, gone)
+        if fill is not None:
+            return lambda keep: vlm.encode(compose(pair[0], fill(keep), keep, grid, self.softness))
+        ends = vlm.embed(pair) if self.softness == 0 else None
         if ends is None:
-            instead = pair[1] if fill is None else fill(keep)
-            return self.vlm.encode(compose(pair[0], instead, keep, grid, self.softness))
+            return lambda keep: vlm.encode(compose(pair[0], pair[1], keep, grid, self.softness))
+        # Hard cells are whole patches: both pictures are cut into embeddings once, and a mask only selects.
         rows, columns = ends.shape[1] // grid[0], ends.shape[2] // grid[1]
-        mask = keep.unflatten(1, grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)[..., None]
-        return self.vlm.encode_embedded(torch.where(mask, ends[0], ends[1]))
+
+        def select(keep: Tensor) -> Tensor:
+            mask = keep.unflatten(1, grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)[..., None]
+            return vlm.encode_embedded(torch.where(mask, ends[0], ends[1]))
+
+        return select
 
     def _run_batch(
         self, tokens: Tensor, where: Tensor, filled: Tensor, questions: Sequence[tuple[int, Prompt, Target]]

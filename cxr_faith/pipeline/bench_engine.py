@@ -76,14 +76,13 @@ def sample_engine(scene: Scene, engine: Engine) -> dict[int, Turn]:
     ]
     asking = max(0.0, (run[1] - run[0]) / (SAMPLE * (len(prompts) - 1)))
     picture = run[0] / SAMPLE - asking
-    turns, before = {}, scene.vlm.counts.snapshot()
+    turns = {}
     answers = wall(device, lambda: scene.answer([0]))
     maps = _sampled_maps(scene)
     for count in (1, len(prompts)):
         pictures, asked = exact_counts(scene, range(count))
         seconds = {"answers": count * answers, "maps": count * maps, "curves": pictures * picture + asked * asking}
         turns[count] = Turn(seconds, _engine_counts(scene, pictures, asked, count))
-    vars(scene.vlm.counts).update(vars(before))
     return turns
 
 

@@ -60,8 +60,8 @@ def missing(library: str) -> str | None:
 
 
 def library_steps(n_cells: int, steps: int) -> int:
-    """Steps of a curve whose steps change equally many cells, as both libraries want: at most those asked for."""
-    return -(-n_cells // -(-n_cells // steps))
+    """Steps of a curve of which each changes equally many cells, as the libraries want: at most those asked for."""
+    return max(count for count in range(1, steps + 1) if n_cells % count == 0)
 
 
 def run_library(library: str, scene: Scene, question: int, steps: int) -> tuple[float, int, list[float]]:
@@ -100,6 +100,9 @@ class _GivenMap:
     def __call__(self, *args: Any, **kwargs: Any) -> list[Tensor]:
         return [self.saliency[None].to(self.model.vlm.device)]
 
+    def fuse_cams(self, cams: list[Tensor]) -> Tensor:
+        return cams[0]
+
     @contextmanager
     def _hooks_off(self) -> Iterator[None]:
         yield
@@ -117,26 +120,35 @@ def _torchcam(
     return [summary["deletion_auc"], summary["insertion_auc"]]
 
 
+class _Masked(torch.nn.Module):
+    """Masks [batch, 1, H, W] to margins: what Quantus changes is which pixels are original."""
+
+    def __init__(self, model: MarginModel, original: Tensor, removed: Tensor) -> None:
+        super().__init__()
+        self.model, self.original, self.removed = model, original, removed
+        self.eval()
+
+    def forward(self, masks: Tensor) -> Tensor:
+        margins: Tensor = self.model(torch.where(masks > 0.5, self.original, self.removed))
+        return margins
+
+
 def _quantus(
     model: MarginModel, scene: Scene, saliency: NDArray[np.float32], removed: Tensor, steps: int
 ) -> list[float]:
     import quantus
 
-    picture, baseline = scene.pixels[None].cpu().numpy(), removed.reshape(1, -1).cpu().numpy()
-
     def replace(arr: NDArray[np.float32], indices: NDArray[np.int64], **kwargs: Any) -> NDArray[np.float32]:
         changed = arr.copy()
-        np.put_along_axis(changed, indices, np.take_along_axis(baseline, indices, 1), 1)
+        np.put_along_axis(changed, indices, 0.0, 1)
         return changed
 
+    masked, intact = _Masked(model, scene.pixels[None], removed), np.ones((1, 1, *saliency.shape), np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the choice of metrics in general
         metric = quantus.PixelFlipping(
-            features_in_step=picture.size // steps,
-            perturb_func=replace,
-            normalise=False,
-            abs=False,
-            disable_warnings=True,
+            features_in_step=saliency.size // steps, perturb_func=replace, normalise=False, disable_warnings=True
         )
-        (scores,) = metric(model, picture, np.zeros(1, np.int64), saliency[None, None], device=str(scene.vlm.device))
+        device = str(scene.vlm.device)
+        (scores,) = metric(masked, intact, np.zeros(1, np.int64), saliency[None, None], softmax=False, device=device)
     return [float(score) for score in scores]

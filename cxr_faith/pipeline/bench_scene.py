@@ -179,6 +179,7 @@ def random_vlm(shape: str) -> Gemma3VLM:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
         **sizes["text"],
     )
     config = Gemma3Config(
@@ -188,6 +189,7 @@ def random_vlm(shape: str) -> Gemma3VLM:
         boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
         eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
         image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+        tie_word_embeddings=True,
     )
     return Gemma3VLM(_random_weights(config), processor, source=shape)
 

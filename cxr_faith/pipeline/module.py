@@ -217,8 +217,8 @@ class FaithfulnessModule(L.LightningModule):
 
     def _common(self, sample: Sample, case: Case | None) -> Row:
         """Columns that all records of a sample share."""
-        row = sample_columns(sample) | {"space": "pixels", "condition": "none", "present": is_present(sample)}
-        row["target"] = str(self.protocol.target)
+        row = sample_columns(sample) | {"condition": "none", "present": is_present(sample)}
+        row |= {"space": self.protocol.space, "target": str(self.protocol.target)}
         if case is None or case.reply is NO_REPLY:
             return row
         predicted = predicted_answer(case.reply, case.kind)

@@ -112,6 +112,27 @@ def test_hard_cells_are_selected_from_the_patches_of_two_pictures(request, pictu
     assert torch.equal(Engine(vlm).run(*run)[0].s, found.s)
 
 
+@pytest.mark.parametrize("name", ["bundled", "random_vlm"])
+def test_tokens_are_changed_behind_the_tower(request, pictures, name):
+    """The tower sees two pictures; the ends are those of pixels, bit for bit; between them tokens know more."""
+    vlm = request.getfixturevalue(name)
+    original = pictures(vlm, 1)[0]
+    removed, order = torch.zeros_like(original), np.random.default_rng(0).permutation(vlm.n_cells)
+    plan, places = plan_of(vlm.n_cells, [order], schedule(vlm.n_cells, 4))
+    run, before = [original, removed, plan, [vlm.prompt(QUESTION)], [MARGIN]], vlm.counts.snapshot()
+    found = Engine(vlm).run(*run, space="tokens")[0].s
+    assert vlm.counts.encode - before.encode == 2
+    assert vlm.counts.prefill - before.prefill == len(plan)
+    pixels, ends = Engine(vlm).run(*run)[0].s, places[0, 0, [0, -1]]
+    assert torch.equal(found[ends], pixels[ends]) and (found != pixels).sum() == len(plan) - 2
+    with torch.no_grad():
+        intact, gone = vlm.encode(torch.stack([original, removed]))
+        mixed = intact.clone()
+        mixed[order[: vlm.n_cells // 4]] = gone[order[: vlm.n_cells // 4]]
+        expected = vlm.trace(mixed[None], [vlm.prompt(QUESTION)], [MARGIN])
+    assert float(found[places[0, 0, 1]]) == pytest.approx(float(expected), abs=1e-4)
+
+
 def test_a_plan_holds_each_picture_once():
     """2 shared ends, 2(T - 1) for a map, and only 2(T - 1) for a random pair, by the mirror identity."""
     k, rng = schedule(64, 8), np.random.default_rng(0)

@@ -71,7 +71,7 @@ def test_rows_and_ratios_belong_together(result):
         assert row["studies_per_hour"] == pytest.approx(3600 / row["seconds"]["median"])
         speed = row["gflop"] / row["seconds"]["median"]
         assert row["mfu"] == pytest.approx(speed / result["matmul_peak_gflops"])
-    assert naive["gflop"] > 2 * engine["gflop"] > 0
+    assert naive["gflop"] > 1.5 * engine["gflop"] > 0
     assert engine["seconds"]["median"] == pytest.approx(sum(engine["phases"].values()))
     json.dumps(result, allow_nan=False)
 
@@ -115,7 +115,7 @@ def test_libraries_do_the_same_job(scene, name):
 
 
 def test_libraries_want_equal_steps():
-    assert (library_steps(64, 8), library_steps(144, 50), library_steps(256, 50)) == (8, 48, 43)
+    assert (library_steps(64, 8), library_steps(144, 50), library_steps(256, 50)) == (8, 48, 32)
 
 
 def test_curves_that_differ_fail(tmp_path, capsys, monkeypatch, random_vlm):
@@ -159,7 +159,8 @@ def test_shapes_are_gemmas(monkeypatch):
         monkeypatch.setattr(scenes, "_random_weights", lambda config: scenes.Gemma3ForConditionalGeneration(config))
         vlm = scenes.random_vlm("small")
     assert vlm.n_cells == 256
-    assert 20e6 < sum(weight.numel() for weight in vlm.model.parameters()) < 100e6
+    tied = [weight.numel() for name, weight in vlm.model.named_parameters() if name != "lm_head.weight"]
+    assert vlm.model.config.tie_word_embeddings and 20e6 < sum(tied) < 100e6
     assert vlm.model.get_input_embeddings().num_embeddings == scenes.VOCABULARY
 
 

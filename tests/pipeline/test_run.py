@@ -16,7 +16,10 @@ import pytest
 
 import cxr_faith
 from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.data.sample import Sample
+from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.records import RECORD_SCHEMA, read_records
+from cxr_faith.scoring import Protocol
 
 ROOT = Path(__file__).parents[2]
 # What differs between two runs by its nature.
@@ -210,3 +213,11 @@ def test_bad_samples_are_recorded_and_the_run_goes_on(samples: Path, tmp_path: P
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     failed = {row["sample_id"] for row in summary["failures"]["first"]}
     assert summary["n_samples"] == 5 and failed == set(reasons.index)
+
+
+def test_records_name_the_space() -> None:
+    spaces = {"pixels": FaithfulnessModule({"edges": {}})}
+    spaces["tokens"] = FaithfulnessModule({"edges": {}}, protocol=Protocol(space="tokens"))
+    for space, module in spaces.items():
+        rows = module._failed(Sample("s", question="Is there a nodule?"), "no picture")
+        assert {row["space"] for row in rows} == {space} and len(rows) == 3
