@@ -16,7 +16,7 @@ from cxr_faith.metrics.curves import method_metrics
 from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
-from cxr_faith.records import sample_columns
+from cxr_faith.records import RECORD_SCHEMA, sample_columns
 from cxr_faith.scoring import CENTER, NO_REPLY, RANDOM, Case, Protocol, compute_maps, read_answers, score_image
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
@@ -124,6 +124,8 @@ class FaithfulnessModule(L.LightningModule):
             vlm = Gemma3VLM.from_pretrained(
                 config.source, device, config.dtype, config.prompt_template, config.revision
             )
+            for method in self.methods.values():
+                method.check(vlm)
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
         for substrate in self.protocol.substrates:
             for name in (*self.methods, RANDOM):
@@ -217,7 +219,7 @@ class FaithfulnessModule(L.LightningModule):
         row: Row = {"method": name, "own_substrate": own}
         if name in case.maps:
             row |= {"map": case.maps[name].ravel(), "grid_h": grid[0], "grid_w": grid[1]}
-            row |= case.costs[name] | case.extras[name]
+            row |= case.costs[name] | {k: v for k, v in case.extras[name].items() if k in RECORD_SCHEMA.names}
         return row
 
     def _failed(self, sample: Sample, reason: str, case: Case | None = None, status: str = "invalid") -> list[Row]:

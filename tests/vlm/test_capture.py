@@ -85,6 +85,7 @@ def test_no_observer_leaves_sdpa(random_vlm):
 
 def test_methods_leave_nothing_behind(random_vlm, pictures):
     """No parameter gradients, no hooks beyond the model's own, no attention function."""
+
     def hooks():
         return sum(
             len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)

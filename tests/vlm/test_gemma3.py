@@ -273,9 +273,9 @@ def test_normalize_is_the_processors_own_and_reversible(any_vlm):
 
     height, width = any_vlm.image_size
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, height, width), dtype=np.uint8))
-    made = any_vlm.processor.image_processor(
-        Image.fromarray(image[0].permute(1, 2, 0).numpy()), return_tensors="pt"
-    )["pixel_values"]
+    made = any_vlm.processor.image_processor(Image.fromarray(image[0].permute(1, 2, 0).numpy()), return_tensors="pt")[
+        "pixel_values"
+    ]
     torch.testing.assert_close(any_vlm.normalize(image), made, atol=1e-5, rtol=0)
     assert torch.equal(any_vlm.denormalize(any_vlm.normalize(image)), image)
 
