@@ -13,8 +13,10 @@ Which explanations of chest X-ray vision-language models to believe, measured.
 
 commands:
   evaluate --config FILE [overrides] [--run_dir D] [--limit N]   explain and score a data set's answers
-  explain IMAGE --question Q [--method M] [--model P] [--out D]  explain one answer about one picture
+  explain IMAGE --question Q [--method M] [--keyword W] [--model P] [--out D]
+                                                                 explain one answer about one picture
   report RUN_DIR                                                 summary and report again, from a run's records
+  fit-sae --config FILE [overrides]                              train a sparse autoencoder for the method sae
 
 examples:
   cxr-faith evaluate --config configs/demo.yaml
@@ -38,7 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"cxr-faith {__version__}")
         return 0
-    commands: dict[str, Callable[[list[str]], int]] = {"evaluate": _evaluate, "explain": _explain, "report": _report}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "evaluate": _evaluate,
+        "explain": _explain,
+        "report": _report,
+        "fit-sae": _fit_sae,
+    }
     if arguments[0] not in commands:
         from difflib import get_close_matches
 
@@ -64,6 +71,7 @@ def _evaluate(arguments: list[str]) -> int:
     import logging
     import warnings
 
+    from cxr_faith.attribution.sae_model import SAEError
     from cxr_faith.pipeline.cli import EvaluateCLI
     from cxr_faith.pipeline.run import check, evaluate
 
@@ -74,7 +82,10 @@ def _evaluate(arguments: list[str]) -> int:
         identity = check(cli.model, cli.datamodule, cli.options)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, cli.resolved_config(), identity)
+    try:
+        evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, cli.resolved_config(), identity)
+    except SAEError as error:  # whether it fits is known once the model is there
+        raise UsageError(str(error)) from error
     return 0
 
 
@@ -115,6 +126,27 @@ def _report(arguments: list[str]) -> int:
     console = wide_console()
     console.print(render_leaderboard(summary))
     console.print(f"report  {page}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _fit_sae(arguments: list[str]) -> int:
+    import logging
+
+    from cxr_faith.pipeline.cli import CommandParser, RawHelp
+    from cxr_faith.pipeline.fit_sae import FIT_SAE_HELP, FitSaeOptions, fit_sae
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    parser = CommandParser(
+        prog="cxr-faith fit-sae", description=FIT_SAE_HELP, formatter_class=RawHelp, allow_abbrev=False
+    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file with these options")
+    parser.add_class_arguments(FitSaeOptions)
+    parsed = parser.parse_args(arguments)
+    parsed.pop("config", None)
+    try:
+        fit_sae(FitSaeOptions(**vars(parsed)))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return 0
 
 

@@ -6,6 +6,7 @@ from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
 from cxr_faith.attribution.igos import IGOSPP
 from cxr_faith.attribution.relevancy import Chefer, CheferGlobal
+from cxr_faith.attribution.sae import SAE
 
 METHODS["attention"] = Attention
 METHODS["rollout"] = Rollout
@@ -15,6 +16,7 @@ METHODS["gradient"] = Gradient
 METHODS["grad_x_input"] = GradXInput
 METHODS["integrated_gradients"] = IntegratedGradients
 METHODS["igos_pp"] = IGOSPP
+METHODS["sae"] = SAE
 METHODS["random_map"] = RandomMap
 METHODS["center"] = Center
 METHODS["edges"] = Edges
