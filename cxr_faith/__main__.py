@@ -1,11 +1,17 @@
 """The command line: `cxr-faith COMMAND`, also `python -m cxr_faith COMMAND`.
 
-Exit status: 0 done, 2 a usage or config error (one line on stderr), 1 anything else.
+Exit status: 0 done, 2 a usage or config error (one line on stderr), 75 stopped on request with work left, 1 anything
+else.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxr_faith.pipeline.stop import StopRequest
 
 USAGE = """usage: cxr-faith COMMAND [options]
 
@@ -16,14 +22,20 @@ commands:
   explain IMAGE --question Q [--method M] [--keyword W] [--model P] [--out D]
                                                                  explain one answer about one picture
   report RUN_DIR                                                 summary and report again, from a run's records
+  prepare SOURCE --root R --out MANIFEST                         from a published data set to a manifest
+  prepare check MANIFEST                                         open a manifest's pictures and list the faults
+  doctor --config FILE [--samples N]                             check model, data and machine before a benchmark
+  sanity --config FILE [--samples N]                             do the maps depend on model, picture and question?
   fit-sae --config FILE [overrides]                              train a sparse autoencoder for the method sae
 
 examples:
   cxr-faith evaluate --config configs/demo.yaml
   cxr-faith explain chest.png --question "Is there a pleural effusion?" --method chefer
   cxr-faith report runs/demo
+  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr-1.0.0 --out manifests/vindr
 
-`cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config error, 1 anything else.
+`cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config error, 75 stopped on request
+(the same command resumes), 1 anything else.
 """
 
 
@@ -44,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": _evaluate,
         "explain": _explain,
         "report": _report,
+        "prepare": _prepare,
+        "doctor": _doctor,
+        "sanity": _sanity,
         "fit-sae": _fit_sae,
     }
     if arguments[0] not in commands:
@@ -58,6 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _usage_error(str(error))
 
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+RETRY = "nothing that was written is lost: see to the disk, then run the same command again"
+
+
 class UsageError(Exception):
     """What the user asked for cannot be done; the message is one line."""
 
@@ -67,25 +86,54 @@ def _usage_error(message: str) -> int:
     return 2
 
 
-def _evaluate(arguments: list[str]) -> int:
+def _quiet() -> None:
     import logging
     import warnings
 
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # between lightning and torch
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # not wanted everywhere it exists
+    for name in ("lightning.pytorch", "lightning.fabric"):  # tips, what hardware was looked for, who is which rank
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.stop import listening
+
+    with listening() as request:  # first of all, since the other imports take seconds
+        return _evaluate_until(request, arguments)
+
+
+def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
     from cxr_faith.attribution.sae_model import SAEError
     from cxr_faith.pipeline.cli import EvaluateCLI
+    from cxr_faith.pipeline.lock import RunDirectoryInUseError
     from cxr_faith.pipeline.run import check, evaluate
+    from cxr_faith.pipeline.stop import EX_TEMPFAIL, StoppedError
 
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # between lightning and torch
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # tips and what hardware was looked for
+    _quiet()
     try:
         cli = EvaluateCLI(arguments)
         identity = check(cli.model, cli.datamodule, cli.options)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
+    config, rank = cli.resolved_config(), cli.trainer.global_rank
     try:
-        evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, cli.resolved_config(), identity)
-    except SAEError as error:  # whether it fits is known once the model is there
+        evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
+    except (RunDirectoryInUseError, SAEError) as error:
         raise UsageError(str(error)) from error
+    except StoppedError as stop:
+        if rank:
+            # The status is rank 0's: whoever watches over the ranks would take another's for a crash and kill the rest.
+            sys.stdout.flush()
+            os._exit(0)
+        print(f"cxr-faith: {stop}", file=sys.stderr)
+        return EX_TEMPFAIL
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"cxr-faith: error: {place}{error.strerror}; {RETRY}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -104,6 +152,36 @@ def _explain(arguments: list[str]) -> int:
         explain(image, ExplainOptions(**vars(parsed)))
     except ValueError as error:
         raise UsageError(str(error)) from error
+    return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.checks_cli import DoctorCLI
+    from cxr_faith.pipeline.doctor import failed, render_doctor, run_doctor
+    from cxr_faith.pipeline.run import wide_console
+
+    _quiet()
+    try:
+        cli = DoctorCLI(arguments)
+        checks = run_doctor(cli.model, cli.datamodule, cli.options.run_dir, cli.doctor)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    wide_console().print(render_doctor(checks))
+    return 1 if failed(checks) else 0
+
+
+def _sanity(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.checks_cli import SanityCLI
+    from cxr_faith.pipeline.run import wide_console
+    from cxr_faith.pipeline.sanity import render_sanity, run_sanity
+
+    _quiet()
+    try:
+        cli = SanityCLI(arguments)
+        result = run_sanity(cli.model, cli.datamodule, cli.options.run_dir, cli.sanity)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    wide_console().print(render_sanity(result))
     return 0
 
 
@@ -129,13 +207,25 @@ def _report(arguments: list[str]) -> int:
     return 0
 
 
-def _fit_sae(arguments: list[str]) -> int:
-    import logging
+def _prepare(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        from cxr_faith.pipeline.prepare_cli import PREPARE_HELP
 
+        print(PREPARE_HELP, end="")
+        return 0 if arguments else 2
+    from cxr_faith.pipeline.prepare_cli import run
+
+    try:
+        return run(arguments[0], arguments[1:])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _fit_sae(arguments: list[str]) -> int:
     from cxr_faith.pipeline.cli import CommandParser, RawHelp
     from cxr_faith.pipeline.fit_sae import FIT_SAE_HELP, FitSaeOptions, fit_sae
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    _quiet()
     parser = CommandParser(
         prog="cxr-faith fit-sae", description=FIT_SAE_HELP, formatter_class=RawHelp, allow_abbrev=False
     )

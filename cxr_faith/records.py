@@ -3,23 +3,27 @@
 A run directory holds `records/part-<start>-r<rank>-<seq>.parquet`. A part appears whole or not at all (temporary name,
 fsync, rename, fsync of the folder). A restart writes under the next start number, so no process ever touches another's
 parts, and a reader merges whatever parts there are: duplicates are dropped by key, torn files are named and left out.
+Readers go through parts by row groups of some thousand rows; maps and curves of a whole run need not fit into memory.
 """
 
 import logging
 import math
 import os
 import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
 from cxr_faith.metrics.functional import CURVE_COLUMNS, ENDPOINT_COLUMNS, MC_ERROR_COLUMNS
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ def _schema() -> pa.Schema:
         **dict.fromkeys((f"{name}_std" for name in CURVE_COLUMNS), real),  # for `random`: over its orders
         **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
         **dict.fromkeys(GAPS, real),
-        **dict.fromkeys(("random_z", "random_p", "completeness_residual"), real),
+        **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
         **{"map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
     }
@@ -85,14 +89,12 @@ class RecordWriter:
     """
 
     def __init__(self, run_dir: str | Path, rank: int, start: int) -> None:
-        """Make the folder and clear temporary files that a killed process of this rank left."""
+        """Make the folder."""
         self.folder = Path(run_dir) / "records"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rank, self.start = rank, start
-        for stale in self.folder.glob(f".part-*-r{rank:05d}-*.tmp"):
-            stale.unlink(missing_ok=True)
-        self._loose: list[Path] = []  # parts of this writer that no merge has taken in yet
-        self._merged: list[Path] = []
+        # Parts of this writer: single writes, merges of 64 of those, merges of 64 merges, …
+        self._levels: list[list[Path]] = [[]]
         taken = [_numbers(path) for path in _parts(self.folder)]
         self._seq = 1 + max((seq for begun, owner, seq in taken if (begun, owner) == (start, rank)), default=-1)
 
@@ -114,26 +116,32 @@ class RecordWriter:
         if not rows:
             return None
         path = self._save([_table(rows)])
-        self._loose.append(path)
-        if len(self._loose) >= PARTS_PER_MERGE:
-            self._gather()
+        self._levels[0].append(path)
+        level = 0
+        while len(self._levels[level]) >= PARTS_PER_MERGE:
+            self._merge(level)
+            level += 1
         return path
 
     def compact(self) -> Path | None:
         """Merge this writer's parts into one file; a crash on the way leaves only duplicates, which readers drop."""
-        self._gather()
-        if len(self._merged) > 1:
-            # One row group at a time, so the memory does not grow with the length of the run.
-            groups = (pq.read_table(path, page_checksum_verification=True) for path in self._merged)
-            self._merged = [self._replace(self._merged, groups)]
-        return self._merged[0] if self._merged else None
+        if self._levels[0]:
+            self._merge(0)
+        parts = [path for level in self._levels for path in level]
+        if len(parts) > 1:
+            parts = [self._replace(parts, _groups(parts, RECORD_SCHEMA))]
+        self._levels = [[], parts]
+        return parts[0] if parts else None
 
-    def _gather(self) -> None:
-        """The loose parts, which are small, as one part with one row group."""
-        if self._loose:
-            table = pa.concat_tables([pq.read_table(path, page_checksum_verification=True) for path in self._loose])
-            self._merged.append(self._replace(self._loose, [table]) if len(self._loose) > 1 else self._loose[0])
-            self._loose = []
+    def _merge(self, level: int) -> None:
+        """The parts of one level as one part of the next; single writes, which are small, become one row group."""
+        parts = self._levels[level]
+        tables = _groups(parts, RECORD_SCHEMA)
+        merged = self._replace(parts, [pa.concat_tables(tables)] if level == 0 else tables) if parts[1:] else parts[0]
+        self._levels[level] = []
+        if len(self._levels) == level + 1:
+            self._levels.append([])
+        self._levels[level + 1].append(merged)
 
     def _replace(self, parts: Sequence[Path], tables: Iterable[pa.Table]) -> Path:
         """Save the tables and drop the parts they came from, once the new file is safe on disk."""
@@ -146,13 +154,17 @@ class RecordWriter:
         path = self.folder / f"part-{self.start:03d}-r{self.rank:05d}-{self._seq:06d}.parquet"
         self._seq += 1
         temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
-            with pq.ParquetWriter(file, RECORD_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-                for table in tables:
-                    writer.write_table(table)
-            file.flush()
-            _to_disk(file.fileno())
-        _publish(temporary, path)
+        try:
+            with temporary.open("wb") as file:
+                with pq.ParquetWriter(file, RECORD_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+                    for table in tables:
+                        writer.write_table(table)
+                file.flush()
+                _to_disk(file.fileno())
+            _publish(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)  # a full disk needs the room
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         return path
 
 
@@ -163,7 +175,7 @@ def write_atomic(path: Path, text: str) -> None:
         OSError: the file could not be saved.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -172,14 +184,42 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def next_start(run_dir: str | Path) -> int:
-    """The number for the next start of a run: 0 for a new one. Ask before any rank writes, and share the answer."""
-    return 1 + max((_numbers(path)[0] for path in _parts(Path(run_dir) / "records")), default=-1)
+    """The number after those of all starts so far: 0 for a new run."""
+    folder = Path(run_dir) / "records"
+    claimed = [int(path.suffix[1:]) for path in folder.glob(".start.*") if path.suffix[1:].isdecimal()]
+    return 1 + max([_numbers(path)[0] for path in _parts(folder)] + claimed, default=-1)
+
+
+def claim_start(run_dir: str | Path) -> int:
+    """The number of this start, which nobody else gets; one rank asks and tells the others.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = Path(run_dir) / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    number = next_start(run_dir)
+    while True:
+        try:
+            (folder / f".start.{number:03d}").touch(exist_ok=False)
+            return number
+        except FileExistsError:  # a shard that starts at the same time was faster
+            number += 1
+
+
+def remove_leftovers(run_dir: str | Path) -> None:
+    """Remove temporary files that killed processes left; only while no process writes into the run directory."""
+    run_dir = Path(run_dir)
+    for stale in [*run_dir.glob("records/.part-*.tmp"), *run_dir.glob(".*.tmp"), *run_dir.glob("report/.*.tmp")]:
+        stale.unlink(missing_ok=True)
 
 
 def done_samples(run_dir: str | Path) -> set[str]:
     """`sample_id` of every sample whose records are on disk in a part that is sound throughout."""
-    tables = _tables(run_dir, RECORD_SCHEMA)
-    return {sample for table in tables for sample in table.column("sample_id").to_pylist()}
+    done: set[str] = set()
+    for _, groups in _sound_parts(run_dir, RECORD_SCHEMA, ["sample_id"]):
+        done.update(sample for group in groups for sample in group.column("sample_id").to_pylist())
+    return done
 
 
 def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -197,28 +237,107 @@ def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     Raises:
         ValueError: a column that no record has.
     """
+    schema = _chosen(columns)
+    groups = [group for _, found in _sound_parts(run_dir, schema) for group in found]
+    rows = _first_of_each_key(groups)
+    table = pa.concat_tables([schema.empty_table(), *groups])
+    del groups
+    frame: pd.DataFrame = table.take(pa.array(rows)).to_pandas()
+    return frame
+
+
+def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The rows of `read_records`, in pieces of some thousand rows and in no certain order.
+
+    Args:
+        run_dir: the run directory.
+        columns: these columns and the key.
+
+    Raises:
+        ValueError: a column that no record has.
+    """
+    schema = _chosen(columns)
+    keys: list[pa.Table] = []
+    paths = []
+    for path, groups in _sound_parts(run_dir, schema, KEY):
+        paths.append(path)
+        keys += groups
+    kept = np.zeros(sum(len(group) for group in keys), bool)
+    kept[_first_of_each_key(keys)] = True
+    del keys
+    begin = 0
+    for group in _groups(paths, schema):
+        piece = group.filter(pa.array(kept[begin : begin + len(group)]))
+        begin += len(group)
+        if len(piece):
+            yield piece.to_pandas()
+
+
+def _chosen(columns: Sequence[str] | None) -> pa.Schema:
+    """The schema of the key and these columns."""
     names = RECORD_SCHEMA.names if columns is None else [*KEY, *(name for name in columns if name not in KEY)]
     unknown = [name for name in names if name not in RECORD_SCHEMA.names]
     if unknown:
         raise ValueError(f"records have no column {unknown[0]!r}")
-    schema = pa.schema([RECORD_SCHEMA.field(name) for name in names])
-    frame: pd.DataFrame = pa.concat_tables([schema.empty_table(), *_tables(run_dir, schema)]).to_pandas()
+    return pa.schema([RECORD_SCHEMA.field(name) for name in names])
+
+
+def _first_of_each_key(groups: Sequence[pa.Table]) -> npt.NDArray[np.intp]:
+    """Numbers of the rows that stay, sorted by key; rows are numbered through the groups."""
+    if not groups:
+        return np.empty(0, np.intp)
+    columns = []
+    for name in KEY:
+        numbers: dict[str, int] = {}
+        codes = []
+        for group in groups:
+            encoded = group.column(name).combine_chunks().dictionary_encode()
+            known = [numbers.setdefault(text, len(numbers)) for text in encoded.dictionary.to_pylist()]
+            codes.append(np.array(known, np.int32)[encoded.indices.to_numpy()])
+        place = np.empty(len(numbers), np.int32)
+        place[np.argsort(np.array(list(numbers), object), kind="stable")] = np.arange(len(numbers))
+        columns.append(place[np.concatenate(codes)])
     # Stable, so parts in the order of their names decide which duplicate is the first one.
-    frame = frame.sort_values(list(KEY), kind="stable").drop_duplicates(list(KEY), keep="first")
-    return frame.reset_index(drop=True)
+    order = np.lexsort(columns[::-1])
+    first = np.ones(len(order), bool)
+    first[1:] = np.any([column[order[1:]] != column[order[:-1]] for column in columns], axis=0)
+    return order[first]
 
 
-def _tables(run_dir: str | Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """These columns of the readable parts of a run, in the order of the parts' names; other parts are reported."""
-    for path in _parts(Path(run_dir) / "records"):
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as part:
-                table = part.read(schema.names).cast(schema)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            logger.warning("%s: unreadable, left out; its samples will be run again (%s)", path, reason)
-        else:
-            yield table
+def _sound_parts(
+    run_dir: str | Path, schema: pa.Schema, keep: Sequence[str] | None = None
+) -> Iterator[tuple[Path, list[pa.Table]]]:
+    """(path, row groups) of the parts whose columns can all be read, in the order of their names; others are reported.
+
+    Args:
+        run_dir: the run directory.
+        schema: the columns that must be sound.
+        keep: those of them to return; default all.
+    """
+    folder, seen = Path(run_dir) / "records", set[Path]()
+    waiting = _parts(folder)
+    while waiting:
+        moved = False
+        for path in waiting:
+            seen.add(path)
+            try:
+                groups = [group.select(list(keep)) if keep else group for group in _groups([path], schema)]
+            except FileNotFoundError:
+                moved = True  # a run that is going on has merged it into another part meanwhile
+            except (pa.ArrowException, OSError, ValueError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                logger.warning("%s: unreadable, left out; its samples will be run again (%s)", path, reason)
+            else:
+                yield path, groups
+        waiting = [path for path in _parts(folder) if path not in seen] if moved else []
+
+
+def _groups(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    """These columns of parts, one row group at a time."""
+    for path in paths:
+        with pq.ParquetFile(path, page_checksum_verification=True) as part:
+            for number in range(part.num_row_groups):
+                yield part.read_row_group(number, columns=schema.names).select(schema.names).cast(schema)
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cxr_faith.attribution import Attribution, AttributionBatch, Method
@@ -23,6 +24,7 @@ from cxr_faith.metrics.functional import (
     random_test,
     status_names,
 )
+from cxr_faith.metrics.localization import localization_scores
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
@@ -30,6 +32,9 @@ from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, ma
 from cxr_faith.vlm.base import VLM, Prompt, PromptError, Reply, Scores, Target
 
 RANDOM, CENTER = "random", "center"
+BLURRED = "/blurred"
+"""Ends the name of a method's blurred control: its map smoothed by a Gaussian of σ = 1 cell."""
+
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
 """Stands for the answer to a question that could not be asked."""
 
@@ -46,6 +51,7 @@ class Protocol:
         target: what is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`.
         max_new_tokens: longest answer that is generated.
         seed: of every random stream, together with the image's id.
+        controls: also score a blurred copy of each map, to show what smoothness alone is worth; doubles the cost.
     """
 
     substrates: tuple[str, ...] = ("blur:0.1",)
@@ -55,6 +61,7 @@ class Protocol:
     target: str | int = "answer"
     max_new_tokens: int = 32
     seed: int = 0
+    controls: bool = False
 
     def __post_init__(self) -> None:
         """Check each value; the spelling of substrates is made canonical."""
@@ -158,6 +165,7 @@ def compute_maps(
     cases: Sequence[Case],
     seed: int,
     only_in_format: bool = True,
+    controls: bool = False,
 ) -> None:
     """Fill in the maps of cases that have a target.
 
@@ -171,6 +179,7 @@ def compute_maps(
         cases: what to explain.
         seed: the run's seed.
         only_in_format: leave out yes/no questions whose answer is mostly neither: their maps are not scored.
+        controls: also a blurred copy of each map, except of the center baseline.
     """
     for picture, case in zip(pixels, cases, strict=True):
         if case.target is None or (only_in_format and case.off_format):
@@ -178,6 +187,9 @@ def compute_maps(
         for name, method in methods.items():
             if not method.needs_mask or case.finding_cells is not None:
                 _apply(vlm, name, method, picture, case, case.target, seed)
+        if controls:
+            maps = [(name, values) for name, values in case.maps.items() if name != CENTER]
+            case.maps |= {name + BLURRED: gaussian_filter(values, sigma=1.0) for name, values in maps}
 
 
 def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, seed: int) -> list[Case]:
@@ -279,7 +291,8 @@ def score_image(
         asked.append((orders, finite, np.stack(places)))
     removed = substrate.apply(pixels[None], [image_id], protocol.seed)[0]
     targets = [target for case in cases if (target := case.target) is not None]
-    scores = engine.run(pixels, removed, plan, [case.prompt for case in cases], targets)
+    fill = substrate.fill(pixels, image_id, protocol.seed, engine.vlm.grid)
+    scores = engine.run(pixels, removed, plan, [case.prompt for case in cases], targets, fill)
     return [_columns(case, k, *asked[q], scores[q], protocol) for q, case in enumerate(cases)]
 
 
@@ -298,6 +311,25 @@ def center_order(grid: tuple[int, int], seed: int, image_id: str) -> np.ndarray:
     order = map_order(-np.hypot(rows - middle[0], columns - middle[1]), seed, image_id, CENTER)
     assert order is not None
     return order
+
+
+def localize(case: Case, mask: Tensor | None, seed: int) -> dict[str, dict[str, float]]:
+    """Localization columns of each map of a question, by name; nothing without a mask of the finding.
+
+    Args:
+        case: with its maps.
+        mask: bool [H, W] in model pixels.
+        seed: the run's seed, for ties.
+    """
+    if mask is None:
+        return {}
+    pixels, found = mask.cpu().numpy(), {}
+    for name, values in case.maps.items():
+        order = map_order(values, seed, case.image_id, name)
+        if order is not None:
+            # The center map is minus a distance: read it as nearness, which is positive.
+            found[name] = localization_scores(values - values.min() if name == CENTER else values, pixels, order)
+    return found
 
 
 def _add_curves(plan: Plan, question: int, order: np.ndarray, k: np.ndarray) -> np.ndarray:

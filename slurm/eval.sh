@@ -3,12 +3,11 @@
 #
 #   sbatch slurm/eval.sh configs/mimic.yaml --run_dir runs/mimic
 #   sbatch --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 slurm/eval.sh configs/mimic.yaml
+#   sbatch --array=0-7 slurm/eval.sh configs/mimic.yaml     eight independent jobs, one run directory
 #
 # Options of sbatch go before the script and win over the lines below; whatever follows the config goes to
 # `cxr-faith evaluate`. The same line again, and a requeued job, go on where the run directory stands.
-#
-# Environment: VENV       virtual environment to use (default: .venv, where there is one)
-#              CONTAINER  Apptainer image to run in, with cxr-faith on its PATH (then VENV is not used)
+# slurm/README.md has sizes, variables and exit statuses.
 #
 #SBATCH --job-name=cxr-faith
 #SBATCH --nodes=1
@@ -37,6 +36,18 @@ fi
 config=$1
 shift
 
+job=$SLURM_JOB_ID
+shard=()
+if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+  if [[ $SLURM_ARRAY_TASK_MIN != 0 || $SLURM_ARRAY_TASK_COUNT != $((SLURM_ARRAY_TASK_MAX + 1)) ]]; then
+    echo "eval.sh: the array must be 0-N; submit all of it again, what is done takes no time" >&2
+    exit 2
+  fi
+  # The number of a task may be that of its array, which would put all tasks back into the queue.
+  job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+  shard=(--shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
+fi
+
 # Fetch the model once before the job: many ranks must not ask the hub, and compute nodes often cannot.
 export HF_HUB_OFFLINE=1
 # Steps do not take --cpus-per-task over from the job since Slurm 22.05.
@@ -51,6 +62,21 @@ else
 fi
 
 # --kill-on-bad-exit: if one rank dies, the others would wait for it at the end.
-exec srun --kill-on-bad-exit=1 "${launcher[@]}" cxr-faith evaluate \
+status=0
+srun --kill-on-bad-exit=1 "${launcher[@]}" cxr-faith evaluate \
   --config "$config" --config configs/trainer/slurm.yaml \
-  --trainer.num_nodes="$SLURM_JOB_NUM_NODES" --trainer.devices="${SLURM_NTASKS_PER_NODE:?give sbatch --ntasks-per-node}" "$@"
+  --trainer.num_nodes="$SLURM_JOB_NUM_NODES" --trainer.devices="${SLURM_NTASKS_PER_NODE:?give sbatch --ntasks-per-node}" \
+  "${shard[@]}" "$@" || status=$?
+
+# 75: stopped on request (the time limit is near, or scancel --signal=USR2), with work left.
+if [[ $status == 75 ]]; then
+  restarts=${SLURM_RESTART_COUNT:-0}
+  if ((restarts >= ${MAX_RESTARTS:-50})); then
+    echo "eval.sh: stopped with work left after $restarts restarts; submit the same line again to go on" >&2
+  else
+    echo "eval.sh: stopped with work left, back into the queue (restart $((restarts + 1)))" >&2
+    scontrol requeue "$job" ||
+      echo "eval.sh: this job may not be requeued; submit the same line again to go on" >&2
+  fi
+fi
+exit "$status"

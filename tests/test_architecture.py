@@ -10,7 +10,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "cxr_faith"
 
 # A room may import itself and the rooms before it.
-ROOMS = ("data", "vlm", "perturb", "attribution", "metrics", "scoring", "records", "report", "explainer", "pipeline")
+ROOMS = (
+    "data",
+    "vlm",
+    "perturb",
+    "attribution",
+    "metrics",
+    "scoring",
+    "records",
+    "report",
+    "explainer",
+    "adapters",
+    "pipeline",
+)
 # Any room may import a leaf; a leaf imports no other room.
 LEAF = "metrics"
 # These stand before the house: they may import every room, and no room imports them.

@@ -126,7 +126,7 @@ def test_make_help_lists_the_targets() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony is not None
-    assert listed == phony[1].split() == "help venv install demo test test-fast lint train clean".split()
+    assert listed == phony[1].split() == "help venv install demo test test-fast test-cluster lint train clean".split()
 
 
 def test_ci_runs_linters_and_tests() -> None:
@@ -135,6 +135,18 @@ def test_ci_runs_linters_and_tests() -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
     text = script.read_text(encoding="utf-8")
     assert "set -euo pipefail" in text and "make lint" in text and "make test" in text
+
+
+def test_tests_named_by_the_documents_exist() -> None:
+    defined = set()
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        defined |= set(re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        name
+        for document in ("README.md", "SECURITY.md")
+        for name in re.findall(r"`(test_\w+)`", (ROOT / document).read_text(encoding="utf-8"))
+    }
+    assert len(named) > 15 and named - defined == set()
 
 
 def test_no_machine_paths() -> None:
@@ -155,7 +167,7 @@ def test_pattern_of_machine_paths() -> None:
 def run_slurm_script(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run slurm/eval.sh in the repository's root with an `srun` that prints what it was asked to do."""
     srun = folder / "srun"
-    srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "offline=$HF_HUB_OFFLINE" "$@"\n')
+    srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "offline=$HF_HUB_OFFLINE" "$@"\nexit ${STATUS:-0}\n')
     srun.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     kept |= {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"} | environment
@@ -181,6 +193,31 @@ def test_slurm_script_passes_the_job_on(tmp_path: Path) -> None:
     ]
 
 
+ARRAY = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+ARRAY |= {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7"}
+
+
+def test_slurm_script_gives_each_task_of_an_array_its_shard(tmp_path: Path) -> None:
+    result = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, **ARRAY, SLURM_ARRAY_TASK_COUNT="8")
+    assert "--trainer.devices=4 --shard 3/8" in " ".join(result.stdout.split())
+    refused = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, **ARRAY, SLURM_ARRAY_TASK_COUNT="2")
+    assert refused.returncode == 2 and "must be 0-N" in refused.stderr and refused.stdout == ""
+
+
+def test_slurm_script_goes_back_into_the_queue_only_when_stopped_on_request(tmp_path: Path) -> None:
+    (tmp_path / "scontrol").write_text('#!/usr/bin/env bash\necho "scontrol $*"\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    for status, requeued in ((0, False), (1, False), (2, False), (75, True), (137, False)):
+        result = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, STATUS=str(status))
+        assert result.returncode == status
+        assert ("scontrol requeue 7" in result.stdout) is requeued
+    task = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, **ARRAY, SLURM_ARRAY_TASK_COUNT="8", STATUS="75")
+    assert "scontrol requeue 7_3" in task.stdout.splitlines()  # 7 alone would be all tasks of the array
+    again = JOB | {"SLURM_RESTART_COUNT": "2", "MAX_RESTARTS": "2", "STATUS": "75"}
+    result = run_slurm_script(tmp_path, "configs/demo.yaml", **again)
+    assert result.returncode == 75 and "scontrol" not in result.stdout and "submit the same line again" in result.stderr
+
+
 def test_slurm_script_runs_in_a_container(tmp_path: Path) -> None:
     result = run_slurm_script(tmp_path, "configs/demo.yaml", CONTAINER="faith.sif", **JOB)
     assert "apptainer exec --nv faith.sif cxr-faith evaluate" in " ".join(result.stdout.split())
@@ -195,9 +232,7 @@ def test_slurm_script_runs_in_a_container(tmp_path: Path) -> None:
         (["configs/demo.yaml"], {}, "submit it with sbatch"),
     ],
 )
-def test_slurm_script_refuses(
-    tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str
-) -> None:
+def test_slurm_script_refuses(tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str) -> None:
     result = run_slurm_script(tmp_path, *arguments, **environment)
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.splitlines()) == 1

@@ -1,10 +1,13 @@
+import gc
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,10 +17,13 @@ from cxr_faith.records import (
     KEY,
     RECORD_SCHEMA,
     RecordWriter,
+    claim_start,
     done_samples,
     next_start,
     read_records,
+    remove_leftovers,
     sample_columns,
+    scan_records,
     write_atomic,
 )
 
@@ -168,6 +174,7 @@ def test_kill_before_the_rename_leaves_no_part_and_the_next_start_cleans_up(tmp_
             writer.write([row("b")])
     assert len(parts(tmp_path)) == 2  # the part and a temporary file
     assert done_samples(tmp_path) == {"a"}
+    remove_leftovers(tmp_path)
     RecordWriter(tmp_path, 0, next_start(tmp_path)).write([row("b")])
     assert parts(tmp_path) == ["part-000-r00000-000000.parquet", "part-001-r00000-000000.parquet"]
     assert done_samples(tmp_path) == {"a", "b"}
@@ -182,6 +189,76 @@ def test_starts_and_sequence_numbers_never_collide(tmp_path: Path) -> None:
     assert done_samples(tmp_path) == {"a", "b"}
     RecordWriter(tmp_path, 3, 11).write([row("c")])
     assert next_start(tmp_path) == 12
+
+
+def test_shards_that_start_at_once_get_different_numbers(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda _: claim_start(tmp_path), range(24)))
+    assert sorted(numbers) == list(range(24))
+    assert next_start(tmp_path) == 24
+    assert read_records(tmp_path).empty and pd.read_parquet(tmp_path / "records").empty
+
+
+def test_number_of_files_grows_with_the_logarithm_only(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(records, "PARTS_PER_MERGE", 4)
+    writer, most = RecordWriter(tmp_path, 0, 0), 0
+    for index in range(64):
+        writer.write([row(f"s{index:02d}", map=np.full(4, index))])
+        most = max(most, len(parts(tmp_path)))
+    assert most <= 3 * 4  # four levels hold at most three parts each between writes
+    assert [path.split("-r")[0] for path in parts(tmp_path)] == ["part-000"]
+    frame = read_records(tmp_path)
+    assert list(frame["sample_id"]) == [f"s{index:02d}" for index in range(64)]
+    assert [values[0] for values in frame["map"]] == list(range(64))
+
+
+def test_pieces_are_the_rows_of_the_whole(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for start in range(3):
+        for rank in range(2):
+            writer = RecordWriter(tmp_path, rank, start)
+            for sample in generator.permutation(30)[:12]:
+                writer.write([row(f"s{sample}", method, srg=float(start), map=generator.random(3)) for method in "ba"])
+            if rank:
+                writer.compact()
+    whole = read_records(tmp_path, ["srg", "map"])
+    pieces = list(scan_records(tmp_path, ["srg", "map"]))
+    assert len(pieces) > 10 and len(whole) < 6 * 24
+    together = pd.concat(pieces).sort_values(list(KEY)).reset_index(drop=True)
+    pd.testing.assert_frame_equal(together, whole)
+
+
+def test_a_scan_holds_a_few_thousand_rows_at_a_time(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path, 0, 0)
+    curve, noise = np.arange(51.0), np.random.default_rng(0)
+    rows = [row(f"s{index}", map=noise.random(256), deletion_scores=curve) for index in range(500)]
+    path = writer.write(rows)
+    assert path is not None
+    one = pq.read_table(path)
+    with pq.ParquetWriter(path, RECORD_SCHEMA, write_page_checksum=True) as file:
+        for group in range(60):
+            names = pa.array([f"g{group}-{name}" for name in one["sample_id"].to_pylist()])
+            file.write_table(one.set_column(0, RECORD_SCHEMA.field(0), names))
+    gc.collect()
+    before, most, found = pa.total_allocated_bytes(), 0, 0
+    for piece in scan_records(tmp_path, ["map", "deletion_scores"]):
+        most, found = max(most, pa.total_allocated_bytes() - before), found + len(piece)
+    assert found == 60 * 500
+    whole = 60 * 500 * (256 * 4 + 51 * 8)
+    assert most < whole / 5, f"{most / 1e6:.0f} of {whole / 1e6:.0f} MB"
+
+
+def test_parts_that_a_running_writer_merges_meanwhile_are_still_read(tmp_path: Path) -> None:
+    writer = RecordWriter(tmp_path, 0, 0)
+    for index in range(5):
+        writer.write([row(f"s{index}")])
+    reading = records._sound_parts(tmp_path, RECORD_SCHEMA)
+    found = [next(reading)]
+    writer.compact()
+    found += reading
+    assert {sample for _, groups in found for g in groups for sample in g["sample_id"].to_pylist()} == {
+        f"s{index}" for index in range(5)
+    }
 
 
 def test_empty_runs_and_chosen_columns(tmp_path: Path) -> None:

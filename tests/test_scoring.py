@@ -210,8 +210,10 @@ def test_the_center_method_is_the_center_baseline(vlm):
     assert (np.diff(distance[center_order((12, 12), 0, IMAGE)]) >= 0).all()
     assert not np.array_equal(center_order((12, 12), 0, IMAGE), center_order((12, 12), 0, "another"))
     case = case_of(vlm, {CENTER: -np.hypot(*(np.indices((4, 4)) - 1.5))})
-    assert same(score(vlm, picture(vlm), [case])[0][CENTER] | {"tie_share": None},
-                score(vlm, picture(vlm), [case_of(vlm, {})])[0][CENTER])
+    assert same(
+        score(vlm, picture(vlm), [case])[0][CENTER] | {"tie_share": None},
+        score(vlm, picture(vlm), [case_of(vlm, {})])[0][CENTER],
+    )
 
 
 def test_a_random_map_scores_as_nothing_on_average(vlm):

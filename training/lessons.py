@@ -12,7 +12,7 @@ from cxr_faith.data.sources import phantom_shapes
 from cxr_faith.data.sources.phantom import Phantom
 
 SEEN, GONE = 0.6, 0.25
-NOTHING, ENOUGH = 0.1, 0.75
+NOTHING, ENOUGH = 0.15, 0.55
 Areas = Mapping[str, NDArray[np.float16]]
 # Question, reply and, for a yes/no question, the margin that is wanted, from -1 (surely no) to 1 (surely yes).
 Lesson = tuple[str, str, float | None]
@@ -44,6 +44,41 @@ def visible(spec: Phantom, areas: Areas, kept: NDArray[np.bool_]) -> dict[tuple[
     return {(finding, side): state(share_left(areas[name], kept)) for finding, side, name in names}
 
 
+def graded_lesson(question: pq.Question, spec: Phantom, areas: Areas, kept: NDArray[np.bool_]) -> Lesson:
+    """A yes/no question with the margin that the visible area of the lesion asks for."""
+    there = [
+        share_left(areas[f"{p.finding}/{p.side}" if p.side else p.finding], kept)
+        for p in spec.lesions
+        if p.finding == question.finding and question.side in (None, p.side)
+    ]
+    wanted = grade(max(there, default=0.0))
+    return question.text, "yes" if wanted >= 0 else "no", wanted
+
+
+def lesion_cells(question: pq.Question, areas: Areas) -> NDArray[np.float64] | None:
+    """Cell shares [grid, grid] of the lesions that a yes/no question asks about; None if there are none."""
+    asked = [
+        area.astype(np.float64)
+        for name, area in areas.items()
+        if name.split("/")[0] == question.finding and question.side in (None, *name.split("/")[1:])
+    ]
+    return np.maximum.reduce(asked) if asked else None
+
+
+def yes_no_question(spec: Phantom, rng: np.random.Generator, present: float = 0.65) -> pq.Question:
+    """A yes/no question about one of the picture's lesions or, now and then, about any finding."""
+    if spec.lesions and rng.random() < present:
+        lesion = spec.lesions[rng.integers(len(spec.lesions))]
+        finding, side = lesion.finding, lesion.side
+    else:
+        # Nodules are the smallest lesions: where single cells are gone, a picture without one can look as if it had.
+        finding = "nodule" if rng.random() < 0.4 else pq.FINDINGS[rng.integers(len(pq.FINDINGS))]
+        side = pq.SIDES[rng.integers(2)] if finding in pq.SIDED else None
+    sided = side is not None and rng.random() < 0.3
+    options = _PHRASINGS["side_presence", finding, side] if sided else _PHRASINGS["presence", finding, None]
+    return options[rng.integers(len(options))]
+
+
 def chest_lessons(
     spec: Phantom,
     areas: Areas,
@@ -66,19 +101,13 @@ def chest_lessons(
         Up to nine lessons: presence, presence on a side, side, place and list.
     """
     seen = visible(spec, areas, kept)
-    shares = {
-        (p.finding, p.side): share_left(areas[f"{p.finding}/{p.side}" if p.side else p.finding], kept)
-        for p in spec.lesions
-    }
     zones = spec.zones
 
     def draw(topic: str, finding: str | None = None, side: str | None = None) -> list[Lesson]:
         options = _PHRASINGS[topic, finding, side]
         question = options[rng.integers(len(options))]
         if graded and question.kind == "yes_no":
-            there = [left for (f, s), left in shares.items() if f == finding and side in (None, s)]
-            wanted = grade(max(there, default=0.0))
-            return [(question.text, "yes" if wanted >= 0 else "no", wanted)]
+            return [graded_lesson(question, spec, areas, kept)]
         reply = pq.answer(question, seen, zones)
         return [] if reply is None else [(question.text, reply, None)]
 

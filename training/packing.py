@@ -108,31 +108,41 @@ class Packer:
         return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, floor)[:, None]
 
 
-def forward(model: Gemma3ForConditionalGeneration, packer: Packer, pixels: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Run a packed batch.
+def embed_images(model: Gemma3ForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Image tokens [batch, N, hidden] and the tower's output [batch, N, width] for pixels [batch, 3, side, side]."""
+    vision = model.model.get_image_features(pixels, return_dict=True)
+    return vision.pooler_output, vision.last_hidden_state
+
+
+def forward_tokens(model: Gemma3ForConditionalGeneration, packer: Packer, image: Tensor, pack: Pack) -> Tensor:
+    """Run the decoder on a packed batch.
 
     Args:
         model: The model.
         packer: The packer that made the pack.
-        pixels: [batch, 3, side, side] in model space.
+        image: Image tokens [batch, N, hidden].
         pack: The questions, on the same device.
 
     Returns:
-        Hidden states of the suffix [batch, S, hidden] (after the final norm) and the tower's output [batch, N, width].
+        Hidden states of the suffix [batch, S, hidden], after the final norm.
     """
-    vision = model.model.get_image_features(pixels, return_dict=True)
     embed = model.get_input_embeddings()
-    prefix = embed(packer.prefix.to(pixels.device)).expand(len(pixels), -1, -1)
+    prefix = embed(packer.prefix.to(image.device)).expand(len(image), -1, -1)
     first = int(packer.is_image.nonzero()[0])
     last = first + int(packer.is_image.sum())
-    image = vision.pooler_output.to(prefix.dtype)
-    embeds = torch.cat([prefix[:, :first], image, prefix[:, last:], embed(pack.ids)], 1)
-    head = torch.arange(prefix.shape[1], device=pixels.device).expand(len(pixels), -1)
+    embeds = torch.cat([prefix[:, :first], image.to(prefix.dtype), prefix[:, last:], embed(pack.ids)], 1)
+    head = torch.arange(prefix.shape[1], device=image.device).expand(len(image), -1)
     mask = packer.mask(pack.segment)
-    hidden = model.model.language_model(
+    hidden: Tensor = model.model.language_model(
         inputs_embeds=embeds,
         attention_mask={"full_attention": mask, "sliding_attention": mask},
         position_ids=torch.cat([head, pack.position], 1),
         use_cache=False,
     ).last_hidden_state
-    return hidden[:, prefix.shape[1] :], vision.last_hidden_state
+    return hidden[:, prefix.shape[1] :]
+
+
+def forward(model: Gemma3ForConditionalGeneration, packer: Packer, pixels: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+    """Hidden states of the suffix [batch, S, hidden] and the tower's output [batch, N, width]; see the parts above."""
+    image, tower = embed_images(model, pixels)
+    return forward_tokens(model, packer, image, pack), tower

@@ -43,6 +43,19 @@ def _clumps(rng: np.random.Generator) -> NDArray[np.float64]:
     return field / field.std()
 
 
+def few_or_many(rng: np.random.Generator, first_in: bool) -> float:
+    """Share of the cells to remove in a good order: most of its curve is decided where few cells are in, or out."""
+    share = rng.uniform(0.0, 1.0) ** rng.choice([1.0, 2.0, 3.0])
+    return float(1.0 - share if first_in else share)
+
+
+def keep_most(field: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+    """Cells [grid, grid] that stay when a share of them goes, smallest values of the field first."""
+    kept = np.ones(GRID * GRID, bool)
+    kept[np.argsort(field, axis=None)[: round(share * GRID * GRID)]] = False
+    return kept.reshape(GRID, GRID)
+
+
 def draw_kept(
     rng: np.random.Generator, lesion: NDArray[np.float16] | None, ordered: float = LESION_ORDERED
 ) -> NDArray[np.bool_]:
@@ -65,15 +78,10 @@ def draw_kept(
         # Lesion first out (deletion) or first in (insertion), as a good explanation would order the cells.
         first_in = rng.random() < 0.5
         field = field + (4.0 if first_in else -4.0) * lesion.astype(float) / max(float(lesion.max()), 1e-3)
-        # Most of a good explanation's curve is decided by few cells: hardly more than the lesion in, or out.
-        share = rng.uniform(0.0, 1.0) ** rng.choice([1.0, 2.0, 3.0])
-        share = 1.0 - share if first_in else share
+        share = few_or_many(rng, first_in)
     else:
         share = rng.uniform(0.0, 1.0)
-    count = round(share * GRID * GRID)
-    kept = np.ones(GRID * GRID, bool)
-    kept[np.argsort(field, axis=None)[:count]] = False
-    return kept.reshape(GRID, GRID)
+    return keep_most(field, share)
 
 
 def remove(pixels: Tensor, kept: Tensor, kinds: NDArray[np.int64], blur: Tensor, generator: torch.Generator) -> Tensor:

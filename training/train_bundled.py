@@ -13,15 +13,27 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from architecture import GRID, IMAGE_SIZE, build_model
-from lessons import chest_lessons, shape_lessons
+from lessons import Lesson, chest_lessons, graded_lesson, lesion_cells, shape_lessons, yes_no_question
+from numpy.typing import NDArray
+from orders import own_orders, yes_no_margin
 from packing import Pack, Packer, forward
 from pool import Chunk, build_pool
-from removal import LESION_ORDERED, SUBSTRATE_SHARES, SUBSTRATES, blur_matrix, draw_kept, remove
+from removal import (
+    LESION_ORDERED,
+    SUBSTRATE_SHARES,
+    SUBSTRATES,
+    blur_matrix,
+    draw_kept,
+    few_or_many,
+    keep_most,
+    remove,
+)
 from tokenizer import build_processor, build_tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,6 +46,9 @@ CHANNELS = [*(f"{f}/{s}" for f in SIDED for s in SIDES), "cardiomegaly"]
 SHAPE_SHARE = 0.12
 TOWER_STEPS = 100
 MARGIN = 7.0
+OWN_ROOM = 40
+TRUTH_ORDERED = 0.5
+Orders = Callable[[Tensor, Tensor, Pack, np.random.Generator], NDArray[np.float64]]
 
 
 class Feed:
@@ -80,28 +95,51 @@ class Feed:
         ordered = LESION_ORDERED * (2 if self.graded else 1)
         return draw_kept(self.rng, areas[names[self.rng.integers(len(names))]], ordered)
 
-    def draw(self) -> tuple[Tensor, Pack, Tensor, Tensor]:
-        """A batch: pixels in model space, questions, dense targets [batch, N, channels] and their weight [batch]."""
+    def _own(self, order: Orders) -> tuple[list[int], list[NDArray[np.bool_]], list[Lesson]]:
+        """Half a batch of pictures whose cells went as the model, or the truth, ranks them, and what they rank for."""
+        pictures = [self._next_chest() for _ in range(self.batch // 2)]
+        questions = [yes_no_question(self.specs[i], self.rng) for i in pictures]
+        pixels = torch.from_numpy(self.images[pictures]).float()[:, None].expand(-1, 3, -1, -1) / 127.5 - 1.0
+        pack = self.packer.pack([[(q.text, "yes", 1.0)] for q in questions], OWN_ROOM)
+        fields = order(pixels, self.blur @ pixels @ self.blur.T, pack, self.rng)
+        kept, lessons = [], []
+        for i, question, own in zip(pictures, questions, fields, strict=True):
+            first_in, truth = self.rng.random() < 0.5, lesion_cells(question, self.areas[i])
+            by_truth = truth is not None and self.rng.random() < TRUTH_ORDERED
+            field = truth + 0.01 * self.rng.random((GRID, GRID)) if by_truth and truth is not None else own
+            kept.append(keep_most(field if first_in else -field, few_or_many(self.rng, first_in)))
+            lessons.append(graded_lesson(question, self.specs[i], self.areas[i], kept[-1]))
+        return pictures, kept, lessons
+
+    def draw(self, order: Orders | None = None) -> tuple[Tensor, Pack, Tensor, Tensor]:
+        """A batch: pixels in model space, questions, dense targets [batch, N, channels] and their weight [batch].
+
+        With `order`, which ranks the cells of intact pictures, it says which cells go in half of the batch.
+        """
         pixels = np.empty((self.batch, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         kept = np.empty((self.batch, GRID, GRID), bool)
         dense = np.zeros((self.batch, GRID, GRID, len(CHANNELS)), np.float32)
         is_chest = self.rng.random(self.batch) >= SHAPE_SHARE
-        lessons = []
+        kinds = self.rng.choice(len(SUBSTRATES), self.batch, p=SUBSTRATE_SHARES)
+        own = self._own(order) if order else ([], [], [])
+        is_chest[: len(own[0])] = True
+        kinds[: len(own[0])] = SUBSTRATES.index("blur")
+        lessons: list[list[Lesson]] = []
         for b in range(self.batch):
             if is_chest[b]:
-                i = self._next_chest()
+                i = own[0][b] if b < len(own[0]) else self._next_chest()
                 pixels[b] = self.images[i][..., None]
-                kept[b] = self._kept(self.areas[i])
+                kept[b] = own[1][b] if b < len(own[0]) else self._kept(self.areas[i])
                 for c, name in enumerate(CHANNELS):
                     if name in self.areas[i]:
                         dense[b, ..., c] = self.areas[i][name] * kept[b]
-                lessons.append(chest_lessons(self.specs[i], self.areas[i], kept[b], self.rng, self.sides, self.graded))
+                asked = chest_lessons(self.specs[i], self.areas[i], kept[b], self.rng, self.sides, self.graded)
+                lessons.append([own[2][b], *asked] if b < len(own[0]) else asked)
             else:
                 i = int(self.rng.integers(len(self.shape_specs)))
                 pixels[b] = self.shape_images[i]
                 kept[b] = self._kept(self.shape_areas[i])
                 lessons.append(shape_lessons(self.shape_specs[i], self.shape_areas[i], kept[b], self.rng))
-        kinds = self.rng.choice(len(SUBSTRATES), self.batch, p=SUBSTRATE_SHARES)
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
         x = remove(x, torch.from_numpy(kept), kinds, self.blur, self.generator)
         return x, self.packer.pack(lessons), torch.from_numpy(dense).flatten(1, 2), torch.from_numpy(is_chest).float()
@@ -117,19 +155,15 @@ def answer_loss(model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pac
     return loss, (logits.argmax(-1) == target)[content].float().mean()
 
 
-def even_margins(
-    model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pack, ids: tuple[Tensor, ...]
-) -> Tensor:
+def even_margins(model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pack, ids: tuple[Tensor, ...]) -> Tensor:
     """How far the yes/no margins are from ±MARGIN logits, squared and relative.
 
     Cross entropy alone leaves the size of a margin to whatever else is in the picture; an answer that a lesion decides
     should be as sure with the lesion alone as with the whole picture, or curves go on moving when all evidence is out.
     """
-    yes, no = ids
-    asked = torch.isin(pack.target, torch.cat([yes, no]))
-    logits = (hidden[asked] @ model.lm_head.weight[torch.cat([yes, no])].T).float()
-    margin = logits[:, : len(yes)].logsumexp(-1) - logits[:, len(yes) :].logsumexp(-1)
-    word = torch.where(torch.isin(pack.target[asked], yes), 1.0, -1.0)
+    asked = torch.isin(pack.target, torch.cat(ids))
+    margin = yes_no_margin(hidden[asked], model.lm_head.weight, ids)
+    word = torch.where(torch.isin(pack.target[asked], ids[0]), 1.0, -1.0)
     wanted = torch.where(pack.margin[asked].isnan(), word, pack.margin[asked])
     return (margin / MARGIN - wanted).square().mean()
 
@@ -171,6 +205,7 @@ def cycle(
     peak: float,
     dense: float,
     even: float = 0.0,
+    own: bool = False,
 ) -> None:
     """One cycle of training.
 
@@ -183,6 +218,7 @@ def cycle(
         peak: Highest learning rate.
         dense: Weight of the per-patch lesion loss; with it the tower learns alone for the first steps.
         even: Weight of `even_margins`.
+        own: Remove cells of half of the pictures in the model's own order.
     """
     device = model.device
     words = (YES_WORDS, NO_WORDS)
@@ -195,12 +231,18 @@ def cycle(
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+
+    def order(pixels: Tensor, substrate: Tensor, pack: Pack, rng: np.random.Generator) -> NDArray[np.float64]:
+        pack = Pack(**{name: value.to(device) for name, value in vars(pack).items()})
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            return own_orders(model, feed.packer, pixels.to(device), substrate.to(device), pack, ids, rng)
+
     started, marks = time.time(), []
     saved = started
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak)
-        pixels, pack, areas, is_chest = feed.draw()
+        pixels, pack, areas, is_chest = feed.draw(order if own else None)
         pixels, areas, is_chest = pixels.to(device), areas.to(device), is_chest.to(device)
         pack = Pack(**{name: value.to(device) for name, value in vars(pack).items()})
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
@@ -240,6 +282,7 @@ def train(args: argparse.Namespace) -> None:
         # On CPU the backward of the fused attention is the slowest part by far; the plain one takes a fifth of it.
         model.set_attn_implementation("eager")
     if args.compile:
+        torch._dynamo.config.automatic_dynamic_shapes = False  # whole and half batches get a graph each
         for layer in (*model.model.language_model.layers, *model.model.vision_tower.encoder.layers):
             layer.compile()
     pool = build_pool(args.work / "pool", args.pictures, args.pictures // 8, args.workers)
@@ -255,6 +298,9 @@ def train(args: argparse.Namespace) -> None:
     save(model, processor, args.work / "third_cycle")
     feed.restart(args.seed + 3, sides=True, graded=True)
     cycle(model, processor, feed, args, args.graded, args.lr * 0.4, 0.0, even=1.5)
+    save(model, processor, args.work / "fourth_cycle")
+    feed.restart(args.seed + 4, sides=True, graded=True)
+    cycle(model, processor, feed, args, args.own, args.lr * 0.4, 0.0, even=6.0, own=True)
     save(model.cpu().eval(), processor, args.out)
 
 
@@ -267,6 +313,7 @@ def main() -> None:
     parser.add_argument("--refine", type=int, default=700, help="batches of the second cycle")
     parser.add_argument("--even", type=int, default=260, help="batches of the third cycle, which evens the margins")
     parser.add_argument("--graded", type=int, default=540, help="batches of the fourth: margins grow with what is left")
+    parser.add_argument("--own", type=int, default=600, help="batches of the fifth: cells go in the model's own order")
     parser.add_argument("--start", type=Path, help="a saved model to start the second cycle from")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
 from cxr_faith.metrics.functional import effect_threshold
-from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.vlm.base import VLM, Target
 
 PATH_BATCH = 8
@@ -57,10 +57,11 @@ class _FromBaseline(Method):
         """Choose the baseline.
 
         Args:
-            baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the grey picture), or `zero_tokens` for
-                tokens of zeros.
+            baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the grey picture; `road` means the
+                default blur), or `zero_tokens` for tokens of zeros.
         """
-        self.substrate = None if baseline == "zero_tokens" else Substrate.parse(baseline)
+        spec = DEFAULT_SUBSTRATE if baseline == "road" else baseline  # no cell is left to interpolate from
+        self.substrate = None if baseline == "zero_tokens" else Substrate.parse(spec)
 
     def endpoints(self, vlm: VLM, batch: AttributionBatch) -> tuple[Tensor, Tensor]:
         """Tokens of the pictures and of their baselines, float32 [batch, N, hidden] each."""

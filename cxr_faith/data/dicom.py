@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
+
+from cxr_faith.data.codestream import codestream_size
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 
@@ -75,7 +78,26 @@ def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
         raise
     except _FAULTS as error:
         syntax = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "unknown")
-        raise DicomError(f"DICOM pixels cannot be read (transfer syntax {syntax}): {error}") from error
+        hint = "; pip install 'cxr-faith[dicom]'" if "missing" in str(error) else ""
+        raise DicomError(f"DICOM pixels cannot be read (transfer syntax {syntax}): {error}{hint}") from error
+
+
+def read_dicom_size(path: Path) -> tuple[int, int]:
+    """Rows and columns, from the header alone.
+
+    Raises:
+        DicomError: Not DICOM, damaged, or without a size.
+    """
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    except InvalidDicomError as error:
+        raise DicomError("not a DICOM file") from error
+    except _FAULTS as error:
+        raise DicomError(f"damaged DICOM file ({error})") from error
+    if not rows or not columns:
+        raise DicomError("DICOM file without pixels")
+    return rows, columns
 
 
 def _check(dataset: pydicom.Dataset, max_pixels: int) -> None:
@@ -88,6 +110,12 @@ def _check(dataset: pydicom.Dataset, max_pixels: int) -> None:
     pixels = int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0)
     if pixels > max_pixels:
         raise DicomError(f"{pixels} pixels are more than the {max_pixels} allowed")
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        # A compressed stream has a size of its own, and that is what its decoder allocates.
+        stated = codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1), b""))
+        if stated is not None and stated != (dataset.get("Rows"), dataset.get("Columns")):
+            size = f"{dataset.get('Rows')}×{dataset.get('Columns')}"
+            raise DicomError(f"compressed picture is {stated[0]}×{stated[1]} px, the DICOM header says {size}")
     photometric = dataset.get("PhotometricInterpretation")
     if photometric not in GRAY and int(dataset.get("SamplesPerPixel") or 1) != 3:
         raise DicomError(f"photometric interpretation {photometric} is not {' or '.join(GRAY)}")

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from cxr_faith.data.dicom import is_dicom, read_dicom
+from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size
 from cxr_faith.data.geometry import Geometry, fit, fit_mask
 
-__all__ = ["Geometry", "ImageError", "fit", "fit_mask", "load_image", "load_mask", "resolve"]
+__all__ = ["Geometry", "ImageError", "fit", "fit_mask", "load_image", "load_mask", "read_size", "resolve"]
 
 MAX_PIXELS = 64_000_000
 """Rows × columns that are decoded at most: three times the largest detector's; stops decompression bombs."""
@@ -76,6 +76,26 @@ def load_image(path: str | Path, root: str | Path | None = None, max_pixels: int
     except (OSError, ValueError) as error:
         raise _image_error(file, error) from error
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def read_size(path: str | Path, root: str | Path | None = None) -> tuple[int, int]:
+    """Height and width that `load_image` will give, from the file's header alone.
+
+    Raises:
+        ImageError: Missing file, not an image by its header, or outside `root`.
+    """
+    file = resolve(path, root)
+    try:
+        if is_dicom(file):
+            return read_dicom_size(file)
+        with Image.open(file, formats=("JPEG", "PNG")) as picture:
+            # The tag says how a camera was held; from 5 on, the picture lies on its side.
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and not picture.mode.startswith("I")
+            return (picture.width, picture.height) if turned else (picture.height, picture.width)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{file}: not an image (JPEG or PNG expected)") from error
+    except (*_FAULTS, TypeError) as error:
+        raise _image_error(file, error) from error
 
 
 def load_mask(path: str | Path, root: str | Path | None = None) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -17,86 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from cxr_faith.data.images import Geometry, ImageError, fit, fit_mask, load_image, load_mask
+from cxr_faith.data.cache import ImageCache
+from cxr_faith.data.folder import noted_root
+from cxr_faith.data.items import ManifestDataset, SampleItem
 from cxr_faith.data.manifest import bundled_manifest, manifest_fingerprint, open_manifest
-from cxr_faith.data.sample import Sample, SampleError
-from cxr_faith.data.sharding import ImageBatches, Rows, shard_by_image
+from cxr_faith.data.sharding import ImageBatches, Rows, Shard, shard_by_image
 
-
-@dataclass(frozen=True)
-class SampleItem:
-    """A sample with its decoded picture, or with the reason why there is none.
-
-    Attributes:
-        sample: The manifest's row.
-        image: uint8 ``[3, H, W]`` at model size; None for a bad sample. Questions of one image may share the tensor.
-        geometry: How the picture came to model size; None for a bad sample.
-        finding_mask: bool ``[H, W]``, model pixels: the finding's mask file, else the union of the boxes labeled as
-            the finding; None where there is neither.
-        error: One line saying what is wrong with the sample; None: nothing.
-    """
-
-    sample: Sample
-    image: Tensor | None = None
-    geometry: Geometry | None = None
-    finding_mask: Tensor | None = None
-    error: str | None = None
-
-
-class ManifestDataset(Dataset[SampleItem]):
-    """Rows of an open manifest, decoded when asked for; a bad sample comes back with its reason, it never raises."""
-
-    def __init__(
-        self, table: datasets.Dataset, rows: Rows, root: Path, image_size: tuple[int, int], border_crop: float
-    ) -> None:
-        """Take the open manifest, the rows to serve in order, the data root and how pictures are fitted."""
-        self.table = table
-        self.rows = rows
-        self.root = root
-        self.image_size = image_size
-        self.border_crop = border_crop
-        # The last picture: an image's questions come one after the other and need it decoded once.
-        self._last: tuple[str, Tensor, Geometry] | None = None
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> SampleItem:
-        """Decode one sample."""
-        sample = Sample.from_row(self.table[int(self.rows[index])])
-        try:
-            sample.validate()
-            image, geometry = self._picture(sample)
-            return SampleItem(sample, image, geometry, self._finding_mask(sample, geometry))
-        except (SampleError, ImageError) as error:
-            return SampleItem(sample, error=str(error))
-
-    def _picture(self, sample: Sample) -> tuple[Tensor, Geometry]:
-        if self._last is None or self._last[0] != sample.image_path:
-            pixels = load_image(sample.image_path, self.root)
-            self._last = (sample.image_path, *fit(pixels, self.image_size, self.border_crop))
-        _, image, geometry = self._last
-        height, width = geometry.original
-        if sample.height not in (None, height) or sample.width not in (None, width):
-            stated = f"{sample.height}×{sample.width}"
-            raise SampleError(f"{sample.image_path}: picture is {height}×{width} px, the manifest says {stated}")
-        return image, geometry
-
-    def _finding_mask(self, sample: Sample, geometry: Geometry) -> Tensor | None:
-        if sample.finding_mask_path:
-            mask = load_mask(sample.finding_mask_path, self.root)
-            try:
-                return fit_mask(mask, geometry)
-            except ValueError as error:
-                raise SampleError(f"{sample.finding_mask_path}: {error}") from error
-        if not sample.finding:
-            return None
-        finding = sample.finding.casefold()
-        boxes = [(box.x1, box.y1, box.x2, box.y2) for box in sample.boxes if box.label.casefold() == finding]
-        return geometry.boxes_to_mask(boxes) if boxes else None
+__all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem", "Shard"]
 
 
 class CXRVQADataModule(L.LightningDataModule):
@@ -107,7 +36,8 @@ class CXRVQADataModule(L.LightningDataModule):
     Attributes:
         image_size: (height, width) of the model's input; None: taken from the module that the Trainer runs.
         skip: Sample ids to leave out because they are done.
-        limit: Use only the first so many rows of the manifest (before `skip`); None: all.
+        limit: Use only the first so many rows of the manifest (before `shard` and `skip`); None: all.
+        shard: Use only this part of those rows. Parts do not depend on `skip`, so each may be resumed on its own.
         cache_dir: Where the manifest's Arrow file goes if the manifest's folder is read-only; None: ``cache`` in the
             Trainer's root folder.
     """
@@ -119,15 +49,22 @@ class CXRVQADataModule(L.LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 0,
         border_crop: float = 0.0,
+        keep_anatomy: list[str] | None = None,
+        cache: str | None = None,
     ) -> None:
         """Describe the data; nothing is read yet.
 
         Args:
             manifest: Parquet file or folder of Parquet shards; ``bundled``: the phantoms that ship with the package.
-            data_root: Folder that image and mask paths are relative to; None: the folder that the manifest is in.
+            data_root: Folder that image and mask paths are relative to; None: the one that `prepare` noted, else the
+                folder that the manifest is in.
             batch_size: Samples per batch at most; batches end between images where they can.
             num_workers: Processes that decode pictures; 0: this one.
             border_crop: Share of each side that is cut off before resizing, e.g. 0.05; 0 to 0.5.
+            keep_anatomy: Organs, e.g. ``[left lung, right lung, heart]``: everything outside of their masks is black in
+                the model's input. A sample without these masks cannot be used. Default: pictures stay as they are.
+            cache: Folder for the pictures as the model gets them, decoded and resized once and then read memory-mapped;
+                for runs that read them often or from a slow file system. Holds pictures of the data set.
         """
         super().__init__()
         # More ranks than images left is a normal end of a resumed run, not an error.
@@ -137,13 +74,17 @@ class CXRVQADataModule(L.LightningDataModule):
         if not 0.0 <= border_crop < 0.5:
             raise ValueError(f"border_crop must be in [0, 0.5), got {border_crop}")
         self.manifest = bundled_manifest() if manifest == "bundled" else Path(manifest)
-        self.data_root = self.manifest.absolute().parent if data_root is None else Path(data_root)
+        noted = noted_root(self.manifest) or self.manifest.absolute().parent
+        self.data_root = noted if data_root is None else Path(data_root)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.border_crop = border_crop
+        self.keep_anatomy = tuple(keep_anatomy or ())
+        self.cache = None if cache is None else Path(cache)
         self.image_size: tuple[int, int] | None = None
         self.skip: Set[str] = frozenset()
         self.limit: int | None = None
+        self.shard = Shard()
         self.cache_dir: Path | None = None
 
     @cached_property
@@ -156,8 +97,10 @@ class CXRVQADataModule(L.LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what decides the samples' content: the manifest's bytes and the border crop."""
+        """Hash of what decides the samples' content: the manifest's bytes, the border crop and the organs kept."""
         identity = f"{manifest_fingerprint(self.manifest)} border_crop={self.border_crop!r}"
+        if self.keep_anatomy:
+            identity += f" keep_anatomy={self.keep_anatomy!r}"
         return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
 
     @property
@@ -166,13 +109,16 @@ class CXRVQADataModule(L.LightningDataModule):
         return len(self.table)
 
     def remaining_rows(self) -> Rows:
-        """Manifest rows within `limit` and not in `skip`, over all ranks, in the manifest's order."""
+        """Manifest rows within `limit` and `shard` and not in `skip`, over all ranks, in the manifest's order."""
         total = self.samples_total if self.limit is None else min(self.limit, self.samples_total)
+        rows: Rows = np.arange(total, dtype=np.int64)
+        if self.shard.count > 1:
+            rows = np.sort(shard_by_image(self._image_codes()[:total], self.shard.index, self.shard.count))
         if not self.skip:
-            return np.arange(total, dtype=np.int64)
+            return rows
         ids = self.table.data.column("sample_id").slice(0, total)
         done = pc.is_in(ids, value_set=pa.array(sorted(self.skip), type=pa.string()))
-        return np.flatnonzero(~done.to_numpy(zero_copy_only=False)).astype(np.int64)
+        return rows[~done.to_numpy(zero_copy_only=False)[rows]]
 
     def setup(self, stage: str) -> None:
         """Open the manifest and learn the model's input size."""
@@ -193,7 +139,16 @@ class CXRVQADataModule(L.LightningDataModule):
         remaining = self.remaining_rows()
         images = self._image_codes()[remaining]
         mine = shard_by_image(images, rank, world_size)
-        dataset = ManifestDataset(self.table, remaining[mine], self.data_root, self.image_size, self.border_crop)
+        dataset = ManifestDataset(
+            self.table,
+            remaining[mine],
+            self.data_root,
+            self.image_size,
+            self.border_crop,
+            own_root=self.manifest if self.manifest.is_dir() else self.manifest.absolute().parent,
+            keep_anatomy=self.keep_anatomy,
+            cache=self._image_cache(),
+        )
         # Lightning asks whether such a sampler keeps incomplete batches; this one does.
         warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
         return DataLoader(
@@ -203,12 +158,26 @@ class CXRVQADataModule(L.LightningDataModule):
             collate_fn=_as_list,
         )
 
+    def _image_cache(self) -> ImageCache | None:
+        """The pictures of the rows within `limit`, fitted; made by the first process that asks."""
+        if self.cache is None or self.image_size is None:
+            return None
+        total = self.samples_total if self.limit is None else min(self.limit, self.samples_total)
+        paths = pc.unique(self.table.data.column("image_path").slice(0, total)).drop_null().to_pylist()
+        return ImageCache.open(self.cache, paths, self.data_root, self.image_size, self.border_crop)
+
     def transfer_batch_to_device(
         self, batch: list[SampleItem], device: torch.device, dataloader_idx: int
     ) -> list[SampleItem]:
         """Move pictures and masks; the rest of an item stays as it is."""
         return [
-            replace(item, image=_to(item.image, device), finding_mask=_to(item.finding_mask, device)) for item in batch
+            replace(
+                item,
+                image=_to(item.image, device),
+                finding_mask=_to(item.finding_mask, device),
+                anatomy={label: mask.to(device, non_blocking=True) for label, mask in item.anatomy.items()},
+            )
+            for item in batch
         ]
 
     def _image_codes(self) -> Rows:

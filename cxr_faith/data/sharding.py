@@ -6,6 +6,8 @@ An image's questions share its perturbed pictures, so they stay on one rank and,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heapreplace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +16,36 @@ from torch.utils.data import Sampler
 Rows = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the samples a run takes; the parts of one count are a partition of all samples.
+
+    Attributes:
+        index: 0-based number of the part.
+        count: number of parts; 1: everything.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"shard must be INDEX/COUNT with 0 <= INDEX < COUNT, got {self.index}/{self.count}")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `3/8`, the fourth of eight."""
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            raise ValueError(f"shard must be INDEX/COUNT such as 3/8, got {text!r}")
+        return cls(int(index), int(count))
+
+
 def shard_by_image(images: Rows, rank: int, world_size: int) -> Rows:
-    """Positions that one rank takes: images in turn, in the order in which they first occur.
+    """Positions that one rank takes: whole images, about as many positions for every rank.
+
+    Images with the most positions are dealt first, each to the rank that has the fewest positions so far.
 
     Args:
         images: int ``[n]``, code of each position's image; any integers, equal for equal images.
@@ -23,16 +53,20 @@ def shard_by_image(images: Rows, rank: int, world_size: int) -> Rows:
         world_size: Number of ranks; may exceed the number of images: the ranks left over get nothing.
 
     Returns:
-        int64 positions, an image's questions side by side. The ranks' results are a partition of all positions.
+        int64 positions, images in the order in which they first occur, an image's questions side by side. The ranks'
+        results are a partition of all positions.
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not in a world of {world_size}")
-    _, first, codes = np.unique(images, return_index=True, return_inverse=True)
-    turn = np.empty_like(first)
-    turn[np.argsort(first)] = np.arange(len(first))
-    turns = turn[codes]
-    order: Rows = np.argsort(turns, kind="stable")
-    mine: Rows = order[turns[order] % world_size == rank]
+    _, first, codes, counts = np.unique(images, return_index=True, return_inverse=True, return_counts=True)
+    dealt = np.zeros(len(first), dtype=bool)
+    loads = [(0, owner) for owner in range(world_size)]
+    for image in np.lexsort((first, -counts)):
+        load, owner = loads[0]
+        dealt[image] = owner == rank
+        heapreplace(loads, (load + int(counts[image]), owner))
+    order: Rows = np.argsort(first[codes], kind="stable")
+    mine: Rows = order[dealt[codes[order]]]
     return mine
 
 

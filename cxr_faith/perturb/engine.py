@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cxr_faith.perturb.road import Fill
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm.base import VLM, Prompt, Scores, Target
 
@@ -74,7 +75,13 @@ class Engine:
         self.vlm, self.softness, self.micro_batch = vlm, softness, micro_batch
 
     def run(
-        self, original: Tensor, removed: Tensor, plan: Plan, prompts: Sequence[Prompt], targets: Sequence[Target]
+        self,
+        original: Tensor,
+        removed: Tensor,
+        plan: Plan,
+        prompts: Sequence[Prompt],
+        targets: Sequence[Target],
+        fill: Fill | None = None,
     ) -> list[Scores]:
         """Score every picture of a plan under every question that needs it.
 
@@ -84,6 +91,7 @@ class Engine:
             plan: the pictures.
             prompts: one for each question of the image.
             targets: likewise.
+            fill: makes the substrate of each mask, where it depends on the mask; `removed` is not used then.
 
         Returns:
             For each question, scores [len(plan)] on the CPU; NaN where it did not ask.
@@ -95,18 +103,25 @@ class Engine:
                 keep, where = torch.from_numpy(masks).to(device), torch.from_numpy(places).to(device)
                 start = 0
                 while start < len(keep):
-                    size = self.micro_batch
+                    size, out_of_memory = self.micro_batch, False
                     try:
+                        kept = keep[start : start + size]
+                        instead = removed if fill is None else fill(kept)
                         self._run_batch(
-                            compose(original, removed, keep[start : start + size], self.vlm.grid, self.softness),
+                            compose(original, instead, kept, self.vlm.grid, self.softness),
                             where[start : start + size],
                             filled,
                             [(question, prompts[question], targets[question]) for question in questions],
                         )
                     except RuntimeError as error:
-                        self._shrink(error)
-                        continue
-                    start += size
+                        if not self._can_shrink(error):
+                            raise
+                        out_of_memory = True
+                    if out_of_memory:
+                        # Out here, since the error's traceback keeps the batch's tensors alive.
+                        self._shrink()
+                    else:
+                        start += size
         return [Scores(*rows) for rows in filled.cpu()]
 
     def _run_batch(
@@ -117,11 +132,13 @@ class Engine:
             scores = self.vlm.score(prefix, prompt, target)
             filled[question][:, where] = torch.stack([scores.s, scores.probability, scores.standing])
 
-    def _shrink(self, error: RuntimeError) -> None:
-        """Halve the micro-batch after running out of memory; raise anything else again."""
+    def _can_shrink(self, error: RuntimeError) -> bool:
+        """Whether memory ran out and a smaller micro-batch may help."""
         out_of_memory = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-        if not out_of_memory or self.micro_batch == 1:
-            raise error
+        return out_of_memory and self.micro_batch > 1
+
+    def _shrink(self) -> None:
+        """Halve the micro-batch and give the memory of the failed one back."""
         self.micro_batch //= 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+from cxr_faith.perturb.road import Fill, noise_field, road_fill
 from cxr_faith.perturb.schedule import stream
 
 DEFAULT_SUBSTRATE = "blur:0.1"
@@ -20,14 +21,15 @@ class Substrate:
 
     Attributes:
         name: `blur` (Gaussian, σ a fraction of the image side), `mean` (channel means of the picture), `zero` (0 in
-            model input space, mid grey) or `noise` (Gaussian of the picture's channel means and stds).
+            model input space, mid grey), `noise` (Gaussian of the picture's channel means and stds) or `road` (noisy
+            linear imputation from what is left, see `cxr_faith.perturb.road`).
         sigma: the fraction, for `blur`.
     """
 
     name: str
     sigma: float = 0.0
 
-    NAMES: ClassVar[tuple[str, ...]] = ("blur", "mean", "zero", "noise")
+    NAMES: ClassVar[tuple[str, ...]] = ("blur", "mean", "zero", "noise", "road")
 
     @classmethod
     def parse(cls, spec: str) -> "Substrate":
@@ -73,7 +75,21 @@ class Substrate:
             return pixels.mean(dim=(-2, -1), keepdim=True).expand_as(pixels)
         if self.name == "noise":
             return self._noise(pixels, image_ids, seed)
+        if self.name == "road":
+            noise = [noise_field(picture, i, seed) for picture, i in zip(pixels, image_ids, strict=True)]
+            return pixels.mean(dim=(-2, -1), keepdim=True) + torch.stack(noise)
         return self._blur(pixels)
+
+    def fill(self, pixels: Tensor, image_id: str, seed: int, grid: tuple[int, int]) -> Fill | None:
+        """For a substrate that depends on which cells are gone: masks → pictures; None for the others.
+
+        Args:
+            pixels: one picture [3, H, W].
+            image_id: its id.
+            seed: the run's seed.
+            grid: (gH, gW).
+        """
+        return road_fill(pixels, image_id, seed, grid) if self.name == "road" else None
 
     def _blur(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
@@ -96,7 +112,7 @@ def compose(original: Tensor, removed: Tensor, keep: Tensor, grid: tuple[int, in
 
     Args:
         original: [3, H, W].
-        removed: the substrate picture [3, H, W].
+        removed: the substrate picture [3, H, W], or one for each mask [M, 3, H, W].
         keep: bool [M, N], True = the cell stays original; N = gH * gW, row major.
         grid: (gH, gW), which divide H and W.
         softness: σ in pixels of a Gaussian (reflect) on the mask; 0 = hard cells.

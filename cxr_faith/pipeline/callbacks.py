@@ -12,22 +12,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cxr_faith.pipeline.module import FaithfulnessModule
-from cxr_faith.records import RecordWriter, next_start
+from cxr_faith.pipeline.stop import StopRequest
+from cxr_faith.records import RecordWriter, claim_start
 
 
 class RecordsWriter(BasePredictionWriter):
     """Writes each batch's records as soon as they are there, into this rank's own files."""
 
-    def __init__(self, run_dir: Path) -> None:
-        """Choose the run directory."""
+    def __init__(self, run_dir: Path, request: StopRequest) -> None:
+        """Choose the run directory, and whom to ask whether a stop is wanted."""
         super().__init__(write_interval="batch")
-        self.run_dir = run_dir
+        self.run_dir, self._request = run_dir, request
         self._writer: RecordWriter | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Agree on the number of this start; no rank writes before all have passed here."""
         super().setup(trainer, pl_module, stage)
-        start = trainer.strategy.broadcast(next_start(self.run_dir))
+        start = trainer.strategy.broadcast(claim_start(self.run_dir) if trainer.is_global_zero else None)
         self._writer = RecordWriter(self.run_dir, trainer.global_rank, start)
 
     def write_on_batch_end(
@@ -45,10 +46,13 @@ class RecordsWriter(BasePredictionWriter):
         self._writer.write(prediction)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Merge this rank's files; also called on a rank that had no sample."""
-        if self._writer is not None:
+        """Merge this rank's files; also called on a rank that had no sample.
+
+        Not after a request to stop: there may be no time left to write a whole run's records again.
+        """
+        if self._writer is not None and not self._request:
             self._writer.compact()
-            self._writer = None
+        self._writer = None
 
 
 class RunProgress(L.Callback):
@@ -107,5 +111,9 @@ class RunProgress(L.Callback):
             self._console.print(f"{self._title} {line}", soft_wrap=True, highlight=False)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Leave the terminal as it was, also after an error."""
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was; after an error there is no teardown."""
         self._bar.stop()

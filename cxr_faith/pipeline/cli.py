@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.pipeline.module import FaithfulnessModule
+from cxr_faith.pipeline.monitor import Thresholds
 from cxr_faith.pipeline.run import RunOptions, trainer_defaults
 
 EVALUATE_HELP = """Explain a model's answers over a data set and score the explanations.
@@ -69,6 +70,8 @@ class CommandParser(OneLineErrors, ArgumentParser):
 class EvaluateCLI(LightningCLI):
     """`cxr-faith evaluate`: type hints are the schema of the config."""
 
+    command, description = "evaluate", EVALUATE_HELP
+
     def __init__(self, args: list[str]) -> None:
         """Parse and make module, data and trainer; nothing is loaded yet."""
         # sys.argv stays as it is, since Lightning starts the other ranks with it.
@@ -82,10 +85,10 @@ class EvaluateCLI(LightningCLI):
             seed_everything_default=False,
             auto_configure_optimizers=False,
             parser_kwargs={
-                "prog": "cxr-faith evaluate",
+                "prog": f"cxr-faith {self.command}",
                 "allow_abbrev": False,
-                "usage": "cxr-faith evaluate --config FILE [--config OVERLAY] [overrides]",
-                "description": EVALUATE_HELP,
+                "usage": f"cxr-faith {self.command} --config FILE [--config OVERLAY] [overrides]",
+                "description": self.description,
                 "formatter_class": RawHelp,
             },
         )
@@ -100,7 +103,11 @@ class EvaluateCLI(LightningCLI):
         """Where a run goes and how much it takes; outside its fingerprint."""
         parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<name of the config>")
         parser.add_argument("--limit", type=int | None, default=None, help="only the first LIMIT samples")
+        parser.add_argument(
+            "--shard", type=str | None, default=None, help="INDEX/COUNT, e.g. 3/8: only this part of the samples"
+        )
         parser.add_argument("--show_images", type=bool, default=False, help="put pictures into report and TensorBoard")
+        parser.add_class_arguments(Thresholds, "monitor")
 
     def before_instantiate_classes(self) -> None:
         """Settle the run directory and what a run needs of its Trainer."""
@@ -109,7 +116,11 @@ class EvaluateCLI(LightningCLI):
         stem = Path(str(files[0])).stem if files else "evaluate"
         if config.limit is not None and config.limit < 1:
             raise ValueError(f"limit must be at least 1, got {config.limit}")
-        self.options = RunOptions(Path(config.run_dir or f"runs/{stem}"), config.limit, config.show_images)
+        shard = Shard() if config.shard is None else Shard.parse(config.shard)
+        monitor = Thresholds(**vars(config.monitor))
+        self.options = RunOptions(
+            Path(config.run_dir or f"runs/{stem}"), config.limit, config.show_images, shard, monitor
+        )
         for key, value in trainer_defaults(self.options).items():
             config.trainer[key] = value
 

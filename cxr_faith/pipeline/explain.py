@@ -13,6 +13,7 @@ from cxr_faith.attribution import METHODS
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation
+from cxr_faith.pipeline.clinical import write_clinical
 from cxr_faith.records import write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
@@ -43,6 +44,8 @@ class ExplainOptions:
         evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
         substrate: what stands for removed cells when scoring.
         steps: points of a curve when scoring.
+        clinical: also a clinical summary, as JSON and as a page; scores the explanation for it.
+        calibration: run directory of the same model, for the summary's calibration.
     """
 
     question: str
@@ -54,6 +57,8 @@ class ExplainOptions:
     evaluate: bool = False
     substrate: str = "blur:0.1"
     steps: int = 50
+    clinical: bool = False
+    calibration: str | None = None
 
 
 def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
         print(f"margin      {meta['margin']:+.3f} logits, p(yes) = {meta['p_yes']:.3f}")
         if meta["yes_no_mass"] < 0.5:
             print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
-    if options.evaluate:
+    if options.evaluate or options.clinical:
         content["evaluation"] = _evaluation(explainer, explanation, options)
     stem = f"{Path(image).stem}-{re.sub(r'[^a-zA-Z0-9_-]', '_', options.method)}"
     folder = Path(options.out)
@@ -88,6 +93,9 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     write_atomic(folder / f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     print(f"overlay     {folder / stem}.png")
     print(f"numbers     {folder / stem}.json")
+    if options.clinical:
+        paths = write_clinical(explainer, explanation, content["evaluation"], folder / stem, options.calibration)
+        print(f"clinical    {paths[1]} (research output, not for diagnosis)")
     return content
 
 

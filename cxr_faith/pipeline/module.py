@@ -14,10 +14,22 @@ from cxr_faith.data.module import SampleItem
 from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.curves import method_metrics
 from cxr_faith.metrics.functional import normalize_curve
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_metrics
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.records import RECORD_SCHEMA, sample_columns
-from cxr_faith.scoring import CENTER, NO_REPLY, RANDOM, Case, Protocol, compute_maps, read_answers, score_image
+from cxr_faith.scoring import (
+    BLURRED,
+    CENTER,
+    NO_REPLY,
+    RANDOM,
+    Case,
+    Protocol,
+    compute_maps,
+    localize,
+    read_answers,
+    score_image,
+)
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
 from cxr_faith.vlm.gemma3 import peek
@@ -27,6 +39,7 @@ _METRIC_COLUMNS = (
     *("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50"),
     *("gap_deletion_random", "gap_insertion_random", "gap_srg_random"),
     *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
+    *LOCALIZATION_COLUMNS,
 )
 
 
@@ -102,6 +115,12 @@ class FaithfulnessModule(L.LightningModule):
         self.protocol.check_grid(grid)
 
     @property
+    def names(self) -> list[str]:
+        """Names of all maps that are scored: the methods and, with `controls`, their blurred copies."""
+        blurred = [name + BLURRED for name in self.methods if name != CENTER] if self.protocol.controls else []
+        return [*self.methods, *blurred]
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) of the model's input."""
         if self._image_size is None:
@@ -128,8 +147,9 @@ class FaithfulnessModule(L.LightningModule):
                 method.check(vlm)
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
         for substrate in self.protocol.substrates:
-            for name in (*self.methods, RANDOM):
+            for name in (*self.names, RANDOM):
                 self.metrics[substrate, name] = method_metrics(self.protocol.steps)
+                self.metrics[substrate, name].add_metrics(localization_metrics())
 
     def predict_step(self, batch: list[SampleItem], batch_idx: int) -> list[Row]:
         """Records of a batch: one for each sample, method and substrate.
@@ -143,7 +163,8 @@ class FaithfulnessModule(L.LightningModule):
         readings = self._read([item for item in batch if item.error is None])
         pixels = [picture for picture, _, cases in readings for _ in cases]
         cases = [case for _, _, cases in readings for case in cases]
-        compute_maps(self.engine.vlm, self.methods, pixels, cases, self.protocol.seed)
+        protocol = self.protocol
+        compute_maps(self.engine.vlm, self.methods, pixels, cases, protocol.seed, controls=protocol.controls)
         rows: list[Row] = []
         for item in batch:
             if item.error is not None:
@@ -162,7 +183,7 @@ class FaithfulnessModule(L.LightningModule):
         for image_id, members in by_image.items():
             assert members[0].image is not None
             pixels = vlm.normalize(members[0].image[None].to(vlm.device))[0]
-            cells = [_cells(item, vlm.grid) for item in members]
+            cells = [vlm_cells(item, vlm.grid) for item in members]
             questions = [item.sample.question for item in members]
             kinds = [item.sample.kind for item in members]
             cases = read_answers(vlm, pixels, image_id, questions, kinds, self.protocol, cells)
@@ -180,17 +201,21 @@ class FaithfulnessModule(L.LightningModule):
                 rows += self._failed(item.sample, share, case, "off_format")
         if not able:
             return rows
+        places = [localize(case, item.finding_mask, self.protocol.seed) for item, case in able]
         for spec in self.protocol.substrates:
             scored = score_image(
                 self.engine, pixels, cases[0].image_id, [c for _, c in able], Substrate.parse(spec), self.protocol
             )
-            for (item, case), columns in zip(able, scored, strict=True):
+            for (item, case), columns, place in zip(able, scored, places, strict=True):
                 common = self._common(item.sample, case) | {"substrate": spec}
-                rows += [common | self._own(name, case, spec) | columns[name] for name in self._names(case, columns)]
+                rows += [
+                    common | self._own(name, case, spec) | place.get(name, {}) | columns[name]
+                    for name in self._names(case, columns)
+                ]
         return rows
 
     def _names(self, case: Case, columns: Mapping[str, Any]) -> list[str]:
-        return [name for name in (*self.methods, RANDOM) if name in columns]
+        return [name for name in (*self.names, RANDOM) if name in columns]
 
     def _common(self, sample: Sample, case: Case | None) -> Row:
         """Columns that all records of a sample share."""
@@ -214,18 +239,19 @@ class FaithfulnessModule(L.LightningModule):
 
     def _own(self, name: str, case: Case, substrate: str) -> Row:
         """Columns of one method's map of one sample."""
-        method, grid = self.methods.get(name), self.engine.vlm.grid
+        method, grid = self.methods.get(name.removesuffix(BLURRED)), self.engine.vlm.grid
         own = method is not None and method.substrate is not None and method.substrate.spec == substrate
         row: Row = {"method": name, "own_substrate": own}
         if name in case.maps:
             row |= {"map": case.maps[name].ravel(), "grid_h": grid[0], "grid_w": grid[1]}
-            row |= case.costs[name] | {k: v for k, v in case.extras[name].items() if k in RECORD_SCHEMA.names}
+            told = {key: value for key, value in case.extras.get(name, {}).items() if key in RECORD_SCHEMA.names}
+            row |= case.costs.get(name, {}) | told
         return row
 
     def _failed(self, sample: Sample, reason: str, case: Case | None = None, status: str = "invalid") -> list[Row]:
         """Records of a sample that cannot be scored: one for each method and substrate, all with the reason."""
         common = self._common(sample, case) | {"status": status, "reason": reason}
-        names = [name for name, method in self.methods.items() if not method.needs_mask]
+        names = [name for name in self.names if not self.methods[name.removesuffix(BLURRED)].needs_mask]
         return [
             common | {"method": name, "substrate": substrate, "own_substrate": False}
             for substrate in self.protocol.substrates
@@ -256,7 +282,8 @@ def is_present(sample: Sample) -> bool | None:
     return True if sample.finding_mask_path or sample.boxes else None
 
 
-def _cells(item: SampleItem, grid: tuple[int, int]) -> Tensor | None:
+def vlm_cells(item: SampleItem, grid: tuple[int, int]) -> Tensor | None:
+    """Share of each cell under the finding, [gH, gW]; None without a mask."""
     if item.finding_mask is None or item.geometry is None:
         return None
     return item.geometry.to_cells(item.finding_mask, grid)

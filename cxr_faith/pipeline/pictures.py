@@ -1,54 +1,75 @@
-"""Overlays for the report, drawn only when pictures were asked for."""
+"""Pictures for the report and TensorBoard, made only when they were asked for."""
 
 import json
-import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 
 from cxr_faith.data.images import load_image
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Sample
 from cxr_faith.records import read_records, write_atomic
-from cxr_faith.report.figures import overlay
+from cxr_faith.report.grids import compare_methods
+from cxr_faith.report.samples import gallery
 
-SAMPLES = 6
-_COLUMNS = ["image_path", "question", "predicted", "status", "finding", "present", "srg", "map", "grid_h", "grid_w"]
+THUMB_SIDE, THUMB_QUALITY = 288, 80
+_COLUMNS = ["image_path", "question", "predicted", "status", "finding", "srg", "effect", "map", "grid_h", "grid_w"]
 _NOT_DRAWN = ("center", "random", "random_map")
 
 
-def write_pictures(run_dir: Path, data: CXRVQADataModule, count: int = SAMPLES) -> None:
-    """Draw the maps of a few samples into `report/pictures`, one finding after the other.
+def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
+    """Write the pictures of the samples in the report's gallery into `report/pictures`.
+
+    For each sample a thumbnail `NN.jpg`, on which the page draws the maps, and `NN-methods.png`, the maps of all
+    methods side by side. `pictures.json` maps a sample to its files and to the part of the picture that the model saw.
 
     Args:
         run_dir: the run directory, with its records.
         data: the data module that the records come from.
-        count: number of samples.
     """
     folder = run_dir / "report" / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
+    for pattern in ("*.png", "*.jpg"):
+        for old in folder.glob(pattern):
+            old.unlink()
     records = read_records(run_dir, _COLUMNS)
-    records = records[records["status"].eq("ok") & records["map"].notna() & ~records["method"].isin(_NOT_DRAWN)]
-    captions: dict[str, str] = {}
+    records = records[records["condition"].eq("none")]
+    listing: dict[str, dict[str, Any]] = {}
     if not records.empty:
-        # The first sample of each finding, then the second, …
-        firsts = records.drop_duplicates("sample_id").sort_values(["finding", "sample_id"])
-        turn = firsts.groupby("finding", dropna=False).cumcount()
-        chosen = firsts.assign(turn=turn).sort_values(["turn", "finding"], kind="stable")["sample_id"].head(count)
-        boxes = {sample.sample_id: sample for sample in _samples(data, set(chosen))}
-        for number, sample_id in enumerate(chosen):
-            rows = records[records["sample_id"].eq(sample_id)].drop_duplicates("method")
-            sample = boxes[sample_id]
-            picture = load_image(sample.image_path, data.data_root)
-            for _, row in rows.iterrows():
-                values = np.asarray(row["map"], np.float32).reshape(int(row["grid_h"]), int(row["grid_w"]))
-                figure = overlay(picture, values, row["method"], sample.boxes, _region(picture, data.border_crop))
-                name = f"{number:02d}-{re.sub(r'[^a-zA-Z0-9_-]', '_', row['method'])}.png"
-                figure.savefig(folder / name, dpi=60)
-                captions[name] = f"{row['question']} {row['predicted']} · {row['method']} · srg {row['srg']:+.2f}"
-    write_atomic(folder / "pictures.json", json.dumps(captions, indent=1, ensure_ascii=False))
+        first = records.sort_values(["substrate", "target", "space"]).iloc[0]
+        same = records[["substrate", "target", "space"]].eq(first[["substrate", "target", "space"]]).all(axis=1)
+        records = records[same]
+        chosen = list(dict.fromkeys(name for names in gallery(records).values() for name in names))
+        samples = {sample.sample_id: sample for sample in _samples(data, set(chosen))}
+        for number, sample_id in enumerate(name for name in chosen if name in samples):
+            rows = records[records["sample_id"].eq(sample_id)]
+            listing[sample_id] = _write(folder, f"{number:02d}", samples[sample_id], rows, data)
+    write_atomic(folder / "pictures.json", json.dumps(listing, indent=1, ensure_ascii=False))
+
+
+def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CXRVQADataModule) -> dict[str, Any]:
+    picture = load_image(sample.image_path, data.data_root)
+    height, width = picture.shape[:2]
+    thumb = Image.fromarray(picture)
+    thumb.thumbnail((THUMB_SIDE, THUMB_SIDE))
+    thumb.save(folder / f"{stem}.jpg", quality=THUMB_QUALITY)
+    top, left, covered_h, covered_w = region = _region(picture, data.border_crop)
+    drawn = rows[rows["map"].notna() & ~rows["method"].isin(_NOT_DRAWN)]
+    maps = {
+        row["method"]: np.asarray(row["map"], np.float32).reshape(int(row["grid_h"]), int(row["grid_w"]))
+        for row in drawn.to_dict("records")
+    }
+    maps = {name: values for name, values in maps.items() if np.isfinite(values).all()}
+    if maps:
+        srg = {row["method"]: f"srg {row['srg']:+.2f}" for row in drawn.to_dict("records") if row["srg"] == row["srg"]}
+        title = f"{sample.question} {rows['predicted'].iloc[0]}"
+        figure = compare_methods(picture, maps, title, sample.boxes, region, srg)
+        figure.savefig(folder / f"{stem}-methods.png", dpi=90)
+    shares = [top / height, left / width, covered_h / height, covered_w / width]
+    return {"file": f"{stem}.jpg", "methods": f"{stem}-methods.png" if maps else None, "region": shares}
 
 
 def _samples(data: CXRVQADataModule, wanted: set[str]) -> list[Sample]:

@@ -88,7 +88,7 @@ def write_provenance(
     content = {
         "fingerprint": fingerprint(expected),
         "identity": expected,
-        "methods": [*module.methods, "random"],
+        "methods": [*module.names, "random"],
         "samples_total": data.samples_total,
         "limit": data.limit,
         "model": model_identity(module.model_config) | {"revision": module.model_config.revision or ""},

@@ -2,22 +2,26 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.pipeline.callbacks import RecordsWriter, RunProgress
+from cxr_faith.pipeline.lock import merge_lock, run_lock
 from cxr_faith.pipeline.module import FaithfulnessModule
+from cxr_faith.pipeline.monitor import Monitor, Thresholds
 from cxr_faith.pipeline.pictures import write_pictures
 from cxr_faith.pipeline.provenance import check_run_dir, identity, write_provenance
+from cxr_faith.pipeline.slurm import MeetRanks, StopOnRequest, cluster_plugins, end_children, resume_command
+from cxr_faith.pipeline.stop import StoppedError, StopRequest
 from cxr_faith.pipeline.tensorboard import write_tensorboard
 from cxr_faith.records import done_samples, write_atomic
 from cxr_faith.report.html import write_report
@@ -33,11 +37,15 @@ class RunOptions:
         run_dir: the run directory.
         limit: only the first so many samples of the manifest; the summary is then marked partial.
         show_images: put pictures into the report and TensorBoard; leave off for patients' pictures.
+        shard: the part of the samples that this process group takes; others take the rest, into the same directory.
+        monitor: when the monitor speaks up.
     """
 
     run_dir: Path
     limit: int | None = None
     show_images: bool = False
+    shard: Shard = Shard()
+    monitor: Thresholds = Thresholds()
 
 
 class _SkipDone(Callback):
@@ -55,9 +63,8 @@ def trainer_defaults(options: RunOptions) -> dict[str, Any]:
     """What a run needs of its Trainer whatever the config says.
 
     Ranks are served by the data module; attributions need gradients; progress and TensorBoard are ours; a requeued job
-    resumes from its records, so Lightning's own requeue with a checkpoint stays off.
+    resumes from its records.
     """
-    plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return {
         "inference_mode": False,
         "use_distributed_sampler": False,
@@ -66,7 +73,7 @@ def trainer_defaults(options: RunOptions) -> dict[str, Any]:
         "enable_progress_bar": False,
         "logger": False,
         "default_root_dir": str(options.run_dir),
-        "plugins": plugins,
+        "plugins": cluster_plugins(),
     }
 
 
@@ -81,7 +88,7 @@ def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOption
             run's.
     """
     module.check_model()
-    data.limit, data.cache_dir = options.limit, options.run_dir / "cache"
+    data.limit, data.shard, data.cache_dir = options.limit, options.shard, options.run_dir / "cache"
     expected = identity(module, data)
     check_run_dir(options.run_dir, expected)
     if not data.samples_total:
@@ -96,6 +103,7 @@ def evaluate(
     options: RunOptions,
     config: str,
     expected: dict[str, Any],
+    request: StopRequest | None = None,
 ) -> Mapping[tuple[str, str], Mapping[str, torch.Tensor]]:
     """Run the evaluation and write the run directory; the same call resumes an interrupted one.
 
@@ -106,30 +114,88 @@ def evaluate(
         options: where to and how much.
         config: the resolved configuration as YAML, kept as `config.yaml`.
         expected: what `check` returned.
+        request: may ask for a stop while this runs; default: nobody can.
 
     Returns:
         The torchmetrics values of this start, `(substrate, method) -> name -> tensor`, reduced over all ranks.
+
+    Raises:
+        RunDirectoryInUseError: another run writes into the run directory.
+        StoppedError: a stop was asked for; on every rank.
+        OSError: the run directory cannot be written.
     """
     transformers_logging.disable_progress_bar()
+    request = StopRequest() if request is None else request
+    try:
+        with run_lock(options.run_dir, options.shard) if trainer.is_global_zero else nullcontext():
+            return _evaluate(module, data, trainer, options, config, expected, request)
+    except StoppedError:
+        raise
+    except BaseException:  # whatever it is, the other ranks here would wait for this one
+        end_children(trainer)
+        raise
+    finally:
+        if torch.distributed.is_initialized():
+            # A process that exits with its group alive may abort on the way out.
+            torch.distributed.destroy_process_group()
+
+
+def _evaluate(
+    module: FaithfulnessModule,
+    data: CXRVQADataModule,
+    trainer: L.Trainer,
+    options: RunOptions,
+    config: str,
+    expected: dict[str, Any],
+    request: StopRequest,
+) -> Mapping[tuple[str, str], Mapping[str, torch.Tensor]]:
     run_dir, console = options.run_dir, wide_console()
     callbacks = cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
-    if trainer.strategy.root_device.type == "cpu":
+    if trainer.strategy.root_device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
-    callbacks += [_SkipDone(run_dir), RecordsWriter(run_dir)]
+    meeting = MeetRanks()
+    callbacks += [_SkipDone(run_dir), meeting, RecordsWriter(run_dir, request), Monitor(run_dir, options.monitor)]
     if trainer.is_global_zero:
         callbacks.append(RunProgress(console))
         write_provenance(run_dir, module, data, expected, trainer.world_size)
         write_atomic(run_dir / "config.yaml", config)
+    callbacks.append(StopOnRequest(request))
     trainer.predict(module, datamodule=data, return_predictions=False)
+    ranks = meeting.ranks
+    assert ranks is not None
+    ranks.meet()
+    # Whoever was asked after the last batch has nothing left to stop.
+    if ranks.any(bool(request) and bool(_left(run_dir, data))):
+        name = request.signal.name if request.signal else "a signal to another rank"
+        raise StoppedError(f"stopped on {name}, {run_dir} is as far as it got; to resume: {resume_command()}")
     values = metric_values(module, trainer)
-    trainer.strategy.barrier("records are written")
     if trainer.is_global_zero:
-        finish(run_dir, module, data, options, console)
-    trainer.strategy.barrier("the report is written")
-    if torch.distributed.is_initialized():
-        # A process that exits with its group alive may abort on the way out.
-        torch.distributed.destroy_process_group()
+        _finish_or_leave(run_dir, module, data, options, console)
+    ranks.meet()
     return values
+
+
+def _left(run_dir: Path, data: CXRVQADataModule) -> int:
+    """Number of samples that this run was to do and that have no records."""
+    data.skip = done_samples(run_dir)
+    return len(data.remaining_rows())
+
+
+def _finish_or_leave(
+    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions, console: Console
+) -> None:
+    """Make the report; of several shards, the one that finds all samples done makes it."""
+    if options.shard.count == 1:
+        finish(run_dir, module, data, options, console)
+        return
+    with merge_lock(run_dir):
+        data.shard = Shard()
+        left = _left(run_dir, data)
+        if not left:
+            finish(run_dir, module, data, options, console)
+        else:
+            line = f"shard {options.shard.index} of {options.shard.count} is done; {left} samples are the other shards'"
+            console.print(f"{line}; for a report now: cxr-faith report {run_dir}", soft_wrap=True, highlight=False)
 
 
 def wide_console() -> Console:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
-from cxr_faith.metrics.functional import STATUSES, normalize_curve
+from cxr_faith.metrics.functional import STATUSES
 from cxr_faith.records import GAPS
+from cxr_faith.report.mean_curves import MeanCurves, Setting
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -29,7 +29,6 @@ UNNORMALIZED = ("deletion_auc_logit", "insertion_auc_logit", "srg_logit")
 """Columns averaged over the common samples, and as `*_scored` over the scored ones, whose effect may be anything."""
 
 WITH_ERROR = (*GAPS, "srg", "srg_logit", "srg_logit_scored")
-CURVES = ("k", "deletion_scores", "insertion_scores", "s_original", "s_substrate", "effect")
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,6 @@ class MethodRows:
         common: the sample is ok for every method that has a row for it, [rows].
         scored: the sample has unnormalized scores for every method that has a row for it, [rows].
         values: column name → [rows], NaN where null.
-        x: share of cells changed at every step, [steps + 1]; None without a common row.
-        deletion: normalized deletion curves, [rows, steps + 1]; NaN outside the common samples.
-        insertion: likewise.
     """
 
     method: str
@@ -58,9 +54,6 @@ class MethodRows:
     common: Flags
     scored: Flags
     values: dict[str, Floats]
-    x: Floats | None
-    deletion: Floats
-    insertion: Floats
 
 
 def method_rows(rows: pd.DataFrame, order: Sequence[str], samples: pd.DataFrame) -> Iterator[MethodRows]:
@@ -81,7 +74,6 @@ def method_rows(rows: pd.DataFrame, order: Sequence[str], samples: pd.DataFrame)
             continue
         position = samples.index.get_indexer(pd.Index(mine["sample_id"]))
         shared = common[mine.index].to_numpy(bool)
-        x, deletion, insertion = _normalized_curves(mine, shared)
         yield MethodRows(
             method=method,
             own_substrate=bool(mine["own_substrate"].eq(True).any()),
@@ -91,35 +83,15 @@ def method_rows(rows: pd.DataFrame, order: Sequence[str], samples: pd.DataFrame)
             common=shared,
             scored=scored[mine.index].to_numpy(bool),
             values={name: numbers(mine[name]) for name in (*NORMALIZED, *UNNORMALIZED, "effect")},
-            x=x,
-            deletion=deletion,
-            insertion=insertion,
         )
 
 
-def _normalized_curves(rows: pd.DataFrame, common: Flags) -> tuple[Floats | None, Floats, Floats]:
-    """(x [T + 1], deletion [rows, T + 1], insertion [rows, T + 1]) with n = (s_k − s_substrate)/effect."""
-    used = rows[common]
-    if used.empty:
-        nothing = np.full((len(rows), 0), np.nan)
-        return None, nothing, nothing
-    steps = np.asarray(used["k"].iloc[0])
-    for sample, k in zip(used["sample_id"], used["k"], strict=True):
-        if not np.array_equal(k, steps):
-            first = used["sample_id"].iloc[0]
-            raise ValueError(f"samples {first!r} and {sample!r}: curves at different steps have no mean")
-    s_original, s_substrate = (torch.from_numpy(numbers(used[name])) for name in ("s_original", "s_substrate"))
-    curves = np.full((2, len(rows), len(steps)), np.nan)
-    for curve, name in zip(curves, ("deletion_scores", "insertion_scores"), strict=True):
-        scores = torch.from_numpy(np.stack(used[name].to_list()).astype(np.float64))
-        curve[common] = normalize_curve(scores, s_original, s_substrate).numpy()
-    return steps / steps[-1], curves[0], curves[1]
-
-
-def board(methods: Sequence[MethodRows], inside: Flags, name: str) -> dict[str, Any]:
+def board(
+    methods: Sequence[MethodRows], inside: Flags, name: str, setting: Setting, curves: MeanCurves
+) -> dict[str, Any]:
     """One slice: a row per method that has records in it, and the column that ranks them."""
     picked = [(rows, inside[rows.sample]) for rows in methods]
-    entries = [_entry(rows, mask) for rows, mask in picked if mask.any()]
+    entries = [_entry(rows, mask, curves.mean(setting, rows.method, name)) for rows, mask in picked if mask.any()]
     common = {sample for rows, mask in picked for sample in rows.sample[mask & rows.common]}
     scored = {sample for rows, mask in picked for sample in rows.sample[mask & rows.scored]}
     return {
@@ -132,7 +104,7 @@ def board(methods: Sequence[MethodRows], inside: Flags, name: str) -> dict[str, 
     }
 
 
-def _entry(rows: MethodRows, mask: Flags) -> dict[str, Any]:
+def _entry(rows: MethodRows, mask: Flags, curves: dict[str, Any] | None) -> dict[str, Any]:
     common, scored, status = mask & rows.common, mask & rows.scored, rows.status[mask]
     counts = {name: int((status == name).sum()) for name in STATUSES}
     entry: dict[str, Any] = {
@@ -154,13 +126,8 @@ def _entry(rows: MethodRows, mask: Flags) -> dict[str, Any]:
     entry["substrate_flips"] = mean(np.isfinite(rows.values["flip_deletion"][common]).astype(np.float64))
     effect, srg = rows.values["effect"][common], rows.values["srg_logit"][common]
     entry["srg_ratio_of_sums"] = float(srg.sum() / effect.sum()) if common.any() else None
-    if rows.x is not None and common.any():
-        entry["curves"] = {
-            "n": int(common.sum()),
-            "x": rows.x.tolist(),
-            "deletion": rows.deletion[common].mean(axis=0).tolist(),
-            "insertion": rows.insertion[common].mean(axis=0).tolist(),
-        }
+    if curves is not None:
+        entry["curves"] = curves
     return entry
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS
+
 LOW_COVERAGE = 0.5
 USUAL_RANDOM_AUC = (0.4, 0.6)
 
@@ -16,6 +18,7 @@ def cautions(summary: Mapping[str, Any]) -> list[str]:
     failures = summary["failures"]["n"]
     if failures:
         found.append(f"{failures} of {summary['n_samples']} samples could not be scored (invalid or off_format).")
+    found += _patients(summary)
     for board in summary["boards"]:
         if board["slice"] == "all":
             found += _coverage(board)
@@ -26,6 +29,17 @@ def cautions(summary: Mapping[str, Any]) -> list[str]:
     for board in summary["boards"]:
         if board["slice"] in compared:
             found += _oracle(board)
+    return found
+
+
+def _patients(summary: Mapping[str, Any]) -> list[str]:
+    found, patients, unnamed = [], summary["n_patients"], summary["n_without_patient"]
+    if patients < FEWEST_CLUSTERS:
+        found.append(f"Only {patients} patients: no interval under {FEWEST_CLUSTERS}.")
+    elif patients < FEW_CLUSTERS:
+        found.append(f"Only {patients} patients: under {FEW_CLUSTERS}, intervals are somewhat too short.")
+    if unnamed:
+        found.append(f"{unnamed} samples have no patient_id: each of their images is taken as a patient of its own.")
     return found
 
 

@@ -1,75 +1,76 @@
-"""The report of a run as one self-contained page: no network, no script, pictures as data."""
+"""The report of a run as one self-contained page: no network, opens from disk, sorts and filters by its own script."""
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxr_faith.records import write_atomic
-from cxr_faith.report import leaderboard
-from cxr_faith.report.figures import mean_curves, svg
+from cxr_faith.records import read_records, write_atomic
+from cxr_faith.report import bands, leaderboard, samples
+from cxr_faith.report.charts import reliability_diagram
+from cxr_faith.report.figures import svg
+from cxr_faith.report.glossary import GLOSSARY
+from cxr_faith.report.page_data import page_data
 from cxr_faith.report.summary import read_provenance
+from cxr_faith.report.trust import trust_tables
 
-GLOSSARY = {
-    "effect": "Score of the intact picture minus the score with the substrate everywhere: what there is to explain.",
-    "substrate": "What stands where a cell was removed, e.g. blur:0.1 is a Gaussian blur of .1 of the image side.",
-    "deletion AUC": "Area under the curve of the score while the most salient cells are removed first, in units of the "
-    "effect. Lower is better.",
-    "insertion AUC": "The same while the most salient cells are shown first. Higher is better.",
-    "srg": "Symmetric relevance gain: insertion AUC minus deletion AUC. Random orders have 0 by construction.",
-    "srg logit": "srg in logits (yes/no) or nats, not divided by the effect; the headline where the effect is small or "
-    "negative, as for most answers of no.",
-    "drop@50": "Share of the effect that is lost once half of the cells are removed, most salient first.",
-    "Δ random, Δ center": "Gap to random orders and to cells sorted by their distance to the center of the picture; "
-    "positive is better than the baseline.",
-    "coverage": "Share of a method's rows that are ok.",
-    "n": "Samples in the means: those that are ok for every method that has a row for them.",
-    "degenerate": "The effect is too small to divide by: under .5 and under 5 % of the score.",
-    "inverted": "Removing the picture makes the model surer of its answer.",
-    "off_format": "A yes/no question whose first token is neither with at least half of the probability.",
-    "invalid": "The picture failed to load, or a score or a map was not finite.",
-    "clipped points": "Share of curve points outside 0 to 1, which raw scores keep.",
-    "substrate flips": "Share of compared samples whose answer flips when the whole picture is substrate.",
-    "own substrate (*)": "The method perturbs with the very substrate that it is scored under.",
-}
+DETAIL_BUDGET = 11_000_000
+"""Bytes of base64 for maps and curves: with 2,000 samples the page stays below 15 MB."""
+MOST_ROWS, MOST_LISTED = 200_000, 10_000
+"""Records above which a page has no samples' maps, curves and bands; samples that are listed at most."""
 
 _FAILURE = ("sample_id", "methods", "status", "reason")
+_COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *samples.DETAIL_COLUMNS, *bands.COLUMNS)))
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Write `report/index.html` of a run directory from its summary, its provenance and its overlays.
+    """Write `report/index.html` of a run directory from its summary, records, provenance and thumbnails.
 
-    Overlays are the PNG files in `report/pictures/`, if there are any; `pictures.json` beside them maps a file's name
-    to its caption, the name itself is the caption otherwise.
+    Thumbnails are there only if the run was asked for pictures: `report/pictures/pictures.json` maps a sample to its
+    file beside it and to the part of the picture that the model saw. `doctor.json`, if there is one, is shown on top.
 
     Returns:
         The page's path.
 
     Raises:
         FileNotFoundError: there is no `summary.json`; `write_summary` makes it.
-        ValueError: `provenance.json` or `pictures.json` is not a JSON object.
+        ValueError: a JSON file of the run is not a JSON object.
     """
     run_dir = Path(run_dir)
     path = run_dir / "summary.json"
     if not path.exists():
         raise FileNotFoundError(f"{path}: missing; summarize the run first")
-    summary = json.loads(path.read_text(encoding="utf-8"))
     page = run_dir / "report" / "index.html"
-    write_atomic(page, render(summary, read_provenance(run_dir), list(_pictures(page.parent / "pictures"))))
+    thumbs = read_thumbs(page.parent / "pictures")
+    records, notes = _records(run_dir)
+    doctor = _json_object(run_dir / "doctor.json")
+    write_atomic(page, render(_json_object(path), records, read_provenance(run_dir), thumbs, notes, doctor))
     return page
 
 
-def render(summary: Mapping[str, Any], provenance: Mapping[str, Any], pictures: list[tuple[str, str]]) -> str:
+def render(
+    summary: dict[str, Any],
+    records: pd.DataFrame,
+    provenance: Mapping[str, Any],
+    thumbs: Mapping[str, Mapping[str, Any]] | None = None,
+    notes: Sequence[str] = (),
+    doctor: Mapping[str, Any] | None = None,
+) -> str:
     """The page's HTML.
 
     Args:
-        summary: as `summarize` gives it.
+        summary: as `summarize` gives it; bands are added to its curves.
+        records: the run's rows; without the columns of maps and curves the page has none of them.
         provenance: anything JSON-able; shown key by key.
-        pictures: (data URI, caption) of every overlay.
+        thumbs: sample → `uri` (data URI) and `region` (top, left, height, width as shares of the picture).
+        notes: warnings beside those of the summary.
+        doctor: results of checks, shown key by key.
     """
     environment = Environment(
         loader=PackageLoader("cxr_faith.report", "."),
@@ -78,45 +79,106 @@ def render(summary: Mapping[str, Any], provenance: Mapping[str, Any], pictures: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    boards = [board for board in summary["boards"] if not board["slice"].startswith("finding:")]
-    template = environment.get_template("page.html.j2")
-    return template.render(
+    records = records[records["condition"].eq("none")]
+    if "k" in records.columns:
+        bands.add_bands(summary, records)
+    listed = sorted(set(records["sample_id"]))
+    kept = records[records["sample_id"].isin(listed[:MOST_LISTED])] if len(listed) > MOST_LISTED else records
+    content = page_data(summary, kept, thumbs or {}, DETAIL_BUDGET)
+    return environment.get_template("page.html.j2").render(
         summary=summary,
+        warnings=[*summary["warnings"], *notes, *_unusual(summary)],
+        doctor=list(_flat(doctor or {})),
         provenance=list(_flat(provenance)),
-        pictures=pictures,
-        boards=[_board(summary, board) for board in boards],
-        findings=leaderboard.finding_tables(summary),
         answers=leaderboard.answer_table(summary),
+        trust=trust_tables(summary),
+        reliability=_reliability(records),
         failures=[[row[key] or "–" for key in _FAILURE] for row in summary["failures"]["first"]],
-        legend=[*leaderboard.LEGEND, "± = standard error of the mean over patients."],
-        own_substrate=leaderboard.OWN_SUBSTRATE,
+        legend=[*leaderboard.LEGEND, "Small: 95 % interval over patients.", leaderboard.OWN_SUBSTRATE],
+        left_out=_left_out(len(listed), content),
         glossary=GLOSSARY,
+        # Ours, and JSON without "<" cannot end its element.
+        data=Markup(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
+        script=Markup(_own("page.js")),
+        css=Markup(_own("page.css")),
     )
 
 
-def _board(summary: Mapping[str, Any], board: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of one slice under one substrate."""
-    curves = {row["method"]: row["curves"] for row in board["rows"] if "curves" in row}
-    return {
-        "title": leaderboard.board_title(summary, board),
-        "table": leaderboard.board_table(board),
-        "note": leaderboard.SCORED if board["headline"] == "srg_logit_scored" else "",
-        "open": board["slice"] == "all",
-        # The markup is ours and matplotlib escapes the names in it.
-        "figure": Markup(svg(mean_curves(curves))) if curves else None,
-        "statuses": leaderboard.status_table(board),
-    }
+def read_thumbs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Sample → data URI and region of its thumbnail; empty if no pictures were asked for.
+
+    Raises:
+        ValueError: `pictures.json` is not a JSON object.
+    """
+    thumbs = {}
+    for sample, entry in _json_object(folder / "pictures.json").items():
+        path = folder / str(entry["file"])
+        if path.exists():
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            thumbs[sample] = {"uri": f"data:image/jpeg;base64,{data}", "region": entry["region"]}
+    return thumbs
 
 
-def _pictures(folder: Path) -> Iterator[tuple[str, str]]:
-    """(data URI, caption) of the overlays, in the order of their names."""
-    listing = folder / "pictures.json"
-    captions: dict[str, str] = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else {}
-    if not isinstance(captions, dict):
-        raise ValueError(f"{listing}: expected a JSON object, file name → caption")
-    for path in sorted(folder.glob("*.png")):
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        yield f"data:image/png;base64,{data}", str(captions.get(path.name, path.stem))
+def _records(run_dir: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that a page needs, and a note if there are too many of them for maps and curves."""
+    slim = read_records(run_dir, samples.COLUMNS)
+    if len(slim) <= MOST_ROWS:
+        return read_records(run_dir, _COLUMNS), []
+    return slim, [
+        f"{len(slim):,} records: too many for single maps, curves and bands on a page; the records have them."
+    ]
+
+
+def _unusual(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader would otherwise take for a fault of the page."""
+    if not summary["boards"]:
+        yield "No sample has a score: there is nothing to compare."
+    elif not any(row["n_ok"] for board in summary["boards"] for row in board["rows"]):
+        yield "No sample is ok under any substrate: normalized scores do not exist, srg logit ranks the methods."
+    real = [name for name in summary["methods"] if not samples.is_control(name)]
+    if len(real) == 1:
+        yield f"Only one method besides the baselines ({real[0]}): compare it with random and center."
+    elif not real:
+        yield "Only baselines and controls were scored."
+
+
+def _left_out(n_samples: int, content: Mapping[str, Any]) -> str:
+    listed = content["samples"]
+    bare = sum(entry["detail"] is None and any(row[2] == "ok" for row in entry["rows"]) for entry in listed)
+    parts = []
+    if len(listed) < n_samples:
+        parts.append(f"The first {len(listed):,} of {n_samples:,} samples are listed.")
+    if bare:
+        parts.append(f"{bare:,} samples are listed without maps and curves, which the records have.")
+    return " ".join(parts)
+
+
+def _reliability(records: pd.DataFrame) -> Markup | None:
+    """p(yes) against the reference, over samples; None where there is no yes/no question with a reference."""
+    answers = records.drop_duplicates("sample_id")
+    answers = answers[answers["p_yes"].notna() & answers["correct"].notna()]
+    if answers.empty:
+        return None
+    said_yes = answers["p_yes"].ge(0.5)
+    is_yes = said_yes.eq(answers["correct"].astype(bool))
+    # The markup is matplotlib's and holds no text of others.
+    return Markup(svg(reliability_diagram(answers["p_yes"].tolist(), is_yes.tolist())))
+
+
+def _own(name: str) -> str:
+    return files("cxr_faith.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return value
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxr_faith.metrics.functional import STATUSES
+from cxr_faith.report.significance import not_told_apart
 
 SLICE_TITLES = {
     "all": "all samples",
@@ -15,6 +16,8 @@ SLICE_TITLES = {
     "absent": "finding absent (reference)",
     "answered_yes": "answered yes (prediction)",
     "answered_no": "answered no (prediction)",
+    "correct": "answered correctly",
+    "wrong": "answered wrongly",
     "with_oracle": "samples with a mask of the finding",
 }
 
@@ -47,6 +50,11 @@ LEGEND = (
     "n = samples in the means, those ok for every method that has them; cov = share of a method's rows that are ok.",
 )
 SCORED = "Here n and srg logit count every sample that could be scored; the other columns need samples that are ok."
+INTERVALS = (
+    "[…] = 95 % interval: BCa bootstrap over patients, none under 10 of them; p = of the score that ranks the board "
+    "being 0, by sign flips of whole patients, after Holm over the methods."
+)
+SANITY = "† failed the sanity check: its maps hardly change when the model is made random."
 OWN_SUBSTRATE = "* the method perturbs with this substrate itself: compare it under another one."
 
 
@@ -132,12 +140,18 @@ def slice_title(name: str) -> str:
 def legend(board: Mapping[str, Any]) -> list[str]:
     """How to read a board, line by line."""
     own = any(row["own_substrate"] for row in board["rows"])
-    return [*LEGEND, *([SCORED] if _by_scored(board) else []), *([OWN_SUBSTRATE] if own else [])]
+    failed = any(row.get("sanity_failed") for row in board["rows"])
+    return [
+        *LEGEND,
+        *([SCORED] if _by_scored(board) else []),
+        *([OWN_SUBSTRATE] if own else []),
+        *([SANITY] if failed else []),
+    ]
 
 
 def method_label(row: Mapping[str, Any]) -> str:
-    """A method's name, with an asterisk where it is scored under its own substrate."""
-    return f"{row['method']}*" if row["own_substrate"] else str(row["method"])
+    """A method's name, marked where it is scored under its own substrate (*) or failed the sanity check (†)."""
+    return f"{row['method']}{'*' * row['own_substrate']}{'†' * row.get('sanity_failed', False)}"
 
 
 def number(value: float | None, signed: bool = False) -> str:
@@ -149,19 +163,33 @@ def number(value: float | None, signed: bool = False) -> str:
     return text.replace("-0.000", "0.000").replace("+0.000", "0.000")
 
 
+def p_value(value: float | None) -> str:
+    """Three decimals, from below .001 on just that."""
+    return "–" if value is None else "<.001" if value < 0.001 else number(value)
+
+
 def percent(value: float | None) -> str:
     """A share in percent with one decimal; an en dash where there is none."""
     return "–" if value is None else f"{value:.1%}"
 
 
-def with_error(row: Mapping[str, Any], key: str, signed: bool = False) -> str:
-    """A mean, with its standard error over patients where there is one."""
-    error = row.get(f"{key}_se")
-    return number(row[key], signed) + (f" ± {number(error)}" if error is not None else "")
+def with_interval(row: Mapping[str, Any], key: str, signed: bool = False) -> str:
+    """A mean, with its BCa interval over patients where there is one, else the percentile interval."""
+    found = row["intervals"].get(key)
+    text = number(row[key], signed)
+    if found is None or row[key] is None or found["low"] is None:
+        return text
+    kind = "bca_" if found["bca_low"] is not None else ""
+    return f"{text} [{number(found[kind + 'low'], signed)}, {number(found[kind + 'high'], signed)}]"
 
 
-def markdown(summary: Mapping[str, Any]) -> str:
-    """The summary as Markdown whose tables are aligned, so that they read well in a terminal too."""
+def markdown(summary: Mapping[str, Any], more: Sequence[tuple[str, tuple[list[str], list[list[str]]]]] = ()) -> str:
+    """The summary as Markdown whose tables are aligned, so that they read well in a terminal too.
+
+    Args:
+        summary: as `summarize` gives it.
+        more: (title, (header, rows)) of further tables.
+    """
     patients, samples = summary["n_patients"], summary["n_samples"]
     parts = [f"# Faithfulness summary\n\n{samples} samples of {patients} patients.\n"]
     if summary["warnings"]:
@@ -170,27 +198,42 @@ def markdown(summary: Mapping[str, Any]) -> str:
         if not board["slice"].startswith("finding:"):
             note = f"\n{SCORED}\n" if _by_scored(board) else ""
             parts.append(f"## {_escape(board_title(summary, board))}\n\n{_table(*board_table(board))}{note}")
-    parts.append(
-        "".join(f"{_escape(line)}  \n" for line in [*LEGEND, OWN_SUBSTRATE, "± = standard error over patients."])
-    )
+            parts.append("".join(f"- {_escape(line)}\n" for line in comparisons(board)))
+    parts.append("".join(f"{_escape(line)}  \n" for line in [*LEGEND, OWN_SUBSTRATE, INTERVALS]))
     parts += [f"## {_escape(title)}\n\n{_table(*table)}" for title, table in finding_tables(summary)]
     parts.append(f"## Answers\n\n{_table(*answer_table(summary))}")
+    parts += [f"## {_escape(title)}\n\n{_table(*table)}" for title, table in more]
     return "\n".join(parts)
 
 
 def board_table(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of a board with standard errors, best first."""
-    header = ["method", "n", "coverage", *(" ".join(filter(None, (c.top, c.bottom, c.arrow))) for c in COLUMNS)]
+    """(header, rows) of a board with intervals, best first."""
+    titles = (" ".join(filter(None, (column.top, column.bottom, column.arrow))) for column in COLUMNS)
+    header = ["method", "n", "patients", "coverage", *titles, "p"]
     rows = [
         [
             method_label(row),
             _counted(board, row),
+            str(row["n_clusters"]),
             f"{row['coverage']:.0%}",
-            *(with_error(row, key, signed=key.startswith("gap")) for key in _keys(board)),
+            *(with_interval(row, key, signed=key.startswith("gap")) for key in _keys(board)),
+            p_value(row["intervals"][board["headline"]]["p_holm"]),
         ]
         for row in ranked(board)
     ]
     return header, rows
+
+
+def comparisons(board: Mapping[str, Any]) -> list[str]:
+    """Which methods a board cannot tell apart, one sentence for each method that has such below it."""
+    if not board["differences"]:
+        return []
+    ranking = [row["method"] for row in ranked(board)]
+    tied = not_told_apart(board, ranking)
+    score = "srg logit" if _by_scored(board) else "srg"
+    if not tied:
+        return [f"All differences in {score} between two methods are significant (5 %, Holm over all pairs)."]
+    return [f"{name} is not significantly better in {score} than {', '.join(below)}." for name, below in tied.items()]
 
 
 def finding_tables(summary: Mapping[str, Any]) -> list[tuple[str, tuple[list[str], list[list[str]]]]]:

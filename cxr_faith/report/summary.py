@@ -5,29 +5,43 @@ many, a restart and an uninterrupted run give the same bytes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cxr_faith.records import KEY, read_records, write_atomic
-from cxr_faith.report.board import CURVES, NORMALIZED, UNNORMALIZED, UNSCORED, Flags, board, mean, method_rows, numbers
+from cxr_faith.records import KEY, read_records, scan_records, write_atomic
+from cxr_faith.report import mean_curves
+from cxr_faith.report.board import NORMALIZED, UNNORMALIZED, UNSCORED, Flags, board, mean, method_rows, numbers
 from cxr_faith.report.cautions import cautions
 from cxr_faith.report.leaderboard import markdown
+from cxr_faith.report.mean_curves import MeanCurves
+from cxr_faith.report.panels import PANEL_COLUMNS, first_setting, panels
+from cxr_faith.report.significance import add_statistics
+from cxr_faith.report.stability import stability_panel
 
 FAILURES_LISTED = 20
 
 _SETTING = ("substrate", "target", "space")
 _PER_SAMPLE = (
-    *("patient_id", "image_id", "finding", "present", "predicted", "p_yes"),
+    *("patient_id", "image_id", "finding", "kind", "present", "predicted", "p_yes"),
     *("correct", "yes_no_mass", "answer_mismatch"),
 )
-COLUMNS = (*_PER_SAMPLE, "own_substrate", "status", "reason", *CURVES, *NORMALIZED, *UNNORMALIZED)
-"""The columns of the records that a summary reads."""
+COLUMNS = tuple(
+    dict.fromkeys(
+        (*_PER_SAMPLE, "own_substrate", "status", "reason", "effect", *NORMALIZED, *UNNORMALIZED, *PANEL_COLUMNS)
+    )
+)
+"""The columns of the records that a summary holds in memory; `mean_curves.COLUMNS` pass through it."""
 
 
-def summarize(records: pd.DataFrame, methods: Sequence[str] = (), samples_total: int | None = None) -> dict[str, Any]:
+def summarize(
+    records: pd.DataFrame,
+    methods: Sequence[str] = (),
+    samples_total: int | None = None,
+    pieces: Iterable[pd.DataFrame] | None = None,
+) -> dict[str, Any]:
     """Summarize a run: one board per (substrate, target, space) and slice, and how well the model answered.
 
     Methods are compared on the *common* samples: those where all methods that have a row for the sample are ok. A
@@ -38,30 +52,40 @@ def summarize(records: pd.DataFrame, methods: Sequence[str] = (), samples_total:
         records: as `read_records` gives them, in any order; rows with a condition other than "none" are left out.
         methods: names in the order of the config; others found in the records follow, sorted.
         samples_total: how many samples the whole run has; None if unknown.
+        pieces: the same rows with their curves, in pieces; default: `records` has the curves.
 
     Returns:
-        A JSON-able dict without NaN: `n_samples, n_patients, samples_total, missing, partial, methods, answers`
-        (accuracy and so on, a list over slices), `boards` (list), `failures`, `warnings`. A mean of nothing is None.
+        A JSON-able dict without NaN: `n_samples, n_patients, n_without_patient, samples_total, missing, partial,
+        methods, answers` (accuracy and so on, a list over slices), `boards` (list), `failures`, `warnings`, and
+        the panels of `cxr_faith.report.panels`. A mean of nothing is None.
 
     Raises:
         ValueError: curves of one method that were measured at different steps.
     """
+    records = records.reindex(columns=list(dict.fromkeys((*KEY, *COLUMNS))))  # records of an older version lack some
     records = records[records["condition"].eq("none")].sort_values(list(KEY), kind="stable")
     found = sorted(set(records["method"]) - set(methods))
     order = [*(name for name in methods if records["method"].eq(name).any()), *found]
     samples = _samples(records)
-    slices = _slices(samples)
+    slices, settings = _slices(samples), records.groupby(list(_SETTING), sort=True)
+    common = {setting: _common(rows, samples) for setting, rows in settings}
+    curves = MeanCurves(samples.index, common, slices).add([records] if pieces is None else pieces)
     boards = []
-    for setting, rows in records.groupby(list(_SETTING), sort=True):
-        arrays = list(method_rows(rows, order, samples))
+    for setting, members in settings:
+        arrays = list(method_rows(members, order, samples))
         for name, inside in slices.items():
             head: dict[str, Any] = dict(zip(_SETTING, setting, strict=True)) | {"slice": name}
-            boards.append(head | board(arrays, inside, name))
+            one = head | board(arrays, inside, name, setting, curves)
+            add_statistics(
+                one, [(rows, inside[rows.sample]) for rows in arrays if inside[rows.sample].any()], len(samples)
+            )
+            boards.append(one)
     total = len(samples) if samples_total is None else samples_total
     missing = max(total - len(samples), 0)
     summary: dict[str, Any] = {
         "n_samples": len(samples),
         "n_patients": int(samples["patient"].nunique()),
+        "n_without_patient": int(samples["patient_id"].isna().sum()),
         "samples_total": samples_total,
         "missing": missing,
         "partial": missing > 0,
@@ -69,6 +93,8 @@ def summarize(records: pd.DataFrame, methods: Sequence[str] = (), samples_total:
         "answers": [{"slice": name, **_answers(samples[inside])} for name, inside in slices.items()],
         "boards": boards,
         "failures": _failures(records),
+        **panels(records, order),
+        "stability": stability_panel(first_setting(records)),
     }
     return summary | {"warnings": cautions(summary)}
 
@@ -83,15 +109,48 @@ def write_summary(run_dir: str | Path) -> dict[str, Any]:
         OSError: a file could not be saved.
     """
     run_dir = Path(run_dir)
+    for last in (False, False, True):
+        try:
+            summary = _summarize_run(run_dir)
+            break
+        except FileNotFoundError:  # a run that is going on merged parts between two looks at them
+            if last:
+                raise
+    text = json.dumps(summary, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(run_dir / "summary.json", text + "\n")
+    write_atomic(run_dir / "summary.md", markdown(summary, trust_tables(summary)))
+    return summary
+
+
+def _summarize_run(run_dir: Path) -> dict[str, Any]:
     provenance = read_provenance(run_dir)
     records = read_records(run_dir, COLUMNS)
     if records.empty:
         raise ValueError(f"{run_dir}: no readable record in records/; run `cxr-faith evaluate` first")
-    summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"))
-    text = json.dumps(summary, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(run_dir / "summary.json", text + "\n")
-    write_atomic(run_dir / "summary.md", markdown(summary))
+    pieces = scan_records(run_dir, mean_curves.COLUMNS)
+    summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"), pieces)
+    mark_sanity(summary, run_dir)
     return summary
+
+
+def mark_sanity(summary: dict[str, Any], run_dir: Path) -> None:
+    """Mark the methods that `sanity.json` of the run directory, if there is one, says have failed.
+
+    Raises:
+        ValueError: the file is not what `cxr-faith sanity` writes.
+    """
+    path = run_dir / "sanity.json"
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["methods"]
+        failed = [name for name, entry in found.items() if entry["failed"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a result of `cxr-faith sanity` ({error})") from None
+    for row in (row for one in summary["boards"] for row in one["rows"]):
+        row["sanity_failed"] = row["method"] in failed
+    if failed:
+        summary["warnings"].append(f"Failed the sanity check (maps of a random model look alike): {', '.join(failed)}.")
 
 
 def read_provenance(run_dir: Path) -> dict[str, Any]:
@@ -120,6 +179,12 @@ def _samples(records: pd.DataFrame) -> pd.DataFrame:
     return samples.assign(patient=names, masked=masked)
 
 
+def _common(rows: pd.DataFrame, samples: pd.DataFrame) -> Flags:
+    """Which samples are ok for every method that has a row for them."""
+    ok = rows["status"].eq("ok").groupby(rows["sample_id"]).all()
+    return ok.reindex(samples.index, fill_value=False).to_numpy(bool)
+
+
 def _slices(samples: pd.DataFrame) -> dict[str, Flags]:
     """Name → which samples are in it; empty slices are left out."""
     yes_no = samples["p_yes"].notna()
@@ -129,7 +194,12 @@ def _slices(samples: pd.DataFrame) -> dict[str, Flags]:
         "absent": samples["present"].eq(False),
         "answered_yes": yes_no & samples["predicted"].eq("yes"),
         "answered_no": yes_no & samples["predicted"].eq("no"),
+        "correct": samples["correct"].eq(True),
+        "wrong": samples["correct"].eq(False),
     }
+    kinds = sorted(set(samples["kind"].dropna()))
+    if len(kinds) > 1:
+        slices |= {f"kind:{kind}": samples["kind"].eq(kind) for kind in kinds}
     if not samples["masked"].eq(slices["present"]).all():
         slices["with_oracle"] = samples["masked"]  # where `oracle` and the others have the same samples
     for finding in sorted(set(samples["finding"].dropna())):

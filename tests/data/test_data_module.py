@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr_faith.data import module as module_file
+from cxr_faith.data import items as items_file
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import write_manifest
 from cxr_faith.data.module import CXRVQADataModule, SampleItem
@@ -60,14 +60,14 @@ def test_items_hold_picture_geometry_and_row(tmp_path: Path, num_workers: int) -
 def test_an_image_is_decoded_once_for_all_its_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = make(tmp_path, [sample(i, i % 3) for i in range(12)])
     decoded = []
-    monkeypatch.setattr(module_file, "load_image", lambda *args: (decoded.append(args[0]), load_image(*args))[1])
+    monkeypatch.setattr(items_file, "load_image", lambda *args: (decoded.append(args[0]), load_image(*args))[1])
     assert ids(module) == [f"s{i}" for i in (0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11)]
     assert decoded == ["i0.png", "i1.png", "i2.png"]
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = make(tmp_path, [sample(i, i) for i in range(4)])
-    monkeypatch.setattr(module_file, "load_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(items_file, "load_image", lambda *_: pytest.fail("decoded"))
     assert len(module.loader()) == 1 and module.samples_total == 4
 
 

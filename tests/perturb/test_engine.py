@@ -97,8 +97,10 @@ def test_a_plan_holds_each_picture_once():
     maps, shuffled = [rng.permutation(64) for _ in range(3)], random_orders(64, 6, rng)
     plan, places = plan_of(64, [*maps, *shuffled], k)
     assert len(plan) == 2 + 2 * 7 * len(maps) + 7 * len(shuffled)
-    assert len(plan) == len({tuple(m) for o in [*maps, *shuffled] for m in keep_masks(o, k, "deletion").tolist()}
-                            | {tuple(m) for o in [*maps, *shuffled] for m in keep_masks(o, k, "insertion").tolist()})
+    assert len(plan) == len(
+        {tuple(m) for o in [*maps, *shuffled] for m in keep_masks(o, k, "deletion").tolist()}
+        | {tuple(m) for o in [*maps, *shuffled] for m in keep_masks(o, k, "insertion").tolist()}
+    )
     assert np.array_equal(places[3::2, 0], places[4::2, 1][:, ::-1])
     assert (places[:, 0, 0] == places[0, 0, 0]).all() and (places[:, 1, -1] == places[0, 0, 0]).all()
     again = len(plan)

@@ -1,6 +1,6 @@
 """Runs `evaluate` and keeps the torchmetrics values of rank 0; Lightning starts it again for every further rank.
 
-    python tests/pipeline/run_ranks.py VALUES_FILE [arguments of cxr-faith evaluate]
+python tests/pipeline/run_ranks.py VALUES_FILE [arguments of cxr-faith evaluate]
 """
 
 import json

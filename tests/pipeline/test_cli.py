@@ -120,6 +120,18 @@ def test_explain_a_keyword(tmp_path: Path, run: Callable[..., Done]) -> None:
     assert content["target"]["kind"] == "tokens" and content["target"]["name"] == f"keyword:{answer.upper()}"
 
 
+def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    arguments = ["--question", "Is there a nodule?", "--out", str(tmp_path), "--clinical", "true", "--steps", "6"]
+    done = run("explain", str(picture), *arguments)
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / f"{picture.stem}-chefer-clinical.json").read_text())
+    assert content["faithfulness"]["status"] and set(content["agreement"]) >= {"attention", "gradient"}
+    assert content["model"]["parameters"] > 1_000_000 and len(content["model"]["weights"]) == 32
+    page = (tmp_path / f"{picture.stem}-chefer-clinical.html").read_text()
+    assert "not for diagnosis" in page and "Is there a nodule?" in page and "not for diagnosis" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("content", "arguments", "expected"),
     [

@@ -1,31 +1,38 @@
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from cxr_faith.report.figures import overlay
+from cxr_faith.records import RecordWriter, read_records
+from cxr_faith.report import html
 from cxr_faith.report.html import write_report
+from cxr_faith.report.samples import gallery
 from cxr_faith.report.summary import write_summary
-
-NASTY = "Is there a <script>alert('x')</script> & a \"nodule\" onerror=alert(1)?"
+from tests.report.conftest import NASTY
 
 
 class Page(HTMLParser):
-    """Tags, their attributes, and whether every tag was closed."""
+    """Tags, their attributes, whether every tag was closed, and the data of the script."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
-        self.text = ""
+        self.text, self.source = "", ""
         self.feed(text)
+        self.data: dict[str, Any] = json.loads(self.source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "link", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -35,69 +42,179 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.open[-1:] == ["script"]:
+            self.source = self.source or data
+        elif self.open[-1:] != ["style"]:
+            self.text += data
+
+
+def write(run_dir: Path) -> Page:
+    write_summary(run_dir)
+    page = Page(write_report(run_dir).read_text())
+    assert page.open == []
+    return page
 
 
 @pytest.fixture
 def page(run_dir: Path) -> Page:
     provenance = {"methods": ["chefer"], "samples_total": 44, "model": {"id": "<img src=x>", "revision": None}}
     (run_dir / "provenance.json").write_text(json.dumps(provenance))
-    pictures = run_dir / "report" / "pictures"
-    pictures.mkdir(parents=True)
-    for name in ("one.png", "two & <b>.png"):
-        overlay(np.zeros((20, 20), np.uint8), np.eye(3)).savefig(pictures / name)
-    (pictures / "pictures.json").write_text(json.dumps({"one.png": NASTY}))
-    write_summary(run_dir)
-    parsed = Page(write_report(run_dir).read_text())
-    assert parsed.open == []
-    return parsed
+    (run_dir / "doctor.json").write_text(json.dumps({"disk": {"free": "<b>12 GB</b>"}}))
+    return write(run_dir)
 
 
 def test_page_needs_nothing_from_outside(page: Page) -> None:
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
+    assert not {tag for tag, _ in page.tags} & {"iframe", "object", "base", "img"}
     for tag, attributes in page.tags:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, attributes)
             if name in ("src", "href", "xlink:href"):
-                assert value is not None and value.startswith(("data:image/png;base64,", "#"))
+                assert value is not None and value.startswith(("data:", "#"))
             assert tag == "svg" or name.startswith("xmlns") or "://" not in (value or "")
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'")
 
 
-def test_text_of_others_stays_text(page: Page) -> None:
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert [picture["alt"] for picture in pictures] == [NASTY, "two & <b>"]
-    assert NASTY in page.text and "<img src=x>" in page.text and "finding <b>effusion</b>" in page.text
-    assert "truncated <JPEG>" in page.text
+def test_text_of_others_stays_text(page: Page, run_dir: Path) -> None:
+    assert sum(tag == "script" for tag, _ in page.tags) == 2
+    assert "<img src=x>" in page.text and "<b>12 GB</b>" in page.text and "truncated <JPEG>" in page.text
+    assert page.data["samples"][0]["question"] == NASTY
+    assert "<script>alert" not in (run_dir / "report" / "index.html").read_text()
 
 
-def test_warnings_come_before_the_leaderboard(page: Page) -> None:
+def test_warnings_and_checks_come_first(page: Page) -> None:
     partial = page.text.index("Partial: 40 of 44 samples have records, 4 are missing.")
-    assert partial < page.text.index("Leaderboard") < page.text.index("By finding") < page.text.index("How the model")
-    assert page.text.index("substrate flips") > partial
+    assert partial < page.text.index("12 GB") < page.text.index("Leaderboard") < page.text.index("How the model")
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
 
 
-def test_leaderboard_shows_gaps_with_errors_best_first(page: Page) -> None:
-    table = page.text[page.text.index("all samples") : page.text.index("Status of the rows")]
-    assert re.findall(r"^(\w+\*?)20", table, re.MULTILINE)[:3] == ["oracle", "chefer", "integrated_gradients*"]
-    assert re.search(r"[+-]\d\.\d{3} ± \d\.\d{3}", page.text)
-    figures = sum(tag == "svg" for tag, _ in page.tags)
-    assert figures == 3  # all, present, answered yes; nothing is ok among the absent ones
+def test_boards_carry_intervals_and_bands(page: Page) -> None:
+    whole = next(board for board in page.data["boards"] if board["slice"] == "all")
+    rows = {row["method"]: row for row in whole["rows"]}
+    for row in rows.values():
+        for key, (low, high) in row["ci"].items():
+            assert low <= row["values"][key] <= high
+    assert rows["chefer"]["ci"]["gap_srg_center"][0] > 0
+    curves = rows["chefer"]["curves"]
+    for side in ("deletion", "insertion"):
+        assert all(
+            a <= b <= c for a, b, c in zip(curves[f"{side}_low"], curves[side], curves[f"{side}_high"], strict=True)
+        )
+    assert max(np.subtract(curves["deletion_high"], curves["deletion_low"])) > 0.001
+
+
+def test_bands_are_the_plain_bootstrap_over_patients(run_dir: Path) -> None:
+    from cxr_faith.report.bands import RESAMPLES, SEED, curve_bands
+
+    records = read_records(run_dir)
+    band = curve_bands(records)["chefer"]
+    ok = {name for name, rows in records.groupby("sample_id") if rows["status"].eq("ok").all()}
+    mine = records[records["method"].eq("chefer") & records["sample_id"].isin(ok)]
+    patients = sorted(set(mine["patient_id"]))
+    curves = {p: [(np.array(r.deletion_scores) - r.s_substrate) / r.effect for r in rows.itertuples()]
+              for p, rows in mine.groupby("patient_id")}  # fmt: skip
+    rng, means = np.random.default_rng(SEED), []
+    for draw in rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=RESAMPLES):
+        drawn = [
+            curve
+            for patient, times in zip(patients, draw, strict=True)
+            for _ in range(times)
+            for curve in curves[patient]
+        ]
+        means.append(np.mean(drawn, axis=0))
+    np.testing.assert_allclose(band["deletion_low"], np.percentile(means, 2.5, axis=0), atol=1e-9)
+    np.testing.assert_allclose(band["deletion_high"], np.percentile(means, 97.5, axis=0), atol=1e-9)
+    assert curve_bands(records[records["patient_id"].isin(patients[:9])]) == {}
+
+
+def test_the_gallery_holds_what_it_says(run_dir: Path) -> None:
+    records = read_records(run_dir)
+    found = gallery(records, 4)
+    real = records[records["method"].isin(("chefer", "attention", "integrated_gradients")) & records["status"].eq("ok")]
+    mean = real.groupby("sample_id")["srg"].mean()
+    assert found["best"] == list(mean.sort_values(ascending=False).index[:4])
+    assert found["worst"] == list(mean.sort_values().index[:4])
+    statuses = records.drop_duplicates("sample_id").set_index("sample_id")["status"]
+    assert set(statuses[found["degenerate"]]) <= {"degenerate", "inverted"} and len(found["degenerate"]) == 4
+    worst = {}
+    for sample, rows in records[records["method"].isin(("chefer", "attention", "integrated_gradients"))].groupby(
+        "sample_id"
+    ):
+        maps = pd.DataFrame([values for values in rows["map"] if values is not None]).T
+        if maps.shape[1] > 1:
+            matrix = maps.corr("spearman").to_numpy()
+            worst[sample] = matrix[np.triu_indices(len(matrix), 1)].mean()
+    assert found["disagreeing"] == sorted(worst, key=worst.__getitem__)[:4]
 
 
 def test_the_page_is_the_same_bytes_each_time(run_dir: Path) -> None:
     write_summary(run_dir)
     first = write_report(run_dir).read_bytes()
     assert write_report(run_dir).read_bytes() == first
-    assert b"no provenance.json" in first and b"<h2>Pictures" not in first
+    assert b"no provenance.json" in first
 
 
-def test_a_run_without_a_summary_says_so(tmp_path: Path) -> None:
+def test_no_thumbnail_without_being_asked(page: Page, run_dir: Path) -> None:
+    assert page.data["thumbs"] == {}
+    assert "image/jpeg" not in (run_dir / "report" / "index.html").read_text()
+
+
+def test_one_method_and_no_ok_sample_are_said(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    bad = [r for r in rows if r["method"] in ("chefer", "random") and r["status"] in ("degenerate", "inverted")]
+    RecordWriter(tmp_path, rank=0, start=0).write(bad)
+    page = write(tmp_path)
+    assert "No sample is ok under any substrate" in page.text and "Only one method besides the baselines" in page.text
+    assert page.data["gallery"]["best"] == [] and page.data["gallery"]["degenerate"]
+
+
+def test_only_failures(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    RecordWriter(tmp_path, rank=0, start=0).write([r for r in rows if r["status"] == "invalid"])
+    page = write(tmp_path)
+    assert "could not be scored" in page.text and page.data["samples"][0]["detail"] is not None
+
+
+def test_records_of_a_newer_schema(run_dir: Path) -> None:
+    part = next((run_dir / "records").glob("*.parquet"))
+    table = pq.read_table(part)
+    pq.write_table(table.append_column("novel", pa.array(["x"] * len(table))), part, write_page_checksum=True)
+    assert len(write(run_dir).data["samples"]) == 40
+
+
+def test_a_run_without_anything_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"summary\.json: missing"):
         write_report(tmp_path)
+    with pytest.raises(ValueError, match="no readable record"):
+        write_summary(tmp_path)
 
 
-def test_broken_provenance_is_named(run_dir: Path) -> None:
-    (run_dir / "provenance.json").write_text("{")
-    with pytest.raises(ValueError, match=r"provenance\.json: not JSON"):
-        write_summary(run_dir)
+@pytest.mark.parametrize("name", ["provenance.json", "doctor.json", "report/pictures/pictures.json"])
+def test_broken_files_are_named(run_dir: Path, name: str) -> None:
+    write_summary(run_dir)
+    (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
+    (run_dir / name).write_text("{")
+    with pytest.raises(ValueError, match=re.escape(Path(name).name) + ": not JSON"):
+        write_report(run_dir)
+
+
+def test_two_thousand_samples_stay_below_15_mb(run_dir: Path) -> None:
+    """Twelve methods with 16x16 maps of noise, which hardly compress, and 51 points a curve."""
+    write_summary(run_dir)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    records = read_records(run_dir)
+    rng, ok = np.random.default_rng(0), records[records["status"].eq("ok")]
+    one = ok[ok["sample_id"].eq(ok["sample_id"].iloc[0])]
+    names = [*summary["methods"], *(f"m{i}" for i in range(12 - len(summary["methods"])))]
+    twelve = pd.concat([one.iloc[[0]].assign(method=name) for name in names])
+    many = pd.concat([twelve] * 2000, ignore_index=True)
+    many["sample_id"] = np.repeat([f"s{i:04d}" for i in range(2000)], 12)
+    many["map"] = list(rng.random((len(many), 256), np.float32))
+    many["grid_h"] = many["grid_w"] = 16
+    steps = np.arange(51)
+    many["k"] = [steps] * len(many)
+    for side in ("deletion", "insertion"):
+        many[f"{side}_scores"] = list(rng.standard_normal((len(many), 51)).cumsum(axis=1))
+    begin = time.monotonic()
+    text = html.render(summary | {"methods": names}, many, {})
+    assert 5_000_000 < len(text.encode()) < 15_000_000
+    assert len(Page(text).data["samples"]) == 2000
+    assert time.monotonic() - begin < 240

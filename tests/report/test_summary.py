@@ -84,6 +84,7 @@ def test_answered_no_is_ranked_by_scores_that_need_no_effect(
 def test_slices_split_by_reference_and_by_prediction(summary: dict[str, Any]) -> None:
     sizes = {board["slice"]: board["n_samples"] for board in summary["boards"]}
     expected = {"all": 40, "present": 20, "absent": 20, "answered_yes": 21, "answered_no": 18}
+    expected |= {"correct": 38, "wrong": 1}
     assert sizes == expected | {"finding:nodule": 20, "finding:<b>effusion</b>": 20}
 
 

@@ -1,0 +1,164 @@
+"""Ways into other toolkits: a yes/no classifier with Captum's and Quantus' interfaces, and records as a Dataset.
+
+None of those libraries is needed to import this.
+
+Example:
+    >>> from captum.metrics import sensitivity_max                              # doctest: +SKIP
+    >>> classifier = YesNoClassifier(explainer, "Is there a nodule?")           # doctest: +SKIP
+    >>> maps = MapAttribution(classifier, "chefer")                             # doctest: +SKIP
+    >>> sensitivity_max(maps.attribute, pixels, target=1)                       # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cxr_faith.attribution import AttributionBatch, build_methods
+from cxr_faith.explainer import Explainer, Picture
+from cxr_faith.records import RECORD_SCHEMA, read_records
+from cxr_faith.vlm.base import Target
+
+NO, YES = 0, 1
+"""The two classes of a `YesNoClassifier`."""
+
+
+def explain_function(
+    explainer: Explainer, method: str | Mapping[str, Any] = "chefer"
+) -> Callable[[Picture, str], NDArray[np.float32]]:
+    """A plain function (picture, question) → map [gH, gW], for toolkits that know nothing of this package.
+
+    A robustness suite can call it with paraphrases of one question about one picture: the map is of the model's own
+    answer to the question as it is asked, and nothing random depends on the wording.
+    """
+
+    def explain(image: Picture, question: str) -> NDArray[np.float32]:
+        return explainer.explain(image, question, method).map
+
+    return explain
+
+
+class YesNoClassifier(nn.Module):
+    """One yes/no question as a classifier of pictures: logits [batch, 2] whose difference is the margin.
+
+    The class 1 (yes) has the margin as its logit and the class 0 (no) has 0, so softmax gives p(yes) = sigmoid(margin).
+    """
+
+    def __init__(self, explainer: Explainer, question: str) -> None:
+        """Ask this question of every picture.
+
+        Args:
+            explainer: holds the model.
+            question: a yes/no question.
+        """
+        super().__init__()
+        self.vlm, self.seed = explainer.vlm, explainer.seed
+        self.question, self._prompt = question, explainer.vlm.prompt(question)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits of no and yes, float32 [batch, 2].
+
+        Args:
+            pixels: pixel values as the model gets them (`vlm.normalize`), [batch, 3, H, W].
+        """
+        with torch.no_grad():
+            prefix = self.vlm.prefill(self.vlm.encode(pixels.to(self.vlm.device).float()))
+            margin = self.vlm.score(prefix, self._prompt, Target("margin")).s.float()
+        return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+
+class MapAttribution:
+    """Captum's interface, `attribute(inputs, target)`, on any attribution method of this package.
+
+    The map is spread over the pixels: each pixel, in each channel, has the value of its cell.
+    """
+
+    def __init__(
+        self, classifier: YesNoClassifier, method: str | Mapping[str, Any] = "chefer", image_id: str = "image"
+    ) -> None:
+        """Choose the method.
+
+        Args:
+            classifier: the question that is asked; Captum calls it `forward_func`.
+            method: a name of `cxr_faith.attribution.METHODS`, or `{"class": name, options…}`.
+            image_id: seeds what is random in a method, alike for all pictures: noise tests then compare maps only.
+
+        Raises:
+            ValueError: unknown method or option, or a method that needs a finding mask.
+        """
+        settings = {"class": method} if isinstance(method, str) else dict(method)
+        name = str(settings.get("class", ""))
+        self.forward_func, self._method = classifier, build_methods({name: settings})[name]
+        if self._method.needs_mask:
+            raise ValueError(f"{name} needs a finding mask, which a picture alone does not have")
+        self._image_id = image_id
+
+    def attribute(self, inputs: Tensor, target: int | Sequence[int] | Tensor | None = None) -> Tensor:
+        """Attributions of the inputs' shape, float32 [batch, 3, H, W].
+
+        Args:
+            inputs: pixel values as the model gets them, [batch, 3, H, W].
+            target: 1 explains "yes", 0 "no", one for all or one for each picture; default: the model's own answer.
+        """
+        maps = self.maps(inputs, target)
+        height, width = inputs.shape[-2:]
+        rows = torch.arange(height, device=maps.device) * maps.shape[1] // height
+        columns = torch.arange(width, device=maps.device) * maps.shape[2] // width
+        return maps[:, rows][:, :, columns][:, None].expand(-1, inputs.shape[1], -1, -1).to(inputs.device)
+
+    def maps(self, inputs: Tensor, target: int | Sequence[int] | Tensor | None = None) -> Tensor:
+        """The maps themselves, float32 [batch, gH, gW]; arguments as for `attribute`."""
+        classifier, vlm = self.forward_func, self.forward_func.vlm
+        pixels = inputs.detach().to(vlm.device).float()
+        chosen = classifier(pixels).argmax(1) if target is None else torch.as_tensor(target).reshape(-1)
+        signs = [1 if int(one) == YES else -1 for one in chosen.expand(len(pixels)).tolist()]
+        found = []
+        for picture, sign in zip(pixels, signs, strict=True):  # one at a time, as everywhere: see scoring.compute_maps
+            batch = AttributionBatch(picture[None], [classifier._prompt], [self._image_id], classifier.seed)
+            found.append(self._method.attribute(vlm, batch, [Target("margin", sign=sign)]).maps[0].float())
+        return torch.stack(found)
+
+
+def quantus_explain(
+    model: YesNoClassifier,
+    inputs: NDArray[np.floating[Any]],
+    targets: NDArray[np.integer[Any]],
+    method: str | Mapping[str, Any] = "chefer",
+    **_: Any,
+) -> NDArray[np.float32]:
+    """Quantus' `explain_func`.
+
+    Args:
+        model: the classifier, as it was given to the metric.
+        inputs: pixel values as the model gets them, [batch, 3, H, W].
+        targets: classes, [batch].
+        method: as for `MapAttribution`; through `explain_func_kwargs`.
+        **_: what Quantus passes on besides (device and the like), which is not needed.
+
+    Returns:
+        float32 [batch, 1, H, W].
+    """
+    pixels = torch.as_tensor(np.asarray(inputs, np.float32))
+    chosen = torch.as_tensor(np.asarray(targets)).reshape(-1)
+    return MapAttribution(model, method).attribute(pixels, chosen)[:, :1].cpu().numpy()
+
+
+def records_dataset(run_dir: str | Path, columns: Sequence[str] | None = None) -> datasets.Dataset:
+    """A run's merged records as a `datasets.Dataset`, in memory, with the types of the records' schema.
+
+    Args:
+        run_dir: the run directory.
+        columns: only these columns and the key; default all.
+
+    Raises:
+        ValueError: a column that no record has.
+    """
+    frame = read_records(run_dir, columns)
+    schema = pa.schema([RECORD_SCHEMA.field(name) for name in frame.columns])
+    return datasets.Dataset(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))

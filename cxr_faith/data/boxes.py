@@ -1,0 +1,142 @@
+"""Published box conventions to the one used here: (x1, y1, x2, y2), half open, in original pixels.
+
+How a box then comes to the model's input and its cells is in `cxr_faith.data.geometry`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_faith.data.images import MAX_PIXELS
+from cxr_faith.data.sample import Box
+from cxr_faith.data.tally import PrepareError
+
+Corners = tuple[float, float, float, float]
+
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_LOC = re.compile(rf"<loc_{_NUMBER}_{_NUMBER}_{_NUMBER}_{_NUMBER}>")
+
+
+def from_xywh(x: float, y: float, width: float, height: float) -> Corners:
+    """Left, top, width and height in pixels (MS-CXR, SLAKE, COCO)."""
+    return x, y, x + width, y + height
+
+
+def from_unit(corners: Sequence[float], size: tuple[int, int]) -> Corners:
+    """Corners x1, y1, x2, y2 as shares of the width and height (PadChest-GR).
+
+    Args:
+        corners: Four numbers in [0, 1].
+        size: Height and width of the image, pixels.
+    """
+    (x1, y1, x2, y2), (height, width) = corners, size
+    return x1 * width, y1 * height, x2 * width, y2 * height
+
+
+def from_padded(corners: Sequence[float], size: tuple[int, int], side: int = 224) -> Corners:
+    """Corners x1, y1, x2, y2 in a square that the image was fitted into and padded (Chest ImaGenome's x1 … y2).
+
+    The longer side of the image fills the square, the shorter one is centered; both are cut to whole pixels.
+
+    Args:
+        corners: Four numbers in pixels of the square.
+        size: Height and width of the image, pixels.
+        side: Side of the square, pixels.
+    """
+    height, width = size
+    ratio = side / max(height, width)
+    left, top = (side - int(width * ratio)) // 2, (side - int(height * ratio)) // 2
+    x1, y1, x2, y2 = corners
+    return (x1 - left) / ratio, (y1 - top) / ratio, (x2 - left) / ratio, (y2 - top) / ratio
+
+
+def from_loc(text: str) -> list[Corners]:
+    """Every ``<loc_x1_y1_x2_y2>`` in a text, in original pixels (VinDr-CXR-VQA)."""
+    return [(float(a), float(b), float(c), float(d)) for a, b, c, d in _LOC.findall(text)]
+
+
+def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+    """A mask from COCO run lengths, ``{size: [H, W], counts: …}``, compressed (text) or not (list) (CheXlocalize).
+
+    Returns:
+        bool ``[H, W]``.
+
+    Raises:
+        ValueError: It is not of that form, or its runs do not fill its size.
+        PrepareError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools import mask as coco
+    except ImportError as error:
+        raise PrepareError("run-length masks need pycocotools: pip install 'cxr-faith[masks]'") from error
+    try:
+        height, width = (int(length) for length in rle["size"])
+        counts = rle["counts"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError("run-length mask is not {size: [height, width], counts: …}") from error
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{height * width} pixels are more than the {MAX_PIXELS} allowed")
+    if isinstance(counts, list):
+        if sum(counts) != height * width:
+            raise ValueError(f"run lengths add up to {sum(counts)}, not to {height} × {width} pixels")
+        compressed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    else:
+        compressed = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+    return np.asarray(coco.decode(compressed)).astype(bool)
+
+
+def box_of_mask(mask: npt.NDArray[np.bool_]) -> Corners | None:
+    """Tight box of a mask ``[H, W]``; None for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def fuse(boxes: Sequence[Box], iou: float = 0.4) -> tuple[Box, ...]:
+    """Merge the boxes that several readers drew for the same finding.
+
+    Weighted box fusion (Solovyev et al. 2021) with equal confidences: from the largest box to the smallest, each joins
+    the cluster of its label whose mean box it overlaps most, if that is by at least `iou`, else it founds one. A
+    cluster becomes the mean of its corners. A box that only one reader drew stays.
+
+    Args:
+        boxes: All readers' boxes of one image.
+        iou: Least intersection over union that joins two boxes.
+
+    Returns:
+        The merged boxes, in the order of their labels and then from the largest; independent of the order of `boxes`.
+    """
+    clusters: list[list[Box]] = []
+    means: list[Box] = []
+    for box in sorted(boxes, key=lambda b: (b.label, -_area(b), b.x1, b.y1, b.x2, b.y2)):
+        overlaps = [_iou(mean, box) if mean.label == box.label else -1.0 for mean in means]
+        best = int(np.argmax(overlaps)) if overlaps else -1
+        if best >= 0 and overlaps[best] >= iou:
+            clusters[best].append(box)
+            means[best] = _mean(clusters[best])
+        else:
+            clusters.append([box])
+            means.append(box)
+    return tuple(means)
+
+
+def _mean(cluster: Sequence[Box]) -> Box:
+    corners = np.mean([(box.x1, box.y1, box.x2, box.y2) for box in cluster], axis=0)
+    return Box(cluster[0].label, *(float(corner) for corner in corners))
+
+
+def _area(box: Box) -> float:
+    return (box.x2 - box.x1) * (box.y2 - box.y1)
+
+
+def _iou(a: Box, b: Box) -> float:
+    width = min(a.x2, b.x2) - max(a.x1, b.x1)
+    height = min(a.y2, b.y2) - max(a.y1, b.y1)
+    shared = max(width, 0.0) * max(height, 0.0)
+    return shared / (_area(a) + _area(b) - shared) if shared > 0 else 0.0

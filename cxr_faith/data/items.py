@@ -1,0 +1,144 @@
+"""Manifest rows to decoded samples: picture, masks and boxes at model size, or the reason why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cxr_faith.data.cache import ImageCache
+from cxr_faith.data.images import Geometry, ImageError, fit, fit_mask, load_image, load_mask
+from cxr_faith.data.sample import Sample, SampleError
+from cxr_faith.data.sharding import Rows
+
+
+@dataclass(frozen=True)
+class SampleItem:
+    """A sample with its decoded picture, or with the reason why there is none.
+
+    Attributes:
+        sample: The manifest's row.
+        image: uint8 ``[3, H, W]`` at model size; None for a bad sample. Questions of one image may share the tensor.
+        geometry: How the picture came to model size; None for a bad sample.
+        finding_mask: bool ``[H, W]``, model pixels: the finding's mask file, else the union of the boxes labeled as
+            the finding; None where there is neither.
+        anatomy: Organ masks by label, bool ``[H, W]``, model pixels; empty where the manifest has none.
+        error: One line saying what is wrong with the sample; None: nothing.
+    """
+
+    sample: Sample
+    image: Tensor | None = None
+    geometry: Geometry | None = None
+    finding_mask: Tensor | None = None
+    anatomy: Mapping[str, Tensor] = field(default_factory=dict)
+    error: str | None = None
+
+
+class ManifestDataset(Dataset[SampleItem]):
+    """Rows of an open manifest, decoded when asked for; a bad sample comes back with its reason, it never raises."""
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        rows: Rows,
+        root: Path,
+        image_size: tuple[int, int],
+        border_crop: float,
+        own_root: Path | None = None,
+        keep_anatomy: Sequence[str] = (),
+        cache: ImageCache | None = None,
+    ) -> None:
+        """Take the open manifest and how its pictures are fitted.
+
+        Args:
+            table: The open manifest.
+            rows: Rows to serve, in order.
+            root: Data root.
+            image_size: (height, width) of the model's input.
+            border_crop: Share of each side that is cut off before resizing.
+            own_root: The manifest's folder, for masks that were made for it; None: there are none.
+            keep_anatomy: Organs outside of whose masks a picture is blackened; none: it is left as it is.
+            cache: Pictures that were decoded and fitted before; None: each is decoded when it is asked for.
+        """
+        self.table = table
+        self.rows = rows
+        self.root = root
+        self.image_size = image_size
+        self.border_crop = border_crop
+        self.own_root = own_root
+        self.keep_anatomy = keep_anatomy
+        self.cache = cache
+        # The last picture: an image's questions come one after the other and need it decoded once.
+        self._last: tuple[str, Tensor, Geometry] | None = None
+        self._organs: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> SampleItem:
+        """Decode one sample."""
+        sample = Sample.from_row(self.table[int(self.rows[index])])
+        try:
+            sample.validate()
+            image, geometry = self._picture(sample)
+            anatomy = self._anatomy(sample, geometry)
+            if self.keep_anatomy:
+                image = image * _union(anatomy, self.keep_anatomy)
+            return SampleItem(sample, image, geometry, self._finding_mask(sample, geometry), anatomy)
+        except (SampleError, ImageError) as error:
+            return SampleItem(sample, error=str(error))
+
+    def _picture(self, sample: Sample) -> tuple[Tensor, Geometry]:
+        if self._last is None or self._last[0] != sample.image_path:
+            cached = None if self.cache is None else self.cache.get(sample.image_path)
+            if cached is None:
+                cached = fit(load_image(sample.image_path, self.root), self.image_size, self.border_crop)
+            self._last = (sample.image_path, *cached)
+            self._organs = {}
+        _, image, geometry = self._last
+        height, width = geometry.original
+        if sample.height not in (None, height) or sample.width not in (None, width):
+            stated = f"{sample.height}×{sample.width}"
+            raise SampleError(f"{sample.image_path}: picture is {height}×{width} px, the manifest says {stated}")
+        return image, geometry
+
+    def _finding_mask(self, sample: Sample, geometry: Geometry) -> Tensor | None:
+        if sample.finding_mask_path:
+            return self._mask(sample.finding_mask_path, geometry)
+        if not sample.finding:
+            return None
+        finding = sample.finding.casefold()
+        boxes = [(box.x1, box.y1, box.x2, box.y2) for box in sample.boxes if box.label.casefold() == finding]
+        return geometry.boxes_to_mask(boxes) if boxes else None
+
+    def _anatomy(self, sample: Sample, geometry: Geometry) -> dict[str, Tensor]:
+        """Organ masks by label; two files of one label are one organ."""
+        organs: dict[str, Tensor] = {}
+        for label, path in sample.anatomy_masks:
+            if path not in self._organs:
+                self._organs[path] = self._mask(path, geometry)
+            organs[label] = organs[label] | self._organs[path] if label in organs else self._organs[path]
+        return organs
+
+    def _mask(self, path: str, geometry: Geometry) -> Tensor:
+        # Masks that were made for a manifest lie in its folder, all others below the data root.
+        own = self.own_root is not None and not (self.root / path).is_file() and (self.own_root / path).is_file()
+        mask = load_mask(path, self.own_root if own else self.root)
+        try:
+            return fit_mask(mask, geometry)
+        except ValueError as error:
+            raise SampleError(f"{path}: {error}") from error
+
+
+def _union(organs: Mapping[str, Tensor], labels: Sequence[str]) -> Tensor:
+    """Union of the masks with these labels, bool ``[H, W]``."""
+    missing = [label for label in labels if label not in organs]
+    if missing:
+        raise SampleError(f"keep_anatomy needs a mask of {', '.join(missing)}; there are {', '.join(organs) or 'none'}")
+    return torch.stack([organs[label] for label in labels]).any(0)

@@ -1,0 +1,184 @@
+"""Masks and boxes from elsewhere, joined to samples by the id of their image: organs, CheXlocalize, PadChest-GR.
+
+Masks that are not PNG files below the data root are written into the manifest's own folder.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cxr_faith.data.boxes import from_rle, from_unit, fuse
+from cxr_faith.data.folder import MASKS
+from cxr_faith.data.images import ImageError, read_size, resolve
+from cxr_faith.data.intake import Join
+from cxr_faith.data.sample import Box, Sample
+from cxr_faith.data.tables import number, read_json, text
+from cxr_faith.data.tally import PrepareError, Tally
+
+
+class AnatomyMasks:
+    """Joins organ masks: ``FOLDER/<label>/<image_id>.png``, or ``FOLDER/<label>.json`` with COCO run lengths by id."""
+
+    def __init__(self, folder: Path, root: Path, out: Path, tally: Tally) -> None:
+        """Look which labels there are.
+
+        Args:
+            folder: Folder of the masks.
+            root: Data root; PNG files below it stay where they are.
+            out: Folder of the manifest in the making.
+            tally: Takes the masks that are dropped.
+
+        Raises:
+            PrepareError: The folder is missing or has neither form.
+        """
+        self.folder, self.root, self.out, self.tally = folder, root, out, tally
+        if not folder.is_dir():
+            raise PrepareError(f"{folder}: no such folder of masks")
+        self.labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        self.rles = {path.stem: read_json(path, dict) for path in sorted(folder.glob("*.json"))}
+        if not self.labels and not self.rles:
+            raise PrepareError(f"{folder}: has neither <label>/<image_id>.png nor <label>.json")
+        self._known: dict[str, tuple[tuple[str, str], ...]] = {}
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Add the organs of the sample's image to those that it has."""
+        if sample.image_id not in self._known:
+            files = [(label, self._file(label, sample)) for label in self.labels]
+            files += [(label, self._from_rle(label, sample)) for label in self.rles]
+            self._known[sample.image_id] = tuple((label, path) for label, path in files if path)
+        added = self._known[sample.image_id]
+        kept = tuple(mask for mask in sample.anatomy_masks if mask[0] not in {label for label, _ in added})
+        return replace(sample, anatomy_masks=(*kept, *added))
+
+    def _file(self, label: str, sample: Sample) -> str | None:
+        try:
+            file = resolve(f"{label}/{sample.image_id}.png", self.folder)
+            size = read_size(file)
+        except ImageError as error:
+            if "file not found" not in str(error):
+                self.tally.drop("mask", sample.image_id, "cannot be opened", error)
+            return None
+        if size != (sample.height, sample.width):
+            self.tally.drop("mask", sample.image_id, "has another size than its image", f"{label} {size}")
+            return None
+        if file.is_relative_to(self.root.resolve()):
+            return str(PurePosixPath(file.relative_to(self.root.resolve())))
+        target = _mask_path(label, sample.image_id)
+        (self.out / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, self.out / target)
+        return target
+
+    def _from_rle(self, label: str, sample: Sample) -> str | None:
+        rle = self.rles[label].get(sample.image_id)
+        mask = None if rle is None else decoded(rle, sample, label, self.tally)
+        return None if mask is None else write_mask(mask, self.out, label, sample.image_id)
+
+
+class CheXlocalize:
+    """Joins the pixel masks of CheXlocalize, COCO run lengths by image and finding, as the mask of a finding."""
+
+    def __init__(self, path: Path, out: Path, tally: Tally) -> None:
+        """Read ``gt_segmentations_{val,test}.json``; masks are written into `out`, the manifest in the making."""
+        self.images: Mapping[str, Any] = read_json(path, dict)
+        self.out, self.tally = out, tally
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Set the mask of the sample's finding, if it is marked and the sample has none."""
+        # Its ids are the last three parts of the path: patient64541_study1_view1_frontal.
+        key = "_".join(PurePosixPath(sample.image_path).with_suffix("").parts[-3:])
+        marks = self.images.get(sample.image_id) or self.images.get(key)
+        if not isinstance(marks, Mapping) or not sample.finding or sample.finding_mask_path:
+            return sample
+        rle = next((rle for label, rle in marks.items() if str(label).lower() == sample.finding.lower()), None)
+        mask = None if rle is None else decoded(rle, sample, sample.finding, self.tally)
+        if mask is None or not mask.any():
+            return sample
+        return replace(sample, finding_mask_path=write_mask(mask, self.out, sample.finding, sample.image_id))
+
+
+class PadChestGR:
+    """Joins the boxes of PadChest-GR, shares of the image's size, both readers' merged."""
+
+    def __init__(self, path: Path, tally: Tally) -> None:
+        """Read ``grounded_reports_*.json``."""
+        self.tally = tally
+        self.images: dict[str, list[tuple[str, Sequence[Any]]]] = {}
+        for position, study in enumerate(read_json(path, list)):
+            name = text(study.get("ImageID")) if isinstance(study, dict) else None
+            findings = study.get("findings") if isinstance(study, dict) else None
+            if name is None or not isinstance(findings, list):
+                tally.drop("row", f"{path.name} entry {position}", "entry without ImageID or findings")
+                continue
+            boxes = self.images.setdefault(name.removesuffix(".png"), [])
+            for finding in findings:
+                for box in (*(finding.get("boxes") or ()), *(finding.get("extra_boxes") or ())):
+                    boxes += [(str(label).lower(), box) for label in finding.get("labels") or ()]
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Add the boxes of the sample's image."""
+        assert sample.height and sample.width
+        found = self.images.get(sample.image_id.removesuffix(".png")) or self.images.get(
+            PurePosixPath(sample.image_path).stem, []
+        )
+        boxes = []
+        for label, corners in found:
+            values = [number(corner) for corner in corners] if isinstance(corners, list) else []
+            if len(values) != 4 or not all(0.0 <= value <= 1.0 for value in values):
+                self.tally.drop("box", sample.image_id, "corner is no share of the image", f"{label} {corners}")
+            elif values[0] >= values[2] or values[1] >= values[3]:
+                self.tally.drop("box", sample.image_id, "empty or of negative size", f"{label} {corners}")
+            else:
+                boxes.append(Box(label, *from_unit(values, (sample.height, sample.width))))
+        return replace(sample, boxes=(*sample.boxes, *fuse(boxes)))
+
+
+def joins(
+    root: Path, out: Path, tally: Tally, masks: str | None, chexlocalize: str | None, padchest_gr: str | None
+) -> list[Join]:
+    """The joins that were asked for, in a fixed order."""
+    asked: list[Join] = []
+    if masks:
+        asked.append(AnatomyMasks(Path(masks), root, out, tally))
+    if chexlocalize:
+        asked.append(CheXlocalize(Path(chexlocalize), out, tally))
+    if padchest_gr:
+        asked.append(PadChestGR(Path(padchest_gr), tally))
+    return asked
+
+
+def decoded(rle: Any, sample: Sample, label: str, tally: Tally) -> npt.NDArray[np.bool_] | None:
+    """A run-length mask of a sample's image; None, and counted, where it is damaged or of another size."""
+    try:
+        mask = from_rle(rle)
+    except PrepareError:
+        raise
+    except ValueError as error:
+        tally.drop("mask", sample.image_id, "run lengths are damaged", f"{label}: {error}")
+        return None
+    if mask.shape != (sample.height, sample.width):
+        tally.drop("mask", sample.image_id, "has another size than its image", f"{label} {mask.shape}")
+        return None
+    return mask
+
+
+def write_mask(mask: npt.NDArray[np.bool_], out: Path, label: str, image_id: str) -> str:
+    """Write a mask as PNG into the manifest's folder; returns its path there."""
+    target = _mask_path(label, image_id)
+    (out / target).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(out / target)
+    return target
+
+
+def _mask_path(label: str, image_id: str) -> str:
+    """Path below the manifest's folder; ids of images may hold slashes and dots."""
+    label, name = (re.sub(r"[^\w -]", "_", word) for word in (label, image_id))
+    return f"{MASKS}/{label}/{name}.png"

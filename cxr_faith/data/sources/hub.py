@@ -1,0 +1,123 @@
+"""A `datasets` data set, from a local folder or by its hub id, whose rows hold a picture, a question and an answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from cxr_faith.data.sample import Sample
+from cxr_faith.data.tables import text
+from cxr_faith.data.tally import PrepareError, Tally
+
+_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
+
+
+def hub(
+    root: Path,
+    tally: Tally,
+    dataset: str,
+    split: str = "test",
+    config: str | None = None,
+    image: str = "image",
+    question: str = "question",
+    answer: str = "answer",
+    patient: str | None = None,
+) -> Iterator[Sample]:
+    """Questions of a `datasets` data set; its pictures are written to ROOT/images, each different one once.
+
+    A data set that is named by its hub id is downloaded to ROOT/.cache; a folder is read where it is.
+
+    Args:
+        root: Folder that the pictures are written to.
+        tally: Takes the counts.
+        dataset: hub id, or folder with Parquet, JSON or CSV files or one written by `save_to_disk`.
+        split: split to take.
+        config: configuration of the data set, where it has several.
+        image: column of the picture.
+        question: column of the question.
+        answer: column of the answer, a text or a list of texts.
+        patient: column of the patient, the unit that statistics cluster by.
+    """
+    rows = _load(root, dataset, split, config)
+    missing = [name for name in (image, question, answer, patient) if name and name not in rows.column_names]
+    if missing:
+        raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
+    if isinstance(rows.features[image], datasets.Image):
+        rows = rows.cast_column(image, datasets.Image(decode=False))
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    tally.expected = len(rows)
+    label = Path(dataset).name
+    for position, row in enumerate(rows):
+        name = f"{label}/{split}/{position}"
+        path = _picture(row[image], root, name, tally)
+        if path is None:
+            continue
+        answers = _answers(row[answer])
+        closed = answers is not None and len(answers) == 1 and answers[0].lower() in ("yes", "no")
+        yield Sample(
+            sample_id=name,
+            patient_id=text(row[patient]) if patient else None,
+            image_id=path.stem,
+            image_path=f"images/{path.name}",
+            question=text(row[question]) or "",
+            kind="yes_no" if closed else "open" if answers else None,
+            answer=(answers[0].lower(),) if closed and answers else answers,
+            split=split,
+            source=label,
+        )
+
+
+def _picture(value: Any, root: Path, name: str, tally: Tally) -> Path | None:
+    """Write a row's picture below the root, named by its content; None, and counted, where there is none."""
+    content = _content(value, root)
+    if content is None:
+        tally.drop("question", name, "picture is missing")
+        return None
+    suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), None)
+    if suffix is None:
+        tally.drop("question", name, "picture is not JPEG or PNG")
+        return None
+    path = root / "images" / f"{hashlib.blake2b(content, digest_size=12).hexdigest()}.{suffix}"
+    if not path.is_file() or path.stat().st_size != len(content):
+        path.write_bytes(content)
+    return path
+
+
+def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.Dataset:
+    try:
+        if any((Path(dataset) / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            loaded = datasets.load_from_disk(dataset)
+            if isinstance(loaded, datasets.DatasetDict):
+                if split not in loaded:
+                    raise PrepareError(f"{dataset}: no split {split!r}; there are {', '.join(map(str, loaded))}")
+                loaded = loaded[split]
+            return loaded
+        return datasets.load_dataset(dataset, config, split=split, cache_dir=str(root / ".cache"))
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        raise PrepareError(f"{dataset}: cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def _content(value: Any, root: Path) -> bytes | None:
+    """The picture's file as it is in the data set."""
+    if isinstance(value, Mapping):
+        if value.get("bytes"):
+            return bytes(value["bytes"])
+        value = value.get("path")
+    path = text(value)
+    if path is None:
+        return None
+    try:
+        return (root / path).read_bytes()
+    except OSError:
+        return None
+
+
+def _answers(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, list):
+        return tuple(str(word) for word in value)
+    word = text(value)
+    return None if word is None else (word,)

@@ -1,0 +1,100 @@
+"""SLAKE 1.0: English questions about its chest radiographs, with the organs and lesions that it marks.
+
+Layout of the root: ``{train,validate,test}.json`` and ``imgs/xmlab<n>/{source.jpg,detection.json}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cxr_faith.data.boxes import from_xywh
+from cxr_faith.data.images import ImageError, resolve
+from cxr_faith.data.sample import Box, Sample
+from cxr_faith.data.tables import find_file, number, read_json, text
+from cxr_faith.data.tally import PrepareError, Tally
+
+SPLITS = ("train", "validate", "test")
+
+
+def slake(root: Path, tally: Tally, splits: str = "train,validate,test", language: str = "en") -> Iterator[Sample]:
+    """Questions of SLAKE with `modality` X-Ray; all of its radiographs are of the chest.
+
+    Closed questions answered with yes or no are yes/no, other closed ones choice, the rest open. Boxes are those of
+    `detection.json`; a marked thing that the question names is its finding.
+
+    Args:
+        root: Folder of SLAKE.
+        tally: Takes the counts.
+        splits: splits to take, separated by commas.
+        language: q_lang to take (en, zh).
+    """
+    boxes: dict[str, tuple[Box, ...]] = {}
+    for split in (name.strip() for name in splits.split(",")):
+        if split not in SPLITS:
+            raise PrepareError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        entries = read_json(find_file(root, f"{split}.json"), list)
+        tally.expected = (tally.expected or 0) + len(entries)
+        for position, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                tally.drop("row", f"{split}.json entry {position}", "entry is no mapping")
+                continue
+            name = f"slake/{split}/{entry.get('qid', position)}"
+            image, question = text(entry.get("img_name")), text(entry.get("question"))
+            if entry.get("q_lang") != language:
+                tally.drop("question", name, f"language {entry.get('q_lang')}")
+            elif entry.get("modality") != "X-Ray":
+                tally.drop("question", name, f"modality {entry.get('modality')}")
+            elif not image or not question:
+                tally.drop("question", name, "entry without img_name or question")
+            else:
+                if image not in boxes:
+                    boxes[image] = _boxes(root, image, tally)
+                yield _sample(name, image, question, entry, split, boxes[image])
+
+
+def _sample(
+    name: str, image: str, question: str, entry: Mapping[str, Any], split: str, boxes: tuple[Box, ...]
+) -> Sample:
+    answer = text(entry.get("answer"))
+    word = (answer or "").lower().strip(".")
+    closed = (text(entry.get("answer_type")) or "").upper() == "CLOSED"
+    # The longest name that occurs: "left lung" rather than "lung".
+    named = sorted(
+        {box.label for box in boxes if box.label in question.lower()}, key=lambda label: (-len(label), label)
+    )
+    return Sample(
+        sample_id=name,
+        image_id=str(Path(image).parent) if "/" in image else Path(image).stem,
+        image_path=f"imgs/{image}",
+        question=question,
+        kind="yes_no" if closed and word in ("yes", "no") else "choice" if closed else "open",
+        answer=None if answer is None else (word if word in ("yes", "no") else answer,),
+        finding=named[0] if named else None,
+        split=split,
+        boxes=boxes,
+        source="slake",
+    )
+
+
+def _boxes(root: Path, image: str, tally: Tally) -> tuple[Box, ...]:
+    """What the picture's `detection.json` marks: a list of {name: [x, y, width, height]}."""
+    path = f"imgs/{Path(image).parent}/detection.json"
+    try:
+        marks = json.loads(resolve(path, root).read_text(encoding="utf-8"))
+    except (ImageError, ValueError, OSError) as error:
+        tally.note(
+            "images without a readable detection.json" if not isinstance(error, ImageError) else "images without boxes"
+        )
+        return ()
+    found = []
+    for mark in marks if isinstance(marks, list) else ():
+        for label, xywh in mark.items() if isinstance(mark, dict) else ():
+            if isinstance(xywh, list) and len(xywh) == 4:
+                x, y, width, height = map(number, xywh)
+                found.append(Box(str(label).lower(), *from_xywh(x, y, width, height)))
+            else:
+                tally.drop("box", image, "detection that is not [x, y, width, height]", label)
+    return tuple(found)

@@ -1,0 +1,188 @@
+"""Any table of questions: CSV, JSON Lines or Parquet, with a mapping from the manifest's columns to its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxr_faith.data.boxes import from_loc, from_unit, from_xywh
+from cxr_faith.data.sample import KINDS, MANIFEST_SCHEMA, Box, Sample
+from cxr_faith.data.tables import number, read_json, read_lines, read_table, text
+from cxr_faith.data.tally import PrepareError, Tally
+
+# Header of sets of paraphrased questions: what the manifest's columns are called there.
+PARAPHRASES = {
+    "image_id": "dicom_id",
+    "patient_id": "subject_id",
+    "question": "question_variant",
+    "question_group": "baseline_question",
+    "variant": "variant_index",
+}
+KIND_NAMES = {"verify": "yes_no", "closed": "yes_no", "binary": "yes_no", "choose": "choice", "query": "open"}
+BOX_FORMATS = ("xyxy", "xywh", "unit", "loc")
+_TEXTS = ("patient_id", "study_id", "question_group", "variant", "strategy", "finding", "side", "split")
+
+
+def table(
+    root: Path,
+    tally: Tally,
+    file: str,
+    columns: dict[str, str] | None = None,
+    box_format: str = "xyxy",
+    box_label: str = "",
+) -> Iterator[Sample]:
+    """Questions from a table with at least an image path and a question per row.
+
+    Columns with the manifest's names are taken as they are, others through `columns`; a header of paraphrases
+    (baseline_question, question_variant, …) is known. An answer is a text, a list, or a list as JSON text. Without a
+    kind, a single answer yes or no makes a question yes/no, and the model's first token decides where there is none.
+
+    Args:
+        root: Folder that image paths are relative to.
+        tally: Takes the counts.
+        file: CSV (.csv, .csv.gz), JSON (.json), JSON Lines (.jsonl) or Parquet file.
+        columns: what the manifest's columns are called in the table, e.g. '{"image_path": "path"}'.
+        box_format: how the column boxes is written: xyxy or xywh in pixels, unit (x1, y1, x2, y2 as shares of the
+            size), or loc (a text with <loc_x1_y1_x2_y2>).
+        box_label: label of boxes that have none; default: the row's finding.
+    """
+    if box_format not in BOX_FORMATS:
+        raise PrepareError(f"no box format {box_format!r}; there are {', '.join(BOX_FORMATS)}")
+    if unknown := sorted(set(columns or {}) - set(MANIFEST_SCHEMA.names)):
+        raise PrepareError(
+            f"manifests have no column {', '.join(unknown)}; there are {', '.join(MANIFEST_SCHEMA.names)}"
+        )
+    path = Path(file)
+    rows = read_rows(path)
+    present = dict.fromkeys(name for row in rows for name in row)
+    known = {name: name for name in MANIFEST_SCHEMA.names if name in present}
+    paraphrases = {"baseline_question", "question_variant"} <= present.keys()
+    if paraphrases:
+        known |= {name: own for name, own in PARAPHRASES.items() if own in present}
+    names = known | (columns or {})
+    missing = [f"{own} (for {name})" for name, own in (columns or {}).items() if own not in present]
+    missing += [name for name in ("image_path", "question") if name not in names]
+    if missing:
+        raise PrepareError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(present)}")
+    tally.expected = len(rows)
+    for position, row in enumerate(rows):
+        values = {name: row.get(own) for name, own in names.items()}
+        if paraphrases:
+            values["question"] = text(values["question"]) or row.get("question") or row["baseline_question"]
+            values.setdefault("kind", KIND_NAMES.get((text(row.get("question_type")) or "").lower()))
+        yield _sample(values, f"{path.stem.removesuffix('.csv')}/{position}", box_format, box_label, tally)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a table as mappings.
+
+    Raises:
+        PrepareError: The file is missing, damaged, empty or of another kind.
+    """
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    if suffix.lower() in (".csv", ".csv.gz"):
+        rows = read_table(path, ()).to_dict("records")
+    elif suffix.lower() == ".parquet":
+        try:
+            rows = pq.read_table(path).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise PrepareError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from error
+    elif suffix.lower() == ".json":
+        rows = read_json(path, list)
+    elif suffix.lower() in (".jsonl", ".ndjson", ".jsonl.gz"):
+        rows = read_lines(path)
+    else:
+        raise PrepareError(f"{path}: expected .csv, .json, .jsonl or .parquet")
+    if not rows:
+        raise PrepareError(f"{path}: holds no row")
+    if not all(isinstance(row, dict) for row in rows):
+        raise PrepareError(f"{path}: holds something else than rows with named columns")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_label: str, tally: Tally) -> Sample:
+    path = text(values.get("image_path")) or ""
+    image_id = text(values.get("image_id")) or str(PurePosixPath(path).with_suffix(""))
+    answer = _answer(values.get("answer"))
+    kind = text(values.get("kind"))
+    kind = KIND_NAMES.get(kind.lower(), kind.lower()) if kind else None
+    if kind not in KINDS and answer is not None and len(answer) == 1 and answer[0].lower() in ("yes", "no"):
+        kind = "yes_no"
+    if kind == "yes_no" and answer is not None:
+        answer = tuple(word.lower() for word in answer)
+    given = {name: text(values.get(name)) for name in _TEXTS}
+    height, width = (_size(values.get(name)) for name in ("height", "width"))
+    size = (height, width) if height and width else None
+    sample_id = text(values.get("sample_id")) or default_id
+    group = given["question_group"]
+    return Sample(
+        sample_id=sample_id,
+        image_id=image_id,
+        image_path=path,
+        question=text(values.get("question")) or "",
+        # A group is of one image, whatever its name says.
+        **(given | {"question_group": f"{image_id}/{group}" if group else None}),
+        kind=kind,
+        answer=answer,
+        boxes=tuple(
+            _boxes(values.get("boxes"), box_format, box_label or given["finding"] or "", size, sample_id, tally)
+        ),
+        finding_mask_path=text(values.get("finding_mask_path")),
+        anatomy_masks=tuple((m["label"], m["path"]) for m in _parsed(values.get("anatomy_masks")) or ()),
+        height=height,
+        width=width,
+        source=text(values.get("source")) or "table",
+    )
+
+
+def _answer(value: Any) -> tuple[str, ...] | None:
+    parsed = _parsed(value)
+    if isinstance(parsed, list):
+        return tuple(str(word) for word in parsed)
+    word = text(value) if not isinstance(value, list) else None
+    return None if word is None else (word,)
+
+
+def _parsed(value: Any) -> Any:
+    """A list as it is or as JSON text; None for anything else."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _boxes(
+    value: Any, box_format: str, label: str, size: tuple[int, int] | None, name: str, tally: Tally
+) -> Iterator[Box]:
+    """Boxes of one row: a text with <loc_…>, or a list of [a, b, c, d] or of mappings with label and corners."""
+    if box_format == "loc":
+        yield from (Box(label, *corners) for corners in from_loc(text(value) or ""))
+        return
+    for entry in _parsed(value) or ():
+        own = (text(entry.get("label")) or label) if isinstance(entry, dict) else label
+        keys = ("x1", "y1", "x2", "y2") if box_format != "xywh" else ("x", "y", "w", "h")
+        numbers = [entry.get(key) for key in keys] if isinstance(entry, dict) else entry
+        if not isinstance(numbers, list) or len(numbers) != 4:
+            tally.drop("box", name, "is not four numbers", entry)
+            continue
+        a, b, c, d = map(number, numbers)
+        if box_format == "unit" and size is None:
+            tally.drop("box", name, "is in shares of a size that the table does not state")
+        elif box_format == "unit" and size is not None:
+            yield Box(own, *from_unit((a, b, c, d), size))
+        else:
+            yield Box(own, *(from_xywh(a, b, c, d) if box_format == "xywh" else (a, b, c, d)))
+
+
+def _size(value: Any) -> int | None:
+    length = number(value)
+    return int(length) if length == length and length >= 1 else None

@@ -1,0 +1,62 @@
+"""VQA-RAD: clinicians' questions about radiology pictures, as published on OSF.
+
+Layout of the root: ``VQA_RAD Dataset Public.json`` and ``VQA_RAD Image Folder/``. Mirrors in Parquet do not say which
+organ a picture shows; prepare those with the source `hub`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cxr_faith.data.sample import Sample
+from cxr_faith.data.tables import find_file, read_json, text
+from cxr_faith.data.tally import Tally
+
+FILE, FOLDER = "VQA_RAD Dataset Public.json", "VQA_RAD Image Folder"
+
+
+def vqa_rad(root: Path, tally: Tally, organ: str = "CHEST") -> Iterator[Sample]:
+    """Questions of VQA-RAD about one organ.
+
+    Closed questions answered with yes or no are yes/no, other closed ones choice, the rest open. A question and its
+    paraphrase form a question group.
+
+    Args:
+        root: Folder of VQA-RAD.
+        tally: Takes the counts.
+        organ: image_organ to take (CHEST, HEAD, ABD). Some chest pictures are CT slices; the data set does not say
+            which.
+    """
+    entries = read_json(find_file(root, FILE), list)
+    tally.expected = len(entries)
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            tally.drop("row", f"entry {position}", "entry is no mapping")
+            continue
+        name = f"vqa-rad/{entry.get('qid', position)}"
+        shown, image, question = (text(entry.get(key)) for key in ("image_organ", "image_name", "question"))
+        if (shown or "").upper() != organ.upper():
+            tally.drop("question", name, f"organ {shown or 'not stated'}")
+            continue
+        if not image or not question:
+            tally.drop("question", name, "entry without image_name or question")
+            continue
+        answer = text(entry.get("answer"))
+        word = (answer or "").lower().strip(".")
+        closed = (text(entry.get("answer_type")) or "").upper().startswith("CLOSED")
+        phrase = text(entry.get("phrase_type"))
+        linked = text(entry.get("qid_linked_id")) or text(entry.get("qid"))
+        yield Sample(
+            sample_id=name,
+            image_id=Path(image).stem,
+            image_path=f"{FOLDER}/{image}",
+            question=question,
+            question_group=f"vqa-rad/{linked}" if linked else None,
+            variant=phrase,
+            strategy="paraphrase" if phrase and "para" in phrase else None,
+            kind="yes_no" if closed and word in ("yes", "no") else "choice" if closed else "open",
+            answer=None if answer is None else (word if word in ("yes", "no") else answer,),
+            split="test" if phrase and phrase.startswith("test") else "train",
+            source="vqa-rad",
+        )

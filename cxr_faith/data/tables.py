@@ -1,0 +1,134 @@
+"""Reading the tables and JSON files of published data sets; every fault is one line that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_faith.data.tally import PrepareError
+
+# What reading a file that is truncated, damaged or of another encoding raises.
+_FAULTS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError)
+
+
+def find_file(folder: str | Path, *names: str) -> Path:
+    """The first of these files that the folder has.
+
+    Args:
+        folder: Folder that they are looked for in, or one of the files itself.
+        names: Paths below the folder, the usual one first.
+
+    Raises:
+        PrepareError: None of them is there.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        return folder
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    others = f" (nor {', '.join(names[1:])})" if names[1:] else ""
+    raise PrepareError(f"{folder / names[0]}: file not found{others}")
+
+
+def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a CSV file, plain or gzipped, with every value as text or missing.
+
+    Args:
+        path: The file.
+        columns: Columns that must be there.
+        optional: Further columns to read where they are there; None: all of them.
+
+    Returns:
+        The named columns as strings; an empty field is NaN.
+
+    Raises:
+        PrepareError: The file is missing, damaged, empty, or lacks a column, which is named.
+    """
+    try:
+        with _open_text(path) as file:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"])
+    except _FAULTS as error:
+        raise PrepareError(f"{path}: not a readable CSV file: {_one_line(error)}") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise PrepareError(
+            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
+        )
+    if optional is None:
+        return table
+    return table[[*columns, *(name for name in optional if name in table.columns)]]
+
+
+def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    """Read a JSON file, plain or gzipped, that holds a list or a mapping with something in it.
+
+    Raises:
+        PrepareError: The file is missing, damaged, empty, or holds something else.
+    """
+    try:
+        with _open_text(path) as file:
+            content = json.load(file)
+    except json.JSONDecodeError as error:
+        fault = "is empty" if not path.stat().st_size else f"not valid JSON ({_one_line(error)})"
+        raise PrepareError(f"{path}: {fault}; is the download complete?") from error
+    except _FAULTS as error:
+        raise PrepareError(f"{path}: not a readable JSON file: {_one_line(error)}") from error
+    if not isinstance(content, kind):
+        raise PrepareError(f"{path}: holds a {type(content).__name__}, expected a {kind.__name__}")
+    if not content:
+        raise PrepareError(f"{path}: holds no entry; is the download complete?")
+    return content
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Read a JSON Lines file.
+
+    Raises:
+        PrepareError: The file is missing, damaged or has a line that is no JSON, which is named.
+    """
+    rows, number = [], 0
+    try:
+        with _open_text(path) as file:
+            for line in file:
+                number += 1
+                if line.strip():
+                    rows.append(json.loads(line))
+    except json.JSONDecodeError as error:
+        raise PrepareError(f"{path}: line {number} is not valid JSON ({_one_line(error)})") from error
+    except _FAULTS as error:
+        raise PrepareError(f"{path}: not a readable file: {_one_line(error)}") from error
+    if not rows:
+        raise PrepareError(f"{path}: holds no entry")
+    return rows
+
+
+def text(value: object) -> str | None:
+    """A table's value as text; None where it is missing or blank."""
+    if value is None or value != value:  # only NaN differs from itself
+        return None
+    return str(value).strip() or None
+
+
+def number(value: object) -> float:
+    """A table's value as a number; NaN where it is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _open_text(path: Path) -> Any:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

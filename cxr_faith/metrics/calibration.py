@@ -1,0 +1,70 @@
+"""Is the model as sure as it should be? For yes/no questions with a known answer."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchmetrics.functional.classification import binary_calibration_error
+
+Floats = npt.NDArray[np.float64]
+
+BINS = 15
+SELECTED = (0.5, 0.8, 1.0)
+
+
+def expected_calibration_error(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> float:
+    """Expected calibration error of p(yes), 15 equal bins, l1 (Naeini et al. 2015); NaN without a sample.
+
+    Args:
+        p_yes: [samples].
+        is_yes: whether the reference answer is yes, [samples].
+    """
+    p, truth = torch.as_tensor(np.asarray(p_yes, float)), torch.as_tensor(np.asarray(is_yes, bool)).int()
+    return float(binary_calibration_error(p, truth, n_bins=BINS, norm="l1")) if len(p) else float("nan")
+
+
+def reliability(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> list[dict[str, Any]]:
+    """The bins of a reliability diagram that hold a sample.
+
+    Args:
+        p_yes: [samples].
+        is_yes: [samples].
+
+    Returns:
+        One dict a bin: `low`, `high` (its edges), `n`, `p_yes` (mean), `yes` (share of yes in the references).
+    """
+    p, truth = np.asarray(p_yes, float), np.asarray(is_yes, bool)
+    edges = np.linspace(0, 1, BINS + 1)
+    number = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, BINS - 1)
+    return [
+        {
+            "low": float(edges[b]),
+            "high": float(edges[b + 1]),
+            "n": int((number == b).sum()),
+            "p_yes": float(p[number == b].mean()),
+            "yes": float(truth[number == b].mean()),
+        }
+        for b in np.unique(number)
+    ]
+
+
+def selective_accuracy(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> dict[str, float]:
+    """Accuracy over the surest share of the samples; samples as sure as the last one count by the fraction needed.
+
+    Args:
+        confidence: [samples].
+        correct: [samples].
+
+    Returns:
+        `"0.5"`, `"0.8"`, `"1"` → accuracy; empty without a sample.
+    """
+    sure, right = np.asarray(confidence, float), np.asarray(correct, float)
+    result = {}
+    for share in SELECTED if len(sure) else ():
+        k = max(1.0, share * len(sure))
+        cut = np.sort(sure)[::-1][int(np.ceil(k)) - 1]
+        above, tied = sure > cut, sure == cut
+        rest = right[tied].mean() * (k - above.sum())
+        result[f"{share:g}"] = float((right[above].sum() + rest) / k)
+    return result

@@ -1,0 +1,125 @@
+"""One run per run directory; the shards of one split share it.
+
+The lock is the kernel's (flock): it ends with the process that holds it, however that ends, so none is ever stale. The
+file's content only names the holder for the message.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from cxr_faith.data.module import Shard
+from cxr_faith.records import remove_leftovers
+
+logger = logging.getLogger(__name__)
+
+FILE = ".lock"
+REQUEUE_PATIENCE = 120.0
+"""Seconds that a requeued job waits for the lock: on a node that was lost, its former self may still be ending."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class RunDirectoryInUseError(ValueError):
+    """Another run is writing into the run directory."""
+
+
+@contextmanager
+def run_lock(run_dir: Path, shard: Shard) -> Iterator[None]:
+    """Keep other runs out of a run directory until the end of the block.
+
+    Whoever finds nobody there also removes temporary files that killed processes left.
+
+    Args:
+        run_dir: the run directory; made if it is missing.
+        shard: which part of the samples this run takes; shards of the same count may run side by side.
+
+    Raises:
+        RunDirectoryInUseError: another run, or this very shard, is at work there; the message names host and process.
+        OSError: the directory cannot be made or written.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            everyone = _open(stack, run_dir / FILE)
+            patience = REQUEUE_PATIENCE if "SLURM_RESTART_COUNT" in os.environ else 0.0
+            if _locked(everyone, fcntl.LOCK_EX, patience if shard.count == 1 else 0.0):
+                remove_leftovers(run_dir)
+                _write_holder(everyone, shard)
+                if shard.count > 1:
+                    fcntl.flock(everyone, fcntl.LOCK_SH)
+            elif shard.count == 1 or not _locked(everyone, fcntl.LOCK_SH):
+                raise _in_use(run_dir, everyone)
+            elif _holder(everyone).get("shards") != shard.count:
+                raise _in_use(run_dir, everyone)
+            if shard.count > 1:
+                own = _open(stack, run_dir / f"{FILE}-{shard.index}")
+                if not _locked(own, fcntl.LOCK_EX, patience):
+                    raise _in_use(run_dir, own)
+                _write_holder(own, shard)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s: no file locks there; see to it that one run at a time uses this directory", run_dir)
+        yield
+
+
+@contextmanager
+def merge_lock(run_dir: Path) -> Iterator[None]:
+    """Wait until no other shard is looking whether it is the last one."""
+    with ExitStack() as stack:
+        try:
+            fcntl.flock(_open(stack, run_dir / f"{FILE}-merge"), fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
+
+
+def _open(stack: ExitStack, path: Path) -> IO[str]:
+    return stack.enter_context(path.open("a+", encoding="utf-8"))
+
+
+def _locked(file: IO[str], how: int, patience: float = 0.0) -> bool:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.5)
+
+
+def _write_holder(file: IO[str], shard: Shard) -> None:
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "shards": shard.count}
+    if "SLURM_JOB_ID" in os.environ:
+        holder["job"] = os.environ["SLURM_JOB_ID"]
+    file.truncate(0)
+    file.write(json.dumps(holder) + "\n")
+    file.flush()
+
+
+def _holder(file: IO[str]) -> dict[str, str | int]:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+    except ValueError:  # being written just now, or cut off by a full disk
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _in_use(run_dir: Path, file: IO[str]) -> RunDirectoryInUseError:
+    holder = _holder(file)
+    job = f" (Slurm job {holder['job']})" if "job" in holder else ""
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown host')}{job}"
+    return RunDirectoryInUseError(f"{run_dir} is in use by {who}: wait for its end, or choose another --run_dir")

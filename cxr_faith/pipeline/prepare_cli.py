@@ -1,0 +1,89 @@
+"""Command line of `prepare`: one parser per source, made from the source's own signature and docstring."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from cxr_faith.data.sources import SOURCES
+from cxr_faith.data.tally import PrepareError
+from cxr_faith.pipeline.cli import CommandParser, RawHelp
+from cxr_faith.pipeline.prepare import PrepareOptions, bench, check, prepare
+
+PREPARE_HELP = """From a data set in its published layout to a manifest that `evaluate` runs on.
+
+commands:
+  prepare SOURCE --root R --out MANIFEST [options]   write a manifest; `prepare SOURCE --help` lists the options
+  prepare check MANIFEST [--images N]                open pictures and masks of a manifest and list the faults
+  prepare bench MANIFEST [--workers N] [--cache D]   pictures per second that the loader delivers
+
+sources:
+  mimic-cxr-vqa    MIMIC-Ext-MIMIC-CXR-VQA on MIMIC-CXR-JPG, with boxes of MS-CXR and Chest ImaGenome
+  mimic-cxr        presence questions from the CheXpert labels of MIMIC-CXR-JPG
+  vindr-cxr        presence questions from the readers' labels of VinDr-CXR, with their boxes
+  vindr-cxr-vqa    VinDr-CXR-VQA
+  vqa-rad, slake   the chest part of VQA-RAD and of SLAKE
+  phantom          procedural phantoms, drawn now
+  table            any CSV, JSON Lines or Parquet file
+  hub              a `datasets` data set, by folder or hub id
+
+examples:
+  cxr-faith prepare mimic-cxr-vqa --root datasets/mimic-cxr-jpg-2.1.0 --vqa datasets/mimic-ext-mimic-cxr-vqa \\
+      --ms_cxr datasets/ms-cxr --splits test --out manifests/mimic
+  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr-1.0.0 --out manifests/vindr --limit 100
+  cxr-faith prepare table --file questions.csv --columns '{"image_path": "path"}' --root pictures --out manifests/mine
+  cxr-faith prepare check manifests/mimic --images all
+  cxr-faith evaluate --config configs/mimic.yaml
+"""
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Run `prepare NAME ARGUMENTS`; returns the exit status.
+
+    Raises:
+        ValueError: What was asked for cannot be done.
+    """
+    if name in ("check", "bench"):
+        return _look(name, arguments)
+    if name not in SOURCES:
+        near = get_close_matches(name, [*SOURCES, "check", "bench"], n=1)
+        raise PrepareError(
+            f"no source {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(SOURCES)}")
+        )
+    source = SOURCES[name]
+    parser = CommandParser(
+        prog=f"cxr-faith prepare {name}",
+        description=(source.__doc__ or "").split("Args:")[0].strip(),
+        formatter_class=RawHelp,
+        allow_abbrev=False,
+    )
+    parser.add_class_arguments(PrepareOptions, as_group=False)
+    own = parser.add_function_arguments(source, as_group=False, skip={"root", "tally"})
+    parsed = vars(parser.parse_args(arguments))
+    prepare(name, PrepareOptions(**{k: v for k, v in parsed.items() if k not in own}), **{k: parsed[k] for k in own})
+    return 0
+
+
+def _look(name: str, arguments: list[str]) -> int:
+    """`check`: exit status 1 if there are faults; `bench`."""
+    described = {"check": "Open pictures and masks of a manifest and list the faults; exit status 1 if there are any."}
+    parser = CommandParser(
+        prog=f"cxr-faith prepare {name}",
+        description=described.get(name, "Pictures per second that the loader delivers."),
+        formatter_class=RawHelp,
+        allow_abbrev=False,
+    )
+    parser.add_argument("manifest", type=str, help="Parquet file, or folder made by `cxr-faith prepare`")
+    parser.add_argument("--root", type=str | None, default=None, help="data root; default: the one noted by `prepare`")
+    if name == "check":
+        parser.add_argument("--images", type=int | str, default=200, help="how many samples to open, or all")
+        parsed = parser.parse_args(arguments)
+        images = None if parsed.images == "all" else parsed.images
+        if isinstance(images, str):
+            raise PrepareError(f"--images must be a number or all, got {images!r}")
+        return 1 if check(parsed.manifest, parsed.root, images) else 0
+    parser.add_argument("--size", type=int, default=896, help="side of the model's input, pixels")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode")
+    parser.add_argument("--images", type=int, default=200, help="how many samples to read")
+    parser.add_argument("--cache", type=str | None, default=None, help="folder of an image cache to read from")
+    bench(**vars(parser.parse_args(arguments)))
+    return 0

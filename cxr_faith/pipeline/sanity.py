@@ -1,0 +1,270 @@
+"""`sanity`: do the maps depend on what the model has learned, on the picture, on the question and on the answer?
+
+Randomization (Adebayo et al., NeurIPS 2018): the model's layers are made random from the top down, decoder first, then
+projector and tower, and the maps are compared with those of the trained model. A method whose maps stay as they are
+shows the picture, not the model.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from cxr_faith.attribution import Method
+from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
+from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
+from cxr_faith.perturb.schedule import stream
+from cxr_faith.pipeline.module import FaithfulnessModule, vlm_cells
+from cxr_faith.records import write_atomic
+from cxr_faith.report.leaderboard import number
+from cxr_faith.scoring import Case, Protocol, compute_maps, read_answers
+from cxr_faith.vlm import VLM, Gemma3VLM, Target
+from cxr_faith.vlm.answers import predicted_answer
+
+CONTROLS = (RandomMap, Center, Edges, Oracle)
+"""Do not look at the model, by design: they are shown, and cannot fail."""
+
+NO_QUESTION = "?"
+BLOCKS = 4
+_MEASURES = {"spearman": spearman, "ssim": ssim, "top_overlap": top_overlap}
+_DECODER, _TOWER = re.compile(r"language_model\.layers\.(\d+)\."), re.compile(r"vision_tower\..*layers\.(\d+)\.")
+
+Maps = dict[str, list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class SanityOptions:
+    """How `sanity` checks.
+
+    Attributes:
+        samples: so many of the first samples that can be explained.
+        most_alike: a method fails if its maps keep a mean Spearman above this with all layers random.
+    """
+
+    samples: int = 8
+    most_alike: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.samples < 2 or not 0 < self.most_alike <= 1:
+            raise ValueError("sanity needs at least 2 samples and a Spearman between 0 and 1")
+
+
+def run_sanity(module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path, options: SanityOptions) -> Any:
+    """Check all methods of a configuration, and write `sanity.json` into the run directory.
+
+    Returns:
+        What `sanity` returns.
+
+    Raises:
+        ValueError: fewer than two samples can be explained.
+    """
+    config = module.model_config
+    vlm = Gemma3VLM.from_pretrained(config.source, None, config.dtype, config.prompt_template, config.revision)
+    module.check_model()
+    data.image_size, data.cache_dir = module.image_size, run_dir / "cache"
+    pictures, cases = read_cases(vlm, data, module.protocol, options.samples)
+    result = sanity(vlm, module.methods, pictures, cases, module.protocol, options.most_alike)
+    write_atomic(run_dir / "sanity.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: int) -> tuple[list[Tensor], list[Case]]:
+    """Pictures and answered questions of the first samples that can be explained."""
+    pictures: list[Tensor] = []
+    cases: list[Case] = []
+    for batch in data.loader():
+        for item in batch:
+            if item.image is None or len(cases) == samples:
+                continue
+            pixels, sample = vlm.normalize(item.image[None].to(vlm.device))[0], item.sample
+            cells = [vlm_cells(item, vlm.grid)]
+            [case] = read_answers(vlm, pixels, sample.image_id, [sample.question], [sample.kind], protocol, cells)
+            if case.target is not None and not case.off_format:
+                pictures.append(pixels)
+                cases.append(case)
+        if len(cases) == samples:
+            break
+    if len(cases) < 2:
+        raise ValueError(f"{data.manifest}: sanity needs two samples that the model answers, found {len(cases)}")
+    return pictures, cases
+
+
+def sanity(
+    vlm: VLM,
+    methods: Mapping[str, Method],
+    pictures: Sequence[Tensor],
+    cases: Sequence[Case],
+    protocol: Protocol,
+    most_alike: float = 0.5,
+) -> dict[str, Any]:
+    """All checks. The model's weights are random afterwards.
+
+    Args:
+        vlm: the model.
+        methods: name → method.
+        pictures: pixel values [3, H, W] of each case.
+        cases: answered questions with a target.
+        protocol: for seeds and targets.
+        most_alike: highest mean Spearman to the trained maps that passes with all layers random.
+
+    Returns:
+        `inputs` (share of the answers kept and mean margin for each changed input), `methods`: name → `random_pairs`
+        (maps of different samples), `inputs`, `other_answer` and `cascade` (a list over stages), each with Spearman,
+        SSIM and top overlap to the trained model's maps; `control` and `failed`.
+    """
+    seed = protocol.seed
+    trained = _maps(vlm, methods, pictures, cases, [case.target for case in cases], seed)
+    result: dict[str, Any] = {"samples": len(cases), "most_alike": most_alike, "inputs": {}, "methods": {}}
+    for name, method in methods.items():
+        others = trained[name][1:] + trained[name][:1]
+        control = isinstance(method, CONTROLS)
+        result["methods"][name] = {"control": control, "random_pairs": _alike(trained[name], others), "inputs": {}}
+    for change, (changed, questions) in _changed_inputs(pictures, cases).items():
+        answers = _answers(vlm, changed, cases, questions, protocol)
+        kept = [_says(now) == _says(case) for now, case in zip(answers, cases, strict=True)]
+        result["inputs"][change] = {"answers_kept": float(np.mean(kept))}
+        maps = _maps(vlm, methods, changed, answers, [case.target for case in cases], seed)
+        _compare(result, trained, maps, lambda entry, found, change=change: entry["inputs"].update({change: found}))
+    turned = [
+        Target("margin", t.name, sign=-t.sign) if (t := case.target) and t.kind == "margin" else None for case in cases
+    ]
+    if all(turned):
+        maps = _maps(vlm, methods, pictures, cases, turned, seed)
+        _compare(result, trained, maps, lambda entry, found: entry.update({"other_answer": found}))
+    for stage, names in random_stages(vlm):
+        randomize(vlm, names, seed)
+        maps = _maps(vlm, methods, pictures, cases, [case.target for case in cases], seed)
+        _compare(
+            result,
+            trained,
+            maps,
+            lambda entry, found, stage=stage: entry.setdefault("cascade", []).append({"stage": stage} | found),
+        )
+    for entry in result["methods"].values():
+        last = entry["cascade"][-1]["spearman"]
+        entry["failed"] = bool(not entry["control"] and last is not None and last > most_alike)
+    return result
+
+
+def random_stages(vlm: VLM) -> list[tuple[str, list[str]]]:
+    """(name, parameters) of each stage of the cascade, top down: decoder, projector, tower; embeddings stay."""
+    named = [name for name, _ in _model(vlm).named_parameters()]
+    stages = [*_blocks("decoder", _DECODER, named)]
+    stages.append(("projector", [name for name in named if "multi_modal_projector" in name]))
+    return [*stages, *_blocks("tower", _TOWER, named)]
+
+
+def randomize(vlm: VLM, names: Sequence[str], seed: int) -> None:
+    """Shuffle the entries of each of these parameters: what was learned goes, the scale of the numbers stays."""
+    parameters = dict(_model(vlm).named_parameters())
+    with torch.no_grad():
+        for name in names:
+            weight = parameters[name]
+            order = torch.from_numpy(stream(seed, name, "randomize").permutation(weight.numel())).to(weight.device)
+            weight.copy_(weight.flatten()[order].view_as(weight))
+
+
+def _blocks(title: str, pattern: re.Pattern[str], names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """At most four blocks of layers, last layers first."""
+    by_layer: dict[int, list[str]] = {}
+    for name in names:
+        if found := pattern.search(name):
+            by_layer.setdefault(int(found[1]), []).append(name)
+    for part in np.array_split(sorted(by_layer, reverse=True), min(BLOCKS, len(by_layer))):
+        layers = part.tolist()
+        place = f"{layers[-1]}–{layers[0]}" if len(layers) > 1 else str(layers[0])
+        yield f"{title} {place}", [name for layer in layers for name in by_layer[layer]]
+
+
+def _model(vlm: VLM) -> torch.nn.Module:
+    model = getattr(vlm, "model", None)
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError("randomization needs a model whose weights can be shuffled")
+    return model
+
+
+def _changed_inputs(pictures: Sequence[Tensor], cases: Sequence[Case]) -> dict[str, tuple[list[Tensor], list[str]]]:
+    """Name → (pictures, questions): a blank picture, another sample's picture, no question."""
+    asked = [case.prompt.question for case in cases]
+    blank = [picture.mean((-2, -1), keepdim=True).expand_as(picture).contiguous() for picture in pictures]
+    return {
+        "blank picture": (blank, asked),
+        "other picture": ([*pictures[1:], pictures[0]], asked),
+        "no question": (list(pictures), [NO_QUESTION] * len(cases)),
+    }
+
+
+def _answers(
+    vlm: VLM, pictures: Sequence[Tensor], cases: Sequence[Case], questions: Sequence[str], protocol: Protocol
+) -> list[Case]:
+    return [
+        read_answers(vlm, picture, case.image_id, [question], [case.kind], protocol, [case.finding_cells])[0]
+        for picture, case, question in zip(pictures, cases, questions, strict=True)
+    ]
+
+
+def _says(case: Case) -> str:
+    return predicted_answer(case.reply, case.kind)
+
+
+def _maps(
+    vlm: VLM,
+    methods: Mapping[str, Method],
+    pictures: Sequence[Tensor],
+    cases: Sequence[Case],
+    targets: Sequence[Target | None],
+    seed: int,
+) -> Maps:
+    """Maps of every method for the given targets; a method without a map for a sample gives NaN there."""
+    asked = [
+        Case(case.prompt, case.image_id, case.kind, case.reply, target, finding_cells=case.finding_cells)
+        for case, target in zip(cases, targets, strict=True)
+    ]
+    compute_maps(vlm, methods, pictures, asked, seed, only_in_format=False)
+    missing = np.full(vlm.grid, np.nan)
+    return {name: [case.maps.get(name, missing) for case in asked] for name in methods}
+
+
+def _compare(result: dict[str, Any], trained: Maps, maps: Maps, keep: Any) -> None:
+    for name, entry in result["methods"].items():
+        keep(entry, _alike(trained[name], maps[name]))
+
+
+def _alike(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> dict[str, float | None]:
+    """Mean of each measure over the pairs of maps that are finite."""
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if np.isfinite(x).all() and np.isfinite(y).all()]
+    if not pairs:
+        return dict.fromkeys(_MEASURES)
+    first, second = (np.stack(side) for side in zip(*pairs, strict=True))
+    values = {name: measure(first, second) for name, measure in _MEASURES.items()}
+    return {
+        name: float(found[np.isfinite(found)].mean()) if np.isfinite(found).any() else None
+        for name, found in values.items()
+    }
+
+
+def render_sanity(result: Mapping[str, Any]) -> Table:
+    """Spearman to the trained model's maps, one row for each method."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"sanity · {result['samples']} samples · Spearman to the trained maps")
+    stages = [entry["stage"] for entry in next(iter(result["methods"].values()))["cascade"]]
+    columns = ["random pairs", *result["inputs"], "other answer", *stages, "verdict"]
+    table.add_column("method")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, entry in result["methods"].items():
+        found = [entry["random_pairs"], *entry["inputs"].values(), entry.get("other_answer", {}), *entry["cascade"]]
+        verdict = "control" if entry["control"] else "FAIL" if entry["failed"] else "pass"
+        table.add_row(name, *(number(values.get("spearman")) for values in found), verdict)
+    kept = ", ".join(f"{name} {values['answers_kept']:.0%}" for name, values in result["inputs"].items())
+    table.caption = f"answers kept: {kept}"
+    return table

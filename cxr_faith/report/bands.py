@@ -1,0 +1,98 @@
+"""Confidence bands of mean curves: a bootstrap over patients, point by point."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from cxr_faith.metrics.functional import normalize_curve
+
+RESAMPLES, LEVEL, FEWEST_CLUSTERS, SEED = 2000, 0.95, 10, 0
+COLUMNS = (
+    *("patient_id", "image_id", "finding", "present", "status"),
+    *("k", "deletion_scores", "insertion_scores", "s_original", "s_substrate"),
+)
+"""The columns of the records that bands are made from."""
+
+Bands = dict[str, dict[str, list[float]]]
+
+
+def add_bands(summary: Mapping[str, Any], records: pd.DataFrame) -> None:
+    """Add `deletion_low`, `deletion_high`, `insertion_low`, `insertion_high` to the curves of a summary's boards.
+
+    Bands cover the boards over all samples, by presence and by finding; the curves of the others stay without, and so
+    do those of fewer than ten patients.
+
+    Args:
+        summary: as `write_summary` returns it; its boards are changed.
+        records: the run's rows with `COLUMNS`.
+    """
+    for board in summary["boards"]:
+        inside = _members(records, board)
+        if inside is None or not inside.any():
+            continue
+        bands = curve_bands(records[inside])
+        for row in board["rows"]:
+            if "curves" in row and row["method"] in bands:
+                row["curves"] |= bands[row["method"]]
+
+
+def curve_bands(records: pd.DataFrame) -> Bands:
+    """Method → lower and upper ends of the 95 % percentile intervals of its mean normalized curves.
+
+    The mean is over the samples that are ok for every method that has a row for them. Whole patients are drawn, with
+    replacement, 2,000 times from a fixed stream; a patient without a name is an image.
+
+    Args:
+        records: rows of one substrate, target and space, and of one slice.
+    """
+    common = records["status"].eq("ok").groupby(records["sample_id"]).transform("all")
+    rows = records[common]
+    bands: Bands = {}
+    if rows.empty:
+        return bands
+    clusters, names = pd.factorize(rows["patient_id"].fillna(rows["image_id"]), sort=True)
+    if len(names) < FEWEST_CLUSTERS:
+        return bands
+    draws = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    for method in sorted(set(rows["method"])):
+        mine = rows["method"].eq(method).to_numpy(bool)
+        if len(set(clusters[mine])) >= FEWEST_CLUSTERS:
+            bands[method] = _band(rows[mine], clusters[mine], draws.astype(np.float64))
+    return bands
+
+
+def _band(rows: pd.DataFrame, clusters: npt.NDArray[np.intp], draws: npt.NDArray[np.float64]) -> dict[str, list[float]]:
+    n_clusters = draws.shape[1]
+    counts = np.bincount(clusters, minlength=n_clusters).astype(np.float64)
+    ends = [torch.from_numpy(rows[name].to_numpy(np.float64)) for name in ("s_original", "s_substrate")]
+    tail = 100 * (1 - LEVEL) / 2
+    band: dict[str, list[float]] = {}
+    for side in ("deletion", "insertion"):
+        scores = np.stack([np.asarray(scores, np.float64) for scores in rows[f"{side}_scores"]])
+        curves = normalize_curve(torch.from_numpy(scores), *ends).numpy()
+        sums = np.zeros((n_clusters, curves.shape[1]))
+        np.add.at(sums, clusters, curves)
+        drawn = draws @ counts
+        means = (draws @ sums)[drawn > 0] / drawn[drawn > 0, None]
+        low, high = np.percentile(means, (tail, 100 - tail), axis=0)
+        band |= {f"{side}_low": low.tolist(), f"{side}_high": high.tolist()}
+    return band
+
+
+def _members(records: pd.DataFrame, board: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
+    """The rows of a board's setting and slice; None for a slice that has no bands."""
+    setting = [records[name].eq(board[name]).to_numpy(bool) for name in ("substrate", "target", "space")]
+    inside: npt.NDArray[np.bool_] = np.logical_and.reduce(setting)
+    name: str = board["slice"]
+    if name == "all":
+        return inside
+    if name in ("present", "absent"):
+        flags = records["present"].eq(name == "present").to_numpy(bool, na_value=False)
+        return np.asarray(inside & flags, bool)
+    if name.startswith("finding:"):
+        return np.asarray(inside & records["finding"].eq(name.removeprefix("finding:")).to_numpy(bool), bool)
+    return None

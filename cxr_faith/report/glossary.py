@@ -1,0 +1,24 @@
+"""The words of the report, one sentence each."""
+
+GLOSSARY = {
+    "effect": "Score of the intact picture minus the score with the substrate everywhere: what there is to explain.",
+    "substrate": "What stands where a cell was removed, e.g. blur:0.1 is a Gaussian blur of .1 of the image side.",
+    "deletion AUC": "Area under the curve of the score while the most salient cells are removed first, in units of the "
+    "effect. Lower is better.",
+    "insertion AUC": "The same while the most salient cells are shown first. Higher is better.",
+    "srg": "Symmetric relevance gain: insertion AUC minus deletion AUC. Random orders have 0 by construction.",
+    "srg logit": "srg in logits (yes/no) or nats, not divided by the effect; the headline where the effect is small or "
+    "negative, as for most answers of no.",
+    "drop@50": "Share of the effect that is lost once half of the cells are removed, most salient first.",
+    "Δ random, Δ center": "Gap to random orders and to cells sorted by their distance to the center of the picture; "
+    "positive is better than the baseline.",
+    "coverage": "Share of a method's rows that are ok.",
+    "n": "Samples in the means: those that are ok for every method that has a row for them.",
+    "degenerate": "The effect is too small to divide by: under .5 and under 5 % of the score.",
+    "inverted": "Removing the picture makes the model surer of its answer.",
+    "off_format": "A yes/no question whose first token is neither with at least half of the probability.",
+    "invalid": "The picture failed to load, or a score or a map was not finite.",
+    "clipped points": "Share of curve points outside 0 to 1, which raw scores keep.",
+    "substrate flips": "Share of compared samples whose answer flips when the whole picture is substrate.",
+    "own substrate (*)": "The method perturbs with the very substrate that it is scored under.",
+}

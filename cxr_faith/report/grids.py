@@ -1,0 +1,159 @@
+"""Several maps or pictures in one figure: methods side by side, the answer word by word, a deletion as a film."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cxr_faith.data.sample import Box
+from cxr_faith.report.bars import visible
+from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, wrapped
+
+FILM_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+_POINTS = 8
+OWN_SCALE = "Each map on its own scale, 2nd to 98th percentile: compare places, not shades."
+
+
+def compare_methods(
+    picture: Pixels,
+    maps: Mapping[str, Map],
+    title: str | None = None,
+    boxes: Sequence[Box] | None = None,
+    region: Region | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw the picture alone, then every method's map on it, each on its own color scale.
+
+    Args:
+        picture: [H, W] or [H, W, 3].
+        maps: method → [grid_h, grid_w].
+        title: above all; plain text.
+        boxes: in pixels of the picture.
+        region: (top, left, height, width) that the maps cover; default the whole picture.
+        notes: method → text below its name, such as its srg.
+
+    Raises:
+        ValueError: no map, or as `overlay` does.
+    """
+    if not maps:
+        raise ValueError("nothing to compare: no map")
+    panels: list[tuple[str, Map | None]] = [("picture", None), *maps.items()]
+    names = [[name, *([notes[name]] if notes and name in notes else [])] for name, _ in panels]
+    columns = min(4, math.ceil(math.sqrt(len(panels))))
+    figure, cells = _panels(check_picture(picture), names, title, columns, footnote=OWN_SCALE)
+    for axes, (_, values) in zip(cells, panels, strict=True):
+        draw_map(axes, picture, values, boxes, region, marks=8)
+    return figure
+
+
+def token_strip(
+    picture: Pixels, tokens: Sequence[str], maps: Sequence[Map], region: Region | None = None, columns: int = 6
+) -> Figure:
+    """Draw the answer's tokens in order, each with its own small map.
+
+    Args:
+        picture: [H, W] or [H, W, 3].
+        tokens: the answer, token by token.
+        maps: one for each token, [grid_h, grid_w].
+        region: (top, left, height, width) that the maps cover; default the whole picture.
+        columns: tokens in a row.
+
+    Raises:
+        ValueError: no token, or another number of maps.
+    """
+    if not tokens or len(tokens) != len(maps):
+        raise ValueError(f"a token strip needs a map for every token, got {len(maps)} for {len(tokens)}")
+    names = [[f"{index}: {visible(token)}"] for index, token in enumerate(tokens)]
+    figure, cells = _panels(check_picture(picture), names, None, columns=min(columns, len(tokens)), side=1.5)
+    for axes, values in zip(cells, maps, strict=True):
+        draw_map(axes, picture, values, region=region, marks=7)
+    return figure
+
+
+def deletion_film(
+    picture: Pixels,
+    substrate: Pixels,
+    order: npt.NDArray[np.integer[Any]],
+    grid: tuple[int, int],
+    shares: Sequence[float] = FILM_SHARES,
+    scores: Mapping[float, float] | None = None,
+) -> Figure:
+    """Draw the picture while its most salient cells go: at 0, 10, 25, 50, 75 and 100 %.
+
+    Args:
+        picture: what the model sees, [H, W] or [H, W, 3].
+        substrate: what stands for removed cells, of the same shape.
+        order: the cells, most salient first, [grid_h · grid_w].
+        grid: (grid_h, grid_w).
+        shares: of the cells that are gone, one frame each; rounded to whole cells.
+        scores: share → the score of that frame, written below it.
+
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+    picture, substrate = check_picture(picture), check_picture(substrate)
+    if picture.shape != substrate.shape or len(order) != grid[0] * grid[1]:
+        raise ValueError(
+            f"picture {list(picture.shape)}, substrate {list(substrate.shape)}, {len(order)} cells of {list(grid)}"
+        )
+    names = [
+        [f"{share:.0%} removed", *([f"score {scores[share]:+.2f}"] if scores and share in scores else [])]
+        for share in shares
+    ]
+    figure, cells = _panels(picture, names, None, columns=len(shares), side=1.6)
+    for axes, share in zip(cells, shares, strict=True):
+        draw_map(axes, compose(picture, substrate, order, grid, share), None, marks=8)
+    return figure
+
+
+def compose(
+    picture: Pixels, substrate: Pixels, order: npt.NDArray[np.integer[Any]], grid: tuple[int, int], share: float
+) -> Pixels:
+    """The picture with a share of its cells, most salient first, from the substrate; a pixel belongs to one cell."""
+    height, width = picture.shape[:2]
+    gone = np.zeros(grid[0] * grid[1], bool)
+    gone[order[: round(share * len(order))]] = True
+    rows = np.arange(height) * grid[0] // height
+    columns = np.arange(width) * grid[1] // width
+    mask = gone.reshape(grid)[rows][:, columns]
+    return np.where(mask[..., None] if picture.ndim == 3 else mask, substrate, picture)
+
+
+def _panels(
+    picture: Pixels,
+    names: Sequence[Sequence[str]],
+    title: str | None,
+    columns: int,
+    side: float = 2.1,
+    footnote: str = "",
+) -> tuple[Figure, list[Axes]]:
+    """A figure with axes of the picture's proportions, each below its own name; `side` in inches."""
+    height, width = picture.shape[:2]
+    panel = (side * width / max(height, width), side * height / max(height, width))
+    texts = [[line for part in name for line in wrapped(part, panel[0], _POINTS, most=2)] for name in names]
+    gap, line = 0.08, 0.15
+    caption = line * max(len(text) for text in texts) + 0.06
+    rows = math.ceil(len(names) / columns)
+    total_w = columns * (panel[0] + gap) + gap
+    heading = wrapped(title, total_w, 10)
+    head = 0.19 * len(heading) + (0.08 if heading else 0)
+    notes = wrapped(footnote, total_w, 7)
+    total_h = rows * (panel[1] + caption + gap) + head + 0.13 * len(notes)
+    figure, cells = Figure(figsize=(total_w, total_h), dpi=150), []
+    if notes:
+        figure.text(0.5, 0.03 / total_h, "\n".join(notes), ha="center", va="bottom", fontsize=7, color="0.3")
+    if heading:
+        figure.text(0.5, 1 - 0.05 / total_h, "\n".join(heading), ha="center", va="top", fontsize=10, parse_math=False)
+    for index, text in enumerate(texts):
+        row, column = divmod(index, columns)
+        left = gap + column * (panel[0] + gap)
+        top = head + caption + row * (panel[1] + caption + gap)
+        place = (left / total_w, 1 - (top + panel[1]) / total_h, panel[0] / total_w, panel[1] / total_h)
+        cells.append(figure.add_axes(place))
+        figure.text((left + panel[0] / 2) / total_w, 1 - (top - 0.04) / total_h, "\n".join(text), ha="center",
+                    va="bottom", fontsize=_POINTS, parse_math=False, linespacing=1.1)  # fmt: skip
+    return figure, cells

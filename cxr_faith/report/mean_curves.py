@@ -1,0 +1,105 @@
+"""Mean normalized curves by method and slice, from records that come in pieces.
+
+Curves are most of what a summary reads, so they are never all in memory. Sums are exact: the mean does not depend on
+the order of the pieces, nor on how many ranks wrote them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from cxr_faith.metrics.functional import normalize_curve
+
+COLUMNS = ("k", "deletion_scores", "insertion_scores", "s_original", "s_substrate")
+
+Setting = tuple[str, str, str]
+"""Substrate, target and space."""
+
+Flags = npt.NDArray[np.bool_]
+Whole = npt.NDArray[np.int64]
+
+# A value is a whole number of 2**-12 and a remainder in whole numbers of 2**-48. Values up to 2**26 (a curve's are a
+# few hundred at most, since the effect is not below .5) leave room for 2**25 rows in 64 bits.
+_COARSE, _FINE = 2.0**12, 2.0**48
+
+
+class ExactSums:
+    """Sums of arrays in fixed point, accurate to 2**-49 a term; the order of the terms does not matter."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Zero."""
+        self._coarse, self._fine = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        """Add over the first axis of finite values [terms, *shape]."""
+        coarse = np.rint(values * _COARSE)
+        self._coarse += coarse.astype(np.int64).sum(axis=0)
+        self._fine += np.rint((values - coarse / _COARSE) * _FINE).astype(np.int64).sum(axis=0)
+
+    def mean(self, count: int) -> npt.NDArray[np.float64]:
+        """The sums divided by a count."""
+        mean: npt.NDArray[np.float64] = (self._coarse / _COARSE + self._fine / _FINE) / count
+        return mean
+
+
+class MeanCurves:
+    """Means of normalized curves over the common samples of every setting, method and slice.
+
+    Args:
+        samples: ids of all samples, sorted.
+        common: setting → which samples are ok for every method that has a row for them.
+        slices: name → which samples are in it.
+    """
+
+    def __init__(self, samples: "pd.Index[str]", common: Mapping[Setting, Flags], slices: Mapping[str, Flags]) -> None:
+        """No curve yet."""
+        self._samples, self._common, self._slices = samples, common, slices
+        self._steps: dict[tuple[Setting, str], tuple[Whole, str]] = {}
+        self._sums: dict[tuple[Setting, str, str], tuple[ExactSums, int]] = {}
+
+    def add(self, pieces: Iterable[pd.DataFrame]) -> "MeanCurves":
+        """Add records with the key and `COLUMNS`; rows with a condition other than "none" are left out.
+
+        Raises:
+            ValueError: curves of one method that were measured at different steps.
+        """
+        for piece in pieces:
+            piece = piece[piece["condition"].eq("none")]
+            for key, rows in piece.groupby(["substrate", "target", "space", "method"], sort=True):
+                setting: Any = key[:3]
+                position = self._samples.get_indexer(pd.Index(rows["sample_id"]))
+                # A run that is going on may have written more since its samples were listed.
+                chosen = self._common[setting][position] & (position >= 0) if setting in self._common else position < -1
+                if chosen.any():
+                    self._add(setting, str(key[3]), rows[chosen], position[chosen])
+        return self
+
+    def _add(self, setting: Setting, method: str, rows: pd.DataFrame, position: npt.NDArray[np.intp]) -> None:
+        steps, first = self._steps.setdefault(
+            (setting, method), (np.asarray(rows["k"].iloc[0]), rows["sample_id"].iloc[0])
+        )
+        for sample, k in zip(rows["sample_id"], rows["k"], strict=True):
+            if not np.array_equal(k, steps):
+                raise ValueError(f"samples {first!r} and {sample!r}: curves at different steps have no mean")
+        ends = [torch.from_numpy(rows[name].to_numpy(np.float64)) for name in ("s_original", "s_substrate")]
+        sides = [np.stack(rows[name].to_list()).astype(np.float64) for name in ("deletion_scores", "insertion_scores")]
+        curves = np.stack([normalize_curve(torch.from_numpy(side), *ends).numpy() for side in sides], axis=1)
+        for name, inside in self._slices.items():
+            within = inside[position]
+            if within.any():
+                sums, count = self._sums.get((setting, method, name), (ExactSums(curves.shape[1:]), 0))
+                sums.add(curves[within])
+                self._sums[setting, method, name] = sums, count + int(within.sum())
+
+    def mean(self, setting: Setting, method: str, name: str) -> dict[str, Any] | None:
+        """`n`, `x`, `deletion` and `insertion` of one method in one slice; None if it has no common sample there."""
+        if (setting, method, name) not in self._sums:
+            return None
+        sums, count = self._sums[setting, method, name]
+        steps, _ = self._steps[setting, method]
+        deletion, insertion = sums.mean(count).tolist()
+        return {"n": count, "x": (steps / steps[-1]).tolist(), "deletion": deletion, "insertion": insertion}

@@ -1,0 +1,170 @@
+"""How far a run's numbers can be trusted: what the records say beside the leaderboard.
+
+Each panel is a list or dict of plain numbers for `summary.json`; a number that does not exist is None. Maps do not
+depend on the substrate, so panels about maps take them from the first one.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import kendalltau, spearmanr
+
+from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
+from cxr_faith.metrics.calibration import expected_calibration_error, reliability, selective_accuracy
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
+from cxr_faith.metrics.regions import REGIONS, border_weights, mass_shares, region_weights
+from cxr_faith.report.board import Floats, numbers
+from cxr_faith.report.significance import DIGITS
+
+AGREEMENT_SAMPLES = 200
+"""Agreement is a mean over at most so many samples, the first ones by `sample_id`."""
+
+FEWEST = 3  # a rank correlation of two points is always 1
+
+PANEL_COLUMNS = (
+    *("question_group", "variant", "strategy", "margin", "predicted", "correct", "p_yes", "status"),
+    *("srg", "gap_srg_random", "deletion_auc", "map", "grid_h", "grid_w", *LOCALIZATION_COLUMNS),
+)
+"""Columns of the records that panels read."""
+
+
+def panels(records: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
+    """All panels of a run.
+
+    Args:
+        records: as `read_records` gives them, sorted by key, condition "none".
+        methods: the order in which methods are listed.
+    """
+    first = first_setting(records)
+    listed = [name for name in methods if first["method"].eq(name).any()]
+    return {
+        "substrates": substrate_panel(records),
+        "localization": [localization_panel(records, first, name) for name in listed if name != "random"],
+        "agreement": agreement_panel(first, [name for name in listed if name not in ("random", "center")]),
+        "regions": region_panel(first, listed),
+        "calibration": calibration_panel(first, listed),
+    }
+
+
+def first_setting(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the first substrate, target and space."""
+    setting = ["substrate", "target", "space"]
+    lowest = records[setting].drop_duplicates().sort_values(setting).head(1)
+    return records[(records[setting] == lowest.iloc[0]).all(axis=1)] if len(lowest) else records
+
+
+def substrate_panel(records: pd.DataFrame) -> dict[str, Any]:
+    """Do the substrates rank the methods alike? Kendall's τ-b of the mean srg, on samples that are ok for both.
+
+    `breaks_early` is 1 − 2 × the deletion AUC of random orders: 0 if the answer fades in step with the picture,
+    towards 1 if any cells at all are enough to break it, as pictures far from what the model knows do.
+    """
+    first = records[["target", "space"]].drop_duplicates().sort_values(["target", "space"]).iloc[0]
+    records = records[records["target"].eq(first["target"]) & records["space"].eq(first["space"])]
+    ok = records[records["status"].eq("ok") & records["method"].ne("random")]
+    wide = ok.pivot_table(index=["sample_id", "method"], columns="substrate", values="srg")
+    pairs = []
+    for a, b in combinations(sorted(wide.columns), 2):
+        both = wide[[a, b]].dropna().groupby(level="method").mean()
+        tau = kendalltau(both[a], both[b]).statistic if len(both) >= FEWEST else np.nan
+        pairs.append({"a": a, "b": b, "n_methods": len(both), "kendall_tau": _number(tau)})
+    random = records[records["method"].eq("random") & records["status"].eq("ok")]
+    broken = {
+        str(name): _number(1 - 2 * numbers(rows["deletion_auc"]).mean()) for name, rows in random.groupby("substrate")
+    }
+    return {"pairs": pairs, "breaks_early": broken}
+
+
+def localization_panel(records: pd.DataFrame, first: pd.DataFrame, method: str) -> dict[str, Any]:
+    """Means of the localization scores of one method, and whether faithful maps are also the well placed ones.
+
+    `with_srg` holds, by substrate, Spearman's correlation over samples between srg and each score.
+    """
+    mine = first[first["method"].eq(method)]
+    result: dict[str, Any] = {"method": method, "n": int(mine[LOCALIZATION_COLUMNS[0]].notna().sum())}
+    result |= {name: _mean(numbers(mine[name])) for name in LOCALIZATION_COLUMNS}
+    result["with_srg"] = {}
+    for substrate, rows in records[records["method"].eq(method) & records["status"].eq("ok")].groupby("substrate"):
+        srg = numbers(rows["srg"])
+        found = {name: _rank_correlation(srg, numbers(rows[name])) for name in LOCALIZATION_COLUMNS}
+        result["with_srg"][str(substrate)] = found
+    return result
+
+
+def agreement_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean Spearman, SSIM and overlap of the top tenth for each pair of methods."""
+    drawn = first[first["map"].notna() & first["method"].isin(list(methods))]
+    samples = drawn["sample_id"].drop_duplicates().sort_values().head(AGREEMENT_SAMPLES)
+    rows = drawn[drawn["sample_id"].isin(samples)].set_index(["method", "sample_id"])
+    found = []
+    for a, b in combinations(methods, 2):
+        if a not in rows.index or b not in rows.index:
+            continue
+        left, right = rows.loc[a], rows.loc[b]
+        shared = left.index.intersection(right.index)
+        if len(shared):
+            x, y = maps_of(left.loc[shared]), maps_of(right.loc[shared])
+            alike = {"spearman": spearman(x, y), "ssim": ssim(x, y), "top_overlap": top_overlap(x, y)}
+            found.append({"a": a, "b": b, "n": len(shared)} | {name: _mean(v) for name, v in alike.items()})
+    return found
+
+
+def region_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean share of each map's positive mass by region (the patient's sides) and within 5 % of the border."""
+    found = []
+    for method in methods:
+        rows = first[first["method"].eq(method) & first["map"].notna()]
+        if rows.empty:
+            continue
+        maps = maps_of(rows)
+        grid = (maps.shape[1], maps.shape[2])
+        weights = np.concatenate([region_weights(grid), border_weights(grid)[None]])
+        shares = mass_shares(maps, weights)
+        means = {name: _mean(shares[:, i]) for i, name in enumerate((*REGIONS, "border"))}
+        found.append({"method": method, "n": int(np.isfinite(shares[:, 0]).sum())} | means)
+    return found
+
+
+def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
+    """Calibration of p(yes), selective accuracy, and whether surer answers have more faithful maps."""
+    samples = first.groupby("sample_id", sort=True)[["p_yes", "margin", "predicted", "correct"]].first()
+    known = samples[samples["p_yes"].notna() & samples["correct"].notna()]
+    p, correct = numbers(known["p_yes"]), numbers(known["correct"])
+    is_yes = known["predicted"].eq("yes").to_numpy(bool) == (correct == 1)
+    ok = first[first["status"].eq("ok")]
+    confidence = {}
+    for method in methods:
+        rows = ok[ok["method"].eq(method)]
+        confidence[method] = _rank_correlation(np.abs(numbers(rows["margin"])), numbers(rows["srg"]))
+    return {
+        "n": len(known),
+        "ece": _number(expected_calibration_error(p, is_yes)),
+        "reliability": reliability(p, is_yes),
+        "selective_accuracy": selective_accuracy(np.maximum(p, 1 - p), correct),
+        "confidence_with_srg": confidence,
+    }
+
+
+def maps_of(rows: pd.DataFrame) -> Floats:
+    """Maps [rows, gH, gW] of records that have one, all of one grid."""
+    grid = (int(rows["grid_h"].iloc[0]), int(rows["grid_w"].iloc[0]))
+    return np.stack(rows["map"].to_list()).astype(np.float64).reshape(-1, *grid)
+
+
+def _rank_correlation(a: Floats, b: Floats) -> float | None:
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
+    if len(a) < FEWEST or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return _number(spearmanr(a, b).statistic)
+
+
+def _mean(values: Floats) -> float | None:
+    return _number(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else None
+
+
+def _number(value: Any) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None

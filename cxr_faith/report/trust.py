@@ -1,0 +1,86 @@
+"""Tables of the panels: how far the numbers of a summary can be trusted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
+from cxr_faith.metrics.regions import REGIONS
+from cxr_faith.report.leaderboard import number, percent
+
+TextTable = tuple[list[str], list[list[str]]]
+
+
+def trust_tables(summary: Mapping[str, Any]) -> list[tuple[str, TextTable]]:
+    """(title, (header, rows)) of each panel that has something to show."""
+    tables = [
+        ("Do the substrates rank the methods alike?", _substrates(summary["substrates"])),
+        ("Do the maps lie on the finding?", _localization(summary["localization"])),
+        ("Does srg predict localization? Spearman over samples", _prediction(summary["localization"])),
+        ("Do the methods agree? Spearman of their maps", _agreement(summary["agreement"], summary["methods"])),
+        ("Where the maps lie: share of their mass (patient's sides)", _regions(summary["regions"])),
+        ("Is the model as sure as it should be?", _calibration(summary["calibration"])),
+        *_stability(summary["stability"]),
+    ]
+    return [(title, table) for title, table in tables if table[1]]
+
+
+def _substrates(panel: Mapping[str, Any]) -> TextTable:
+    pairs = [
+        [f"{pair['a']} and {pair['b']}", str(pair["n_methods"]), number(pair["kendall_tau"])] for pair in panel["pairs"]
+    ]
+    return ["substrates", "methods", "Kendall τ of srg"], pairs
+
+
+def _localization(panel: Sequence[Mapping[str, Any]]) -> TextTable:
+    header = ["method", "n", *(name.replace("_", " ") for name in LOCALIZATION_COLUMNS)]
+    rows = [[e["method"], str(e["n"]), *(number(e[name]) for name in LOCALIZATION_COLUMNS)] for e in panel if e["n"]]
+    return header, rows
+
+
+def _prediction(panel: Sequence[Mapping[str, Any]]) -> TextTable:
+    header = ["method", "substrate", *(name.replace("_", " ") for name in LOCALIZATION_COLUMNS)]
+    rows = [
+        [entry["method"], substrate, *(number(found[name], signed=True) for name in LOCALIZATION_COLUMNS)]
+        for entry in panel
+        for substrate, found in entry["with_srg"].items()
+        if any(value is not None for value in found.values())
+    ]
+    return header, rows
+
+
+def _agreement(panel: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> TextTable:
+    values = {(pair["a"], pair["b"]): number(pair["spearman"]) for pair in panel}
+    names = [name for name in methods if any(name in pair for pair in values)]
+    rows = [[a, *(values.get((a, b)) or values.get((b, a)) or "–" for b in names)] for a in names]
+    return ["method", *names], rows
+
+
+def _regions(panel: Sequence[Mapping[str, Any]]) -> TextTable:
+    names = (*REGIONS, "border")
+    rows = [[entry["method"], str(entry["n"]), *(percent(entry[name]) for name in names)] for entry in panel]
+    return ["method", "n", *(name.replace("_", " ") for name in names)], rows
+
+
+def _calibration(panel: Mapping[str, Any]) -> TextTable:
+    if not panel["n"]:
+        return [], []
+    chosen = {f"accuracy, surest {float(s):.0%}": percent(a) for s, a in panel["selective_accuracy"].items()}
+    values = {"samples": str(panel["n"]), "ECE": number(panel["ece"])} | chosen
+    return ["", "value"], [[name, value] for name, value in values.items()]
+
+
+def _stability(panel: Mapping[str, Any] | None) -> list[tuple[str, TextTable]]:
+    if panel is None:
+        return []
+    answers = [
+        [entry["strategy"], str(entry["n"]), percent(entry["flip_rate"]), number(entry["margin_shift"])]
+        for entry in panel["answers"]
+    ]
+    maps = [
+        [entry["method"], str(entry["n"]), number(entry["spearman"]), number(entry["gap_change"])]
+        for entry in panel["maps"]
+    ]
+    return [
+        ("Do the answers survive another wording?", (["strategy", "n", "answer flips", "margin shift"], answers)),
+        ("Do the maps survive another wording?", (["method", "n", "Spearman", "change of Δsrg"], maps)),
+    ]

@@ -1,0 +1,78 @@
+"""slurm/eval.sh on a real Slurm: the numbers are those of a local run, whatever the cluster does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import Slurm
+from tests.runs import assert_same, parts, records, run_here, wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+def test_two_nodes(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
+    job = slurm.submit(small, tmp_path / "run", "--nodes=2")
+    slurm.wait(job)
+    assert slurm.fields(job)["NumNodes"] == "2"
+    assert_same(tmp_path / "run", reference)
+    assert {path.name.split("-")[2] for path in parts(tmp_path / "run")} == {"r00000", "r00001"}
+
+
+def test_stopped_by_usr2_and_requeued(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    job = slurm.submit(small, run_dir, "--ntasks-per-node=2")
+    wait_for(lambda: bool(parts(run_dir)))
+    slurm("scancel", "--signal=USR2", job)
+    wait_for(lambda: slurm.fields(job)["Restarts"] == "1", seconds=120)
+    kept = records(run_dir)["sample_id"].nunique()
+    assert 0 < kept < 7 and not (run_dir / "summary.json").exists()
+    slurm.wait(job)
+    log = slurm.log(job)
+    assert "stopped on SIGUSR2" in log and "back into the queue (restart 1)" in log
+    assert "Traceback" not in log and not re.search(r"exit(ed)? .*code (1|134|137)\b", log), log
+    assert_same(run_dir, reference)
+    assert {path.name.split("-")[1] for path in parts(run_dir)} == {"000", "001"}
+
+
+def test_array_of_two_shards(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
+    job = slurm.submit(small, tmp_path / "run", "--array=0-1")
+    slurm.wait(job)
+    assert len(slurm.states(job)) == 2
+    assert_same(tmp_path / "run", reference)
+    log = slurm.log(job)
+    assert log.count("samples are the other shards'") <= 1 and "report " in log
+
+
+def test_node_down(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    job = slurm.submit(small, run_dir)
+    wait_for(lambda: bool(parts(run_dir)))
+    node = slurm.fields(job)["BatchHost"]
+    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    try:
+        wait_for(lambda: slurm.fields(job)["Restarts"] == "1", seconds=60)
+        slurm.wait(job)
+        assert slurm.fields(job)["BatchHost"] != node
+    finally:
+        slurm("scontrol", "update", f"nodename={node}", "state=resume", check=False)  # it may be back by itself
+    assert_same(run_dir, reference)
+
+
+def test_restarts_are_bounded_and_a_canceled_job_stays_away(
+    slurm: Slurm, small: Path, reference: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    job = slurm.submit(small, run_dir, "--export=ALL,MAX_RESTARTS=0")
+    wait_for(lambda: bool(parts(run_dir)))
+    slurm("scancel", "--signal=USR2", job)
+    slurm.wait(job, "FAILED")
+    assert slurm.fields(job)["ExitCode"] == "75:0" and "submit the same line again" in slurm.log(job)
+    job = slurm.submit(small, run_dir)
+    already = len(parts(run_dir))
+    wait_for(lambda: len(parts(run_dir)) > already)
+    slurm("scancel", job)
+    slurm.wait(job, "CANCELLED")
+    assert slurm.fields(job)["Restarts"] == "0"
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)

@@ -1,0 +1,98 @@
+"""Compressed transfer syntaxes through pydicom's decoders, and streams that are larger than they say."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEG2000Lossless, RLELossless
+
+from cxr_faith.data.codestream import codestream_size
+from cxr_faith.data.images import ImageError, load_image, read_size
+
+data_store = pytest.importorskip("data_store", reason="pydicom-data is a development dependency")
+STORE = Path(data_store.__file__).parent / "data"
+SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def test_jpeg2000_radiograph_is_the_uncompressed_one() -> None:
+    """RG1_J2KR is RG1_UNCR, compressed without loss: the same picture, to the bit."""
+    pytest.importorskip("openjpeg", reason="extra dicom")
+    plain = load_image(STORE / "RG1_UNCR.dcm")
+    packed = load_image(STORE / "RG1_J2KR.dcm")
+    assert (plain == packed).all()
+    assert read_size(STORE / "RG1_J2KR.dcm") == plain.shape[:2]
+
+
+def test_lossy_jpeg2000_is_close_to_it() -> None:
+    pytest.importorskip("openjpeg", reason="extra dicom")
+    plain, packed = (load_image(STORE / f"RG1_{name}.dcm").astype(float) for name in ("UNCR", "J2KI"))
+    assert 0 < np.abs(plain - packed).mean() < 4
+    assert np.corrcoef(plain[::9, ::9, 0].ravel(), packed[::9, ::9, 0].ravel())[0, 1] > 0.99
+
+
+def test_lossless_jpeg() -> None:
+    pytest.importorskip("libjpeg", reason="extra dicom")
+    image = load_image(STORE / "JPEG-LL.dcm")
+    assert image.shape == (1024, 256, 3) and image.std() > 5
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+def test_compressing_changes_nothing(tmp_path: Path, syntax: str) -> None:
+    if syntax == JPEG2000Lossless:
+        pytest.importorskip("openjpeg", reason="extra dicom")
+    dataset = pydicom.dcmread(STORE / "RG1_UNCR.dcm")
+    dataset.Rows = 400
+    dataset.PixelData = dataset.PixelData[: 400 * dataset.Columns * 2]
+    dataset.save_as(tmp_path / "plain.dcm")
+    dataset.compress(syntax)
+    dataset.save_as(tmp_path / "packed.dcm")
+    assert (load_image(tmp_path / "plain.dcm") == load_image(tmp_path / "packed.dcm")).all()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        STORE / "RG1_J2KR.dcm",
+        STORE / "JPEG-LL.dcm",
+        SHIPPED / "JPEG-lossy.dcm",
+        SHIPPED / "MR_small_jpeg_ls_lossless.dcm",
+        SHIPPED / "MR_small_jp2klossless.dcm",
+    ],
+    ids=lambda path: path.stem,
+)
+def test_size_by_the_stream_itself(file: Path) -> None:
+    dataset = pydicom.dcmread(file)
+    stream = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    assert codestream_size(stream) == (dataset.Rows, dataset.Columns)
+    for length in range(0, 60, 7):  # a stream that is cut has no size, and is no error
+        assert codestream_size(stream[:length]) in (None, (dataset.Rows, dataset.Columns))
+
+
+def test_other_streams_have_no_size() -> None:
+    assert codestream_size(b"") is None
+    assert codestream_size(b"\x00" * 64) is None
+
+
+def test_stream_larger_than_the_header_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = pydicom.dcmread(SHIPPED / "MR_small_jp2klossless.dcm")
+    stream = bytearray(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    struct.pack_into(">2I", stream, 8, 60_000, 60_000)
+    dataset.PixelData = encapsulate([bytes(stream)])
+    dataset.save_as(tmp_path / "bomb.dcm")
+    monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(lambda _: pytest.fail("decoded")))
+    with pytest.raises(ImageError, match="bomb.dcm: compressed picture is 60000×60000 px, the DICOM header says 64×64"):
+        load_image(tmp_path / "bomb.dcm")
+
+
+def test_missing_decoder_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: pydicom.Dataset) -> None:
+        raise RuntimeError("unable to decompress, plugins are missing dependencies")
+
+    monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(refuse))
+    with pytest.raises(ImageError, match=r"transfer syntax JPEG 2000.*pip install 'cxr-faith\[dicom\]'"):
+        load_image(SHIPPED / "MR_small_jp2klossless.dcm")

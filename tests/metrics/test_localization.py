@@ -1,0 +1,104 @@
+"""Localization against pixels, scikit-learn and scikit-image; regions and border by hand."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_scores
+from cxr_faith.metrics.regions import REGIONS, border_weights, enrichment, mass_shares, region_weights
+from tests.reference import localization as twin
+
+GRID, SHAPE = (5, 7), (20, 35)
+
+
+def box_mask(top, left, bottom, right):
+    mask = np.zeros(SHAPE, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_scores_are_those_of_the_pixels(seed):
+    rng = np.random.default_rng(seed)
+    saliency = rng.standard_normal(GRID)
+    if seed % 2:
+        saliency = np.round(saliency * 2)  # ties, zeros and a shared maximum
+    mask = box_mask(3, 6, 14, 21) | box_mask(17, 30, 20, 35)
+    order = np.lexsort((rng.permutation(35), -saliency.ravel()))
+    found = localization_scores(saliency, mask, order)
+    pixels = twin.upsampled(saliency.clip(min=0), SHAPE)
+    top = np.zeros(35)
+    top[order[:4]] = 1  # a tenth of 35 cells, 3.5, rounded half to even
+    assert found["pointing_game"] == pytest.approx(mask[pixels == pixels.max()].mean())
+    assert found["energy_inside"] == pytest.approx(pixels[mask].sum() / pixels.sum())
+    assert found["iou_otsu"] == pytest.approx(twin.iou(pixels > twin.otsu_threshold(pixels), mask))
+    assert found["iou_top_10"] == pytest.approx(twin.iou(twin.upsampled(top.reshape(GRID), SHAPE) > 0, mask))
+    assert found["auprc"] == pytest.approx(average_precision_score(mask.ravel(), pixels.ravel()), abs=1e-12)
+    assert set(found) == set(LOCALIZATION_COLUMNS) and 0 < found["auprc"] < 1
+
+
+def test_the_mask_itself_is_a_perfect_map_and_its_transpose_is_not():
+    mask = box_mask(4, 0, 12, 15)
+    truth = np.zeros(GRID)
+    truth[1:3, :3] = 1
+    found = localization_scores(truth, mask, np.lexsort((np.arange(35), -truth.ravel())))
+    assert {found[name] for name in ("pointing_game", "energy_inside", "iou_otsu", "auprc")} == {1.0}
+    square_mask = np.zeros((20, 20), bool)
+    square_mask[0:4, 12:16] = True
+    spot = np.zeros((5, 5))
+    spot[0, 3] = 1
+    assert localization_scores(spot, square_mask)["pointing_game"] == 1
+    assert localization_scores(spot.T, square_mask)["pointing_game"] == 0
+
+
+def test_a_map_that_points_nowhere_is_a_miss_and_no_box_is_null():
+    mask = box_mask(0, 0, 4, 5)
+    for nothing in (np.zeros(GRID), -np.ones(GRID)):
+        assert set(localization_scores(nothing, mask).values()) == {0.0}
+    none = localization_scores(np.ones(GRID), np.zeros(SHAPE, bool))
+    assert all(np.isnan(value) for value in none.values())
+    flat = localization_scores(np.ones(GRID), mask)  # every cell is a maximum
+    assert flat["pointing_game"] == flat["energy_inside"] == flat["auprc"] == pytest.approx(20 / 700)
+    assert flat["iou_otsu"] == 0
+
+
+def test_what_cannot_be_scored_is_refused():
+    with pytest.raises(ValueError, match="5x7 cells does not divide a mask of 21x35 px"):
+        localization_scores(np.ones(GRID), np.ones((21, 35), bool))
+    with pytest.raises(ValueError, match="not finite"):
+        localization_scores(np.full(GRID, np.nan), np.ones(SHAPE, bool))
+
+
+@pytest.mark.parametrize("grid", [(12, 12), (5, 7), (16, 15)])
+def test_regions_share_out_the_grid(grid):
+    weights = region_weights(grid)
+    np.testing.assert_array_equal(weights.sum(0), 1)
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            right, level = twin.region(row, column, grid)
+            for number, name in enumerate(REGIONS):
+                side, height = name.split("_")
+                share = (right if side == "right" else 1 - right) * (("upper", "middle", "lower")[level] == height)
+                assert weights[number, row, column] == share
+
+
+def test_the_left_of_the_image_is_the_right_of_the_patient():
+    saliency = np.zeros((6, 6))
+    saliency[5, 0] = 2.0
+    shares = dict(zip(REGIONS, mass_shares(saliency, region_weights((6, 6))), strict=True))
+    assert shares["right_lower"] == 1 and sum(shares.values()) == 1
+
+
+def test_border_is_five_percent_of_each_side_by_area():
+    weights = border_weights((10, 40))
+    assert weights.mean() == pytest.approx(1 - 0.9 * 0.9)
+    assert weights[5, 0] == pytest.approx(1) and weights[5, 1] == pytest.approx(1)
+    assert weights[5, 2] == pytest.approx(0) and weights[0, 20] == pytest.approx(0.5)
+
+
+def test_enrichment_of_an_even_map_is_one():
+    weights = np.concatenate([region_weights((9, 9)), border_weights((9, 9))[None], np.zeros((1, 9, 9))])
+    maps = np.stack([np.ones((9, 9)), -np.ones((9, 9))])
+    found = enrichment(mass_shares(maps, weights), weights)
+    np.testing.assert_allclose(found[0, :7], 1)
+    assert np.isnan(found[0, 7]) and np.isnan(found[1]).all()

@@ -1,0 +1,226 @@
+"""Faults that really happen: nothing that was written is lost, and the same command resumes to the same numbers."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cxr_faith.data import module as data_module
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.vlm import Gemma3VLM, Scores
+from tests.runs import SAMPLES, alive, assert_same, children, parts, ranks, records, run, run_here, start, wait_for
+
+KILLS = int(os.environ.get("KILLS", "2"))
+"""How many random moments to kill at; set it higher to look for rare ones."""
+
+needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Any]:
+    """`mounted(words…)` mounts onto a folder, whose path comes last; all is unmounted in the end."""
+    done: list[str] = []
+
+    def mount(*words: str) -> None:
+        result = subprocess.run(["mount", *words], capture_output=True, text=True)
+        if result.returncode:
+            pytest.skip(f"cannot mount here: {result.stderr.strip()}")
+        done.append(words[-1])
+
+    yield mount
+    for folder in reversed(done):
+        subprocess.run(["umount", folder], check=False)
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_kill_of_any_rank_at_any_moment(seed: int, small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir, chance = tmp_path / "run", random.Random(f"{seed} {time.time() if KILLS > 2 else ''}")
+    process = start(small, run_dir, *ranks(2))
+    wait_for(lambda: bool(parts(run_dir)), process)
+    time.sleep(chance.uniform(0, 1.0))
+    family = [process.pid, *children(process.pid)]
+    os.kill(chance.choice(family), signal.SIGKILL)
+    process.communicate(timeout=120)
+    wait_for(lambda: not any(alive(member) for member in family[1:]), seconds=60)
+    assert process.returncode in (0, 1, -signal.SIGKILL)  # 0: it was about to end anyway
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)
+
+
+@needs_mount
+def test_disk_full(
+    small: Path, reference: Path, tmp_path: Path, mounted: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted("-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk))
+    run_dir = disk / "run"
+    assert run_here(small, run_dir) == 1
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"cxr-faith: error: {run_dir}") and "No space left on device" in line
+    assert "run the same command again" in line
+    assert not list(run_dir.rglob(".part*.tmp"))  # the torn file gave its room back
+    kept = set(records(run_dir)["sample_id"])
+    assert 0 < len(kept) < SAMPLES
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)
+
+
+@needs_mount
+def test_run_directory_made_read_only(
+    small: Path, reference: Path, tmp_path: Path, mounted: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert run_here(small, run_dir, "--limit", "2") == 0
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    mounted("--bind", str(run_dir), str(run_dir))
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(run_dir)], check=True)
+    capfd.readouterr()
+    assert run_here(small, run_dir) == 1
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line.startswith(f"cxr-faith: error: {run_dir}") and "Read-only file system" in line
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+    subprocess.run(["mount", "-o", "remount,bind,rw", str(run_dir)], check=True)
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)
+
+
+def test_out_of_memory_in_the_engine(
+    small: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, sizes = Gemma3VLM.prefill, []
+
+    def fails_above_three(self: Gemma3VLM, tokens: torch.Tensor) -> Any:
+        sizes.append(len(tokens))
+        if len(tokens) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(self, tokens)
+
+    monkeypatch.setattr(Gemma3VLM, "prefill", fails_above_three)
+    assert run_here(small, tmp_path / "run") == 0
+    assert_same(tmp_path / "run", reference)
+    # Halved until it fits, once for the whole run.
+    assert sum(size > 3 for size in sizes) <= 5
+
+
+def test_logits_that_are_not_a_number_cost_their_sample(
+    small: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, tokenize = Gemma3VLM.score, Gemma3VLM.prompt
+    poisoned: Any = None
+
+    def nan_for_one(self: Gemma3VLM, prefix: Any, prompt: Any, target: Any) -> Scores:
+        scores = score(self, prefix, prompt, target)
+        return Scores(scores.s * torch.nan, scores.probability, scores.standing) if prompt == poisoned else scores
+
+    frame = records(reference)
+    questions = frame.drop_duplicates("sample_id").set_index("sample_id")["question"]
+    chosen = questions[~questions.duplicated(keep=False)].index[0]
+
+    def remember(self: Gemma3VLM, question: str) -> Any:
+        nonlocal poisoned
+        prompt = tokenize(self, question)
+        poisoned = prompt if question == questions[chosen] else poisoned
+        return prompt
+
+    monkeypatch.setattr(Gemma3VLM, "score", nan_for_one)
+    monkeypatch.setattr(Gemma3VLM, "prompt", remember)
+    assert run_here(small, tmp_path / "run") == 0
+    found = records(tmp_path / "run")
+    hit = found["sample_id"].eq(chosen)
+    assert found.loc[hit, "status"].eq("invalid").all() and found.loc[hit, "srg"].isna().all()
+    rest = frame[frame["sample_id"].ne(chosen)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[~hit].reset_index(drop=True), rest, check_exact=True)
+
+
+def test_a_worker_that_dies_while_decoding(
+    small: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, run_dir = data_module.load_image, tmp_path / "run"
+    fatal = pq.read_table(small.parent / "manifest.parquet").column("image_path").to_pylist()[4]
+
+    def killed(path: Any, root: Any) -> Any:
+        if str(path) == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+        return load(path, root)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data_module, "load_image", killed)
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            run_here(small, run_dir, "--data.num_workers", "1")
+    assert 0 < records(run_dir)["sample_id"].nunique() <= 4
+    assert run_here(small, run_dir, "--data.num_workers", "1") == 0
+    assert_same(run_dir, reference)
+
+
+def test_a_corrupted_image_costs_its_samples(small: Path, reference: Path, tmp_path: Path) -> None:
+    paths = pq.read_table(small.parent / "manifest.parquet").column("image_path").to_pylist()
+    for path in paths:
+        target = tmp_path / "root" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundled_manifest().parent / path, target)
+    shutil.copytree(bundled_manifest().parent / "masks", tmp_path / "root" / "masks")
+    broken = tmp_path / "root" / paths[2]
+    broken.write_bytes(broken.read_bytes()[:700])
+    assert run_here(small, tmp_path / "run", "--data.data_root", str(tmp_path / "root")) == 0
+    found, whole = records(tmp_path / "run"), records(reference)
+    hit = found["image_path"].eq(paths[2])
+    assert found.loc[hit, "status"].eq("invalid").all() and found.loc[hit, "reason"].str.contains(paths[2]).all()
+    rest = whole[whole["image_path"].ne(paths[2])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[~hit].reset_index(drop=True), rest, check_exact=True)
+
+
+def test_a_torn_file_is_dropped_and_its_samples_run_again(
+    small: Path, reference: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir = tmp_path / "run"
+    assert run_here(small, run_dir, "--limit", "3") == 0
+    (torn,) = parts(run_dir)
+    torn.write_bytes(torn.read_bytes()[:-200])
+    assert run_here(small, run_dir) == 0
+    assert f"{torn}: unreadable, left out; its samples will be run again" in caplog.text
+    assert_same(run_dir, reference)
+
+
+def test_a_clock_that_was_set_back_changes_nothing(small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert run_here(small, run_dir, "--limit", "3") == 0
+    later = time.time() + 30 * 86400  # the first start happened in what is now the future
+    for path in [run_dir, *run_dir.rglob("*")]:
+        os.utime(path, (later, later))
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)
+
+
+def test_more_ranks_than_samples_and_nothing_left(small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert run_here(small, run_dir, "--limit", str(SAMPLES - 1)) == 0
+    done = run(small, run_dir, *ranks(2))  # one sample for two ranks
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(run_dir, reference)
+    assert run_here(small, run_dir) == 0  # none
+    assert_same(run_dir, reference)
+
+
+def test_a_failed_save_of_the_report_is_an_error(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run_here(small, tmp_path / "run", "--limit", "1") == 0
+    monkeypatch.setattr(os, "fsync", full)
+    assert run_here(small, tmp_path / "run", "--limit", "1") == 1
+    assert "No space left on device" in capfd.readouterr().err

@@ -1,0 +1,69 @@
+"""Summary and records are the same for any number of ranks, batch size, workers, and split into shards."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cxr_faith.data.module import Shard
+from cxr_faith.pipeline.lock import run_lock
+from tests.runs import SAMPLES, assert_same, parts, ranks, records, run, run_here
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_any_number_of_ranks(count: int, small: Path, reference: Path, tmp_path: Path) -> None:
+    done = run(small, tmp_path / "run", *ranks(count))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(tmp_path / "run", reference)
+    assert len(parts(tmp_path / "run")) == count
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--data.batch_size", "2", "--model.micro_batch", "3"),
+        ("--data.batch_size", "100", "--data.num_workers", "2"),
+        ("--data.batch_size", "3", "--data.num_workers", "1", "--model.micro_batch", "1"),
+    ],
+)
+def test_any_batch_size_and_any_number_of_workers(
+    options: tuple[str, ...], small: Path, reference: Path, tmp_path: Path
+) -> None:
+    assert run_here(small, tmp_path / "run", *options) == 0
+    assert_same(tmp_path / "run", reference)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_shards_in_any_order_make_one_run(
+    order: tuple[int, ...], small: Path, reference: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    for turn, index in enumerate(order):
+        assert not (run_dir / "summary.json").exists()
+        with run_lock(run_dir, Shard(order[turn - 1], 3)):  # another shard is at work at the same time
+            assert run_here(small, run_dir, "--shard", f"{index}/3") == 0
+        line = f"shard {index} of 3 is done"
+        assert (line in capfd.readouterr().out) is (turn < 2)
+    assert_same(run_dir, reference)
+    # Each sample was computed once.
+    assert sum(pq.read_metadata(path).num_rows for path in parts(run_dir)) == len(records(reference))
+
+
+def test_a_shard_takes_the_same_samples_when_it_starts_again(small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert run_here(small, run_dir, "--shard", "1/2") == 0
+    first = set(records(run_dir)["sample_id"])
+    assert 0 < len(first) < SAMPLES
+    assert run_here(small, run_dir, "--shard", "1/2") == 0
+    assert set(records(run_dir)["sample_id"]) == first
+    assert run_here(small, run_dir) == 0  # without a shard: all the rest
+    assert_same(run_dir, reference)
+
+
+@pytest.mark.parametrize("text", ["3", "3/", "x/3", "3/3", "-1/3", "1/0"])
+def test_a_wrong_shard_is_a_usage_error(
+    text: str, small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        raise SystemExit(run_here(small, tmp_path / "run", f"--shard={text}"))
+    assert stop.value.code == 2 and "shard must be INDEX/COUNT" in capfd.readouterr().err

@@ -1,0 +1,186 @@
+"""`prepare` as a user meets it, and each source from its published layout to records."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr_faith.__main__ import main
+from cxr_faith.data.manifest import open_manifest
+from cxr_faith.data.sources import SOURCES
+from cxr_faith.records import read_records
+from tests.data.conftest import mimic, slake, vindr, vqa_rad  # noqa: F401
+
+CONFIG = """
+trainer: {{accelerator: cpu, devices: 1}}
+model:
+  methods: {{attention: {{}}, oracle: {{}}, random_map: {{}}}}
+  protocol: {{steps: 4, random_orders: 2, substrates: ["blur:0.1"]}}
+data: {{manifest: {manifest}, batch_size: 4}}
+"""
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`run(*arguments)`: exit status, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return (status, *capfd.readouterr())
+
+    return call
+
+
+def test_help_names_every_source(run: Callable) -> None:
+    status, out, _ = run("prepare", "--help")
+    assert status == 0 and "examples:" in out and all(name in out for name in SOURCES)
+    status, out, _ = run("prepare", "mimic-cxr-vqa", "--help")
+    assert status == 0
+    assert all(option in out for option in ("--root", "--out", "--limit", "--vqa", "--ms_cxr", "--masks"))
+    assert "tally" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["vindr"], "no source 'vindr'; did you mean vindr-cxr?"),
+        (["phantom", "--root", "r"], "out"),
+        (["phantom", "--root", "r", "--out", "o", "--patient", "3"], "did you mean --patients?"),
+        (["phantom", "--root", "r", "--out", "o", "--limit", "0"], "--limit must be at least 1"),
+        (["slake", "--root", "/nowhere", "--out", "o"], "/nowhere: no such folder"),
+        (["check", "/nowhere"], "/nowhere: manifest not found"),
+        (["check", "/nowhere", "--images", "some"], "--images must be a number or all"),
+    ],
+)
+def test_usage_errors_are_one_line(
+    run: Callable, arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run("prepare", *arguments)
+    lines = err.strip().splitlines()
+    assert status == 2 and len(lines) == 1, err
+    assert lines[0].startswith("cxr-faith: error: ") and expected in lines[0]
+
+
+def test_prepare_prints_what_it_took_and_left(run: Callable, vqa_rad: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "m"
+    status, text, _ = run("prepare", "vqa-rad", "--root", vqa_rad, "--out", out)
+    assert status == 0
+    words = " ".join(text.split())
+    for part in (
+        "images 1 ",
+        "questions 4 choice 1, open 1, yes_no 2",
+        "yes_no: yes 2",
+        "dropped 1 question: organ HEAD",
+        str(out / "drops.csv"),
+    ):
+        assert part in words
+    card = json.loads((out / "card.json").read_text())
+    assert card["questions"] == 4 and card["data_root"] == str(vqa_rad)
+    assert "| question: organ HEAD | 1 |" in (out / "README.md").read_text()
+
+
+def test_check_lists_faults(run: Callable, vqa_rad: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "m"
+    run("prepare", "vqa-rad", "--root", vqa_rad, "--out", out)
+    status, text, _ = run("prepare", "check", out, "--images", "all")
+    assert status == 0 and "4 of 4 opened, 0 with a fault" in text and "80 × 120" in text
+    picture = vqa_rad / "VQA_RAD Image Folder/synpic1.jpg"
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(picture)
+    status, text, _ = run("prepare", "check", out, "--images", "2")
+    assert status == 1 and "2 of 4 opened, 2 with a fault" in text
+    assert "vqa-rad/0  VQA_RAD Image Folder/synpic1.jpg: picture is 9×9 px, the manifest says 80×120" in text
+    moved = vqa_rad.with_name("moved")
+    shutil.move(vqa_rad, moved)
+    assert "file not found" in run("prepare", "check", out)[1]
+
+
+def test_bench_counts_pictures(run: Callable, slake: Path, tmp_path: Path) -> None:  # noqa: F811
+    run("prepare", "slake", "--root", slake, "--out", tmp_path / "m")
+    arguments = ("prepare", "bench", tmp_path / "m", "--size", 64)
+    assert "pictures/s from files at 64 px, 0 workers, 1 pictures" in run(*arguments)[1]
+    assert "pictures/s from cache" in run(*arguments, "--cache", tmp_path / "cache")[1]
+
+
+def evaluated(run: Callable, manifest: Path, folder: Path, limit: int = 3) -> "object":
+    """Records of the first samples of a prepared manifest, by the bundled model on a tiny schedule."""
+    config = folder / "config.yaml"
+    config.write_text(CONFIG.format(manifest=manifest))
+    status, _, err = run("evaluate", "--config", config, "--run_dir", folder / "run", "--limit", limit)
+    assert status == 0, err
+    return read_records(folder / "run")
+
+
+@pytest.mark.slow
+def test_mimic_from_its_layout_to_records(
+    run: Callable,
+    mimic: SimpleNamespace,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "manifests/mimic"
+    joined = ("--ms_cxr", mimic.ms_cxr, "--chest_imagenome", mimic.imagenome)
+    status, _, err = run(
+        *("prepare", "mimic-cxr-vqa", "--root", mimic.root, "--vqa", mimic.vqa, *joined),
+        *("--splits", "test", "--out", out),
+    )
+    assert status == 0, err
+    records = evaluated(run, out, tmp_path, limit=5)
+    assert set(records.sample_id) == {f"mimic-cxr-vqa/test/{i}" for i in range(5)}
+    assert set(records.method) == {"attention", "oracle", "random_map", "random", "center"}
+    assert not (records.reason.fillna("").str.contains("file|size|picture")).any()
+    oracle = records[(records.method == "oracle") & (records.sample_id == "mimic-cxr-vqa/test/0")].iloc[0]
+    grid = np.array(oracle["map"]).reshape(oracle.grid_h, oracle.grid_w)
+    # The left lung is on the right of the picture: x from 64 to 108 of 120.
+    assert grid[:, grid.shape[1] // 2 + 1 :].sum() > 0 and grid[:, : grid.shape[1] // 2].sum() == 0
+
+
+@pytest.mark.slow
+def test_vindr_from_its_layout_to_records(
+    run: Callable,
+    vindr: SimpleNamespace,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    data_store = pytest.importorskip("data_store", reason="pydicom-data is a development dependency")
+    real = Path(data_store.__file__).parent / "data" / "RG1_UNCR.dcm"
+    shutil.copyfile(real, vindr.root / "test/e1.dicom")
+    out = tmp_path / "manifests/vindr"
+    status, _, err = run("prepare", "vindr-cxr", "--root", vindr.root, "--out", out)
+    assert status == 0, err
+    sizes = {(row["height"], row["width"]) for row in open_manifest(out) if row["image_id"] == "e1"}
+    assert sizes == {(1955, 1841)}
+    records = evaluated(run, out, tmp_path)
+    assert set(records.image_id) == {"e1", "e2"}
+    assert (records[records.method == "attention"].status != "invalid").all()
+
+
+@pytest.mark.slow
+def test_other_sources_from_their_layout_to_records(
+    run: Callable,
+    vindr: SimpleNamespace,  # noqa: F811
+    slake: Path,  # noqa: F811
+    vqa_rad: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Each source's manifest; the first questions of all of them in one run, to load the model once."""
+    prepared = {
+        "vindr-cxr-vqa": (vindr.root, "--vqa", vindr.vqa),
+        "slake": (slake,),
+        "vqa-rad": (vqa_rad,),
+        "phantom": (tmp_path / "phantoms", "--patients", 1),
+    }
+    for source, (root, *options) in prepared.items():
+        folder = tmp_path / source
+        folder.mkdir()
+        out = folder / "manifest"
+        status, _, err = run("prepare", source, "--root", root, *options, "--out", out, "--limit", 2)
+        assert status == 0, err
+        records = evaluated(run, out, folder, limit=2)
+        assert len(set(records.sample_id)) == 2 and (records.status != "invalid").all(), source

@@ -1,0 +1,127 @@
+"""Sanity checks on the bundled model: what must change does, and a method that ignores the model is caught."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_faith.__main__ import main
+from cxr_faith.attribution import Attribution, Method, build_methods
+from cxr_faith.pipeline.sanity import _alike, random_stages, randomize, render_sanity, sanity
+from cxr_faith.records import RecordWriter
+from cxr_faith.report.leaderboard import leaderboard, render_leaderboard
+from cxr_faith.report.summary import write_summary
+from cxr_faith.scoring import Protocol, read_answers
+from cxr_faith.vlm import Gemma3VLM
+from tests.conftest import random_model, random_processor
+from tests.report.conftest import make_rows
+
+ASKED = ("Is there a nodule?", "Is there a pleural effusion?", "Is there a consolidation?")
+
+
+class Picture(Method):
+    """Brightness of the cells: never looks at the model, and is no registered control."""
+
+    def attribute(self, vlm, batch, target):
+        return Attribution(torch.nn.functional.adaptive_avg_pool2d(batch.pixels.mean(1, keepdim=True), vlm.grid)[:, 0])
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    processor = random_processor()
+    return Gemma3VLM(random_model(processor.tokenizer, seed=1), processor, source="random")
+
+
+@pytest.fixture(scope="module")
+def result(vlm, pictures):
+    images = list(pictures(vlm, 3, seed=4))
+    cases = [
+        read_answers(vlm, p, f"i{i}", [q], ["yes_no"], Protocol())[0]
+        for i, (p, q) in enumerate(zip(images, ASKED, strict=True))
+    ]
+    methods = build_methods({"gradient": {}, "chefer": {}, "random_map": {}, "edges": {}}) | {"picture": Picture()}
+    return sanity(vlm, methods, images, cases, Protocol())
+
+
+def test_a_method_that_ignores_the_model_fails_and_controls_do_not(result):
+    found = result["methods"]
+    assert found["picture"]["failed"] and found["picture"]["cascade"][-1]["spearman"] == pytest.approx(1)
+    assert not found["edges"]["failed"] and found["edges"]["cascade"][-1]["spearman"] == pytest.approx(1)
+    assert found["edges"]["control"] and not found["chefer"]["control"]
+    assert not found["gradient"]["failed"] and found["gradient"]["cascade"][-1]["spearman"] < 0.5
+
+
+def test_the_cascade_goes_from_the_top_down(result, vlm):
+    stages = [stage["stage"] for stage in result["methods"]["gradient"]["cascade"]]
+    assert stages == ["decoder 3–4", "decoder 2", "decoder 1", "decoder 0", "projector", "tower 1", "tower 0"]
+    named = {name for _, names in random_stages(vlm) for name in names}
+    kept = {name for name, _ in vlm.model.named_parameters()} - named
+    assert kept and not any("layers" in name or "projector" in name for name in kept)
+    first = result["methods"]["gradient"]["cascade"][0]["spearman"]
+    assert 0 < first < 1  # one block alone already moves the maps, but not to noise
+
+
+def test_changed_inputs_change_maps_as_they_must(result):
+    found = result["methods"]
+    assert found["edges"]["inputs"]["no question"]["spearman"] == pytest.approx(1)
+    assert found["edges"]["inputs"]["other picture"]["spearman"] < 0.9
+    assert found["edges"]["inputs"]["blank picture"]["spearman"] is None  # a flat map has no ranks
+    # The L2 norm of a gradient does not know the sign of the score.
+    assert found["gradient"]["other_answer"]["spearman"] == pytest.approx(1, abs=1e-6)
+    assert found["chefer"]["other_answer"]["spearman"] < 0.99
+    assert set(result["inputs"]) == {"blank picture", "other picture", "no question"}
+
+
+def test_shuffling_keeps_the_numbers_and_is_seeded(pictures):
+    processor = random_processor()
+    vlms = [Gemma3VLM(random_model(processor.tokenizer, seed=1), processor, source="random") for _ in range(2)]
+    name = "model.language_model.layers.2.mlp.up_proj.weight"
+    before = dict(vlms[0].model.named_parameters())[name].clone()
+    for vlm in vlms:
+        randomize(vlm, [name], seed=3)
+    after, again = (dict(vlm.model.named_parameters())[name] for vlm in vlms)
+    assert torch.equal(after, again) and not torch.equal(after, before)
+    assert torch.equal(after.flatten().sort().values, before.flatten().sort().values)
+
+
+def test_likeness_leaves_out_what_is_missing():
+    maps = list(np.random.default_rng(0).random((3, 6, 6)))
+    holes = [maps[0], np.full((6, 6), np.nan), maps[2]]
+    assert _alike(maps, holes)["spearman"] == pytest.approx(1)
+    assert _alike(maps[:1], holes[1:2]) == {"spearman": None, "ssim": None, "top_overlap": None}
+
+
+def test_the_table_shows_every_stage(result):
+    table = render_sanity(result)
+    assert len(table.columns) == 1 + 1 + 3 + 1 + 7 + 1 and table.row_count == 5
+    assert "FAIL" in list(table.columns[-1].cells) and "control" in list(table.columns[-1].cells)
+
+
+def test_the_leaderboard_marks_who_failed(run_dir):
+    verdicts = {"chefer": True, "attention": False}
+    (run_dir / "sanity.json").write_text(json.dumps({"methods": {n: {"failed": f} for n, f in verdicts.items()}}))
+    summary = write_summary(run_dir)
+    assert {row["method"] for row in leaderboard(summary) if row["sanity_failed"]} == {"chefer"}
+    assert "Failed the sanity check" in "\n".join(summary["warnings"])
+    table = render_leaderboard(summary)
+    assert "chefer†" in [str(cell) for cell in table.columns[0].cells] and "† failed" in str(table.caption)
+    (run_dir / "sanity.json").write_text("[]")
+    with pytest.raises(ValueError, match="not a result of"):
+        write_summary(run_dir)
+
+
+@pytest.mark.slow
+def test_the_command_on_the_bundled_model(tmp_path, capfd):
+    status = main(["sanity", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path), "--samples", "4"])
+    assert status == 0 and "chefer" in capfd.readouterr().out
+    found = json.loads((tmp_path / "sanity.json").read_text())["methods"]
+    real = [name for name, entry in found.items() if not entry["control"]]
+    assert not any(found[name]["failed"] for name in real) and "integrated_gradients" in real
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """Synthetic records of the report's tests."""
+    RecordWriter(tmp_path, rank=0, start=0).write(make_rows())
+    return tmp_path

@@ -1,0 +1,143 @@
+"""Requests to stop by signal: nothing is lost, ranks agree, the status says that work is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runs import ROOT, alive, assert_same, children, environment, parts, ranks, records, run_here, start, wait_for
+
+
+def python(code: str, **options: object) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.Popen(words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("name", ["SIGUSR2", "SIGTERM"])
+def test_a_signal_is_a_request_reaches_further_ranks_and_leaves_workers_alone(name: str) -> None:
+    process = python("""
+        import multiprocessing, os, signal, subprocess, sys, time
+        from cxr_faith.pipeline.stop import SIGNALS, listening
+
+        with listening() as request:
+            mine = "from cxr_faith.pipeline.stop import listening\\nimport time\\nwith listening() as r:\\n" \\
+                " print('up', flush=True)\\n while not r: time.sleep(.01)\\n print('told', r.signal.name, flush=True)"
+            further = subprocess.Popen([sys.executable, "-c", mine], stdout=subprocess.PIPE, text=True)
+            request.share_with([further])
+            assert further.stdout.readline() == "up\\n"
+            worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3,))
+            worker.start()
+            print("ready", flush=True)
+            while not request:
+                time.sleep(0.01)
+            os.kill(worker.pid, request.signal)  # schedulers signal every process of a job
+            worker.join(30)
+            print(request.signal.name, further.stdout.readline().strip(), worker.exitcode, flush=True)
+        print(bool(SIGNALS & signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+    """)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, name))
+    output = process.communicate(timeout=60)[0]
+    assert output.split() == [name, "told", name, "0", "False"], output
+    assert process.returncode == 0
+
+
+def test_a_request_that_came_before_the_ranks_were_started_is_passed_on() -> None:
+    process = python("""
+        import os, signal, subprocess, sys, time
+        from cxr_faith.pipeline.stop import listening
+
+        with listening() as request:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            while not request:
+                time.sleep(0.01)
+            waiting = "import signal; print(signal.sigwait([signal.SIGUSR2]).name)"
+            late = subprocess.Popen([sys.executable, "-c", waiting])
+            request.share_with([late])
+            sys.exit(late.wait(30))
+    """)
+    assert process.communicate(timeout=60)[0].strip() == "SIGUSR2" and process.returncode == 0
+
+
+def test_one_rank_stops_within_a_batch_and_another_number_of_ranks_goes_on(
+    small: Path, reference: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    process = start(small, run_dir)
+    wait_for(lambda: bool(parts(run_dir)), process)
+    written, asked = len(parts(run_dir)), time.monotonic()
+    process.send_signal(signal.SIGUSR2)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 75, output
+    assert f"stopped on SIGUSR2, {run_dir} is as far as it got; to resume: " in output
+    assert f"evaluate --config {small} --run_dir {run_dir}" in output
+    assert written <= records(run_dir)["sample_id"].nunique() <= written + 2, f"{time.monotonic() - asked:.1f} s"
+    assert not (run_dir / "summary.json").exists()
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)
+
+
+def test_sigterm_to_the_first_of_three_ranks_stops_all(small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start(small, run_dir, *ranks(3))
+    wait_for(lambda: bool(parts(run_dir)), process)
+    others = children(process.pid)
+    assert len(others) >= 2
+    process.terminate()
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 75, output
+    assert output.count("to resume:") == 1
+    wait_for(lambda: not any(alive(other) for other in others), seconds=20)
+    assert 0 < records(run_dir)["sample_id"].nunique() < 7
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)
+
+
+def test_a_request_while_the_model_is_loading_costs_one_batch_at_most(
+    small: Path, reference: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    process = start(small, run_dir)
+    # The lock is taken before the model is loaded.
+    wait_for((run_dir / ".lock").exists, process)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 75, output
+    assert len(parts(run_dir)) == 1
+
+
+def test_a_rank_that_stalls_is_named(small: Path, tmp_path: Path) -> None:
+    run_dir, patience = tmp_path / "run", tmp_path / "patience.yaml"
+    patience.write_text(
+        "trainer: {devices: 2, strategy: {class_path: lightning.pytorch.strategies.DDPStrategy, "
+        'init_args: {timeout: "0:00:20"}}}\n'
+    )
+    process = start(small, run_dir, "--config", str(patience))
+    wait_for(lambda: bool(parts(run_dir)), process)
+    (rank_one,) = [
+        child
+        for child in children(process.pid)
+        if "LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_text().split("\0")
+    ]
+    os.kill(rank_one, signal.SIGSTOP)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, output
+    assert "Rank 1 failed to pass monitoredBarrier" in output or "[Rank 0]: Ranks 1" in output, output[-3000:]
+    assert not alive(rank_one)
+
+
+def test_ranks_whose_parent_was_killed_end_too(small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start(small, run_dir, *ranks(2))
+    wait_for(lambda: bool(parts(run_dir)), process)
+    others = children(process.pid)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(alive(other) for other in others), seconds=60)
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)

@@ -1,0 +1,142 @@
+"""The report page in a real browser: sorts, filters, opens a sample, without errors and without any request."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr_faith.records import RecordWriter
+from cxr_faith.report.html import write_report
+from cxr_faith.report.summary import write_summary
+from tests.report.browser import Browser, chromium
+from tests.report.conftest import NASTY
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Path:
+    run_dir = tmp_path_factory.mktemp("run")
+    more = [row | {"substrate": "mean", "srg": None if row.get("srg") is None else -row["srg"]} for row in rows]
+    RecordWriter(run_dir, rank=0, start=0).write([*rows, *more])
+    pictures = run_dir / "report" / "pictures"
+    pictures.mkdir(parents=True)
+    buffer = io.BytesIO()
+    Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (160, 1))).save(buffer, "JPEG")
+    (pictures / "00.jpg").write_bytes(buffer.getvalue())
+    listing = {"s00": {"file": "00.jpg", "methods": None, "region": [0.1, 0.05, 0.8, 0.9]}}
+    (pictures / "pictures.json").write_text(json.dumps(listing))
+    write_summary(run_dir)
+    return write_report(run_dir)
+
+
+@pytest.fixture
+def opened(browser: Browser, page: Path) -> Iterator[Browser]:
+    browser.size(1200, 900)
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.open(page)
+    browser.run("location.hash = ''")
+    yield browser
+    outside = [address for address in browser.requests if not address.startswith(("file://", "data:", "blob:"))]
+    assert browser.errors == [] and outside == []
+
+
+FIRST_COLUMN = "[...document.querySelectorAll('#board tbody tr td:first-child')].map((cell) => cell.textContent)"
+
+
+def choose(browser: Browser, select: str, value: str, event: str = "change") -> None:
+    browser.run(f"(s => {{ s.value = {json.dumps(value)}; s.dispatchEvent(new Event('{event}')); }})"
+                f"(document.getElementById({json.dumps(select)}))")  # fmt: skip
+
+
+def test_sorts_by_a_click_and_says_so(opened: Browser) -> None:
+    assert opened.run(FIRST_COLUMN)[:3] == ["oracle", "chefer", "integrated_gradients*"]  # srg, best first
+    assert opened.run("document.querySelector('#board th:has([data-key=srg])').ariaSort") == "descending"
+    opened.run("document.querySelector('#board [data-key=srg]').click()")
+    assert opened.run(FIRST_COLUMN)[-1] == "oracle"
+    opened.run("document.querySelector('#board [data-key=method]').click()")
+    opened.run("document.querySelector('#board [data-key=method]').click()")
+    names = opened.run(FIRST_COLUMN)
+    assert names == sorted(names) and opened.run("document.activeElement.dataset.key") == "method"
+    # Missing values stay at the end, whichever way it sorts.
+    for _ in range(2):
+        opened.run("document.querySelector('#board [data-key=gap_srg_center]').click()")
+        assert "center" in opened.run(FIRST_COLUMN)[-1]
+
+
+def test_filters_by_substrate_finding_and_method(opened: Browser) -> None:
+    before = opened.run(FIRST_COLUMN)
+    choose(opened, "setting", "1")
+    assert opened.run(FIRST_COLUMN) != before and "mean" in opened.run(
+        "document.querySelector('#board caption').textContent"
+    )
+    choose(opened, "setting", "0")
+    choose(opened, "slice", "finding:<b>effusion</b>")
+    assert "<b>effusion</b>" in opened.run("document.querySelector('#board caption').textContent")
+    lines = opened.run("document.querySelectorAll('#curves svg')[0].querySelectorAll('path[fill=none]').length")
+    opened.run("document.querySelector('#methods input[value=chefer]').click()")
+    assert "chefer" not in opened.run(FIRST_COLUMN)
+    now = "document.querySelectorAll('#curves svg')[0].querySelectorAll('path[fill=none]').length"
+    assert opened.run(now) == lines - 1 > 0
+    choose(opened, "slice", "absent")
+    assert opened.run("document.getElementById('curves').textContent").startswith("No mean curves")
+
+
+def test_opens_a_sample_with_its_maps_and_curves(opened: Browser) -> None:
+    opened.run("document.querySelector('#sample-rows a[href=\"#sample=s00\"]').click()")
+    opened.until("document.querySelectorAll('#sample canvas').length == 6")
+    assert NASTY in opened.run("document.getElementById('sample').textContent")
+    assert opened.run("document.querySelectorAll('#sample script, #sample b').length") == 0
+    assert opened.run("document.querySelectorAll('#sample .charts svg').length") == 2
+    assert opened.run("document.querySelectorAll('#sample .stage img').length") == 6
+    assert opened.run("document.activeElement.textContent") == "Sample s00"
+    opened.run("document.querySelector('#sample a').click()")
+    opened.until("document.getElementById('sample').hidden")
+
+
+def test_a_map_is_upright_and_where_it_belongs(opened: Browser, rows: list[dict[str, Any]]) -> None:
+    values = next(r["map"] for r in rows if (r["sample_id"], r["method"]) == ("s02", "chefer"))
+    opened.run("location.hash = '#sample=s02'")
+    opened.until("document.querySelector('#sample canvas[aria-label=\"map of chefer\"]')")
+    pixels = opened.run("(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])"
+                        "(document.querySelector('#sample canvas[aria-label=\"map of chefer\"]'))")  # fmt: skip
+    green = np.array(pixels).reshape(12, 12, 4)[..., 1]  # grows with the value all along viridis
+    assert np.corrcoef(green.ravel(), np.argsort(np.argsort(values.ravel())))[0, 1] > 0.98
+
+
+def test_samples_are_searched_filtered_and_ordered(opened: Browser) -> None:
+    count = "document.getElementById('sample-count').textContent"
+    assert opened.run(count) == "1–40 of 40"
+    choose(opened, "sample-search", "$nodule$", "input")
+    assert opened.run(count) == "1–1 of 1"
+    choose(opened, "sample-search", "", "input")
+    choose(opened, "sample-status", "off_format")
+    assert opened.run(count) == "1–1 of 1"
+    choose(opened, "sample-status", "")
+    choose(opened, "sample-order", "worst")
+    scores = opened.run("[...document.querySelectorAll('#sample-rows td:last-child')].map((c) => c.textContent)")
+    numbers = [float(s.replace("−", "-")) for s in scores if s != "–"]
+    assert numbers == sorted(numbers) and scores[len(numbers) :] == ["–"] * (40 - len(numbers)) and len(numbers) > 5
+
+
+def test_fits_a_phone_and_every_control_has_a_name(opened: Browser, page: Path, tmp_path: Path) -> None:
+    opened.size(390, 800, mobile=True)
+    opened.open(page)
+    assert opened.run("document.documentElement.scrollWidth") <= 391
+    controls = "[...document.querySelectorAll('select, input, button')]"
+    named = "(c) => (c.labels && c.labels.length) || c.textContent.trim()"
+    unnamed = opened.run(f"{controls}.filter((c) => !({named})(c)).map((c) => c.outerHTML)")
+    assert unnamed == []
+    opened.screenshot(tmp_path / "phone.png")
+    with Image.open(tmp_path / "phone.png") as shot:
+        assert shot.width == 390 and len(shot.convert("RGB").resize((50, 50)).getcolors(2500) or []) > 20

@@ -1,0 +1,124 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cxr_faith.report.clinical import (
+    FRACTIONS_CAVEAT,
+    SCHEMA_VERSION,
+    Answer,
+    border_weight,
+    clinical_page,
+    clinical_summary,
+    evidence_of,
+)
+from tests.report.conftest import NASTY
+
+MODEL = {"source": "<b>model</b>", "weights": "abc123", "parameters": 1_680_000}
+GOOD = {"status": "ok", "srg": 0.8, "random_z": 4.0, "random_p": 0.05, "effect": 9.0, "gap_srg_center": 0.2}
+
+
+def answer(values: np.ndarray, **changes: Any) -> Answer:
+    known: dict[str, Any] = {"question": NASTY, "answer": "yes", "p_yes": 0.9, "map": values, "method": "chefer",
+                             "model": MODEL, "scores": GOOD}  # fmt: skip
+    return Answer(**known | changes)
+
+
+def cell(row: int, column: int, grid: tuple[int, int] = (12, 12)) -> np.ndarray:
+    values = np.zeros(grid)
+    values[row, column] = 2
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (cell(1, 2), "upper third, patient's right"),
+        (cell(6, 9), "middle third, patient's left"),
+        (cell(10, 1), "lower third, patient's right"),
+        (cell(1, 3, (3, 7)), "middle third, midline"),
+    ],
+)
+def test_the_peak_is_on_the_patients_side(values: np.ndarray, words: str) -> None:
+    evidence = evidence_of(values, {})
+    assert evidence["peak"]["words"] == words and evidence["words"].startswith(f"Strongest in the {words}.")
+
+
+def test_shares_are_those_of_a_loop_over_pixels() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((6, 10))
+    mass = np.maximum(values, 0) / np.maximum(values, 0).sum()
+    side = 600  # pixels; every region's edge falls between two of them
+    sums = {"patient_right": 0.0, "upper": 0.0, "border": 0.0, "heart": 0.0, "lungs": 0.0}
+    for i, y in enumerate((np.arange(side) + 0.5) / side):
+        x = (np.arange(side) + 0.5) / side
+        row = mass[i * 6 // side, np.arange(side) * 10 // side] / (side * side / 60)
+        sums["patient_right"] += row[x < 0.5].sum()
+        sums["upper"] += row.sum() * (y < 1 / 3)
+        sums["border"] += row[(x < 0.05) | (x > 0.95) | (y < 0.05) | (y > 0.95)].sum()
+        sums["heart"] += row[(x > 0.4) & (x < 0.75)].sum() * (0.45 < y < 0.8)
+        sums["lungs"] += row[((x > 0.1) & (x < 0.4)) | ((x > 0.6) & (x < 0.9))].sum() * (0.1 < y < 0.75)
+    got = evidence_of(values, {})
+    flat = {**got["sides"], **got["thirds"], **got["organs"], "border": got["border"]}
+    assert {name: flat[name] for name in sums} == pytest.approx(sums, abs=1e-6)
+    assert got["caveat"] == FRACTIONS_CAVEAT
+    assert border_weight((16, 16)).mean() == pytest.approx(0.19)
+
+
+def test_masks_replace_the_fractions_and_their_caveat() -> None:
+    evidence = evidence_of(cell(3, 3), {"heart": cell(3, 3) / 4})
+    assert evidence["organs"] == {"heart": 0.5} and evidence["caveat"] is None
+
+
+def test_half_of_the_mass_in_how_much_of_the_picture() -> None:
+    assert evidence_of(cell(0, 0), {})["coverage"] == pytest.approx(1 / 144)
+    assert evidence_of(np.ones((4, 4)), {})["coverage"] == pytest.approx(0.5)
+
+
+def test_the_empty_map_has_no_evidence() -> None:
+    summary = clinical_summary(answer(-np.ones((4, 4))))
+    assert summary["evidence"]["sides"] is None and "The map is empty." in summary["flags"]
+    assert "Strongest" not in clinical_page(summary, np.zeros((40, 40), np.uint8), -np.ones((4, 4)))
+
+
+def test_no_flag_without_a_reason() -> None:
+    calibrated = {"dataset": "demo", "n": 64, "accuracy": 0.97, "ece": 0.02, "confidence_range": [0.6, 1.0]}
+    same = {"attention": cell(5, 5) + 0.1 * cell(5, 6)}
+    assert clinical_summary(answer(cell(5, 5), calibration=calibrated, others=same))["flags"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"map": cell(0, 0)}, "Border evidence"),
+        ({"scores": GOOD | {"status": "degenerate", "srg": float("nan")}}, "Low effect (degenerate)"),
+        ({"scores": GOOD | {"status": "inverted"}}, "Inverted effect"),
+        ({"scores": GOOD | {"random_p": 0.4}}, "Not better than random"),
+        ({"scores": {}}, "not tested"),
+        ({"others": {"attention": np.random.default_rng(1).random((12, 12))}}, "Disagreement"),
+        ({"paraphrases": ["No", "yes"]}, "Paraphrase flips: 1 of 2"),
+        ({"calibration": None}, "Calibration unknown"),
+        ({"calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0, "confidence_range": [0.95, 1]}}, "Out of"),
+    ],
+)
+def test_each_safety_flag(changes: dict[str, Any], flag: str) -> None:
+    values = np.random.default_rng(0).random((12, 12))
+    summary = clinical_summary(answer(changes.get("map", values), **{k: v for k, v in changes.items() if k != "map"}))
+    assert any(flag in found for found in summary["flags"]), summary["flags"]
+
+
+def test_the_page_is_self_contained_and_says_what_it_is() -> None:
+    summary = clinical_summary(answer(cell(5, 2)))
+    assert summary["schema_version"] == SCHEMA_VERSION
+    json.dumps(summary, allow_nan=False)
+    x = np.linspace(0, 1, 5)
+    page = clinical_page(summary, np.full((60, 50), 90, np.uint8), cell(5, 2), {"x": x, "deletion": -x, "insertion": x})
+    assert "not for diagnosis" in page and "1680000" in page and "abc123" in page and "<svg" in page
+    assert "<script" not in page and "<b>model" not in page and "&lt;b&gt;model" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_a_map_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        clinical_summary(answer(np.full((2, 2), np.nan)))

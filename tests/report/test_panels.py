@@ -1,0 +1,146 @@
+"""Panels beside the leaderboard: against scipy and loops on the records, and on runs with a known fault."""
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from cxr_faith.records import read_records
+from cxr_faith.report.panels import (
+    agreement_panel,
+    calibration_panel,
+    localization_panel,
+    region_panel,
+    substrate_panel,
+)
+from cxr_faith.report.stability import stability_panel
+from cxr_faith.report.summary import summarize, write_summary
+
+METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
+
+
+@pytest.fixture
+def frame(run_dir: Path) -> pd.DataFrame:
+    """The synthetic records, with localization scores that follow srg."""
+    frame = read_records(run_dir)
+    rng = np.random.default_rng(0)
+    frame["pointing_game"] = frame["srg"].astype(float) + 0.3 * rng.standard_normal(len(frame))
+    frame["auprc"] = rng.random(len(frame))
+    return frame
+
+
+def test_substrates_are_compared_by_kendalls_tau(frame: pd.DataFrame) -> None:
+    other = frame.assign(substrate="mean", srg=-frame["srg"].astype(float))
+    third = frame.assign(substrate="zero", srg=frame["srg"].astype(float) * 2)
+    found = substrate_panel(pd.concat([frame, other, third]))
+    taus = {(pair["a"], pair["b"]): pair["kendall_tau"] for pair in found["pairs"]}
+    assert taus == {("blur:0.1", "mean"): -1.0, ("blur:0.1", "zero"): 1.0, ("mean", "zero"): -1.0}
+    assert found["pairs"][0]["n_methods"] == 6
+    random = frame[frame["method"].eq("random") & frame["status"].eq("ok")]["deletion_auc"].astype(float)
+    assert found["breaks_early"]["mean"] == pytest.approx(1 - 2 * random.mean())
+
+
+def test_localization_is_joined_with_srg_on_the_same_samples(frame: pd.DataFrame) -> None:
+    found = localization_panel(frame, frame, "chefer")
+    mine = frame[frame["method"].eq("chefer")]
+    ok = mine[mine["status"].eq("ok") & mine["pointing_game"].notna()]
+    expected = scipy.stats.spearmanr(ok["srg"].astype(float), ok["pointing_game"]).statistic
+    assert found["with_srg"]["blur:0.1"]["pointing_game"] == pytest.approx(expected, abs=1e-9)
+    assert found["with_srg"]["blur:0.1"]["iou_otsu"] is None and found["iou_otsu"] is None
+    assert found["auprc"] == pytest.approx(mine["auprc"].mean()) and found["n"] == mine["pointing_game"].notna().sum()
+
+
+def test_agreement_is_the_mean_over_samples(frame: pd.DataFrame) -> None:
+    found = agreement_panel(frame, ["chefer", "attention", "oracle"])
+    assert [(pair["a"], pair["b"]) for pair in found] == list(combinations(["chefer", "attention", "oracle"], 2))
+    maps = frame[frame["map"].notna()].set_index(["method", "sample_id"])["map"]
+    shared = maps["chefer"].index.intersection(maps["oracle"].index)
+    values = [scipy.stats.spearmanr(maps["chefer", s], maps["oracle", s]).statistic for s in shared]
+    assert found[1]["spearman"] == pytest.approx(np.mean(values), abs=1e-9) and found[1]["n"] == len(shared) < 40
+    assert abs(found[0]["spearman"]) < 0.1 and found[0]["ssim"] < 0.3 and found[0]["top_overlap"] < 0.2  # noise
+    copied = frame.assign(
+        map=[a if m != "attention" else None for a, m in zip(frame["map"], frame["method"], strict=True)]
+    )
+    assert len(agreement_panel(copied, ["chefer", "attention"])) == 0
+
+
+def test_regions_of_even_maps_are_even(frame: pd.DataFrame) -> None:
+    [chefer, *_] = region_panel(frame, METHODS)
+    assert sum(chefer[name] for name in chefer if "_" in name) == pytest.approx(1)
+    assert chefer["right_upper"] == pytest.approx(1 / 6, abs=0.02)
+    assert chefer["border"] == pytest.approx(1 - 0.9**2, abs=0.02)
+
+
+def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
+    found = calibration_panel(frame, METHODS)
+    assert found["n"] == 39 and sum(b["n"] for b in found["reliability"]) == 39
+    # 20 present said with .9, 18 absent with .1, one absent with .1 answered yes by its label.
+    assert 0.09 < found["ece"] < 0.13
+    assert found["selective_accuracy"]["1"] == pytest.approx(38 / 39)
+    ok = frame[frame["method"].eq("chefer") & frame["status"].eq("ok")]
+    expected = scipy.stats.spearmanr(ok["margin"].abs(), ok["srg"].astype(float)).statistic
+    assert found["confidence_with_srg"]["chefer"] == pytest.approx(expected, abs=1e-9)
+
+
+def paraphrased(frame: pd.DataFrame) -> pd.DataFrame:
+    """Samples 4n are baselines; 4n + 1 rewords them (same answer and map), 4n + 2 negates (flips)."""
+    rows = []
+    for _, row in frame[frame["sample_id"].isin(["s00", "s04", "s08"])].iterrows():
+        base = row.to_dict() | {"question_group": f"g{row['sample_id']}", "strategy": None}
+        rows.append(base)
+        reworded = {"sample_id": row["sample_id"] + "a", "strategy": "reword", "margin": row["margin"] - 0.5}
+        negated = {"sample_id": row["sample_id"] + "b", "strategy": "negate", "predicted": "no", "margin": -1.0}
+        if row["map"] is not None:
+            negated["map"] = row["map"][::-1]
+            negated["gap_srg_random"] = (row["gap_srg_random"] or 0) - 0.25
+        rows += [base | reworded, base | negated]
+    return pd.DataFrame(rows)
+
+
+def test_stability_compares_each_variant_with_its_baseline(frame: pd.DataFrame) -> None:
+    found = stability_panel(paraphrased(frame))
+    assert found is not None
+    answers = {entry["strategy"]: entry for entry in found["answers"]}
+    assert (answers["reword"]["n"], answers["reword"]["flip_rate"], answers["negate"]["flip_rate"]) == (3, 0, 1)
+    assert answers["all"]["flip_rate"] == 0.5 and answers["reword"]["margin_shift"] == pytest.approx(0.5)
+    chefer = next(entry for entry in found["maps"] if entry["method"] == "chefer")
+    maps = [
+        frame[frame["method"].eq("chefer") & frame["sample_id"].eq(s)]["map"].iloc[0] for s in ("s00", "s04", "s08")
+    ]
+    turned = [scipy.stats.spearmanr(m, m[::-1]).statistic for m in maps]
+    assert chefer["n"] == 6 and chefer["spearman"] == pytest.approx((3 + sum(turned)) / 6)
+    assert chefer["gap_change"] == pytest.approx(0.125)
+    assert stability_panel(frame) is None
+    assert "random" not in [entry["method"] for entry in found["maps"]]
+
+
+def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> None:
+    both = pd.concat([frame, paraphrased(frame)])
+    summary = summarize(both.drop_duplicates(["sample_id", "method"], ignore_index=True), METHODS)
+    assert {"substrates", "localization", "agreement", "regions", "calibration", "stability"} <= set(summary)
+    write_summary(run_dir)
+    text = (run_dir / "summary.md").read_text()
+    assert "## Do the methods agree?" in text and "## Is the model as sure as it should be?" in text
+    assert "## Do the answers survive another wording?" not in text  # no variants there
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_take_less_than_a_minute(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    """10 methods, 10,000 samples of 2,500 patients, 50 steps and 16 x 16 cells: a minute and 2 GB, read included."""
+    import subprocess
+    import sys
+
+    script = Path(__file__).with_name("write_large_run.py")
+    subprocess.run([sys.executable, str(script), str(tmp_path), "100000"], check=True, timeout=600)
+    code = (
+        "import resource, sys, time; from cxr_faith.report.summary import write_summary\n"
+        "begin = time.perf_counter(); write_summary(sys.argv[1])\n"
+        "print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    seconds, gigabytes = map(float, done.stdout.split())
+    assert seconds < 60 and gigabytes < 2, done.stdout

@@ -1,0 +1,112 @@
+"""Intervals, tests and comparisons of a summary: against the records, and on methods whose truth is known."""
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_faith.metrics.statistics import estimate, holm
+from cxr_faith.records import read_records
+from cxr_faith.report.leaderboard import board_table, comparisons, find_board, markdown, ranked
+from cxr_faith.report.summary import summarize
+
+METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
+
+
+@pytest.fixture
+def frame(run_dir: Path) -> pd.DataFrame:
+    return read_records(run_dir)
+
+
+@pytest.fixture
+def summary(frame: pd.DataFrame) -> dict[str, Any]:
+    return summarize(frame, METHODS)
+
+
+def paired(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Samples x methods over the samples that are ok for all; the index is the patient."""
+    ok = frame.groupby("sample_id")["status"].transform(lambda s: s.eq("ok").all())
+    wide = frame[ok].pivot(index=["patient_id", "sample_id"], columns="method", values=column)
+    return wide.reset_index("sample_id", drop=True).astype(float)
+
+
+def test_intervals_are_those_of_the_paired_columns(frame: pd.DataFrame, summary: dict[str, Any]) -> None:
+    board = find_board(summary)
+    for column in ("gap_srg_center", "gap_deletion_random", "srg_logit"):
+        wide = paired(frame, column)
+        expected = estimate(wide.to_numpy(), wide.index.to_numpy())
+        adjusted = dict(zip(wide.columns, holm(expected.p), strict=True))
+        for row in board["rows"]:
+            found, place = row["intervals"][column], list(wide.columns).index(row["method"])
+            for name in ("low", "high", "bca_low", "bca_high", "p", "d_z"):
+                value = getattr(expected, name)[place]
+                assert found[name] == (None if np.isnan(value) else pytest.approx(value, rel=1e-8)), (column, name)
+            assert (found["n"], found["clusters"]) == (expected.n[place], expected.clusters[place])
+            wanted = adjusted[row["method"]]
+            assert found["p_holm"] == (None if np.isnan(wanted) else pytest.approx(wanted))
+            assert found["mean"] == (None if row[column] is None else pytest.approx(row[column], abs=1e-9))
+
+
+def test_differences_are_paired_and_adjusted_over_all_pairs(frame: pd.DataFrame, summary: dict[str, Any]) -> None:
+    pairs = find_board(summary)["differences"]
+    assert {(pair["a"], pair["b"]) for pair in pairs} == set(combinations(METHODS, 2))
+    wide = paired(frame, "srg")
+    expected = estimate(np.stack([wide[p["a"]] - wide[p["b"]] for p in pairs], axis=1), wide.index.to_numpy())
+    assert [pair["p"] for pair in pairs] == pytest.approx(expected.p)
+    assert [pair["p_holm"] for pair in pairs] == pytest.approx(holm(expected.p))
+    assert all(not board["differences"] for board in summary["boards"] if board["slice"].startswith("finding:"))
+
+
+def test_equal_methods_are_not_told_apart_and_others_are(rows: list[dict[str, Any]]) -> None:
+    """Two copies of one method that differ by noise, among methods that truly differ; 60 patients."""
+    rng, many = np.random.default_rng(0), []
+    for copy in range(6):
+        for row in rows:
+            if row["status"] == "ok":
+                ids = {name: f"{copy}-{row[name]}" for name in ("sample_id", "image_id", "patient_id")}
+                noise = {name: 0.05 * rng.standard_normal() for name in ("srg", "gap_srg_random")}
+                many.append(row | ids | (noise if row["method"] == "random_map" else {}))
+                if row["method"] == "chefer":
+                    many.append(row | ids | {"method": "twin", "srg": row["srg"] + 0.02 * rng.standard_normal()})
+    summary = summarize(pd.DataFrame(many), METHODS)
+    board = find_board(summary)
+    assert board["rows"][0]["n_clusters"] == 60
+    names = [row["method"] for row in ranked(board)]
+    better, worse = sorted(("chefer", "twin"), key=names.index)
+    lines = comparisons(board)
+    assert f"{better} is not significantly better in srg than {worse}." in lines
+    assert not any(line.startswith("oracle ") for line in lines)
+    assert lines[0] in markdown(summary)
+    random_map = next(row for row in board["rows"] if row["method"] == "random_map")["intervals"]["gap_srg_random"]
+    assert random_map["low"] < 0 < random_map["high"] and random_map["p_holm"] > 0.05
+    oracle = next(row for row in board["rows"] if row["method"] == "oracle")["intervals"]["gap_srg_random"]
+    assert oracle["p_holm"] < 0.05 and oracle["low"] > 0 and oracle["d_z"] > 1
+
+
+def test_tables_show_patients_intervals_and_p(summary: dict[str, Any]) -> None:
+    header, rows = board_table(find_board(summary))
+    oracle = dict(zip(header, rows[0], strict=True))
+    assert (oracle["method"], oracle["n"], oracle["patients"]) == ("oracle", "20", "10")
+    assert oracle["srg ↑"].count("[") == 1 and oracle["p"] not in ("–", "")
+    assert "[…] = 95 % interval" in markdown(summary)
+
+
+def test_few_patients_are_said_and_have_no_interval(frame: pd.DataFrame) -> None:
+    few = frame[frame["patient_id"].lt("p08")]
+    summary = summarize(few, METHODS)
+    assert "Only 8 patients: no interval under 10." in summary["warnings"]
+    found = find_board(summary)["rows"][0]["intervals"]["srg"]
+    assert found["low"] is None and found["bca_high"] is None and found["p"] is not None
+    header, rows = board_table(find_board(summary))
+    assert "[" not in dict(zip(header, rows[0], strict=True))["srg ↑"]
+    assert "under 30, intervals are somewhat too short" in "\n".join(summarize(frame, METHODS)["warnings"])
+
+
+def test_samples_without_patient_are_counted(frame: pd.DataFrame) -> None:
+    unnamed = frame.assign(patient_id=frame["patient_id"].where(frame["sample_id"].ge("s04"), None))
+    summary = summarize(unnamed, METHODS)
+    assert summary["n_without_patient"] == 4 and summary["n_patients"] == 9 + 2
+    assert any(warning.startswith("4 samples have no patient_id") for warning in summary["warnings"])

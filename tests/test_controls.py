@@ -1,0 +1,99 @@
+"""Blurred controls and localization in the chain, and a meta-evaluation: broken methods must lose."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from cxr_faith.attribution import Attribution, Method, build_methods
+from cxr_faith.metrics.statistics import estimate
+from cxr_faith.perturb.engine import Engine
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.pipeline.module import FaithfulnessModule
+from cxr_faith.scoring import BLURRED, Protocol, compute_maps, localize, read_answers, score_image
+from tests.analytic import LinearVLM, picture
+
+GRID = (6, 6)
+
+
+class Truth(Method):
+    """The true contributions of the cells of a linear model, changed by a function."""
+
+    def __init__(self, removed, change=lambda m: m):
+        self.removed, self.change = removed, change
+
+    def attribute(self, vlm, batch, target):
+        found = vlm.contributions(batch.pixels[0], self.removed, batch.prompts[0].question, target[0].sign)
+        return Attribution(torch.from_numpy(self.change(found)).float()[None])
+
+
+def evaluated(n_images, spec="mean"):
+    """For each picture of a linear model: name → srg in logits, for the true map and broken ones."""
+    rng, results = np.random.default_rng(0), []
+    vlm = LinearVLM({"q": np.abs(rng.standard_normal(GRID)) * (np.arange(6) < 3)}, cell=(4, 4))
+    protocol = Protocol((spec,), steps=6, random_orders=4)
+    for index in range(n_images):
+        pixels = picture(vlm, seed=index)
+        substrate = Substrate.parse(spec)
+        removed = substrate.apply(pixels[None], [f"i{index}"], 0)[0]
+        methods = {
+            "true": Truth(removed),
+            "transposed": Truth(removed, lambda m: m.T.copy()),
+            "upside_down": Truth(removed, lambda m: -m),
+            "relu_noise": Truth(removed, lambda m: rng.standard_normal(m.shape).clip(min=0)),
+            **build_methods({"random_map": {}, "gradient": {}}),
+        }
+        [case] = read_answers(vlm, pixels, f"i{index}", ["q"], ["yes_no"], protocol)
+        compute_maps(vlm, methods, [pixels], [case], 0, controls=True)
+        [rows] = score_image(Engine(vlm), pixels, f"i{index}", [case], substrate, protocol)
+        results.append({name: row["srg_logit"] for name, row in rows.items()})
+    return results
+
+
+def test_broken_methods_are_ranked_down_and_noise_is_nothing():
+    found = evaluated(40)
+    names = ["true", "transposed", "upside_down", "relu_noise", "random_map"]
+    result = estimate(np.array([[row[name] for name in names] for row in found]), np.arange(40))
+    by_name = dict(zip(names, zip(result.low, result.mean, result.high, strict=True), strict=True))
+    assert by_name["true"][0] > by_name["transposed"][2] and by_name["true"][0] > 0
+    assert by_name["upside_down"][2] < 0
+    for nothing in ("relu_noise", "random_map"):
+        assert by_name[nothing][0] < 0 < by_name[nothing][2]
+    assert max(by_name, key=lambda name: by_name[name][1]) == "true"
+
+
+def test_a_blurred_copy_of_each_map_is_scored_but_not_of_center():
+    vlm = LinearVLM({"q": np.random.default_rng(1).standard_normal(GRID)}, cell=(4, 4))
+    pixels = picture(vlm)
+    [case] = read_answers(vlm, pixels, "a", ["q"], ["yes_no"], Protocol())
+    methods = build_methods({"center": {}, "gradient": {}, "random_map": {}})
+    compute_maps(vlm, methods, [pixels], [case], 0, controls=True)
+    assert set(case.maps) == {"center", "gradient", "random_map", "gradient/blurred", "random_map/blurred"}
+    expected = gaussian_filter(case.maps["gradient"].astype(np.float64), 1.0)
+    np.testing.assert_allclose(case.maps["gradient" + BLURRED], expected, atol=1e-5)
+    protocol = Protocol(("mean",), steps=6, random_orders=2)
+    [rows] = score_image(Engine(vlm), pixels, "a", [case], Substrate.parse("mean"), protocol)
+    assert rows["gradient/blurred"]["order"] != rows["gradient"]["order"]
+
+
+def test_names_of_a_run_hold_the_controls():
+    config = {"chefer": {}, "oracle": {}}
+    plain = FaithfulnessModule(config)
+    assert plain.names == ["center", "chefer", "oracle"]
+    with_controls = FaithfulnessModule(config, protocol=Protocol(controls=True))
+    assert with_controls.names == ["center", "chefer", "oracle", "chefer/blurred", "oracle/blurred"]
+
+
+def test_localization_of_each_map():
+    vlm = LinearVLM({"q": np.random.default_rng(2).standard_normal(GRID)}, cell=(4, 4))
+    pixels, mask = picture(vlm), torch.zeros(24, 24, dtype=torch.bool)
+    mask[8:16, 8:16] = True  # the middle four cells
+    [case] = read_answers(vlm, pixels, "a", ["q"], ["yes_no"], Protocol())
+    case.maps = {"center": -np.hypot(*np.indices((6, 6)) - 2.5).astype(np.float32)}
+    case.maps["bad"] = np.full(GRID, np.nan, np.float32)
+    case.maps["corner"] = np.eye(6, dtype=np.float32)[:1].repeat(6, 0) * np.eye(6, dtype=np.float32)[0][:, None]
+    found = localize(case, mask, 0)
+    assert set(found) == {"center", "corner"}
+    assert found["center"]["pointing_game"] == 1 and found["center"]["auprc"] == pytest.approx(1)
+    assert found["corner"]["pointing_game"] == found["corner"]["energy_inside"] == 0
+    assert localize(case, None, 0) == {}

@@ -1,0 +1,35 @@
+"""The tutorial runs from start to end, and shows what its text says."""
+
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+TUTORIAL = Path(__file__).parents[1] / "tutorial" / "tutorial.py"
+
+
+@pytest.mark.slow
+def test_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TUTORIAL_OUT", str(tmp_path))
+    found = runpy.run_path(str(TUTORIAL), run_name="__main__")
+    assert found["at_token"] == 0 < found["at_read"]
+    assert found["results"]["chefer"].srg > found["results"]["random_map"].srg
+    assert "patient's" in capsys.readouterr().out
+    drawn = sorted(path.stem for path in tmp_path.glob("*.png"))
+    assert drawn == sorted(
+        ["1-circle", "1-quadrant", "1-split", "2-chefer", "3-p-minus-1", "4-layers", "4-methods", "4-regions",
+         "4-words", "5-curves", "5-film"]
+    )  # fmt: skip
+    for name in drawn:
+        with Image.open(tmp_path / f"{name}.png") as figure:
+            assert len(figure.convert("RGB").resize((64, 64)).getcolors(4096) or []) > 10, name
+
+
+def test_it_is_a_notebook() -> None:
+    jupytext = pytest.importorskip("jupytext", reason="development dependency jupytext")
+    cells = jupytext.read(TUTORIAL).cells
+    kinds = [cell.cell_type for cell in cells]
+    assert kinds.count("markdown") >= 10 and kinds.count("code") >= 10
+    assert not any(os.sep + "work" in cell.source for cell in cells)
