@@ -19,13 +19,15 @@ Which explanations of chest X-ray vision-language models to believe, measured.
 
 commands:
   evaluate --config FILE [overrides] [--run_dir D] [--limit N]   explain and score a data set's answers
-  explain IMAGE --question Q [--method M] [--model P] [--out D]  explain one answer about one picture
+  explain IMAGE --question Q [--method M] [--keyword W] [--model P] [--out D]
+                                                                 explain one answer about one picture
   report RUN_DIR                                                 summary and report again, from a run's records
   prepare SOURCE --root R --out MANIFEST                         from a published data set to a manifest
   prepare check MANIFEST                                         open a manifest's pictures and list the faults
   doctor --config FILE [--samples N]                             check model, data and machine before a benchmark
   sanity --config FILE [--samples N]                             do the maps depend on model, picture and question?
   bench [--preset tiny|small|medgemma-4b]                        measure speed beside the usual recipe and the floor
+  fit-sae --config FILE [overrides]                              train a sparse autoencoder for the method sae
 
 examples:
   cxr-faith evaluate --config configs/demo.yaml
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "doctor": _doctor,
         "sanity": _sanity,
         "bench": _bench,
+        "fit-sae": _fit_sae,
     }
     if arguments[0] not in commands:
         from difflib import get_close_matches
@@ -103,6 +106,7 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
+    from cxr_faith.attribution.sae_model import SAEError
     from cxr_faith.pipeline.cli import EvaluateCLI
     from cxr_faith.pipeline.lock import RunDirectoryInUseError
     from cxr_faith.pipeline.run import check, evaluate
@@ -117,7 +121,7 @@ def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
     config, rank = cli.resolved_config(), cli.trainer.global_rank
     try:
         evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
-    except RunDirectoryInUseError as error:
+    except (RunDirectoryInUseError, SAEError) as error:
         raise UsageError(str(error)) from error
     except StoppedError as stop:
         if rank:
@@ -232,6 +236,25 @@ def _bench(arguments: list[str]) -> int:
     except Disagreement as error:
         print(f"cxr-faith: error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _fit_sae(arguments: list[str]) -> int:
+    from cxr_faith.pipeline.cli import CommandParser, RawHelp
+    from cxr_faith.pipeline.fit_sae import FIT_SAE_HELP, FitSaeOptions, fit_sae
+
+    _quiet()
+    parser = CommandParser(
+        prog="cxr-faith fit-sae", description=FIT_SAE_HELP, formatter_class=RawHelp, allow_abbrev=False
+    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file with these options")
+    parser.add_class_arguments(FitSaeOptions)
+    parsed = parser.parse_args(arguments)
+    parsed.pop("config", None)
+    try:
+        fit_sae(FitSaeOptions(**vars(parsed)))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return 0
 
 

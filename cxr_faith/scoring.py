@@ -7,7 +7,7 @@ cluster give the same numbers.
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from cxr_faith.attribution import AttributionBatch, Method
+from cxr_faith.attribution import Attribution, AttributionBatch, Method
 from cxr_faith.metrics.functional import (
     baseline_gaps,
     classify,
@@ -49,7 +49,7 @@ class Protocol:
         random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs.
         softness: σ in pixels of a Gaussian on the masks' edges; 0 = hard cells.
         space: where cells are changed: in the picture's `pixels`, or among its image `tokens`, which skips the tower.
-        target: what is explained: `answer`, `first`, or the index of an answer token.
+        target: what is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`.
         max_new_tokens: longest answer that is generated.
         seed: of every random stream, together with the image's id.
         controls: also score a blurred copy of each map, to show what smoothness alone is worth; doubles the cost.
@@ -112,7 +112,7 @@ class Case:
     reason: str | None = None
     finding_cells: Tensor | None = None
     maps: dict[str, np.ndarray] = field(default_factory=dict)
-    extras: dict[str, dict[str, float]] = field(default_factory=dict)
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     sequences: dict[str, np.ndarray] = field(default_factory=dict)
     costs: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
@@ -197,12 +197,53 @@ def compute_maps(
         shared: dict[Hashable, tuple[Tensor, Tensor]] | None = {} if share else None
         for name, method in methods.items():
             if not method.needs_mask or case.finding_cells is not None:
-                cells = case.finding_cells[None] if method.needs_mask and case.finding_cells is not None else None
-                batch = AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, cells, shared)
-                _apply(vlm, name, method, batch, case, case.target)
+                _apply(vlm, name, method, _batch(method, picture, case, seed, shared), case, case.target)
         if controls:
             maps = [(name, values) for name, values in case.maps.items() if name != CENTER]
             case.maps |= {name + BLURRED: gaussian_filter(values, sigma=1.0) for name, values in maps}
+
+
+def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, seed: int) -> list[Case]:
+    """A case with its own target and map for each content token of the answer, one forward where the method can.
+
+    Args:
+        vlm: the model.
+        name: of the method.
+        method: the method.
+        picture: pixel values [3, H, W].
+        case: an answered question.
+        seed: the run's seed.
+
+    Raises:
+        AnswerError: the answer is empty.
+    """
+    whole = make_target(vlm, case.prompt, case.reply, OPEN, "answer")
+    with _one_thread(vlm.device):
+        results = method.attribute_tokens(vlm, _batch(method, picture, case, seed), [whole])
+    cases = []
+    for index, result in zip(whole.scored, results, strict=True):
+        target = replace(whole, name=str(index), scored=(index,))
+        cases.append(replace(case, target=target, maps={}, extras={}, sequences={}, costs={}))
+        _keep(cases[-1], name, result)
+    return cases
+
+
+def _batch(
+    method: Method,
+    picture: Tensor,
+    case: Case,
+    seed: int,
+    shared: dict[Hashable, tuple[Tensor, Tensor]] | None = None,
+) -> AttributionBatch:
+    cells = case.finding_cells[None] if method.needs_mask and case.finding_cells is not None else None
+    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, cells, shared)
+
+
+def _keep(case: Case, name: str, result: Attribution) -> None:
+    case.maps[name] = result.maps[0].float().cpu().numpy()
+    case.extras[name] = {key: values[0] for key, values in result.extras.items()}
+    if result.sequences is not None:
+        case.sequences[name] = result.sequences[0].float().cpu().numpy()
 
 
 def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: Case, target: Target) -> None:
@@ -212,11 +253,8 @@ def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: C
     before, begin = vlm.counts.snapshot(), time.perf_counter()
     with _one_thread(vlm.device):
         result = method.attribute(vlm, batch, [target])
-    case.maps[name] = result.maps[0].float().cpu().numpy()
+    _keep(case, name, result)
     spent = time.perf_counter() - begin
-    case.extras[name] = {key: values[0] for key, values in result.extras.items()}
-    if result.sequences is not None:
-        case.sequences[name] = result.sequences[0].float().cpu().numpy()
     case.costs[name] = {
         "forwards": vlm.counts.trace - before.trace,
         "backwards": vlm.counts.backward - before.backward,

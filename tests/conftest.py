@@ -15,6 +15,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from cxr_faith.attribution.sae_model import SAEConfig, TopKSAE, save_sae
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 
 RANDOM_SIDE, RANDOM_IMAGE = 8, 128
@@ -112,6 +113,19 @@ def windowed_vlm() -> Gemma3VLM:
 def any_vlm(request) -> Gemma3VLM:
     """Each of the three in turn."""
     return request.getfixturevalue({"random": "random_vlm", "windowed": "windowed_vlm"}.get(request.param, "bundled"))
+
+
+@pytest.fixture(scope="session")
+def random_sae(random_vlm, tmp_path_factory) -> str:
+    """Folder of an untrained sparse autoencoder for the random model's last but one tower layer."""
+    folder = tmp_path_factory.mktemp("random_sae")
+    torch.manual_seed(0)
+    sae = TopKSAE(width=32, features=48, k=5)
+    sae.mean.normal_(std=0.1)
+    sae.scale.fill_(1.5)
+    sae.encoder_bias.data.normal_(std=0.1)
+    save_sae(sae, SAEConfig(random_vlm.tower_identity(), layer=0, width=32, features=48, k=5), folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

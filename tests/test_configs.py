@@ -12,7 +12,7 @@ from cxr_faith.pipeline.cli import EvaluateCLI
 from cxr_faith.vlm import Gemma3VLM
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
+CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if not path.stem.startswith("sae_"))
 OVERLAYS = sorted(ROOT.glob("configs/*/*.yaml"))
 
 

@@ -4,7 +4,9 @@ from cxr_faith.attribution.attention import Attention, Rollout
 from cxr_faith.attribution.base import METHODS, Attribution, AttributionBatch, Method, build_methods
 from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
+from cxr_faith.attribution.igos import IGOSPP
 from cxr_faith.attribution.relevancy import Chefer, CheferGlobal
+from cxr_faith.attribution.sae import SAE
 
 METHODS["attention"] = Attention
 METHODS["rollout"] = Rollout
@@ -13,6 +15,8 @@ METHODS["chefer_global"] = CheferGlobal
 METHODS["gradient"] = Gradient
 METHODS["grad_x_input"] = GradXInput
 METHODS["integrated_gradients"] = IntegratedGradients
+METHODS["igos_pp"] = IGOSPP
+METHODS["sae"] = SAE
 METHODS["random_map"] = RandomMap
 METHODS["center"] = Center
 METHODS["edges"] = Edges

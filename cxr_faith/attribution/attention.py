@@ -44,6 +44,16 @@ def entropy_weights(rows: Tensor) -> Tensor:
     return torch.where(rows.sum(-1) > 0, weights, 0.0)
 
 
+def image_share(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
+    """Share of the attention at p-1 that falls on the image tokens, mean over heads and scored tokens.
+
+    Returns:
+        float32 [layers, batch] in [0, 1].
+    """
+    read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
+    return torch.stack(observe(vlm, batch, target, lambda a: a[:, :, read, columns].sum(-1).mean(2).mean(1)))
+
+
 class Attention(Method):
     """Decoder self-attention of the answer's position on the image tokens."""
 
@@ -61,6 +71,14 @@ class Attention(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from the rows at p-1, averaged over the scored tokens; see `Method.attribute`."""
+        return Attribution(self._per_token(vlm, batch, target).mean(1).unflatten(1, vlm.grid))
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """Each token's own row, from one forward; see `Method.attribute_tokens`."""
+        return [Attribution(row.unflatten(1, vlm.grid)) for row in self._per_token(vlm, batch, target).unbind(1)]
+
+    def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
+        """Summarized image rows [batch, scored tokens, N]."""
         read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
         # [layers, batch, scored tokens, heads, N]
         rows = torch.stack(observe(vlm, batch, target, lambda a: a[:, :, read, columns].transpose(1, 2)))
@@ -68,7 +86,7 @@ class Attention(Method):
             rows = rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         chosen = {"mean": rows, "last": rows[-1:], "deep": rows[-4:]}[self.layers]
         # One axis after the other: a mean over two at once is rounded by the size of the batch between them.
-        return Attribution(self._over_heads(chosen).mean(0).mean(1).unflatten(1, vlm.grid))
+        return self._over_heads(chosen).mean(0)
 
     def _over_heads(self, rows: Tensor) -> Tensor:
         if self.heads == "max":
@@ -86,14 +104,24 @@ class Rollout(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from the rows at p-1 of the product, averaged over the scored tokens; see `Method.attribute`."""
+        row = self._per_token(vlm, batch, target).mean(1)
+        return Attribution(row[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=row)
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """Each token's own row, from one forward; see `Method.attribute_tokens`."""
+        columns = image_columns(vlm, batch)
+        rows = self._per_token(vlm, batch, target).unbind(1)
+        return [Attribution(row[:, columns].unflatten(1, vlm.grid), sequences=row) for row in rows]
+
+    def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
+        """Rows [batch, scored tokens, sequence] of the product."""
         layers = observe(vlm, batch, target, lambda a: a.mean(1))
         rows = start_rows(layers[0], target[0].read_positions(batch.prompts[0]))
         # Later layers multiply from the left, so one row of the product needs only vector-matrix products, last first.
         # Attention rows sum to 1, and so do those of (A + I) / 2: nothing is left to normalise.
         for attention in reversed(layers):
             rows = (rows + rows @ attention) / 2
-        row = rows.mean(1)
-        return Attribution(row[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=row)
+        return rows
 
 
 def start_rows(matrix: Tensor, read: list[int]) -> Tensor:

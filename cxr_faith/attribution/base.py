@@ -6,7 +6,7 @@ A new method is one file with a class that derives from `Method`, and one line i
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -66,7 +66,7 @@ class Attribution:
     """
 
     maps: Tensor
-    extras: dict[str, list[float]] = field(default_factory=dict)
+    extras: dict[str, list[Any]] = field(default_factory=dict)
     sequences: Tensor | None = None
 
 
@@ -77,10 +77,19 @@ class Method(ABC):
         needs_mask: the method is defined only for samples with a finding mask (`oracle`).
         substrate: what stands for a removed cell, for methods that use one; None for the others. A score under the
             same substrate is marked as the method's own.
+        weights: hash of a file that the method reads, for the fingerprint of a run; empty for the others.
     """
 
     needs_mask: ClassVar[bool] = False
     substrate: Substrate | None = None
+    weights: str = ""
+
+    def check(self, vlm: VLM) -> None:  # noqa: B027 - most methods go with any model
+        """Refuse a model that this method cannot explain, before the first sample.
+
+        Raises:
+            ValueError: what does not fit, and what to do.
+        """
 
     @abstractmethod
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
@@ -91,6 +100,21 @@ class Method(ABC):
             batch: pictures and prompts.
             target: the score of each picture, as it will be evaluated.
         """
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """Explain each scored token on its own: one result for each, in order.
+
+        Here every token is a target of its own; methods that can share the forward pass over tokens override this.
+
+        Args:
+            vlm: the model.
+            batch: pictures and prompts.
+            target: of kind `tokens`, with the same scored tokens.
+        """
+        return [
+            self.attribute(vlm, batch, [replace(one, name=str(index), scored=(index,)) for one in target])
+            for index in target[0].scored
+        ]
 
 
 METHODS: dict[str, type[Method]] = {}
@@ -108,11 +132,11 @@ def build_methods(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
         options = dict(settings or {})
         key = options.pop("class", name)
         if key not in METHODS:
-            raise ValueError(f"methods.{name}: no method class {key!r}{_nearest(key, METHODS)}")
+            raise ValueError(f"methods.{name}: no method class {key!r}{nearest(key, METHODS)}")
         known = [parameter for parameter in inspect.signature(METHODS[key]).parameters]
         for option in options:
             if option not in known:
-                raise ValueError(f"methods.{name}.{option}: not an option of {key}{_nearest(option, known)}")
+                raise ValueError(f"methods.{name}.{option}: not an option of {key}{nearest(option, known)}")
         try:
             methods[name] = METHODS[key](**options)
         except (ValueError, TypeError) as error:
@@ -140,6 +164,7 @@ def score_gradient(scores: Tensor, inputs: Sequence[Tensor], *, more: bool = Fal
     return torch.autograd.grad(total, inputs, retain_graph=more)
 
 
-def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """The end of an error message about an unknown word: the most similar known one, or all of them."""
     near = get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"

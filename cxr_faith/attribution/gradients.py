@@ -29,12 +29,28 @@ def picture_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]
     return batch.share(("gradient", *target), lambda: token_gradient(vlm, batch, target, batch.tokens(vlm)))
 
 
+def each_token_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], tokens: Tensor) -> list[Tensor]:
+    """Gradient of each scored token's log-probability, like `token_gradient`: one forward, one backward for each."""
+    with torch.enable_grad():
+        leaf = tokens.detach().float().requires_grad_()
+        scores = vlm.trace(leaf, batch.prompts, target).unbind(1)
+    vlm.counts.backward += len(tokens) * len(scores)
+    return [score_gradient(score, [leaf], more=i + 1 < len(scores))[0] for i, score in enumerate(scores)]
+
+
 class Gradient(Method):
     """Saliency: L2 norm of the gradient over the channels of each image token."""
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; see `Method.attribute`."""
         return Attribution(picture_gradient(vlm, batch, target).norm(dim=-1).unflatten(1, vlm.grid))
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
+        with torch.no_grad():
+            tokens = vlm.encode(batch.pixels)
+        gradients = each_token_gradient(vlm, batch, target, tokens)
+        return [Attribution(gradient.norm(dim=-1).unflatten(1, vlm.grid)) for gradient in gradients]
 
 
 class _FromBaseline(Method):
@@ -71,6 +87,13 @@ class GradXInput(_FromBaseline):
         tokens, baseline = self.endpoints(vlm, batch)
         gradient = picture_gradient(vlm, batch, target)
         return Attribution((gradient * (tokens - baseline)).sum(-1).unflatten(1, vlm.grid))
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
+        tokens, baseline = self.endpoints(vlm, batch)
+        gradients = each_token_gradient(vlm, batch, target, tokens)
+        path = tokens - baseline
+        return [Attribution((gradient * path).sum(-1).unflatten(1, vlm.grid)) for gradient in gradients]
 
 
 class IntegratedGradients(_FromBaseline):

@@ -6,6 +6,7 @@ a layer instead of L³ and is equal.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -32,20 +33,31 @@ class Chefer(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """One backward for each scored token; the un-normalised maps are summed. See `Method.attribute`."""
+        total = reduce(torch.add, self._per_token(vlm, batch, target))
+        return Attribution(total[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=total)
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
+        columns = image_columns(vlm, batch)
+        rows = self._per_token(vlm, batch, target)
+        return [Attribution(row[:, columns].unflatten(1, vlm.grid), sequences=row) for row in rows]
+
+    def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
+        """Row p-1 of R, [batch, sequence], for each scored token."""
         attentions: list[Tensor] = []
         with torch.enable_grad():
             tokens = batch.tokens(vlm).detach().requires_grad_()
             traced = vlm.trace(tokens, batch.prompts, target, lambda _, probabilities: attentions.append(probabilities))
             scores = traced.unbind(1)
         chosen = [attentions[layer] for layer in self.layers(vlm)]
-        total = torch.zeros(len(tokens), chosen[0].shape[-1], device=tokens.device)
+        rows: list[Tensor] = []
         for index, position in enumerate(target[0].read_positions(batch.prompts[0])):
             gradients = score_gradient(scores[index], chosen, more=index + 1 < len(scores))
             vlm.counts.backward += len(tokens)
-            row = torch.zeros_like(total)
+            row = torch.zeros(len(tokens), chosen[0].shape[-1], device=tokens.device)
             row[:, position] = 1
-            total += self._propagate(row, chosen, gradients)
-        return Attribution(total[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=total)
+            rows.append(self._propagate(row, chosen, gradients))
+        return rows
 
     def _propagate(self, row: Tensor, attentions: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
         for attention, gradient in zip(reversed(attentions), reversed(gradients), strict=True):

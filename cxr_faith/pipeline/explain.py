@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging as transformers_logging
 
-from cxr_faith.attribution import build_methods
+from cxr_faith.attribution import METHODS
+from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.pipeline.clinical import write_clinical
 from cxr_faith.records import write_atomic
 from cxr_faith.vlm import bundled_model
-from cxr_faith.vlm.answers import parse_target
+from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 
-EXPLAIN_HELP = """Explain one answer about one picture: prints the answer with its margin, writes an overlay and JSON.
+EXPLAIN_HELP = f"""Explain one answer about one picture: prints the answer with its margin, writes an overlay and JSON.
 
 examples:
   cxr-faith explain chest.png --question "Is there a nodule?"
   cxr-faith explain chest.dcm --question "Is there a pleural effusion?" --model google/medgemma-4b-it
   cxr-faith explain chest.png --question "Where is the nodule?" --method integrated_gradients --evaluate true
+  cxr-faith explain chest.png --question "What findings are there?" --keyword effusion
+
+methods: {", ".join(sorted(METHODS))}
 """
 
 
@@ -35,7 +39,8 @@ class ExplainOptions:
         method: a registered attribution method.
         model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
         out: folder for the overlay and the JSON file.
-        target: `answer`, `first`, or the 0-based index of an answer token.
+        target: `answer`, `first`, `decision`, `llr`, or the 0-based index of an answer token.
+        keyword: explain the tokens of this word, where it first stands in the answer, in place of the target.
         evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
         substrate: what stands for removed cells when scoring.
         steps: points of a curve when scoring.
@@ -48,6 +53,7 @@ class ExplainOptions:
     model: str = "bundled"
     out: str = "explanations"
     target: str = "answer"
+    keyword: str | None = None
     evaluate: bool = False
     substrate: str = "blur:0.1"
     steps: int = 50
@@ -67,11 +73,10 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     if not options.question.strip():
         raise ValueError("--question is empty")
     load_image(image)  # a picture, method or target that cannot be used is told before a large model is loaded
-    build_methods({options.method: {}})
-    parse_target(options.target)
+    target = _target(options)
     transformers_logging.disable_progress_bar()
     explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
-    explanation = explainer.explain(image, options.question, options.method, options.target)
+    explanation = explainer.explain(image, options.question, options.method, target)
     content = _content(explanation, image, options)
     print(f"answer      {explanation.answer}   (generated: {explanation.metadata['generated']!r})")
     if explanation.metadata["margin"] is not None:
@@ -92,6 +97,21 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
         paths = write_clinical(explainer, explanation, content["evaluation"], folder / stem, options.calibration)
         print(f"clinical    {paths[1]} (research output, not for diagnosis)")
     return content
+
+
+def _target(options: ExplainOptions) -> str | int:
+    """What is to be explained, after a check of the options that need no model.
+
+    Raises:
+        ValueError: unknown method, wrong target, or a keyword and a target.
+    """
+    if options.method not in METHODS:
+        raise ValueError(f"--method: no method {options.method!r}{nearest(options.method, METHODS)}")
+    if options.keyword is None:
+        return options.target if options.target in STRATEGIES else parse_target(options.target)
+    if options.target != "answer":
+        raise ValueError("--keyword and --target exclude each other")
+    return parse_target(f"{KEYWORD}{options.keyword}")
 
 
 def _content(explanation: Explanation, image: str, options: ExplainOptions) -> dict[str, Any]:

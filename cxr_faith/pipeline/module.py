@@ -17,7 +17,7 @@ from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_metrics
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
-from cxr_faith.records import sample_columns
+from cxr_faith.records import RECORD_SCHEMA, sample_columns
 from cxr_faith.scoring import (
     BLURRED,
     CENTER,
@@ -143,6 +143,8 @@ class FaithfulnessModule(L.LightningModule):
             vlm = Gemma3VLM.from_pretrained(
                 config.source, device, config.dtype, config.prompt_template, config.revision
             )
+            for method in self.methods.values():
+                method.check(vlm)
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
         for substrate in self.protocol.substrates:
             for name in (*self.names, RANDOM):
@@ -242,7 +244,8 @@ class FaithfulnessModule(L.LightningModule):
         row: Row = {"method": name, "own_substrate": own}
         if name in case.maps:
             row |= {"map": case.maps[name].ravel(), "grid_h": grid[0], "grid_w": grid[1]}
-            row |= case.costs.get(name, {}) | case.extras.get(name, {})
+            told = {key: value for key, value in case.extras.get(name, {}).items() if key in RECORD_SCHEMA.names}
+            row |= case.costs.get(name, {}) | told
         return row
 
     def _failed(self, sample: Sample, reason: str, case: Case | None = None, status: str = "invalid") -> list[Row]:

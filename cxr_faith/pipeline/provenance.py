@@ -47,10 +47,11 @@ def identity(module: FaithfulnessModule, data: CXRVQADataModule) -> dict[str, An
     """
     config = module.model_config
     dtype = config.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+    files = {name: method.weights for name, method in module.methods.items() if method.weights}
     return {
         "model": {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template},
         "data": data.fingerprint,
-        "methods": module.method_config,
+        "methods": module.method_config | ({"weights": files} if files else {}),
         "perturbation": asdict(module.protocol),
     }
 

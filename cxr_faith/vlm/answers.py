@@ -4,11 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
 
 YES_NO, CHOICE, OPEN = "yes_no", "choice", "open"
 OFF_FORMAT_MASS = 0.5
-_NOTHING = ("", "none", "no finding", "no findings")
+KEYWORD = "keyword:"
+STRATEGIES = ("first_content", "decision", "llr")
+_NOTHING = {"", "none", "none of them", "neither", "neither of them", "nothing", "no finding", "no findings"}
+_SYNONYMS = {"male": "m", "female": "f", "anteroposterior": "ap", "posteroanterior": "pa"}
 
 
 class AnswerError(ValueError):
@@ -21,7 +27,7 @@ def question_kind(stated: str | None, reply: Reply) -> str:
 
 
 def parse_target(target: str | int) -> str | int:
-    """Check the spelling of a target: `answer`, `first`, or a 0-based answer token.
+    """Check the spelling of a target: `answer`, `first`, a 0-based answer token, or `keyword:` and a word.
 
     Raises:
         ValueError: anything else.
@@ -30,26 +36,29 @@ def parse_target(target: str | int) -> str | int:
         target = int(target)
     if target in ("answer", "first") or (isinstance(target, int) and not isinstance(target, bool) and target >= 0):
         return target
-    raise ValueError(f"target must be 'answer', 'first' or a 0-based token index, got {target!r}")
+    if isinstance(target, str) and target.startswith(KEYWORD) and target.removeprefix(KEYWORD).strip():
+        return target
+    raise ValueError(f"target must be 'answer', 'first' or a 0-based token index, or 'keyword:WORD', got {target!r}")
 
 
 def make_target(vlm: VLM, prompt: Prompt, reply: Reply, kind: str, target: str | int = "answer") -> Target:
     """Fix the score s of one question before any perturbation.
 
     Args:
-        vlm: the model, for the text of error messages.
+        vlm: the model, for the text of its tokens.
         prompt: the question.
         reply: the model's own answer on the intact picture.
         kind: `yes_no`, `choice` or `open`.
         target: `answer` (yes/no: the margin; else the mean log-probability of all content tokens), `first` (yes/no:
-            the same margin; else the first content token), or the 0-based index of an answer token.
+            the same margin; else the first content token), the 0-based index of an answer token, or `keyword:WORD`
+            (all tokens of the word where it first stands in the answer).
 
     Raises:
-        AnswerError: the answer is empty, or has no such token.
+        AnswerError: the answer is empty, or has no such token or word.
     """
     target = parse_target(target)
-    if kind == YES_NO and isinstance(target, str):
-        return Target("margin", target, sign=1 if reply.margin >= 0 else -1)
+    if kind == YES_NO and target in ("answer", "first"):
+        return Target("margin", str(target), sign=1 if reply.margin >= 0 else -1)
     if not reply.content:
         raise AnswerError(f"the model's answer to {prompt.question!r} is empty")
     if isinstance(target, int) and target >= len(reply.token_ids):
@@ -58,7 +67,80 @@ def make_target(vlm: VLM, prompt: Prompt, reply: Reply, kind: str, target: str |
     whole = Target("tokens", str(target), answer_ids=reply.token_ids, scored=reply.content)
     if target == "answer":
         return whole
+    if isinstance(target, str) and target.startswith(KEYWORD):
+        return replace(whole, scored=find_keyword(vlm, reply, target.removeprefix(KEYWORD).strip()))
     return replace(whole, scored=(reply.content[0] if target == "first" else int(target),))
+
+
+def find_keyword(vlm: VLM, reply: Reply, keyword: str) -> tuple[int, ...]:
+    """Indices of the answer's tokens that spell a keyword where it first stands.
+
+    Whole words only, in either case: `red` is not in `scattered`. A token that spells a part of the word and something
+    else, such as the space before it, counts.
+
+    Raises:
+        AnswerError: the answer does not hold the keyword.
+    """
+    pieces = vlm.decode([reply.token_ids[index] for index in reply.content])
+    found = re.search(rf"(?<!\w){re.escape(keyword)}(?!\w)", "".join(pieces), re.IGNORECASE)
+    if found is None:
+        raise AnswerError(f"the keyword {keyword!r} is not in the answer {reply.text!r}")
+    tokens, end = [], 0
+    for index, piece in zip(reply.content, pieces, strict=True):
+        begin, end = end, end + len(piece)
+        if begin < found.end() and end > found.start():
+            tokens.append(index)
+    return tuple(tokens)
+
+
+def pick_token(vlm: VLM, reply: Reply, strategy: str, ratios: Sequence[float] = ()) -> int:
+    """The one answer token that is most worth explaining.
+
+    Args:
+        vlm: the model, for its yes and no tokens and the text of the others.
+        reply: its answer.
+        strategy: `first_content` (the first token with a letter or digit), `decision` (the first yes or no token,
+            wherever it stands; without one as `first_content`), or `llr` (the highest of `ratios`).
+        ratios: log-likelihood ratio of each content token, original against substrate; see `likelihood_ratios`.
+
+    Returns:
+        0-based index into the answer's tokens.
+
+    Raises:
+        AnswerError: the answer is empty.
+        ValueError: unknown strategy.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+    if not reply.content:
+        raise AnswerError("the model's answer is empty: there is no token to pick")
+    if strategy == "llr":
+        return max(zip(reply.content, ratios, strict=True), key=lambda pair: pair[1])[0]
+    if strategy == "decision":
+        decided = [i for i in reply.content if reply.token_ids[i] in (*vlm.yes_ids, *vlm.no_ids)]
+        if decided:
+            return decided[0]
+    pieces = vlm.decode([reply.token_ids[index] for index in reply.content])
+    words = [index for index, piece in zip(reply.content, pieces, strict=True) if re.search(r"\w", piece)]
+    return (words or reply.content)[0]
+
+
+def likelihood_ratios(vlm: VLM, tokens: Tensor, removed: Tensor, prompt: Prompt, target: Target) -> Tensor:
+    """How much likelier each scored token is on the picture than on its substrate.
+
+    Args:
+        vlm: the model.
+        tokens: image tokens [1, N, hidden] of the picture.
+        removed: those of the substrate picture.
+        prompt: the question.
+        target: of kind `tokens`.
+
+    Returns:
+        float32 [n] in nats: log p(token | picture) - log p(token | substrate), teacher forced.
+    """
+    with torch.no_grad():
+        intact, gone = (vlm.trace(seen, [prompt], [target])[0] for seen in (tokens, removed))
+    return intact - gone
 
 
 def predicted_answer(reply: Reply, kind: str) -> str:
@@ -79,15 +161,25 @@ def is_mismatch(reply: Reply, kind: str) -> bool:
 def is_correct(predicted: str, reference: Sequence[str] | None) -> bool | None:
     """Compare with the reference answers; None where there is no reference.
 
-    The rule: case, punctuation and the order of comma-separated items do not count, everything else does. An empty
-    list of reference answers means none, and `none` or `no finding` says so.
+    The rule, made for the answer lists of MIMIC-Ext-MIMIC-CXR-VQA (questions that verify, choose or query): both sides
+    are taken apart at commas, semicolons, line breaks and the word "and", and must then hold the same items. Case,
+    punctuation, text in parentheses, a leading article, order and repetition do not count; `male` is `m`, `female` is
+    `f`, `anteroposterior` is `ap` and `posteroanterior` is `pa`. An empty list of reference answers means none, which
+    an empty answer, `none`, `neither`, `nothing` or `no finding` says. Everything else counts: a part of a list is
+    wrong, and so is a sentence around the right word.
     """
     if reference is None:
         return None
-    return _items([predicted]) == _items(reference)
+    return answer_items([predicted]) == answer_items(reference)
 
 
-def _items(answers: Sequence[str]) -> set[str]:
-    parts = [part for answer in answers for part in answer.split(",")]
-    words = {" ".join(re.findall(r"\w+", part.casefold())) for part in parts}
-    return words - set(_NOTHING)
+def answer_items(answers: Sequence[str]) -> set[str]:
+    """The items that answers name, spelled alike; see `is_correct`."""
+    text = re.sub(r"\([^)]*\)", " ", "\n".join(answers).casefold())
+    items = set()
+    for part in re.split(r"[,;\n]|\band\b", text):
+        words = re.findall(r"\w+", part)
+        words = words[1:] if words[:1] and words[0] in ("a", "an", "the") else words
+        item = " ".join(words)
+        items.add(_SYNONYMS.get(item, item))
+    return items - _NOTHING

@@ -193,6 +193,30 @@ class VLM(ABC):
         """What `encode` gives, from what `embed` gives."""
         raise NotImplementedError(f"{type(self).__name__} embeds no patches")
 
+    def tower_hidden(self, pixels: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Image tokens, and the vision tower's residual stream after a layer, from which they are made.
+
+        Args:
+            pixels: pixel values [batch, 3, H, W].
+            layer: 0-based index of the tower's layer.
+
+        Returns:
+            Tokens [batch, N, hidden] and the stream [batch, patches, width], patches row by row over a square grid.
+            Where gradients are enabled, the stream is a leaf of the graph.
+
+        Raises:
+            ModelError: no such layer, or a tower that cannot be observed.
+        """
+        raise ModelError("the vision tower of this model cannot be observed")
+
+    def tower_identity(self) -> str:
+        """Hash of the vision tower's weights, the same in float32 and bfloat16.
+
+        Raises:
+            ModelError: a tower that cannot be observed.
+        """
+        raise ModelError("the vision tower of this model cannot be observed")
+
     @abstractmethod
     def prefill(self, tokens: Tensor) -> Any:
         """Image tokens [batch, N, hidden] to the decoder's cache up to the end of the image."""

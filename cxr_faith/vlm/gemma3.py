@@ -234,6 +234,32 @@ class Gemma3VLM(VLM):
         tokens: Tensor = self.model.model.multi_modal_projector(self._tower.post_layernorm(hidden))
         return tokens
 
+    def tower_hidden(self, pixels: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Image tokens, and the tower's residual stream after a layer; see `VLM.tower_hidden`."""
+        layers = self.model.model.vision_tower.encoder.layers
+        if not 0 <= layer < len(layers):
+            raise ModelError(f"no vision tower layer {layer}: the tower has {len(layers)}, counted from 0")
+        seen: list[Tensor] = []
+
+        def cut(module: torch.nn.Module, args: Any, output: Tensor) -> Tensor:
+            seen.append(output.detach().requires_grad_(torch.is_grad_enabled()))
+            return seen[0]
+
+        handle = layers[layer].register_forward_hook(cut)
+        try:
+            return self.encode(pixels), seen[0]
+        finally:
+            handle.remove()
+
+    def tower_identity(self) -> str:
+        """Hash of the vision tower's weights; see `VLM.tower_identity`."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, weight in sorted(self.model.model.vision_tower.state_dict().items()):
+            digest.update(name.encode())
+            # Both dtypes that a model can be loaded in agree in bfloat16.
+            digest.update(weight.detach().cpu().bfloat16().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
     def prefill(self, tokens: Tensor) -> PrefixCache:
         """Image tokens [batch, N, hidden] to the decoder's cache up to the end of the image."""
         self.counts.prefill += len(tokens)

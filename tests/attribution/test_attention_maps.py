@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cxr_faith.attribution import AttributionBatch
-from cxr_faith.attribution.attention import Attention, Rollout, entropy_weights
+from cxr_faith.attribution.attention import Attention, Rollout, entropy_weights, image_share
 from cxr_faith.vlm import Target
 from tests.reference import attribution as reference
 from tests.reference import gemma
@@ -98,3 +98,14 @@ def test_heads_without_information_fall_back_to_the_mean():
 def test_wrong_options(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be one of"):
         Attention(**options)
+
+
+def test_share_of_the_image_in_each_layer(any_vlm, pictures):
+    pixels, twin, target = pictures(any_vlm, 2), gemma.twin_model(any_vlm.model), answer_of(any_vlm, (0, 2))
+    batch = AttributionBatch(pixels, [any_vlm.prompt(QUESTION)] * 2, ["a", "b"])
+    found = image_share(any_vlm, batch, [target] * 2)
+    expected = reference.image_share(any_vlm, twin, pixels[1], QUESTION, target)
+    assert found.shape == (len(any_vlm.layer_types), 2)
+    assert np.abs(found[:, 1].numpy() - expected).max() < 1e-5
+    # A window shorter than the question never reaches the picture.
+    assert 0 <= min(expected) and 0 < max(expected) < 1

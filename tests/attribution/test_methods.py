@@ -12,8 +12,14 @@ from cxr_faith.vlm import Target
 QUESTIONS = ("Is there a nodule?", "Is there a effusion?")
 
 
+def small_options(name, sae):
+    """Options that make a method cheap and fit for the random model."""
+    small = {"iterations": 1, "path_steps": 1}
+    return {"integrated_gradients": {"steps": 2}, "igos_pp": small, "sae": {"path": sae}}.get(name, {})
+
+
 def test_registry_holds_every_method():
-    names = "attention rollout chefer chefer_global gradient grad_x_input integrated_gradients"
+    names = "attention rollout chefer chefer_global gradient grad_x_input integrated_gradients igos_pp sae"
     assert set(METHODS) == {*names.split(), "random_map", "center", "edges", "oracle"}
 
 
@@ -54,10 +60,9 @@ def test_wrong_configs_name_the_nearest_right_word(config, message):
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 @pytest.mark.parametrize("kind", ["margin", "tokens"])
-def test_maps_do_not_depend_on_the_batch(random_vlm, pictures, name, kind):
+def test_maps_do_not_depend_on_the_batch(random_vlm, random_sae, pictures, name, kind):
     """Bit for bit, over batches of 1, 2 and 5 and in any order, with two questions and both answers mixed."""
-    options = {"steps": 2} if name == "integrated_gradients" else {}
-    method, pixels = METHODS[name](**options), pictures(random_vlm, 5)
+    method, pixels = METHODS[name](**small_options(name, random_sae)), pictures(random_vlm, 5)
     prompts = [random_vlm.prompt(QUESTIONS[i % 2]) for i in range(5)]
     if kind == "margin":
         targets = [Target("margin", sign=(-1) ** i) for i in range(5)]
@@ -76,3 +81,35 @@ def test_maps_do_not_depend_on_the_batch(random_vlm, pictures, name, kind):
     for parts in ([[3], [0], [4], [2], [1]], [[4, 1], [0, 3], [2]], [[2, 4, 0, 3, 1]]):
         for part in parts:
             assert torch.equal(maps(part), whole[part])
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"oracle"}))
+def test_one_map_for_each_token(random_vlm, random_sae, pictures, name):
+    """The same as explaining each token alone, and no two tokens share a map where the model is asked."""
+    method, pixels, prompt = (
+        METHODS[name](**small_options(name, random_sae)),
+        pictures(random_vlm, 1),
+        random_vlm.prompt(QUESTIONS[0]),
+    )
+    words = tuple(random_vlm.tokenizer("left right lung", add_special_tokens=False)["input_ids"][:3])
+    batch = AttributionBatch(pixels, [prompt], ["image"], 1)
+    found = method.attribute_tokens(random_vlm, batch, [Target("tokens", "answer", 1, words, (0, 2))])
+    assert len(found) == 2
+    for index, result in zip((0, 2), found, strict=True):
+        alone = method.attribute(random_vlm, batch, [Target("tokens", str(index), 1, words, (index,))]).maps
+        assert (result.maps - alone).abs().max() <= 1e-4 * alone.abs().max()
+    if name not in ("random_map", "center", "edges"):
+        assert not torch.allclose(found[0].maps, found[1].maps, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "backwards"),
+    [("attention", 0), ("rollout", 0), ("chefer", 3), ("chefer_global", 3), ("gradient", 3), ("grad_x_input", 3)],
+)
+def test_tokens_share_one_forward(random_vlm, pictures, name, backwards):
+    words = tuple(random_vlm.tokenizer("left right lung", add_special_tokens=False)["input_ids"][:3])
+    batch = AttributionBatch(pictures(random_vlm, 1), [random_vlm.prompt(QUESTIONS[0])], ["image"], 1)
+    before = random_vlm.counts.snapshot()
+    METHODS[name]().attribute_tokens(random_vlm, batch, [Target("tokens", "answer", 1, words, (0, 1, 2))])
+    after = random_vlm.counts
+    assert (after.trace - before.trace, after.backward - before.backward) == (1, backwards)

@@ -109,6 +109,17 @@ def test_explain_writes_overlay_and_json(tmp_path: Path, run: Callable[..., Done
         assert min(overlay.size) > 200
 
 
+def test_explain_a_keyword(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    arguments = ("explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path))
+    assert run(*arguments).status == 0
+    answer = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())["generated"]
+    done = run(*arguments, "--keyword", answer.upper())
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
+    assert content["target"]["kind"] == "tokens" and content["target"]["name"] == f"keyword:{answer.upper()}"
+
+
 def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]) -> None:
     picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
     arguments = ["--question", "Is there a nodule?", "--out", str(tmp_path), "--clinical", "true", "--steps", "6"]
@@ -129,6 +140,9 @@ def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]
         ("picture", ["--method", "oracle"], "needs a finding mask"),
         ("picture", ["--target", "7x"], "target must be"),
         ("picture", ["--modle", "x"], "did you mean --model?"),
+        ("picture", ["--method", "cheffer"], "--method: no method 'cheffer'; did you mean 'chefer'?"),
+        ("picture", ["--keyword", "nodule", "--target", "0"], "--keyword and --target exclude each other"),
+        ("picture", ["--keyword", "scoliosis"], "the keyword 'scoliosis' is not in the answer"),
     ],
 )
 def test_explain_errors_are_one_line(

@@ -145,3 +145,14 @@ def integrated_gradients(vlm, model, picture, baseline_tokens, question, target,
     effect = intact - token_gradient(vlm, model, baseline_tokens, question, target)[0]
     residual = abs(total.sum() - effect) / max(abs(effect), 0.5, 0.05 * abs(intact))
     return total.reshape(vlm.grid), residual
+
+
+def image_share(vlm, model, picture, question, target):
+    """Share of the attention on the image for each layer, mean over heads and scored tokens."""
+    with torch.no_grad():
+        _, attentions, rows, where = run(vlm, model, image_tokens(model, picture), question, target)
+    shares = []
+    for attention in attentions:
+        heads = attention[0].double().numpy()
+        shares.append(np.mean([head[row, where].sum() for head in heads for row in rows]))
+    return shares

@@ -5,10 +5,13 @@ import pytest
 from cxr_faith.vlm import Prompt, Reply, Target
 from cxr_faith.vlm.answers import (
     AnswerError,
+    answer_items,
     is_correct,
     is_mismatch,
+    likelihood_ratios,
     make_target,
     parse_target,
+    pick_token,
     predicted_answer,
     question_kind,
 )
@@ -38,12 +41,15 @@ def test_unstated_kind_follows_the_first_token():
     assert question_kind("yes_no", reply(opens=False)) == "yes_no"
 
 
-@pytest.mark.parametrize(("given", "parsed"), [("answer", "answer"), ("first", "first"), (0, 0), ("3", 3)])
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [("answer", "answer"), ("first", "first"), (0, 0), ("3", 3), ("keyword:red", "keyword:red")],
+)
 def test_target_spellings(given, parsed):
     assert parse_target(given) == parsed
 
 
-@pytest.mark.parametrize("given", ["all", "", -1, "-1", 1.5, True, None, "1.0"])
+@pytest.mark.parametrize("given", ["all", "", -1, "-1", 1.5, True, None, "1.0", "keyword:", "keyword: ", "keyword"])
 def test_wrong_target_spellings(given):
     with pytest.raises(ValueError, match="target must be 'answer', 'first' or a 0-based token index"):
         parse_target(given)
@@ -125,3 +131,102 @@ def test_mismatch_of_text_and_margin(text, margin, mismatch):
 )
 def test_correctness(predicted, reference, correct):
     assert is_correct(predicted, reference) is correct
+
+
+@pytest.mark.parametrize(
+    ("predicted", "reference", "correct"),
+    [
+        ("Left lung and right lung", ["right lung", "left lung"], True),
+        ("the left lung", ["left lung"], True),
+        ("left lung", ["left lung", "right lung"], False),
+        ("lung", ["left lung"], False),
+        ("I see a left lung", ["left lung"], False),
+        ("Cardiac pacer and wires", ["cardiac pacer and wires"], True),
+        ("cardiac pacer", ["cardiac pacer and wires"], False),
+        ("Mass/nodule; COPD / emphysema", ["copd/emphysema", "mass/nodule (not otherwise specified)"], True),
+        ("- swan ganz catheter\n- picc\n", ["picc", "swan-ganz catheter"], True),
+        ("nodule, nodule", ["nodule"], True),
+        ("Male", ["m"], True),
+        ("male", ["f"], False),
+        ("Anteroposterior.", ["ap"], True),
+        ("PA", ["ap"], False),
+        ("neither", [], True),
+        ("", [], True),
+        ("no", [], False),
+        ("the", ["the"], True),
+    ],
+)
+def test_lists_of_choose_and_query_questions(predicted, reference, correct):
+    assert is_correct(predicted, reference) is correct
+
+
+def test_answer_items_by_hand():
+    assert answer_items(["An Apple, (not a pear) plum", "fig and the date"]) == {"apple", "plum", "fig", "date"}
+    assert answer_items(["sand", "andes"]) == {"sand", "andes"}  # "and" is a word, not a syllable
+
+
+class Pieces:
+    """A model whose answer is spelled by the given pieces; token 9 is yes, token 8 no."""
+
+    yes_ids, no_ids = (9,), (8,)
+
+    def __init__(self, *pieces):
+        self.pieces = pieces
+
+    def decode(self, token_ids):
+        return [self.pieces[token] for token in token_ids]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "keyword", "scored"),
+    [
+        (("pleural", " eff", "usion", ",", " nodule"), "effusion", (1, 2)),
+        (("pleural", " eff", "usion", ",", " nodule"), "Pleural Effusion", (0, 1, 2)),
+        (("Red", " and", " red"), "red", (0,)),
+        (("scattered", " red"), "red", (1,)),
+        (("a", " ", "nodule."), "nodule", (2,)),
+        (("nodule", " in", " the", " lung"), "lung", (3,)),
+    ],
+)
+def test_keyword_tokens_are_those_of_its_first_place(pieces, keyword, scored):
+    answer = reply(ids=range(len(pieces)), text="".join(pieces))
+    made = make_target(Pieces(*pieces), PROMPT, answer, "open", f"keyword:{keyword}")
+    assert (made.kind, made.name, made.scored) == ("tokens", f"keyword:{keyword}", scored)
+    assert made.read_positions(PROMPT) == [PROMPT.length - 1 + index for index in scored]
+    assert make_target(Pieces(*pieces), PROMPT, answer, "yes_no", f"keyword:{keyword}").kind == "tokens"
+
+
+def test_keywords_skip_special_tokens_and_must_be_there():
+    pieces = Pieces("<x>", "no", "dule")
+    found = make_target(pieces, PROMPT, reply(ids=(0, 1, 2), content=(1, 2)), "open", "keyword:nodule")
+    assert found.scored == (1, 2)
+    for absent in ("effusion", "dul", "x"):
+        with pytest.raises(AnswerError, match=f"the keyword '{absent}' is not in the answer 'nodule'"):
+            make_target(
+                pieces, PROMPT, reply(ids=(0, 1, 2), content=(1, 2), text="nodule"), "open", f"keyword:{absent}"
+            )
+
+
+def test_pick_token():
+    pieces = Pieces("<x>", ", ", "the", " answer", *[""] * 4, " no", " yes")
+    answer = reply(ids=(0, 1, 2, 3, 9, 8), content=(1, 2, 3, 4, 5))
+    assert pick_token(pieces, answer, "first_content") == 2
+    assert pick_token(pieces, answer, "decision") == 4
+    assert pick_token(pieces, answer, "llr", [0.1, -3.0, 2.0, 0.5, 2.0]) == 3
+    assert pick_token(pieces, reply(ids=(2, 3)), "decision") == 0
+    assert pick_token(pieces, reply(ids=(1,)), "first_content") == 0
+    with pytest.raises(ValueError, match="strategy must be one of first_content, decision, llr"):
+        pick_token(pieces, answer, "last")
+    with pytest.raises(AnswerError, match="empty"):
+        pick_token(pieces, reply(ids=()), "llr")
+
+
+def test_likelihood_ratios_are_differences_of_scores(random_vlm, pictures):
+    prompt, target = random_vlm.prompt("Is there a nodule?"), Target("tokens", "a", 1, (40, 41, 42), (0, 2))
+    tokens = random_vlm.encode(pictures(random_vlm, 2))
+    ratios = likelihood_ratios(random_vlm, tokens[:1], tokens[1:], prompt, target)
+    for place, index in enumerate(target.scored):
+        one = Target("tokens", "b", 1, target.answer_ids, (index,))
+        s = random_vlm.score(random_vlm.prefill(tokens), prompt, one).s
+        assert float(ratios[place]) == pytest.approx(float(s[0] - s[1]), abs=1e-4)
+    assert ratios.abs().min() > 1e-3

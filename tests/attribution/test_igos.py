@@ -1,0 +1,178 @@
+"""iGOS++: its pieces against plain loops and finite differences, its maps against what is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_faith.attribution import METHODS, AttributionBatch
+from cxr_faith.attribution.igos import IGOSPP, Problem, bilateral_tv, kept_shares, select_tokens
+from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.vlm import Target
+from tests.analytic import MARGIN, LinearVLM
+from tests.analytic import picture as analytic_picture
+from tests.reference import igos as reference
+
+QUESTION = "Is there a nodule?"
+
+
+def explain(vlm, pixels, target=MARGIN, **options):
+    prompts = [vlm.prompt(QUESTION)] * len(pixels)
+    batch = AttributionBatch(pixels, prompts, [str(i) for i in range(len(pixels))], seed=3)
+    return IGOSPP(**options).attribute(vlm, batch, [target] * len(pixels))
+
+
+def problem(vlm, pixels, target, scale=2.0, area=0.7, smoothness=1.3):
+    removed = Substrate.parse("blur:0.1").apply(pixels, ["0"], 3)
+    return Problem(vlm, pixels[0], removed[0], vlm.prompt(QUESTION), target, scale, area, smoothness)
+
+
+def test_total_variation():
+    generator = np.random.default_rng(0)
+    mask, cells = generator.random((3, 5)), generator.random((3, 5))
+    found = float(bilateral_tv(torch.from_numpy(mask), torch.from_numpy(cells)))
+    assert found == pytest.approx(reference.bilateral_tv(mask, cells), rel=1e-9)
+    flat = torch.full((3, 5), 2.0)
+    assert float(bilateral_tv(flat, torch.from_numpy(cells).float())) == 0
+    step = torch.zeros(2, 2)
+    step[:, 1] = 1
+    assert float(bilateral_tv(step, torch.zeros(2, 2))) == pytest.approx(2 / 4)  # no edge in the picture, none forgiven
+    assert float(bilateral_tv(step, step)) == pytest.approx(2 / 4 * np.exp(-4), rel=1e-5)  # variance 1/4
+
+
+def test_shares_by_hand():
+    masks = torch.tensor([[[0.25]], [[0.5]]])
+    assert kept_shares(masks).flatten().tolist() == [0.25, 0.5, 0.125, 0.875]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_loss_and_direction_of_a_linear_model(sign):
+    """Central differences are exact there, the loss being quadratic; 3 x 5 cells, so that swapped axes cannot pass."""
+    vlm = LinearVLM({QUESTION: np.random.default_rng(0).standard_normal((3, 5))})
+    pixels, target = analytic_picture(vlm)[None], Target("margin", sign=sign)
+    made = problem(vlm, pixels, target)
+    masks = np.random.default_rng(1).uniform(0.2, 0.8, (2, 3, 5))
+    settings = (vlm, made.picture.double().numpy(), made.removed.double().numpy(), masks, made.prompt, target)
+    found = made.loss(torch.from_numpy(masks).float())
+    assert found == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-4)
+    entries = [(0, 0, 0), (0, 2, 4), (1, 0, 3), (1, 2, 1)]
+    expected = reference.direction(*settings, 2.0, 0.7, 1.3, 3, entries, 0.1)
+    step = made.direction(torch.from_numpy(masks).float(), 3, [])
+    np.testing.assert_allclose([float(step[entry]) for entry in entries], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_direction_of_a_gemma(random_vlm, pictures):
+    pixels, target = pictures(random_vlm, 1), Target("margin", sign=-1)
+    made = problem(random_vlm, pixels, target)
+    masks = np.random.default_rng(1).uniform(0.3, 0.7, (2, *random_vlm.grid))
+    settings = (random_vlm, made.picture.double().numpy(), made.removed.double().numpy(), masks, made.prompt, target)
+    assert made.loss(torch.from_numpy(masks).float()) == pytest.approx(
+        reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-3, abs=1e-4
+    )
+    step = made.direction(torch.from_numpy(masks).float(), 2, [])
+    strongest = [np.unravel_index(int(step[i].abs().argmax()), random_vlm.grid) for i in (0, 1)]
+    entries = [(i, *map(int, at)) for i, at in enumerate(strongest)]
+    expected = reference.direction(*settings, 2.0, 0.7, 1.3, 2, entries, 0.02)
+    np.testing.assert_allclose([float(step[entry]) for entry in entries], expected, rtol=0.05)
+
+
+def one_cell(at=(1, 3), grid=(3, 5), strength=4.0):
+    weights = np.zeros(grid)
+    weights[at] = strength
+    return weights
+
+
+def bright(vlm, cells):
+    """A grey picture whose given cells differ from what a blur leaves of them, in favor of the answer."""
+    height, width = (side // n for side, n in zip(vlm.image_size, vlm.grid, strict=True))
+    picture = torch.zeros(3, *vlm.image_size)
+    for row, column in cells:
+        picture[:, row * height : (row + 1) * height, column * width : (column + 1) * width] = 1.0
+    return picture
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_cell_that_decides(sign):
+    vlm = LinearVLM({QUESTION: sign * one_cell()}, cell=(8, 8))
+    found = explain(vlm, bright(vlm, [(1, 3)])[None], Target("margin", sign=sign), substrate="zero")
+    values = found.maps[0]
+    assert divmod(int(values.argmax()), 5) == (1, 3) and values[1, 3] > 0.5
+    assert values.median() < 0.1
+    history = found.extras["loss_history"][0]
+    assert len(history) > 1 and all(later < earlier for earlier, later in zip(history, history[1:], strict=False))
+
+
+def test_a_model_that_ignores_the_picture_gets_an_empty_map():
+    vlm = LinearVLM({QUESTION: np.zeros((3, 5))}, bias={QUESTION: 2.0})
+    found = explain(vlm, analytic_picture(vlm)[None])
+    assert found.maps.abs().max() == 0 and len(found.extras["loss_history"][0]) == 1
+
+
+class SaturatedVLM(LinearVLM):
+    """Either of two cells suffices: the logit is capped, so the gradient at the intact picture is zero."""
+
+    def logit(self, tokens, prompt):
+        return super().logit(tokens, prompt).clamp(max=3.0) - 1.5
+
+
+def test_two_redundant_cells_are_both_found():
+    """The path sees evidence where the score saturates; a gradient at the picture itself would be zero."""
+    vlm = SaturatedVLM({QUESTION: one_cell((0, 1)) + one_cell((2, 4))}, cell=(8, 8))
+    pixels = bright(vlm, [(0, 1), (2, 4)])[None]
+    assert (
+        float(
+            METHODS["gradient"]()
+            .attribute(vlm, AttributionBatch(pixels, [vlm.prompt(QUESTION)], ["0"]), [MARGIN])
+            .maps.abs()
+            .max()
+        )
+        == 0
+    )
+    values = explain(vlm, pixels, substrate="zero").maps[0]
+    top = {divmod(int(i), 5) for i in values.flatten().topk(2).indices}
+    assert top == {(0, 1), (2, 4)}
+
+
+def test_tokens_are_selected_by_their_likelihood_ratio():
+    assert select_tokens((0, 2, 5), [1.5, 1.0, 3.0]) == (0, 5)
+    assert select_tokens((0, 2, 5), [-1.0, 0.9, 0.3]) == (2,)
+
+
+def test_extras_tell_about_tokens(random_vlm, pictures):
+    words = tuple(random_vlm.tokenizer("left right lung", add_special_tokens=False)["input_ids"][:3])
+    target = Target("tokens", "answer", 1, words, (0, 1, 2))
+    extras = explain(random_vlm, pictures(random_vlm, 1), target, iterations=1, path_steps=1).extras
+    assert extras["tokens"][0] == list(select_tokens((0, 1, 2), extras["llrs"][0]))
+    masks = np.array([extras["deletion_mask"][0], extras["insertion_mask"][0]])
+    assert masks.shape == (2, *random_vlm.grid) and masks.min() >= 0 and masks.max() <= 1
+
+
+def test_noise_is_seeded_by_the_image(random_vlm, pictures):
+    pixels, options = pictures(random_vlm, 1), {"iterations": 1, "path_steps": 1, "noise": 0.5}
+    prompt = [random_vlm.prompt(QUESTION)]
+    maps = [
+        IGOSPP(**options).attribute(random_vlm, AttributionBatch(pixels, prompt, [name], seed), [MARGIN]).maps
+        for name, seed in (("a", 0), ("a", 0), ("b", 0), ("a", 1))
+    ]
+    assert torch.equal(maps[0], maps[1])
+    assert not torch.equal(maps[0], maps[2]) and not torch.equal(maps[0], maps[3])
+
+
+def test_a_lesion_of_the_bundled_model(bundled):
+    """The loss falls, and the mask is neither empty nor full."""
+    manifest = bundled_manifest().parent
+    picture = sorted((manifest / "images").iterdir())[0]
+    pixels = bundled.normalize(fit(load_image(picture), bundled.image_size)[0][None])
+    with torch.no_grad():
+        reply = bundled.answer(bundled.prefill(bundled.encode(pixels)), bundled.prompt(QUESTION), 4)
+    found = explain(bundled, pixels, Target("margin", sign=1 if reply.margin >= 0 else -1), iterations=6)
+    history, values = found.extras["loss_history"][0], found.maps[0]
+    assert history[-1] < history[0] - 0.5
+    assert 0.005 < values.mean() < 0.6 and values.max() > 0.3
+
+
+@pytest.mark.parametrize("options", [{"iterations": 0}, {"path_steps": 0}, {"noise": -0.1}, {"area": -1.0}])
+def test_wrong_options(options):
+    with pytest.raises(ValueError, match="must"):
+        IGOSPP(**options)

@@ -1,0 +1,33 @@
+"""The sparse autoencoder and its map, one patch and one feature at a time."""
+
+import numpy as np
+
+
+def activations(vector, weights, k):
+    """Features of one vector [width]; `weights` are NumPy arrays by their names in the file."""
+    centered = (vector - weights["mean"]) / weights["scale"]
+    values = [
+        max(0.0, sum(centered * weights["encoder"][:, f]) + weights["encoder_bias"][f])
+        for f in range(weights["encoder"].shape[1])
+    ]
+    kept = sorted(range(len(values)), key=lambda f: -values[f])[:k]
+    return np.array([value if f in kept else 0.0 for f, value in enumerate(values)])
+
+
+def reconstruction(active, weights):
+    total = np.zeros(weights["decoder"].shape[1])
+    for feature, value in enumerate(active):
+        total += value * weights["decoder"][feature]
+    return total * weights["scale"] + weights["mean"]
+
+
+def effects(stream, gradient, weights, k, grid):
+    """[gH, gW, features]: activation times the gradient along the feature's direction, summed over a cell's patches."""
+    side = int(len(stream) ** 0.5)
+    result = np.zeros((*grid, weights["decoder"].shape[0]))
+    for patch, (vector, slope) in enumerate(zip(stream, gradient, strict=True)):
+        row, column = patch // side * grid[0] // side, patch % side * grid[1] // side
+        active = activations(vector, weights, k)
+        for feature in np.flatnonzero(active):
+            result[row, column, feature] += active[feature] * weights["scale"] * (weights["decoder"][feature] @ slope)
+    return result

@@ -1,0 +1,113 @@
+"""Targets, lists and comparisons of the Explainer, on the bundled model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+import cxr_faith
+from cxr_faith.data.manifest import bundled_manifest
+
+LIST = "What findings are there?"
+
+
+@pytest.fixture(scope="module")
+def explainer() -> cxr_faith.Explainer:
+    return cxr_faith.Explainer.from_pretrained(cxr_faith.bundled_model(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Path]:
+    return sorted((bundled_manifest().parent / "images").iterdir())
+
+
+@pytest.fixture(scope="module")
+def several(explainer: cxr_faith.Explainer, pictures: list[Path]) -> Path:
+    """A picture of which the model names more than one token."""
+    return next(p for p in pictures if len(explainer.explain(p, LIST, "center", kind="open").tokens) > 2)
+
+
+def test_keyword(explainer: cxr_faith.Explainer, several: Path) -> None:
+    answer = explainer.explain(several, LIST, "center", kind="open").answer
+    last = answer.split()[-1]
+    found = explainer.explain_keyword(several, LIST, last.upper(), kind="open")
+    assert "".join(found.tokens[i] for i in found.target.scored).strip() == last
+    assert found.target.name == f"keyword:{last.upper()}"
+    assert any(text.get_text().endswith(f": {last}") for text in found.plot().findobj(Text))
+    with pytest.raises(ValueError, match=f"the keyword 'scoliosis' is not in the answer '{answer}'"):
+        explainer.explain_keyword(several, LIST, "scoliosis", kind="open")
+
+
+def test_tokens_add_up_to_the_answer(explainer: cxr_faith.Explainer, several: Path) -> None:
+    """Chefer's map of an answer is the sum over its tokens, and one forward serves them all."""
+    whole = explainer.explain(several, LIST, kind="open")
+    before = explainer.vlm.counts.snapshot()
+    tokens = explainer.explain_tokens(several, LIST, kind="open")
+    assert explainer.vlm.counts.trace - before.trace == 1
+    assert [one.target.scored for one in tokens] == [(i,) for i in whole.target.scored]
+    np.testing.assert_allclose(sum(one.map for one in tokens), whole.map, rtol=1e-4, atol=1e-8)
+    assert not np.allclose(tokens[0].map, tokens[-1].map, rtol=1e-2)
+    alone = explainer.explain(several, LIST, target=1, kind="open")
+    np.testing.assert_allclose(tokens[1].map, alone.map, rtol=1e-3, atol=1e-7)
+    assert explainer.evaluate(tokens[1], steps=2, random_orders=2).status in ("ok", "degenerate", "inverted")
+
+
+def test_tokens_of_a_yes_no_answer(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:
+    (only,) = explainer.explain_tokens(pictures[0], "Is there a nodule?")
+    assert only.target.kind == "tokens" and only.tokens[0] == only.answer
+
+
+def test_picked_tokens(explainer: cxr_faith.Explainer, several: Path) -> None:
+    picked = explainer.explain(several, LIST, "center", target="llr", kind="open")
+    scores = [explainer.explain(several, LIST, "center", target=i, kind="open") for i in range(len(picked.tokens))]
+    effects = [explainer.evaluate(one, steps=2, random_orders=2).effect for one in scores]
+    assert picked.target.scored == (int(np.argmax(effects)),)
+    assert explainer.explain(several, LIST, "center", target="decision", kind="open").target.scored == (0,)
+
+
+def test_lists_share_encodes_and_give_the_same_maps(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:
+    asked = ["Is there a nodule?", LIST, "Is there a pneumothorax?"]
+    alone = [explainer.explain(pictures[0], question) for question in asked]
+    before = explainer.vlm.counts.snapshot()
+    together = explainer.explain(pictures[0], asked)
+    assert explainer.vlm.counts.prefill - before.prefill == 1
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one.map, other.map) and one.metadata["question"] == other.metadata["question"]
+    pairs = explainer.explain([pictures[0], pictures[1], pictures[0]], asked)
+    assert np.array_equal(pairs[2].map, alone[2].map) and pairs[1].metadata["image_id"] == pictures[1].name
+    one_question = explainer.explain([pictures[1], pictures[0]], asked[0])
+    assert np.array_equal(one_question[1].map, alone[0].map)
+    with pytest.raises(ValueError, match="2 pictures and 3 questions"):
+        explainer.explain([pictures[0], pictures[1]], asked)
+
+
+def test_compare_explains_one_answer(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:
+    before = explainer.vlm.counts.snapshot()
+    found = explainer.compare(pictures[0], "Is there a nodule?", ["attention", "chefer", "edges"])
+    assert explainer.vlm.counts.prefill - before.prefill == 1
+    assert list(found) == ["attention", "chefer", "edges"]
+    for name, explanation in found.items():
+        assert explanation.metadata["method"] == name
+        assert np.array_equal(explanation.map, explainer.explain(pictures[0], "Is there a nodule?", name).map)
+    deep = explainer.compare(pictures[0], "Is there a nodule?", {"deep": {"class": "attention", "layers": "deep"}})
+    assert not np.array_equal(deep["deep"].map, found["attention"].map)
+    with pytest.raises(ValueError, match="did you mean 'chefer'"):
+        explainer.compare(pictures[0], "Is there a nodule?", ["cheffer"])
+
+
+def test_layer_attention(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:
+    layers = explainer.layer_attention(pictures[0], "Is there a nodule?")
+    assert [one.kind == "global" for one in layers] == [k == "full_attention" for k in explainer.vlm.layer_types]
+    assert [one.layer for one in layers] == list(range(len(layers)))
+    assert all(0 < one.share < 1 for one in layers)
+    image = explainer.explain(pictures[0], "Is there a nodule?", {"class": "attention", "layers": "last"}).map
+    assert layers[-1].share == pytest.approx(float(image.sum()), rel=1e-4)
+
+
+def test_text_relevancy(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:
+    rated = explainer.text_relevancy(pictures[0], "Is there a nodule?")
+    assert "nodule" in "".join(token for token, _ in rated)
+    assert rated == explainer.explain(pictures[0], "Is there a nodule?").text_relevancy
+    with pytest.raises(ValueError, match="gradient rates the image alone"):
+        explainer.text_relevancy(pictures[0], "Is there a nodule?", "gradient")
