@@ -195,7 +195,7 @@ def _apply(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, tar
     if result.sequences is not None:
         case.sequences[name] = result.sequences[0].float().cpu().numpy()
     case.costs[name] = {
-        "forwards": vlm.counts.trace - before.trace,
+        "forwards": vlm.counts.trace + vlm.counts.score - before.trace - before.score,
         "backwards": vlm.counts.backward - before.backward,
         "seconds": spent,
         "peak_memory": torch.cuda.max_memory_allocated(vlm.device) if on_gpu else None,

@@ -3,6 +3,7 @@
 from cxr_faith.attribution.attention import Attention, Rollout
 from cxr_faith.attribution.base import METHODS, Attribution, AttributionBatch, Method, build_methods
 from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
+from cxr_faith.attribution.blackbox import Occlusion, Rise
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
 from cxr_faith.attribution.relevancy import Chefer, CheferGlobal
 
@@ -13,6 +14,8 @@ METHODS["chefer_global"] = CheferGlobal
 METHODS["gradient"] = Gradient
 METHODS["grad_x_input"] = GradXInput
 METHODS["integrated_gradients"] = IntegratedGradients
+METHODS["occlusion"] = Occlusion
+METHODS["rise"] = Rise
 METHODS["random_map"] = RandomMap
 METHODS["center"] = Center
 METHODS["edges"] = Edges
