@@ -82,10 +82,15 @@ def observed_states(layers: Sequence[torch.nn.Module], observer: Observer | None
         yield
         return
 
-    def hook(layer: int) -> Any:
-        return lambda module, args, output: observer(layer, output)
+    shown: Observer = observer
 
-    handles = [layer.register_forward_hook(hook(index)) for index, layer in enumerate(layers)]
+    def watch(index: int, layer: torch.nn.Module) -> Any:
+        def hook(module: torch.nn.Module, args: Any, output: Tensor) -> None:
+            shown(index, output)
+
+        return layer.register_forward_hook(hook)
+
+    handles = [watch(index, layer) for index, layer in enumerate(layers)]
     try:
         yield
     finally:
