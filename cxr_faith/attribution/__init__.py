@@ -4,8 +4,12 @@ from cxr_faith.attribution.attention import Attention, Rollout
 from cxr_faith.attribution.base import METHODS, Attribution, AttributionBatch, Method, build_methods
 from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
 from cxr_faith.attribution.blackbox import Occlusion, Rise
+from cxr_faith.attribution.cleann import Cleann
+from cxr_faith.attribution.grad_cam import GradCam
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
 from cxr_faith.attribution.relevancy import Chefer, CheferGlobal
+from cxr_faith.attribution.smooth_grad import SmoothGrad
+from cxr_faith.attribution.tam import Tam
 
 METHODS["attention"] = Attention
 METHODS["rollout"] = Rollout
@@ -14,6 +18,10 @@ METHODS["chefer_global"] = CheferGlobal
 METHODS["gradient"] = Gradient
 METHODS["grad_x_input"] = GradXInput
 METHODS["integrated_gradients"] = IntegratedGradients
+METHODS["grad_cam"] = GradCam
+METHODS["smooth_grad"] = SmoothGrad
+METHODS["tam"] = Tam
+METHODS["cleann"] = Cleann
 METHODS["occlusion"] = Occlusion
 METHODS["rise"] = Rise
 METHODS["random_map"] = RandomMap

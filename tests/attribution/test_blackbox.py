@@ -8,6 +8,7 @@ from cxr_faith.attribution import METHODS, AttributionBatch
 from cxr_faith.attribution.blackbox import Occlusion, Rise
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.scoring import Protocol, compute_maps, read_answers
 from cxr_faith.vlm import Target
 from tests.analytic import MARGIN, LinearVLM, blind, one_cell, picture, redundant
 from tests.reference import blackbox as reference
@@ -174,3 +175,12 @@ def test_a_batch_that_does_not_fit_is_halved_for_good():
     before = vlm.counts.encode
     attribute(vlm, method, pixels)
     assert vlm.counts.encode - before == 16  # nothing is run twice
+
+
+def test_cost_counts_every_perturbed_picture():
+    vlm = LinearVLM({QUESTION: np.ones((3, 5))}, bias={QUESTION: 9.0})
+    pixels = picture(vlm)
+    cases = read_answers(vlm, pixels, "a", [QUESTION], ["yes_no"], Protocol(steps=3))
+    compute_maps(vlm, {"cells": Occlusion(1), "masks": Rise(8)}, [pixels], cases, 0)
+    assert cases[0].costs["cells"]["forwards"] == 1 + 15 and cases[0].costs["masks"]["forwards"] == 8
+    assert cases[0].costs["cells"]["backwards"] == 0

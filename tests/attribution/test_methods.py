@@ -21,7 +21,7 @@ FEWER = {
 
 def test_registry_holds_every_method():
     names = "attention rollout chefer chefer_global gradient grad_x_input integrated_gradients"
-    names += " occlusion rise random_map center edges oracle"
+    names += " grad_cam smooth_grad tam cleann occlusion rise random_map center edges oracle"
     assert set(METHODS) == set(names.split())
 
 
