@@ -62,6 +62,7 @@ def _schema() -> pa.Schema:
         **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
         **dict.fromkeys(GAPS, real),
         **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
+        **{"verified": flag, "set_size": whole, "score_drop": real},  # for `cleann`: its set of cells
         **{"map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
     }

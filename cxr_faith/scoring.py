@@ -256,7 +256,7 @@ def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: C
     _keep(case, name, result)
     spent = time.perf_counter() - begin
     case.costs[name] = {
-        "forwards": vlm.counts.trace - before.trace,
+        "forwards": vlm.counts.trace + vlm.counts.score - before.trace - before.score,
         "backwards": vlm.counts.backward - before.backward,
         "seconds": spent,
         "peak_memory": torch.cuda.max_memory_allocated(vlm.device) if on_gpu else None,

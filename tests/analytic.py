@@ -14,6 +14,8 @@ class LinearVLM(VLM):
     """Image token = a cell's channel means; logit = Σ over cells of weight x (channels · token) + bias.
 
     The margin is the logit. Token i of an answer has two candidates that differ by logit + i, so log p = log sigmoid.
+    Each of its two layers hands the image tokens on as they are, and the head reads "yes" in a cell as channels ·
+    token, "no" and all else as 0.
 
     Attributes:
         questions: question -> weights [gH, gW].
@@ -21,6 +23,8 @@ class LinearVLM(VLM):
         reply: replaces fields of every answer.
         poison: tokens [batch, N, 3] -> bool [batch]; those pictures score NaN.
         limit: a batch with more pictures runs out of memory.
+        attention: probabilities [heads, sequence, sequence] of both layers.
+        combine: contributions [batch, N] of the cells to their share of the logit [batch]; their sum by default.
     """
 
     def __init__(self, questions, bias=None, cell=(4, 6)):
@@ -28,7 +32,7 @@ class LinearVLM(VLM):
         super().__init__(
             grid=grid,
             image_size=(grid[0] * cell[0], grid[1] * cell[1]),
-            layer_types=(),
+            layer_types=("sliding_attention", "full_attention"),
             yes_ids=(1,),
             no_ids=(2,),
             device=torch.device("cpu"),
@@ -39,6 +43,8 @@ class LinearVLM(VLM):
         self.reply = {}
         self.poison = None
         self.limit = None
+        self.attention = None
+        self.combine = lambda contributions: contributions.sum(-1)
 
     def to(self, device):
         return self
@@ -68,10 +74,10 @@ class LinearVLM(VLM):
     def logit(self, tokens, prompt):
         weights = self.questions[prompt.question].flatten()
         cells = (tokens * torch.tensor(CHANNELS)).sum(-1)
-        return (cells * weights).sum(-1) + self.bias[prompt.question]
+        return self.combine(cells * weights) + self.bias[prompt.question]
 
     def answer(self, prefix, prompt, max_new_tokens):
-        logit = float(self.logit(prefix, prompt))
+        logit = float(self.logit(prefix, prompt)[0])
         token = 1 if logit >= 0 else 2
         text = "yes" if logit >= 0 else "no"
         return replace(Reply((token,), (0,), text, logit, 1.0, True), **self.reply)
@@ -88,9 +94,16 @@ class LinearVLM(VLM):
         log_p = torch.nn.functional.logsigmoid(rows)
         return Scores(log_p.mean(1), log_p.exp().mean(1), rows.amin(1))
 
-    def trace(self, tokens, prompts, targets, observer=None):
+    def trace(self, tokens, prompts, targets, observer=None, states=None):
         self.counts.trace += len(tokens)
-        logits = [self.logit(t, p) for t, p in zip(tokens, prompts, strict=True)]
+        sequence = torch.nn.functional.pad(tokens, (0, 0, 1, 1 + len(targets[0].forced_ids)))
+        for layer in range(2):
+            if observer is not None:
+                observer(layer, self.attention.expand(len(tokens), -1, -1, -1))
+            if states is not None:
+                states(layer, sequence)
+        cells = sequence[:, 1 : 1 + self.n_cells]
+        logits = [self.logit(t[None], p)[0] for t, p in zip(cells, prompts, strict=True)]
         rows = []
         for logit, target in zip(logits, targets, strict=True):
             if target.kind == "margin":
@@ -98,6 +111,10 @@ class LinearVLM(VLM):
             else:
                 rows.append(torch.stack([torch.nn.functional.logsigmoid(logit + i) for i in target.scored]))
         return torch.stack(rows)
+
+    def token_logits(self, states, token_ids):
+        yes = (states * torch.tensor(CHANNELS)).sum(-1)
+        return yes[..., None] * (token_ids == 1)[:, None]
 
     def decode(self, token_ids):
         return [f"t{token}" for token in token_ids]
@@ -132,3 +149,24 @@ def picture(vlm, seed=0):
 
 
 MARGIN = Target("margin")
+
+
+def one_cell(question, grid=(5, 6)):
+    """(A model that reads a single cell, that cell)."""
+    weights = np.zeros(grid)
+    weights[3, 4] = 1.0
+    return LinearVLM({question: weights}), 3 * grid[1] + 4
+
+
+def blind(question, grid=(5, 6), bias=2.0):
+    """A model that ignores the picture."""
+    return LinearVLM({question: np.zeros(grid)}, bias={question: bias})
+
+
+def redundant(question, grid=(5, 6)):
+    """(A model that says yes while either of two neighboring cells is bright, those cells)."""
+    weights, cells = np.zeros(grid), (2 * grid[1] + 3, 2 * grid[1] + 4)
+    weights.flat[list(cells)] = 1.0
+    vlm = LinearVLM({question: weights}, bias={question: -0.5})
+    vlm.combine = lambda contributions: contributions.amax(-1)
+    return vlm, cells

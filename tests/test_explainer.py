@@ -8,8 +8,6 @@ import pytest
 from PIL import Image
 
 import cxr_faith
-from cxr_faith.attribution import METHODS, Attribution, Method
-from cxr_faith.attribution.attention import image_columns, observe
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import RECORD_SCHEMA
 
@@ -108,12 +106,3 @@ def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pi
         image.save("chest.png")
     exec(readme_code("Explainer").replace("steps=50", "steps=2"), {})
     assert (tmp_path / "overlay.png").stat().st_size > 0
-
-
-def test_readme_method_runs(explainer: cxr_faith.Explainer, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {"Method": Method, "Attribution": Attribution, "observe": observe, "image_columns": image_columns}
-    exec(readme_code("class LastRow"), names)
-    monkeypatch.setitem(METHODS, "last_row", names["LastRow"])
-    mine = explainer.explain(picture, "Is there a nodule?", "last_row").map
-    theirs = explainer.explain(picture, "Is there a nodule?", {"class": "attention", "layers": "last"}).map
-    np.testing.assert_allclose(mine, theirs, rtol=1e-5)

@@ -3,10 +3,15 @@
 from cxr_faith.attribution.attention import Attention, Rollout
 from cxr_faith.attribution.base import METHODS, Attribution, AttributionBatch, Method, build_methods
 from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
+from cxr_faith.attribution.blackbox import Occlusion, Rise
+from cxr_faith.attribution.cleann import Cleann
+from cxr_faith.attribution.grad_cam import GradCam
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
 from cxr_faith.attribution.igos import IGOSPP
 from cxr_faith.attribution.relevancy import Chefer, CheferGlobal
 from cxr_faith.attribution.sae import SAE
+from cxr_faith.attribution.smooth_grad import SmoothGrad
+from cxr_faith.attribution.tam import Tam
 
 METHODS["attention"] = Attention
 METHODS["rollout"] = Rollout
@@ -17,6 +22,12 @@ METHODS["grad_x_input"] = GradXInput
 METHODS["integrated_gradients"] = IntegratedGradients
 METHODS["igos_pp"] = IGOSPP
 METHODS["sae"] = SAE
+METHODS["grad_cam"] = GradCam
+METHODS["smooth_grad"] = SmoothGrad
+METHODS["tam"] = Tam
+METHODS["cleann"] = Cleann
+METHODS["occlusion"] = Occlusion
+METHODS["rise"] = Rise
 METHODS["random_map"] = RandomMap
 METHODS["center"] = Center
 METHODS["edges"] = Edges

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 Observer = Callable[[int, Tensor], None]
-"""Called as `observer(layer, probabilities)`, probabilities float32 [batch, heads, sequence, sequence]."""
+"""Called as `observer(layer, values)` for each decoder layer: attention probabilities float32 [batch, heads, sequence,
+sequence], or the layer's output [batch, sequence, hidden]."""
 
 
 class ModelError(ValueError):
@@ -148,6 +149,7 @@ class VLM(ABC):
         yes_ids: token ids that count as yes; `no_ids` likewise.
         device: where tensors live.
         counts: work done so far.
+        special_ids: token ids that carry no text, such as turn and image marks.
     """
 
     grid: tuple[int, int]
@@ -157,6 +159,7 @@ class VLM(ABC):
     no_ids: tuple[int, ...]
     device: torch.device
     counts: Counts = field(default_factory=Counts)
+    special_ids: frozenset[int] = frozenset()
 
     @property
     def n_cells(self) -> int:
@@ -235,7 +238,12 @@ class VLM(ABC):
 
     @abstractmethod
     def trace(
-        self, tokens: Tensor, prompts: Sequence[Prompt], targets: Sequence[Target], observer: Observer | None = None
+        self,
+        tokens: Tensor,
+        prompts: Sequence[Prompt],
+        targets: Sequence[Target],
+        observer: Observer | None = None,
+        states: Observer | None = None,
     ) -> Tensor:
         """Differentiable token scores of full sequences, without the cache.
 
@@ -244,10 +252,23 @@ class VLM(ABC):
             prompts: one for each picture, of equal length.
             targets: one for each prompt, of equal kind and with the same scored tokens.
             observer: sees every decoder layer's attention probabilities; they take part in the graph.
+            states: sees every decoder layer's output, before the final norm; it takes part in the graph.
 
         Returns:
             float32 [batch, n]: the signed margin (n = 1), or the log-probability of each scored token. Their mean
             over n is s.
+        """
+
+    @abstractmethod
+    def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
+        """What the model's head reads in hidden states, for some tokens only.
+
+        Args:
+            states: output of the last decoder layer [batch, positions, hidden], before the final norm.
+            token_ids: int64 [batch, tokens].
+
+        Returns:
+            float32 [batch, positions, tokens].
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Attention probabilities of a decoder, shown to an observer while it runs.
+"""Attention probabilities and hidden states of a decoder, shown to an observer while it runs.
 
 SDPA never forms the probabilities, and asking transformers for `output_attentions` keeps all layers alive. Here an
 attention function is registered that forms them for one layer, hands them to the observer and uses them for the
@@ -68,3 +68,31 @@ def observed(configs: Sequence[Any], observer: Observer | None) -> Iterator[None
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation
         _observer.pop()
+
+
+@contextmanager
+def observed_states(layers: Sequence[torch.nn.Module], observer: Observer | None) -> Iterator[None]:
+    """Run a decoder with the output [batch, sequence, hidden] of each layer shown to `observer`; None: as it is.
+
+    Args:
+        layers: the decoder's layers, first to last.
+        observer: called once for each layer, first to last.
+    """
+    if observer is None:
+        yield
+        return
+
+    shown: Observer = observer
+
+    def watch(index: int, layer: torch.nn.Module) -> Any:
+        def hook(module: torch.nn.Module, args: Any, output: Tensor) -> None:
+            shown(index, output)
+
+        return layer.register_forward_hook(hook)
+
+    handles = [watch(index, layer) for index, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, DynamicCache, Gemma3ForConditionalGeneration
 
 from cxr_faith.vlm.base import VLM, ModelError, Observer, Prompt, PromptError, Reply, Scores, Target
-from cxr_faith.vlm.capture import observed
+from cxr_faith.vlm.capture import observed, observed_states
 
 YES_WORDS = ("yes", "Yes", "YES")
 NO_WORDS = ("no", "No", "NO")
@@ -125,6 +125,7 @@ class Gemma3VLM(VLM):
             yes_ids=single_tokens(processor.tokenizer, YES_WORDS),
             no_ids=single_tokens(processor.tokenizer, NO_WORDS),
             device=model.device,
+            special_ids=frozenset(id for id, t in processor.tokenizer.added_tokens_decoder.items() if t.special),
         )
         if set(self.yes_ids) & set(self.no_ids):
             raise ModelError("the tokenizer maps a yes and a no to the same token id")
@@ -136,7 +137,6 @@ class Gemma3VLM(VLM):
         self._decoder.norm.register_forward_pre_hook(self._keep_before_norm)
         self._attention_configs = list({id(c): c for c in (text_config, self._decoder.config)}.values())
         self._control_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
-        self._special = {id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         self._stops = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<end_of_turn>")}
         mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
         self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
@@ -299,7 +299,7 @@ class Gemma3VLM(VLM):
             ids.append(token)
             if len(ids) < max_new_tokens:
                 token = int(self._logits(self._extend(cache, (token,), batch=1)[:, -1])[0].argmax())
-        content = tuple(i for i, token in enumerate(ids) if token not in self._special)
+        content = tuple(i for i, token in enumerate(ids) if token not in self.special_ids)
         return Reply(
             token_ids=tuple(ids),
             content=content,
@@ -324,7 +324,12 @@ class Gemma3VLM(VLM):
         return Scores(log_p.double().mean(1), probability.mean(1), standing.double().amin(1))
 
     def trace(
-        self, tokens: Tensor, prompts: Sequence[Prompt], targets: Sequence[Target], observer: Observer | None = None
+        self,
+        tokens: Tensor,
+        prompts: Sequence[Prompt],
+        targets: Sequence[Target],
+        observer: Observer | None = None,
+        states: Observer | None = None,
     ) -> Tensor:
         """Differentiable token scores of full sequences; see `VLM.trace`."""
         self.counts.trace += len(tokens)
@@ -332,13 +337,19 @@ class Gemma3VLM(VLM):
         shapes = {(len(i), t.kind, t.scored) for i, t in zip(ids, targets, strict=True)}
         if len(shapes) != 1:
             raise ValueError("prompts of one trace must be of equal length and targets of equal shape")
-        with observed(self._attention_configs, observer):
+        with observed(self._attention_configs, observer), observed_states(self._decoder.layers, states):
             hidden = self._run(self._embed(tokens, ids, prompts[0].image_start), prompts[0], None)
         read = hidden[:, targets[0].read_positions(prompts[0])]
         if targets[0].kind == "margin":
             signs = torch.tensor([t.sign for t in targets], device=hidden.device)
             return (self._margin(read[:, 0], Target("margin")) * signs)[:, None]
         return self._token_scores(read, targets)[0]
+
+    def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
+        """Logits of some tokens at every position; see `VLM.token_logits`."""
+        normed, rows = self._final_norm(states), self.model.lm_head.weight[token_ids].float()
+        # A sum for each row, as in `_margin`; one token at a time, so that no [positions, tokens, hidden] is formed.
+        return torch.stack([(normed * row[:, None]).sum(-1) for row in rows.unbind(1)], dim=-1)
 
     def decode(self, token_ids: Sequence[int]) -> list[str]:
         """Each token as text."""

@@ -14,13 +14,21 @@ QUESTIONS = ("Is there a nodule?", "Is there a effusion?")
 
 def small_options(name, sae):
     """Options that make a method cheap and fit for the random model."""
-    small = {"iterations": 1, "path_steps": 1}
-    return {"integrated_gradients": {"steps": 2}, "igos_pp": small, "sae": {"path": sae}}.get(name, {})
+    options = {
+        "integrated_gradients": {"steps": 2},
+        "occlusion": {"window": 1},
+        "rise": {"masks": 6},
+        "smooth_grad": {"copies": 3},
+        "igos_pp": {"iterations": 1, "path_steps": 1},
+        "sae": {"path": sae},
+    }
+    return options.get(name, {})
 
 
 def test_registry_holds_every_method():
     names = "attention rollout chefer chefer_global gradient grad_x_input integrated_gradients igos_pp sae"
-    assert set(METHODS) == {*names.split(), "random_map", "center", "edges", "oracle"}
+    names += " grad_cam smooth_grad tam cleann occlusion rise random_map center edges oracle"
+    assert set(METHODS) == set(names.split())
 
 
 def test_methods_are_built_from_names_classes_and_options():

@@ -1,5 +1,7 @@
 """Chefer's relevancy as a row vector against the full product of whole matrices."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +86,17 @@ def test_later_answer_tokens_do_not_matter(random_vlm, pictures):
     short = maps_of(random_vlm, Chefer(), pixels, answer_of(random_vlm, 1))
     long = maps_of(random_vlm, Chefer(), pixels, answer_of(random_vlm, 4, (0,)))
     assert torch.equal(short, long)
+
+
+def test_one_gradient_of_attention_is_alive_at_a_time(random_vlm, pictures, monkeypatch):
+    """When a layer's gradient comes, the one of the layer above is gone."""
+    alive, most = [], []
+
+    def propagate(self, row, attention, gradient):
+        most.append(sum(reference() is not None for reference in alive))
+        alive.append(weakref.ref(gradient))
+        return row
+
+    monkeypatch.setattr(Chefer, "_propagate", propagate)
+    maps_of(random_vlm, Chefer(), pictures(random_vlm, 1), Target("margin"))
+    assert len(most) == len(random_vlm.layer_types) and max(most) == 0

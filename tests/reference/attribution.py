@@ -156,3 +156,18 @@ def image_share(vlm, model, picture, question, target):
         heads = attention[0].double().numpy()
         shares.append(np.mean([head[row, where].sum() for head in heads for row in rows]))
     return shares
+
+
+def hidden_states(vlm, model, picture, question, target=None):
+    """transformers' own hidden states [L, hidden]: the embeddings, then one for each layer; the last one is normed."""
+    ids, types = gemma.inputs(vlm, question)
+    forced = list(target.answer_ids) if target is not None and target.kind == "tokens" else []
+    output = model(
+        input_ids=torch.tensor([ids + forced]),
+        pixel_values=picture[None],
+        token_type_ids=torch.tensor([types + [0] * len(forced)]),
+        attention_mask=torch.ones(1, len(ids + forced), dtype=torch.long),
+        output_hidden_states=True,
+        use_cache=False,
+    )
+    return [state[0] for state in output.hidden_states]

@@ -3,6 +3,7 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,3 +113,41 @@ def test_a_finished_trace_is_freed(random_vlm, pictures):
     del tokens, scores
     gc.collect()
     assert [ref() is not None for ref in alive] == [False] * len(random_vlm.layer_types)
+
+
+def test_observed_states_are_the_hidden_states(any_vlm, pictures):
+    """Output of every layer; those that transformers reports are the same, but for the norm on the last."""
+    pixels, seen, twin = pictures(any_vlm, 2), {}, gemma.twin_model(any_vlm.model)
+    prompt = any_vlm.prompt(QUESTION)
+    with torch.no_grad():
+        any_vlm.trace(any_vlm.encode(pixels), [prompt] * 2, [Target("margin")] * 2, states=seen.__setitem__)
+        expected = reference.hidden_states(any_vlm, twin, pixels[1], QUESTION)
+    assert list(seen) == list(range(len(any_vlm.layer_types)))
+    for layer in range(len(seen) - 1):
+        assert (seen[layer][1] - expected[layer + 1]).abs().max() < 1e-4 * expected[layer + 1].abs().max()
+    last = any_vlm.model.model.language_model.norm(seen[len(seen) - 1])[1]
+    assert (last - expected[-1]).abs().max() < 1e-4 * expected[-1].abs().max()
+
+
+def test_token_logits_are_the_heads(any_vlm, pictures):
+    pixels, last, twin = pictures(any_vlm, 2), {}, gemma.twin_model(any_vlm.model)
+    prompt, ids = any_vlm.prompt(QUESTION), torch.tensor([[5, 30, any_vlm.yes_ids[0]], [30, 8, any_vlm.no_ids[0]]])
+    with torch.no_grad():
+        any_vlm.trace(any_vlm.encode(pixels), [prompt] * 2, [Target("margin")] * 2, states=last.__setitem__)
+        found = any_vlm.token_logits(last[len(last) - 1], ids)
+    assert found.dtype == torch.float32
+    for index in (0, 1):
+        expected = gemma.all_logits(any_vlm, twin, pixels[index], QUESTION)[:, ids[index].numpy()]
+        assert np.abs(found[index].double().numpy() - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_states_take_part_in_the_graph_and_leave_no_hooks(random_vlm, pictures):
+    seen, prompt = [], random_vlm.prompt(QUESTION)
+    tokens = random_vlm.encode(pictures(random_vlm, 1)).detach().requires_grad_()
+    scores = random_vlm.trace(tokens, [prompt], [Target("margin")], states=lambda _, state: seen.append(state))
+    gradients = torch.autograd.grad(scores.sum(), seen)
+    image = slice(prompt.image_start, prompt.image_start + random_vlm.n_cells)
+    norms = [float(gradient[:, image].norm()) for gradient in gradients]
+    assert min(norms[:-1]) > 0
+    assert norms[-1] == 0  # nothing reads the image after the last layer
+    assert not any(layer._forward_hooks for layer in random_vlm.model.model.language_model.layers)

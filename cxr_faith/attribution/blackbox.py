@@ -1,0 +1,161 @@
+"""Black-box methods: maps from the scores of perturbed pictures alone, run through the perturbation engine."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.schedule import BoolArray, stream
+from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
+from cxr_faith.vlm.base import VLM, Scores, Target
+
+
+class Masker:
+    """Scores pictures with cells removed; keeps the micro-batch that fitted into memory."""
+
+    def __init__(self, substrate: Substrate) -> None:
+        """Choose what stands for removed cells."""
+        self.substrate = substrate
+        self._engine: Engine | None = None
+
+    def scores(
+        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], index: int, masks: BoolArray
+    ) -> Scores:
+        """Score one picture of a batch under masks.
+
+        Args:
+            vlm: the model.
+            batch: pictures.
+            target: one for each picture.
+            index: which picture.
+            masks: bool [M, N], True = the cell stays original; equal masks are run once.
+
+        Returns:
+            Scores [M] on the CPU.
+        """
+        if self._engine is None or self._engine.vlm is not vlm:
+            self._engine = Engine(vlm)
+        pixels = batch.pixels[index]
+        removed = self.substrate.apply(pixels[None], [batch.image_ids[index]], batch.seed)[0]
+        plan = Plan(vlm.n_cells)
+        places = plan.add(0, masks)
+        scores = self._engine.run(pixels, removed, plan, [batch.prompts[index]], [target[index]])[0]
+        return Scores(scores.s[places], scores.probability[places], scores.standing[places])
+
+
+class _BlackBox(Method):
+    """Methods that score a set of masks for each picture."""
+
+    substrate: Substrate
+
+    def __init__(self, substrate: str = DEFAULT_SUBSTRATE) -> None:
+        """Choose what stands for removed cells.
+
+        Args:
+            substrate: as in the protocol, for example `blur:0.1` or `mean`.
+        """
+        self.substrate = Substrate.parse(substrate)
+        self._masker = Masker(self.substrate)
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Maps from masked pictures; see `Method.attribute`."""
+        maps = []
+        for index in range(len(batch.prompts)):
+            masks = self.masks(vlm.grid, batch.image_ids[index], batch.seed)
+            values = self.combine(self._masker.scores(vlm, batch, target, index, masks).s, torch.from_numpy(masks))
+            maps.append(values.float().unflatten(0, vlm.grid))
+        return Attribution(torch.stack(maps).to(vlm.device))
+
+    @abstractmethod
+    def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:
+        """Masks [M, N] of one picture, True = original."""
+
+    @abstractmethod
+    def combine(self, scores: Tensor, masks: Tensor) -> Tensor:
+        """Value of each cell [N] from the scores float64 [M] of the masks [M, N]."""
+
+
+class Occlusion(_BlackBox):
+    """Occlusion (Zeiler & Fergus 2014): the mean drop of s over the windows that remove a cell."""
+
+    def __init__(self, window: int = 3, substrate: str = DEFAULT_SUBSTRATE) -> None:
+        """Choose the window.
+
+        Args:
+            window: cells on a side of the square that is removed, moved by one cell; windows reach over the border, so
+                that every cell is removed window² times. With 1 a cell whose neighbors hold the same evidence counts
+                for nothing.
+            substrate: what stands for removed cells.
+        """
+        super().__init__(substrate)
+        if window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        self.window = window
+
+    def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:
+        """The intact picture first, then every window that holds a cell."""
+        first = [np.arange(1 - self.window, side) for side in grid]
+        # [positions, side] along each axis: whether the window that begins there covers a row, or a column
+        rows, columns = (
+            (np.arange(side) >= start[:, None]) & (np.arange(side) < start[:, None] + self.window)
+            for start, side in zip(first, grid, strict=True)
+        )
+        covered = rows[:, None, :, None] & columns[None, :, None, :]
+        return np.concatenate([np.ones((1, grid[0] * grid[1]), bool), ~covered.reshape(-1, grid[0] * grid[1])])
+
+    def combine(self, scores: Tensor, masks: Tensor) -> Tensor:
+        """Mean of s(intact) - s(window removed) over the windows that hold the cell."""
+        removed = (~masks[1:]).double()
+        return ((scores[0] - scores[1:])[:, None] * removed).sum(0) / removed.sum(0)
+
+
+class Rise(_BlackBox):
+    """RISE (Petsiuk et al. 2018) with hard cells: mean s where a cell is kept minus mean s where it is removed.
+
+    Mask sampling: uniform noise on a coarse grid, a coarse cell larger than the picture, is interpolated bilinearly and
+    shifted along each axis by a uniform share of a coarse cell, and the N/2 highest cells are kept. Each mask is
+    followed by its complement, so every cell is kept in just half of the masks. The paper
+    averages s over the masks that keep a cell: the same order in expectation (E[s] is half the sum of both means), but
+    noisier by the spread of s itself.
+    """
+
+    def __init__(self, masks: int = 500, coarse: int = 7, substrate: str = DEFAULT_SUBSTRATE) -> None:
+        """Choose the sampling.
+
+        Args:
+            masks: pictures, even: they come in pairs of complements.
+            coarse: coarse cells along a side of the picture (the paper's 7); a finer grid than the map's is not used.
+            substrate: what stands for removed cells.
+        """
+        super().__init__(substrate)
+        if masks < 2 or masks % 2:
+            raise ValueError(f"masks must be even (pairs of complements) and at least 2, got {masks}")
+        if coarse < 1:
+            raise ValueError(f"coarse must be at least 1, got {coarse}")
+        self.n_masks, self.coarse = masks, coarse
+
+    def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:
+        """Pairs of complements, drawn from the picture's own stream."""
+        random = stream(seed, image_id, "masks", "rise")
+        kept = []
+        for _ in range(self.n_masks // 2):
+            noise = random.random([min(self.coarse, side) + 2 for side in grid])
+            for axis, side in enumerate(grid):
+                at = np.arange(side) * ((noise.shape[axis] - 2) / side) + random.random()
+                low = at.astype(int)
+                share = (at - low)[:, None] if axis == 0 else at - low
+                noise = noise.take(low, axis) * (1 - share) + noise.take(low + 1, axis) * share
+            order = np.argsort(-noise.ravel(), kind="stable")
+            mask = np.zeros(noise.size, bool)
+            mask[order[: noise.size // 2]] = True
+            kept += [mask, ~mask]
+        return np.stack(kept)
+
+    def combine(self, scores: Tensor, masks: Tensor) -> Tensor:
+        """Mean over the masks that keep a cell minus mean over the others; half of the masks each."""
+        kept = masks.double()
+        return (scores[:, None] * (2 * kept - 1)).sum(0) / (len(masks) / 2)

@@ -1,0 +1,64 @@
+"""Layer-wise Grad-CAM on the image tokens of a late decoder layer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cxr_faith.attribution.attention import image_columns
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, check_choice, score_gradient
+from cxr_faith.vlm.base import VLM, Target
+
+
+class GradCam(Method):
+    """Grad-CAM (Selvaraju et al. 2017): ReLU(Σ_channels weight · h) of the image tokens' hidden states h of a layer.
+
+    The published weights are the gradients of s averaged over positions. A decoder reads its image tokens by position,
+    and that average forgets which of them were read: with `weights: pooled` the map shows where the channels that
+    matter are active. `local` keeps each token's own gradient (HiResCAM, Draelos & Carin 2020), which for a linear
+    readout is just what the token adds to s.
+    """
+
+    def __init__(self, layer: int | None = None, weights: str = "local") -> None:
+        """Choose layer and weights.
+
+        Args:
+            layer: the decoder layer whose output is taken; negative counts from the end. None: the one before the last
+                global attention layer (28 of 0 to 33 for the 4B models). The last layer has no map: nothing reads the
+                image after it.
+            weights: `local` (the token's own gradient) or `pooled` (the mean gradient over the image tokens).
+        """
+        self.layer, self.weights = layer, check_choice("weights", weights, ("local", "pooled"))
+
+    def chosen_layer(self, vlm: VLM) -> int:
+        """Index of the layer, from 0.
+
+        Raises:
+            ValueError: the model has no such layer, or no layer reads the image after it.
+        """
+        count = len(vlm.layer_types)
+        if self.layer is None:
+            reading = [i for i, kind in enumerate(vlm.layer_types) if kind == "full_attention" and i > 0]
+            return (reading[-1] if reading else count - 1) - 1
+        layer = self.layer + count if self.layer < 0 else self.layer
+        if not 0 <= layer < count - 1:
+            raise ValueError(f"grad_cam: layer must be 0 to {count - 2}, or -{count} to -2, got {self.layer}")
+        return layer
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """One forward and one backward; see `Method.attribute`."""
+        layer, columns, kept = self.chosen_layer(vlm), image_columns(vlm, batch), list[Tensor]()
+
+        def keep(index: int, state: Tensor) -> None:
+            if index == layer:
+                kept.append(state)
+
+        with torch.enable_grad():
+            tokens = vlm.encode(batch.pixels).detach().requires_grad_()
+            score = vlm.trace(tokens, batch.prompts, target, states=keep).mean(1)
+        vlm.counts.backward += len(tokens)
+        gradient = score_gradient(score, kept)[0][:, columns].float()
+        if self.weights == "pooled":
+            gradient = gradient.mean(1, keepdim=True)
+        maps = (gradient * kept[0].detach()[:, columns].float()).sum(-1).clamp_min(0)
+        return Attribution(maps.unflatten(1, vlm.grid))

@@ -1,0 +1,167 @@
+"""Token activation maps (TAM; Li et al., ICCV 2025).
+
+What the model's head reads in the image tokens for the explained token, minus what earlier words of the text explain of
+it, minus outliers. The image stands before the question, so the activations themselves cannot depend on the question:
+only the token and its context do.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cxr_faith.attribution.attention import image_columns
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, check_choice
+from cxr_faith.vlm.base import VLM, Prompt, Target
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+class Tam(Method):
+    """Token activation map with estimated causal inference and the rank-Gaussian filter.
+
+    Activation source: a = ReLU(h · w_token) for the last layer's normed states h of the image tokens; for the margin of
+    a yes/no question, ReLU(s read at the image tokens). The context are the words of the question and of the answer so
+    far; words equal to the explained one are left out. Each context word has its own map and a weight, its text
+    relevance: the activation of the explained token at the word's position (a generated word at p is read at p-1). The
+    weighted mean c of the maps is subtracted: ReLU(a - λc), λ the least-squares scalar.
+    Attention source: a is the row p-1 of the last layer, heads averaged, and the context maps are the rows p-1 of the
+    context words, from which ridge regression predicts a; the map is what is left.
+    An answer of several tokens has the mean of their maps.
+    """
+
+    def __init__(self, source: str = "activation", ridge: float = 0.1) -> None:
+        """Choose the source.
+
+        Args:
+            source: `activation` (as published) or `attention`.
+            ridge: penalty of the regression, as a share of the mean squared norm of the context maps; `attention` only.
+        """
+        if ridge <= 0:
+            raise ValueError(f"ridge must be positive, got {ridge}")
+        self.source, self.ridge = check_choice("source", source, ("activation", "attention")), ridge
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Maps from one forward; see `Method.attribute`."""
+        last, kept = len(vlm.layer_types) - 1, list[Tensor]()
+
+        def keep(layer: int, values: Tensor) -> None:
+            if layer == last:
+                kept.append(values if self.source == "activation" else values.mean(1))
+
+        observer = {"states" if self.source == "activation" else "observer": keep}
+        with torch.no_grad():
+            vlm.trace(vlm.encode(batch.pixels), batch.prompts, target, **observer)
+            single = self._activation_map if self.source == "activation" else self._attention_map
+            maps = [single(vlm, batch, target, kept[0], index) for index in target[0].scored]
+        return Attribution(torch.stack([rank_gaussian(m.unflatten(1, vlm.grid)) for m in maps]).mean(0))
+
+    def _activation_map(
+        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], states: Tensor, index: int
+    ) -> Tensor:
+        ids, allowed = context_words(vlm, batch.prompts, target, index)
+        image = states[:, image_columns(vlm, batch)]
+        words = states[:, _positions(batch.prompts[0], ids.shape[1])]
+        activation, relevance = (read_target(vlm, part, target, index).clamp_min(0) for part in (image, words))
+        weights = relevance * allowed
+        weights = weights / weights.sum(1, keepdim=True).clamp_min(TINY)
+        context = (vlm.token_logits(image, ids).clamp_min(0) * weights[:, None]).sum(-1)
+        scale = (activation * context).sum(1, keepdim=True) / context.square().sum(1, keepdim=True).clamp_min(TINY)
+        return (activation - scale * context).clamp_min(0)
+
+    def _attention_map(
+        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], rows: Tensor, index: int
+    ) -> Tensor:
+        ids, allowed = context_words(vlm, batch.prompts, target, index)
+        prompt, columns = batch.prompts[0], image_columns(vlm, batch)
+        activation = rows[:, prompt.length - 1 + index, columns].double()
+        before = [len(prompt.prefix_ids) - 1 + word for word in range(ids.shape[1])]
+        context = rows[:, before][:, :, columns].double() * allowed[:, :, None]
+        left = [residual(a, c, self.ridge) for a, c in zip(activation, context, strict=True)]
+        return torch.stack(left).clamp_min(0).float()
+
+
+def residual(values: Tensor, context: Tensor, ridge: float) -> Tensor:
+    """What ridge regression on context maps [words, N] leaves of a map [N]."""
+    gram = context @ context.T
+    used = (context != 0).any(1).sum().clamp_min(1)
+    penalty = (ridge * gram.trace() / used).clamp_min(TINY)
+    weights = torch.linalg.solve(gram + penalty * torch.eye(len(gram)).to(gram), context @ values)
+    return values - weights @ context
+
+
+def context_words(vlm: VLM, prompts: Sequence[Prompt], target: Sequence[Target], index: int) -> tuple[Tensor, Tensor]:
+    """Tokens between the image and an answer token, and which of them are context.
+
+    Left out are special tokens, the head of the model's turn (all after the last special token of the prompt), blanks,
+    and words equal to the explained one but for case and spaces.
+
+    Args:
+        vlm: the model.
+        prompts: of equal length.
+        target: one for each prompt.
+        index: 0-based answer token that is explained.
+
+    Returns:
+        (int64 [batch, words], float32 [batch, words] of 0 and 1).
+    """
+    all_ids, all_allowed = [], []
+    for prompt, goal in zip(prompts, target, strict=True):
+        answer = goal.answer_ids[:index]
+        ids = [*prompt.suffix_ids, *answer]
+        marks = [place for place, token in enumerate(prompt.suffix_ids) if token in vlm.special_ids]
+        head = range(marks[-1], len(prompt.suffix_ids)) if marks else range(0)
+        own = explained_ids(vlm, goal, index)
+        same = {"", *(text.strip().casefold() for text in vlm.decode(own))}
+        texts = [text.strip().casefold() for text in vlm.decode(ids)]
+        allowed = [
+            place not in head and token not in vlm.special_ids and text not in same
+            for place, (token, text) in enumerate(zip(ids, texts, strict=True))
+        ]
+        all_ids.append(ids)
+        all_allowed.append(allowed)
+    return torch.tensor(all_ids, device=vlm.device), torch.tensor(all_allowed, device=vlm.device).float()
+
+
+def explained_ids(vlm: VLM, target: Target, index: int) -> tuple[int, ...]:
+    """Ids of the explained token; of a margin, all ids of the model's answer."""
+    if target.kind == "tokens":
+        return (target.answer_ids[index],)
+    return vlm.yes_ids if target.sign > 0 else vlm.no_ids
+
+
+def read_target(vlm: VLM, states: Tensor, target: Sequence[Target], index: int) -> Tensor:
+    """Logit of the explained token, or signed margin, [batch, positions], in states [batch, positions, hidden]."""
+    if target[0].kind == "tokens":
+        ids = torch.tensor([[goal.answer_ids[index]] for goal in target], device=states.device)
+        return vlm.token_logits(states, ids)[..., 0]
+    ids = torch.tensor([*vlm.yes_ids, *vlm.no_ids], device=states.device).expand(len(target), -1)
+    logits = vlm.token_logits(states, ids)
+    signs = torch.tensor([goal.sign for goal in target], device=states.device)
+    count = len(vlm.yes_ids)
+    return signs[:, None] * (logits[..., :count].logsumexp(-1) - logits[..., count:].logsumexp(-1))
+
+
+def _positions(prompt: Prompt, words: int) -> list[int]:
+    """Where each context word's relevance is read: its own position, but p-1 for a generated word at p."""
+    first, suffix = len(prompt.prefix_ids), len(prompt.suffix_ids)
+    return [first + word - (word >= suffix) for word in range(words)]
+
+
+def rank_gaussian(maps: Tensor) -> Tensor:
+    """Local rank-Gaussian filter: a Gaussian over the sorted values of each 3x3 window, centered on the median.
+
+    σ = std / mean of the window (std 0: the median; mean 0: 0), reflect padding. The weights stand on ranks within the
+    window; a rank transform of the whole map would rank the zeros that ReLU leaves by their place.
+
+    Args:
+        maps: [batch, gH, gW], not negative; gH and gW at least 2.
+    """
+    padded = torch.nn.functional.pad(maps[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
+    windows = padded.unfold(1, 3, 1).unfold(2, 3, 1).flatten(3).sort(-1).values
+    mean, std = windows.mean(-1, keepdim=True), windows.std(-1, correction=0, keepdim=True)
+    sigma = std / mean.clamp_min(TINY)
+    offsets = torch.arange(-4, 5, device=maps.device)
+    weights = torch.exp(-offsets.square() / (2 * sigma.square()).clamp_min(TINY))
+    filtered = (windows * weights).sum(-1) / weights.sum(-1)
+    return torch.where(mean[..., 0] == 0, torch.zeros_like(filtered), filtered)

@@ -1,0 +1,49 @@
+"""The README's section on adding a method: its code, run as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cxr_faith
+from cxr_faith.attribution import METHODS, build_methods
+
+SECTION = re.search(r"### Adding a method\n(.*?)\n#", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
+
+
+@pytest.fixture
+def code():
+    """The section's one example; what it registers is taken out again."""
+    assert SECTION is not None
+    examples = re.findall(r"```python\n(.*?)```", SECTION[1], re.S)
+    assert len(examples) == 1 and len(examples[0].splitlines()) <= 25
+    before = dict(METHODS)
+    exec(examples[0], {})
+    yield set(METHODS) - set(before)
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def test_the_example_is_a_method_with_an_option(code, bundled):
+    assert code == {"layer_row"}
+    assert build_methods({"first": {"class": "layer_row", "layer": 0}})["first"].layer == 0
+    with pytest.raises(ValueError, match="did you mean 'layer'"):
+        build_methods({"layer_row": {"layr": 0}})
+    explainer = cxr_faith.Explainer(bundled)
+    picture = np.random.default_rng(0).integers(0, 255, (90, 80), np.uint8)
+    mine = explainer.explain(picture, "Is there a nodule?", "layer_row")
+    theirs = explainer.explain(picture, "Is there a nodule?", {"class": "attention", "layers": "last"})
+    np.testing.assert_allclose(mine.map, theirs.map, rtol=1e-5)
+    first = explainer.explain(picture, "Is there a nodule?", {"class": "layer_row", "layer": 0})
+    assert np.abs(first.map - mine.map).max() > 1e-3 * mine.map.max()
+    scores = explainer.evaluate(mine, steps=2)
+    assert scores.method == "layer_row" and len(scores.order) == bundled.n_cells
+
+
+def test_the_section_names_what_exists():
+    from cxr_faith.attribution.blackbox import Masker  # noqa: F401
+    from cxr_faith.vlm.base import VLM
+
+    for name in ("trace", "encode", "token_logits"):
+        assert f"`{name}`" in SECTION[1] and callable(getattr(VLM, name))
