@@ -189,7 +189,8 @@ def rankings(depth: IntArray, mass: FloatArray, radius: int) -> list[IntArray]:
     """
     joint = np.lexsort((-mass.sum(0), depth.sum(0)))
     heads = [np.lexsort((-m, d))[: int((d <= radius).sum())] for d, m in zip(depth, mass, strict=True)]
-    return [joint[(depth <= radius).any(0)[joint]], *heads]
+    near = depth.min(axis=0) <= radius
+    return [joint[near[joint]], *heads]
 
 
 def prefixes(ranked: Sequence[IntArray]) -> list[IntArray]:
@@ -213,7 +214,7 @@ def smallest_change(ranked: Sequence[IntArray], n_cells: int, removal: Removal) 
     candidates = ranked[0]
     if len(candidates) == 0:
         return candidates
-    alone = removal(_masks(candidates[:, None], n_cells))
+    alone = removal(_masks(list(candidates[:, None]), n_cells))
     changes = np.flatnonzero(alone.standing.numpy() < 0)
     if len(changes) > 0:
         return candidates[changes[:1]]

@@ -86,7 +86,7 @@ def residual(values: Tensor, context: Tensor, ridge: float) -> Tensor:
     gram = context @ context.T
     used = (context != 0).any(1).sum().clamp_min(1)
     penalty = (ridge * gram.trace() / used).clamp_min(TINY)
-    weights = torch.linalg.solve(gram + penalty * torch.eye(len(gram)).to(gram), context @ values)
+    weights: Tensor = torch.linalg.solve(gram + penalty * torch.eye(len(gram)).to(gram), context @ values)
     return values - weights @ context
 
 

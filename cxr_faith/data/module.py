@@ -118,7 +118,8 @@ class CXRVQADataModule(L.LightningDataModule):
             return rows
         ids = self.table.data.column("sample_id").slice(0, total)
         done = pc.is_in(ids, value_set=pa.array(sorted(self.skip), type=pa.string()))
-        return rows[~done.to_numpy(zero_copy_only=False)[rows]]
+        left: Rows = rows[~done.to_numpy(zero_copy_only=False)[rows]]
+        return left
 
     def setup(self, stage: str) -> None:
         """Open the manifest and learn the model's input size."""

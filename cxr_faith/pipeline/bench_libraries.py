@@ -146,7 +146,7 @@ def _quantus(
     masked, intact = _Masked(model, scene.pixels[None], removed), np.ones((1, 1, *saliency.shape), np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the choice of metrics in general
-        metric = quantus.PixelFlipping(
+        metric = quantus.PixelFlipping(  # type: ignore[attr-defined]
             features_in_step=saliency.size // steps, perturb_func=replace, normalise=False, disable_warnings=True
         )
         device = str(scene.vlm.device)

@@ -62,7 +62,7 @@ PRESETS = {
     "medgemma-4b": Preset("medgemma-4b", exact=False, naive_batch=8, batches=(8, 16, 32, 64)),
 }
 
-SHAPES: dict[str, dict[str, dict[str, int]]] = {
+SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "small": {
         "text": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4}
         | {"num_key_value_heads": 2, "head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 1024},
@@ -166,7 +166,8 @@ def random_vlm(shape: str) -> Gemma3VLM:
     Speed needs no trained weights, and ids of a small tokenizer are ids of the large embedding too.
     """
     bundled = AutoProcessor.from_pretrained(bundled_model())
-    tokenizer, sizes = bundled.tokenizer, SHAPES[shape]
+    tokenizer = bundled.tokenizer
+    sizes = SHAPES[shape]
     side = sizes["vision"]["image_size"]
     images = Gemma3ImageProcessor(
         size={"height": side, "width": side}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
@@ -206,4 +207,5 @@ def _random_weights(config: Any) -> Gemma3ForConditionalGeneration:
         for layer in model.model.language_model.layers:
             layer.post_attention_layernorm.weight.fill_(-0.7)
             layer.post_feedforward_layernorm.weight.fill_(-0.7)
-    return model.to(torch.bfloat16 if device == "cuda" else torch.float32)
+    placed: Gemma3ForConditionalGeneration = model.to(torch.bfloat16 if device == "cuda" else torch.float32)
+    return placed

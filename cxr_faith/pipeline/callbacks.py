@@ -28,7 +28,7 @@ class RecordsWriter(BasePredictionWriter):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Agree on the number of this start; no rank writes before all have passed here."""
         super().setup(trainer, pl_module, stage)
-        start = trainer.strategy.broadcast(claim_start(self.run_dir) if trainer.is_global_zero else None)
+        start = trainer.strategy.broadcast(claim_start(self.run_dir) if trainer.is_global_zero else -1)
         self._writer = RecordWriter(self.run_dir, trainer.global_rank, start)
 
     def write_on_batch_end(

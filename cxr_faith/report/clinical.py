@@ -225,7 +225,8 @@ def _organs(share: npt.NDArray[np.float64], masks: Mapping[str, Map]) -> tuple[d
 def _overlap(cells: int, start: float, stop: float) -> npt.NDArray[np.float64]:
     """Share of each of `cells` equal cells of [0, 1] that lies in [start, stop]."""
     edges = np.arange(cells + 1) / cells
-    return np.clip(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0, None) * cells
+    widths: npt.NDArray[np.float64] = np.clip(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0, None)
+    return widths * cells
 
 
 def _side(x: float) -> str:

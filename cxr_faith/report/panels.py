@@ -6,7 +6,7 @@ depend on the substrate, so panels about maps take them from the first one.
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -103,7 +103,7 @@ def agreement_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[st
     for a, b in combinations(methods, 2):
         if a not in rows.index or b not in rows.index:
             continue
-        left, right = rows.loc[a], rows.loc[b]
+        left, right = (cast(pd.DataFrame, rows.xs(name)) for name in (a, b))
         shared = left.index.intersection(right.index)
         if len(shared):
             x, y = maps_of(left.loc[shared]), maps_of(right.loc[shared])

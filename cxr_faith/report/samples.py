@@ -53,7 +53,7 @@ def gallery(records: pd.DataFrame, size: int = GALLERY_SIZE) -> dict[str, list[s
     srg = real[real["status"].eq("ok")].groupby("sample_id")["srg"].mean().dropna().sort_values(kind="stable")
     weak = real[real["status"].isin(("degenerate", "inverted"))].groupby("sample_id")["effect"].first()
     agreement = pd.Series(
-        {str(name): _agreement(rows["map"]) for name, rows in real[real["map"].notna()].groupby("sample_id")},
+        {str(name): _agreement(rows["map"].tolist()) for name, rows in real[real["map"].notna()].groupby("sample_id")},
         dtype=np.float64,
     )
     found = {
@@ -96,7 +96,7 @@ def sample_entries(
     entries = []
     for sample_id, rows in records.groupby("sample_id", sort=True):
         ordered = sorted(
-            rows.to_dict("records"),
+            ({str(name): value for name, value in row.items()} for row in rows.to_dict("records")),
             key=lambda row: (setting_of[row["substrate"], row["target"], row["space"]], place[row["method"]]),
         )
         entry = _about(str(sample_id), ordered)

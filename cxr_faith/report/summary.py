@@ -70,14 +70,14 @@ def summarize(
     order = [*(name for name in methods if records["method"].eq(name).any()), *found]
     samples = _samples(records)
     slices, settings = _slices(samples), records.groupby(list(_SETTING), sort=True)
-    common = {setting: _common(rows, samples) for setting, rows in settings}
+    common = {_names(setting): _common(rows, samples) for setting, rows in settings}
     curves = MeanCurves(samples.index, common, slices).add(pieces)
     boards = []
     for setting, members in settings:
         arrays = list(method_rows(members, order, samples))
         for name, inside in slices.items():
             head: dict[str, Any] = dict(zip(_SETTING, setting, strict=True)) | {"slice": name}
-            one = head | board(arrays, inside, name, setting, curves)
+            one = head | board(arrays, inside, name, _names(setting), curves)
             add_statistics(
                 one, [(rows, inside[rows.sample]) for rows in arrays if inside[rows.sample].any()], len(samples)
             )
@@ -99,6 +99,13 @@ def summarize(
         "stability": stability_panel(first_setting(records)),
     }
     return summary | {"warnings": cautions(summary)}
+
+
+def _names(setting: object) -> tuple[str, str, str]:
+    """Substrate, target and space, as a key of a grouping."""
+    assert isinstance(setting, tuple)
+    substrate, target, space = map(str, setting)
+    return substrate, target, space
 
 
 def write_summary(run_dir: str | Path) -> dict[str, Any]:

@@ -224,8 +224,8 @@ class Gemma3VLM(VLM):
             return None
         self.counts.embed += len(pixels)
         side = self.image_size[0] // self.model.config.vision_config.patch_size
-        embedded: Tensor = self._tower.embeddings(pixels.to(self.model.dtype))
-        return embedded.unflatten(1, (side, side))
+        embedded: Tensor = self._tower.embeddings(pixels.to(self.model.dtype)).unflatten(1, (side, side))
+        return embedded
 
     def encode_embedded(self, embedded: Tensor) -> Tensor:
         """The rest of the vision tower, and the projector."""
@@ -421,7 +421,8 @@ class Gemma3VLM(VLM):
     def _extend(self, cache: DynamicCache, ids: tuple[int, ...], batch: int) -> Tensor:
         """Hidden states before the final norm, of text that follows a cache."""
         embedded = self._decoder.embed_tokens(torch.tensor([ids], device=self.device)).expand(batch, -1, -1)
-        masks = self._masks(cache.layers[0].keys.shape[-2], len(ids), None) if self.shortcuts else None
+        seen = cache.get_seq_length()
+        masks = self._masks(seen, len(ids), None) if self.shortcuts else None
         self.model.model(inputs_embeds=embedded, attention_mask=masks, past_key_values=cache, use_cache=True)
         return self._take_hidden()
 
