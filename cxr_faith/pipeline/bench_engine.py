@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,8 @@ def sample_engine(scene: Scene, engine: Engine) -> dict[int, Turn]:
     removed = scene.substrate.apply(scene.pixels[None], [scene.image_id], scene.protocol.seed)[0]
     prompts, targets = [c.prompt for c in scene.cases], [c.target for c in scene.cases if c.target is not None]
     run = [
-        wall(device, lambda p=p, n=n: engine.run(scene.pixels, removed, p, prompts[:n], targets[:n]))  # type: ignore[misc]
-        for p, n in ((one, 1), (plan, len(prompts)))
+        wall(device, partial(engine.run, scene.pixels, removed, asked_of, prompts[:count], targets[:count]))
+        for asked_of, count in ((one, 1), (plan, len(prompts)))
     ]
     asking = max(0.0, (run[1] - run[0]) / (SAMPLE * (len(prompts) - 1)))
     picture = run[0] / SAMPLE - asking
@@ -92,7 +93,7 @@ def _sampled_maps(scene: Scene) -> float:
     for steps in SAMPLED_IG_STEPS:
         methods |= build_methods({"integrated_gradients": {"steps": steps}})
         case = scene.answer([0])
-        spent.append(wall(scene.vlm.device, lambda c=case, m=dict(methods): scene.explain(c, m)))  # type: ignore[misc]
+        spent.append(wall(scene.vlm.device, partial(scene.explain, case, dict(methods))))
     return _to_all_steps(scene, spent)
 
 
@@ -146,7 +147,7 @@ def sample_naive(scene: Scene, engine: Engine, naive: Naive, question: int) -> T
     with naive.eager():
         blur = wall(device, naive.blurred)
         points = wall(device, lambda: scores.append(naive.curve(prompt, sign, order, k, "deletion"))) - blur
-        maps = [wall(device, lambda s=s: naive.maps(prompt, sign, s)) for s in SAMPLED_IG_STEPS]  # type: ignore[misc]
+        maps = [wall(device, partial(naive.maps, prompt, sign, s)) for s in SAMPLED_IG_STEPS]
     plan = Plan(n_cells)
     places = plan.add(0, keep_masks(order, k, "deletion"))
     removed = scene.substrate.apply(scene.pixels[None], [scene.image_id], scene.protocol.seed)[0]

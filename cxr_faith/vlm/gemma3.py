@@ -421,8 +421,7 @@ class Gemma3VLM(VLM):
     def _extend(self, cache: DynamicCache, ids: tuple[int, ...], batch: int) -> Tensor:
         """Hidden states before the final norm, of text that follows a cache."""
         embedded = self._decoder.embed_tokens(torch.tensor([ids], device=self.device)).expand(batch, -1, -1)
-        seen = cache.get_seq_length()
-        masks = self._masks(seen, len(ids), None) if self.shortcuts else None
+        masks = self._masks(cache.get_seq_length(), len(ids), None) if self.shortcuts else None
         self.model.model(inputs_embeds=embedded, attention_mask=masks, past_key_values=cache, use_cache=True)
         return self._take_hidden()
 
