@@ -6,29 +6,27 @@ import torch
 from torch import Tensor
 
 from cxr_faith.attribution.attention import image_columns
-from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, check_choice, score_gradient
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
 from cxr_faith.vlm.base import VLM, Target
 
 
 class GradCam(Method):
     """Grad-CAM (Selvaraju et al. 2017): ReLU(Σ_channels weight · h) of the image tokens' hidden states h of a layer.
 
-    The published weights are the gradients of s averaged over positions. A decoder reads its image tokens by position,
-    and that average forgets which of them were read: with `weights: pooled` the map shows where the channels that
-    matter are active. `local` keeps each token's own gradient (HiResCAM, Draelos & Carin 2020), which for a linear
-    readout is just what the token adds to s.
+    The weights are the gradients of s averaged over the image tokens, as published: the map shows where the channels
+    that matter are active. A token's own gradient in place of the mean (HiResCAM) gives nothing here: later layers read
+    h through an RMS norm, which does not see its length, so the product of h and its own gradient is 0 (Euler).
     """
 
-    def __init__(self, layer: int | None = None, weights: str = "local") -> None:
-        """Choose layer and weights.
+    def __init__(self, layer: int | None = None) -> None:
+        """Choose the layer.
 
         Args:
             layer: the decoder layer whose output is taken; negative counts from the end. None: the one before the last
                 global attention layer (28 of 0 to 33 for the 4B models). The last layer has no map: nothing reads the
                 image after it.
-            weights: `local` (the token's own gradient) or `pooled` (the mean gradient over the image tokens).
         """
-        self.layer, self.weights = layer, check_choice("weights", weights, ("local", "pooled"))
+        self.layer = layer
 
     def chosen_layer(self, vlm: VLM) -> int:
         """Index of the layer, from 0.
@@ -58,7 +56,5 @@ class GradCam(Method):
             score = vlm.trace(tokens, batch.prompts, target, states=keep).mean(1)
         vlm.counts.backward += len(tokens)
         gradient = score_gradient(score, kept)[0][:, columns].float()
-        if self.weights == "pooled":
-            gradient = gradient.mean(1, keepdim=True)
-        maps = (gradient * kept[0].detach()[:, columns].float()).sum(-1).clamp_min(0)
+        maps = (gradient.mean(1, keepdim=True) * kept[0].detach()[:, columns].float()).sum(-1).clamp_min(0)
         return Attribution(maps.unflatten(1, vlm.grid))

@@ -6,7 +6,7 @@ import torch
 from tests.reference import attribution, gemma
 
 
-def grad_cam(vlm, model, picture, question, target, layer, weights):
+def grad_cam(vlm, model, picture, question, target, layer):
     """Through transformers' `hidden_states`: entry layer + 1 is the output of the layer."""
     tokens = attribution.image_tokens(model, picture).requires_grad_()
     kept = []
@@ -16,11 +16,8 @@ def grad_cam(vlm, model, picture, question, target, layer, weights):
     gradient = torch.autograd.grad(sum(scores) / len(scores), kept[0])[0][0].double().numpy()
     states = kept[0].detach()[0].double().numpy()
     result = []
+    weight = np.mean([gradient[position] for position in where], axis=0)
     for position in where:
-        if weights == "pooled":
-            weight = np.mean([gradient[other] for other in where], axis=0)
-        else:
-            weight = gradient[position]
         result.append(max(0.0, float(np.dot(weight, states[position]))))
     return np.array(result).reshape(vlm.grid)
 

@@ -84,7 +84,7 @@ def test_no_observer_leaves_sdpa(random_vlm):
         assert implementations(random_vlm) == {"sdpa"}
 
 
-def test_methods_leave_nothing_behind(random_vlm, pictures):
+def test_methods_leave_nothing_behind(random_vlm, random_sae, pictures):
     """No parameter gradients, no hooks beyond the model's own, no attention function."""
 
     def hooks():
@@ -96,7 +96,8 @@ def test_methods_leave_nothing_behind(random_vlm, pictures):
     before, pixels = hooks(), pictures(random_vlm, 2)
     batch = AttributionBatch(pixels, [random_vlm.prompt(QUESTION)] * 2, ["a", "b"], 0, torch.ones(2, *random_vlm.grid))
     for name, method in METHODS.items():
-        result = method().attribute(random_vlm, batch, [Target("margin")] * 2)
+        options = {"path": random_sae} if name == "sae" else {}
+        result = method(**options).attribute(random_vlm, batch, [Target("margin")] * 2)
         assert result.maps.shape == (2, *random_vlm.grid), name
         assert not result.maps.requires_grad, name
     assert hooks() == before
