@@ -53,7 +53,7 @@ def test_node_down(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -
     try:
         wait_for(lambda: slurm.fields(job)["Restarts"] == "1", seconds=60)
         slurm.wait(job)
-        assert slurm.fields(job)["BatchHost"] != node
+        assert f"ON {node} CANCELLED" in slurm.log(job) and "NODE FAILURE" in slurm.log(job)
     finally:
         slurm("scontrol", "update", f"nodename={node}", "state=resume", check=False)  # it may be back by itself
     assert_same(run_dir, reference)
