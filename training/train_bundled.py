@@ -2,7 +2,7 @@
 
     python training/train_bundled.py --out cxr_faith/vlm/bundled
 
-About 40 minutes on two CPU cores, a few minutes on a GPU (used when there is one). Expected: `evaluate_bundled.py`
+About two hours on two CPU cores; a GPU is used when there is one. Expected: `evaluate_bundled.py`
 prints at least 95 % on held-out pictures.
 """
 
@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("--refine", type=int, default=700, help="batches of the second cycle")
     parser.add_argument("--even", type=int, default=260, help="batches of the third cycle, which evens the margins")
     parser.add_argument("--graded", type=int, default=540, help="batches of the fourth: margins grow with what is left")
-    parser.add_argument("--own", type=int, default=600, help="batches of the fifth: cells go in the model's own order")
+    parser.add_argument("--own", type=int, default=1420, help="batches of the fifth: cells go in the model's own order")
     parser.add_argument("--start", type=Path, help="a saved model to start the second cycle from")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
