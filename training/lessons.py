@@ -65,14 +65,13 @@ def lesion_cells(question: pq.Question, areas: Areas) -> NDArray[np.float64] | N
     return np.maximum.reduce(asked) if asked else None
 
 
-def yes_no_question(spec: Phantom, rng: np.random.Generator, present: float = 0.65) -> pq.Question:
+def yes_no_question(spec: Phantom, rng: np.random.Generator, present: float = 0.75) -> pq.Question:
     """A yes/no question about one of the picture's lesions or, now and then, about any finding."""
     if spec.lesions and rng.random() < present:
         lesion = spec.lesions[rng.integers(len(spec.lesions))]
         finding, side = lesion.finding, lesion.side
     else:
-        # Nodules are the smallest lesions: where single cells are gone, a picture without one can look as if it had.
-        finding = "nodule" if rng.random() < 0.4 else pq.FINDINGS[rng.integers(len(pq.FINDINGS))]
+        finding = pq.FINDINGS[rng.integers(len(pq.FINDINGS))]
         side = pq.SIDES[rng.integers(2)] if finding in pq.SIDED else None
     sided = side is not None and rng.random() < 0.3
     options = _PHRASINGS["side_presence", finding, side] if sided else _PHRASINGS["presence", finding, None]

@@ -47,7 +47,7 @@ SHAPE_SHARE = 0.12
 TOWER_STEPS = 100
 MARGIN = 7.0
 OWN_ROOM = 40
-TRUTH_ORDERED = 0.5
+TRUTH_ORDERED = 0.35
 Orders = Callable[[Tensor, Tensor, Pack, np.random.Generator], NDArray[np.float64]]
 
 
