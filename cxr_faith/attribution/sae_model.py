@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 WEIGHTS, CONFIG = "sae.safetensors", "config.json"
@@ -98,7 +98,8 @@ def save_sae(sae: TopKSAE, config: SAEConfig, folder: str | Path) -> None:
     """Write weights and config."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()}, folder / WEIGHTS)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()}
+    (folder / WEIGHTS).write_bytes(save(tensors))  # not save_file, which makes files that only their owner can read
     (folder / CONFIG).write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
 
 
