@@ -99,13 +99,23 @@ class MapAttribution:
             raise ValueError(f"{name} needs a finding mask, which a picture alone does not have")
         self._image_id = image_id
 
-    def attribute(self, inputs: Tensor, target: int | Sequence[int] | Tensor | None = None) -> Tensor:
+    def attribute(
+        self, inputs: Tensor | tuple[Tensor, ...], target: int | Sequence[int] | Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Attributions of the inputs' shape, float32 [batch, 3, H, W].
 
         Args:
-            inputs: pixel values as the model gets them, [batch, 3, H, W].
+            inputs: pixel values as the model gets them, [batch, 3, H, W]; in a tuple of one, as Captum's metrics hand
+                them on, a tuple comes back.
             target: 1 explains "yes", 0 "no", one for all or one for each picture; default: the model's own answer.
         """
+        if isinstance(inputs, tuple):
+            (pictures,) = inputs
+            return (self._spread(pictures, target),)
+        return self._spread(inputs, target)
+
+    def _spread(self, inputs: Tensor, target: int | Sequence[int] | Tensor | None) -> Tensor:
+        """The maps on the pixels."""
         maps = self.maps(inputs, target)
         height, width = inputs.shape[-2:]
         rows = torch.arange(height, device=maps.device) * maps.shape[1] // height
@@ -146,7 +156,7 @@ def quantus_explain(
     """
     pixels = torch.as_tensor(np.asarray(inputs, np.float32))
     chosen = torch.as_tensor(np.asarray(targets)).reshape(-1)
-    return MapAttribution(model, method).attribute(pixels, chosen)[:, :1].cpu().numpy()
+    return MapAttribution(model, method)._spread(pixels, chosen)[:, :1].cpu().numpy()
 
 
 def records_dataset(run_dir: str | Path, columns: Sequence[str] | None = None) -> datasets.Dataset:
