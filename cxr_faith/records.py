@@ -36,6 +36,7 @@ GAPS = (
 )
 
 PARTS_PER_MERGE = 64
+_ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
 _NOT_RECORDED = ("height", "width", "source")
 _PART = re.compile(r"part-(\d+)-r(\d+)-(\d+)\.parquet$")
 
@@ -63,7 +64,7 @@ def _schema() -> pa.Schema:
         **dict.fromkeys(GAPS, real),
         **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for `cleann`: its set of cells
-        **{"map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
+        **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
     }
     return pa.schema([pa.field(name, kind, nullable=name not in KEY) for name, kind in columns.items()])

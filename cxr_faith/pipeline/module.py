@@ -17,6 +17,7 @@ from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_metrics
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.pipeline.anatomy import Organs, anatomy_column
 from cxr_faith.records import RECORD_SCHEMA, sample_columns
 from cxr_faith.scoring import (
     BLURRED,
@@ -107,6 +108,7 @@ class FaithfulnessModule(L.LightningModule):
         self.micro_batch = micro_batch
         self.metrics: dict[tuple[str, str], MetricCollection] = {}
         self._engine: Engine | None = None
+        self._organs: Organs | None = None
         self._image_size: tuple[int, int] | None = None
 
     def check_model(self) -> None:
@@ -146,6 +148,8 @@ class FaithfulnessModule(L.LightningModule):
             for method in self.methods.values():
                 method.check(vlm)
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        self._organs = Organs(data.data_root, self.engine.vlm.grid) if data else None
         for substrate in self.protocol.substrates:
             for name in (*self.names, RANDOM):
                 self.metrics[substrate, name] = method_metrics(self.protocol.steps)
@@ -202,14 +206,15 @@ class FaithfulnessModule(L.LightningModule):
         if not able:
             return rows
         places = [localize(case, item.finding_mask, self.protocol.seed) for item, case in able]
+        organs = [self._organs.cells(item) if self._organs else {} for item, _ in able]
         for spec in self.protocol.substrates:
             scored = score_image(
                 self.engine, pixels, cases[0].image_id, [c for _, c in able], Substrate.parse(spec), self.protocol
             )
-            for (item, case), columns, place in zip(able, scored, places, strict=True):
+            for (item, case), columns, place, cells in zip(able, scored, places, organs, strict=True):
                 common = self._common(item.sample, case) | {"substrate": spec}
                 rows += [
-                    common | self._own(name, case, spec) | place.get(name, {}) | columns[name]
+                    common | self._own(name, case, spec, cells) | place.get(name, {}) | columns[name]
                     for name in self._names(case, columns)
                 ]
         return rows
@@ -237,13 +242,14 @@ class FaithfulnessModule(L.LightningModule):
             row |= {"yes_no_mass": case.reply.yes_no_mass, "margin": margin, "p_yes": p_yes}
         return row
 
-    def _own(self, name: str, case: Case, substrate: str) -> Row:
+    def _own(self, name: str, case: Case, substrate: str, organs: Mapping[str, Tensor]) -> Row:
         """Columns of one method's map of one sample."""
         method, grid = self.methods.get(name.removesuffix(BLURRED)), self.engine.vlm.grid
         own = method is not None and method.substrate is not None and method.substrate.spec == substrate
         row: Row = {"method": name, "own_substrate": own}
         if name in case.maps:
             row |= {"map": case.maps[name].ravel(), "grid_h": grid[0], "grid_w": grid[1]}
+            row |= {"anatomy": anatomy_column(case.maps[name], organs)}
             told = {key: value for key, value in case.extras.get(name, {}).items() if key in RECORD_SCHEMA.names}
             row |= case.costs.get(name, {}) | told
         return row

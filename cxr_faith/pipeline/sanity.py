@@ -6,8 +6,7 @@ shows the picture, not the model.
 """
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from rich import box
 from rich.table import Table
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cxr_faith.attribution import Method
 from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
@@ -24,6 +24,7 @@ from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.pipeline.module import FaithfulnessModule, vlm_cells
+from cxr_faith.pipeline.randomization import random_stages, randomize
 from cxr_faith.records import write_atomic
 from cxr_faith.report.leaderboard import number
 from cxr_faith.scoring import Case, Protocol, compute_maps, read_answers
@@ -34,9 +35,11 @@ CONTROLS = (RandomMap, Center, Edges, Oracle)
 """Do not look at the model, by design: they are shown, and cannot fail."""
 
 NO_QUESTION = "?"
-BLOCKS = 4
-_MEASURES = {"spearman": spearman, "ssim": ssim, "top_overlap": top_overlap}
-_DECODER, _TOWER = re.compile(r"language_model\.layers\.(\d+)\."), re.compile(r"vision_tower\..*layers\.(\d+)\.")
+CHANGED = ("blank picture", "other picture", "no question")
+SMALL_CHANGES = ("shift 2 px", "contrast +5 %", "contrast -5 %", "noise 2 %")
+"""Changes of the picture that should change neither answer nor map; noise in shares of the picture's own deviation."""
+
+_MEASURES: dict[str, Callable[[Any, Any], Any]] = {"spearman": spearman, "ssim": ssim, "top_overlap": top_overlap}
 
 Maps = dict[str, list[np.ndarray]]
 
@@ -118,7 +121,7 @@ def sanity(
         most_alike: highest mean Spearman to the trained maps that passes with all layers random.
 
     Returns:
-        `inputs` (share of the answers kept and mean margin for each changed input), `methods`: name → `random_pairs`
+        `inputs` (share of the answers kept for each changed input), `methods`: name → `random_pairs`
         (maps of different samples), `inputs`, `other_answer` and `cascade` (a list over stages), each with Spearman,
         SSIM and top overlap to the trained model's maps; `control` and `failed`.
     """
@@ -129,7 +132,7 @@ def sanity(
         others = trained[name][1:] + trained[name][:1]
         control = isinstance(method, CONTROLS)
         result["methods"][name] = {"control": control, "random_pairs": _alike(trained[name], others), "inputs": {}}
-    for change, (changed, questions) in _changed_inputs(pictures, cases).items():
+    for change, (changed, questions) in _changed_inputs(pictures, cases, seed).items():
         answers = _answers(vlm, changed, cases, questions, protocol)
         kept = [_says(now) == _says(case) for now, case in zip(answers, cases, strict=True)]
         result["inputs"][change] = {"answers_kept": float(np.mean(kept))}
@@ -156,51 +159,28 @@ def sanity(
     return result
 
 
-def random_stages(vlm: VLM) -> list[tuple[str, list[str]]]:
-    """(name, parameters) of each stage of the cascade, top down: decoder, projector, tower; embeddings stay."""
-    named = [name for name, _ in _model(vlm).named_parameters()]
-    stages = [*_blocks("decoder", _DECODER, named)]
-    stages.append(("projector", [name for name in named if "multi_modal_projector" in name]))
-    return [*stages, *_blocks("tower", _TOWER, named)]
-
-
-def randomize(vlm: VLM, names: Sequence[str], seed: int) -> None:
-    """Shuffle the entries of each of these parameters: what was learned goes, the scale of the numbers stays."""
-    parameters = dict(_model(vlm).named_parameters())
-    with torch.no_grad():
-        for name in names:
-            weight = parameters[name]
-            order = torch.from_numpy(stream(seed, name, "randomize").permutation(weight.numel())).to(weight.device)
-            weight.copy_(weight.flatten()[order].view_as(weight))
-
-
-def _blocks(title: str, pattern: re.Pattern[str], names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """At most four blocks of layers, last layers first."""
-    by_layer: dict[int, list[str]] = {}
-    for name in names:
-        if found := pattern.search(name):
-            by_layer.setdefault(int(found[1]), []).append(name)
-    for part in np.array_split(sorted(by_layer, reverse=True), min(BLOCKS, len(by_layer))):
-        layers = part.tolist()
-        place = f"{layers[-1]}–{layers[0]}" if len(layers) > 1 else str(layers[0])
-        yield f"{title} {place}", [name for layer in layers for name in by_layer[layer]]
-
-
-def _model(vlm: VLM) -> torch.nn.Module:
-    model = getattr(vlm, "model", None)
-    if not isinstance(model, torch.nn.Module):
-        raise ValueError("randomization needs a model whose weights can be shuffled")
-    return model
-
-
-def _changed_inputs(pictures: Sequence[Tensor], cases: Sequence[Case]) -> dict[str, tuple[list[Tensor], list[str]]]:
-    """Name → (pictures, questions): a blank picture, another sample's picture, no question."""
+def _changed_inputs(
+    pictures: Sequence[Tensor], cases: Sequence[Case], seed: int
+) -> dict[str, tuple[list[Tensor], list[str]]]:
+    """Name → (pictures, questions), for each of `CHANGED` and `SMALL_CHANGES`."""
     asked = [case.prompt.question for case in cases]
-    blank = [picture.mean((-2, -1), keepdim=True).expand_as(picture).contiguous() for picture in pictures]
+    means = [picture.mean((-2, -1), keepdim=True) for picture in pictures]
+    noise = [stream(seed, case.image_id, "small_noise").standard_normal((1, *pictures[0].shape[-2:])) for case in cases]
+    both = list(zip(pictures, means, strict=True))
+    small = {
+        # Down and to the right, the border repeated.
+        "shift 2 px": [
+            pad(p[None], (2, 0, 2, 0), mode="replicate")[0, :, : p.shape[-2], : p.shape[-1]] for p in pictures
+        ],
+        "contrast +5 %": [mean + 1.05 * (picture - mean) for picture, mean in both],
+        "contrast -5 %": [mean + 0.95 * (picture - mean) for picture, mean in both],
+        "noise 2 %": [p + 0.02 * p.std() * torch.from_numpy(n).to(p) for p, n in zip(pictures, noise, strict=True)],
+    }
     return {
-        "blank picture": (blank, asked),
+        "blank picture": ([mean.expand_as(picture).contiguous() for picture, mean in both], asked),
         "other picture": ([*pictures[1:], pictures[0]], asked),
         "no question": (list(pictures), [NO_QUESTION] * len(cases)),
+        **{name: (changed, asked) for name, changed in small.items()},
     }
 
 
@@ -257,12 +237,15 @@ def render_sanity(result: Mapping[str, Any]) -> Table:
     """Spearman to the trained model's maps, one row for each method."""
     table = Table(box=box.SIMPLE_HEAD, title=f"sanity · {result['samples']} samples · Spearman to the trained maps")
     stages = [entry["stage"] for entry in next(iter(result["methods"].values()))["cascade"]]
-    columns = ["random pairs", *result["inputs"], "other answer", *stages, "verdict"]
+    columns = ["random pairs", *CHANGED, "small changes, lowest", "other answer", *stages, "verdict"]
     table.add_column("method")
     for column in columns:
         table.add_column(column, justify="right")
     for name, entry in result["methods"].items():
-        found = [entry["random_pairs"], *entry["inputs"].values(), entry.get("other_answer", {}), *entry["cascade"]]
+        inputs = entry["inputs"]
+        small = min((inputs[change] for change in SMALL_CHANGES), key=lambda values: values["spearman"] or 0.0)
+        changed = [*(inputs[change] for change in CHANGED), small, entry.get("other_answer", {})]
+        found = [entry["random_pairs"], *changed, *entry["cascade"]]
         verdict = "control" if entry["control"] else "FAIL" if entry["failed"] else "pass"
         table.add_row(name, *(number(values.get("spearman")) for values in found), verdict)
     kept = ", ".join(f"{name} {values['answers_kept']:.0%}" for name, values in result["inputs"].items())

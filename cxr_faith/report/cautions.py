@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS
+from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS, LEVEL
 
 LOW_COVERAGE = 0.5
 USUAL_RANDOM_AUC = (0.4, 0.6)
+SIGNIFICANT = 1 - LEVEL
 
 
 def cautions(summary: Mapping[str, Any]) -> list[str]:
@@ -24,7 +25,7 @@ def cautions(summary: Mapping[str, Any]) -> list[str]:
             found += _coverage(board)
     for board in summary["boards"]:
         if board["slice"] == "all":
-            found += _random_auc(board)
+            found += [*_random_auc(board), *_controls(board)]
     compared = {board["slice"] for board in summary["boards"]} & {"with_oracle"} or {"present"}
     for board in summary["boards"]:
         if board["slice"] in compared:
@@ -63,6 +64,29 @@ def _random_auc(board: Mapping[str, Any]) -> list[str]:
         for auc in aucs
         if auc is not None and not low <= auc <= high
     ]
+
+
+def _controls(board: Mapping[str, Any]) -> list[str]:
+    """A map of noise that is not noise, and maps that a blur alone makes better."""
+    found, substrate = [], board["substrate"]
+    for row in board["rows"]:
+        test = row["intervals"][board["headline"]]
+        if row["method"] == "random_map" and test["p_holm"] is not None and test["p_holm"] < SIGNIFICANT:
+            found.append(
+                f"random_map differs from random orders under {substrate} by {test['mean']:+.3f} "
+                f"(p {test['p_holm']:.3f}): suspect the scoring."
+            )
+    smoother = [
+        pair["a"]
+        for pair in board["differences"]
+        if pair["b"] == f"{pair['a']}/blurred" and pair["mean"] < 0 and pair["p_holm"] < SIGNIFICANT
+    ]
+    if smoother:
+        found.append(
+            f"Under {substrate} a blurred copy of the map scores better than the map itself: {', '.join(smoother)}. "
+            "Smoothness alone is rewarded there."
+        )
+    return found
 
 
 def _oracle(board: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ FEWEST = 3  # a rank correlation of two points is always 1
 
 PANEL_COLUMNS = (
     *("question_group", "variant", "strategy", "margin", "predicted", "correct", "p_yes", "status"),
-    *("srg", "gap_srg_random", "deletion_auc", "map", "grid_h", "grid_w", *LOCALIZATION_COLUMNS),
+    *("srg", "gap_srg_random", "deletion_auc", "map", "grid_h", "grid_w", "anatomy", *LOCALIZATION_COLUMNS),
 )
 """Columns of the records that panels read."""
 
@@ -113,7 +113,7 @@ def agreement_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[st
 
 
 def region_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
-    """Mean share of each map's positive mass by region (the patient's sides) and within 5 % of the border."""
+    """Mean share of each map's positive mass by region (the patient's sides) and border, and enrichment on organs."""
     found = []
     for method in methods:
         rows = first[first["method"].eq(method) & first["map"].notna() & first["grid_h"].notna()]
@@ -124,8 +124,18 @@ def region_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, 
         weights = np.concatenate([region_weights(grid), border_weights(grid)[None]])
         shares = mass_shares(maps, weights)
         means = {name: _mean(shares[:, i]) for i, name in enumerate((*REGIONS, "border"))}
-        found.append({"method": method, "n": int(np.isfinite(shares[:, 0]).sum())} | means)
+        entry: dict[str, Any] = {"method": method, "n": int(np.isfinite(shares[:, 0]).sum())} | means
+        found.append(entry | {"organs": _organs(rows["anatomy"])})
     return found
+
+
+def _organs(column: "pd.Series[Any]") -> dict[str, float | None]:
+    """Organ → mean enrichment (mass share over area share) over the samples that have its mask."""
+    values: dict[str, list[float]] = {}
+    for organs in column.dropna():
+        for organ in organs:
+            values.setdefault(organ["label"], []).append(organ["enrichment"])
+    return {label: _mean(np.array(ratios)) for label, ratios in sorted(values.items())}
 
 
 def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ def trust_tables(summary: Mapping[str, Any]) -> list[tuple[str, TextTable]]:
         ("Does srg predict localization? Spearman over samples", _prediction(summary["localization"])),
         ("Do the methods agree? Spearman of their maps", _agreement(summary["agreement"], summary["methods"])),
         ("Where the maps lie: share of their mass (patient's sides)", _regions(summary["regions"])),
+        ("On which organs the maps lie: mass share over area share", _organs(summary["regions"])),
         ("Is the model as sure as it should be?", _calibration(summary["calibration"])),
         *_stability(summary["stability"]),
     ]
@@ -59,6 +60,12 @@ def _regions(panel: Sequence[Mapping[str, Any]]) -> TextTable:
     names = (*REGIONS, "border")
     rows = [[entry["method"], str(entry["n"]), *(percent(entry[name]) for name in names)] for entry in panel]
     return ["method", "n", *(name.replace("_", " ") for name in names)], rows
+
+
+def _organs(panel: Sequence[Mapping[str, Any]]) -> TextTable:
+    labels = sorted({label for entry in panel for label in entry["organs"]})
+    rows = [[entry["method"], *(number(entry["organs"].get(label)) for label in labels)] for entry in panel]
+    return ["method", *labels], rows if labels else []
 
 
 def _calibration(panel: Mapping[str, Any]) -> TextTable:

@@ -8,7 +8,8 @@ import torch
 
 from cxr_faith.__main__ import main
 from cxr_faith.attribution import Attribution, Method, build_methods
-from cxr_faith.pipeline.sanity import _alike, random_stages, randomize, render_sanity, sanity
+from cxr_faith.pipeline.randomization import random_stages, randomize
+from cxr_faith.pipeline.sanity import CHANGED, SMALL_CHANGES, _alike, render_sanity, sanity
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.leaderboard import leaderboard, render_leaderboard
 from cxr_faith.report.summary import write_summary
@@ -70,7 +71,15 @@ def test_changed_inputs_change_maps_as_they_must(result):
     # The L2 norm of a gradient does not know the sign of the score.
     assert found["gradient"]["other_answer"]["spearman"] == pytest.approx(1, abs=1e-6)
     assert found["chefer"]["other_answer"]["spearman"] < 0.99
-    assert set(result["inputs"]) == {"blank picture", "other picture", "no question"}
+    assert set(result["inputs"]) == {*CHANGED, *SMALL_CHANGES}
+
+
+def test_small_changes_change_little(result):
+    for change in SMALL_CHANGES[1:]:
+        assert result["methods"]["picture"]["inputs"][change]["spearman"] > 0.95
+        assert result["inputs"][change]["answers_kept"] == 1
+    shifted = result["methods"]["picture"]["inputs"]["shift 2 px"]["spearman"]
+    assert 0.5 < shifted < 1
 
 
 def test_shuffling_keeps_the_numbers_and_is_seeded(pictures):
@@ -94,7 +103,7 @@ def test_likeness_leaves_out_what_is_missing():
 
 def test_the_table_shows_every_stage(result):
     table = render_sanity(result)
-    assert len(table.columns) == 1 + 1 + 3 + 1 + 7 + 1 and table.row_count == 5
+    assert len(table.columns) == 1 + 1 + 3 + 1 + 1 + 7 + 1 and table.row_count == 5
     assert "FAIL" in list(table.columns[-1].cells) and "control" in list(table.columns[-1].cells)
 
 

@@ -110,3 +110,16 @@ def test_samples_without_patient_are_counted(frame: pd.DataFrame) -> None:
     summary = summarize(unnamed, METHODS)
     assert summary["n_without_patient"] == 4 and summary["n_patients"] == 9 + 2
     assert any(warning.startswith("4 samples have no patient_id") for warning in summary["warnings"])
+
+
+def test_noise_that_is_none_and_smoothness_are_said(frame: pd.DataFrame) -> None:
+    assert not any("random_map differs" in line for line in summarize(frame, METHODS)["warnings"])
+    shifted = frame.copy()
+    noise = shifted["method"].eq("random_map") & shifted["srg"].notna()
+    for column in ("srg", "gap_srg_random"):
+        shifted.loc[noise, column] = 0.3 + 0.01 * np.arange(noise.sum())
+    blurred = frame[frame["method"].eq("chefer")].assign(method="chefer/blurred", srg=lambda rows: rows["srg"] + 0.1)
+    both = pd.concat([shifted, blurred], ignore_index=True)
+    warnings = "\n".join(summarize(both, METHODS)["warnings"])
+    assert "random_map differs from random orders under blur:0.1" in warnings
+    assert "a blurred copy of the map scores better than the map itself: chefer." in warnings
