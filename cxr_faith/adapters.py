@@ -120,7 +120,7 @@ class MapAttribution:
         height, width = inputs.shape[-2:]
         rows = torch.arange(height, device=maps.device) * maps.shape[1] // height
         columns = torch.arange(width, device=maps.device) * maps.shape[2] // width
-        return maps[:, rows][:, :, columns][:, None].expand(-1, inputs.shape[1], -1, -1).to(inputs.device)
+        return maps[:, rows][:, :, columns][:, None].expand(-1, inputs.shape[1], -1, -1).to(inputs.device).contiguous()
 
     def maps(self, inputs: Tensor, target: int | Sequence[int] | Tensor | None = None) -> Tensor:
         """The maps themselves, float32 [batch, gH, gW]; arguments as for `attribute`."""

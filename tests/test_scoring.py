@@ -313,7 +313,8 @@ def test_shared_tokens_and_gradients_change_no_bit_and_save_passes(random_vlm, p
     assert not np.array_equal(made[0][0].maps["gradient"], made[0][1].maps["gradient"])  # each question has its own
     #                 attention, chefer, gradient, x input, paths with their ends
     assert spent[0] == [1 + 2, 1 + 1 + 1 + 0 + 4 + 5, 0 + 1 + 1 + 0 + 2 + 3]
-    assert spent[1] == [1 + 1 + 1 + 2 + 2 + 2, 1 + 1 + 1 + 1 + 4 + 5, 0 + 1 + 1 + 1 + 2 + 3]
+    # Alone, grad_x_input encodes the picture for the path and again for the gradient.
+    assert spent[1] == [1 + 1 + 1 + 3 + 2 + 2, 1 + 1 + 1 + 1 + 4 + 5, 0 + 1 + 1 + 1 + 2 + 3]
 
 
 def test_shared_values_belong_to_their_pictures_and_prompts(vlm):

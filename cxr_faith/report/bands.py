@@ -68,7 +68,7 @@ def curve_bands(records: pd.DataFrame) -> Bands:
 def _band(rows: pd.DataFrame, clusters: npt.NDArray[np.intp], draws: npt.NDArray[np.float64]) -> dict[str, list[float]]:
     n_clusters = draws.shape[1]
     counts = np.bincount(clusters, minlength=n_clusters).astype(np.float64)
-    ends = [torch.from_numpy(rows[name].to_numpy(np.float64)) for name in ("s_original", "s_substrate")]
+    ends = [torch.from_numpy(rows[name].to_numpy(np.float64, copy=True)) for name in ("s_original", "s_substrate")]
     tail = 100 * (1 - LEVEL) / 2
     band: dict[str, list[float]] = {}
     for side in ("deletion", "insertion"):

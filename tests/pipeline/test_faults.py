@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cxr_faith.data import module as data_module
+from cxr_faith.data import items as data_items
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.vlm import Gemma3VLM, Scores
 from tests.runs import SAMPLES, alive, assert_same, children, parts, ranks, records, run, run_here, start, wait_for
+
+pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("KILLS", "2"))
 """How many random moments to kill at; set it higher to look for rare ones."""
@@ -148,7 +150,7 @@ def test_logits_that_are_not_a_number_cost_their_sample(
 def test_a_worker_that_dies_while_decoding(
     small: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, run_dir = data_module.load_image, tmp_path / "run"
+    load, run_dir = data_items.load_image, tmp_path / "run"
     fatal = pq.read_table(small.parent / "manifest.parquet").column("image_path").to_pylist()[4]
 
     def killed(path: Any, root: Any) -> Any:
@@ -157,7 +159,7 @@ def test_a_worker_that_dies_while_decoding(
         return load(path, root)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_module, "load_image", killed)
+        patch.setattr(data_items, "load_image", killed)
         with pytest.raises(RuntimeError, match="DataLoader worker"):
             run_here(small, run_dir, "--data.num_workers", "1")
     assert 0 < records(run_dir)["sample_id"].nunique() <= 4

@@ -122,6 +122,7 @@ def test_two_ranks_equal_one(count: int, samples: Path, alone: dict[int, Path], 
             assert metrics[name] == pytest.approx(rows[name].astype(float).mean(), abs=1e-12, nan_ok=True), (key, name)
 
 
+@pytest.mark.slow
 def test_more_ranks_than_samples_left(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
     file, run = config(samples, 7, tmp_path), tmp_path / "run"
     evaluate(file, run, "--limit", "6")
@@ -134,6 +135,7 @@ def test_more_ranks_than_samples_left(samples: Path, alone: dict[int, Path], tmp
     assert (run / "summary.json").read_bytes() == (alone[7] / "summary.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_and_restarted(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
     file, run = config(samples, 7, tmp_path), tmp_path / "run"
     command = [sys.executable, "-m", "cxr_faith", "evaluate", "--config", str(file), "--run_dir", str(run)]
@@ -151,6 +153,7 @@ def test_killed_and_restarted(samples: Path, alone: dict[int, Path], tmp_path: P
     assert (run / "summary.json").read_bytes() == (alone[7] / "summary.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_batch_size_and_workers_do_not_matter(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     sizes = ["--data.batch_size", "7", "--data.num_workers", "1"]

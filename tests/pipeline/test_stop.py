@@ -12,6 +12,8 @@ import pytest
 
 from tests.runs import ROOT, alive, assert_same, children, environment, parts, ranks, records, run_here, start, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def python(code: str, **options: object) -> "subprocess.Popen[str]":
     words = [sys.executable, "-c", textwrap.dedent(code)]
