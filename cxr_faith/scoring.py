@@ -196,7 +196,8 @@ def compute_maps(
             continue
         shared: dict[Hashable, tuple[Tensor, Tensor]] | None = {} if share else None
         for name, method in methods.items():
-            if not method.needs_mask or case.finding_cells is not None:
+            # A mask is the whole evidence of a finding's presence; where it is, hangs on the body around it too.
+            if not method.needs_mask or (case.finding_cells is not None and case.kind == YES_NO):
                 _apply(vlm, name, method, _batch(method, picture, case, seed, shared), case, case.target)
         if controls:
             maps = [(name, values) for name, values in case.maps.items() if name != CENTER]

@@ -341,6 +341,14 @@ def test_nothing_is_explained_without_a_target_or_in_another_format(vlm):
     assert [set(case.maps) for case in (off, none, fine, other)] == [set(), set(), {"gradient"}, {"gradient"}]
 
 
+def test_the_oracle_is_for_yes_no_questions_with_a_mask(vlm):
+    pixels, cells = picture(vlm), torch.rand(vlm.grid)
+    cases = [case_of(vlm, {}, finding_cells=cells), case_of(vlm, {}, finding_cells=cells), case_of(vlm, {})]
+    cases[1].kind = "open"
+    compute_maps(vlm, build_methods({"oracle": {}, "gradient": {}}), [pixels] * 3, cases, 0)
+    assert [set(case.maps) for case in cases] == [{"oracle", "gradient"}, {"gradient"}, {"gradient"}]
+
+
 def test_extras_are_kept_for_each_sample(vlm):
     class Named(Method):
         def attribute(self, vlm, batch, target):

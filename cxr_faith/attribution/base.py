@@ -74,7 +74,7 @@ class Method(ABC):
     """An attribution method; its constructor's arguments are its options in the config.
 
     Attributes:
-        needs_mask: the method is defined only for samples with a finding mask (`oracle`).
+        needs_mask: the method is defined only for yes/no questions about a finding with a mask (`oracle`).
         substrate: what stands for a removed cell, for methods that use one; None for the others. A score under the
             same substrate is marked as the method's own.
         weights: hash of a file that the method reads, for the fingerprint of a run; empty for the others.

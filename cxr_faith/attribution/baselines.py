@@ -47,7 +47,7 @@ class Edges(Method):
 
 
 class Oracle(Method):
-    """The finding's own mask, where one exists: the evidence as it is known."""
+    """The finding's own mask, for yes/no questions about a finding that has one: the evidence as it is known."""
 
     needs_mask = True
 
