@@ -60,6 +60,10 @@ def from_loc(text: str) -> list[Corners]:
     return [(float(a), float(b), float(c), float(d)) for a, b, c, d in _LOC.findall(text)]
 
 
+_NOTHING = b"ifdl3"
+"""What CheXlocalize writes for an empty mask, whatever the size."""
+
+
 def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     """A mask from COCO run lengths, ``{size: [H, W], counts: …}``, compressed (text) or not (list) (CheXlocalize).
 
@@ -86,8 +90,28 @@ def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
             raise ValueError(f"run lengths add up to {sum(counts)}, not to {height} × {width} pixels")
         compressed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     else:
-        compressed = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+        text = counts.encode() if isinstance(counts, str) else bytes(counts)
+        if text == _NOTHING:
+            return np.zeros((height, width), bool)
+        if (total := sum(_runs(text))) != height * width:  # pycocotools leaves what the runs do not reach undefined
+            raise ValueError(f"run lengths add up to {total}, not to {height} × {width} pixels")
+        compressed = {"size": [height, width], "counts": text}
     return np.asarray(coco.decode(compressed)).astype(bool)
+
+
+def _runs(text: bytes) -> list[int]:
+    """The run lengths in a compressed mask: five bits a byte, low ones first, from the fourth on as differences."""
+    runs: list[int] = []
+    value = shift = 0
+    for byte in text:
+        bits = byte - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)  # the sign
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
 
 
 def box_of_mask(mask: npt.NDArray[np.bool_]) -> Corners | None:

@@ -97,6 +97,7 @@ def test_empty_run_lengths_of_chexlocalize() -> None:
         ({"size": [2], "counts": [1]}, "not {size"),
         ({"size": [2, 2], "counts": [1, 2]}, "add up to 3"),
         ({"size": [90_000, 90_000], "counts": "x"}, "more than"),
+        ({"size": [3, 3], "counts": "4"}, "add up to 4"),
     ],
 )
 def test_damaged_run_lengths(rle: dict, fault: str) -> None:
