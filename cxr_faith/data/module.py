@@ -185,6 +185,8 @@ class CXRVQADataModule(L.LightningDataModule):
         """A number for each row's image; a row without image id is an image of its own."""
         ids = pc.dictionary_encode(self.table.data.column("image_id")).combine_chunks()
         codes = pc.fill_null(ids.indices, -1).to_numpy().astype(np.int64)
+        del ids
+        pa.default_memory_pool().release_unused()  # the table of all ids, which nobody needs again
         return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
 
 

@@ -75,4 +75,5 @@ def test_memory_and_time_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
     print(found)
     assert found[LONG]["seconds"] < 2
     assert 700 < found[LONG]["count"] < 900 and 700 < found[SHORT]["count"] < 900
-    assert found[LONG]["VmRSS"] < 1.05 * found[SHORT]["VmRSS"]
+    # The process's own memory; pages of the mapped file are shared by all ranks and given back under pressure.
+    assert found[LONG]["RssAnon"] < 1.05 * found[SHORT]["RssAnon"]
