@@ -10,12 +10,13 @@ from cxr_faith.pipeline.lock import run_lock
 from tests.runs import SAMPLES, assert_same, parts, ranks, records, run, run_here
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_any_number_of_ranks(count: int, small: Path, reference: Path, tmp_path: Path) -> None:
-    done = run(small, tmp_path / "run", *ranks(count))
+@pytest.mark.slow
+def test_three_ranks(small: Path, reference: Path, tmp_path: Path) -> None:
+    """Two are in `test_run.py`."""
+    done = run(small, tmp_path / "run", *ranks(3))
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same(tmp_path / "run", reference)
-    assert len(parts(tmp_path / "run")) == count
+    assert len(parts(tmp_path / "run")) == 3
 
 
 @pytest.mark.parametrize(
