@@ -134,8 +134,9 @@ def test_a_hundred_thousand_rows_take_less_than_a_minute(tmp_path: Path, rows: l
     import subprocess
     import sys
 
-    script = Path(__file__).with_name("write_large_run.py")
-    subprocess.run([sys.executable, str(script), str(tmp_path), "100000"], check=True, timeout=600)
+    root = Path(__file__).parents[2]
+    writer = [sys.executable, "-m", "tests.report.write_large_run", str(tmp_path), "100000"]
+    subprocess.run(writer, cwd=root, check=True, timeout=600)
     code = (
         "import resource, sys, time; from cxr_faith.report.summary import write_summary\n"
         "begin = time.perf_counter(); write_summary(sys.argv[1])\n"

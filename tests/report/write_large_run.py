@@ -1,4 +1,4 @@
-"""Writes a run of many records: `write_large_run.py FOLDER ROWS`."""
+"""Writes a run of many records: `python -m tests.report.write_large_run FOLDER ROWS`."""
 
 import sys
 
