@@ -122,7 +122,7 @@ def test_the_leaderboard_marks_who_failed(run_dir):
 
 @pytest.mark.slow
 def test_the_command_on_the_bundled_model(tmp_path, capfd):
-    status = main(["sanity", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path), "--samples", "4"])
+    status = main(["sanity", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path), "--samples", "2"])
     assert status == 0 and "chefer" in capfd.readouterr().out
     found = json.loads((tmp_path / "sanity.json").read_text())["methods"]
     real = [name for name, entry in found.items() if not entry["control"]]
