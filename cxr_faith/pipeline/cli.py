@@ -30,6 +30,7 @@ The same command resumes an interrupted run; records that are there are not comp
 
 _UNKNOWN_KEY = re.compile(r"(?:Key|Option|key) [\"']([\w./-]+)[\"'] is not expected|[Nn]ested key [\"']([\w./-]+)[\"']")
 _NOT_IN_GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.-]+)'")
+_NO_CONFIG = re.compile(r"Parser key \"config\": File does not exist: '?([^']+)'?")
 _UNKNOWN_OPTION = re.compile(r"[Uu]nrecognized arguments: (--[\w.-]+)")
 
 
@@ -52,6 +53,10 @@ class OneLineErrors:
         elif key := _UNKNOWN_KEY.search(text):
             name = key[1] or key[2]
             text = f"unknown key {name}{_nearest(name, self._keys())}"
+        elif file := _NO_CONFIG.search(text):
+            text = f"--config {file[1]}: file not found"
+        elif "arguments are required: model.methods" in text:
+            text = "--config FILE is required, such as configs/demo.yaml"
         print(f"cxr-faith: error: {text}", file=sys.stderr)
         raise SystemExit(2)
 

@@ -26,7 +26,7 @@ examples:
   cxr-faith explain chest.png --question "Where is the nodule?" --method integrated_gradients --evaluate true
   cxr-faith explain chest.png --question "What findings are there?" --keyword effusion
 
-methods: {", ".join(sorted(METHODS))}
+methods: {", ".join(sorted(name for name, method in METHODS.items() if not method.needs_mask))}
 """
 
 

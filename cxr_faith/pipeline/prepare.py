@@ -110,7 +110,8 @@ def check(manifest: str, root: str | None = None, images: int | None = 200) -> i
     sizes = sorted(state.sizes)
     console.print(f"samples  {state.done} of {state.total} opened, {state.faults} with a fault", highlight=False)
     if sizes:
-        console.print(f"sizes    {_by(sizes[0])} to {_by(sizes[-1])} px, {len(sizes)} different", highlight=False)
+        several = f" to {_by(sizes[-1])} px, {len(sizes)} different" if len(sizes) > 1 else " px"
+        console.print(f"sizes    {_by(sizes[0])}{several}", highlight=False)
     return state.faults
 
 

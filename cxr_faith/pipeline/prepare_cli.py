@@ -23,7 +23,7 @@ sources:
   vindr-cxr-vqa    VinDr-CXR-VQA
   vqa-rad, slake   the chest part of VQA-RAD and of SLAKE
   phantom          procedural phantoms, drawn now
-  table            any CSV, JSON Lines or Parquet file
+  table            any CSV, JSON Lines, JSON or Parquet file
   hub              a `datasets` data set, by folder or hub id
 
 examples:

@@ -68,7 +68,9 @@ def table(
     missing = [f"{own} (for {name})" for name, own in (columns or {}).items() if own not in present]
     missing += [name for name in ("image_path", "question") if name not in names]
     if missing:
-        raise PrepareError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(present)}")
+        raise PrepareError(
+            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(present)}; name it with --columns"
+        )
     tally.expected = len(rows)
     for position, row in enumerate(rows):
         values = {name: row.get(own) for name, own in names.items()}
