@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# One process for each core, a file of tests at a time, in their order.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install demo test test-fast test-cluster lint train clean
@@ -20,10 +22,10 @@ demo: $(INSTALLED) ## Evaluate the bundled model on the bundled phantoms: leader
 	$(BIN)/cxr-faith evaluate --config configs/demo.yaml
 
 test: $(INSTALLED) ## Run the whole test suite
-	$(BIN)/python -m pytest -m "not cluster"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
 
 test-fast: $(INSTALLED) ## Run the tests that are not marked slow
-	$(BIN)/python -m pytest -m "not slow and not cluster"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not cluster"
 
 test-cluster: $(INSTALLED) ## Run the tests on a private Slurm of two nodes, and the long run (root; see slurm/README.md)
 	$(BIN)/python -m pytest -m cluster
