@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import datasets
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.images import Geometry, ImageError, fit, fit_mask, load_image, load_mask
+from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import Sample, SampleError
 from cxr_faith.data.sharding import Rows
 
@@ -44,7 +44,7 @@ class ManifestDataset(Dataset[SampleItem]):
 
     def __init__(
         self,
-        table: datasets.Dataset,
+        table: MappedManifest,
         rows: Rows,
         root: Path,
         image_size: tuple[int, int],
@@ -84,6 +84,7 @@ class ManifestDataset(Dataset[SampleItem]):
     def __getitem__(self, index: int) -> SampleItem:
         """Decode one sample."""
         sample = Sample.from_row(self.table[int(self.rows[index])])
+        self.table.release()
         try:
             sample.validate()
             image, geometry = self._picture(sample)

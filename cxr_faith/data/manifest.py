@@ -7,6 +7,7 @@ manifest; the file's name holds the manifest's content hash, so an edited manife
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from datasets.table import MemoryMappedTable
 from filelock import FileLock
 
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
@@ -28,6 +30,30 @@ _CHUNK_ROWS = 10_000
 
 class ManifestError(ValueError):
     """A manifest that cannot be used at all; the message is one line and names the file and the column."""
+
+
+class MappedManifest(datasets.Dataset):  # type: ignore[misc]  # the library has no types
+    """A manifest's rows, memory-mapped, that can give their pages back.
+
+    Pages that were read stay with the process until the system is short of memory: over a run that would be the whole
+    file, in every rank.
+    """
+
+    def __init__(self, arrow: str) -> None:
+        """Map an Arrow file in stream format."""
+        with open(arrow, "rb") as file:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        super().__init__(MemoryMappedTable(pa.ipc.open_stream(pa.py_buffer(pages)).read_all(), arrow))
+        self._pages, self._arrow = pages, arrow
+
+    def __reduce__(self) -> tuple[type[MappedManifest], tuple[str]]:
+        """Another process maps the file again."""
+        return MappedManifest, (self._arrow,)
+
+    def release(self) -> None:
+        """Give the pages back; they are read again from the system's cache when they are asked for."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._pages.madvise(mmap.MADV_DONTNEED)
 
 
 def bundled_manifest() -> Path:
@@ -76,7 +102,7 @@ def manifest_fingerprint(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> datasets.Dataset:
+def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> MappedManifest:
     """Open a manifest memory-mapped: no row is loaded before it is asked for.
 
     Any number of processes may open it at once: one converts, the others wait.
@@ -97,12 +123,12 @@ def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> data
     folders = [path.absolute().parent / CACHE_FOLDER, *([Path(cache_dir)] if cache_dir is not None else [])]
     for folder in folders:
         if (folder / name).is_file():
-            return datasets.Dataset.from_file(str(folder / name))
+            return MappedManifest(str(folder / name))
     folder = _first_writable(folders, path)
     with FileLock(folder / f"{name}.lock"):
         if not (folder / name).is_file():
             _convert(path, folder / name)
-    return datasets.Dataset.from_file(str(folder / name))
+    return MappedManifest(str(folder / name))
 
 
 def _convert(path: Path, arrow: Path) -> None:

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
-import datasets
 import lightning as L
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.folder import noted_root
 from cxr_faith.data.items import ManifestDataset, SampleItem
-from cxr_faith.data.manifest import bundled_manifest, manifest_fingerprint, open_manifest
+from cxr_faith.data.manifest import MappedManifest, bundled_manifest, manifest_fingerprint, open_manifest
 from cxr_faith.data.sharding import ImageBatches, Rows, Shard, shard_by_image
 
 __all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem", "Shard"]
@@ -88,7 +87,7 @@ class CXRVQADataModule(L.LightningDataModule):
         self.cache_dir: Path | None = None
 
     @cached_property
-    def table(self) -> datasets.Dataset:
+    def table(self) -> MappedManifest:
         """The manifest, opened memory-mapped on first use."""
         cache_dir = self.cache_dir
         if cache_dir is None and self.trainer is not None:
@@ -152,6 +151,7 @@ class CXRVQADataModule(L.LightningDataModule):
         )
         # Lightning asks whether such a sampler keeps incomplete batches; this one does.
         warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
+        self.table.release()  # of the columns of ids
         return DataLoader(
             dataset,
             batch_sampler=ImageBatches(images[mine], self.batch_size),
