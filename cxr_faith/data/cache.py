@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cxr_faith.data.geometry import Geometry, fit
 from cxr_faith.data.images import ImageError, load_image
+from cxr_faith.data.mapped import MappedArrow
 
 _SCHEMA = pa.schema(
     [
@@ -42,7 +43,7 @@ class ImageCache:
         """Take the Arrow file and the (height, width) of its pictures; see `open`."""
         self.file = file
         self.size = size
-        self._table: pa.Table | None = None
+        self._mapped: MappedArrow | None = None
 
     @classmethod
     def open(
@@ -72,21 +73,22 @@ class ImageCache:
 
     def get(self, path: str) -> tuple[Tensor, Geometry] | None:
         """A picture, uint8 ``[3, H, W]``, and its geometry, bit for bit what `fit` gives; None if it is not there."""
-        if self._table is None:
-            self._table = pa.ipc.open_stream(pa.memory_map(str(self.file))).read_all()
-        row = pc.index(self._table.column("path"), path).as_py()
+        if self._mapped is None:
+            self._mapped = MappedArrow(self.file)
+        row = pc.index(self._mapped.rows.column("path"), path).as_py()
         if row < 0:
             return None
-        entry = self._table.slice(row, 1)
+        entry = self._mapped.rows.slice(row, 1)
         flat = np.frombuffer(entry.column("pixels").chunk(0)[0].as_buffer(), dtype=np.uint8)
         planes = flat.reshape(-1, *self.size)
         image = torch.from_numpy(np.array(np.broadcast_to(planes, (3, *self.size))))
         original, crop = entry.column("original")[0].as_py(), entry.column("crop")[0].as_py()
+        self._mapped.release()
         return image, Geometry(tuple(original), tuple(crop), self.size)
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process maps the file itself."""
-        return self.__dict__ | {"_table": None}
+        return self.__dict__ | {"_mapped": None}
 
 
 def _write(file: Path, paths: Sequence[str], root: Path, size: tuple[int, int], border_crop: float) -> None:

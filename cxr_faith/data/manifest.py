@@ -7,7 +7,6 @@ manifest; the file's name holds the manifest's content hash, so an edited manife
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from datasets.table import MemoryMappedTable
 from filelock import FileLock
 
+from cxr_faith.data.mapped import MappedArrow
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
 
 CACHE_FOLDER = ".manifest_cache"
@@ -33,27 +33,21 @@ class ManifestError(ValueError):
 
 
 class MappedManifest(datasets.Dataset):  # type: ignore[misc]  # the library has no types
-    """A manifest's rows, memory-mapped, that can give their pages back.
-
-    Pages that were read stay with the process until the system is short of memory: over a run that would be the whole
-    file, in every rank.
-    """
+    """A manifest's rows, memory-mapped, that can give their pages back."""
 
     def __init__(self, arrow: str) -> None:
         """Map an Arrow file in stream format."""
-        with open(arrow, "rb") as file:
-            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        super().__init__(MemoryMappedTable(pa.ipc.open_stream(pa.py_buffer(pages)).read_all(), arrow))
-        self._pages, self._arrow = pages, arrow
+        mapped = MappedArrow(arrow)
+        super().__init__(MemoryMappedTable(mapped.rows, arrow))
+        self._mapped, self._arrow = mapped, arrow
 
     def __reduce__(self) -> tuple[type[MappedManifest], tuple[str]]:
-        """Another process maps the file again."""
+        """Another process maps the file itself."""
         return MappedManifest, (self._arrow,)
 
     def release(self) -> None:
-        """Give the pages back; they are read again from the system's cache when they are asked for."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._pages.madvise(mmap.MADV_DONTNEED)
+        """Give the pages back; they are read again when they are asked for."""
+        self._mapped.release()
 
 
 def bundled_manifest() -> Path:

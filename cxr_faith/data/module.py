@@ -156,7 +156,7 @@ class CXRVQADataModule(L.LightningDataModule):
             dataset,
             batch_sampler=ImageBatches(images[mine], self.batch_size),
             num_workers=self.num_workers,
-            collate_fn=_as_list,
+            collate_fn=list,
         )
 
     def _image_cache(self) -> ImageCache | None:
@@ -188,10 +188,6 @@ class CXRVQADataModule(L.LightningDataModule):
         del ids
         pa.default_memory_pool().release_unused()  # the table of all ids, which nobody needs again
         return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
-
-
-def _as_list(items: list[SampleItem]) -> list[SampleItem]:
-    return items
 
 
 def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:

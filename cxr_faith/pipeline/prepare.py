@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +16,6 @@ from cxr_faith.data.check import check_manifest
 from cxr_faith.data.folder import DROPS, new_folder, write_card, write_shards
 from cxr_faith.data.intake import accept
 from cxr_faith.data.joins import joins
-from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources import SOURCES
 from cxr_faith.data.tally import PrepareError, Tally
@@ -113,29 +111,6 @@ def check(manifest: str, root: str | None = None, images: int | None = 200) -> i
         several = f" to {_by(sizes[-1])} px, {len(sizes)} different" if len(sizes) > 1 else " px"
         console.print(f"sizes    {_by(sizes[0])}{several}", highlight=False)
     return state.faults
-
-
-def bench(
-    manifest: str,
-    root: str | None = None,
-    size: int = 896,
-    workers: int = 0,
-    images: int = 200,
-    cache: str | None = None,
-) -> float:
-    """Pictures per second that the loader delivers, one question of each picture; with a cache, after it is made."""
-    data = CXRVQADataModule(manifest, root, num_workers=workers, cache=cache)
-    data.image_size = (size, size)
-    data.limit = images
-    loader = data.loader()
-    start = time.perf_counter()
-    seen = {item.sample.image_id for batch in loader for item in batch if item.error is None}
-    seconds = time.perf_counter() - start
-    rate = len(seen) / seconds
-    kind = "cache" if cache else "files"
-    line = f"{rate:.1f} pictures/s from {kind} at {size} px, {workers} workers, {len(seen)} pictures in {seconds:.1f} s"
-    wide_console().print(line, highlight=False)
-    return rate
 
 
 def _progress(console: Console) -> Progress:

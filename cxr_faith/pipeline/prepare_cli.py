@@ -7,14 +7,15 @@ from difflib import get_close_matches
 from cxr_faith.data.sources import SOURCES
 from cxr_faith.data.tally import PrepareError
 from cxr_faith.pipeline.cli import CommandParser, RawHelp
-from cxr_faith.pipeline.prepare import PrepareOptions, bench, check, prepare
+from cxr_faith.pipeline.loader_bench import loader_bench
+from cxr_faith.pipeline.prepare import PrepareOptions, check, prepare
 
 PREPARE_HELP = """From a data set in its published layout to a manifest that `evaluate` runs on.
 
 commands:
   prepare SOURCE --root R --out MANIFEST [options]   write a manifest; `prepare SOURCE --help` lists the options
   prepare check MANIFEST [--images N]                open pictures and masks of a manifest and list the faults
-  prepare bench MANIFEST [--workers N] [--cache D]   pictures per second that the loader delivers
+  prepare bench MANIFEST [--workers N] [--cache D]   pictures per second, from files and from a cache of them
 
 sources:
   mimic-cxr-vqa    MIMIC-Ext-MIMIC-CXR-VQA on MIMIC-CXR-JPG, with boxes of MS-CXR and Chest ImaGenome
@@ -68,7 +69,7 @@ def _look(name: str, arguments: list[str]) -> int:
     described = {"check": "Open pictures and masks of a manifest and list the faults; exit status 1 if there are any."}
     parser = CommandParser(
         prog=f"cxr-faith prepare {name}",
-        description=described.get(name, "Pictures per second that the loader delivers."),
+        description=described.get(name, "Pictures per second from files, by their type, and from a cache of them."),
         formatter_class=RawHelp,
         allow_abbrev=False,
     )
@@ -83,7 +84,12 @@ def _look(name: str, arguments: list[str]) -> int:
         return 1 if check(parsed.manifest, parsed.root, images) else 0
     parser.add_argument("--size", type=int, default=896, help="side of the model's input, pixels")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode")
-    parser.add_argument("--images", type=int, default=200, help="how many samples to read")
-    parser.add_argument("--cache", type=str | None, default=None, help="folder of an image cache to read from")
-    bench(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--images", type=int, default=200, help="pictures of each file type")
+    parser.add_argument(
+        "--cache",
+        type=str | None,
+        default=None,
+        help="folder for the cache that is measured, deleted after it; default: a temporary one",
+    )
+    loader_bench(**vars(parser.parse_args(arguments)))
     return 0

@@ -103,11 +103,17 @@ def test_check_lists_faults(run: Callable, vqa_rad: Path, tmp_path: Path) -> Non
     assert "file not found" in run("prepare", "check", out)[1]
 
 
-def test_bench_counts_pictures(run: Callable, slake: Path, tmp_path: Path) -> None:  # noqa: F811
-    run("prepare", "slake", "--root", slake, "--out", tmp_path / "m")
-    arguments = ("prepare", "bench", tmp_path / "m", "--size", 64)
-    assert "pictures/s from files at 64 px, 0 workers, 1 pictures" in run(*arguments)[1]
-    assert "pictures/s from cache" in run(*arguments, "--cache", tmp_path / "cache")[1]
+def test_bench_counts_pictures_by_type(run: Callable, vindr: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
+    run("prepare", "vindr-cxr", "--root", vindr.root, "--out", tmp_path / "m")
+    (vindr.root / "test/e1.dicom").unlink()
+    status, text, _ = run("prepare", "bench", tmp_path / "m", "--size", 64, "--workers", 1, "--cache", tmp_path / "c")
+    cells = [line.split() for line in text.splitlines() if "DICOM" in line]
+    rows = [(" ".join(line[:-5]), *line[-5:]) for line in cells]
+    assert status == 0 and [row[0] for row in rows] == ["DICOM", "cache of DICOM"]
+    pictures = len(set(open_manifest(tmp_path / "m")["image_id"])) - 1
+    assert [row[1:3] for row in rows] == [(str(pictures), "1")] * 2
+    assert all(float(row[4]) > 0 and row[4] == row[5] for row in rows)
+    assert not list((tmp_path / "c").iterdir())  # the cache that was measured is gone
 
 
 def evaluated(run: Callable, manifest: Path, folder: Path, limit: int = 3) -> "object":
