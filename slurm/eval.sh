@@ -69,7 +69,8 @@ srun --kill-on-bad-exit=1 "${launcher[@]}" cxr-faith evaluate \
   "${shard[@]}" "$@" || status=$?
 
 # 75: stopped on request (the time limit is near, or scancel --signal=USR2), with work left.
-if [[ $status == 75 ]]; then
+# 140: the request (128 + USR2) came before a task was there to listen.
+if [[ $status == 75 || $status == 140 ]]; then
   restarts=${SLURM_RESTART_COUNT:-0}
   if ((restarts >= ${MAX_RESTARTS:-50})); then
     echo "eval.sh: stopped with work left after $restarts restarts; submit the same line again to go on" >&2

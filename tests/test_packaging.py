@@ -207,7 +207,7 @@ def test_slurm_script_gives_each_task_of_an_array_its_shard(tmp_path: Path) -> N
 def test_slurm_script_goes_back_into_the_queue_only_when_stopped_on_request(tmp_path: Path) -> None:
     (tmp_path / "scontrol").write_text('#!/usr/bin/env bash\necho "scontrol $*"\n')
     (tmp_path / "scontrol").chmod(0o755)
-    for status, requeued in ((0, False), (1, False), (2, False), (75, True), (137, False)):
+    for status, requeued in ((0, False), (1, False), (2, False), (75, True), (137, False), (140, True)):
         result = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, STATUS=str(status))
         assert result.returncode == status
         assert ("scontrol requeue 7" in result.stdout) is requeued

@@ -130,8 +130,10 @@ class EvaluateCLI(LightningCLI):
             config.trainer[key] = value
 
     def resolved_config(self) -> str:
-        """The whole configuration as YAML, as it is after files and overrides."""
-        return str(self.parser.dump(self.config, skip_none=False))
+        """The whole configuration as YAML, as it is after files and overrides; itself a config for `--config`."""
+        config = self.config.clone()
+        config.trainer.plugins = None  # objects, made anew from what surrounds a start
+        return str(self.parser.dump(config, skip_none=False))
 
 
 def _names(action: Any) -> Iterator[str]:

@@ -58,6 +58,18 @@ class Slurm:
         """Output of a job, or of all tasks of an array."""
         return "\n".join(path.read_text() for path in sorted(self.outputs.glob("*.out")))
 
+    def tasks(self, job: str) -> list[int]:
+        """Processes of a job's ranks."""
+        marks, found = {f"SLURM_JOB_ID={job}", f"SLURM_CONF={self.folder}/slurm.conf"}, []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                variables, words = ((folder / name).read_text().split("\0") for name in ("environ", "cmdline"))
+            except (FileNotFoundError, ProcessLookupError, UnicodeDecodeError):
+                continue
+            if marks <= set(variables) and any(word.endswith("/cxr-faith") for word in words):
+                found.append(int(folder.name))
+        return found
+
     def wait(self, job: str, state: str = "COMPLETED", seconds: float = 240) -> None:
         """Wait until a job, or every task of an array, is in that state; another end is a failure."""
         deadline = time.monotonic() + seconds

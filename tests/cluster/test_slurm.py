@@ -1,9 +1,12 @@
 """slurm/eval.sh on a real Slurm: the numbers are those of a local run, whatever the cluster does."""
 
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cluster.conftest import Slurm
 from tests.runs import assert_same, parts, records, run_here, wait_for
@@ -14,8 +17,10 @@ pytestmark = pytest.mark.cluster
 def test_two_nodes(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
     job = slurm.submit(small, tmp_path / "run", "--nodes=2")
     slurm.wait(job)
-    assert slurm.fields(job)["NumNodes"] == "2"
+    assert slurm.fields(job)["NumNodes"] == "2" and "Warning" not in slurm.log(job)
     assert_same(tmp_path / "run", reference)
+    # What a job has resolved is a config for the next one.
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]["plugins"] is None
     assert {path.name.split("-")[2] for path in parts(tmp_path / "run")} == {"r00000", "r00001"}
 
 
@@ -33,6 +38,33 @@ def test_stopped_by_usr2_and_requeued(slurm: Slurm, small: Path, reference: Path
     assert "Traceback" not in log and not re.search(r"exit(ed)? .*code (1|134|137)\b", log), log
     assert_same(run_dir, reference)
     assert {path.name.split("-")[1] for path in parts(run_dir)} == {"000", "001"}
+
+
+def test_time_limit(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    job = slurm.submit(small, run_dir, "--time=60", "--signal=USR2@90")
+    wait_for(lambda: bool(parts(run_dir)))
+    # Slurm looks at time limits twice a minute: the batch at hand has to take that long.
+    (task,) = slurm.tasks(job)
+    os.kill(task, signal.SIGSTOP)
+    try:
+        hours, minutes, _ = map(int, slurm.fields(job)["RunTime"].split(":"))
+        slurm("scontrol", "update", f"jobid={job}", f"timelimit={60 * hours + minutes + 2}")
+        wait_for(lambda: is_pending(task, signal.SIGUSR2), seconds=59)
+        slurm("scontrol", "update", f"jobid={job}", "timelimit=60")  # for the second start
+    finally:
+        os.kill(task, signal.SIGCONT)
+    wait_for(lambda: slurm.fields(job)["Restarts"] == "1", seconds=120)
+    assert 0 < records(run_dir)["sample_id"].nunique() < 7 and not (run_dir / "summary.json").exists()
+    slurm.wait(job)
+    assert "stopped on SIGUSR2" in slurm.log(job) and "back into the queue (restart 1)" in slurm.log(job)
+    assert_same(run_dir, reference)
+
+
+def is_pending(pid: int, signum: signal.Signals) -> bool:
+    """Whether a signal has been sent to a process that has not taken it yet."""
+    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(lines["ShdPnd"], 16) >> (signum - 1) & 1)
 
 
 def test_array_of_two_shards(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
