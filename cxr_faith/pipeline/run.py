@@ -153,19 +153,18 @@ def _evaluate(
     callbacks = cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
     if trainer.strategy.root_device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
-    meeting = MeetRanks()
+    meeting, stop = MeetRanks(), StopOnRequest(request)
     callbacks += [_SkipDone(run_dir), meeting, RecordsWriter(run_dir, request), Monitor(run_dir, options.monitor)]
     if trainer.is_global_zero:
         callbacks.append(RunProgress(console))
         write_provenance(run_dir, module, data, expected, trainer.world_size)
         write_atomic(run_dir / "config.yaml", config)
-    callbacks.append(StopOnRequest(request))
+    callbacks.append(stop)
     trainer.predict(module, datamodule=data, return_predictions=False)
     ranks = meeting.ranks
     assert ranks is not None
     ranks.meet()
-    # Whoever was asked after the last batch has nothing left to stop.
-    if ranks.any(bool(request) and bool(_left(run_dir, data))):
+    if ranks.any(stop.left_work):
         name = request.signal.name if request.signal else "a signal to another rank"
         raise StoppedError(f"stopped on {name}, {run_dir} is as far as it got; to resume: {resume_command()}")
     values = metric_values(module, trainer)

@@ -38,6 +38,8 @@ class StopOnRequest(Callback):
     def __init__(self, request: StopRequest) -> None:
         """Choose whom to ask."""
         self._request = request
+        self.left_work = False
+        """Whether this rank stopped before its last batch."""
         self._parent = os.getppid()
         self._orphan_matters = False
 
@@ -59,6 +61,7 @@ class StopOnRequest(Callback):
     ) -> None:
         """Leave the loop as if the data had ended, so that everything is closed in the usual order."""
         if self._request:
+            self.left_work = batch_idx + 1 < trainer.num_predict_batches[dataloader_idx]
             raise StopIteration
         if self._orphan_matters and os.getppid() != self._parent:
             raise RuntimeError(f"rank {trainer.global_rank} stops: the process that started it is gone")

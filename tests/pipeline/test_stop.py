@@ -6,11 +6,31 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.runs import ROOT, alive, assert_same, children, environment, parts, ranks, records, run_here, start, wait_for
+from cxr_faith.__main__ import main
+from cxr_faith.pipeline import run as run_module
+from cxr_faith.pipeline.module import FaithfulnessModule
+from cxr_faith.pipeline.stop import StopRequest
+from tests.runs import (
+    ROOT,
+    SAMPLES,
+    alive,
+    assert_same,
+    children,
+    command,
+    environment,
+    parts,
+    ranks,
+    records,
+    run_here,
+    start,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +102,32 @@ def test_one_rank_stops_within_a_batch_and_another_number_of_ranks_goes_on(
     assert not (run_dir / "summary.json").exists()
     assert run_here(small, run_dir) == 0
     assert_same(run_dir, reference)
+
+
+@pytest.mark.parametrize(("batch", "status"), [(3, 75), (SAMPLES, 0)])
+def test_a_stop_does_not_read_the_run_again_and_one_in_the_last_batch_is_the_end(
+    batch: int, status: int, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, looks, steps = StopRequest(), list[Path](), list[int]()
+    step, look = FaithfulnessModule.predict_step, run_module.done_samples
+
+    def asked(self: FaithfulnessModule, items: list[Any], index: int) -> Any:
+        steps.append(index)
+        if len(steps) == batch:
+            request.set(signal.SIGUSR2)
+        return step(self, items, index)
+
+    def counted(run_dir: Path) -> set[str]:
+        looks.append(run_dir)
+        return look(run_dir)
+
+    monkeypatch.setattr("cxr_faith.pipeline.stop.listening", lambda: nullcontext(request))
+    monkeypatch.setattr(FaithfulnessModule, "predict_step", asked)
+    monkeypatch.setattr(run_module, "done_samples", counted)
+    assert main(command(small, tmp_path / "run")[3:]) == status
+    assert len(steps) == batch and records(tmp_path / "run")["sample_id"].nunique() == batch
+    assert len(looks) == 1  # at the start; reading a large run takes longer than a scheduler waits
+    assert (tmp_path / "run" / "summary.json").exists() is (status == 0)
 
 
 def test_sigterm_to_the_first_of_three_ranks_stops_all(small: Path, reference: Path, tmp_path: Path) -> None:
