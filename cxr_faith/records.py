@@ -11,9 +11,9 @@ import math
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ GAPS = (
 PARTS_PER_MERGE = 64
 _ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
 _NOT_RECORDED = ("height", "width", "source")
+_Codes = npt.NDArray[np.int32]
+_Kept = TypeVar("_Kept")
 _PART = re.compile(r"part-(\d+)-r(\d+)-(\d+)\.parquet$")
 
 
@@ -219,8 +221,8 @@ def remove_leftovers(run_dir: str | Path) -> None:
 def done_samples(run_dir: str | Path) -> set[str]:
     """`sample_id` of every sample whose records are on disk in a part that is sound throughout."""
     done: set[str] = set()
-    for _, groups in _sound_parts(run_dir, RECORD_SCHEMA, ["sample_id"]):
-        done.update(sample for group in groups for sample in group.column("sample_id").to_pylist())
+    for _, groups in _sound_parts(run_dir, RECORD_SCHEMA, lambda group: group["sample_id"].unique().to_pylist()):
+        done.update(*groups)
     return done
 
 
@@ -240,8 +242,9 @@ def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
         ValueError: a column that no record has.
     """
     schema = _chosen(columns)
-    groups = [group for _, found in _sound_parts(run_dir, schema) for group in found]
-    rows = _first_of_each_key(groups)
+    groups = [group for _, found in _sound_parts(run_dir, schema, lambda group: group) for group in found]
+    keys = _Keys()
+    rows = _first_of_each_key([keys.codes(group) for group in groups], keys)
     table = pa.concat_tables([schema.empty_table(), *groups])
     del groups
     frame: pd.DataFrame = table.take(pa.array(rows)).to_pandas()
@@ -259,14 +262,13 @@ def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.Dat
         ValueError: a column that no record has.
     """
     schema = _chosen(columns)
-    keys: list[pa.Table] = []
-    paths = []
-    for path, groups in _sound_parts(run_dir, schema, KEY):
+    keys, codes, paths = _Keys(), list[_Codes](), []
+    for path, groups in _sound_parts(run_dir, schema, keys.codes):
         paths.append(path)
-        keys += groups
-    kept = np.zeros(sum(len(group) for group in keys), bool)
-    kept[_first_of_each_key(keys)] = True
-    del keys
+        codes += groups
+    kept = np.zeros(sum(group.shape[1] for group in codes), bool)
+    kept[_first_of_each_key(codes, keys)] = True
+    del keys, codes
     begin = 0
     for group in _groups(paths, schema):
         piece = group.filter(pa.array(kept[begin : begin + len(group)]))
@@ -284,37 +286,55 @@ def _chosen(columns: Sequence[str] | None) -> pa.Schema:
     return pa.schema([RECORD_SCHEMA.field(name) for name in names])
 
 
-def _first_of_each_key(groups: Sequence[pa.Table]) -> npt.NDArray[np.intp]:
-    """Numbers of the rows that stay, sorted by key; rows are numbered through the groups."""
-    if not groups:
-        return np.empty(0, np.intp)
-    columns = []
-    for name in KEY:
-        numbers: dict[str, int] = {}
+class _Keys:
+    """Gives every text of a key column a number: a row's key is then 24 bytes, however many rows there are."""
+
+    def __init__(self) -> None:
+        self._numbers: list[dict[str, int]] = [{} for _ in KEY]
+
+    def codes(self, group: pa.Table) -> _Codes:
+        """Numbers of the keys of some rows, int32 ``[len(KEY), rows]``."""
         codes = []
-        for group in groups:
+        for name, numbers in zip(KEY, self._numbers, strict=True):
             encoded = group.column(name).combine_chunks().dictionary_encode()
             known = [numbers.setdefault(text, len(numbers)) for text in encoded.dictionary.to_pylist()]
             codes.append(np.array(known, np.int32)[encoded.indices.to_numpy()])
-        place = np.empty(len(numbers), np.int32)
-        place[np.argsort(np.array(list(numbers), object), kind="stable")] = np.arange(len(numbers))
-        columns.append(place[np.concatenate(codes)])
+        return np.stack(codes)
+
+    def places(self, column: int) -> npt.NDArray[np.int32]:
+        """Number of a text of one key column → its place in the alphabet."""
+        texts = list(self._numbers[column])
+        places = np.empty(len(texts), np.int32)
+        places[np.argsort(np.array(texts, object), kind="stable")] = np.arange(len(texts))
+        return places
+
+
+def _first_of_each_key(groups: Sequence[_Codes], keys: _Keys) -> npt.NDArray[np.intp]:
+    """Numbers of the rows that stay, sorted by key; rows are numbered through the groups."""
+    if not groups:
+        return np.empty(0, np.intp)
+    columns = [keys.places(number)[np.concatenate([group[number] for group in groups])] for number in range(len(KEY))]
     # Stable, so parts in the order of their names decide which duplicate is the first one.
     order = np.lexsort(columns[::-1])
-    first = np.ones(len(order), bool)
-    first[1:] = np.any([column[order[1:]] != column[order[:-1]] for column in columns], axis=0)
+    first = np.zeros(len(order), bool)
+    first[:1] = True
+    for column in columns:
+        first[1:] |= column[order[1:]] != column[order[:-1]]
     return order[first]
 
 
 def _sound_parts(
-    run_dir: str | Path, schema: pa.Schema, keep: Sequence[str] | None = None
-) -> Iterator[tuple[Path, list[pa.Table]]]:
-    """(path, row groups) of the parts whose columns can all be read, in the order of their names; others are reported.
+    run_dir: str | Path, schema: pa.Schema, keep: Callable[[pa.Table], _Kept]
+) -> Iterator[tuple[Path, list[_Kept]]]:
+    """The parts whose columns can all be read, in the order of their names; others are reported.
 
     Args:
         run_dir: the run directory.
         schema: the columns that must be sound.
-        keep: those of them to return; default all.
+        keep: takes from a row group what is to be held until the whole part is known to be sound.
+
+    Yields:
+        A part's path, and what was kept of each of its row groups.
     """
     folder, seen = Path(run_dir) / "records", set[Path]()
     waiting = _parts(folder)
@@ -323,7 +343,7 @@ def _sound_parts(
         for path in waiting:
             seen.add(path)
             try:
-                groups = [group.select(list(keep)) if keep else group for group in _groups([path], schema)]
+                groups = [keep(group) for group in _groups([path], schema)]
             except FileNotFoundError:
                 moved = True  # a run that is going on has merged it into another part meanwhile
             except (pa.ArrowException, OSError, ValueError) as error:

@@ -1,6 +1,6 @@
-import gc
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -228,35 +228,56 @@ def test_pieces_are_the_rows_of_the_whole(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(together, whole)
 
 
-def test_a_scan_holds_a_few_thousand_rows_at_a_time(tmp_path: Path) -> None:
-    writer = RecordWriter(tmp_path, 0, 0)
+def large_parts(run_dir: Path, groups: int) -> RecordWriter:
+    """A writer with two parts of so many row groups of 500 rows each, every row another sample's."""
     curve, noise = np.arange(51.0), np.random.default_rng(0)
-    rows = [row(f"s{index}", map=noise.random(256), deletion_scores=curve) for index in range(500)]
-    path = writer.write(rows)
-    assert path is not None
-    one = pq.read_table(path)
-    with pq.ParquetWriter(path, RECORD_SCHEMA, write_page_checksum=True) as file:
-        for group in range(60):
-            names = pa.array([f"g{group}-{name}" for name in one["sample_id"].to_pylist()])
-            file.write_table(one.set_column(0, RECORD_SCHEMA.field(0), names))
-    gc.collect()
-    before, most, found = pa.total_allocated_bytes(), 0, 0
-    for piece in scan_records(tmp_path, ["map", "deletion_scores"]):
-        most, found = max(most, pa.total_allocated_bytes() - before), found + len(piece)
-    assert found == 60 * 500
-    whole = 60 * 500 * (256 * 4 + 51 * 8)
-    assert most < whole / 5, f"{most / 1e6:.0f} of {whole / 1e6:.0f} MB"
+    one = records._table([row(f"s{index}", map=noise.random(256), deletion_scores=curve) for index in range(500)])
+    writer = RecordWriter(run_dir, 0, 0)
+    for part in range(2):
+        names = [[f"p{part}g{group}-{name}" for name in one["sample_id"].to_pylist()] for group in range(groups)]
+        tables = [one.set_column(0, RECORD_SCHEMA.field(0), pa.array(texts)) for texts in names]
+        writer._levels[0].append(writer._save(tables))
+    writer._levels = [[], writer._levels[0]]
+    return writer
+
+
+def peak_of(action: Callable[[], object]) -> int:
+    """Most bytes that Arrow held at a time on behalf of a call."""
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        action()
+    finally:
+        pa.set_memory_pool(before)
+    return int(pool.max_memory())
+
+
+def test_merging_and_scanning_take_the_same_memory_for_four_times_the_rows(tmp_path: Path) -> None:
+    peaks: dict[str, list[int]] = {"merge": [], "scan": [], "done": []}
+    for groups in (8, 32):
+        run_dir = tmp_path / str(groups)
+        writer, found = large_parts(run_dir, groups), []
+        peaks["scan"].append(
+            peak_of(lambda run_dir=run_dir, found=found: found.extend(map(len, scan_records(run_dir, ["map"]))))
+        )
+        peaks["done"].append(peak_of(lambda run_dir=run_dir, found=found: found.append(len(done_samples(run_dir)))))
+        peaks["merge"].append(peak_of(writer.compact))
+        assert sum(found) == 2 * (2 * groups * 500) and len(parts(run_dir)) == 1
+        assert pq.read_metadata(run_dir / "records" / parts(run_dir)[0]).num_rows == 2 * groups * 500
+    for name, (few, many) in peaks.items():
+        assert 500 * 256 * 4 < many < 1.2 * few, (name, few, many)
 
 
 def test_parts_that_a_running_writer_merges_meanwhile_are_still_read(tmp_path: Path) -> None:
     writer = RecordWriter(tmp_path, 0, 0)
     for index in range(5):
         writer.write([row(f"s{index}")])
-    reading = records._sound_parts(tmp_path, RECORD_SCHEMA)
+    reading = records._sound_parts(tmp_path, RECORD_SCHEMA, lambda group: group["sample_id"].to_pylist())
     found = [next(reading)]
     writer.compact()
     found += reading
-    assert {sample for _, groups in found for g in groups for sample in g["sample_id"].to_pylist()} == {
+    assert {sample for _, groups in found for group in groups for sample in group} == {
         f"s{index}" for index in range(5)
     }
 
