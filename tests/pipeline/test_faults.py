@@ -18,8 +18,10 @@ import torch
 
 from cxr_faith.data import items as data_items
 from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.records import done_samples
 from cxr_faith.vlm import Gemma3VLM, Scores
-from tests.runs import SAMPLES, alive, assert_same, children, parts, ranks, records, run, run_here, start, wait_for
+from tests.forked import start_ranks
+from tests.runs import SAMPLES, alive, assert_same, children, parts, ranks, records, run_here, start, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +58,32 @@ def test_kill_of_any_rank_at_any_moment(seed: int, small: Path, reference: Path,
     process.communicate(timeout=120)
     wait_for(lambda: not any(alive(member) for member in family[1:]), seconds=60)
     assert process.returncode in (0, 1, -signal.SIGKILL)  # 0: it was about to end anyway
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)
+
+
+def test_five_kills_on_the_way_lose_nothing(small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir, output, chance = tmp_path / "run", tmp_path / "output", random.Random("five kills")
+    done: set[str] = set()
+    for count in (3, 2, 1, 2, 1):  # resumed at another number of ranks each time
+        begun, before = time.monotonic(), len(parts(run_dir))
+        started = start_ranks(small, run_dir, count, output)
+        if chance.random() < 0.5:
+            time.sleep(chance.uniform(0, 2.0))  # while the model is loading
+        else:
+            wait_for(lambda before=before, started=started: len(parts(run_dir)) > before or not started[0].is_alive())
+            time.sleep(chance.uniform(0, 0.3))
+        killed = chance.choice(started)
+        killed.kill()
+        for process in started:
+            process.join(3)  # the others see the broken connection, once there is one; else they are ended as by srun
+            process.kill()
+            process.join(60)
+        assert killed.exitcode in (-signal.SIGKILL, 0), f"{time.monotonic() - begun:.1f} s\n{output.read_text()}"
+        kept = done_samples(run_dir)
+        assert done <= kept
+        done = kept
+    assert len(done) > 0
     assert run_here(small, run_dir) == 0
     assert_same(run_dir, reference)
 
@@ -210,11 +238,12 @@ def test_a_clock_that_was_set_back_changes_nothing(small: Path, reference: Path,
 def test_more_ranks_than_samples_and_nothing_left(small: Path, reference: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert run_here(small, run_dir, "--limit", str(SAMPLES - 1)) == 0
-    done = run(small, run_dir, *ranks(2))  # one sample for two ranks
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_same(run_dir, reference)
-    assert run_here(small, run_dir) == 0  # none
-    assert_same(run_dir, reference)
+    for _ in ("one sample for two ranks", "none"):
+        started = start_ranks(small, run_dir, 2, tmp_path / "output")
+        for process in started:
+            process.join(300)
+        assert [process.exitcode for process in started] == [0, 0], (tmp_path / "output").read_text()
+        assert_same(run_dir, reference)
 
 
 def test_a_failed_save_of_the_report_is_an_error(

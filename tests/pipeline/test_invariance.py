@@ -7,16 +7,21 @@ import pytest
 
 from cxr_faith.data.module import Shard
 from cxr_faith.pipeline.lock import run_lock
-from tests.runs import SAMPLES, assert_same, parts, ranks, records, run, run_here
+from tests.forked import start_ranks
+from tests.runs import SAMPLES, assert_same, parts, records, run_here
 
 
 @pytest.mark.slow
-def test_three_ranks(small: Path, reference: Path, tmp_path: Path) -> None:
-    """Two are in `test_run.py`."""
-    done = run(small, tmp_path / "run", *ranks(3))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_same(tmp_path / "run", reference)
-    assert len(parts(tmp_path / "run")) == 3
+@pytest.mark.parametrize("count", [3, 4])
+def test_three_and_four_ranks(count: int, small: Path, reference: Path, tmp_path: Path) -> None:
+    """Two, started by the first of them, are in `test_run.py`."""
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    started = start_ranks(small, run_dir, count, output)
+    for process in started:
+        process.join(300)
+    assert [process.exitcode for process in started] == [0] * count, output.read_text()
+    assert_same(run_dir, reference)
+    assert {path.name.split("-")[2] for path in parts(run_dir)} == {f"r{rank:05d}" for rank in range(count)}
 
 
 @pytest.mark.parametrize(
@@ -27,10 +32,9 @@ def test_three_ranks(small: Path, reference: Path, tmp_path: Path) -> None:
         ("--data.batch_size", "3", "--data.num_workers", "1", "--model.micro_batch", "1"),
     ],
 )
-def test_any_batch_size_and_any_number_of_workers(
-    options: tuple[str, ...], small: Path, reference: Path, tmp_path: Path
-) -> None:
-    assert run_here(small, tmp_path / "run", *options) == 0
+def test_any_batch_size_and_any_number_of_workers(options: tuple[str, ...], reference: Path, tmp_path: Path) -> None:
+    """The config is the one that the other run has left: it says all that is needed."""
+    assert run_here(reference / "config.yaml", tmp_path / "run", *options) == 0
     assert_same(tmp_path / "run", reference)
 
 

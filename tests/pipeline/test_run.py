@@ -1,13 +1,11 @@
-"""Real processes: one rank and many, killed and resumed, give the same records and the same summary."""
+"""A run directory, whole: one rank and two give the same records, the same summary and the same means."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,12 +14,9 @@ import cxr_faith
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Sample
 from cxr_faith.pipeline.module import FaithfulnessModule
-from cxr_faith.records import RECORD_SCHEMA, read_records
+from cxr_faith.records import RECORD_SCHEMA
 from cxr_faith.scoring import Protocol
-
-ROOT = Path(__file__).parents[2]
-# What differs between two runs by its nature.
-VOLATILE = ["seconds", "peak_memory"]
+from tests.runs import ROOT, VOLATILE, assert_same, environment, ranks, records, run_here
 
 CONFIG = """
 trainer: {{accelerator: cpu, devices: 1}}
@@ -34,61 +29,42 @@ data: {{manifest: {manifest}, data_root: {root}, batch_size: 2}}
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with manifests of 7 and 9 samples of the bundled phantoms, all kinds of questions."""
-    folder = tmp_path_factory.mktemp("manifests")
+    """A manifest of 7 samples of the bundled phantoms, all kinds of questions."""
+    file = tmp_path_factory.mktemp("manifests") / "7.parquet"
     table = pq.read_table(bundled_manifest())
     kinds = table.column("kind").to_pylist()
     closed = [row for row, kind in enumerate(kinds) if kind == "yes_no"]
     other = [row for row, kind in enumerate(kinds) if kind != "yes_no"]
-    for count in (7, 9):
-        rows = [*closed[: count - 2], *other[:2]]
-        pq.write_table(table.take(pa.array(sorted(rows))), folder / f"{count}.parquet")
-    return folder
-
-
-def config(samples: Path, count: int, folder: Path) -> Path:
-    file = folder / "config.yaml"
-    file.write_text(CONFIG.format(manifest=samples / f"{count}.parquet", root=bundled_manifest().parent))
+    pq.write_table(table.take(pa.array(sorted([*closed[:5], *other[:2]]))), file)
     return file
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+def config(manifest: Path, folder: Path) -> Path:
+    file = folder / "config.yaml"
+    file.write_text(CONFIG.format(manifest=manifest, root=bundled_manifest().parent))
+    return file
 
 
-def evaluate(config: Path, run_dir: Path, *arguments: str, values: Path | None = None) -> str:
-    """Run `evaluate` in a process of its own; returns what it printed."""
-    script = [str(Path(__file__).with_name("run_ranks.py")), str(values)] if values else ["-m", "cxr_faith", "evaluate"]
-    command = [sys.executable, *script, "--config", str(config), "--run_dir", str(run_dir), *arguments]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+def evaluate(config: Path, run_dir: Path, values: Path, *arguments: str) -> None:
+    """Run `evaluate` in processes of its own and keep the torchmetrics values."""
+    script = [sys.executable, str(Path(__file__).with_name("run_ranks.py")), str(values)]
+    words = [*script, "--config", str(config), "--run_dir", str(run_dir), *arguments]
+    done = subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def ranks(count: int) -> list[str]:
-    return ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
-
-
-def records(run_dir: Path) -> pd.DataFrame:
-    return read_records(run_dir).drop(columns=VOLATILE)
 
 
 @pytest.fixture(scope="module")
-def alone(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Run directories of one uninterrupted rank, by number of samples."""
-    runs = {}
-    for count in (7, 9):
-        folder = tmp_path_factory.mktemp(f"alone{count}")
-        runs[count] = folder / "run"
-        evaluate(config(samples, count, folder), runs[count], values=folder / "values.json")
-    return runs
+def alone(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directory of one uninterrupted rank."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert run_here(config(samples, folder), folder / "run") == 0
+    return folder / "run"
 
 
-def test_run_directory_is_complete(alone: dict[int, Path]) -> None:
-    run = alone[7]
-    summary = json.loads((run / "summary.json").read_text())
+def test_run_directory_is_complete(alone: Path) -> None:
+    summary = json.loads((alone / "summary.json").read_text())
     assert summary["n_samples"] == 7 and not summary["partial"]
-    frame = records(run)
+    frame = records(alone)
     assert list(frame.columns) == [name for name in RECORD_SCHEMA.names if name not in VOLATILE]
     assert set(frame["method"]) == {"center", "chefer", "grad_x_input", "random_map", "oracle", "random"}
     assert set(frame["substrate"]) == {"blur:0.1", "mean"}
@@ -96,18 +72,15 @@ def test_run_directory_is_complete(alone: dict[int, Path]) -> None:
     own = frame[frame["own_substrate"].eq(True)]
     assert set(zip(own["method"], own["substrate"], strict=True)) == {("grad_x_input", "blur:0.1")}
     for name in ("config.yaml", "provenance.json", "summary.md", "report/index.html"):
-        assert (run / name).stat().st_size > 0
-    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
-    assert not (run / "report" / "pictures").exists()
+        assert (alone / name).stat().st_size > 0
+    assert list((alone / "tensorboard").glob("events.out.tfevents.*"))
+    assert not (alone / "report" / "pictures").exists()
 
 
-@pytest.mark.parametrize("count", [7, pytest.param(9, marks=pytest.mark.slow)])
-def test_two_ranks_equal_one(count: int, samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
+def test_two_ranks_equal_one(samples: Path, alone: Path, tmp_path: Path) -> None:
     run, values = tmp_path / "run", tmp_path / "values.json"
-    evaluate(config(samples, count, tmp_path), run, *ranks(2), "--data.batch_size", "3", values=values)
-    pd.testing.assert_frame_equal(records(run), records(alone[count]), check_exact=True)
-    for name in ("summary.json", "summary.md"):
-        assert (run / name).read_bytes() == (alone[count] / name).read_bytes()
+    evaluate(config(samples, tmp_path), run, values, *ranks(2), "--data.batch_size", "3")
+    assert_same(run, alone)
     assert len(list((run / "records").glob("*.parquet"))) == 2  # one file for each rank
 
     # torchmetrics, reduced over the two ranks, agree with the means over the merged records.
@@ -120,18 +93,18 @@ def test_two_ranks_equal_one(count: int, samples: Path, alone: dict[int, Path], 
             assert metrics[name] == pytest.approx(rows[name].astype(float).mean(), abs=1e-12, nan_ok=True), (key, name)
 
 
-def test_another_runs_directory_is_refused(samples: Path, alone: dict[int, Path], tmp_path: Path) -> None:
-    file = config(samples, 7, tmp_path)
-    command = [sys.executable, "-m", "cxr_faith", "evaluate", "--config", str(file), "--run_dir", str(alone[7])]
-    before = (alone[7] / "provenance.json").read_bytes()
-    done = subprocess.run([*command, "--model.protocol.seed", "1"], env=environment(), capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.strip().count("\n") == 0 and "other perturbation" in done.stderr
-    assert (alone[7] / "provenance.json").read_bytes() == before
+def test_another_runs_directory_is_refused(
+    samples: Path, alone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = (alone / "provenance.json").read_bytes()
+    assert run_here(config(samples, tmp_path), alone, "--model.protocol.seed", "1") == 2
+    error = capfd.readouterr().err.strip()
+    assert error.count("\n") == 0 and "other perturbation" in error
+    assert (alone / "provenance.json").read_bytes() == before
 
 
-def test_the_library_gives_the_same_numbers(alone: dict[int, Path]) -> None:
-    frame = records(alone[7])
+def test_the_library_gives_the_same_numbers(alone: Path) -> None:
+    frame = records(alone)
     row = frame[frame["method"].eq("chefer") & frame["substrate"].eq("mean") & frame["map"].notna()].iloc[0]
     explainer = cxr_faith.Explainer.from_pretrained(cxr_faith.bundled_model(), device="cpu")
     picture = bundled_manifest().parent / row["image_path"]
@@ -144,7 +117,7 @@ def test_the_library_gives_the_same_numbers(alone: dict[int, Path]) -> None:
 
 
 def test_bad_samples_are_recorded_and_the_run_goes_on(samples: Path, tmp_path: Path) -> None:
-    table = pq.read_table(samples / "7.parquet").slice(0, 1)
+    table = pq.read_table(samples).slice(0, 1)
     good = table.to_pylist()[0]
     root = tmp_path / "pictures"
     (root / "images").mkdir(parents=True)
@@ -162,9 +135,8 @@ def test_bad_samples_are_recorded_and_the_run_goes_on(samples: Path, tmp_path: P
     plain = good | {"finding_mask_path": None, "boxes": [], "anatomy_masks": []}
     rows = [plain | change | {"sample_id": name, "image_id": name} for name, change in changes.items()]
     pq.write_table(pa.Table.from_pylist(rows, table.schema), tmp_path / "manifest.parquet")
-    file = tmp_path / "config.yaml"
-    file.write_text(CONFIG.format(manifest=tmp_path / "manifest.parquet", root=root))
-    evaluate(file, tmp_path / "run")
+    file = config(tmp_path / "manifest.parquet", tmp_path)
+    assert run_here(file, tmp_path / "run", "--data.data_root", str(root)) == 0
 
     frame = records(tmp_path / "run")
     bad = frame[frame["sample_id"].ne("good")]

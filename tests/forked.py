@@ -1,0 +1,47 @@
+"""Runs of several ranks that start in a second: forked from a server that has the libraries loaded."""
+
+import multiprocessing
+import os
+import socket
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from cxr_faith.__main__ import main
+from tests.runs import command, environment, ranks
+
+
+def start_ranks(config: Path, run_dir: Path, count: int, output: Path) -> list[BaseProcess]:
+    """So many ranks of `evaluate`, each started from outside as by Slurm or torchrun.
+
+    Args:
+        config: the config.
+        run_dir: the run directory.
+        count: number of ranks.
+        output: a file for what they print.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cxr_faith.pipeline.cli", "tests.forked"])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    arguments = command(config, run_dir, *(ranks(count) if count > 1 else []))[3:]
+    started = []
+    for rank in range(count):
+        place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        variables = environment() | (place if count > 1 else {})
+        process = context.Process(target=_be_rank, args=(arguments, variables, str(output)))
+        process.start()
+        started.append(process)
+    return started
+
+
+def _be_rank(arguments: list[str], variables: dict[str, str], output: str) -> None:
+    for descriptor in (1, 2):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
+    os.environ.clear()
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))
