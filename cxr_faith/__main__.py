@@ -40,6 +40,15 @@ examples:
 """
 
 
+REPORT_HELP = """Summary and report again, from a run's records; works on a run that is still going.
+
+Writes summary.json, summary.md and report/index.html into the run directory and prints the leaderboard.
+
+examples:
+  cxr-faith report runs/demo
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -160,7 +169,7 @@ def _explain(arguments: list[str]) -> int:
 def _doctor(arguments: list[str]) -> int:
     from cxr_faith.pipeline.checks_cli import DoctorCLI
     from cxr_faith.pipeline.doctor import failed, render_doctor, run_doctor
-    from cxr_faith.pipeline.run import wide_console
+    from cxr_faith.pipeline.terminal import show, wide_console
 
     _quiet()
     try:
@@ -168,14 +177,14 @@ def _doctor(arguments: list[str]) -> int:
         checks = run_doctor(cli.model, cli.datamodule, cli.options.run_dir, cli.doctor)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    wide_console().print(render_doctor(checks))
+    show(wide_console(), render_doctor(checks))
     return 1 if failed(checks) else 0
 
 
 def _sanity(arguments: list[str]) -> int:
     from cxr_faith.pipeline.checks_cli import SanityCLI
-    from cxr_faith.pipeline.run import wide_console
     from cxr_faith.pipeline.sanity import render_sanity, run_sanity
+    from cxr_faith.pipeline.terminal import show, wide_console
 
     _quiet()
     try:
@@ -183,19 +192,19 @@ def _sanity(arguments: list[str]) -> int:
         result = run_sanity(cli.model, cli.datamodule, cli.options.run_dir, cli.sanity)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    wide_console().print(render_sanity(result))
+    show(wide_console(), render_sanity(result))
     return 0
 
 
 def _report(arguments: list[str]) -> int:
-    from cxr_faith.pipeline.cli import CommandParser
-    from cxr_faith.pipeline.run import wide_console
+    from cxr_faith.pipeline.cli import CommandParser, RawHelp
+    from cxr_faith.pipeline.terminal import show_summary, wide_console
     from cxr_faith.report.html import write_report
-    from cxr_faith.report.leaderboard import render_leaderboard
     from cxr_faith.report.summary import write_summary
 
-    help_text = "Summary and report again, from a run's records; works on a run that is still going."
-    parser = CommandParser(prog="cxr-faith report", description=help_text, allow_abbrev=False)
+    parser = CommandParser(
+        prog="cxr-faith report", description=REPORT_HELP, formatter_class=RawHelp, allow_abbrev=False
+    )
     parser.add_argument("run_dir", type=str, help="run directory of `cxr-faith evaluate`")
     run_dir = parser.parse_args(arguments).run_dir
     try:
@@ -204,8 +213,8 @@ def _report(arguments: list[str]) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     console = wide_console()
-    console.print(render_leaderboard(summary))
-    console.print(f"report  {page}", soft_wrap=True, highlight=False)
+    show_summary(console, summary)
+    console.print(f"report       {page}", soft_wrap=True, highlight=False)
     return 0
 
 

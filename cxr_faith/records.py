@@ -251,6 +251,22 @@ def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     return frame
 
 
+def foreign_columns(run_dir: str | Path) -> tuple[list[str], list[str]]:
+    """Columns that a run's records have and this version does not know, and those that it lacks; both sorted.
+
+    Parts that cannot be read are left out; reading the records names them.
+    """
+    known, unknown, lacking = set(RECORD_SCHEMA.names), set[str](), set[str]()
+    for path in _parts(Path(run_dir) / "records"):
+        try:
+            names = set(pq.read_schema(path).names)
+        except (pa.ArrowException, OSError):
+            continue
+        unknown |= names - known
+        lacking |= known - names
+    return sorted(unknown), sorted(lacking)
+
+
 def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """The rows of `read_records`, in pieces of some thousand rows and in no certain order.
 
@@ -355,11 +371,15 @@ def _sound_parts(
 
 
 def _groups(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """These columns of parts, one row group at a time."""
+    """These columns of parts, one row group at a time; a column that another version did not write is null."""
     for path in paths:
         with pq.ParquetFile(path, page_checksum_verification=True) as part:
             for number in range(part.num_row_groups):
-                yield part.read_row_group(number, columns=schema.names).select(schema.names).cast(schema)
+                group = part.read_row_group(number, columns=schema.names)
+                for field in schema:
+                    if field.name not in group.column_names:
+                        group = group.append_column(field.name, pa.nulls(len(group), field.type))
+                yield group.select(schema.names).cast(schema)
 
 
 def _parts(folder: Path) -> list[Path]:

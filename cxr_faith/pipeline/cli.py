@@ -35,7 +35,11 @@ _UNKNOWN_OPTION = re.compile(r"[Uu]nrecognized arguments: (--[\w.-]+)")
 
 
 class RawHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the examples."""
+    """Keeps the line breaks of the examples, and shows a default that is an empty text."""
+
+    def _get_help_string(self, action: Any) -> str:
+        text = str(super()._get_help_string(action))
+        return text.replace("default: %(default)s", 'default: ""') if action.default == "" else text
 
 
 class OneLineErrors:
@@ -104,6 +108,17 @@ class EvaluateCLI(LightningCLI):
         parser.add_argument("-c", "--config", action="config", help="YAML file; a second one overlays the first")
         return parser
 
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Trainer, model and data, under headings of our own."""
+        super().add_core_arguments_to_parser(parser)
+        titles = {
+            "trainer": "PyTorch Lightning's Trainer: devices, processes, nodes",
+            "model": "model, methods and protocol",
+            "data": "data",
+        }
+        for name, title in titles.items():
+            parser.groups[name].title = title
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where a run goes and how much it takes; outside its fingerprint."""
         parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<name of the config>")
@@ -133,7 +148,7 @@ class EvaluateCLI(LightningCLI):
         """The whole configuration as YAML, as it is after files and overrides; itself a config for `--config`."""
         config = self.config.clone()
         config.trainer.plugins = None  # objects, made anew from what surrounds a start
-        return str(self.parser.dump(config, skip_none=False))
+        return str(self.parser.dump(config, skip_unset=False))
 
 
 def _names(action: Any) -> Iterator[str]:

@@ -1,50 +1,70 @@
-"""`cxr-faith explain … --clinical true`: the clinical summary of one answer, as JSON and as a page."""
+"""`cxr-faith explain … --clinical true`: the clinical summary of one answer, as JSON, HTML and PDF."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cxr_faith.data.images import fit_mask, load_mask
 from cxr_faith.explainer import Explainer, Explanation
+from cxr_faith.metrics.calibration import expected_calibration_error
+from cxr_faith.pipeline.module import ModelConfig
+from cxr_faith.pipeline.provenance import model_identity
 from cxr_faith.records import read_records, write_atomic
-from cxr_faith.report.charts import calibration_error
 from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
+from cxr_faith.report.clinical_sheet import clinical_sheet, save_sheet
+from cxr_faith.report.summary import read_provenance
 
 COMPARED = ("attention", "chefer", "gradient", "grad_x_input")
 """Methods whose maps of the same answer are compared with the one that was asked for: none needs many forwards."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known beside the answer.
+
+    Attributes:
+        calibration_run: run directory of the same model, whose yes/no answers say how often it is right.
+        paraphrases: other wordings of the question; they are asked too.
+        masks: folder of organ masks, `<label>/<name of the picture>.png`.
+    """
+
+    calibration_run: str | None = None
+    paraphrases: Sequence[str] = ()
+    masks: str | None = None
+
+
 def write_clinical(
-    explainer: Explainer,
-    explanation: Explanation,
-    scores: dict[str, Any],
-    stem: Path,
-    calibration_run: str | None = None,
-) -> tuple[Path, Path]:
-    """Write `<stem>-clinical.json` and `<stem>-clinical.html`.
+    explainer: Explainer, explanation: Explanation, scores: dict[str, Any], stem: Path, known: Known | None = None
+) -> Path:
+    """Write `<stem>-clinical.json`, `.html` and `.pdf`.
 
     Args:
         explainer: that made the explanation.
         explanation: of one answer.
         scores: record columns of its evaluation.
         stem: path without an ending.
-        calibration_run: run directory of the same model, whose yes/no answers say how often it is right.
+        known: what is known beside the answer.
 
     Returns:
-        The two paths.
+        The path of the HTML page.
 
     Raises:
-        ValueError: the run has no yes/no answer with a reference.
+        ValueError: the calibration run is of another model or has no yes/no answer with a reference; no organ mask
+            of the picture.
     """
-    vlm, meta = explainer.vlm, explanation.metadata
+    vlm, meta, known = explainer.vlm, explanation.metadata, known or Known()
+    asked = {"kind": meta["kind"], "image_id": meta["image_id"]}
     others = {
-        name: explainer.explain(
-            explanation.picture, meta["question"], name, kind=meta["kind"], image_id=meta["image_id"]
-        ).map
+        name: explainer.explain(explanation.picture, meta["question"], name, **asked).map
         for name in COMPARED
         if name != meta["method"]
     }
+    worded = [explainer.explain(explanation.picture, other, "center", **asked).answer for other in known.paraphrases]
     # Read from the weights that answered: what a name says about a model's size need not be so.
     parameters = sum(weight.numel() for weight in vlm.model.parameters()) if hasattr(vlm, "model") else None
     summary = clinical_summary(
@@ -57,26 +77,55 @@ def write_clinical(
             model={**vlm.identity(), "parameters": parameters},
             scores=scores,
             others=others,
-            calibration=None if calibration_run is None else calibration_of(calibration_run),
+            masks={} if known.masks is None else organ_masks(known.masks, explanation),
+            calibration=None if known.calibration_run is None else calibration_of(known.calibration_run, vlm.source),
+            paraphrases=worded,
         )
     )
     curves = None
     if scores.get("k") is not None and scores["status"] in ("ok", "degenerate", "inverted"):
         k = np.asarray(scores["k"], np.float64)
         curves = {"x": k / k[-1], "deletion": scores["deletion_scores"], "insertion": scores["insertion_scores"]}
-    page = clinical_page(summary, explanation.picture, explanation.map, curves, explanation.geometry.crop)
-    paths = stem.with_name(f"{stem.name}-clinical.json"), stem.with_name(f"{stem.name}-clinical.html")
-    write_atomic(paths[0], json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_atomic(paths[1], page)
-    return paths
+    drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop)
+    base = f"{stem.name}-clinical"
+    write_atomic(
+        stem.with_name(f"{base}.json"), json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+    write_atomic(stem.with_name(f"{base}.html"), clinical_page(summary, *drawn))
+    save_sheet(clinical_sheet(summary, *drawn), stem.with_name(f"{base}.pdf"))
+    return stem.with_name(f"{base}.html")
 
 
-def calibration_of(run_dir: str | Path) -> dict[str, Any]:
-    """How right a run's yes/no answers are, and how sure the model was of them.
+def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.float64]]:
+    """Organ → share of each cell of the map that it covers, from `<folder>/<label>/<name of the picture>.png`.
 
     Raises:
-        ValueError: the run has no yes/no answer with a reference.
+        ValueError: there is none, or one cannot be used.
     """
+    name = f"{Path(explanation.metadata['image_id']).stem}.png"
+    files = sorted(path / name for path in Path(folder).glob("*") if (path / name).is_file())
+    if not files:
+        raise ValueError(f"--masks {folder}: no <label>/{name} in it")
+    geometry, grid = explanation.geometry, explanation.metadata["grid"]
+    return {
+        file.parent.name: geometry.to_cells(fit_mask(load_mask(file), geometry), grid).double().numpy()
+        for file in files
+    }
+
+
+def calibration_of(run_dir: str | Path, source: str) -> dict[str, Any]:
+    """How right a run's yes/no answers are, and how sure the model was of them.
+
+    Args:
+        run_dir: the run.
+        source: folder or hub id of the model that it must be of.
+
+    Raises:
+        ValueError: the run is of another model, or has no yes/no answer with a reference.
+    """
+    model = read_provenance(Path(run_dir)).get("model", {})
+    if model.get("hash") != model_identity(ModelConfig(path=source, revision=model.get("revision") or None))["hash"]:
+        raise ValueError(f"--calibration {run_dir}: a run of another model ({model.get('source', 'not stated')})")
     answers = read_records(run_dir, ["p_yes", "correct", "condition"]).drop_duplicates("sample_id")
     answers = answers[answers["p_yes"].notna() & answers["correct"].notna()]
     if answers.empty:
@@ -88,6 +137,6 @@ def calibration_of(run_dir: str | Path) -> dict[str, Any]:
         "dataset": Path(run_dir).name,
         "n": len(answers),
         "accuracy": float(correct.mean()),
-        "ece": calibration_error(p_yes, (p_yes >= 0.5) == correct),
+        "ece": expected_calibration_error(p_yes, (p_yes >= 0.5) == correct),
         "confidence_range": [float(confidence.min()), float(confidence.max())],
     }

@@ -13,11 +13,12 @@ from cxr_faith.attribution import METHODS
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation
-from cxr_faith.pipeline.clinical import write_clinical
+from cxr_faith.pipeline.clinical import Known, write_clinical
 from cxr_faith.records import write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 
+RANDOM_ORDERS = 20
 EXPLAIN_HELP = f"""Explain one answer about one picture: prints the answer with its margin, writes an overlay and JSON.
 
 examples:
@@ -25,6 +26,8 @@ examples:
   cxr-faith explain chest.dcm --question "Is there a pleural effusion?" --model google/medgemma-4b-it
   cxr-faith explain chest.png --question "Where is the nodule?" --method integrated_gradients --evaluate true
   cxr-faith explain chest.png --question "What findings are there?" --keyword effusion
+  cxr-faith explain chest.png --question "Is there a nodule?" --clinical true --calibration runs/demo \\
+      --paraphrases '["Can a nodule be seen?", "Does the film show a nodule?"]'
 
 methods: {", ".join(sorted(name for name, method in METHODS.items() if not method.needs_mask))}
 """
@@ -44,8 +47,10 @@ class ExplainOptions:
         evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
         substrate: what stands for removed cells when scoring.
         steps: points of a curve when scoring.
-        clinical: also a clinical summary, as JSON and as a page; scores the explanation for it.
+        clinical: also a clinical summary, as JSON, HTML and PDF; scores the explanation for it.
         calibration: run directory of the same model, for the summary's calibration.
+        paraphrases: other wordings of the question, for the summary: do they get the same answer?
+        masks: folder of organ masks, <label>/<name of the picture>.png, of the picture's size, for the summary.
     """
 
     question: str
@@ -59,6 +64,8 @@ class ExplainOptions:
     steps: int = 50
     clinical: bool = False
     calibration: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    masks: str | None = None
 
 
 def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
@@ -94,8 +101,9 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     print(f"overlay     {folder / stem}.png")
     print(f"numbers     {folder / stem}.json")
     if options.clinical:
-        paths = write_clinical(explainer, explanation, content["evaluation"], folder / stem, options.calibration)
-        print(f"clinical    {paths[1]} (research output, not for diagnosis)")
+        known = Known(options.calibration, options.paraphrases, options.masks)
+        page = write_clinical(explainer, explanation, content["evaluation"], folder / stem, known)
+        print(f"clinical    {page} and .pdf (research output, not for diagnosis)")
     return content
 
 
@@ -130,10 +138,11 @@ def _content(explanation: Explanation, image: str, options: ExplainOptions) -> d
 
 
 def _evaluation(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> dict[str, Any]:
-    scores = vars(explainer.evaluate(explanation, options.substrate, options.steps))
+    scores = vars(explainer.evaluate(explanation, options.substrate, options.steps, RANDOM_ORDERS))
     print(f"status      {scores['status']}")
     if scores["status"] == "ok":
         print(f"deletion    {scores['deletion_auc']:.3f} (lower is better), insertion {scores['insertion_auc']:.3f}")
-        gap = f"{scores['gap_srg_random']:+.3f} to random orders, {scores['gap_srg_center']:+.3f} to the center"
-        print(f"srg         {scores['srg']:+.3f}   gap {gap}   p = {scores['random_p']:.3f}")
+        print(f"srg         {scores['srg']:+.3f} (random orders have 0), {scores['gap_srg_center']:+.3f} to the center")
+        least = f"the least that {RANDOM_ORDERS} random orders can give is {1 / (RANDOM_ORDERS + 1):.3f}"
+        print(f"p           {scores['random_p']:.3f} ({least})")
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in scores.items()}

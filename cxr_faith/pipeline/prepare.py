@@ -19,7 +19,7 @@ from cxr_faith.data.joins import joins
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources import SOURCES
 from cxr_faith.data.tally import PrepareError, Tally
-from cxr_faith.pipeline.run import wide_console
+from cxr_faith.pipeline.terminal import show, wide_console
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,22 @@ def _print(card: Mapping[str, Any], out: Path, console: Console) -> None:
     table.add_row("boxes", str(card["boxes"]))
     table.add_row("masks", str(card["masks"]))
     for title, counts in (("dropped", card["drops"]), ("changed", card["notes"])):
-        for number, (reason, count) in enumerate(counts.items()):
-            table.add_row("" if number else title, f"{count}  {reason}")
-    console.print(table, highlight=False)
+        for number, line in enumerate(_counted(counts)):
+            table.add_row("" if number else title, line)
+    show(console, table)
     console.print(f"manifest  {out}   fingerprint {card['fingerprint']}", soft_wrap=True, highlight=False)
     if card["drops"]:
         console.print(f"drops     {out / DROPS}", soft_wrap=True, highlight=False)
+
+
+def _counted(counts: Mapping[str, int]) -> Iterator[str]:
+    """Number and reason, one line each; the questions that a bad picture takes along stand in the picture's line."""
+    for reason, count in counts.items():
+        what, _, why = reason.partition(": ")
+        if what == "question" and why.startswith("image ") and f"image: {why.removeprefix('image ')}" in counts:
+            continue
+        questions = counts.get(f"question: image {why}") if what == "image" else None
+        yield f"{count}  {reason}" + (f" (with {questions} question{'s' * (questions > 1)})" if questions else "")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

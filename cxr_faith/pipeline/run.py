@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.pipeline.callbacks import RecordsWriter, RunProgress
+from cxr_faith.pipeline.live import LiveScalars
 from cxr_faith.pipeline.lock import merge_lock, run_lock
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.monitor import Monitor, Thresholds
@@ -23,9 +24,9 @@ from cxr_faith.pipeline.provenance import check_run_dir, identity, write_provena
 from cxr_faith.pipeline.slurm import MeetRanks, StopOnRequest, cluster_plugins, end_children, resume_command
 from cxr_faith.pipeline.stop import StoppedError, StopRequest
 from cxr_faith.pipeline.tensorboard import write_tensorboard
+from cxr_faith.pipeline.terminal import show_summary, wide_console
 from cxr_faith.records import done_samples, write_atomic
 from cxr_faith.report.html import write_report
-from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.report.summary import write_summary
 
 
@@ -156,7 +157,7 @@ def _evaluate(
     meeting, stop = MeetRanks(), StopOnRequest(request)
     callbacks += [_SkipDone(run_dir), meeting, RecordsWriter(run_dir, request), Monitor(run_dir, options.monitor)]
     if trainer.is_global_zero:
-        callbacks.append(RunProgress(console))
+        callbacks += [RunProgress(console), LiveScalars(run_dir)]
         write_provenance(run_dir, module, data, expected, trainer.world_size)
         write_atomic(run_dir / "config.yaml", config)
     callbacks.append(stop)
@@ -197,12 +198,6 @@ def _finish_or_leave(
             console.print(f"{line}; for a report now: cxr-faith report {run_dir}", soft_wrap=True, highlight=False)
 
 
-def wide_console() -> Console:
-    """The terminal; in a file or a pipe, which have no width, wide enough for the leaderboard."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
-
-
 def metric_values(module: FaithfulnessModule, trainer: L.Trainer) -> dict[tuple[str, str], dict[str, torch.Tensor]]:
     """Values of the torchmetrics over all ranks of this start; a call for every rank, also an empty one."""
     # Lightning has moved the module to the CPU by now, where NCCL cannot reduce.
@@ -219,7 +214,7 @@ def finish(
         write_pictures(run_dir, data)
     report = write_report(run_dir)
     write_tensorboard(run_dir, summary, module, options.show_images)
-    console.print(render_leaderboard(summary))
+    show_summary(console, summary)
     console.print(f"report       {report}", soft_wrap=True, highlight=False)
     console.print(f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}", soft_wrap=True, highlight=False)
     console.print(f"records      {run_dir / 'records'}", soft_wrap=True, highlight=False)

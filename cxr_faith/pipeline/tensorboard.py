@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
+from cxr_faith.pipeline.live import SETTLING, remove_live
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.monitor import read_alerts
 from cxr_faith.records import read_records
@@ -24,7 +25,6 @@ _SCALARS = (
     *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
 )
 _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
-_SETTLING = ("gap_srg_random", "gap_srg_center")
 
 
 def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: FaithfulnessModule, show_images: bool) -> None:
@@ -43,7 +43,8 @@ def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: Faithfu
     folder = run_dir / "tensorboard"
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
-    columns = tuple(dict.fromkeys((*bands.COLUMNS, *_HISTOGRAMS, *_SETTLING)))
+    remove_live(run_dir)
+    columns = tuple(dict.fromkeys((*bands.COLUMNS, *_HISTOGRAMS, *SETTLING)))
     records = read_records(run_dir, columns)
     records = records[records["condition"].eq("none")]
     bands.add_bands(summary, records)
@@ -93,7 +94,7 @@ def _add_samples(writer: SummaryWriter, records: pd.DataFrame) -> None:
     """Histograms by finding, and how the running means of the gaps settle."""
     ok = records[records["status"].eq("ok")].sort_values("sample_id", kind="stable")
     for (substrate, method), rows in ok.groupby(["substrate", "method"], sort=True):
-        for name in _SETTLING:
+        for name in SETTLING:
             tag = f"settling_{name}/{_place('all', str(substrate))}/{method}"
             for step, mean in _settling(rows[name].dropna().to_numpy(np.float64)):
                 writer.add_scalar(tag, mean, step)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cxr_faith.report.figures import OKABE_ITO, plain
+from cxr_faith.report.figures import OKABE_ITO, chart, legend_below, plain
 
 FULL_ATTENTION = "full_attention"
 
@@ -23,7 +23,7 @@ def layer_attention_bars(shares: Sequence[float], layer_types: Sequence[str]) ->
     """
     if len(shares) != len(layer_types):
         raise ValueError(f"{len(shares)} shares for {len(layer_types)} layers")
-    figure = Figure(figsize=(max(3.6, 0.22 * len(shares) + 1.6), 3.0), dpi=120, layout="constrained")
+    figure = chart(2.4)
     axes = figure.subplots()
     for layer, (share, kind) in enumerate(zip(shares, layer_types, strict=True)):
         whole = kind == FULL_ATTENTION
@@ -37,7 +37,7 @@ def layer_attention_bars(shares: Sequence[float], layer_types: Sequence[str]) ->
         Patch(fc=OKABE_ITO[0], ec=OKABE_ITO[0], label="global"),
         Patch(fc="white", ec=OKABE_ITO[0], hatch="////", label="local (sliding window)"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    legend_below(figure, handles=handles)
     plain(axes)
     return figure
 
@@ -52,14 +52,14 @@ def region_bars(shares: Mapping[str, float | None], areas: Mapping[str, float] |
         areas: region → share of the picture.
     """
     names = list(shares)
-    figure = Figure(figsize=(4.8, 0.8 + 0.28 * len(names)), dpi=120, layout="constrained")
+    figure = chart(0.7 + 0.2 * len(names))
     axes = figure.subplots()
     axes.barh(names, [shares[name] or 0 for name in names], color=OKABE_ITO[0], height=0.65)
     if areas:
         known = [(row, areas[name]) for row, name in enumerate(names) if name in areas]
-        axes.plot([area for _, area in known], [row for row, _ in known], "|", color="black", ms=14, mew=2,
+        axes.plot([area for _, area in known], [row for row, _ in known], "|", color="black", ms=10, mew=1.5,
                   label="share of the area")  # fmt: skip
-        figure.legend(loc="outside lower center", frameon=False, fontsize=8)
+        legend_below(figure)
     axes.set(xlabel="share of the map", xlim=(0, max([0.05, *(share or 0 for share in shares.values())]) * 1.1))
     axes.invert_yaxis()
     plain(axes)
@@ -81,12 +81,12 @@ def text_relevancy_bars(relevancy: Sequence[tuple[str, float]], most: int = 30) 
     values = np.array([value for _, value in relevancy], np.float64)
     kept = np.sort(np.argsort(-np.abs(values), kind="stable")[:most])
     labels = [visible(relevancy[i][0]) for i in kept]
-    figure = Figure(figsize=(4.4, 0.8 + 0.2 * len(kept)), dpi=120, layout="constrained")
+    figure = chart(0.6 + 0.15 * len(kept))
     axes = figure.subplots()
     rows = np.arange(len(kept))
     axes.barh(rows, values[kept], color=[OKABE_ITO[0] if v >= 0 else OKABE_ITO[1] for v in values[kept]], height=0.7)
     axes.set(yticks=rows, xlabel="relevance for the answer", ylim=(len(kept) - 0.4, -0.6))
-    axes.set_yticklabels(labels, fontsize=8)
+    axes.set_yticklabels(labels)
     plain(axes)
     return figure
 

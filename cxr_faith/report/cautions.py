@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS, LEVEL
+from cxr_faith.report.samples import is_control
 
 LOW_COVERAGE = 0.5
 USUAL_RANDOM_AUC = (0.4, 0.6)
@@ -19,7 +20,7 @@ def cautions(summary: Mapping[str, Any]) -> list[str]:
     failures = summary["failures"]["n"]
     if failures:
         found.append(f"{failures} of {summary['n_samples']} samples could not be scored (invalid or off_format).")
-    found += _patients(summary)
+    found += [*_nothing(summary), *_patients(summary)]
     for board in summary["boards"]:
         if board["slice"] == "all":
             found += _coverage(board)
@@ -30,6 +31,23 @@ def cautions(summary: Mapping[str, Any]) -> list[str]:
     for board in summary["boards"]:
         if board["slice"] in compared:
             found += _oracle(board)
+    return found
+
+
+def _nothing(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader of an empty table would otherwise take for a fault."""
+    found, rows = [], [row for board in summary["boards"] for row in board["rows"]]
+    if not any(row["n_scored"] for row in rows):
+        found.append("No sample could be scored: there is nothing to compare.")
+    elif not any(row["n_ok"] for row in rows):
+        found.append(
+            "No sample is ok under any substrate: normalized scores do not exist, srg logit ranks the methods."
+        )
+    real = [name for name in summary["methods"] if not is_control(name)]
+    if len(real) == 1:
+        found.append(f"Only one method besides the baselines ({real[0]}): compare it with random and center.")
+    elif not real:
+        found.append("Only baselines and controls were scored.")
     return found
 
 
@@ -46,7 +64,7 @@ def _patients(summary: Mapping[str, Any]) -> list[str]:
 
 def _coverage(board: Mapping[str, Any]) -> list[str]:
     share = board["n_common"] / board["n_samples"]
-    if share >= LOW_COVERAGE:
+    if share >= LOW_COVERAGE or not any(row["n_ok"] for row in board["rows"]):
         return []
     return [
         f"Low coverage under {board['substrate']}: normalized scores compare {board['n_common']} of "

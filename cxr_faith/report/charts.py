@@ -1,5 +1,6 @@
 """Charts of a summary's numbers: mean curves, gaps as a forest, faithfulness against localization."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cxr_faith.report.figures import OKABE_ITO, plain
+from cxr_faith.metrics.calibration import BINS, expected_calibration_error, reliability
+from cxr_faith.report.figures import COLUMN_WIDTH, OKABE_ITO, chart, legend_below, plain
 
-Floats = npt.NDArray[np.float64]
-
-RANDOM, ORACLE = "random", "oracle"
+RANDOM, CENTER, ORACLE = "random", "center", "oracle"
 _STYLES = ("-", "--", "-.")
 _MARKERS = "osD^vP"
 
@@ -40,11 +40,13 @@ class Interval(NamedTuple):
 
 
 def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Color and line of each method: seven colors, then the same dashed; random grey and dotted, the oracle black."""
+    """Color and line of each method: seven colors, then the same dashed; the baselines grey, the oracle black."""
     styles, number = {}, 0
     for name in names:
         if name == RANDOM:
             styles[name] = {"color": "0.45", "ls": ":", "lw": 1.8}
+        elif name == CENTER:
+            styles[name] = {"color": "0.45", "ls": "--", "lw": 1.5}
         elif name == ORACLE:
             styles[name] = {"color": "black", "ls": "-", "lw": 1.8}
         else:
@@ -54,16 +56,22 @@ def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def mean_curves(curves: Mapping[str, Mapping[str, Any]], logit: bool = False) -> Figure:
+def mean_curves(
+    curves: Mapping[str, Mapping[str, Any]], logit: bool = False, width: float = 2 * COLUMN_WIDTH
+) -> Figure:
     """Draw mean curves of several methods: deletion (MoRF) beside insertion (LeRF, read backwards).
 
     Args:
         curves: method → `x`, `deletion`, `insertion`, each [steps + 1], and `n`, the number of samples, as in a
             summary's boards; with `deletion_low`, `deletion_high`, `insertion_low`, `insertion_high` also a band.
         logit: the values are scores in logits or nats rather than shares of the effect.
+        width: of the figure, in inches; below 5 the panels stand one above the other, for one column of a paper.
     """
-    figure = Figure(figsize=(9.0, 4.6), dpi=110, layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    stacked = width < 5
+    legend_columns = max(1, int(width / 1.7))
+    legend_height = 0.16 * math.ceil(len(curves) / legend_columns)
+    figure = chart((4.6 if stacked else 2.7) + legend_height, width)
+    panels = figure.subplots(*((2, 1) if stacked else (1, 2)), sharex=stacked, sharey=True)
     styles = method_styles(list(curves))
     for panel, kind, better in zip(panels, ("deletion", "insertion"), ("lower", "higher"), strict=True):
         for name, curve in curves.items():
@@ -73,14 +81,13 @@ def mean_curves(curves: Mapping[str, Mapping[str, Any]], logit: bool = False) ->
         verb = "removed" if kind == "deletion" else "shown"
         panel.set(title=f"{kind.capitalize()} ({better} is better)", xlabel=f"cells {verb}, most salient first (%)")
         panel.set_xlim(0, 100)
-        panel.spines[["top", "right"]].set_visible(False)
-    label = "score (logits or nats)" if logit else "share of the effect kept\n(1 = intact picture, 0 = all substrate)"
-    panels[0].set_ylabel(label)
+        plain(panel)
+    label = "score (logits or nats)" if logit else "share of the effect kept\n(1 = intact, 0 = all substrate)"
+    for panel in panels if stacked else panels[:1]:
+        panel.set_ylabel(label)
     handles = [Line2D([], [], **styles[name]) for name in curves]
     labels = [f"{name} (n={curve['n']})" for name, curve in curves.items()]
-    box = figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    for text in box.get_texts():
-        text.set_parse_math(False)
+    legend_below(figure, legend_columns, handles=handles, labels=labels)
     return figure
 
 
@@ -109,7 +116,7 @@ def gap_forest(intervals: Sequence[Interval], label: str = "gap (positive = bett
     findings = list(dict.fromkeys(line.finding for line in intervals))
     styles = method_styles(list(dict.fromkeys(line.method for line in intervals)))
     n_lines = len(intervals) + len(findings)
-    figure = Figure(figsize=(5.6, 0.9 + 0.21 * n_lines), dpi=120, layout="constrained")
+    figure = chart(0.6 + 0.15 * n_lines)
     axes = figure.subplots()
     labels, y = [], 0.0
     for finding in findings:
@@ -119,14 +126,15 @@ def gap_forest(intervals: Sequence[Interval], label: str = "gap (positive = bett
             color = styles[line.method]["color"]
             known = line.low is not None and line.high is not None
             if line.low is not None and line.high is not None:
-                axes.plot([line.low, line.high], [y, y], color=color, lw=1.6, solid_capstyle="butt")
+                axes.plot([line.low, line.high], [y, y], color=color, lw=1.4, solid_capstyle="butt")
             clear = known and not (line.low or 0) <= 0 <= (line.high or 0)
-            axes.plot(line.mean, y, "o", ms=5, mec=color, mfc=color if clear else "white")
+            axes.plot(line.mean, y, "o", ms=4, mec=color, mfc=color if clear else "white")
             labels.append((y, f"{line.method} (n={line.n})", False))
             y += 1
     axes.axvline(0, color="0.3", lw=1, zorder=0)
-    axes.set(xlabel=label, ylim=(y - 0.4, -0.6), yticks=[at for at, _, _ in labels])
-    axes.set_yticklabels([text for _, text, _ in labels], fontsize=8)
+    axes.set_xlabel(label, loc="right")  # a long one goes on below the names
+    axes.set(ylim=(y - 0.4, -0.6), yticks=[at for at, _, _ in labels])
+    axes.set_yticklabels([text for _, text, _ in labels])
     for tick, (_, _, heading) in zip(axes.get_yticklabels(), labels, strict=True):
         tick.set_fontweight("bold" if heading else "normal")
     axes.tick_params(axis="y", length=0)
@@ -148,73 +156,45 @@ def faithfulness_scatter(
         x_label: what x is.
         y_label: what y is.
     """
-    figure = Figure(figsize=(5.2, 4.4), dpi=120, layout="constrained")
+    figure = chart(2.6 + 0.16 * math.ceil(len(points) / 2))
     axes = figure.subplots()
     styles = method_styles(list(points))
     for number, (name, (x, y)) in enumerate(points.items()):
         color = styles[name]["color"]
-        axes.plot(x, y, _MARKERS[number % len(_MARKERS)], color=color, ms=7, label=name, mec="white", mew=0.6)
+        axes.plot(x, y, _MARKERS[number % len(_MARKERS)], color=color, ms=6, label=name, mec="white", mew=0.5)
     axes.axhline(0, color="0.7", lw=0.8, zorder=0)
     axes.set(xlabel=f"{x_label} (localization)", ylabel=f"{y_label} (faithfulness)")
     axes.margins(0.08)
     plain(axes)
-    box = figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    for text in box.get_texts():
-        text.set_parse_math(False)
+    legend_below(figure)
     return figure
 
 
-def reliability_diagram(p_yes: Sequence[float], is_yes: Sequence[bool], bins: int = 15) -> Figure:
+def reliability_diagram(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> Figure:
     """Draw how often "yes" is right against how sure the model is, with the count of each bin below.
 
     Args:
         p_yes: the model's probability of yes, [n].
         is_yes: whether the reference is yes, [n].
-        bins: of equal width over 0 to 1.
 
     Raises:
         ValueError: no value, or different lengths.
     """
-    confidence, share, counts = _reliability(p_yes, is_yes, bins)
-    used, error = counts > 0, calibration_error(p_yes, is_yes, bins)
-    figure = Figure(figsize=(4.2, 4.8), dpi=120, layout="constrained")
+    n, truths = np.size(p_yes), np.size(is_yes)
+    if n == 0 or n != truths:
+        raise ValueError(f"reliability needs as many references as probabilities, got {truths}, {n}")
+    bins = reliability(p_yes, is_yes)
+    figure = chart(3.8)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top.plot([0, 1], [0, 1], color="0.6", ls="--", lw=1)
-    top.plot(confidence[used], share[used], "o-", color=OKABE_ITO[0], ms=5, clip_on=False)
-    top.set(
-        ylabel="share of references that are yes", ylim=(-0.03, 1.03), title=f"ECE {error:.3f}, n = {counts.sum():.0f}"
-    )
-    centers = (np.arange(bins) + 0.5) / bins
-    bottom.bar(centers, counts, width=0.9 / bins, color="0.55")
+    points = [bin["p_yes"] for bin in bins], [bin["yes"] for bin in bins]
+    top.plot(*points, "o-", color=OKABE_ITO[0], ms=4, clip_on=False)
+    title = f"ECE {expected_calibration_error(p_yes, is_yes):.3f}, n = {n}"
+    top.set(ylabel="share of references that are yes", ylim=(-0.03, 1.03), title=title)
+    centers = [(bin["low"] + bin["high"]) / 2 for bin in bins]
+    bottom.bar(centers, [bin["n"] for bin in bins], width=0.9 / BINS, color="0.55")
     bottom.set(xlabel="p(yes)", ylabel="samples", xlim=(0, 1))
     bottom.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3, integer=True))
     for axes in (top, bottom):
         plain(axes)
     return figure
-
-
-def calibration_error(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike, bins: int = 15) -> float:
-    """Expected calibration error of p(yes), l1: mean of |share of yes − mean p| over bins, weighted by their counts.
-
-    Args:
-        p_yes: the model's probability of yes, [n].
-        is_yes: whether the reference is yes, [n].
-        bins: of equal width over 0 to 1.
-
-    Raises:
-        ValueError: no value, or different lengths.
-    """
-    confidence, share, counts = _reliability(p_yes, is_yes, bins)
-    used = counts > 0
-    return float((counts[used] * np.abs(share[used] - confidence[used])).sum() / counts.sum())
-
-
-def _reliability(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike, bins: int) -> tuple[Floats, Floats, Floats]:
-    """Mean p, share of yes and count of every bin; NaN in the first two for an empty one."""
-    probability, truth = np.asarray(p_yes, np.float64), np.asarray(is_yes, np.float64)
-    if len(probability) == 0 or probability.shape != truth.shape:
-        raise ValueError(f"reliability needs as many references as probabilities, got {len(truth)}, {len(probability)}")
-    place = np.minimum((probability * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins).astype(np.float64)
-    filled = np.where(counts > 0, counts, np.nan)
-    return np.bincount(place, probability, bins) / filled, np.bincount(place, truth, bins) / filled, counts

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from scipy.stats import spearmanr
 
+from cxr_faith.metrics.regions import border_weights, mass_shares, region_weights
 from cxr_faith.report.charts import mean_curves
 from cxr_faith.report.figures import Map, Pixels, Region, overlay, svg
 
@@ -24,7 +25,6 @@ STATEMENT = (
     "Research output. Not a medical device, not for diagnosis or treatment. The map shows what this model's answer "
     "depends on, not what is wrong with the patient."
 )
-BORDER = 0.05
 THIRDS = ("upper", "middle", "lower")
 FRACTIONS = {
     "lungs": ((0.1, 0.75), ((0.1, 0.4), (0.6, 0.9))),
@@ -110,16 +110,15 @@ def evidence_of(values: npt.NDArray[np.float64], masks: Mapping[str, Map]) -> di
     """
     mass = np.clip(values, 0, None)
     total = float(mass.sum())
-    rows, columns = mass.shape
     if total == 0:
         empty = {"peak": None, "coverage": None, "sides": None, "thirds": None, "organs": None, "border": None}
         return empty | {"words": "The map is empty: no cell supports the answer.", "caveat": None}
-    share = mass / total
-    y, x = (np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns
-    right_weight = np.where(np.isclose(x, 0.5), 0.5, (x < 0.5).astype(float))
-    right = float((share * right_weight).sum())
+    share, grid = mass / total, (mass.shape[0], mass.shape[1])
+    y, x = ((np.arange(n) + 0.5) / n for n in grid)
     third = np.minimum((3 * y).astype(int), 2)
-    thirds = {name: float(share[third == number].sum()) for number, name in enumerate(THIRDS)}
+    # [sides, thirds]: the patient's right first.
+    parts = mass_shares(values, region_weights(grid)).reshape(2, 3)
+    right, thirds = float(parts[0].sum()), dict(zip(THIRDS, parts.sum(0).tolist(), strict=True))
     peak = np.unravel_index(int(mass.argmax()), mass.shape)
     ordered = np.sort(share, axis=None)[::-1]
     coverage = float((np.searchsorted(np.cumsum(ordered), 0.5 - 1e-12) + 1) / mass.size)
@@ -131,17 +130,11 @@ def evidence_of(values: npt.NDArray[np.float64], masks: Mapping[str, Map]) -> di
         "sides": {"patient_right": right, "patient_left": 1 - right},
         "thirds": thirds,
         "organs": organs,
-        "border": float((share * border_weight(mass.shape)).sum()),
+        "border": float((share * border_weights(grid)).sum()),
         "words": f"Strongest in the {peak_words}. Half of the map lies in {coverage:.0%} of the picture; "
         f"{right:.0%} of it is on the patient's right, {1 - right:.0%} on the left.",
         "caveat": caveat,
     }
-
-
-def border_weight(grid: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Share of each cell's area that lies in the outer 5 % of the picture on any side, [grid_h, grid_w]."""
-    inner = [_overlap(count, BORDER, 1 - BORDER) for count in grid]
-    return 1 - np.outer(inner[0], inner[1])
 
 
 def safety_flags(summary: Mapping[str, Any]) -> list[str]:

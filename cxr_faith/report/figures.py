@@ -30,6 +30,10 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 
 Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.floating[Any]]
+COLUMN_WIDTH = 3.4
+"""Inches: the width of charts, which is that of a paper's column, with letters of 7 to 8 points."""
+DPI = 200
+
 Region = tuple[float, float, float, float]
 
 
@@ -170,10 +174,25 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def chart(height: float, width: float = COLUMN_WIDTH) -> Figure:
+    """An empty figure for a chart, in inches."""
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
 def plain(axes: Axes) -> None:
-    """No formulas in names, no box around the plot: names come from configs and manifests."""
+    """No formulas in names (they come from configs and manifests), no box around the plot, small letters."""
     axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=7)
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        text.set_fontsize(8)
     for text in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.title):
+        text.set_parse_math(False)
+
+
+def legend_below(figure: Figure, columns: int = 2, **entries: Any) -> None:
+    """A legend below the plot, whose names are no formulas."""
+    box = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, **entries)
+    for text in box.get_texts():
         text.set_parse_math(False)
 
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from cxr_faith.data.sample import Box
 from cxr_faith.report.bars import visible
-from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, wrapped
+from cxr_faith.report.figures import DPI, Map, Pixels, Region, check_picture, draw_map, wrapped
 
 FILM_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-_POINTS = 8
+_POINTS, _SMALL = 8, 1.06  # points; inches: six pictures fit a page, three a column
 OWN_SCALE = "Each map on its own scale, 2nd to 98th percentile: compare places, not shades."
 
 
@@ -60,7 +60,7 @@ def token_strip(
         tokens: the answer, token by token.
         maps: one for each token, [grid_h, grid_w].
         region: (top, left, height, width) that the maps cover; default the whole picture.
-        columns: tokens in a row.
+        columns: tokens in a row; three fit a paper's column.
 
     Raises:
         ValueError: no token, or another number of maps.
@@ -68,7 +68,7 @@ def token_strip(
     if not tokens or len(tokens) != len(maps):
         raise ValueError(f"a token strip needs a map for every token, got {len(maps)} for {len(tokens)}")
     names = [[f"{index}: {visible(token)}"] for index, token in enumerate(tokens)]
-    figure, cells = _panels(check_picture(picture), names, None, columns=min(columns, len(tokens)), side=1.5)
+    figure, cells = _panels(check_picture(picture), names, None, columns=min(columns, len(tokens)), side=_SMALL)
     for axes, values in zip(cells, maps, strict=True):
         draw_map(axes, picture, values, region=region, marks=7)
     return figure
@@ -81,6 +81,7 @@ def deletion_film(
     grid: tuple[int, int],
     shares: Sequence[float] = FILM_SHARES,
     scores: Mapping[float, float] | None = None,
+    columns: int = 6,
 ) -> Figure:
     """Draw the picture while its most salient cells go: at 0, 10, 25, 50, 75 and 100 %.
 
@@ -90,7 +91,8 @@ def deletion_film(
         order: the cells, most salient first, [grid_h · grid_w].
         grid: (grid_h, grid_w).
         shares: of the cells that are gone, one frame each; rounded to whole cells.
-        scores: share → the score of that frame, written below it.
+        scores: share → the score of that frame, written above it.
+        columns: frames in a row; three fit a paper's column.
 
     Raises:
         ValueError: the shapes do not fit each other.
@@ -104,7 +106,7 @@ def deletion_film(
         [f"{share:.0%} removed", *([f"score {scores[share]:+.2f}"] if scores and share in scores else [])]
         for share in shares
     ]
-    figure, cells = _panels(picture, names, None, columns=len(shares), side=1.6)
+    figure, cells = _panels(picture, names, None, columns=columns, side=_SMALL)
     for axes, share in zip(cells, shares, strict=True):
         draw_map(axes, compose(picture, substrate, order, grid, share), None, marks=8)
     return figure
@@ -128,7 +130,7 @@ def _panels(
     names: Sequence[Sequence[str]],
     title: str | None,
     columns: int,
-    side: float = 2.1,
+    side: float = 1.62,
     footnote: str = "",
 ) -> tuple[Figure, list[Axes]]:
     """A figure with axes of the picture's proportions, each below its own name; `side` in inches."""
@@ -143,7 +145,7 @@ def _panels(
     head = 0.19 * len(heading) + (0.08 if heading else 0)
     notes = wrapped(footnote, total_w, 7)
     total_h = rows * (panel[1] + caption + gap) + head + 0.13 * len(notes)
-    figure, cells = Figure(figsize=(total_w, total_h), dpi=150), []
+    figure, cells = Figure(figsize=(total_w, total_h), dpi=DPI), []
     if notes:
         figure.text(0.5, 0.03 / total_h, "\n".join(notes), ha="center", va="bottom", fontsize=7, color="0.3")
     if heading:
@@ -154,6 +156,8 @@ def _panels(
         top = head + caption + row * (panel[1] + caption + gap)
         place = (left / total_w, 1 - (top + panel[1]) / total_h, panel[0] / total_w, panel[1] / total_h)
         cells.append(figure.add_axes(place))
-        figure.text((left + panel[0] / 2) / total_w, 1 - (top - 0.04) / total_h, "\n".join(text), ha="center",
-                    va="bottom", fontsize=_POINTS, parse_math=False, linespacing=1.1)  # fmt: skip
+        # One line stands on its baseline, so that names with and without descenders are level.
+        align, lift = ("baseline", 0.07) if len(text) == 1 else ("bottom", 0.04)
+        figure.text((left + panel[0] / 2) / total_w, 1 - (top - lift) / total_h, "\n".join(text), ha="center",
+                    va=align, fontsize=_POINTS, parse_math=False, linespacing=1.1)  # fmt: skip
     return figure, cells

@@ -11,9 +11,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxr_faith.records import read_records, write_atomic
+from cxr_faith.records import foreign_columns, read_records, write_atomic
 from cxr_faith.report import bands, leaderboard, samples
-from cxr_faith.report.charts import reliability_diagram
+from cxr_faith.report.charts import faithfulness_scatter, reliability_diagram
 from cxr_faith.report.figures import svg
 from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.page_data import page_data
@@ -49,6 +49,7 @@ def write_report(run_dir: str | Path) -> Path:
     page = run_dir / "report" / "index.html"
     thumbs = read_thumbs(page.parent / "pictures")
     records, notes = _records(run_dir)
+    notes += _other_version(run_dir)
     doctor = _json_object(run_dir / "doctor.json")
     write_atomic(page, render(_json_object(path), records, read_provenance(run_dir), thumbs, notes, doctor))
     return page
@@ -70,7 +71,7 @@ def render(
         provenance: anything JSON-able; shown key by key.
         thumbs: sample → `uri` (data URI) and `region` (top, left, height, width as shares of the picture).
         notes: warnings beside those of the summary.
-        doctor: results of checks, shown key by key.
+        doctor: what `cxr-faith doctor` found, as `doctor.json` holds it.
     """
     environment = Environment(
         loader=PackageLoader("cxr_faith.report", "."),
@@ -87,12 +88,13 @@ def render(
     content = page_data(summary, kept, thumbs or {}, DETAIL_BUDGET)
     return environment.get_template("page.html.j2").render(
         summary=summary,
-        warnings=[*summary["warnings"], *notes, *_unusual(summary)],
-        doctor=list(_flat(doctor or {})),
+        warnings=[*summary["warnings"], *notes],
+        doctor=_doctor(doctor or {}),
         provenance=list(_flat(provenance)),
         answers=leaderboard.answer_table(summary),
         trust=trust_tables(summary),
         reliability=_reliability(records),
+        scatter=_scatter(summary),
         failures=[[row[key] or "–" for key in _FAILURE] for row in summary["failures"]["first"]],
         legend=[*leaderboard.LEGEND, "Small: 95 % interval over patients.", leaderboard.OWN_SUBSTRATE],
         left_out=_left_out(len(listed), content),
@@ -129,17 +131,15 @@ def _records(run_dir: Path) -> tuple[pd.DataFrame, list[str]]:
     ]
 
 
-def _unusual(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader would otherwise take for a fault of the page."""
-    if not summary["boards"]:
-        yield "No sample has a score: there is nothing to compare."
-    elif not any(row["n_ok"] for board in summary["boards"] for row in board["rows"]):
-        yield "No sample is ok under any substrate: normalized scores do not exist, srg logit ranks the methods."
-    real = [name for name in summary["methods"] if not samples.is_control(name)]
-    if len(real) == 1:
-        yield f"Only one method besides the baselines ({real[0]}): compare it with random and center."
-    elif not real:
-        yield "Only baselines and controls were scored."
+def _other_version(run_dir: Path) -> list[str]:
+    """That the records were written by another version, if they were."""
+    unknown, lacking = foreign_columns(run_dir)
+    notes = []
+    if unknown:
+        notes.append(f"Written by a newer version: columns {', '.join(unknown)} of the records are not shown here.")
+    if lacking:
+        notes.append(f"Written by another version: the records lack {', '.join(lacking)}.")
+    return notes
 
 
 def _left_out(n_samples: int, content: Mapping[str, Any]) -> str:
@@ -163,6 +163,28 @@ def _reliability(records: pd.DataFrame) -> Markup | None:
     is_yes = said_yes.eq(answers["correct"].astype(bool))
     # The markup is matplotlib's and holds no text of others.
     return Markup(svg(reliability_diagram(answers["p_yes"].tolist(), is_yes.tolist())))
+
+
+def _scatter(summary: Mapping[str, Any]) -> Markup | None:
+    """Faithfulness against localization, over methods; None where the data have no boxes and no masks."""
+    points = {
+        entry["method"]: (entry["energy_inside"], entry["srg_located"])
+        for entry in summary["localization"]
+        if entry["energy_inside"] is not None and entry["srg_located"] is not None
+    }
+    # The markup is matplotlib's, and it escapes the methods' names.
+    return Markup(svg(faithfulness_scatter(points, "share of the map inside", "srg"))) if points else None
+
+
+def _doctor(doctor: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of the checks, those that did not pass first; of any other content, key by key."""
+    checks = doctor.get("checks")
+    columns = ["status", "name", "figure", "advice"]
+    if not isinstance(checks, list) or not all(isinstance(c, Mapping) and {*columns} <= c.keys() for c in checks):
+        return ["check", "result"], [list(pair) for pair in _flat(doctor)]
+    order = {"fail": 0, "warn": 1}
+    rows = [[str(check[name]) for name in columns] for check in checks]
+    return ["result", "check", "figure", "what to do"], sorted(rows, key=lambda row: order.get(row[0], 2))
 
 
 def _own(name: str) -> str:

@@ -81,11 +81,14 @@ def substrate_panel(records: pd.DataFrame) -> dict[str, Any]:
 def localization_panel(records: pd.DataFrame, first: pd.DataFrame, method: str) -> dict[str, Any]:
     """Means of the localization scores of one method, and whether faithful maps are also the well placed ones.
 
+    `srg_located` is the mean srg of the samples that have a localization score and are ok under the first substrate.
     `with_srg` holds, by substrate, Spearman's correlation over samples between srg and each score.
     """
     mine = first[first["method"].eq(method)]
     result: dict[str, Any] = {"method": method, "n": int(mine[LOCALIZATION_COLUMNS[0]].notna().sum())}
     result |= {name: _mean(numbers(mine[name])) for name in LOCALIZATION_COLUMNS}
+    located = mine[mine["status"].eq("ok") & mine[LOCALIZATION_COLUMNS[0]].notna()]
+    result["srg_located"] = _mean(numbers(located["srg"]))
     result["with_srg"] = {}
     for substrate, rows in records[records["method"].eq(method) & records["status"].eq("ok")].groupby("substrate"):
         srg = numbers(rows["srg"])

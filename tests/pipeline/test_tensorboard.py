@@ -12,12 +12,15 @@ from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
+from cxr_faith.pipeline import tensorboard
+from cxr_faith.pipeline.live import LiveScalars
 from cxr_faith.pipeline.tensorboard import write_tensorboard
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report.summary import write_summary
 from cxr_faith.scoring import Protocol
 from tests.report.browser import chromium
 from tests.report.conftest import make_rows
+from tests.runs import SAMPLES, run_here
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,27 @@ def test_text_hparams_and_pictures_only_when_asked(run_dir: Path) -> None:
     assert "hparam/srg/chefer" in events.Tags()["scalars"]
     assert events.Tags()["images"] == []
     assert load(run_dir, show_images=True).Tags()["images"] == ["gallery/00-methods"]
+
+
+@pytest.mark.slow
+def test_a_run_shows_its_gaps_while_they_settle(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveScalars, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(tensorboard, "remove_live", lambda run_dir: None)  # as it is while the run goes
+    alarmed = ("--monitor.window", "2", "--monitor.deletion_auc", "-9", "--show_images", "true")
+    assert run_here(small, tmp_path, "--limit", "4") == 0
+    assert run_here(small, tmp_path, *alarmed) == 0
+    live = EventAccumulator(str(tmp_path / "tensorboard" / "live")).Reload()
+    records = read_records(tmp_path)
+    mine = records[records["method"].eq("chefer") & records["status"].eq("ok")]
+    points = live.Scalars("live_gap_srg_center/blur_0.1/chefer")
+    assert [point.step for point in points][-1] == SAMPLES
+    assert points[-1].value == pytest.approx(mine["gap_srg_center"].mean(), rel=1e-5)
+    coverage = {point.step: point.value for point in live.Scalars("live_coverage/blur_0.1/chefer")}
+    assert set(coverage) >= {*range(1, SAMPLES + 1)} and coverage[SAMPLES] == pytest.approx(len(mine) / SAMPLES)
+    assert live.Scalars("live/forwards_per_second")[-1].value > 0
+    whole = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert "alerts/deletion_auc/text_summary" in whole.Tags()["tensors"] and whole.Tags()["images"]
+    assert {"srg_distribution/all/blur_0.1/chefer"} <= set(whole.Tags()["histograms"])
 
 
 @pytest.mark.slow

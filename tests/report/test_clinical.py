@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cxr_faith.metrics.regions import border_weights
 from cxr_faith.report.clinical import (
     FRACTIONS_CAVEAT,
     SCHEMA_VERSION,
     Answer,
-    border_weight,
     clinical_page,
     clinical_summary,
     evidence_of,
@@ -63,7 +63,7 @@ def test_shares_are_those_of_a_loop_over_pixels() -> None:
     flat = {**got["sides"], **got["thirds"], **got["organs"], "border": got["border"]}
     assert {name: flat[name] for name in sums} == pytest.approx(sums, abs=1e-6)
     assert got["caveat"] == FRACTIONS_CAVEAT
-    assert border_weight((16, 16)).mean() == pytest.approx(0.19)
+    assert border_weights((16, 16)).mean() == pytest.approx(0.19)
 
 
 def test_masks_replace_the_fractions_and_their_caveat() -> None:

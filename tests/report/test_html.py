@@ -59,7 +59,11 @@ def write(run_dir: Path) -> Page:
 def page(run_dir: Path) -> Page:
     provenance = {"methods": ["chefer"], "samples_total": 44, "model": {"id": "<img src=x>", "revision": None}}
     (run_dir / "provenance.json").write_text(json.dumps(provenance))
-    (run_dir / "doctor.json").write_text(json.dumps({"disk": {"free": "<b>12 GB</b>"}}))
+    checks = [
+        {"name": "model", "status": "pass", "figure": "1", "advice": ""},
+        {"name": "disk", "status": "fail", "figure": "<b>12 GB</b>", "advice": "make room"},
+    ]
+    (run_dir / "doctor.json").write_text(json.dumps({"ok": False, "checks": checks}))
     return write(run_dir)
 
 
@@ -75,6 +79,17 @@ def test_page_needs_nothing_from_outside(page: Page) -> None:
     assert policy is not None and policy.startswith("default-src 'none'")
 
 
+def test_faithfulness_against_localization_is_drawn_where_there_are_boxes(
+    page: Page, tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    assert "Faithful or merely well placed?" not in page.text
+    located = {"pointing_game": 1.0, "energy_inside": 0.25}
+    boxed = [row | (located if row["present"] and row["method"] != "random" else {}) for row in rows]
+    RecordWriter(tmp_path / "boxed", rank=0, start=0).write(boxed)
+    text = write(tmp_path / "boxed").text
+    assert "Faithful or merely well placed?" in text and "share of the map inside (localization)" in text
+
+
 def test_text_of_others_stays_text(page: Page, run_dir: Path) -> None:
     assert sum(tag == "script" for tag, _ in page.tags) == 2
     assert "<img src=x>" in page.text and "<b>12 GB</b>" in page.text and "truncated <JPEG>" in page.text
@@ -85,6 +100,7 @@ def test_text_of_others_stays_text(page: Page, run_dir: Path) -> None:
 def test_warnings_and_checks_come_first(page: Page) -> None:
     partial = page.text.index("Partial: 40 of 44 samples have records, 4 are missing.")
     assert partial < page.text.index("12 GB") < page.text.index("Leaderboard") < page.text.index("How the model")
+    assert page.text.index("faildisk<b>12 GB</b>make room") < page.text.index("passmodel1")
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
 
 
@@ -176,8 +192,20 @@ def test_only_failures(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
 def test_records_of_a_newer_schema(run_dir: Path) -> None:
     part = next((run_dir / "records").glob("*.parquet"))
     table = pq.read_table(part)
-    pq.write_table(table.append_column("novel", pa.array(["x"] * len(table))), part, write_page_checksum=True)
-    assert len(write(run_dir).data["samples"]) == 40
+    changed = table.append_column("novel", pa.array(["x"] * len(table))).drop_columns(["random_p", "anatomy"])
+    pq.write_table(changed, part, write_page_checksum=True)
+    page = write(run_dir)
+    assert len(page.data["samples"]) == 40
+    assert "Written by a newer version: columns novel of the records are not shown here." in page.text
+    assert "the records lack anatomy, random_p." in page.text
+
+
+def test_records_without_their_key_are_no_records(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    part = next((run_dir / "records").glob("*.parquet"))
+    pq.write_table(pq.read_table(part).drop_columns(["sample_id"]), part, write_page_checksum=True)
+    with pytest.raises(ValueError, match="no readable record"):
+        write_summary(run_dir)
+    assert part.name in caplog.text
 
 
 def test_a_run_without_anything_says_so(tmp_path: Path) -> None:

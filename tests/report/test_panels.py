@@ -51,6 +51,7 @@ def test_localization_is_joined_with_srg_on_the_same_samples(frame: pd.DataFrame
     expected = scipy.stats.spearmanr(ok["srg"].astype(float), ok["pointing_game"]).statistic
     assert found["with_srg"]["blur:0.1"]["pointing_game"] == pytest.approx(expected, abs=1e-9)
     assert found["with_srg"]["blur:0.1"]["iou_otsu"] is None and found["iou_otsu"] is None
+    assert found["srg_located"] == pytest.approx(np.mean(ok["srg"].astype(float)), abs=1e-9)
     assert found["auprc"] == pytest.approx(mine["auprc"].mean()) and found["n"] == mine["pointing_game"].notna().sum()
 
 

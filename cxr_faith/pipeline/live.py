@@ -1,0 +1,104 @@
+"""TensorBoard while a run goes: how the means of the gaps settle, coverage and speed, as rank 0 sees them.
+
+A run of its own, `tensorboard/live`: what is written at the end, from all records of all ranks, takes its place.
+"""
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.utils.tensorboard import SummaryWriter
+
+from cxr_faith.pipeline.module import FaithfulnessModule
+from cxr_faith.records import read_records
+
+FOLDER = "live"
+SETTLING = ("gap_srg_random", "gap_srg_center")
+"""Columns whose running means are shown."""
+_KEY = ("method", "substrate", "status")
+
+
+class LiveScalars(L.Callback):
+    """Writes running means after a batch, now and then; a callback of rank 0.
+
+    The step is the number of samples that the means cover: those with records at the start, of whatever rank, and
+    those that this rank has done since.
+    """
+
+    SECONDS_BETWEEN = 10.0
+
+    def __init__(self, run_dir: Path) -> None:
+        """Choose the run directory."""
+        self._run_dir = run_dir
+        self._writer: SummaryWriter | None = None
+        self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._samples = 0
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin with the means of what an earlier start has done."""
+        assert isinstance(pl_module, FaithfulnessModule)
+        known = read_records(self._run_dir, (*_KEY, *SETTLING))
+        known = known[known["condition"].eq("none")]
+        self._samples = known["sample_id"].nunique()
+        self._add([{str(name): value for name, value in row.items()} for row in known.to_dict("records")])
+        self._begin, self._forwards = time.monotonic(), _forwards(pl_module)
+        self._due = self._begin
+        self._writer = SummaryWriter(str(self._run_dir / "tensorboard" / FOLDER), flush_secs=5)
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take in a batch's records; write if it is time."""
+        assert isinstance(pl_module, FaithfulnessModule)
+        self._samples += len({row["sample_id"] for row in outputs})
+        self._add(outputs)
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self.SECONDS_BETWEEN
+            self._write(pl_module)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the last state; a rank that had no sample has none."""
+        assert isinstance(pl_module, FaithfulnessModule)
+        if self._writer is not None:
+            self._write(pl_module)
+            self._writer.close()
+            self._writer = None
+
+    def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            place = f"{row['substrate']}/{row['method']}".replace(":", "_")
+            ok = row["status"] == "ok"
+            values = {"coverage": float(ok)} | {name: row.get(name) if ok else None for name in SETTLING}
+            for name, value in values.items():
+                if value is not None and value == value:  # NaN: this method has no such gap
+                    entry = self._sums[name, place]
+                    entry[0] += float(value)
+                    entry[1] += 1
+
+    def _write(self, module: FaithfulnessModule) -> None:
+        assert self._writer is not None
+        speed = (_forwards(module) - self._forwards) / max(time.monotonic() - self._begin, 1e-9)
+        for (name, place), (total, count) in sorted(self._sums.items()):
+            self._writer.add_scalar(f"live_{name}/{place}", total / count, self._samples)
+        self._writer.add_scalar("live/forwards_per_second", speed, self._samples)
+
+
+def remove_live(run_dir: Path) -> None:
+    """Remove what was shown during the run: rank 0's view, which the whole run's replaces."""
+    shutil.rmtree(run_dir / "tensorboard" / FOLDER, ignore_errors=True)
+
+
+def _forwards(module: FaithfulnessModule) -> int:
+    counts = module.engine.vlm.counts
+    return counts.score + counts.trace

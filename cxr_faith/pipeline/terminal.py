@@ -1,0 +1,32 @@
+"""What commands print: wide enough in a file or a pipe, and without blanks at the ends of lines there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from cxr_faith.report.leaderboard import render_leaderboard
+
+
+def wide_console() -> Console:
+    """The terminal; in a file or a pipe, which have no width, wide enough for the leaderboard."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def show(console: Console, content: RenderableType) -> None:
+    """Print a table; into a file or a pipe without the blanks that fill its lines up."""
+    if console.is_terminal:
+        console.print(content, highlight=False)
+        return
+    with console.capture() as captured:
+        console.print(content, highlight=False)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print the leaderboard over all samples, and below it what a reader should know before the numbers."""
+    if summary["boards"]:
+        show(console, render_leaderboard(summary))
+    for warning in summary["warnings"]:
+        console.print(f"note         {warning}", soft_wrap=True, highlight=False, markup=False)

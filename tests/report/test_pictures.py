@@ -1,0 +1,33 @@
+"""Figures look as they did when they were last looked at (tests/report/baseline)."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.testing.compare import compare_images
+from PIL import Image, ImageOps
+
+from tests.report.pictures import BASELINE, FIGURES, draw
+
+TOLERANCE = 9.0
+"""Root mean square of the difference, of 255: letters that stand half a pixel elsewhere stay below it."""
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_looks_as_it_did(name: str, tmp_path: Path) -> None:
+    drawn = draw(name, tmp_path)
+    difference = compare_images(str(BASELINE / f"{name}.png"), str(drawn), TOLERANCE)
+    assert difference is None, f"{difference}; if it is meant so: python -m tests.report.pictures {name}"
+
+
+@pytest.mark.parametrize("turn", [ImageOps.mirror, ImageOps.flip])
+@pytest.mark.parametrize("name", ["overlay", "compare", "film", "clinical"])
+def test_a_figure_that_is_turned_over_is_another_one(name: str, turn, tmp_path: Path) -> None:
+    turned = tmp_path / f"{name}.png"
+    turn(Image.open(BASELINE / f"{name}.png")).save(turned)
+    assert compare_images(str(BASELINE / f"{name}.png"), str(turned), 2 * TOLERANCE) is not None
+
+
+def test_the_baseline_is_complete_and_small() -> None:
+    files = sorted(BASELINE.iterdir())
+    assert [file.stem for file in files] == sorted(FIGURES)
+    assert sum(file.stat().st_size for file in files) < 500_000
