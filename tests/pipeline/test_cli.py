@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, one-line errors, and exit statuses."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,12 @@ from PIL import Image
 
 from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.pipeline.clinical import calibration_of
+from cxr_faith.pipeline.module import ModelConfig
+from cxr_faith.pipeline.provenance import model_identity
+from cxr_faith.records import RecordWriter
+from cxr_faith.vlm import bundled_model
+from tests.report.conftest import make_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +65,11 @@ def test_both_spellings_of_the_command() -> None:
 
 def test_help_shows_commands_and_examples(run: Callable[..., Done]) -> None:
     assert "evaluate --config FILE" in run("--help").stdout
-    assert "examples:" in run("evaluate", "--help").stdout
+    for command in ("evaluate", "explain", "report", "prepare", "doctor", "sanity", "bench", "fit-sae"):
+        text = run(command, "--help").stdout
+        assert "examples:" in text and f"  cxr-faith {command}" in text, command
+        assert "default: )" not in text and "every aspect of training" not in text, command
+    assert 'default: ""' in run("prepare", "table", "--help").stdout
     assert "no command 'evalute'; did you mean evaluate?" in error_line(run("evalute"))
 
 
@@ -122,14 +133,57 @@ def test_explain_a_keyword(tmp_path: Path, run: Callable[..., Done]) -> None:
 
 def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]) -> None:
     picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    with Image.open(picture) as original:
+        mask = Image.new("L", original.size, 0)
+    mask.paste(255, (0, 0, mask.width // 2, mask.height))
+    (tmp_path / "masks" / "right half").mkdir(parents=True)
+    mask.save(tmp_path / "masks" / "right half" / f"{picture.stem}.png")
     arguments = ["--question", "Is there a nodule?", "--out", str(tmp_path), "--clinical", "true", "--steps", "6"]
-    done = run("explain", str(picture), *arguments)
+    more = ["--paraphrases", '["Is a nodule present?"]', "--masks", str(tmp_path / "masks")]
+    done = run("explain", str(picture), *arguments, *more)
     assert done.status == 0, done.stderr
     content = json.loads((tmp_path / f"{picture.stem}-chefer-clinical.json").read_text())
     assert content["faithfulness"]["status"] and set(content["agreement"]) >= {"attention", "gradient"}
     assert content["model"]["parameters"] > 1_000_000 and len(content["model"]["weights"]) == 32
+    assert content["paraphrases"][0] in ("yes", "no")
+    share = content["evidence"]["organs"]["right half"]
+    assert content["evidence"]["caveat"] is None
+    assert share == pytest.approx(content["evidence"]["sides"]["patient_right"], abs=1e-6)
+    sheet = (tmp_path / f"{picture.stem}-chefer-clinical.pdf").read_bytes()
+    assert sheet.startswith(b"%PDF") and len(re.findall(rb"/Type */Page\b", sheet)) == 1
     page = (tmp_path / f"{picture.stem}-chefer-clinical.html").read_text()
     assert "not for diagnosis" in page and "Is there a nodule?" in page and "not for diagnosis" in done.stdout
+
+
+def test_explain_says_what_its_p_can_be(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    arguments = ["--question", "Is there a nodule?", "--out", str(tmp_path), "--evaluate", "true", "--steps", "2"]
+    done = run("explain", str(picture), *arguments)
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())["evaluation"]
+    assert content["status"] == "ok" and content["random_p"] >= 1 / 21
+    assert f"p           {content['random_p']:.3f} (the least that 20 random orders can give is 0.048)" in done.stdout
+    assert done.stdout.count(f"{content['srg']:+.3f}") == 1
+
+
+def test_calibration_must_be_the_models_own(tmp_path: Path) -> None:
+    RecordWriter(tmp_path, rank=0, start=0).write(make_rows())
+    known = {"source": "bundled", "hash": model_identity(ModelConfig())["hash"], "revision": ""}
+    (tmp_path / "provenance.json").write_text(json.dumps({"model": known}))
+    found = calibration_of(tmp_path, str(bundled_model()))
+    assert (found["n"], found["confidence_range"]) == (39, [0.9, 0.9])
+    (tmp_path / "provenance.json").write_text(json.dumps({"model": known | {"source": "other", "hash": "x"}}))
+    with pytest.raises(ValueError, match=r"a run of another model \(other\)"):
+        calibration_of(tmp_path, str(bundled_model()))
+
+
+def test_report_says_first_what_is_wrong_and_fills_no_lines(tmp_path: Path, run: Callable[..., Done]) -> None:
+    rows = [row for row in make_rows() if row["status"] in ("degenerate", "inverted")]
+    RecordWriter(tmp_path, rank=0, start=0).write(rows)
+    done = run("report", str(tmp_path))
+    assert done.status == 0, done.stderr
+    assert "note         No sample is ok under any substrate" in done.stdout and "srg" in done.stdout
+    assert [line for line in done.stdout.splitlines() if line != line.rstrip()] == []
 
 
 @pytest.mark.parametrize(

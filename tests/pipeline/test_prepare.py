@@ -88,6 +88,22 @@ def test_prepare_prints_what_it_took_and_left(run: Callable, vqa_rad: Path, tmp_
     assert "| question: organ HEAD | 1 |" in (out / "README.md").read_text()
 
 
+def test_a_bad_picture_and_its_questions_are_counted_in_one_line(run: Callable, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((60, 50), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    rows = ["image_path,question", "a.png,Is there a nodule?", "b.png,Is there a nodule?", "b.png,Where?"]
+    (tmp_path / "q.csv").write_text("\n".join(rows) + "\n")
+    status, text, err = run(
+        "prepare", "table", "--file", tmp_path / "q.csv", "--root", tmp_path, "--out", tmp_path / "m"
+    )
+    assert status == 0, err
+    dropped = [line for line in text.splitlines() if "not an image" in line]
+    assert [" ".join(line.split()) for line in dropped] == ["dropped 1 image: not an image (with 2 questions)"]
+    card = json.loads((tmp_path / "m" / "card.json").read_text())
+    assert card["drops"] == {"question: image not an image": 2, "image: not an image": 1}
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
 def test_check_lists_faults(run: Callable, vqa_rad: Path, tmp_path: Path) -> None:  # noqa: F811
     out = tmp_path / "m"
     run("prepare", "vqa-rad", "--root", vqa_rad, "--out", out)
