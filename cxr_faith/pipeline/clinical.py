@@ -57,7 +57,23 @@ def write_clinical(
         ValueError: the calibration run is of another model or has no yes/no answer with a reference; no organ mask
             of the picture.
     """
-    vlm, meta, known = explainer.vlm, explanation.metadata, known or Known()
+    summary = clinical_summary(_answer(explainer, explanation, scores, known or Known()))
+    curves = None
+    if scores.get("k") is not None and scores["status"] in ("ok", "degenerate", "inverted"):
+        k = np.asarray(scores["k"], np.float64)
+        curves = {"x": k / k[-1], "deletion": scores["deletion_scores"], "insertion": scores["insertion_scores"]}
+    drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop)
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    json_path, page, sheet = (stem.with_name(f"{stem.name}-clinical.{ending}") for ending in ("json", "html", "pdf"))
+    write_atomic(json_path, text + "\n")
+    write_atomic(page, clinical_page(summary, *drawn))
+    save_sheet(clinical_sheet(summary, *drawn), sheet)
+    return page
+
+
+def _answer(explainer: Explainer, explanation: Explanation, scores: dict[str, Any], known: Known) -> Answer:
+    """The answer with what other methods and other wordings say of it."""
+    vlm, meta = explainer.vlm, explanation.metadata
     asked = {"kind": meta["kind"], "image_id": meta["image_id"]}
     others = {
         name: explainer.explain(explanation.picture, meta["question"], name, **asked).map
@@ -67,33 +83,21 @@ def write_clinical(
     worded = [explainer.explain(explanation.picture, other, "center", **asked).answer for other in known.paraphrases]
     # Read from the weights that answered: what a name says about a model's size need not be so.
     parameters = sum(weight.numel() for weight in vlm.model.parameters()) if hasattr(vlm, "model") else None
-    summary = clinical_summary(
-        Answer(
-            question=meta["question"],
-            answer=explanation.answer,
-            p_yes=meta["p_yes"],
-            map=explanation.map,
-            method=meta["method"],
-            model={**vlm.identity(), "parameters": parameters},
-            scores=scores,
-            others=others,
-            masks={} if known.masks is None else organ_masks(known.masks, explanation),
-            calibration=None if known.calibration_run is None else calibration_of(known.calibration_run, vlm.source),
-            paraphrases=worded,
-        )
+    model = vlm.identity()
+    run = known.calibration_run
+    return Answer(
+        question=meta["question"],
+        answer=explanation.answer,
+        p_yes=meta["p_yes"],
+        map=explanation.map,
+        method=meta["method"],
+        model={**model, "parameters": parameters},
+        scores=scores,
+        others=others,
+        masks={} if known.masks is None else organ_masks(known.masks, explanation),
+        calibration=None if run is None else calibration_of(run, model["source"]),
+        paraphrases=worded,
     )
-    curves = None
-    if scores.get("k") is not None and scores["status"] in ("ok", "degenerate", "inverted"):
-        k = np.asarray(scores["k"], np.float64)
-        curves = {"x": k / k[-1], "deletion": scores["deletion_scores"], "insertion": scores["insertion_scores"]}
-    drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop)
-    base = f"{stem.name}-clinical"
-    write_atomic(
-        stem.with_name(f"{base}.json"), json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
-    write_atomic(stem.with_name(f"{base}.html"), clinical_page(summary, *drawn))
-    save_sheet(clinical_sheet(summary, *drawn), stem.with_name(f"{base}.pdf"))
-    return stem.with_name(f"{base}.html")
 
 
 def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.float64]]:

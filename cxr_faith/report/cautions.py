@@ -46,7 +46,7 @@ def _nothing(summary: Mapping[str, Any]) -> list[str]:
     real = [name for name in summary["methods"] if not is_control(name)]
     if len(real) == 1:
         found.append(f"Only one method besides the baselines ({real[0]}): compare it with random and center.")
-    elif not real:
+    elif not real and summary["methods"]:
         found.append("Only baselines and controls were scored.")
     return found
 

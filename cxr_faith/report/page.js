@@ -66,7 +66,10 @@ function leaderboard() {
       return el("td", {}, num(r.values[c.key], c.signed), ci ? el("small", {}, `${num(ci[0], c.signed)} to ${num(ci[1], c.signed)}`) : null);
     })));
   table.replaceChildren(el("caption", {}, b.title), el("thead", {}, head), el("tbody", {}, ...body));
-  byId("ties").replaceChildren(...ties(b).map((line) => el("li", {}, line)));
+  const tied = ties(b);
+  byId("ties-box").hidden = !tied.length;
+  byId("ties-title").textContent = `${tied.length} of ${b.rows.length} methods are not significantly better than others below them (5 %, Holm over all pairs)`;
+  byId("ties").replaceChildren(...tied.map((line) => el("li", {}, line)));
   statuses(b, rows);
   draw(rows);
 }
