@@ -25,6 +25,7 @@ from cxr_faith.metrics.functional import (
     status_names,
 )
 from cxr_faith.metrics.localization import localization_scores
+from cxr_faith.perturb.condition import NONE, Condition
 from cxr_faith.perturb.engine import PIXELS, SPACES, TOKENS, Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
@@ -53,6 +54,9 @@ class Protocol:
         max_new_tokens: longest answer that is generated.
         seed: of every random stream, together with the image's id.
         controls: also score a blurred copy of each map, to show what smoothness alone is worth; doubles the cost.
+        conditions: answer, explain and score every question once more under each of these, to show how stable answers,
+            maps and gaps are: `shift:2` (pixels), `contrast:0.95` (factor), `noise:0.02` (share of the picture's own
+            deviation), `seed:1` (added to the seed). Each costs as much as the run without.
     """
 
     substrates: tuple[str, ...] = ("blur:0.1",)
@@ -64,13 +68,18 @@ class Protocol:
     max_new_tokens: int = 32
     seed: int = 0
     controls: bool = False
+    conditions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check each value; the spelling of substrates is made canonical."""
+        """Check each value; the spelling of substrates and conditions is made canonical."""
         specs = tuple(Substrate.parse(spec).spec for spec in self.substrates)
         if not specs or len(set(specs)) != len(specs):
             raise ValueError(f"substrates must be one or more different ones, got {list(self.substrates)}")
         object.__setattr__(self, "substrates", specs)
+        conditions = tuple(Condition.parse(spec).spec for spec in self.conditions)
+        if len(set(conditions)) != len(conditions):
+            raise ValueError(f"conditions must be different ones, got {list(self.conditions)}")
+        object.__setattr__(self, "conditions", conditions)
         object.__setattr__(self, "target", parse_target(self.target))
         if self.random_orders < 2 or self.random_orders % 2:
             raise ValueError(f"random_orders must be even (reversed pairs) and at least 2, got {self.random_orders}")
@@ -80,6 +89,10 @@ class Protocol:
             raise ValueError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
         if self.space == TOKENS and self.softness > 0:
             raise ValueError("softness blurs the edges of masks in pixels: with space: tokens it must be 0")
+
+    def under(self, condition: str) -> "Protocol":
+        """The protocol of one condition: itself, but for the seed."""
+        return self if condition == NONE else replace(self, seed=Condition.parse(condition).seed(self.seed))
 
     def check_grid(self, grid: tuple[int, int]) -> None:
         """Raise a ValueError if the schedule does not fit the model's grid."""

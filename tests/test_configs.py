@@ -8,6 +8,7 @@ import yaml
 from lightning.pytorch.strategies import DDPStrategy
 
 from cxr_faith.__main__ import main
+from cxr_faith.perturb.condition import Condition
 from cxr_faith.pipeline.cli import EvaluateCLI
 from cxr_faith.vlm import Gemma3VLM
 
@@ -61,7 +62,10 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 
 def test_there_are_configs_and_overlays() -> None:
     assert {path.stem for path in CONFIGS} >= {"demo", "mimic", "vindr"}
-    assert {f"{path.parent.name}/{path.stem}" for path in OVERLAYS} >= {"trainer/ddp", "trainer/slurm"}
+    assert {f"{path.parent.name}/{path.stem}" for path in OVERLAYS} >= {
+        *("trainer/ddp", "trainer/slurm"),
+        "protocol/trust",
+    }
 
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda path: path.stem if path else "plain")
@@ -90,6 +94,15 @@ def test_trainer_overlay_makes_a_patient_ddp_trainer(overlay: Path) -> None:
     assert isinstance(strategy, DDPStrategy)
     assert strategy.num_processes == 2
     assert strategy._timeout is not None and strategy._timeout.total_seconds() == 6 * 3600
+
+
+def test_the_overlay_of_trust_scores_every_method_under_a_substrate_not_its_own() -> None:
+    files = [str(ROOT / "configs" / name) for name in ("vindr.yaml", "protocol/trust.yaml")]
+    cli = EvaluateCLI([*(word for file in files for word in ("--config", file)), "--trainer.accelerator", "cpu"])
+    specs = set(cli.model.protocol.substrates)
+    own = {name: method.substrate.spec for name, method in cli.model.methods.items() if method.substrate}
+    assert own and all(specs - {spec} for spec in own.values()) and cli.model.protocol.controls
+    assert {spec.split(":")[0] for spec in cli.model.protocol.conditions} == set(Condition.NAMES)
 
 
 @pytest.mark.parametrize("config", [path for path in CONFIGS if path.stem != "demo"], ids=lambda path: path.stem)

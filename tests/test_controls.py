@@ -12,6 +12,7 @@ from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.scoring import BLURRED, Protocol, compute_maps, localize, read_answers, score_image
 from tests.analytic import LinearVLM, picture
+from tests.trust import AtP
 
 GRID = (6, 6)
 
@@ -27,6 +28,19 @@ class Truth(Method):
         return Attribution(torch.from_numpy(self.change(found)).float()[None])
 
 
+class Shuffled(Truth):
+    """The contributions of a model whose weights were shuffled."""
+
+    def __init__(self, removed, rng):
+        super().__init__(removed)
+        self.rng = rng
+
+    def attribute(self, vlm, batch, target):
+        weights = self.rng.permuted(vlm.questions["q"].numpy().ravel()).reshape(GRID)
+        other = LinearVLM({"q": weights}, cell=(4, 4))
+        return super().attribute(other, batch, target)
+
+
 def evaluated(n_images, spec="mean"):
     """For each picture of a linear model: name → srg in logits, for the true map and broken ones."""
     rng, results = np.random.default_rng(0), []
@@ -34,16 +48,23 @@ def evaluated(n_images, spec="mean"):
     protocol = Protocol((spec,), steps=6, random_orders=4)
     for index in range(n_images):
         pixels = picture(vlm, seed=index)
-        substrate = Substrate.parse(spec)
+        substrate, image, rows = Substrate.parse(spec), slice(1, vlm.n_cells + 1), vlm.n_cells + 1
         removed = substrate.apply(pixels[None], [f"i{index}"], 0)[0]
         methods = {
             "true": Truth(removed),
             "transposed": Truth(removed, lambda m: m.T.copy()),
             "upside_down": Truth(removed, lambda m: -m),
             "relu_noise": Truth(removed, lambda m: rng.standard_normal(m.shape).clip(min=0)),
-            **build_methods({"random_map": {}, "gradient": {}}),
+            "attention_at_p": AtP(),
+            "random_model": Shuffled(removed, rng),
+            **build_methods({"random_map": {}, "gradient": {}, "attention": {}}),
         }
         [case] = read_answers(vlm, pixels, f"i{index}", ["q"], ["yes_no"], protocol)
+        # The row at p − 1, where the answer is read, looks at the evidence; the next one looks anywhere.
+        evidence = torch.from_numpy(vlm.contributions(pixels, removed, "q", case.target.sign)).flatten().float()
+        vlm.attention = torch.zeros(1, rows + 2, rows + 2)
+        vlm.attention[0, rows, image] = evidence - evidence.min()
+        vlm.attention[0, rows + 1, image] = torch.from_numpy(rng.random(vlm.n_cells)).float()
         compute_maps(vlm, methods, [pixels], [case], 0, controls=True)
         [rows] = score_image(Engine(vlm), pixels, f"i{index}", [case], substrate, protocol)
         results.append({name: row["srg_logit"] for name, row in rows.items()})
@@ -53,12 +74,15 @@ def evaluated(n_images, spec="mean"):
 def test_broken_methods_are_ranked_down_and_noise_is_nothing():
     found = evaluated(40)
     names = ["true", "transposed", "upside_down", "relu_noise", "random_map"]
+    names += ["attention", "attention_at_p", "random_model"]
     result = estimate(np.array([[row[name] for name in names] for row in found]), np.arange(40))
     by_name = dict(zip(names, zip(result.low, result.mean, result.high, strict=True), strict=True))
     assert by_name["true"][0] > by_name["transposed"][2] and by_name["true"][0] > 0
     assert by_name["upside_down"][2] < 0
-    for nothing in ("relu_noise", "random_map"):
+    for nothing in ("relu_noise", "random_map", "attention_at_p"):
         assert by_name[nothing][0] < 0 < by_name[nothing][2]
+    assert by_name["attention"] == by_name["true"] and by_name["attention_at_p"][2] < by_name["true"][0]
+    assert by_name["random_model"][2] < by_name["true"][0]
     assert max(by_name, key=lambda name: by_name[name][1]) == "true"
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cxr_faith.data.images import fit_mask, load_mask
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.metrics.calibration import expected_calibration_error
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.pipeline.module import ModelConfig
 from cxr_faith.pipeline.provenance import model_identity
 from cxr_faith.records import read_records, write_atomic
@@ -130,7 +131,8 @@ def calibration_of(run_dir: str | Path, source: str) -> dict[str, Any]:
     model = read_provenance(Path(run_dir)).get("model", {})
     if model.get("hash") != model_identity(ModelConfig(path=source, revision=model.get("revision") or None))["hash"]:
         raise ValueError(f"--calibration {run_dir}: a run of another model ({model.get('source', 'not stated')})")
-    answers = read_records(run_dir, ["p_yes", "correct", "condition"]).drop_duplicates("sample_id")
+    answers = read_records(run_dir, ["p_yes", "correct"])
+    answers = answers[answers["condition"].eq(NONE)].drop_duplicates("sample_id")
     answers = answers[answers["p_yes"].notna() & answers["correct"].notna()]
     if answers.empty:
         raise ValueError(f"--calibration {run_dir}: no yes/no answer with a reference in its records")

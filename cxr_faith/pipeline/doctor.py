@@ -16,6 +16,7 @@ from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.pipeline.callbacks import RecordsWriter
 from cxr_faith.pipeline.model_checks import model_checks
 from cxr_faith.pipeline.module import FaithfulnessModule
@@ -138,6 +139,7 @@ def record_checks(frame: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check
         frame: all records.
         methods: names of the methods that are no controls.
     """
+    frame = frame[frame["condition"].eq(NONE)]
     first = first_setting(frame)
     samples = first.drop_duplicates("sample_id")
     accuracy = samples["correct"].dropna().astype(float).mean()

@@ -15,6 +15,7 @@ from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.curves import method_metrics
 from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_metrics
+from cxr_faith.perturb.condition import NONE, Condition
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.pipeline.anatomy import Organs, anatomy_column
@@ -156,7 +157,7 @@ class FaithfulnessModule(L.LightningModule):
                 self.metrics[substrate, name].add_metrics(localization_metrics())
 
     def predict_step(self, batch: list[SampleItem], batch_idx: int) -> list[Row]:
-        """Records of a batch: one for each sample, method and substrate.
+        """Records of a batch: one for each sample, method, substrate and condition.
 
         Args:
             batch: samples; those of one image follow each other and share its pictures.
@@ -164,21 +165,28 @@ class FaithfulnessModule(L.LightningModule):
         """
         if torch.is_inference_mode_enabled():
             raise RuntimeError("attributions need gradients: use Trainer(inference_mode=False)")
-        readings = self._read([item for item in batch if item.error is None])
-        pixels = [picture for picture, _, cases in readings for _ in cases]
-        cases = [case for _, _, cases in readings for case in cases]
-        protocol = self.protocol
-        compute_maps(self.engine.vlm, self.methods, pixels, cases, protocol.seed, controls=protocol.controls)
         rows: list[Row] = []
-        for item in batch:
-            if item.error is not None:
-                rows += self._failed(item.sample, item.error)
-        for picture, items, cases in readings:
-            rows += self._score(picture, items, cases)
-        self._update_metrics(rows)
+        for condition in (NONE, *self.protocol.conditions):
+            rows += self._under(condition, batch)
+        self._update_metrics([row for row in rows if row["condition"] == NONE])
         return rows
 
-    def _read(self, items: Sequence[SampleItem]) -> list[tuple[Tensor, list[SampleItem], list[Case]]]:
+    def _under(self, condition: str, batch: Sequence[SampleItem]) -> list[Row]:
+        """Records of a batch under one condition."""
+        protocol = self.protocol.under(condition)
+        readings = self._read([item for item in batch if item.error is None], condition, protocol)
+        pixels = [picture for picture, _, cases in readings for _ in cases]
+        cases = [case for _, _, cases in readings for case in cases]
+        compute_maps(self.engine.vlm, self.methods, pixels, cases, protocol.seed, controls=protocol.controls)
+        rows = [row for item in batch if item.error is not None for row in self._failed(item.sample, item.error)]
+        for picture, items, cases in readings:
+            # Masks stay where they were: places are measured on the picture as it is.
+            rows += self._score(picture, items, cases, protocol, placed=condition == NONE)
+        return [row | {"condition": condition} for row in rows]
+
+    def _read(
+        self, items: Sequence[SampleItem], condition: str, protocol: Protocol
+    ) -> list[tuple[Tensor, list[SampleItem], list[Case]]]:
         """(pixels, samples, cases) of each image of the batch."""
         by_image: dict[str, list[SampleItem]] = {}
         for item in items:
@@ -187,14 +195,18 @@ class FaithfulnessModule(L.LightningModule):
         for image_id, members in by_image.items():
             assert members[0].image is not None
             pixels = vlm.normalize(members[0].image[None].to(vlm.device))[0]
+            if condition != NONE:
+                pixels = Condition.parse(condition).apply(pixels, image_id, protocol.seed)
             cells = [vlm_cells(item, vlm.grid) for item in members]
             questions = [item.sample.question for item in members]
             kinds = [item.sample.kind for item in members]
-            cases = read_answers(vlm, pixels, image_id, questions, kinds, self.protocol, cells)
+            cases = read_answers(vlm, pixels, image_id, questions, kinds, protocol, cells)
             readings.append((pixels, members, cases))
         return readings
 
-    def _score(self, pixels: Tensor, items: Sequence[SampleItem], cases: Sequence[Case]) -> list[Row]:
+    def _score(
+        self, pixels: Tensor, items: Sequence[SampleItem], cases: Sequence[Case], protocol: Protocol, placed: bool
+    ) -> list[Row]:
         rows: list[Row] = []
         able = [(i, c) for i, c in zip(items, cases, strict=True) if c.target is not None and not c.off_format]
         for item, case in zip(items, cases, strict=True):
@@ -205,11 +217,11 @@ class FaithfulnessModule(L.LightningModule):
                 rows += self._failed(item.sample, share, case, "off_format")
         if not able:
             return rows
-        places = [localize(case, item.finding_mask, self.protocol.seed) for item, case in able]
-        organs = [self._organs.cells(item) if self._organs else {} for item, _ in able]
-        for spec in self.protocol.substrates:
+        places = [localize(case, item.finding_mask if placed else None, protocol.seed) for item, case in able]
+        organs = [self._organs.cells(item) if placed and self._organs else {} for item, _ in able]
+        for spec in protocol.substrates:
             scored = score_image(
-                self.engine, pixels, cases[0].image_id, [c for _, c in able], Substrate.parse(spec), self.protocol
+                self.engine, pixels, cases[0].image_id, [c for _, c in able], Substrate.parse(spec), protocol
             )
             for (item, case), columns, place, cells in zip(able, scored, places, organs, strict=True):
                 common = self._common(item.sample, case) | {"substrate": spec}
@@ -224,7 +236,7 @@ class FaithfulnessModule(L.LightningModule):
 
     def _common(self, sample: Sample, case: Case | None) -> Row:
         """Columns that all records of a sample share."""
-        row = sample_columns(sample) | {"condition": "none", "present": is_present(sample)}
+        row = sample_columns(sample) | {"present": is_present(sample)}
         row |= {"space": self.protocol.space, "target": str(self.protocol.target)}
         if case is None or case.reply is NO_REPLY:
             return row

@@ -17,6 +17,7 @@ import lightning as L
 import numpy as np
 
 from cxr_faith.metrics.agreement import spearman
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.scoring import BLURRED, CENTER, RANDOM
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,8 @@ class Watch:
         """
         by_sample: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            by_sample[row["sample_id"]].append(row)
+            if row.get("condition", NONE) == NONE:
+                by_sample[row["sample_id"]].append(row)
         for members in by_sample.values():
             self.samples += 1
             self._rows.append(members)

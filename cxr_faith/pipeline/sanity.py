@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich import box
 from rich.table import Table
 from torch import Tensor
-from torch.nn.functional import pad
 
 from cxr_faith.attribution import Method
 from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
-from cxr_faith.perturb.schedule import stream
+from cxr_faith.perturb.condition import Condition
 from cxr_faith.pipeline.module import FaithfulnessModule, vlm_cells
 from cxr_faith.pipeline.randomization import random_stages, randomize
 from cxr_faith.records import write_atomic
@@ -36,8 +34,13 @@ CONTROLS = (RandomMap, Center, Edges, Oracle)
 
 NO_QUESTION = "?"
 CHANGED = ("blank picture", "other picture", "no question")
-SMALL_CHANGES = ("shift 2 px", "contrast +5 %", "contrast -5 %", "noise 2 %")
-"""Changes of the picture that should change neither answer nor map; noise in shares of the picture's own deviation."""
+SMALL_CHANGES = {
+    "shift 2 px": "shift:2",
+    "contrast +5 %": "contrast:1.05",
+    "contrast -5 %": "contrast:0.95",
+    "noise 2 %": "noise:0.02",
+}
+"""Changes of the picture that should change neither answer nor map: name → condition."""
 
 _MEASURES: dict[str, Callable[[Any, Any], Any]] = {"spearman": spearman, "ssim": ssim, "top_overlap": top_overlap}
 
@@ -164,20 +167,13 @@ def _changed_inputs(
 ) -> dict[str, tuple[list[Tensor], list[str]]]:
     """Name → (pictures, questions), for each of `CHANGED` and `SMALL_CHANGES`."""
     asked = [case.prompt.question for case in cases]
-    means = [picture.mean((-2, -1), keepdim=True) for picture in pictures]
-    noise = [stream(seed, case.image_id, "small_noise").standard_normal((1, *pictures[0].shape[-2:])) for case in cases]
-    both = list(zip(pictures, means, strict=True))
+    blank = [picture.mean((-2, -1), keepdim=True).expand_as(picture).contiguous() for picture in pictures]
     small = {
-        # Down and to the right, the border repeated.
-        "shift 2 px": [
-            pad(p[None], (2, 0, 2, 0), mode="replicate")[0, :, : p.shape[-2], : p.shape[-1]] for p in pictures
-        ],
-        "contrast +5 %": [mean + 1.05 * (picture - mean) for picture, mean in both],
-        "contrast -5 %": [mean + 0.95 * (picture - mean) for picture, mean in both],
-        "noise 2 %": [p + 0.02 * p.std() * torch.from_numpy(n).to(p) for p, n in zip(pictures, noise, strict=True)],
+        name: [Condition.parse(spec).apply(p, case.image_id, seed) for p, case in zip(pictures, cases, strict=True)]
+        for name, spec in SMALL_CHANGES.items()
     }
     return {
-        "blank picture": ([mean.expand_as(picture).contiguous() for picture, mean in both], asked),
+        "blank picture": (blank, asked),
         "other picture": ([*pictures[1:], pictures[0]], asked),
         "no question": (list(pictures), [NO_QUESTION] * len(cases)),
         **{name: (changed, asked) for name, changed in small.items()},

@@ -20,5 +20,9 @@ GLOSSARY = {
     "invalid": "The picture failed to load, or a score or a map was not finite.",
     "clipped points": "Share of curve points outside 0 to 1, which raw scores keep.",
     "substrate flips": "Share of compared samples whose answer flips when the whole picture is substrate.",
+    "OOD score": "What is lost when half of the cells are replaced though the best map says that they matter least; "
+    "0: the substrate alone does no harm, towards 1: it breaks the answer wherever it stands. An upper bound.",
+    "breaks early": "1 minus twice the deletion AUC of random orders: 0 if the answer fades in step with the picture, "
+    "towards 1 if a few cells anywhere break it, below 0 if a few cells anywhere are enough to keep it.",
     "own substrate (*)": "The method perturbs with the very substrate that it is scored under.",
 }

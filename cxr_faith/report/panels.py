@@ -4,7 +4,7 @@ Each panel is a list or dict of plain numbers for `summary.json`; a number that 
 depend on the substrate, so panels about maps take them from the first one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, cast
 
@@ -76,6 +76,30 @@ def substrate_panel(records: pd.DataFrame) -> dict[str, Any]:
         str(name): _number(1 - 2 * numbers(rows["deletion_auc"]).mean()) for name, rows in random.groupby("substrate")
     }
     return {"pairs": pairs, "breaks_early": broken}
+
+
+def ood_scores(boards: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """How far each substrate alone takes pictures from what the model knows: an out-of-distribution score.
+
+    What is lost when half of the cells are replaced, and the best map says which half matters least: 1 − the highest
+    mean insertion curve at x = .5, not below 0. Evidence is in the half that stays, so a substrate that does no harm of
+    its own loses nothing; towards 1, the substrate breaks the answer wherever it stands. It is an upper bound: evidence
+    that is spread over the whole picture, or maps that are all bad, raise it too.
+
+    Args:
+        boards: those of a summary; per substrate the first one over all samples counts, and of its methods those that
+            have all its common samples.
+
+    Returns:
+        Substrate → score in units of the effect; None without a curve.
+    """
+    found: dict[str, float | None] = {}
+    for board in boards:
+        if board["slice"] == "all" and board["substrate"] not in found:
+            curves = [row["curves"] for row in board["rows"] if "curves" in row]
+            kept = [np.interp(0.5, c["x"], c["insertion"]) for c in curves if c["n"] == board["n_common"]]
+            found[board["substrate"]] = _number(max(0.0, 1 - max(kept))) if kept else None
+    return found
 
 
 def localization_panel(records: pd.DataFrame, first: pd.DataFrame, method: str) -> dict[str, Any]:

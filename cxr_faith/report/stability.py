@@ -1,4 +1,4 @@
-"""Do answers and maps survive another wording of the question? From the variants of each question group."""
+"""Do answers and maps survive another wording, a small change of the picture, another seed? From the records alone."""
 
 from typing import Any
 
@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 
 from cxr_faith.metrics.agreement import spearman
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.report.board import Floats, numbers
 from cxr_faith.report.panels import maps_of
 from cxr_faith.report.significance import DIGITS
+
+_ANSWER = ["predicted", "margin"]
 
 
 def stability_panel(records: pd.DataFrame) -> dict[str, Any] | None:
@@ -27,26 +30,52 @@ def stability_panel(records: pd.DataFrame) -> dict[str, Any] | None:
     pairs = _pairs(records)
     if pairs.empty:
         return None
-    samples = records.groupby("sample_id", sort=True)[["predicted", "margin"]].first()
+    samples = records.groupby("sample_id", sort=True)[_ANSWER].first()
     before, after = (samples.loc[pairs[side]].reset_index(drop=True) for side in ("base", "variant"))
-    answered = (before["predicted"].notna() & after["predicted"].notna()).to_numpy(bool)
-    flipped = before["predicted"].ne(after["predicted"]).to_numpy(bool)
-    shift = np.abs(numbers(after["margin"]) - numbers(before["margin"]))
     strategies = pairs["strategy"].fillna("unnamed").to_numpy(str)
     answers = []
     for name in ("all", *sorted(set(strategies))):
-        inside = answered & ((strategies == name) | (name == "all"))
-        if inside.any():
-            answers.append(
-                {
-                    "strategy": name,
-                    "n": int(inside.sum()),
-                    "flip_rate": _mean(flipped[inside].astype(np.float64)),
-                    "margin_shift": _mean(shift[inside]),
-                }
+        inside = (strategies == name) | (name == "all")
+        answers.append({"strategy": name} | _answers(before[inside], after[inside]))
+    maps = []
+    for method, rows in records.groupby("method", sort=True):
+        drawn = rows[rows["map"].notna()].set_index("sample_id")
+        both = pairs[pairs["base"].isin(drawn.index) & pairs["variant"].isin(drawn.index)]
+        maps.append({"method": method} | _maps(drawn.loc[both["base"]], drawn.loc[both["variant"]]))
+    return {
+        "answers": [entry for entry in answers if entry["n"]],
+        "maps": [entry for entry in maps if entry["n"]],
+    }
+
+
+def condition_panel(records: pd.DataFrame) -> dict[str, Any] | None:
+    """Each sample under each condition against the same sample under none.
+
+    Args:
+        records: rows of one substrate, target and space, sorted by key, of all conditions.
+
+    Returns:
+        None without conditions, else `answers` (a list over conditions, as in `stability_panel`) and `maps` (a list
+        over conditions and methods).
+    """
+    answers, maps = [], []
+    plain = records[records["condition"].eq(NONE)]
+    for condition, changed in records[records["condition"].ne(NONE)].groupby("condition", sort=True):
+        first, then = (rows.groupby("sample_id", sort=True)[_ANSWER].first() for rows in (plain, changed))
+        shared = first.index.intersection(then.index)
+        answers.append({"condition": condition} | _answers(first.loc[shared], then.loc[shared]))
+        for method, rows in changed.groupby("method", sort=True):
+            before, after = (
+                some[some["method"].eq(method) & some["map"].notna()].set_index("sample_id") for some in (plain, rows)
             )
-    maps = [_maps(name, rows.set_index("sample_id"), pairs) for name, rows in records.groupby("method", sort=True)]
-    return {"answers": answers, "maps": [entry for entry in maps if entry["n"]]}
+            shared = before.index.intersection(after.index)
+            maps.append({"condition": condition, "method": method} | _maps(before.loc[shared], after.loc[shared]))
+    if not answers:
+        return None
+    return {
+        "answers": [entry for entry in answers if entry["n"]],
+        "maps": [entry for entry in maps if entry["n"]],
+    }
 
 
 def _pairs(records: pd.DataFrame) -> pd.DataFrame:
@@ -60,16 +89,26 @@ def _pairs(records: pd.DataFrame) -> pd.DataFrame:
     return pairs[pairs["base"].ne(pairs["variant"])].reset_index(drop=True)
 
 
-def _maps(method: object, rows: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Any]:
-    drawn = rows[rows["map"].notna()]
-    both = pairs[pairs["base"].isin(drawn.index) & pairs["variant"].isin(drawn.index)]
-    if both.empty:
-        return {"method": method, "n": 0}
-    before, after = drawn.loc[both["base"]], drawn.loc[both["variant"]]
+def _answers(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
+    """`n`, `flip_rate` and `margin_shift` of rows that belong together; samples without an answer are left out."""
+    there = [rows["predicted"].notna().to_numpy(bool) for rows in (before, after)]
+    answered = there[0] & there[1]
+    flipped = before["predicted"].to_numpy(object) != after["predicted"].to_numpy(object)
+    shift = np.abs(numbers(after["margin"]) - numbers(before["margin"]))
+    return {
+        "n": int(answered.sum()),
+        "flip_rate": _mean(flipped[answered].astype(np.float64)),
+        "margin_shift": _mean(shift[answered]),
+    }
+
+
+def _maps(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
+    """`n`, `spearman` and `gap_change` of one method's rows that belong together."""
+    if before.empty:
+        return {"n": 0}
     change = np.abs(numbers(after["gap_srg_random"]) - numbers(before["gap_srg_random"]))
     return {
-        "method": method,
-        "n": len(both),
+        "n": len(before),
         "spearman": _mean(spearman(maps_of(before), maps_of(after))),
         "gap_change": _mean(change),
     }

@@ -11,15 +11,16 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import KEY, read_records, scan_records, write_atomic
 from cxr_faith.report import mean_curves
 from cxr_faith.report.board import NORMALIZED, UNNORMALIZED, UNSCORED, Flags, board, mean, method_rows, numbers
 from cxr_faith.report.cautions import cautions
 from cxr_faith.report.leaderboard import markdown
 from cxr_faith.report.mean_curves import MeanCurves
-from cxr_faith.report.panels import PANEL_COLUMNS, first_setting, panels
+from cxr_faith.report.panels import PANEL_COLUMNS, first_setting, ood_scores, panels
 from cxr_faith.report.significance import add_statistics
-from cxr_faith.report.stability import stability_panel
+from cxr_faith.report.stability import condition_panel, stability_panel
 from cxr_faith.report.trust import trust_tables
 
 FAILURES_LISTED = 20
@@ -50,7 +51,8 @@ def summarize(
     others, and its own means cover fewer samples (its `n_common` says how many).
 
     Args:
-        records: as `read_records` gives them, in any order; rows with a condition other than "none" are left out.
+        records: as `read_records` gives them, in any order; rows with a condition other than "none" serve the panel
+            of conditions alone.
         methods: names in the order of the config; others found in the records follow, sorted.
         samples_total: how many samples the whole run has; None if unknown.
         pieces: the same rows with their curves, in pieces; default: `records` has the curves.
@@ -65,7 +67,8 @@ def summarize(
     """
     pieces = [records] if pieces is None else pieces
     records = records.reindex(columns=list(dict.fromkeys((*KEY, *COLUMNS))))  # records of an older version lack some
-    records = records[records["condition"].eq("none")].sort_values(list(KEY), kind="stable")
+    everything = records.sort_values(list(KEY), kind="stable")
+    records = everything[everything["condition"].eq(NONE)]
     found = sorted(set(records["method"]) - set(methods))
     order = [*(name for name in methods if records["method"].eq(name).any()), *found]
     samples = _samples(records)
@@ -97,7 +100,9 @@ def summarize(
         "failures": _failures(records),
         **panels(records, order),
         "stability": stability_panel(first_setting(records)),
+        "conditions": condition_panel(first_setting(everything)),
     }
+    summary["substrates"]["ood"] = ood_scores(boards)
     return summary | {"warnings": cautions(summary)}
 
 

@@ -9,18 +9,26 @@ from cxr_faith.report.leaderboard import number, percent
 
 TextTable = tuple[list[str], list[list[str]]]
 
+_MEASURES = {"spearman": "Spearman", "ssim": "SSIM", "top_overlap": "Overlap of the top tenth"}
+
 
 def trust_tables(summary: Mapping[str, Any]) -> list[tuple[str, TextTable]]:
     """(title, (header, rows)) of each panel that has something to show."""
     tables = [
         ("Do the substrates rank the methods alike?", _substrates(summary["substrates"])),
+        ("Does a substrate do harm of its own?", _harm(summary["substrates"])),
         ("Do the maps lie on the finding?", _localization(summary["localization"])),
         ("Does srg predict localization? Spearman over samples", _prediction(summary["localization"])),
-        ("Do the methods agree? Spearman of their maps", _agreement(summary["agreement"], summary["methods"])),
+        *(
+            (f"Do the methods agree? {title} of their maps", _agreement(summary, measure))
+            for measure, title in _MEASURES.items()
+        ),
         ("Where the maps lie: share of their mass (patient's sides)", _regions(summary["regions"])),
         ("On which organs the maps lie: mass share over area share", _organs(summary["regions"])),
         ("Is the model as sure as it should be?", _calibration(summary["calibration"])),
-        *_stability(summary["stability"]),
+        ("Do surer answers have more faithful maps?", _confidence(summary["calibration"])),
+        *_stability(summary["stability"], "another wording", "strategy"),
+        *_stability(summary["conditions"], "a small change or another seed", "condition"),
     ]
     return [(title, table) for title, table in tables if table[1]]
 
@@ -30,6 +38,11 @@ def _substrates(panel: Mapping[str, Any]) -> TextTable:
         [f"{pair['a']} and {pair['b']}", str(pair["n_methods"]), number(pair["kendall_tau"])] for pair in panel["pairs"]
     ]
     return ["substrates", "methods", "Kendall τ of srg"], pairs
+
+
+def _harm(panel: Mapping[str, Any]) -> TextTable:
+    rows = [[name, number(score), number(panel["breaks_early"].get(name))] for name, score in panel["ood"].items()]
+    return ["substrate", "OOD score", "breaks early"], rows
 
 
 def _localization(panel: Sequence[Mapping[str, Any]]) -> TextTable:
@@ -49,9 +62,9 @@ def _prediction(panel: Sequence[Mapping[str, Any]]) -> TextTable:
     return header, rows
 
 
-def _agreement(panel: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> TextTable:
-    values = {(pair["a"], pair["b"]): number(pair["spearman"]) for pair in panel}
-    names = [name for name in methods if any(name in pair for pair in values)]
+def _agreement(summary: Mapping[str, Any], measure: str) -> TextTable:
+    values = {(pair["a"], pair["b"]): number(pair[measure]) for pair in summary["agreement"]}
+    names = [name for name in summary["methods"] if any(name in pair for pair in values)]
     rows = [[a, *(values.get((a, b)) or values.get((b, a)) or "–" for b in names)] for a in names]
     return ["method", *names], rows
 
@@ -76,18 +89,27 @@ def _calibration(panel: Mapping[str, Any]) -> TextTable:
     return ["", "value"], [[name, value] for name, value in values.items()]
 
 
-def _stability(panel: Mapping[str, Any] | None) -> list[tuple[str, TextTable]]:
+def _confidence(panel: Mapping[str, Any]) -> TextTable:
+    found = [
+        [name, number(value, signed=True)] for name, value in panel["confidence_with_srg"].items() if value is not None
+    ]
+    return ["method", "Spearman of |margin| and srg"], found
+
+
+def _stability(panel: Mapping[str, Any] | None, what: str, by: str) -> list[tuple[str, TextTable]]:
+    """Tables of answers and maps; `by` names what the answers are listed by."""
     if panel is None:
         return []
     answers = [
-        [entry["strategy"], str(entry["n"]), percent(entry["flip_rate"]), number(entry["margin_shift"])]
+        [entry[by], str(entry["n"]), percent(entry["flip_rate"]), number(entry["margin_shift"])]
         for entry in panel["answers"]
     ]
+    named = [key for key in (by, "method") if all(key in entry for entry in panel["maps"])]
     maps = [
-        [entry["method"], str(entry["n"]), number(entry["spearman"]), number(entry["gap_change"])]
+        [*(entry[key] for key in named), str(entry["n"]), number(entry["spearman"]), number(entry["gap_change"])]
         for entry in panel["maps"]
     ]
     return [
-        ("Do the answers survive another wording?", (["strategy", "n", "answer flips", "margin shift"], answers)),
-        ("Do the maps survive another wording?", (["method", "n", "Spearman", "change of Δsrg"], maps)),
+        (f"Do the answers survive {what}?", ([by, "n", "answer flips", "margin shift"], answers)),
+        (f"Do the maps survive {what}?", ([*named, "n", "Spearman", "change of Δsrg"], maps)),
     ]

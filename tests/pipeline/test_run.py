@@ -13,6 +13,7 @@ import pytest
 import cxr_faith
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Sample
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.records import RECORD_SCHEMA
 from cxr_faith.scoring import Protocol
@@ -89,7 +90,8 @@ def test_two_ranks_equal_one(samples: Path, alone: Path, tmp_path: Path) -> None
         substrate, method = key.split()
         rows = frame[frame["substrate"].eq(substrate) & frame["method"].eq(method)]
         assert metrics["coverage"] == pytest.approx(rows["status"].eq("ok").mean(), nan_ok=True)
-        for name in ("deletion_auc", "insertion_auc", "srg", "drop_50", "gap_srg_random", "gap_deletion_center"):
+        faithful = ("deletion_auc", "insertion_auc", "srg", "drop_50", "gap_srg_random", "gap_deletion_center")
+        for name in (*faithful, *LOCALIZATION_COLUMNS):
             assert metrics[name] == pytest.approx(rows[name].astype(float).mean(), abs=1e-12, nan_ok=True), (key, name)
 
 

@@ -75,7 +75,7 @@ def test_changed_inputs_change_maps_as_they_must(result):
 
 
 def test_small_changes_change_little(result):
-    for change in SMALL_CHANGES[1:]:
+    for change in list(SMALL_CHANGES)[1:]:
         assert result["methods"]["picture"]["inputs"][change]["spearman"] > 0.95
         assert result["inputs"][change]["answers_kept"] == 1
     shifted = result["methods"]["picture"]["inputs"]["shift 2 px"]["spearman"]

@@ -7,9 +7,9 @@ from scipy.sparse.linalg import spsolve
 WEIGHTS = {(dy, dx): 1 / 6 if dy == 0 or dx == 0 else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx}
 
 
-def impute(planes, gone):
-    """planes [C, H, W] with the pixels where `gone` replaced by the weighted mean of their neighbors."""
-    (_, height, width), result = planes.shape, planes.astype(np.float64)
+def equations(planes, gone):
+    """(sparse matrix, right side [pixels, C]) of the pixels that are gone, in raster order."""
+    _, height, width = planes.shape
     number = {pixel: i for i, pixel in enumerate(zip(*np.nonzero(gone), strict=True))}
     entries, right = [], np.zeros((len(number), len(planes)))
     for (y, x), i in number.items():
@@ -22,8 +22,13 @@ def impute(planes, gone):
                 entries.append((i, number[other], -weight))
             else:
                 right[i] += weight * planes[:, other[0], other[1]]
-    if number:
-        rows, columns, values = zip(*entries, strict=True)
-        matrix = coo_matrix((values, (rows, columns)), shape=(len(number), len(number))).tocsc()
-        result[:, gone] = spsolve(matrix, right).T
+    rows, columns, values = zip(*entries, strict=True)
+    return coo_matrix((values, (rows, columns)), shape=(len(number), len(number))).tocsc(), right
+
+
+def impute(planes, gone):
+    """planes [C, H, W] with the pixels where `gone` replaced by the weighted mean of their neighbors."""
+    result = planes.astype(np.float64)
+    if gone.any():
+        result[:, gone] = spsolve(*equations(planes, gone)).T
     return result

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from cxr_faith.records import read_records
+from cxr_faith.report.leaderboard import find_board, markdown
 from cxr_faith.report.panels import (
     agreement_panel,
     calibration_panel,
@@ -17,8 +18,9 @@ from cxr_faith.report.panels import (
     region_panel,
     substrate_panel,
 )
-from cxr_faith.report.stability import stability_panel
+from cxr_faith.report.stability import condition_panel, stability_panel
 from cxr_faith.report.summary import summarize, write_summary
+from cxr_faith.report.trust import trust_tables
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
 
@@ -119,13 +121,67 @@ def test_stability_compares_each_variant_with_its_baseline(frame: pd.DataFrame) 
     assert "random" not in [entry["method"] for entry in found["maps"]]
 
 
+def test_conditions_are_compared_sample_by_sample(frame: pd.DataFrame) -> None:
+    drawn = frame["map"].notna()
+    turned = frame.assign(
+        condition="shift:2",
+        margin=frame["margin"] + 0.25,
+        predicted=frame["predicted"].where(frame["sample_id"].ne("s00"), "no"),
+        gap_srg_random=frame["gap_srg_random"].astype(float) - 0.5,
+        map=[values[::-1] if there else None for values, there in zip(frame["map"], drawn, strict=True)],
+    )
+    turned = turned[turned["sample_id"].lt("s10")]
+    found = condition_panel(pd.concat([turned, frame]))
+    assert found is not None and condition_panel(frame) is None
+    [answers] = found["answers"]
+    answered = frame.loc[frame["sample_id"].lt("s10") & frame["predicted"].notna(), "sample_id"].nunique()
+    assert (answers["condition"], answers["n"]) == ("shift:2", answered)
+    assert answers["flip_rate"] == pytest.approx(1 / answered) and answers["margin_shift"] == pytest.approx(0.25)
+    oracle = next(entry for entry in found["maps"] if entry["method"] == "oracle")
+    maps = frame[frame["method"].eq("oracle") & frame["sample_id"].lt("s10") & drawn]["map"]
+    expected = np.mean([scipy.stats.spearmanr(m, m[::-1]).statistic for m in maps])
+    assert oracle["n"] == len(maps) == 5 and oracle["spearman"] == pytest.approx(expected)
+    assert oracle["gap_change"] == pytest.approx(0.5)
+    # What else the summary says is of the plain rows alone.
+    plain, both = (summarize(rows, METHODS) for rows in (frame, pd.concat([turned, frame])))
+    assert {k: v for k, v in both.items() if k != "conditions"} == {k: v for k, v in plain.items() if k != "conditions"}
+
+
+def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> None:
+    """Under `mean` a picture with a replaced cell keeps nothing; the records' own curves keep what their map says."""
+    curves, ends = ("deletion_scores", "insertion_scores"), frame["s_substrate"]
+    broken = frame.assign(substrate="mean")
+    for name in curves:
+        broken[name] = [
+            None if c is None else np.where(np.asarray(c) == max(c[0], c[-1]), c, e)
+            for c, e in zip(broken[name], ends, strict=True)
+        ]
+    summary = summarize(pd.concat([frame, broken], ignore_index=True), METHODS)
+    board = find_board(summary, substrate="blur:0.1")
+    kept = {row["method"]: row["curves"]["insertion"][4] for row in board["rows"]}  # 4 of 8 steps
+    expected = 1 - max(value for name, value in kept.items() if name != "oracle")  # which has fewer samples
+    assert summary["substrates"]["ood"] == {"blur:0.1": pytest.approx(max(0, expected)), "mean": pytest.approx(1)}
+    assert "## Does a substrate do harm of its own?" in markdown(summary, trust_tables(summary))
+
+
+def test_methods_scored_only_under_their_own_substrate_are_named(frame: pd.DataFrame) -> None:
+    def said(records: pd.DataFrame) -> list[str]:
+        return [line for line in summarize(records, METHODS)["warnings"] if line.startswith("Scored only under")]
+
+    [line] = said(frame)
+    assert "(blur:0.1), which flatters them: integrated_gradients. Add another" in line
+    other = frame.assign(substrate="mean", own_substrate=False)
+    assert said(pd.concat([frame, other], ignore_index=True)) == []
+
+
 def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> None:
     both = pd.concat([frame, paraphrased(frame)])
     summary = summarize(both.drop_duplicates(["sample_id", "method"], ignore_index=True), METHODS)
     assert {"substrates", "localization", "agreement", "regions", "calibration", "stability"} <= set(summary)
     write_summary(run_dir)
     text = (run_dir / "summary.md").read_text()
-    assert "## Do the methods agree?" in text and "## Is the model as sure as it should be?" in text
+    for title in ("Do the methods agree? SSIM", "Is the model as sure", "Do surer answers have", "Does a substrate do"):
+        assert f"## {title}" in text
     assert "## Do the answers survive another wording?" not in text  # no variants there
 
 

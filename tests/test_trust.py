@@ -1,0 +1,44 @@
+"""Meta-evaluation on the bundled model: what is broken on purpose loses, the truth wins, noise is nothing.
+
+`python -m tests.trust` prints the same for more samples; the README shows it.
+"""
+
+import pytest
+
+from cxr_faith.report.leaderboard import find_board
+from tests import trust
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    """All methods on 15 samples that have evidence."""
+    return trust.meta(tmp_path_factory.mktemp("trust") / "meta", 15)
+
+
+@pytest.fixture(scope="module")
+def rows(summary):
+    return {row["method"]: row for row in find_board(summary)["rows"]}
+
+
+def test_the_truth_is_the_best_and_noise_is_nothing(rows):
+    assert max(rows, key=lambda name: rows[name]["srg"]) == "oracle"
+    for noise in ("random_map", "noise, ReLU"):
+        for column in ("gap_deletion_random", "gap_insertion_random", "srg"):
+            found = rows[noise]["intervals"][column]
+            assert found["bca_low"] < 0 < found["bca_high"], (noise, column)
+    for name in trust.INTACT:
+        assert rows[name]["intervals"]["srg"]["bca_low"] > 0.3
+
+
+@pytest.mark.parametrize("name", trust.BROKEN)
+def test_a_broken_method_loses_against_the_one_it_was(summary, name):
+    found = trust.loss(find_board(summary), name, trust.BROKEN[name][1])
+    assert found["mean"] > 0.05 and found["bca_low"] > 0, found
+
+
+def test_a_map_that_never_looks_at_the_model_is_flagged():
+    header, *lines = trust.sanity_lines(3)
+    verdicts = {line[0]: line[header.index("verdict")] for line in lines}
+    assert verdicts.pop("brightness") == "FAIL" and set(verdicts.values()) == {"pass"}

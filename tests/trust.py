@@ -1,0 +1,190 @@
+"""How far can the numbers be trusted? Methods that are broken on purpose, noise and the truth go through the pipeline.
+
+`python -m tests.trust` prints the figures of the README (some five minutes on two cores). The bundled model answers
+questions about findings that are there, whose evidence is known.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from cxr_faith.__main__ import main
+from cxr_faith.attribution import METHODS, Attribution, Method, build_methods
+from cxr_faith.attribution.attention import Attention
+from cxr_faith.attribution.relevancy import Chefer
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.perturb.schedule import stream
+from cxr_faith.pipeline.randomization import random_stages, randomize
+from cxr_faith.report.leaderboard import find_board, p_value, ranked, with_interval
+from cxr_faith.vlm import Gemma3VLM, bundled_model
+
+INTACT = {"attention": {}, "chefer": {}, "integrated_gradients": {}}
+CONTROLS = {"oracle": {}, "random_map": {}, "edges": {}}
+
+
+class Transposed(Chefer):
+    """Rows taken for columns."""
+
+    def attribute(self, vlm, batch, target):
+        return Attribution(super().attribute(vlm, batch, target).maps.transpose(1, 2).contiguous())
+
+
+class AtP(Attention):
+    """The row of the answer's first token, at p, which predicts what comes after it; the answer is read at p − 1."""
+
+    def attribute(self, vlm, batch, target):
+        answer = (vlm.yes_ids if target[0].sign > 0 else vlm.no_ids)[0]
+        after = replace(target[0], kind="tokens", answer_ids=(answer, answer), scored=(1,))
+        return super().attribute(vlm, batch, [after])
+
+
+class ReluNoise(Method):
+    """Noise with its negative half cut off, so that half of the cells tie."""
+
+    def attribute(self, vlm, batch, target):
+        noise = [torch.from_numpy(stream(batch.seed, i, "relu").standard_normal(vlm.grid)) for i in batch.image_ids]
+        return Attribution(torch.stack(noise).float().clamp_min(0))
+
+
+class RandomModel(Chefer):
+    """Maps of a model whose decoder, projector and tower are shuffled, for the answers of the trained one."""
+
+    shuffled: Gemma3VLM | None = None
+
+    def attribute(self, vlm, batch, target):
+        if self.shuffled is None:
+            self.shuffled = Gemma3VLM.from_pretrained(bundled_model(), device="cpu")
+            for _, names in random_stages(self.shuffled):
+                randomize(self.shuffled, names, batch.seed)
+        return super().attribute(self.shuffled, replace(batch, shared=None), target)
+
+
+class Brightness(Method):
+    """Mean of each cell: a map that never looks at the model, and is not known to be a control."""
+
+    def attribute(self, vlm, batch, target):
+        return Attribution(torch.nn.functional.adaptive_avg_pool2d(batch.pixels.mean(1, keepdim=True), vlm.grid)[:, 0])
+
+
+BROKEN: dict[str, tuple[type[Method], str]] = {
+    "chefer transposed": (Transposed, "chefer"),
+    "attention at p": (AtP, "attention"),
+    "chefer, random model": (RandomModel, "chefer"),
+    "noise, ReLU": (ReluNoise, "chefer"),
+}
+"""Name → class, and the method that it is a broken form of, or must lose against."""
+
+
+def write_manifest(file: Path, samples: int) -> None:
+    """The first questions about findings that are there, one after the other from each finding."""
+    table = pq.read_table(bundled_manifest()).to_pandas()
+    shown = table[table["kind"].eq("yes_no") & table["finding_mask_path"].notna()]
+    shown = shown[[answer[0] == "yes" for answer in shown["answer"]]]
+    turn = shown.groupby("finding").cumcount()
+    schema = pq.read_schema(bundled_manifest())
+    import pyarrow as pa
+
+    chosen = shown.loc[turn.sort_values(kind="stable").index[:samples]].sort_index()
+    pq.write_table(pa.Table.from_pandas(chosen, schema=schema, preserve_index=False), file)
+
+
+def run(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) -> dict[str, Any]:
+    """Evaluate on the bundled phantoms; the summary."""
+    METHODS.update({kind.__name__: kind for kind, _ in BROKEN.values()})
+    folder.mkdir(parents=True)
+    write_manifest(folder / "manifest.parquet", samples)
+    config = {
+        "trainer": {"accelerator": "cpu", "devices": 1},
+        "model": {"methods": methods, "protocol": {"steps": 8, "random_orders": 8, "max_new_tokens": 4} | protocol},
+        "data": {"manifest": str(folder / "manifest.parquet"), "data_root": str(bundled_manifest().parent)},
+    }
+    (folder / "config.yaml").write_text(json.dumps(config))
+    try:
+        status = main(["evaluate", "--config", str(folder / "config.yaml"), "--run_dir", str(folder / "run")])
+    finally:
+        for kind, _ in BROKEN.values():
+            del METHODS[kind.__name__]
+    assert status == 0
+    return json.loads((folder / "run" / "summary.json").read_text())
+
+
+def meta(folder: Path, samples: int) -> dict[str, Any]:
+    """The truth, real methods, controls and broken methods on one board."""
+    broken = {name: {"class": kind.__name__} for name, (kind, _) in BROKEN.items()}
+    return run(folder, samples, INTACT | CONTROLS | broken)
+
+
+def loss(board: dict[str, Any], name: str, than: str) -> dict[str, Any]:
+    """The paired difference `than` − `name`, with its interval and p."""
+    [pair] = [pair for pair in board["differences"] if {pair["a"], pair["b"]} == {name, than}]
+    if pair["a"] == than:
+        return pair
+    return pair | {"mean": -pair["mean"], "bca_low": -pair["bca_high"], "bca_high": -pair["bca_low"]}
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def board_lines(summary: dict[str, Any]) -> list[list[str]]:
+    """Each method's srg with its interval; for a broken one, what it loses and p of that difference."""
+    board = find_board(summary)
+    lines = [["method", "srg [95 %]", "p", "loses", "p of the loss"]]
+    for row in ranked(board):
+        name, against = row["method"], []
+        if name in BROKEN:
+            lost = loss(board, name, BROKEN[name][1])
+            against = [f"{lost['mean']:.3f} to {BROKEN[name][1]}", p_value(lost["p_holm"])]
+        p = p_value(row["intervals"]["srg"]["p_holm"])
+        lines.append([name, with_interval(row, "srg"), p, *(against or ["", ""])])
+    return lines
+
+
+def sanity_lines(samples: int) -> list[list[str]]:
+    """Spearman to the trained model's maps with all layers random, and the verdict of `cxr-faith sanity`."""
+    from cxr_faith.data.module import CXRVQADataModule
+    from cxr_faith.pipeline.sanity import read_cases, sanity
+    from cxr_faith.scoring import Protocol
+
+    vlm, protocol = Gemma3VLM.from_pretrained(bundled_model(), device="cpu"), Protocol()
+    with tempfile.TemporaryDirectory() as folder:
+        write_manifest(Path(folder) / "manifest.parquet", samples)
+        data = CXRVQADataModule(str(Path(folder) / "manifest.parquet"), str(bundled_manifest().parent))
+        data.image_size, data.cache_dir = vlm.image_size, Path(folder)
+        pictures, cases = read_cases(vlm, data, protocol, samples)
+    methods = build_methods(INTACT) | {"brightness": Brightness()}
+    found = sanity(vlm, methods, pictures, cases, protocol)["methods"]
+    lines = [["method", "random pairs", "random model", "verdict"]]
+    for name, entry in found.items():
+        figures = [f"{values['spearman']:.3f}" for values in (entry["random_pairs"], entry["cascade"][-1])]
+        lines.append([name, *figures, "FAIL" if entry["failed"] else "pass"])
+    return lines
+
+
+def substrate_lines(summary: dict[str, Any]) -> list[list[str]]:
+    """The out-of-distribution score of each substrate."""
+    lines = [["substrate", "OOD score", "breaks early"]]
+    panel = summary["substrates"]
+    return lines + [[n, f"{panel['ood'][n]:.3f}", f"{v:.3f}"] for n, v in panel["breaks_early"].items()]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        first = meta(Path(scratch) / "meta", 45)
+        second = run(
+            Path(scratch) / "substrates",
+            15,
+            INTACT | CONTROLS,
+            substrates=["blur:0.1", "mean", "zero", "noise", "road"],
+        )
+    print(f"\n{first['n_samples']} samples of {first['n_patients']} patients\n\n{table(board_lines(first))}")
+    print(f"\n{table(sanity_lines(8))}\n\n{table(substrate_lines(second))}", file=sys.stdout)
