@@ -53,7 +53,7 @@ def gallery(records: pd.DataFrame, size: int = GALLERY_SIZE) -> dict[str, list[s
     srg = real[real["status"].eq("ok")].groupby("sample_id")["srg"].mean().dropna().sort_values(kind="stable")
     weak = real[real["status"].isin(("degenerate", "inverted"))].groupby("sample_id")["effect"].first()
     agreement = pd.Series(
-        {str(name): _agreement(rows["map"].tolist()) for name, rows in real[real["map"].notna()].groupby("sample_id")},
+        {str(name): _agreement(maps.tolist()) for name, maps in real[real["map"].notna()].groupby("sample_id")["map"]},
         dtype=np.float64,
     )
     found = {
@@ -67,7 +67,7 @@ def gallery(records: pd.DataFrame, size: int = GALLERY_SIZE) -> dict[str, list[s
 
 def _agreement(maps: Sequence[npt.ArrayLike]) -> float:
     """Mean Spearman correlation over all pairs of maps; NaN for fewer than two maps with contrast."""
-    ranks = np.array([rankdata(values) for values in maps])
+    ranks = rankdata(np.stack([np.asarray(values, np.float64) for values in maps]), axis=1)
     ranks = ranks[ranks.std(axis=1) > 0]
     if len(ranks) < 2:
         return float("nan")
@@ -94,9 +94,10 @@ def sample_entries(
     setting_of = {setting: number for number, setting in enumerate(settings)}
     detailed = "map" in records.columns
     entries = []
-    for sample_id, rows in records.groupby("sample_id", sort=True):
+    columns = {str(name): records[name].tolist() for name in records.columns}
+    for sample_id, numbers in sorted(records.groupby("sample_id").indices.items()):
         ordered = sorted(
-            ({str(name): value for name, value in row.items()} for row in rows.to_dict("records")),
+            ({name: values[number] for name, values in columns.items()} for number in numbers.tolist()),
             key=lambda row: (setting_of[row["substrate"], row["target"], row["space"]], place[row["method"]]),
         )
         entry = _about(str(sample_id), ordered)

@@ -146,11 +146,11 @@ def test_a_column_does_not_depend_on_its_neighbors():
 
 @pytest.mark.slow
 def test_large_tables_take_less_than_a_minute():
-    """30 methods, 20 strata, 10,000 samples of 4,000 patients."""
+    """30 methods, 20 strata, 10,000 samples of 4,000 patients; seconds of the processor, which others may keep busy."""
     import time
 
-    rng, begin = np.random.default_rng(9), time.perf_counter()
+    rng, begin = np.random.default_rng(9), time.process_time()
     clusters = rng.integers(4000, size=10_000)
     for _ in range(20):
         estimate(rng.standard_normal((10_000, 30)), clusters)
-    assert time.perf_counter() - begin < 60
+    assert time.process_time() - begin < 60

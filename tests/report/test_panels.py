@@ -158,9 +158,10 @@ def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> N
         ]
     summary = summarize(pd.concat([frame, broken], ignore_index=True), METHODS)
     board = find_board(summary, substrate="blur:0.1")
-    kept = {row["method"]: row["curves"]["insertion"][4] for row in board["rows"]}  # 4 of 8 steps
-    expected = 1 - max(value for name, value in kept.items() if name != "oracle")  # which has fewer samples
-    assert summary["substrates"]["ood"] == {"blur:0.1": pytest.approx(max(0, expected)), "mean": pytest.approx(1)}
+    rows = [row["curves"] for row in board["rows"] if row["curves"]["n"] == board["n_common"]]
+    expected = 1 - max(curves["insertion"][4] for curves in rows)  # of 8 steps
+    assert 0 < expected < 0.3
+    assert summary["substrates"]["ood"] == {"blur:0.1": pytest.approx(expected), "mean": pytest.approx(1)}
     assert "## Does a substrate do harm of its own?" in markdown(summary, trust_tables(summary))
 
 
@@ -187,7 +188,10 @@ def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> Non
 
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_take_less_than_a_minute(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    """10 methods, 10,000 samples of 2,500 patients, 50 steps and 16 x 16 cells: a minute and 2 GB, read included."""
+    """10 methods, 10,000 samples of 2,500 patients, 50 steps and 16 x 16 cells: a minute and 2 GB, page included.
+
+    Seconds are the processor's: others may keep it busy.
+    """
     import subprocess
     import sys
 
@@ -195,9 +199,10 @@ def test_a_hundred_thousand_rows_take_less_than_a_minute(tmp_path: Path, rows: l
     writer = [sys.executable, "-m", "tests.report.write_large_run", str(tmp_path), "100000"]
     subprocess.run(writer, cwd=root, check=True, timeout=600)
     code = (
-        "import resource, sys, time; from cxr_faith.report.summary import write_summary\n"
-        "begin = time.perf_counter(); write_summary(sys.argv[1])\n"
-        "print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+        "import resource, sys, time; from cxr_faith.report.html import write_report\n"
+        "from cxr_faith.report.summary import write_summary\n"
+        "begin = time.process_time(); write_summary(sys.argv[1]); write_report(sys.argv[1])\n"
+        "print(time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
     seconds, gigabytes = map(float, done.stdout.split())
