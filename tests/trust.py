@@ -182,7 +182,7 @@ def substrates(folder: Path, samples: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        first = meta(Path(scratch) / "meta", 30)
-        second = substrates(Path(scratch) / "substrates", 10)
+        first = meta(Path(scratch) / "meta", 24)
+        second = substrates(Path(scratch) / "substrates", 8)
     print(f"\n{first['n_samples']} samples of {first['n_patients']} patients\n\n{table(board_lines(first))}")
-    print(f"\n{table(sanity_lines(6))}\n\n{table(substrate_lines(second))}")
+    print(f"\n{table(sanity_lines(4))}\n\n{table(substrate_lines(second))}")

@@ -93,7 +93,7 @@ def _confidence(panel: Mapping[str, Any]) -> TextTable:
     found = [
         [name, number(value, signed=True)] for name, value in panel["confidence_with_srg"].items() if value is not None
     ]
-    return ["method", "Spearman of |margin| and srg"], found
+    return ["method", "Spearman of confidence and srg"], found
 
 
 def _stability(panel: Mapping[str, Any] | None, what: str, by: str) -> list[tuple[str, TextTable]]:
