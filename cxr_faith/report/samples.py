@@ -97,7 +97,7 @@ def sample_entries(
     columns = {str(name): records[name].tolist() for name in records.columns}
     for sample_id, numbers in sorted(records.groupby("sample_id").indices.items()):
         ordered = sorted(
-            ({name: values[number] for name, values in columns.items()} for number in numbers.tolist()),
+            ({name: values[number] for name, values in columns.items()} for number in np.asarray(numbers).tolist()),
             key=lambda row: (setting_of[row["substrate"], row["target"], row["space"]], place[row["method"]]),
         )
         entry = _about(str(sample_id), ordered)
