@@ -115,7 +115,7 @@ def _evaluate(arguments: list[str]) -> int:
 
 
 def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
-    from cxr_faith.attribution.sae_model import SAEError
+    from cxr_faith.attribution.base import MethodError
     from cxr_faith.pipeline.cli import EvaluateCLI
     from cxr_faith.pipeline.lock import RunDirectoryInUseError
     from cxr_faith.pipeline.run import check, evaluate
@@ -130,7 +130,7 @@ def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
     config, rank = cli.resolved_config(), cli.trainer.global_rank
     try:
         evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
-    except (RunDirectoryInUseError, SAEError) as error:
+    except (RunDirectoryInUseError, MethodError) as error:
         raise UsageError(str(error)) from error
     except StoppedError as stop:
         if rank:
@@ -213,7 +213,7 @@ def _report(arguments: list[str]) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     console = wide_console()
-    show_summary(console, summary)
+    show_summary(console, summary, run_dir)
     console.print(f"report       {page}", soft_wrap=True, highlight=False)
     return 0
 

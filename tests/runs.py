@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pandas as pd
@@ -31,6 +32,22 @@ model:
   protocol: {{steps: 4, random_orders: 2, max_new_tokens: 4}}
 data: {{manifest: {manifest}, data_root: {root}, batch_size: 1}}
 """
+
+
+def cheap_options(sae: str) -> dict[str, dict[str, Any]]:
+    """Options with which a method takes no time.
+
+    Args:
+        sae: folder of an autoencoder for the random model.
+    """
+    return {
+        "integrated_gradients": {"steps": 2},
+        "occlusion": {"window": 1},
+        "rise": {"masks": 6},
+        "smooth_grad": {"copies": 3},
+        "igos_pp": {"iterations": 1, "path_steps": 1},
+        "sae": {"path": sae},
+    }
 
 
 def write_config(folder: Path, samples: int = SAMPLES) -> Path:

@@ -17,6 +17,10 @@ from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm.base import VLM, Prompt, Target
 
 
+class MethodError(ValueError):
+    """A method that cannot explain this model: another layer, another tower."""
+
+
 @dataclass(frozen=True)
 class AttributionBatch:
     """What a method may use: pictures, prompts of equal length, and what names and seeds them.
@@ -88,7 +92,7 @@ class Method(ABC):
         """Refuse a model that this method cannot explain, before the first sample.
 
         Raises:
-            ValueError: what does not fit, and what to do.
+            MethodError: what does not fit, and what to do.
         """
 
     @abstractmethod
@@ -145,9 +149,11 @@ def build_methods(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
 
 
 def check_choice(option: str, value: str, choices: Sequence[str]) -> str:
-    """Return the value, or raise a ValueError that names the choices."""
+    """Return the value, or raise a ValueError that names the choices, and the nearest one where one is near."""
     if value not in choices:
-        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+        near = get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}{hint}")
     return value
 
 

@@ -72,7 +72,7 @@ class Cleann(Method):
                 kept.append(probabilities)
 
         with torch.no_grad():
-            tokens = vlm.encode(batch.pixels)
+            tokens = batch.tokens(vlm)
             vlm.trace(tokens, batch.prompts, target, keep)
         samples = self.samples or tokens.shape[-1]
         maps, found = [], list[dict[str, float]]()

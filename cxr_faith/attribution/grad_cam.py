@@ -1,12 +1,12 @@
 """Layer-wise Grad-CAM on the image tokens of a late decoder layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from cxr_faith.attribution.attention import image_columns
-from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, MethodError, score_gradient
 from cxr_faith.vlm.base import VLM, Target
 
 
@@ -26,13 +26,19 @@ class GradCam(Method):
                 global attention layer (28 of 0 to 33 for the 4B models). The last layer has no map: nothing reads the
                 image after it.
         """
+        if layer is not None and not isinstance(layer, int):
+            raise ValueError(f"layer must be the number of a decoder layer, got {layer!r}")
         self.layer = layer
+
+    def check(self, vlm: VLM) -> None:
+        """Refuse a layer that the model does not have; see `chosen_layer`."""
+        self.chosen_layer(vlm)
 
     def chosen_layer(self, vlm: VLM) -> int:
         """Index of the layer, from 0.
 
         Raises:
-            ValueError: the model has no such layer, or no layer reads the image after it.
+            MethodError: the model has no such layer, or no layer reads the image after it.
         """
         count = len(vlm.layer_types)
         if self.layer is None:
@@ -40,11 +46,21 @@ class GradCam(Method):
             return (reading[-1] if reading else count - 1) - 1
         layer = self.layer + count if self.layer < 0 else self.layer
         if not 0 <= layer < count - 1:
-            raise ValueError(f"grad_cam: layer must be 0 to {count - 2}, or -{count} to -2, got {self.layer}")
+            raise MethodError(f"grad_cam: layer must be 0 to {count - 2}, or -{count} to -2, got {self.layer}")
         return layer
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """One forward and one backward; see `Method.attribute`."""
+        return self._explain(vlm, batch, target, lambda scores: scores.mean(1, keepdim=True))[0]
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
+        return self._explain(vlm, batch, target, lambda scores: scores)
+
+    def _explain(
+        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Callable[[Tensor], Tensor]
+    ) -> list[Attribution]:
+        """Maps of each part, [batch, parts], that is made of the token scores [batch, n]."""
         layer, columns, kept = self.chosen_layer(vlm), image_columns(vlm, batch), list[Tensor]()
 
         def keep(index: int, state: Tensor) -> None:
@@ -52,9 +68,12 @@ class GradCam(Method):
                 kept.append(state)
 
         with torch.enable_grad():
-            tokens = vlm.encode(batch.pixels).detach().requires_grad_()
-            score = vlm.trace(tokens, batch.prompts, target, states=keep).mean(1)
-        vlm.counts.backward += len(tokens)
-        gradient = score_gradient(score, kept)[0][:, columns].float()
-        maps = (gradient.mean(1, keepdim=True) * kept[0].detach()[:, columns].float()).sum(-1).clamp_min(0)
-        return Attribution(maps.unflatten(1, vlm.grid))
+            tokens = batch.tokens(vlm).detach().requires_grad_()
+            scores = parts(vlm.trace(tokens, batch.prompts, target, states=keep)).unbind(1)
+        vlm.counts.backward += len(tokens) * len(scores)
+        active, found = kept[0].detach()[:, columns].float(), []
+        for index, score in enumerate(scores):
+            gradient = score_gradient(score, kept, more=index + 1 < len(scores))[0][:, columns].float()
+            maps = (gradient.mean(1, keepdim=True) * active).sum(-1).clamp_min(0)
+            found.append(Attribution(maps.unflatten(1, vlm.grid)))
+        return found

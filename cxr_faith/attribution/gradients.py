@@ -47,9 +47,7 @@ class Gradient(Method):
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
-        with torch.no_grad():
-            tokens = vlm.encode(batch.pixels)
-        gradients = each_token_gradient(vlm, batch, target, tokens)
+        gradients = each_token_gradient(vlm, batch, target, batch.tokens(vlm))
         return [Attribution(gradient.norm(dim=-1).unflatten(1, vlm.grid)) for gradient in gradients]
 
 

@@ -4,7 +4,7 @@ A patch's value is Σ_f a_f·∂s/∂a_f over the autoencoder's features f, the 
 off; the values of a cell's patches are summed. What the autoencoder does not reconstruct is left as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -15,7 +15,7 @@ from torch import Tensor
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
 from cxr_faith.attribution.sae_model import SAEError, file_hash, load_sae, read_config
 from cxr_faith.vlm import bundled_model
-from cxr_faith.vlm.base import VLM, ModelError, Target
+from cxr_faith.vlm.base import VLM, ModelError, Prompt, Target
 
 
 def bundled_sae() -> Path:
@@ -71,24 +71,42 @@ class SAE(Method):
         `extras["features"]` lists the features with the largest absolute effect on s: `feature`, `effect` (its sum
         over the picture) and `map`, [gH, gW].
         """
+        return self._explain(vlm, batch, target, lambda scores: scores.mean(1, keepdim=True))[0]
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """One forward for all tokens of a picture, one backward for each; see `Method.attribute_tokens`."""
+        return self._explain(vlm, batch, target, lambda scores: scores)
+
+    def _explain(
+        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Callable[[Tensor], Tensor]
+    ) -> list[Attribution]:
+        """Maps of each part, [batch, parts], that is made of the token scores [batch, n]."""
         if vlm not in self._checked:
             self.check(vlm)
         self.sae.to(vlm.device)
-        maps, features = [], []
-        for picture, prompt, one in zip(batch.pixels, batch.prompts, target, strict=True):
-            effects = pool_patches(self._effects(vlm, picture, prompt, one), vlm.grid)
-            maps.append(effects.sum(-1))
-            features.append(self._strongest(effects))
-        return Attribution(torch.stack(maps), {"features": features})
+        pictures = zip(batch.pixels, batch.prompts, target, strict=True)
+        effects = [self._effects(vlm, picture, prompt, one, parts) for picture, prompt, one in pictures]
+        return [
+            Attribution(
+                torch.stack([one.sum(-1) for one in part]), {"features": [self._strongest(one) for one in part]}
+            )
+            for part in zip(*effects, strict=True)
+        ]
 
-    def _effects(self, vlm: VLM, picture: Tensor, prompt: Any, target: Target) -> Tensor:
-        """a·ds/da for every patch and feature, [patches, features]."""
+    def _effects(
+        self, vlm: VLM, picture: Tensor, prompt: Prompt, target: Target, parts: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        """a·ds/da for every cell and feature, [gH, gW, features], for each part of the score."""
         with torch.enable_grad():
             tokens, stream = vlm.tower_hidden(picture[None], self.config.layer)
-            score = vlm.trace(tokens, [prompt], [target]).mean(1)
-        vlm.counts.backward += 1
-        gradient = score_gradient(score, [stream])[0][0].float()
-        return self.sae.activations(stream.detach()[0].float()) * self.sae.feature_gradient(gradient)
+            scores = parts(vlm.trace(tokens, [prompt], [target])).unbind(1)
+        vlm.counts.backward += len(scores)
+        active = self.sae.activations(stream.detach()[0].float())
+        effects = []
+        for index, score in enumerate(scores):
+            gradient = score_gradient(score, [stream], more=index + 1 < len(scores))[0][0].float()
+            effects.append(pool_patches(active * self.sae.feature_gradient(gradient), vlm.grid))
+        return effects
 
     def _strongest(self, effects: Tensor) -> list[dict[str, Any]]:
         totals = effects.sum((0, 1))

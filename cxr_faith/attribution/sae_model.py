@@ -14,10 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from cxr_faith.attribution.base import MethodError
+
 WEIGHTS, CONFIG = "sae.safetensors", "config.json"
 
 
-class SAEError(ValueError):
+class SAEError(MethodError):
     """A sparse autoencoder that cannot be read, or that was trained for another model or layer."""
 
 

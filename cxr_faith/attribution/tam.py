@@ -42,7 +42,15 @@ class Tam(Method):
         self.source, self.ridge = check_choice("source", source, ("activation", "attention")), ridge
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """Maps from one forward; see `Method.attribute`."""
+        """Mean of the scored tokens' maps, from one forward; see `Method.attribute`."""
+        return Attribution(torch.stack(self._per_token(vlm, batch, target)).mean(0))
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """Each token's own map, from one forward; see `Method.attribute_tokens`."""
+        return [Attribution(values) for values in self._per_token(vlm, batch, target)]
+
+    def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
+        """Filtered maps [batch, gH, gW] of the scored tokens."""
         last, kept = len(vlm.layer_types) - 1, list[Tensor]()
 
         def keep(layer: int, values: Tensor) -> None:
@@ -51,10 +59,10 @@ class Tam(Method):
 
         observer = {"states" if self.source == "activation" else "observer": keep}
         with torch.no_grad():
-            vlm.trace(vlm.encode(batch.pixels), batch.prompts, target, **observer)
+            vlm.trace(batch.tokens(vlm), batch.prompts, target, **observer)
             single = self._activation_map if self.source == "activation" else self._attention_map
             maps = [single(vlm, batch, target, kept[0], index) for index in target[0].scored]
-        return Attribution(torch.stack([rank_gaussian(m.unflatten(1, vlm.grid)) for m in maps]).mean(0))
+        return [rank_gaussian(values.unflatten(1, vlm.grid)) for values in maps]
 
     def _activation_map(
         self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], states: Tensor, index: int

@@ -214,7 +214,7 @@ def finish(
         write_pictures(run_dir, data)
     report = write_report(run_dir)
     write_tensorboard(run_dir, summary, module, options.show_images)
-    show_summary(console, summary)
+    show_summary(console, summary, run_dir)
     console.print(f"report       {report}", soft_wrap=True, highlight=False)
     console.print(f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}", soft_wrap=True, highlight=False)
     console.print(f"records      {run_dir / 'records'}", soft_wrap=True, highlight=False)

@@ -1,10 +1,12 @@
 """What commands print: wide enough in a file or a pipe, and without blanks at the ends of lines there."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
 
+from cxr_faith.report.costs import render_costs
 from cxr_faith.report.leaderboard import render_leaderboard
 
 
@@ -24,9 +26,10 @@ def show(console: Console, content: RenderableType) -> None:
     console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print the leaderboard over all samples, and below it what a reader should know before the numbers."""
+def show_summary(console: Console, summary: Mapping[str, Any], run_dir: str | Path) -> None:
+    """Print the leaderboard over all samples, what its methods cost, and what a reader should know before the numbers."""
     if summary["boards"]:
         show(console, render_leaderboard(summary))
+        show(console, render_costs(summary, run_dir))
     for warning in summary["warnings"]:
         console.print(f"note         {warning}", soft_wrap=True, highlight=False, markup=False)

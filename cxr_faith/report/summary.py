@@ -5,9 +5,9 @@ many, a restart and an uninterrupted run give the same bytes.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -24,6 +24,7 @@ from cxr_faith.report.stability import condition_panel, stability_panel
 from cxr_faith.report.trust import trust_tables
 
 FAILURES_LISTED = 20
+T = TypeVar("T")
 
 _SETTING = ("substrate", "target", "space")
 _PER_SAMPLE = (
@@ -123,17 +124,21 @@ def write_summary(run_dir: str | Path) -> dict[str, Any]:
         OSError: a file could not be saved.
     """
     run_dir = Path(run_dir)
-    for last in (False, False, True):
-        try:
-            summary = _summarize_run(run_dir)
-            break
-        except FileNotFoundError:  # a run that is going on merged parts between two looks at them
-            if last:
-                raise
+    summary = while_it_runs(lambda: _summarize_run(run_dir))
     text = json.dumps(summary, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(run_dir / "summary.json", text + "\n")
     write_atomic(run_dir / "summary.md", markdown(summary, trust_tables(summary)))
     return summary
+
+
+def while_it_runs(read: Callable[[], T]) -> T:
+    """Read records, again if a run that is going on has merged parts between two looks at them."""
+    for _ in range(2):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    return read()
 
 
 def _summarize_run(run_dir: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
+from cxr_faith.attribution.base import MethodError
 from cxr_faith.attribution.grad_cam import GradCam
 from cxr_faith.vlm import Target
 from tests.analytic import CHANNELS, MARGIN, blind, one_cell, picture
@@ -75,5 +76,5 @@ def test_layers_count_from_both_ends(random_vlm):
     assert METHODS["grad_cam"] is GradCam
     assert [GradCam(layer).chosen_layer(random_vlm) for layer in (0, 3, -2, -5, None)] == [0, 3, 3, 0, 3]
     for layer in (4, 5, -1, -6):
-        with pytest.raises(ValueError, match=f"grad_cam: layer must be 0 to 3, or -5 to -2, got {layer}"):
-            GradCam(layer).chosen_layer(random_vlm)
+        with pytest.raises(MethodError, match=f"grad_cam: layer must be 0 to 3, or -5 to -2, got {layer}"):
+            GradCam(layer).check(random_vlm)

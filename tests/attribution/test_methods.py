@@ -1,5 +1,7 @@
 """The registry, and what every method must keep: one sample's map does not depend on its batch."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -7,22 +9,10 @@ from cxr_faith.attribution import METHODS, AttributionBatch, build_methods
 from cxr_faith.attribution.attention import Attention
 from cxr_faith.attribution.gradients import IntegratedGradients
 from cxr_faith.attribution.relevancy import Chefer
-from cxr_faith.vlm import Target
+from cxr_faith.vlm import Gemma3VLM, Target
+from tests.runs import cheap_options
 
 QUESTIONS = ("Is there a nodule?", "Is there a effusion?")
-
-
-def small_options(name, sae):
-    """Options that make a method cheap and fit for the random model."""
-    options = {
-        "integrated_gradients": {"steps": 2},
-        "occlusion": {"window": 1},
-        "rise": {"masks": 6},
-        "smooth_grad": {"copies": 3},
-        "igos_pp": {"iterations": 1, "path_steps": 1},
-        "sae": {"path": sae},
-    }
-    return options.get(name, {})
 
 
 def test_registry_holds_every_method():
@@ -53,7 +43,15 @@ def test_methods_are_built_from_names_classes_and_options():
         ({"mine": {"class": "rolout"}}, "methods.mine: no method class 'rolout'; did you mean 'rollout'?"),
         ({"attention": {"head": "max"}}, "methods.attention.head: not an option of attention; did you mean 'heads'?"),
         ({"center": {"sigma": 1}}, "methods.center.sigma: not an option of center"),
-        ({"attention": {"heads": "median"}}, "methods.attention: heads must be one of mean, max, entropy"),
+        (
+            {"attention": {"heads": "median"}},
+            "methods.attention: heads must be one of mean, max, entropy, got 'median'",
+        ),
+        (
+            {"attention": {"layers": "deeep"}},
+            "layers must be one of mean, last, deep, got 'deeep'; did you mean 'deep'?",
+        ),
+        ({"grad_cam": {"layer": "last"}}, "methods.grad_cam: layer must be the number of a decoder layer, got 'last'"),
         ({"integrated_gradients": {"steps": 0}}, "methods.integrated_gradients: steps must be at least 1"),
         ({"grad_x_input": {"baseline": "blurr"}}, "methods.grad_x_input: substrate 'blurr'"),
         ({"zzz": {}}, "methods.zzz: no method class 'zzz'; there are attention, center"),
@@ -70,7 +68,7 @@ def test_wrong_configs_name_the_nearest_right_word(config, message):
 @pytest.mark.parametrize("kind", ["margin", "tokens"])
 def test_maps_do_not_depend_on_the_batch(random_vlm, random_sae, pictures, name, kind):
     """Bit for bit, over batches of 1, 2 and 5 and in any order, with two questions and both answers mixed."""
-    method, pixels = METHODS[name](**small_options(name, random_sae)), pictures(random_vlm, 5)
+    method, pixels = METHODS[name](**cheap_options(random_sae).get(name, {})), pictures(random_vlm, 5)
     prompts = [random_vlm.prompt(QUESTIONS[i % 2]) for i in range(5)]
     if kind == "margin":
         targets = [Target("margin", sign=(-1) ** i) for i in range(5)]
@@ -95,7 +93,7 @@ def test_maps_do_not_depend_on_the_batch(random_vlm, random_sae, pictures, name,
 def test_one_map_for_each_token(random_vlm, random_sae, pictures, name):
     """The same as explaining each token alone, and no two tokens share a map where the model is asked."""
     method, pixels, prompt = (
-        METHODS[name](**small_options(name, random_sae)),
+        METHODS[name](**cheap_options(random_sae).get(name, {})),
         pictures(random_vlm, 1),
         random_vlm.prompt(QUESTIONS[0]),
     )
@@ -112,12 +110,32 @@ def test_one_map_for_each_token(random_vlm, random_sae, pictures, name):
 
 @pytest.mark.parametrize(
     ("name", "backwards"),
-    [("attention", 0), ("rollout", 0), ("chefer", 3), ("chefer_global", 3), ("gradient", 3), ("grad_x_input", 3)],
+    [("attention", 0), ("rollout", 0), ("tam", 0), ("chefer", 3), ("chefer_global", 3), ("gradient", 3)]
+    + [("grad_x_input", 3), ("grad_cam", 3), ("sae", 3)],
 )
-def test_tokens_share_one_forward(random_vlm, pictures, name, backwards):
+def test_tokens_share_one_forward(random_vlm, random_sae, pictures, name, backwards):
     words = tuple(random_vlm.tokenizer("left right lung", add_special_tokens=False)["input_ids"][:3])
     batch = AttributionBatch(pictures(random_vlm, 1), [random_vlm.prompt(QUESTIONS[0])], ["image"], 1)
     before = random_vlm.counts.snapshot()
-    METHODS[name]().attribute_tokens(random_vlm, batch, [Target("tokens", "answer", 1, words, (0, 1, 2))])
+    method = METHODS[name](**cheap_options(random_sae).get(name, {}))
+    method.attribute_tokens(random_vlm, batch, [Target("tokens", "answer", 1, words, (0, 1, 2))])
     after = random_vlm.counts
     assert (after.trace - before.trace, after.backward - before.backward) == (1, backwards)
+
+
+def test_every_method_explains_a_model_in_bfloat16(random_vlm, random_sae, pictures):
+    """Maps are float32 and finite; those that rest on one or many forward passes alone look as in float32."""
+    half = Gemma3VLM(deepcopy(random_vlm.model).to(torch.bfloat16), random_vlm.processor, source="random")
+    pixels, cells = pictures(random_vlm, 1), torch.rand(1, *random_vlm.grid)
+    found = {}
+    for name, method in METHODS.items():
+        made = method(**cheap_options(random_sae).get(name, {}))
+        for vlm in (random_vlm, half):
+            made.check(vlm)
+            batch = AttributionBatch(pixels, [vlm.prompt(QUESTIONS[0])], ["image"], 1, cells)
+            found[name, vlm is half] = made.attribute(vlm, batch, [Target("margin")]).maps
+        maps = found[name, True]
+        assert maps.dtype == torch.float32 and maps.isfinite().all() and maps.shape == (1, *random_vlm.grid), name
+    for name in ("attention", "rollout", "chefer", "occlusion"):
+        both = torch.stack([found[name, True].flatten(), found[name, False].flatten()])
+        assert torch.corrcoef(both)[0, 1] > 0.9, name

@@ -12,6 +12,7 @@ from cxr_faith.vlm import Target
 from cxr_faith.vlm.capture import IMPLEMENTATION, _observer, observed
 from tests.reference import attribution as reference
 from tests.reference import gemma
+from tests.runs import cheap_options
 
 QUESTION = "Is there a nodule?"
 
@@ -96,8 +97,7 @@ def test_methods_leave_nothing_behind(random_vlm, random_sae, pictures):
     before, pixels = hooks(), pictures(random_vlm, 2)
     batch = AttributionBatch(pixels, [random_vlm.prompt(QUESTION)] * 2, ["a", "b"], 0, torch.ones(2, *random_vlm.grid))
     for name, method in METHODS.items():
-        options = {"path": random_sae} if name == "sae" else {}
-        result = method(**options).attribute(random_vlm, batch, [Target("margin")] * 2)
+        result = method(**cheap_options(random_sae).get(name, {})).attribute(random_vlm, batch, [Target("margin")] * 2)
         assert result.maps.shape == (2, *random_vlm.grid), name
         assert not result.maps.requires_grad, name
     assert hooks() == before
@@ -114,6 +114,25 @@ def test_a_finished_trace_is_freed(random_vlm, pictures):
     del tokens, scores
     gc.collect()
     assert [ref() is not None for ref in alive] == [False] * len(random_vlm.layer_types)
+
+
+@pytest.mark.parametrize("name", ["attention", "rollout", "cleann"])
+def test_one_layers_probabilities_are_alive_at_a_time(random_vlm, pictures, monkeypatch, name):
+    """Methods without gradients keep rows, or a mean over heads: memory does not grow with layers x heads x S²."""
+    alive, most, plain = [], [], random_vlm.trace
+
+    def watched(tokens, prompts, targets, observer=None, states=None):
+        def see(layer, probabilities):
+            most.append(sum(reference() is not None for reference in alive))
+            alive.append(weakref.ref(probabilities))
+            observer(layer, probabilities)
+
+        return plain(tokens, prompts, targets, see, states)
+
+    monkeypatch.setattr(random_vlm, "trace", watched)
+    batch = AttributionBatch(pictures(random_vlm, 1), [random_vlm.prompt(QUESTION)], ["a"])
+    METHODS[name]().attribute(random_vlm, batch, [Target("margin")])
+    assert len(most) == len(random_vlm.layer_types) and max(most) == 0
 
 
 def test_observed_states_are_the_hidden_states(any_vlm, pictures):
