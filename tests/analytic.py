@@ -170,3 +170,29 @@ def redundant(question, grid=(5, 6)):
     vlm = LinearVLM({question: weights}, bias={question: -0.5})
     vlm.combine = lambda contributions: contributions.amax(-1)
     return vlm, cells
+
+
+class AttendingVLM(LinearVLM):
+    """The same model, whose margin takes the cells' contributions through its last layer's attention.
+
+    In `trace` the contribution of a cell counts N times the attention that the last position pays to it, heads
+    averaged; `score` has no attention. The tower is the identity.
+    """
+
+    def trace(self, tokens, prompts, targets, observer=None, states=None):
+        # In a real model attention depends on the tokens: gradients pass through it on their way to them.
+        layers = [self.attention.expand(len(tokens), -1, -1, -1) + 0 * tokens.sum() for _ in self.layer_types]
+        rows = iter(layers[-1].mean(1)[:, -1, 1 : 1 + self.n_cells, None] * self.n_cells)
+        plain, show = self.logit, None if observer is None else lambda layer, _: observer(layer, layers[layer])
+        self.logit = lambda cells, prompt: plain(cells * next(rows), prompt)
+        try:
+            return super().trace(tokens, prompts, targets, show, states)
+        finally:
+            del self.logit
+
+    def tower_hidden(self, pixels, layer):
+        stream = self.encode(pixels).detach().requires_grad_(torch.is_grad_enabled())
+        return stream, stream
+
+    def tower_identity(self):
+        return "identity"

@@ -10,6 +10,7 @@ from the substrate to the masked picture, which sees evidence where the score sa
 token aligned, as they are when the map is scored; the papers' bilinear masks would credit a cell's neighbors too.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -191,6 +192,8 @@ class IGOSPP(Method):
                 fields = list(torch.from_numpy(drawn).to(picture) * self.noise * picture.std(correction=0))
             step = problem.direction(masks, self.path_steps, fields)
             size = float(step.abs().max())
+            if not math.isfinite(size):
+                return torch.full_like(masks, torch.nan), history  # no map, rather than one that points nowhere
             found = line_search(problem, masks, step / size, history[-1]) if size > 0 else None
             if found is None:
                 break
