@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install demo test test-fast test-cluster lint train clean
+.PHONY: help venv install demo methods test test-fast test-cluster lint train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ install: $(INSTALLED) ## Install the package and the tested versions of all it n
 
 demo: $(INSTALLED) ## Evaluate the bundled model on the bundled phantoms: leaderboard, report, TensorBoard
 	$(BIN)/cxr-faith evaluate --config configs/demo.yaml
+
+methods: $(INSTALLED) ## Every explanation method on about a hundred fresh phantoms: which beat random, at what cost
+	$(BIN)/python training/write_bundled_data.py --out runs/phantoms --seed 3 --patients 56
+	$(BIN)/cxr-faith evaluate --config configs/methods.yaml
 
 test: $(INSTALLED) ## Run the whole test suite
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"

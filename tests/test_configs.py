@@ -8,12 +8,14 @@ import yaml
 from lightning.pytorch.strategies import DDPStrategy
 
 from cxr_faith.__main__ import main
+from cxr_faith.attribution import METHODS
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.pipeline.cli import EvaluateCLI
 from cxr_faith.vlm import Gemma3VLM
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if not path.stem.startswith("sae_"))
+PHANTOMS = ("demo", "methods")
 OVERLAYS = sorted(ROOT.glob("configs/*/*.yaml"))
 
 
@@ -61,7 +63,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 
 
 def test_there_are_configs_and_overlays() -> None:
-    assert {path.stem for path in CONFIGS} >= {"demo", "mimic", "vindr"}
+    assert {path.stem for path in CONFIGS} >= {"demo", "methods", "mimic", "vindr"}
     assert {f"{path.parent.name}/{path.stem}" for path in OVERLAYS} >= {
         *("trainer/ddp", "trainer/slurm"),
         "protocol/trust",
@@ -84,7 +86,7 @@ def test_config_makes_all_parts(config: Path) -> None:
     assert set(written["model"]["methods"]) | {"center"} == set(cli.model.methods)
     assert cli.model.protocol.steps == written["model"]["protocol"]["steps"]
     assert str(cli.options.run_dir) == f"runs/{config.stem}"
-    assert cli.options.show_images is (config.stem == "demo"), "patients' pictures stay out of reports by default"
+    assert cli.options.show_images is (config.stem in PHANTOMS), "patients' pictures stay out of reports by default"
 
 
 @pytest.mark.parametrize("overlay", [path for path in OVERLAYS if path.parent.name == "trainer"], ids=lambda p: p.stem)
@@ -105,7 +107,7 @@ def test_the_overlay_of_trust_scores_every_method_under_a_substrate_not_its_own(
     assert {spec.split(":")[0] for spec in cli.model.protocol.conditions} == set(Condition.NAMES)
 
 
-@pytest.mark.parametrize("config", [path for path in CONFIGS if path.stem != "demo"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", [path for path in CONFIGS if path.stem not in PHANTOMS], ids=lambda path: path.stem)
 def test_configs_for_real_data_use_the_full_protocol(config: Path) -> None:
     protocol = read(config)["model"]["protocol"]
     assert protocol == {"substrates": ["blur:0.1"], "steps": 50, "random_orders": 20}
@@ -128,3 +130,10 @@ def test_wrong_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     message = capsys.readouterr().err
     assert stop.value.code == 2
     assert "micro_batches" in message and "micro_batch?" in message and len(message.splitlines()) == 1
+
+
+def test_the_table_of_methods_is_the_demos_with_every_method() -> None:
+    demo, methods = (read(ROOT / "configs" / f"{name}.yaml") for name in PHANTOMS)
+    classes = {(settings or {}).get("class", name) for name, settings in methods["model"]["methods"].items()}
+    assert classes == set(METHODS) - {"center"}, "center is always scored"
+    assert methods["model"]["protocol"] == demo["model"]["protocol"] and methods["trainer"] == demo["trainer"]

@@ -1,9 +1,11 @@
-"""Write the small held-out data set that ships with the package.
+"""Write the small held-out data set that ships with the package, or another one like it.
 
     python training/write_bundled_data.py --out cxr_faith/data/bundled/phantom
+    python training/write_bundled_data.py --out runs/phantoms --seed 3 --patients 56
 
 Deterministic; takes a few seconds. 64 yes/no samples (about 70 % of the findings asked for are there, evenly over five
-findings) and eight choice and open ones, over 40 patients; its seed is used by no training picture.
+findings) and eight choice and open ones, over 40 patients; more patients have more questions in proportion. Seeds 2
+and 3 are used by no training picture.
 """
 
 from __future__ import annotations
@@ -18,31 +20,28 @@ from cxr_faith.data.sources.phantom import FINDINGS, Phantom, questions, sample_
 from cxr_faith.data.sources.phantom_files import write_samples
 from cxr_faith.data.sources.phantom_questions import Question
 
-SEED = 2
 SIZE = (256, 288)
-PATIENTS = 40
-SECOND_STUDIES = 8
-PRESENT = 9
 OTHER_TOPICS = ("side", "where", "list", "side", "where", "list", "side", "where")
 
 
-def draw_phantoms() -> list[Phantom]:
-    """One study per patient, a second one for the first few; every finding appears equally often in turn."""
+def draw_phantoms(seed: int, patients: int) -> list[Phantom]:
+    """One study per patient, a second one for the first fifth; every finding appears equally often in turn."""
     phantoms = []
-    for i in range(PATIENTS + SECOND_STUDIES):
-        patient = f"p{i % PATIENTS:03d}"
-        study = f"{patient}-s{i // PATIENTS}"
+    for i in range(patients + patients // 5):
+        patient = f"p{i % patients:03d}"
+        study = f"{patient}-s{i // patients}"
         wanted = {FINDINGS[i % 5], FINDINGS[(i // 5 + i) % 5]} if i % 3 else {FINDINGS[i % 5]}
-        phantoms.append(sample_phantom(f"{study}-i0", SEED, patient, study, sorted(wanted)))
+        phantoms.append(sample_phantom(f"{study}-i0", seed, patient, study, sorted(wanted)))
     return phantoms
 
 
-def choose(phantoms: list[Phantom]) -> list[list[Question]]:
+def choose(phantoms: list[Phantom], seed: int, patients: int) -> list[list[Question]]:
     """Which questions to list for each phantom: balanced over findings, present ones 70 %."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     chosen: list[list[Question]] = [[] for _ in phantoms]
-    need = {(f, word): PRESENT if word == "yes" else 4 for f in FINDINGS for word in ("yes", "no")}
-    need["pleural effusion", "no"] = 3
+    present, absent = round(patients * 9 / 40), round(patients * 4 / 40)
+    need = {(f, word): present if word == "yes" else absent for f in FINDINGS for word in ("yes", "no")}
+    need["pleural effusion", "no"] = absent - 1
     order = sorted(range(len(phantoms)), key=lambda i: phantoms[i].image_id)
     for _ in range(3):
         for i in order:
@@ -71,11 +70,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
-    shutil.rmtree(out, ignore_errors=True)
-    phantoms = draw_phantoms()
-    asked = [(p, q) for p, q in zip(phantoms, choose(phantoms), strict=True) if q]
-    print(write_samples(out, asked, SIZE, split="test"))
+    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--patients", type=int, default=40, help="at least 10")
+    args = parser.parse_args()
+    shutil.rmtree(args.out, ignore_errors=True)
+    phantoms = draw_phantoms(args.seed, args.patients)
+    asked = [(p, q) for p, q in zip(phantoms, choose(phantoms, args.seed, args.patients), strict=True) if q]
+    print(write_samples(args.out, asked, SIZE, split="test"))
 
 
 if __name__ == "__main__":
