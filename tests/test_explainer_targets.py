@@ -1,5 +1,6 @@
 """Targets, lists and comparisons of the Explainer, on the bundled model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,35 @@ def test_compare_explains_one_answer(explainer: cxr_faith.Explainer, pictures: l
     assert not np.array_equal(deep["deep"].map, found["attention"].map)
     with pytest.raises(ValueError, match="did you mean 'chefer'"):
         explainer.compare(pictures[0], "Is there a nodule?", ["cheffer"])
+
+
+def test_what_cannot_be_explained(
+    explainer: cxr_faith.Explainer, pictures: list[Path], random_sae: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer, an autoencoder, gradients and an answer that do not serve: each says so."""
+
+    def refused(method: str | dict[str, object], question: str = "Is there a nodule?") -> str:
+        with pytest.raises(ValueError) as error:
+            explainer.explain(pictures[0], question, method)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "layer must be 0 to 4, or -6 to -2, got 9" in refused({"class": "grad_cam", "layer": 9})
+    assert "did you mean 'last'?" in refused({"class": "attention", "layers": "lasst"})
+    assert "was trained for another vision tower" in refused({"class": "sae", "path": random_sae})
+    assert "trained for tower layer 2, not 1" in refused({"class": "sae", "layer": 1})
+    vlm = explainer.vlm
+    trace, answer = vlm.trace, vlm.answer
+    with monkeypatch.context() as patch:
+        patch.setattr(vlm, "trace", lambda *a, **k: (scores := trace(*a, **k)) + (0 * scores).sqrt())
+        for name in ("chefer", "igos_pp"):
+            words = f"the map of {name} for {pictures[0].name} has values that are not finite"
+            assert refused({"class": name} | ({"iterations": 1} if name == "igos_pp" else {})) == words
+    with monkeypatch.context() as patch:
+        patch.setattr(vlm, "answer", lambda *a: replace(answer(*a), token_ids=(), content=(), text=""))
+        assert "is empty" in refused("attention", LIST)
+        with pytest.raises(ValueError, match="is empty"):
+            explainer.explain_tokens(pictures[0], LIST, kind="open")
 
 
 def test_layer_attention(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:

@@ -117,8 +117,8 @@ class Explainer:
             image_id: seeds everything random; default: the file's name, or `image`.
 
         Raises:
-            ValueError: the picture cannot be read, no such method or option, the answer has no such token or word, or
-                the lists do not fit.
+            ValueError: the picture cannot be read, no such method or option, the answer is empty or has no such token
+                or word, the map has values that are not finite, or the lists do not fit.
         """
         name, chosen = self._method(method)
         if not isinstance(image, list) and not isinstance(question, list):

@@ -91,8 +91,14 @@ class Explanation:
 
     @classmethod
     def of(cls, vlm: VLM, case: Case, method: str, view: View) -> "Explanation":
-        """The explanation of a case that has a map of the method."""
+        """The explanation of a case that has a map of the method.
+
+        Raises:
+            ValueError: the map has values that are not finite.
+        """
         assert case.target is not None
+        if not np.isfinite(case.maps[method]).all():
+            raise ValueError(f"the map of {method} for {view.image_id} has values that are not finite")
         reply, yes_no = case.reply, case.kind == YES_NO
         metadata = {
             "question": case.prompt.question,

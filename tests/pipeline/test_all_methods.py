@@ -1,0 +1,110 @@
+"""Runs with every method: the same on two ranks as on one, and bad samples and settings cost what they must."""
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from cxr_faith.attribution import METHODS
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.vlm import Gemma3VLM, Prompt, Reply
+from tests.runs import assert_same, cheap_options, parts, ranks, records, run, run_here
+
+
+def write(folder: Path, rows: list[dict[str, Any]], methods: dict[str, Any], **protocol: Any) -> Path:
+    """A manifest of these rows, and a config of the shortest schedule."""
+    schema = pq.read_schema(bundled_manifest())
+    pq.write_table(pa.Table.from_pylist(rows, schema), folder / "manifest.parquet")
+    settings = {
+        "trainer": {"accelerator": "cpu", "devices": 1},
+        "model": {"methods": methods, "protocol": {"steps": 4, "random_orders": 2, "max_new_tokens": 8} | protocol},
+        "data": {"manifest": str(folder / "manifest.parquet"), "data_root": str(bundled_manifest().parent)},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def sure_model(random_vlm: Gemma3VLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the random model, made to answer with yes or no."""
+    folder = tmp_path_factory.mktemp("random_model")
+    model = deepcopy(random_vlm.model)
+    with torch.no_grad():
+        model.lm_head.weight[[*random_vlm.yes_ids, *random_vlm.no_ids]] *= 6
+    model.save_pretrained(folder)
+    random_vlm.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str, tmp_path: Path) -> None:
+    table = pq.read_table(bundled_manifest()).to_pylist()
+    masked = [row for row in table if row["kind"] == "yes_no" and row["finding_mask_path"]]
+    rows = [masked[0], masked[1], next(row for row in table if row["kind"] == "open")]
+    assert len({row["image_id"] for row in rows}) == 3
+    options = cheap_options(random_sae)
+    methods = {name: options.get(name, {}) for name in METHODS if name != "center"}
+    config = write(tmp_path, rows, methods | {"tam_attention": {"class": "tam", "source": "attention"}})
+    model = ("--model.vlm.path", str(sure_model))
+    assert run_here(config, tmp_path / "one", *model) == 0
+    done = run(config, tmp_path / "two", *model, *ranks(2), "--data.batch_size", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(tmp_path / "two", tmp_path / "one")
+    assert len(parts(tmp_path / "two")) == 2
+
+    found = records(tmp_path / "one")
+    assert set(found["method"]) == {*METHODS, "tam_attention", "random"}
+    assert found["map"].notna().sum() == 3 * (len(METHODS) + 1) - 1  # the oracle is for yes/no questions
+    assert not found["status"].isin(["invalid", "off_format"]).any()
+
+
+def test_bad_samples_cost_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token outside the answer, an empty answer, gradients that are not finite: the others have their records."""
+    table = pq.read_table(bundled_manifest()).to_pylist()
+    where = next(row for row in table if row["kind"] == "open" and row["finding"] and len(row["answer"][0]) > 15)
+    finding = where["finding"]
+    texts = {
+        "good": f"Where is the {finding}?",
+        "empty": f"What is the location of the {finding}?",
+        "steep": f"Where can you see the {finding}?",
+        "short": "Is there a nodule?",
+    }
+    rows = [where | {"sample_id": name, "question": text} for name, text in texts.items()]
+    rows[3] |= {"kind": "yes_no"}
+    answer, trace = Gemma3VLM.answer, Gemma3VLM.trace
+
+    def empty_for_one(self: Gemma3VLM, prefix: Any, prompt: Prompt, max_new_tokens: int) -> Reply:
+        reply = answer(self, prefix, prompt, max_new_tokens)
+        return replace(reply, token_ids=(), content=(), text="") if prompt.question == texts["empty"] else reply
+
+    def steep_for_one(self: Gemma3VLM, tokens: Any, prompts: list[Prompt], *others: Any, **more: Any) -> torch.Tensor:
+        scores = trace(self, tokens, prompts, *others, **more)
+        return scores + (0 * scores).sqrt() if prompts[0].question == texts["steep"] else scores
+
+    monkeypatch.setattr(Gemma3VLM, "answer", empty_for_one)
+    monkeypatch.setattr(Gemma3VLM, "trace", steep_for_one)
+    methods = {"attention": {}, "chefer": {}, "grad_x_input": {}, "igos_pp": {"iterations": 1, "path_steps": 1}}
+    assert run_here(write(tmp_path, rows, methods, target=1), tmp_path / "run") == 0
+    found = records(tmp_path / "run").set_index(["sample_id", "method"])
+    assert set(found.index.get_level_values(0)) == set(texts) and set(found["target"]) == {"1"}
+    assert not found.loc["good", "status"].eq("invalid").any()
+    for name, reason in {"empty": "is empty", "short": "no answer token 1: the answer has 1"}.items():
+        assert found.loc[name, "status"].eq("invalid").all() and found.loc[name, "reason"].str.contains(reason).all()
+    steep = found.loc["steep"]
+    for name in ("chefer", "grad_x_input", "igos_pp"):
+        assert steep.loc[name, "status"] == "invalid"
+        assert steep.loc[name, "reason"] == f"the map of {name} has values that are not finite"
+    assert not steep.loc[["attention", "center", "random"], "status"].eq("invalid").any()
+
+
+def test_a_layer_that_the_model_does_not_have_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pq.read_table(bundled_manifest()).slice(0, 1).to_pylist()
+    assert run_here(write(tmp_path, rows, {"grad_cam": {"layer": 9}}), tmp_path / "run") == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == "cxr-faith: error: grad_cam: layer must be 0 to 4, or -6 to -2, got 9"
