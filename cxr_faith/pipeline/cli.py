@@ -116,8 +116,9 @@ class EvaluateCLI(LightningCLI):
             "model": "model, methods and protocol",
             "data": "data",
         }
+        groups = parser.groups or {}
         for name, title in titles.items():
-            parser.groups[name].title = title
+            groups[name].title = title
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Where a run goes and how much it takes; outside its fingerprint."""

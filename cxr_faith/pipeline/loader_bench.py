@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.items import ManifestDataset
 from cxr_faith.data.module import CXRVQADataModule
-from cxr_faith.pipeline.run import wide_console
+from cxr_faith.pipeline.terminal import show, wide_console
 
 _KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".dcm": "DICOM", ".dicom": "DICOM"}
 
@@ -107,4 +107,4 @@ def _print(found: list[dict[str, Any]], size: int, workers: int) -> None:
     for row in found:
         rates = (f"{row[name]:.1f}" for name in ("seconds", "per_second", "per_worker"))
         table.add_row(row["kind"], str(row["pictures"]), str(row["faults"]), *rates)
-    wide_console().print(table)
+    show(wide_console(), table)

@@ -27,7 +27,7 @@ def show(console: Console, content: RenderableType) -> None:
 
 
 def show_summary(console: Console, summary: Mapping[str, Any], run_dir: str | Path) -> None:
-    """Print the leaderboard over all samples, what its methods cost, and what a reader should know before the numbers."""
+    """Print the leaderboard over all samples, what the methods cost, and what to know before believing the numbers."""
     if summary["boards"]:
         show(console, render_leaderboard(summary))
         show(console, render_costs(summary, run_dir))

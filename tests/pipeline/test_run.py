@@ -31,12 +31,17 @@ data: {{manifest: {manifest}, data_root: {root}, batch_size: 2}}
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 7 samples of the bundled phantoms, all kinds of questions."""
-    file = tmp_path_factory.mktemp("manifests") / "7.parquet"
+    return some(7, tmp_path_factory.mktemp("manifests"))
+
+
+def some(count: int, folder: Path) -> Path:
+    """A manifest of the first yes/no questions and the first two others."""
+    file = folder / f"{count}.parquet"
     table = pq.read_table(bundled_manifest())
     kinds = table.column("kind").to_pylist()
     closed = [row for row, kind in enumerate(kinds) if kind == "yes_no"]
     other = [row for row, kind in enumerate(kinds) if kind != "yes_no"]
-    pq.write_table(table.take(pa.array(sorted([*closed[:5], *other[:2]]))), file)
+    pq.write_table(table.take(pa.array(sorted([*closed[: count - 2], *other[:2]]))), file)
     return file
 
 
@@ -93,6 +98,15 @@ def test_two_ranks_equal_one(samples: Path, alone: Path, tmp_path: Path) -> None
         faithful = ("deletion_auc", "insertion_auc", "srg", "drop_50", "gap_srg_random", "gap_deletion_center")
         for name in (*faithful, *LOCALIZATION_COLUMNS):
             assert metrics[name] == pytest.approx(rows[name].astype(float).mean(), abs=1e-12, nan_ok=True), (key, name)
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_with_nine_samples(tmp_path: Path) -> None:
+    file, run, alone = config(some(9, tmp_path), tmp_path), tmp_path / "run", tmp_path / "alone"
+    assert run_here(file, alone) == 0
+    evaluate(file, run, tmp_path / "values.json", *ranks(2))
+    assert_same(run, alone)
+    assert json.loads((run / "summary.json").read_text())["n_samples"] == 9
 
 
 def test_another_runs_directory_is_refused(
