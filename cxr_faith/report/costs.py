@@ -76,7 +76,7 @@ def render_costs(summary: Mapping[str, Any], run_dir: str | Path) -> Table:
     ):
         table.add_column(header, justify="right", no_wrap=True)
     for row in ranked(find_board(summary)):
-        if row["method"] in costs:
+        if row["method"] in costs and row["method"] in places:
             place, cost = places[row["method"]], costs[row["method"]]
             hits = (percent(place["pointing_game"]), percent(place["energy_inside"]))
             spent = (number(cost[column]) for column in ("forwards", "backwards", "seconds"))
