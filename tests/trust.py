@@ -116,10 +116,10 @@ def run(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) ->
     return json.loads((folder / "run" / "summary.json").read_text())
 
 
-def meta(folder: Path, samples: int) -> dict[str, Any]:
-    """The truth, real methods, controls and broken methods on one board."""
+def meta(folder: Path, samples: int, methods: dict[str, Any]) -> dict[str, Any]:
+    """The truth and noise, the given methods and the broken ones, on one board."""
     broken = {name: {"class": kind.__name__} for name, (kind, _) in BROKEN.items()}
-    return run(folder, samples, INTACT | CONTROLS | broken)
+    return run(folder, samples, methods | broken)
 
 
 def loss(board: dict[str, Any], name: str, than: str) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def substrates(folder: Path, samples: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        first = meta(Path(scratch) / "meta", 24)
+        first = meta(Path(scratch) / "meta", 24, INTACT | CONTROLS)
         second = substrates(Path(scratch) / "substrates", 8)
     print(f"\n{first['n_samples']} samples of {first['n_patients']} patients\n\n{table(board_lines(first))}")
     print(f"\n{table(sanity_lines(4))}\n\n{table(substrate_lines(second))}")
