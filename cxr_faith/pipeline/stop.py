@@ -68,7 +68,8 @@ def listening() -> Iterator[StopRequest]:
     def watch() -> None:
         while not closing.is_set():
             found = signal.sigtimedwait(SIGNALS, _SECONDS_BETWEEN_LOOKS)
-            if found is not None:
+            # A process that was suspended until its look was over gets a struct that nobody has filled.
+            if found is not None and found.si_signo in SIGNALS:
                 request.set(found.si_signo)
 
     watcher = threading.Thread(target=watch, name="stop-request", daemon=True)

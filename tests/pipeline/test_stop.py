@@ -69,6 +69,27 @@ def test_a_signal_is_a_request_reaches_further_ranks_and_leaves_workers_alone(na
     assert process.returncode == 0
 
 
+def test_a_process_that_was_suspended_still_listens() -> None:
+    process = python("""
+        import time
+        from cxr_faith.pipeline.stop import listening
+
+        with listening() as request:
+            print("ready", flush=True)
+            while not request:
+                time.sleep(0.01)
+            print(request.signal.name)
+    """)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for _ in range(2):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.7)  # longer than one look
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.1)
+    process.send_signal(signal.SIGUSR2)
+    assert process.communicate(timeout=30)[0].strip() == "SIGUSR2"
+
+
 def test_a_request_that_came_before_the_ranks_were_started_is_passed_on() -> None:
     process = python("""
         import os, signal, subprocess, sys, time
