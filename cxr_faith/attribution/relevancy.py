@@ -5,9 +5,9 @@ of R is wanted; that row of the product is carried from the last layer down as a
 a layer instead of L³ and is equal.
 
 A backward pass meets the layers in that order too, so each layer's ∇A is used where it arises and let go: one is alive
-at a time. What stays is the graph that any gradient needs. Of it, the probabilities are layers · heads · L² · (4 bytes
-+ those of the model's dtype): 34 · 8 · 300² · 6 bytes = 147 MB for a 4B model in bfloat16 and 300 tokens, and one ∇A in
-float32 is 2.9 MB (all 34 together would be 98 MB more).
+at a time. What stays is the graph that any gradient needs: of one 4B layer in bfloat16 with 300 tokens autograd keeps
+42.8 MB, so the peak above the weights (8.6 GB) is 34 · 42.8 MB = 1.45 GB. The probabilities are a tenth of it, layers ·
+heads · L² · (4 bytes + those of the model's dtype) = 34 · 8 · 300² · 6 bytes = 147 MB; one ∇A in float32 is 2.9 MB.
 """
 
 from collections.abc import Sequence
