@@ -21,10 +21,10 @@ from cxr_faith.report.summary import while_it_runs
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")
 CAPTION = (
-    "[95 %] over patients; random orders have an srg of 0. hit = share of a map's maxima that lie on the finding (the",
-    "pointing game), energy = share of its positive mass there, of the samples with a mask. Of one map: mean number of",
-    "pictures forwards and backwards, median seconds, highest GPU memory. What methods share, such as image tokens or",
-    "a gradient, counts for the first of them in the config.",
+    "[95 %] over patients; random orders have an srg of 0. Where there is a mask: hit = share of",
+    "a map's maxima on the finding (pointing game), energy = share of its positive mass there.",
+    "Of one map: mean passes forwards and backwards, median seconds, highest GPU memory. What",
+    "methods share, such as image tokens or a gradient, counts for the first of them.",
 )
 
 
@@ -60,7 +60,7 @@ def render_costs(summary: Mapping[str, Any], run_dir: str | Path) -> Table:
     """
     costs = method_costs(while_it_runs(lambda: read_records(run_dir, COSTS)))
     places = {entry["method"]: entry for entry in summary["localization"]}
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left", min_width=92)
     table.title = Text("better than random? on the finding? at what cost?", style="bold")
     table.caption = Text("\n".join(CAPTION), style="dim")
     table.add_column("\nmethod", overflow="fold", max_width=28)
