@@ -25,6 +25,7 @@ function num(value, signed) {
 }
 const settingName = (s) => [s.substrate, data.several ? s.target : null, data.several ? s.space : null].filter(Boolean).join(", ");
 const color = (method) => data.styles[method].color, dash = (method) => data.styles[method].dash;
+const swatch = (method) => shape("svg", { class: "swatch", viewBox: "0 0 26 10", "aria-hidden": "true" }, shape("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke: color(method), "stroke-width": 3, "stroke-dasharray": dash(method) }));
 const board = () => data.boards.find((b) => b.setting === state.setting && b.slice === state.slice);
 
 function options(select, pairs, chosen) {
@@ -59,7 +60,7 @@ function leaderboard() {
   const head = el("tr", {}, sortHeader("method", "method"), sortHeader("n", "n", "samples in the means"),
     sortHeader("coverage", "coverage", "share of rows that are ok"),
     ...b.columns.map((c) => sortHeader(`${c.label} ${c.arrow}`, c.key)));
-  const body = rows.map((r) => el("tr", {}, el("td", {}, r.method + (r.own_substrate ? "*" : "")), el("td", {}, r.n_used),
+  const body = rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.method + (r.own_substrate ? "*" : "")), el("td", {}, r.n_used),
     el("td", {}, `${Math.round(100 * r.coverage)} %`),
     ...b.columns.map((c) => {
       const ci = r.ci[c.key];
@@ -161,7 +162,7 @@ function methodBoxes() {
   byId("methods").append(...data.methods.map((method) => el("label", {}, el("input", { type: "checkbox", checked: true, value: method, onchange: (event) => {
     if (event.target.checked) state.hidden.delete(method); else state.hidden.add(method);
     leaderboard(); openSample();
-  } }), shape("svg", { viewBox: "0 0 26 10", "aria-hidden": "true" }, shape("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke: color(method), "stroke-width": 3, "stroke-dasharray": dash(method) })), method)));
+  } }), swatch(method), method)));
 }
 
 // ---- samples ----
@@ -241,7 +242,7 @@ async function openSample() {
   const facts = [["question", sample.question], ["answer", `${sample.answer ?? "–"} (generated: ${sample.generated ?? "–"})`], ["reference", sample.reference ?? "unknown"], ["p(yes)", num(sample.p_yes)],
     ["finding", sample.finding ?? "–"], ["effect", `${num(sample.effect, true)} (${settingName(data.settings[state.setting])})`], ...(sample.reason ? [["reason", sample.reason]] : [])];
   const table = el("table", {}, el("caption", {}, "Scores of this sample"), el("thead", {}, el("tr", {}, ...["method", "status", ...data.values].map((n) => el("th", { scope: "col" }, n)))),
-    el("tbody", {}, ...rows.map((r) => el("tr", {}, el("td", {}, r.method + (r.own ? "*" : "")), el("td", {}, r.status), ...data.values.map((n) => el("td", {}, num(r[n], n.startsWith("gap"))))))));
+    el("tbody", {}, ...rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.method + (r.own ? "*" : "")), el("td", {}, r.status), ...data.values.map((n) => el("td", {}, num(r[n], n.startsWith("gap"))))))));
   const heading = el("h2", { tabindex: -1 }, `Sample ${sample.id}`);
   const maps = el("div", { class: "maps" }), curves = el("div", { class: "charts" });
   section.replaceChildren(heading, el("a", { class: "plain", href: "#samples" }, "Close"), el("dl", { class: "facts" }, ...facts.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)])),

@@ -148,14 +148,14 @@ def _pack(rows: Sequence[Mapping[str, Any]], entry: dict[str, Any]) -> tuple[str
     known = np.concatenate([curve.ravel() for curve in curves if curve is not None] or [np.zeros(0)])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     entry["range"] = [short(low), short(high)]
-    flags, parts, drawn = [], [], set()
+    flags, parts, hidden = [], [], {"center"}  # it has no positive value, and is the same for every picture
     for row, curve in zip(rows, curves, strict=True):
-        values = None if row["method"] in drawn or _missing(row["map"]) else np.asarray(row["map"], np.float64)
+        values = None if row["method"] in hidden or _missing(row["map"]) else np.asarray(row["map"], np.float64)
         has_map = values is not None and bool(np.isfinite(values).all()) and not _missing(row["grid_h"])
         if has_map and values is not None:
             grid = (int(row["grid_h"]), int(row["grid_w"]))
             entry["grid"] = list(grid)
-            drawn.add(row["method"])
+            hidden.add(row["method"])
             parts.append(_levels(scaled(values.reshape(grid))[0], MAP_LEVELS))
         if curve is not None:
             parts.append(_levels((curve - low) / ((high - low) or 1), CURVE_LEVELS))

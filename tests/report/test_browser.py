@@ -94,11 +94,11 @@ def test_filters_by_substrate_finding_and_method(opened: Browser) -> None:
 
 def test_opens_a_sample_with_its_maps_and_curves(opened: Browser) -> None:
     opened.run("document.querySelector('#sample-rows a[href=\"#sample=s00\"]').click()")
-    opened.until("document.querySelectorAll('#sample canvas').length == 6")
+    opened.until("document.querySelectorAll('#sample canvas').length == 5")
     assert NASTY in opened.run("document.getElementById('sample').textContent")
     assert opened.run("document.querySelectorAll('#sample script, #sample b').length") == 0
     assert opened.run("document.querySelectorAll('#sample .charts svg').length") == 2
-    assert opened.run("document.querySelectorAll('#sample .stage img').length") == 6
+    assert opened.run("document.querySelectorAll('#sample .stage img').length") == 5
     assert opened.run("document.activeElement.textContent") == "Sample s00"
     opened.run("document.querySelector('#sample a').click()")
     opened.until("document.getElementById('sample').hidden")
