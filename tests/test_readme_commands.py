@@ -49,7 +49,7 @@ def test_command(
         printed = capsys.readouterr().out
         assert "answer" in printed and len(list(tmp_path.glob("*.png"))) == 1
     elif (name, rest[0]) == ("prepare", "check"):
-        assert run([name, "check", str(bundled_manifest().parent), "--images", "3"]) == 0
+        assert run([name, "check", str(bundled_manifest()), "--images", "3"]) == 0
     else:
         assert name == "prepare"
         root = rest[rest.index("--root") + 1]
