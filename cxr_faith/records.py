@@ -60,7 +60,7 @@ def _schema() -> pa.Schema:
         **{"order": wholes, "k": wholes},
         **dict.fromkeys(("deletion_scores", "insertion_scores", "deletion_probs", "insertion_probs"), reals),
         **dict.fromkeys(("margin", "p_yes", *ENDPOINT_COLUMNS), real),
-        **dict.fromkeys((*CURVE_COLUMNS, "tie_share"), real),
+        **dict.fromkeys((*CURVE_COLUMNS, "tie_share", "auc_error"), real),
         **dict.fromkeys((f"{name}_std" for name in CURVE_COLUMNS), real),  # for `random`: over its orders
         **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
         **dict.fromkeys(GAPS, real),

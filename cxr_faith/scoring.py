@@ -25,6 +25,7 @@ from cxr_faith.metrics.functional import (
     status_names,
 )
 from cxr_faith.metrics.localization import localization_scores
+from cxr_faith.perturb.adaptive import adaptive_curves
 from cxr_faith.perturb.condition import NONE, Condition
 from cxr_faith.perturb.engine import PIXELS, SPACES, TOKENS, Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
@@ -36,6 +37,10 @@ RANDOM, CENTER = "random", "center"
 BLURRED = "/blurred"
 """Ends the name of a method's blurred control: its map smoothed by a Gaussian of σ = 1 cell."""
 
+ADAPTIVE = "adaptive"
+FINEST_STEPS = 50
+"""Adaptive curves end, at worst, with the points of the default schedule: areas are estimates of that one's."""
+
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
 """Stands for the answer to a question that could not be asked."""
 
@@ -46,8 +51,13 @@ class Protocol:
 
     Attributes:
         substrates: what stands for removed cells; each is scored on its own.
-        steps: T, points of a curve after the first.
-        random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs.
+        steps: T, points of a curve after the first, or `adaptive`: curves of at most 50 points after the first start
+            coarse and are refined where they bend, and straight lines join the points that were run.
+        random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs. With
+            `adaptive` no more than these.
+        auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect.
+        random_error: with `adaptive`, random orders stop, after four pairs or more, once the Monte-Carlo error of
+            their deletion and insertion areas is below this share of the effect.
         softness: σ in pixels of a Gaussian on the masks' edges; 0 = hard cells.
         space: where cells are changed: in the picture's `pixels`, or among its image `tokens`, which skips the tower.
         target: what is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`.
@@ -60,8 +70,10 @@ class Protocol:
     """
 
     substrates: tuple[str, ...] = ("blur:0.1",)
-    steps: int = 50
+    steps: int | str = 50
     random_orders: int = 20
+    auc_error: float = 0.005
+    random_error: float = 0.01
     softness: float = 0.0
     space: str = PIXELS
     target: str | int = "answer"
@@ -83,8 +95,13 @@ class Protocol:
         object.__setattr__(self, "target", parse_target(self.target))
         if self.random_orders < 2 or self.random_orders % 2:
             raise ValueError(f"random_orders must be even (reversed pairs) and at least 2, got {self.random_orders}")
-        if self.steps < 1 or self.max_new_tokens < 1 or self.softness < 0:
+        if isinstance(self.steps, str) and not self.adaptive:
+            raise ValueError(f"steps must be a whole number or {ADAPTIVE}, got {self.steps!r}")
+        if not self.adaptive and int(self.steps) < 1 or self.max_new_tokens < 1 or self.softness < 0:
             raise ValueError("steps and max_new_tokens must be at least 1, softness must not be negative")
+        for name, allowed in (("auc_error", self.auc_error), ("random_error", self.random_error)):
+            if not 0 < allowed < 1:
+                raise ValueError(f"{name} is a share of the effect, between 0 and 1, got {allowed}")
         if self.space not in SPACES:
             raise ValueError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
         if self.space == TOKENS and self.softness > 0:
@@ -94,9 +111,22 @@ class Protocol:
         """The protocol of one condition: itself, but for the seed."""
         return self if condition == NONE else replace(self, seed=Condition.parse(condition).seed(self.seed))
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether curves and random orders stop at a stated error."""
+        return self.steps == ADAPTIVE
+
+    def finest(self, n_cells: int) -> int:
+        """T: as asked for, or the largest that fits the grid, up to 50, where curves are adaptive."""
+        if not self.adaptive:
+            return int(self.steps)
+        steps = min(FINEST_STEPS, n_cells)
+        return steps - (n_cells % 2 == 1 and steps % 2 == 0)
+
     def check_grid(self, grid: tuple[int, int]) -> None:
         """Raise a ValueError if the schedule does not fit the model's grid."""
-        schedule(grid[0] * grid[1], self.steps)
+        n_cells = grid[0] * grid[1]
+        schedule(n_cells, self.finest(n_cells))
 
 
 @dataclass
@@ -308,14 +338,35 @@ def score_image(
     Returns:
         For each case: name -> record columns, for every map, `center` and `random`.
     """
-    k = schedule(engine.vlm.n_cells, protocol.steps)
-    plan, asked = plan_curves(engine.vlm.grid, image_id, cases, protocol)
+    n_cells = engine.vlm.n_cells
+    k = schedule(n_cells, protocol.finest(n_cells))
     removed = substrate.apply(pixels[None], [image_id], protocol.seed)[0]
-    targets = [target for case in cases if (target := case.target) is not None]
     fill = substrate.fill(pixels, image_id, protocol.seed, engine.vlm.grid)
     prompts = [case.prompt for case in cases]
-    scores = engine.run(pixels, removed, plan, prompts, targets, fill, protocol.space)
-    return [_columns(case, k, *asked[q], scores[q], protocol) for q, case in enumerate(cases)]
+    targets = [target for case in cases if (target := case.target) is not None]
+
+    def run(plan: Plan) -> list[Scores]:
+        return engine.run(pixels, removed, plan, prompts, targets, fill, protocol.space)
+
+    if protocol.adaptive:
+        mine = [case_orders(engine.vlm.grid, image_id, case, protocol) for case in cases]
+        shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
+        own = [list(finite.values()) for _, finite in mine]
+        found = adaptive_curves(run, own, shuffled, k, protocol.auc_error, protocol.random_error)
+        together = zip(cases, mine, found, strict=True)
+        return [_columns(case, k, *orders, curves.scores, curves.errors) for case, orders, curves in together]
+    plan, asked = plan_curves(engine.vlm.grid, image_id, cases, protocol)
+    scored = zip(cases, asked, run(plan), strict=True)
+    return [_columns(case, k, orders, finite, scores.at(places)) for case, (orders, finite, places), scores in scored]
+
+
+def case_orders(
+    grid: tuple[int, int], image_id: str, case: Case, protocol: Protocol
+) -> tuple[dict[str, np.ndarray | None], dict[str, np.ndarray]]:
+    """Orders of a question's maps and of the center, None for a map that is not finite; and those of the others."""
+    orders = {name: map_order(values, protocol.seed, image_id, name) for name, values in case.maps.items()}
+    orders[CENTER] = center_order(grid, protocol.seed, image_id)
+    return orders, {name: order for name, order in orders.items() if order is not None}
 
 
 Asked = tuple[dict[str, np.ndarray | None], dict[str, np.ndarray], np.ndarray]
@@ -327,13 +378,10 @@ def plan_curves(
 ) -> tuple[Plan, list[Asked]]:
     """The distinct pictures of all curves of an image's questions; the baselines' are shared by the questions."""
     n_cells = grid[0] * grid[1]
-    k, plan, asked = schedule(n_cells, protocol.steps), Plan(n_cells), list[Asked]()
-    center = center_order(grid, protocol.seed, image_id)
+    k, plan, asked = schedule(n_cells, protocol.finest(n_cells)), Plan(n_cells), list[Asked]()
     shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
     for question, case in enumerate(cases):
-        orders = {name: map_order(values, protocol.seed, image_id, name) for name, values in case.maps.items()}
-        orders[CENTER] = center
-        finite = {name: order for name, order in orders.items() if order is not None}
+        orders, finite = case_orders(grid, image_id, case, protocol)
         # By the mirror identity the reversed order of a pair needs the same pictures: the plan merges them.
         places = [_add_curves(plan, question, order, k) for order in (*finite.values(), *shuffled)]
         asked.append((orders, finite, np.stack(places)))
@@ -386,13 +434,11 @@ def _columns(
     k: np.ndarray,
     orders: Mapping[str, np.ndarray | None],
     finite: Mapping[str, np.ndarray],
-    places: np.ndarray,
-    scores: Scores,
-    protocol: Protocol,
+    curves: Scores,
+    errors: np.ndarray | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Record columns of one question; `places` [maps + R, 2, T + 1] index the scores."""
-    where = torch.from_numpy(places)
-    s, probability, standing = scores.s[where], scores.probability[where], scores.standing[where]
+    """Record columns of one question from its curves, each [maps + R, 2, T + 1], and the errors of their areas."""
+    s, probability, standing = curves.s, curves.probability, curves.standing
     valid = s.isfinite().all(-1).all(-1)
     status = classify(s[:, 0, 0], s[:, 0, -1], torch.full_like(valid, case.off_format), valid)
     scalars = curve_scalars(
@@ -421,6 +467,7 @@ def _columns(
                 "status": statuses[row],
                 "order": finite[name].tolist(),
                 "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
+                "auc_error": None if errors is None else float(errors[row]),
                 **_curves(k, s[row], probability[row]),
             }
         )
@@ -429,6 +476,7 @@ def _columns(
     }
     # One order that could not be scored spoils the mean over all of them.
     shared = statuses[-1] if bool(valid[n_maps:].all()) else "invalid"
+    rows[RANDOM]["auc_error"] = None if errors is None else float(errors[n_maps:].mean())
     rows[RANDOM] |= {"status": shared, **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0))}
     for name in orders.keys() - finite.keys():
         rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}

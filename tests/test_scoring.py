@@ -232,6 +232,25 @@ def test_a_random_map_scores_as_nothing_on_average(vlm):
     assert (gaps.std(0) > 0).all()
 
 
+def test_adaptive_curves_cost_less_and_score_alike(vlm):
+    """16 steps at a loose error: the areas stay within it, random stays at an srg of 0, fewer pictures are run."""
+    pixels, exact = picture(vlm), replace(PROTOCOL, steps=16)
+    truth = rising(vlm, pixels)
+    case, rows, cost = case_of(vlm, {"truth": truth, "flat": truth.round(0)}), [], []
+    for protocol in (exact, replace(exact, steps="adaptive", auc_error=0.02)):
+        before = vlm.counts.encode
+        rows.append(score(vlm, pixels, [case], protocol)[0])
+        cost.append(vlm.counts.encode - before)
+    assert cost[1] < 0.9 * cost[0]
+    for name, row in rows[1].items():
+        assert rows[0][name]["auc_error"] is None and 0 <= row["auc_error"] <= 0.02
+        for area in ("deletion_auc", "insertion_auc"):
+            assert row[area] == pytest.approx(rows[0][name][area], abs=0.03)
+        assert len(row["deletion_scores"]) == 17 and row["status"] == rows[0][name]["status"]
+    assert rows[1][RANDOM]["srg"] == pytest.approx(0, abs=1e-9)
+    assert rows[1]["truth"]["deletion_auc"] != rows[0]["truth"]["deletion_auc"]
+
+
 # --- Maps and orders ----------------------------------------------------------------------------------------------
 
 
@@ -586,6 +605,9 @@ def test_protocol_spells_substrates_and_targets_in_one_way():
         ({"random_orders": 0}, "at least 2, got 0"),
         ({"steps": 0}, "at least 1"),
         ({"softness": -1.0}, "softness must not be negative"),
+        ({"steps": "adaptve"}, "a whole number or adaptive, got 'adaptve'"),
+        ({"auc_error": 0.0}, "auc_error is a share"),
+        ({"random_error": 1.0}, "random_error is a share"),
         ({"space": "sky"}, "space must be one of pixels, tokens"),
         ({"space": "tokens", "softness": 1.0}, "softness blurs"),
         ({"max_new_tokens": 0}, "max_new_tokens"),

@@ -226,7 +226,7 @@ class Explainer:
         self,
         explanation: Explanation,
         substrate: str = DEFAULT_SUBSTRATE,
-        steps: int = 50,
+        steps: int | str = 50,
         random_orders: int = 20,
     ) -> SimpleNamespace:
         """Score an explanation: deletion and insertion curves, and gaps to random orders and to the center.
@@ -234,7 +234,7 @@ class Explainer:
         Args:
             explanation: of this explainer's model.
             substrate: what stands for removed cells, such as `blur:0.1`, `mean`, `zero`, `noise`.
-            steps: points of a curve after the first.
+            steps: points of a curve after the first, or `adaptive`, see `Protocol`.
             random_orders: orders of the random baseline; even.
 
         Returns:

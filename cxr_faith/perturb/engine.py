@@ -30,7 +30,7 @@ class Plan:
     n_cells: int
     _index: dict[bytes, int] = field(default_factory=dict)
     _masks: list[np.ndarray] = field(default_factory=list)
-    _needed_by: list[set[int]] = field(default_factory=list)
+    _asked: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, question: int, masks: np.ndarray) -> np.ndarray:
         """Ask for pictures.
@@ -47,8 +47,7 @@ class Plan:
             place = self._index.setdefault(key, len(self._masks))
             if place == len(self._masks):
                 self._masks.append(mask)
-                self._needed_by.append(set())
-            self._needed_by[place].add(question)
+            self._asked.append((question, place))
             places[row] = place
         return places
 
@@ -59,28 +58,41 @@ class Plan:
     @property
     def questions_asked(self) -> int:
         """Number of questions about pictures: suffix passes."""
-        return sum(map(len, self._needed_by))
+        return len(set(self._asked))
 
-    def groups(self) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
-        """(questions, places [M], masks [M, N]) for each set of questions that share pictures."""
+    def groups(self, share: bool = True) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
+        """(questions, places [M], masks [M, N]) for each set of questions that share pictures.
+
+        Args:
+            share: off, each question stands alone, with a picture as often as it was asked for.
+        """
         places: dict[tuple[int, ...], list[int]] = {}
-        for place, questions in enumerate(self._needed_by):
-            places.setdefault(tuple(sorted(questions)), []).append(place)
+        if share:
+            needed_by: list[set[int]] = [set() for _ in self._masks]
+            for question, place in self._asked:
+                needed_by[place].add(question)
+            for place, questions in enumerate(needed_by):
+                places.setdefault(tuple(sorted(questions)), []).append(place)
+        else:
+            for question, place in self._asked:
+                places.setdefault((question,), []).append(place)
         return [(q, np.array(p), np.stack([self._masks[i] for i in p])) for q, p in places.items()]
 
 
 class Engine:
     """Runs a plan on a model."""
 
-    def __init__(self, vlm: VLM, softness: float = 0.0, micro_batch: int = 64) -> None:
+    def __init__(self, vlm: VLM, softness: float = 0.0, micro_batch: int = 64, share: bool = True) -> None:
         """Choose how pictures are composed and run.
 
         Args:
             vlm: the model.
             softness: σ in pixels of the masks' edges; 0 = hard cells.
             micro_batch: pictures a forward pass; halved for good when memory runs out.
+            share: run a picture once for all curves and questions; off, once for each of their points. The scores
+                are the same bits.
         """
-        self.vlm, self.softness, self.micro_batch = vlm, softness, micro_batch
+        self.vlm, self.softness, self.micro_batch, self.share = vlm, softness, micro_batch, share
 
     def run(
         self,
@@ -114,7 +126,7 @@ class Engine:
             source = self._source(pair, space, fill)
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
         with torch.no_grad():
-            for questions, places, masks in plan.groups():
+            for questions, places, masks in plan.groups(self.share):
                 keep, where = torch.from_numpy(masks).to(device), torch.from_numpy(places).to(device)
                 start = 0
                 while start < len(keep):

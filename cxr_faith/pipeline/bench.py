@@ -15,7 +15,9 @@ from cxr_faith.pipeline.bench_floor import bare_seconds
 from cxr_faith.pipeline.bench_libraries import LIBRARIES, library_steps, missing, run_library
 from cxr_faith.pipeline.bench_naive import Naive
 from cxr_faith.pipeline.bench_scene import PRESETS, Scene, build_scene
-from cxr_faith.pipeline.bench_summary import Turns, render, summarize
+from cxr_faith.pipeline.bench_summary import Turns, summarize
+from cxr_faith.pipeline.bench_table import render
+from cxr_faith.pipeline.bench_variants import VARIANTS, run_variant
 from cxr_faith.records import write_atomic
 
 BENCH_HELP = """Measure speed: the engine beside the usual recipe, torchcam, Quantus and the forward-pass floor.
@@ -25,7 +27,8 @@ Prints medians with their spread and ratios, and writes the same as JSON. The cu
 recipe must agree to 1e-4, else the exit status is 1.
 
 presets:
-  tiny         the bundled model, every forward for real (ten to fifteen minutes on two cores)
+  tiny         the bundled model, every forward for real (ten to fifteen minutes on two cores), and beside it adaptive
+               curves (protocol.steps: adaptive) and the space of tokens (protocol.space: tokens)
   small        90 M parameters with the vocabulary of Gemma 3, random weights; some twenty forwards of each kind,
                multiplied by the exact counts of the full schedule (five minutes on two cores)
   medgemma-4b  the shape of MedGemma 4B, random weights, bfloat16, sampled likewise; needs a GPU
@@ -103,6 +106,9 @@ def measure(scene: Scene) -> dict[str, Any]:
                 alone, _ = run_engine(scene, engine, [question])
             with turns.memory("naive"):
                 usual = run_naive(scene, naive, question, rows)
+            turns.exact = rows
+            for name in VARIANTS:
+                turns.variants.setdefault(name, []).append(run_variant(scene, engine, name, question))
         else:
             with turns.memory("engine"):
                 sampled = sample_engine(scene, engine)

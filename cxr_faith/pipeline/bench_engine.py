@@ -15,7 +15,7 @@ from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule, stre
 from cxr_faith.pipeline.bench_floor import wall
 from cxr_faith.pipeline.bench_naive import Naive
 from cxr_faith.pipeline.bench_scene import METHODS, SAMPLED_IG_STEPS, Scene
-from cxr_faith.scoring import RANDOM, plan_curves, score_image
+from cxr_faith.scoring import RANDOM, Protocol, plan_curves, score_image
 
 SAMPLE = 8
 """Pictures of a sampled turn: with three repeats, some twenty of each kind."""
@@ -49,13 +49,15 @@ def exact_counts(scene: Scene, questions: Sequence[int]) -> tuple[int, int]:
     return len(plan), plan.questions_asked
 
 
-def run_engine(scene: Scene, engine: Engine, questions: Sequence[int]) -> tuple[Turn, Rows]:
-    """Answers, maps and curves of some questions, for real."""
+def run_engine(
+    scene: Scene, engine: Engine, questions: Sequence[int], protocol: Protocol | None = None
+) -> tuple[Turn, Rows]:
+    """Answers, maps and curves of some questions, for real, by the scene's protocol or another."""
     device, before, kept = scene.vlm.device, scene.vlm.counts.snapshot(), list[Any]()
     seconds = {"answers": wall(device, lambda: kept.append(scene.answer(questions)))}
     cases = kept[0]
     seconds["maps"] = wall(device, lambda: scene.explain(cases, scene.methods))
-    args = (engine, scene.pixels, scene.image_id, cases, scene.substrate, scene.protocol)
+    args = (engine, scene.pixels, scene.image_id, cases, scene.substrate, protocol or scene.protocol)
     seconds["curves"] = wall(device, lambda: kept.append(score_image(*args)))
     spent = {stage: value - getattr(before, stage) for stage, value in vars(scene.vlm.counts).items()}
     return Turn(seconds, spent), kept[1]

@@ -1,4 +1,4 @@
-"""What the benchmark's turns come to: rows, ratios and the table."""
+"""What the benchmark's turns come to: rows and ratios."""
 
 import os
 import platform
@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from cxr_faith.pipeline.bench_engine import Turn, deletion_pictures, exact_counts
+from cxr_faith.perturb.engine import TOKENS
+from cxr_faith.pipeline.bench_engine import Rows, Turn, deletion_pictures, exact_counts
 from cxr_faith.pipeline.bench_floor import (
     Stages,
     decoder_flops,
@@ -25,6 +24,8 @@ from cxr_faith.pipeline.bench_floor import (
 )
 from cxr_faith.pipeline.bench_libraries import LIBRARIES, library_steps, missing
 from cxr_faith.pipeline.bench_scene import METHODS, Scene
+from cxr_faith.pipeline.bench_variants import Variant, area_errors, rank_agreement
+from cxr_faith.scoring import ADAPTIVE
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.5}
 """Largest difference in logits between the curves of engine and usual recipe; bfloat16 rounds logits to .125."""
@@ -39,6 +40,8 @@ class Turns:
         engine: (one question, all questions) of each repeat.
         naive: one question of each repeat; more questions take so many times as long, since nothing is shared.
         bare: seconds of the bare stages.
+        exact: the engine's rows of all questions, of the last repeat; where every forward was run.
+        variants: name -> each repeat's turn; where every forward was run.
         libraries: name -> seconds of a forward.
         peaks: name -> bytes.
     """
@@ -47,6 +50,8 @@ class Turns:
     engine: list[tuple[Turn, Turn]] = field(default_factory=list)
     naive: list[Turn] = field(default_factory=list)
     bare: list[Stages] = field(default_factory=list)
+    exact: Rows = field(default_factory=list)
+    variants: dict[str, list[Variant]] = field(default_factory=dict)
     libraries: dict[str, list[float]] = field(default_factory=dict)
     peaks: dict[str, int | None] = field(default_factory=dict)
 
@@ -79,7 +84,19 @@ def summarize(turns: Turns) -> dict[str, Any]:
             name: 1e3 * _spread([getattr(b, name) for b in turns.bare])["median"] for name in vars(turns.bare[0])
         },
         "left_out": [reason for name in LIBRARIES if (reason := missing(name))],
+        "variants": _accuracy(turns),
         "agreement": {"difference": difference, "tolerance": tolerance, "passed": difference <= tolerance},
+    }
+
+
+def _accuracy(turns: Turns) -> dict[str, Any]:
+    """What the variants' numbers are worth; nothing where the forwards were sampled."""
+    rows = {name: found[-1].rows for name, found in turns.variants.items()}
+    if not rows:
+        return {}
+    return {
+        "auc_error": area_errors(turns.exact, rows[ADAPTIVE]),
+        "spearman": _spread(rank_agreement(turns.exact, rows[TOKENS])),
     }
 
 
@@ -107,6 +124,10 @@ def ratios(turns: Turns) -> dict[str, dict[str, float]]:
         pairs = list(zip(turns.naive, (turn[index] for turn in turns.engine), turns.bare, strict=True))
         counts = exact_counts(scene, range(questions))
         result[f"naive ÷ engine, {label}"] = _spread([questions * n.total / e.total for n, e, _ in pairs])
+        for name, variants in turns.variants.items():
+            ours = [(variant.alone, variant.whole)[index].total for variant in variants]
+            usual = [questions * turn.total for turn in turns.naive]
+            result[f"naive ÷ {name}, {label}"] = _spread([n / o for n, o in zip(usual, ours, strict=True)])
         result[f"engine ÷ floor, {label}"] = _spread([e.seconds["curves"] / b.total(*counts) for _, e, b in pairs])
     for name, forward in turns.libraries.items():
         share = deletion_pictures(scene) / exact_counts(scene, range(count))[0] if name == "quantus" else 1.0
@@ -146,6 +167,13 @@ def _rows(turns: Turns, several: bool, peak: float) -> Iterator[dict[str, Any]]:
         "peak_memory": turns.peaks.get("engine"),
         "phases": _phases(ours, 1),
     }
+    for name, variants in turns.variants.items():
+        found = [(variant.alone, variant.whole)[several] for variant in variants]
+        flops = engine_flops(scene, found[0].counts)
+        yield _row(name, questions, [turn.total for turn in found], peak, flops) | {
+            "counts": found[0].counts,
+            "phases": _phases(found, 1),
+        }
     bare = [stages.total(pictures, asked) for stages in turns.bare]
     flops = stage_flops(scene.vlm, scene.cases[0].prompt).total(pictures, asked)
     yield _row("floor", questions, bare, peak, flops) | {"counts": {"encode": pictures, "score": asked}}
@@ -195,53 +223,3 @@ def whole_forward_flops(scene: Scene, positions: int) -> float:
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": float(np.median(values)), "min": float(np.min(values)), "max": float(np.max(values))}
-
-
-def render(result: dict[str, Any], console: Console) -> None:
-    """Print rows, ratios and what is not in them."""
-    host, plan = result["machine"], result["schedule"]
-    title = f"{result['preset']} · {host['parameters'] / 1e6:.1f} M parameters, {host['dtype']} · {host['device']}, "
-    title += f"{host['threads']} threads · matmul peak {result['matmul_peak_gflops']:.0f} GFLOP/s"
-    table = Table(title=title, box=None, header_style="bold")
-    for name in ("contestant", "questions"):
-        table.add_column(name)
-    for name in ("forwards", "backwards", "seconds", "(min – max)", "peak MB", "GFLOP", "MFU", "studies/h"):
-        table.add_column(name, justify="right")
-    for row in result["rows"]:
-        seconds, peak = row["seconds"], row.get("peak_memory")
-        table.add_row(
-            *(row["name"], str(row["questions"]), _forwards(row["counts"]), f"{row['counts'].get('backward', 0):,}"),
-            *(f"{seconds['median']:.1f}", f"({seconds['min']:.1f} – {seconds['max']:.1f})"),
-            *("–" if peak is None else f"{peak / 2**20:,.0f}", f"{row['gflop']:,.0f}", f"{row['mfu']:.0%}"),
-            f"{row['studies_per_hour']:.1f}",
-        )
-    console.print(table)
-    for name, ratio in result["ratios"].items():
-        line = f"{name:32} {ratio['median']:6.2f}   ({ratio['min']:.2f} – {ratio['max']:.2f})"
-        console.print(line, highlight=False, soft_wrap=True)
-    for line in _notes(result, plan):
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _forwards(counts: dict[str, int]) -> str:
-    """Pictures through the decoder, and beside them the questions asked on a cache."""
-    whole = counts.get("forward", 0) + counts.get("trace", 0)
-    if "score" not in counts:
-        return f"{whole:,}"
-    return f"{counts['encode'] + counts.get('trace', 0):,} + {counts['score']:,}"
-
-
-def _notes(result: dict[str, Any], plan: dict[str, Any]) -> Iterator[str]:
-    agreement = result["agreement"]
-    yield (
-        f"{len(plan['methods'])} methods, {plan['random_orders']} random orders, {plan['steps']} steps, "
-        f"{plan['ig_steps']} points of integrated gradients, {plan['cells']} cells; median of {plan['repeats']} turns"
-    )
-    yield "forwards of engine and floor: pictures through tower and decoder + questions on their caches"
-    yield "engine ÷ floor compares the curves alone; the libraries' seconds are those of one map times all maps"
-    if not result["exact"]:
-        yield "sampled: some twenty forwards of each kind, multiplied by the exact counts of the full schedule"
-    for reason in result["left_out"]:
-        yield f"left out: {reason}"
-    verdict = "agree" if agreement["passed"] else "DISAGREE"
-    yield f"curves of naive and engine {verdict}: {agreement['difference']:.1e} (allowed {agreement['tolerance']:g})"

@@ -104,7 +104,7 @@ def _full_product(vlm: VLM, batch: AttributionBatch, target: Target) -> Found:
 
 def _mirror(vlm: VLM, pixels: Tensor, image_id: str, module: FaithfulnessModule) -> Found:
     """Insertion of an order shows the very pictures of deletion of the reversed order, last to first."""
-    k = schedule(vlm.n_cells, module.protocol.steps)
+    k = schedule(vlm.n_cells, module.protocol.finest(vlm.n_cells))
     order = np.random.default_rng(0).permutation(vlm.n_cells)
     removed = Substrate.parse(module.protocol.substrates[0]).apply(pixels[None], [image_id], module.protocol.seed)[0]
     same = 0

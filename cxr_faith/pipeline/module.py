@@ -138,6 +138,11 @@ class FaithfulnessModule(L.LightningModule):
             raise RuntimeError("the model is loaded in setup(): run this module through a Trainer")
         return self._engine
 
+    @property
+    def steps(self) -> int:
+        """T of the curves; there after `setup`."""
+        return self.protocol.finest(self.engine.vlm.n_cells)
+
     def setup(self, stage: str) -> None:
         """Load the model to this rank's device."""
         if self._engine is None:
@@ -153,7 +158,7 @@ class FaithfulnessModule(L.LightningModule):
         self._organs = Organs(data.data_root, self.engine.vlm.grid) if data else None
         for substrate in self.protocol.substrates:
             for name in (*self.names, RANDOM):
-                self.metrics[substrate, name] = method_metrics(self.protocol.steps)
+                self.metrics[substrate, name] = method_metrics(self.steps)
                 self.metrics[substrate, name].add_metrics(localization_metrics())
 
     def predict_step(self, batch: list[SampleItem], batch_idx: int) -> list[Row]:
@@ -277,7 +282,7 @@ class FaithfulnessModule(L.LightningModule):
         ]
 
     def _update_metrics(self, rows: Sequence[Row]) -> None:
-        missing = [float("nan")] * (self.protocol.steps + 1)
+        missing = [float("nan")] * (self.steps + 1)
         groups: dict[tuple[str, str], list[Row]] = {}
         for row in rows:
             groups.setdefault((row["substrate"], row["method"]), []).append(row)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -90,6 +92,11 @@ class Scores:
     s: Tensor
     probability: Tensor
     standing: Tensor
+
+    def at(self, places: npt.NDArray[np.int64]) -> "Scores":
+        """The scores that stand at some places, in their shape."""
+        where = torch.from_numpy(places)
+        return Scores(self.s[where], self.probability[where], self.standing[where])
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ class Gemma3VLM(VLM):
         self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
         self._prompt = lru_cache(maxsize=4096)(self._tokenize)
         self._masks = lru_cache(maxsize=256)(self._make_masks)
+        self._ids = lru_cache(maxsize=4096)(self._make_ids)
         # transformers 5.17 keeps the tower's layers one level further in.
         self._tower: Any = getattr(model.model.vision_tower, "vision_model", model.model.vision_tower)
 
@@ -198,6 +199,7 @@ class Gemma3VLM(VLM):
         self.model.to(device)
         self.device = self.model.device
         self._masks.cache_clear()
+        self._ids.cache_clear()
         return self
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -405,7 +407,7 @@ class Gemma3VLM(VLM):
 
     def _embed(self, tokens: Tensor, ids: Sequence[Sequence[int]], start: int) -> Tensor:
         """Input embeddings [batch, sequence, hidden] with the image tokens in place."""
-        embedded = self._decoder.embed_tokens(_safe_ids(ids, self.model.config, self.device))
+        embedded = self._decoder.embed_tokens(torch.cat([self._ids(tuple(row)) for row in ids]))
         tokens = tokens.to(embedded.dtype)
         return torch.cat([embedded[:, :start], tokens, embedded[:, start + tokens.shape[1] :]], dim=1)
 
@@ -420,10 +422,18 @@ class Gemma3VLM(VLM):
 
     def _extend(self, cache: DynamicCache, ids: tuple[int, ...], batch: int) -> Tensor:
         """Hidden states before the final norm, of text that follows a cache."""
-        embedded = self._decoder.embed_tokens(torch.tensor([ids], device=self.device)).expand(batch, -1, -1)
+        embedded = self._decoder.embed_tokens(self._ids(ids)).expand(batch, -1, -1)
         masks = self._masks(cache.get_seq_length(), len(ids), None) if self.shortcuts else None
         self.model.model(inputs_embeds=embedded, attention_mask=masks, past_key_values=cache, use_cache=True)
         return self._take_hidden()
+
+    def _make_ids(self, ids: tuple[int, ...]) -> Tensor:
+        """Token ids [1, length] on the device, kept there: a copy from the host would wait for all work before it.
+
+        The image token, which may lie outside the vocabulary, is replaced by 0; its embedding is never used.
+        """
+        tensor = torch.tensor([ids], device=self.device)
+        return tensor.masked_fill(tensor == self.model.config.image_token_id, 0)
 
     def _make_masks(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor]:
         """Which of the `seen + new` positions each of the new ones attends to, [1, 1, new, seen + new] by layer type.
@@ -461,7 +471,7 @@ class Gemma3VLM(VLM):
 
     def _margin(self, hidden: Tensor, target: Target) -> Tensor:
         """Signed margin [batch] in float32, from the yes and no rows only."""
-        rows = self.model.lm_head.weight[[*self.yes_ids, *self.no_ids]].float()
+        rows = self.model.lm_head.weight[self._ids((*self.yes_ids, *self.no_ids))[0]].float()
         # A sum for each row, not a matrix product: that would be rounded by the size of the batch.
         logits = (self._final_norm(hidden)[:, None] * rows).sum(-1)
         yes, no = logits[:, : len(self.yes_ids)], logits[:, len(self.yes_ids) :]
@@ -471,7 +481,7 @@ class Gemma3VLM(VLM):
     def _token_scores(self, hidden: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """Log-probabilities and margins over the best other token, each [batch, n], of the scored tokens."""
         logits = self._logits(hidden)
-        gold = torch.tensor([[t.answer_ids[i] for i in t.scored] for t in targets], device=hidden.device)[..., None]
+        gold = torch.cat([self._ids(tuple(t.answer_ids[i] for i in t.scored)) for t in targets])[..., None]
         chosen = logits.gather(-1, gold)
         others = logits.detach().scatter(-1, gold, -torch.inf).amax(-1)
         return (chosen - logits.logsumexp(-1, keepdim=True))[..., 0], chosen[..., 0].detach() - others
@@ -486,12 +496,6 @@ def _whole_vectors(function: Callable[[Tensor], Tensor], values: Tensor) -> Tens
     flat = values.flatten()
     padded = torch.nn.functional.pad(flat, (0, -len(flat) % _ROW_BLOCK))
     return function(padded)[: len(flat)].view_as(values)
-
-
-def _safe_ids(ids: Sequence[Sequence[int]], config: Any, device: torch.device) -> Tensor:
-    """Ids with the image token, which may lie outside the vocabulary, replaced by 0; its embedding is never used."""
-    tensor = torch.tensor(ids, device=device)
-    return tensor.masked_fill(tensor == config.image_token_id, 0)
 
 
 def single_tokens(tokenizer: Any, words: Sequence[str]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cxr_faith import scoring
 from cxr_faith.__main__ import main
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import schedule
@@ -17,6 +18,7 @@ from cxr_faith.pipeline.bench import measure
 from cxr_faith.pipeline.bench_engine import deletion_pictures, exact_counts, run_engine
 from cxr_faith.pipeline.bench_libraries import library_steps, missing, run_library
 from cxr_faith.pipeline.bench_naive import Naive
+from cxr_faith.pipeline.bench_variants import area_errors, rank_agreement
 from cxr_faith.scoring import plan_curves
 
 SHORT = scenes.Preset(
@@ -31,7 +33,9 @@ def scene(random_vlm):
 
 @pytest.fixture(scope="module")
 def result(scene):
-    return measure(scene)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "FINEST_STEPS", SHORT.steps)  # as in the full schedule, whose 50 steps are the finest
+        return measure(scene)
 
 
 def test_the_usual_recipe_makes_the_engines_maps_and_curves(scene, result):
@@ -74,6 +78,36 @@ def test_rows_and_ratios_belong_together(result):
     assert naive["gflop"] > 1.5 * engine["gflop"] > 0
     assert engine["seconds"]["median"] == pytest.approx(sum(engine["phases"].values()))
     json.dumps(result, allow_nan=False)
+
+
+def test_variants_stand_beside_the_exact_schedule(result):
+    rows = {(row["name"], row["questions"]): row for row in result["rows"]}
+    # So short a schedule is all coarse points: nothing is left out, but each question's round is its own.
+    assert rows["adaptive", 1]["counts"]["score"] == rows["engine", 1]["counts"]["score"]
+    assert result["variants"]["auc_error"] == {"largest": 0.0, "stated": 0.0}
+    # Answers take 1 tower pass, the maps of each question 2, all curves 2.
+    assert rows["tokens", 3]["counts"]["encode"] == 1 + 2 * 3 + 2
+    assert rows["tokens", 3]["counts"]["prefill"] == rows["engine", 3]["counts"]["prefill"]
+    assert -1 <= result["variants"]["spearman"]["min"] <= result["variants"]["spearman"]["max"] <= 1
+    for name in ("adaptive", "tokens"):
+        ratio = result["ratios"][f"naive ÷ {name}, 3 questions"]["median"]
+        expected = rows["naive", 3]["seconds"]["median"] / rows[name, 3]["seconds"]["median"]
+        assert ratio == pytest.approx(expected)
+
+
+def test_errors_of_areas_and_agreement_of_ranks():
+    row = {"s_original": 4.0, "effect": 2.0, "deletion_auc_logit": 1.0, "insertion_auc_logit": 3.0}
+    exact = {name: row | {"srg_logit": value} for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+    near = {
+        "a": row | {"srg_logit": 1.5, "auc_error": 0.004, "deletion_auc_logit": 1.006},
+        "b": row | {"srg_logit": 4.0, "auc_error": 0.005},
+        "c": row | {"srg_logit": 3.5, "auc_error": 0.0},
+        "random": row | {"auc_error": 0.5, "deletion_auc_logit": 2.0},
+        "broken": {"status": "invalid"},
+    }
+    found = area_errors([exact], [near])
+    assert found["largest"] == pytest.approx(0.003) and found["stated"] == 0.005
+    assert rank_agreement([exact], [near]) == [pytest.approx(0.5)]
 
 
 def test_operations_are_those_that_torch_counts(scene):
@@ -121,6 +155,7 @@ def test_libraries_want_equal_steps():
 def test_curves_that_differ_fail(tmp_path, capsys, monkeypatch, random_vlm):
     plain = Naive.curve
     monkeypatch.setattr(Naive, "curve", lambda self, *args: plain(self, *args) + 2e-4)
+    monkeypatch.setattr(scoring, "FINEST_STEPS", SHORT.steps)
     monkeypatch.setitem(scenes.PRESETS, "tiny", SHORT)
     monkeypatch.setattr(scenes, "random_vlm", lambda shape: random_vlm)
     out = tmp_path / "bench.json"

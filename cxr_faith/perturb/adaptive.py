@@ -1,0 +1,199 @@
+"""Curves by fewer points: start coarse, refine where a curve bends, stop at a stated error of its area."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cxr_faith.metrics.functional import effect_threshold
+from cxr_faith.perturb.engine import Plan
+from cxr_faith.perturb.schedule import BoolArray, IntArray, keep_masks
+from cxr_faith.vlm.base import Scores
+
+FloatArray = npt.NDArray[np.float64]
+Run = Callable[[Plan], list[Scores]]
+COARSE = 8
+"""Intervals of the first pass."""
+CAUTION = 2.0
+"""Times the textbook error of the trapezoid rule."""
+FIRST_RANDOM_ORDERS = 8
+"""Fewer pairs than four say little about their own spread."""
+MODES: Final[tuple[Literal["deletion", "insertion"], ...]] = ("deletion", "insertion")
+
+
+def coarse_points(steps: int) -> IntArray:
+    """Steps of the first pass, ends included: about equally far from each other and mirrored, s and T - s.
+
+    Args:
+        steps: T of the finest schedule.
+    """
+    half = np.rint(np.arange(COARSE // 2 + 1) * steps / COARSE).astype(np.int64)
+    return np.unique(np.concatenate([half, steps - half]))
+
+
+def area_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[FloatArray, IntArray]:
+    """Estimated error of the trapezoid rule on each interval between known points.
+
+    The rule's error is h³·|f''| / 12; f'' is estimated by the larger change of slope to the two neighbors, and twice
+    that error is assumed, since real curves are rough as well as bent. It is an estimate and no bound: a fall and rise
+    between two known points stays unseen. An interval that the finest schedule cannot split has no error: the area
+    that counts is that of the finest schedule.
+
+    Args:
+        scores: curves [C, T + 1]; looked at where known.
+        known: bool [T + 1], ends included.
+        k: the finest schedule [T + 1], in cells.
+
+    Returns:
+        The larger one over the curves, [intervals], and the intervals' ends [intervals + 1] as steps.
+    """
+    points = np.flatnonzero(known)
+    # From whole cells, so that a mirrored curve has the very same widths.
+    width = np.diff(k[points]) / k[-1]
+    slope = np.diff(np.asarray(scores, np.float64)[:, points], axis=1) / width
+    bend = np.abs(np.diff(slope, axis=1)) / ((width[1:] + width[:-1]) / 2)
+    nothing = np.zeros((len(slope), 1))
+    curvature = np.maximum(np.hstack([nothing, bend]), np.hstack([bend, nothing]))
+    errors: FloatArray = (CAUTION * curvature * width**3 / 12).max(0)
+    return np.where(np.diff(points) > 1, errors, 0.0), points
+
+
+def next_points(scores: npt.ArrayLike, known: BoolArray, k: IntArray, allowed: float) -> IntArray:
+    """Steps to run next: the middles of the intervals whose error is more than their share of what is allowed.
+
+    The mirrored curve (the other mode of the reversed order) gets the mirrored steps, T - s.
+
+    Args:
+        scores: curves [C, T + 1].
+        known: bool [T + 1].
+        k: the finest schedule [T + 1], in cells.
+        allowed: error of the whole area, in units of the scores.
+
+    Returns:
+        Steps, none if the estimated error is allowed.
+    """
+    errors, points = area_errors(scores, known, k)
+    if math.fsum(errors) <= allowed:
+        return np.empty(0, np.int64)
+    split = errors > allowed * np.diff(k[points]) / k[-1]
+    ends, steps = (points[:-1] + points[1:])[split], len(k) - 1
+    # Of two middles the one farther from the middle of the curve; both where the interval lies astride it.
+    middles = np.concatenate([(ends // 2)[ends <= steps], (-(-ends // 2))[ends >= steps]])
+    return np.unique(middles)
+
+
+def fill_between(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> FloatArray:
+    """Curves [..., T + 1] with straight lines between their known points: the area is the trapezoids' of these."""
+    values = np.asarray(scores, np.float64)
+    rows = [np.interp(k, k[known], row[known]) for row in values.reshape(-1, values.shape[-1])]
+    return np.stack(rows).reshape(values.shape)
+
+
+@dataclass
+class Curves:
+    """Curves of some orders under one question.
+
+    Attributes:
+        scores: each [orders, 2, T + 1], deletion and insertion; straight lines between the points that were run.
+        errors: estimated error of an order's areas as a share of the effect, the larger of its two curves, [orders].
+        run: which points were run, bool [orders, T + 1].
+    """
+
+    scores: Scores
+    errors: FloatArray
+    run: BoolArray
+
+
+def run_adaptive(run: Run, orders: Sequence[Sequence[IntArray]], k: IntArray, auc_error: float) -> list[Curves]:
+    """Both curves of orders, refined until the estimated error of every area is allowed.
+
+    What is run for a question depends on its own scores alone, so that neither company nor resuming changes a result;
+    pictures that several questions or orders want in the same pass are shared.
+
+    Args:
+        run: scores a plan of one image's pictures, for each question.
+        orders: for each question, its orders [N].
+        k: the finest schedule.
+        auc_error: allowed error of an area, as a share of the effect (at least the one that can be scored).
+    """
+    steps = len(k) - 1
+    known = [np.zeros((len(mine), steps + 1), bool) for mine in orders]
+    values = [np.full((3, len(mine), 2, steps + 1), np.nan) for mine in orders]
+    wanted = {(q, i): coarse_points(steps) for q, mine in enumerate(orders) for i in range(len(mine))}
+    while wanted:
+        plan, places = Plan(int(k[-1])), {}
+        for (q, i), points in wanted.items():
+            places[q, i] = np.stack([plan.add(q, keep_masks(orders[q][i], k[points], mode)) for mode in MODES])
+        found = [torch.stack([s.s, s.probability, s.standing]).numpy() for s in run(plan)]
+        for (q, i), points in wanted.items():
+            values[q][:, i][..., points] = found[q][:, places[q, i]]
+            known[q][i, points] = True
+        allowed = [auc_error * effect_scale(torch.from_numpy(v[0])) if v.size else 0.0 for v in values]
+        refined = {(q, i): next_points(values[q][0, i], known[q][i], k, allowed[q]) for q, i in wanted}
+        wanted = {key: points for key, points in refined.items() if len(points)}
+    return [_finish(values[q], known[q], k) for q in range(len(orders))]
+
+
+def effect_scale(s: Tensor) -> float:
+    """The effect of curves [orders, 2, T + 1], but at least the smallest that areas are divided by."""
+    return float(torch.maximum((s[0, 0, 0] - s[0, 0, -1]).abs(), effect_threshold(s[0, 0, 0])))
+
+
+def _finish(values: FloatArray, known: BoolArray, k: IntArray) -> Curves:
+    scale = effect_scale(torch.from_numpy(values[0])) if len(known) else 1.0
+    errors = [area_errors(values[0, i], row, k)[0].sum() / scale for i, row in enumerate(known)]
+    filled = [fill_between(values[:, i], row, k) for i, row in enumerate(known)]
+    parts = np.stack(filled, axis=1) if filled else values
+    scores = Scores(*(torch.from_numpy(part) for part in parts))
+    return Curves(scores, np.array(errors), known)
+
+
+def adaptive_curves(
+    run: Run,
+    orders: Sequence[Sequence[IntArray]],
+    shuffled: IntArray,
+    k: IntArray,
+    auc_error: float,
+    random_error: float,
+) -> list[Curves]:
+    """Curves of each question's own orders, followed by those of the random orders, as many as it needs.
+
+    Random orders come in by two pairs until the Monte-Carlo errors of a question's own random areas are small enough.
+
+    Args:
+        run: scores a plan of one image's pictures, for each question.
+        orders: for each question, the orders of its maps.
+        shuffled: random orders in reversed pairs [R, N].
+        k: the finest schedule.
+        auc_error: see `run_adaptive`.
+        random_error: allowed Monte-Carlo error of the mean random areas, a share of the effect.
+    """
+    asked: list[list[IntArray]] = [[*mine, *shuffled[:FIRST_RANDOM_ORDERS]] for mine in orders]
+    parts: list[list[Curves]] = [[] for _ in orders]
+    while any(asked):
+        for question, curves in enumerate(run_adaptive(run, asked, k, auc_error)):
+            if not asked[question]:
+                continue
+            parts[question].append(curves)
+            s = torch.cat([part.scores.s for part in parts[question]])[len(orders[question]) :]
+            more = len(s) < len(shuffled) and _random_error(s, k) > random_error
+            asked[question] = list(shuffled[len(s) : len(s) + 4]) if more else []
+    return [_joined(done) for done in parts]
+
+
+def _random_error(s: Tensor, k: IntArray) -> float:
+    """Monte-Carlo error of the mean area of random orders [R, 2, T + 1], the larger of the modes; NaN if invalid."""
+    areas = torch.trapezoid(s, torch.from_numpy(k / k[-1])) / effect_scale(s)
+    pairs = areas.unflatten(0, (-1, 2)).mean(1)
+    return float(pairs.std(0).max()) / len(pairs) ** 0.5
+
+
+def _joined(parts: Sequence[Curves]) -> Curves:
+    """The curves of several runs of one question, in turn."""
+    scores = Scores(*(torch.cat([getattr(part.scores, name) for part in parts]) for name in vars(parts[0].scores)))
+    return Curves(scores, np.concatenate([p.errors for p in parts]), np.concatenate([p.run for p in parts]))

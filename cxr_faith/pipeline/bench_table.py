@@ -1,0 +1,66 @@
+"""The benchmark's table, its ratios and what is to be known about them, printed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def render(result: dict[str, Any], console: Console) -> None:
+    """Print rows, ratios and what is not in them."""
+    host, plan = result["machine"], result["schedule"]
+    title = f"{result['preset']} · {host['parameters'] / 1e6:.1f} M parameters, {host['dtype']} · {host['device']}, "
+    title += f"{host['threads']} threads · matmul peak {result['matmul_peak_gflops']:.0f} GFLOP/s"
+    table = Table(title=title, box=None, header_style="bold")
+    for name in ("contestant", "questions"):
+        table.add_column(name)
+    for name in ("forwards", "backwards", "seconds", "(min – max)", "peak MB", "GFLOP", "MFU", "studies/h"):
+        table.add_column(name, justify="right")
+    for row in result["rows"]:
+        seconds, peak = row["seconds"], row.get("peak_memory")
+        table.add_row(
+            *(row["name"], str(row["questions"]), _forwards(row["counts"]), f"{row['counts'].get('backward', 0):,}"),
+            *(f"{seconds['median']:.1f}", f"({seconds['min']:.1f} – {seconds['max']:.1f})"),
+            *("–" if peak is None else f"{peak / 2**20:,.0f}", f"{row['gflop']:,.0f}", f"{row['mfu']:.0%}"),
+            f"{row['studies_per_hour']:.1f}",
+        )
+    console.print(table)
+    for name, ratio in result["ratios"].items():
+        line = f"{name:32} {ratio['median']:6.2f}   ({ratio['min']:.2f} – {ratio['max']:.2f})"
+        console.print(line, highlight=False, soft_wrap=True)
+    for line in _notes(result, plan):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _forwards(counts: dict[str, int]) -> str:
+    """Pictures through the decoder, and beside them the questions asked on a cache."""
+    whole = counts.get("forward", 0) + counts.get("trace", 0)
+    if "score" not in counts:
+        return f"{whole:,}"
+    return f"{counts['encode'] + counts.get('trace', 0):,} + {counts['score']:,}"
+
+
+def _notes(result: dict[str, Any], plan: dict[str, Any]) -> Iterator[str]:
+    agreement = result["agreement"]
+    yield (
+        f"{len(plan['methods'])} methods, {plan['random_orders']} random orders, {plan['steps']} steps, "
+        f"{plan['ig_steps']} points of integrated gradients, {plan['cells']} cells; median of {plan['repeats']} turns"
+    )
+    yield "forwards of engine and floor: pictures through tower and decoder + questions on their caches"
+    yield "engine ÷ floor compares the curves alone; the libraries' seconds are those of one map times all maps"
+    if not result["exact"]:
+        yield "sampled: some twenty forwards of each kind, multiplied by the exact counts of the full schedule"
+    for reason in result["left_out"]:
+        yield f"left out: {reason}"
+    if worth := result["variants"]:
+        error, spearman = worth["auc_error"], worth["spearman"]
+        yield (
+            f"adaptive: areas off by at most {error['largest']:.4f} of the effect (stated: {error['stated']:.4f}); "
+            f"tokens: Spearman with pixels over the maps' srg {spearman['median']:.2f} "
+            f"({spearman['min']:.2f} – {spearman['max']:.2f} over the questions)"
+        )
+    else:
+        yield "adaptive and tokens are not sampled: how curves bend, and what tokens tell, hangs on trained weights"
+    verdict = "agree" if agreement["passed"] else "DISAGREE"
+    yield f"curves of naive and engine {verdict}: {agreement['difference']:.1e} (allowed {agreement['tolerance']:g})"

@@ -1,0 +1,136 @@
+"""What the engine leaves out, by counts: passes, waits of the host, bytes; and off, every result is the same bits."""
+
+import numpy as np
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cxr_faith.attribution import build_methods, gradients
+from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.scoring import Protocol, compute_maps, read_answers, score_image
+from tests.analytic import MARGIN
+
+ATEN = torch.ops.aten
+QUESTIONS = ["Is there a nodule?", "Any opacity?"]
+PROTOCOL = Protocol(steps=4, random_orders=4, max_new_tokens=1)
+BLUR = Substrate.parse("blur:0.1")
+
+
+class HostWaits(TorchFunctionMode):
+    """Notes each call that hands numbers of a tensor to Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
+            self.seen.append(function.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+class Operations(TorchDispatchMode):
+    """Notes operations that an accelerator's host would wait for, and the tensors that operations write."""
+
+    WAITS = (ATEN._local_scalar_dense, ATEN.lift_fresh, ATEN.nonzero, ATEN.masked_select, ATEN._unique2)
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.shapes, self.written = [], set(), 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket in self.WAITS:
+            self.seen.append(str(function))
+        inputs = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in inputs:  # no view
+                self.shapes.add(tuple(tensor.shape))
+                self.written += tensor.numel() * tensor.element_size()
+        return result
+
+
+def watched(engine, run):
+    """(what Python asked for, operations) of a run; the tensors that are made once have been made before."""
+    engine.run(*run)
+    with HostWaits() as asked, Operations() as operations:
+        engine.run(*run)
+    return asked.seen + operations.seen, operations
+
+
+@pytest.fixture
+def run(random_vlm, pictures):
+    """Arguments of `Engine.run`: two questions about 16 pictures."""
+    original = pictures(random_vlm, 1)[0]
+    removed = BLUR.apply(original[None], ["a"], 0)[0]
+    plan, k = Plan(random_vlm.n_cells), schedule(random_vlm.n_cells, 8)
+    for order in random_orders(random_vlm.n_cells, 2, np.random.default_rng(0)):
+        for question, mode in enumerate(("deletion", "insertion")):
+            plan.add(question, keep_masks(order, k, mode))
+            plan.add(1 - question, keep_masks(order, k, mode))
+    return original, removed, plan, [random_vlm.prompt(q) for q in QUESTIONS], [MARGIN] * 2
+
+
+def test_the_host_never_waits_inside_the_loop(random_vlm, run):
+    """Python gets the scores once, at the end, however many batches there are."""
+    assert len(run[2]) == 16
+    for size in (1, 4, 16):
+        seen, _ = watched(Engine(random_vlm, micro_batch=size), run)
+        assert seen == ["cpu"], (size, seen)
+
+
+def test_neither_pictures_nor_logits_of_the_vocabulary_are_made(random_vlm, run, monkeypatch):
+    """Two pictures are cut into patches, a mask costs a byte a cell, and the head reads the yes and no rows alone."""
+    _, operations = watched(Engine(random_vlm), run)
+    several = {shape for shape in operations.shapes if shape[:1] == (16,)}
+    assert several and not any(shape[1:2] == (3,) or shape[-1:] == random_vlm.image_size[1:] for shape in several)
+    vocabulary = random_vlm.model.config.get_text_config().vocab_size
+    assert not any(vocabulary in shape for shape in operations.shapes)
+    lean = operations.written
+    monkeypatch.setattr(random_vlm, "shortcuts", False)
+    _, operations = watched(Engine(random_vlm), run)
+    assert (16, 3, *random_vlm.image_size) in operations.shapes
+    assert lean < 0.9 * operations.written
+
+
+def test_a_picture_is_run_once_for_all_its_questions(random_vlm, run):
+    """Bytes too: a second question on the cache costs its suffix alone."""
+    _, both = watched(Engine(random_vlm), run)
+    _, apart = watched(Engine(random_vlm, share=False), run)
+    assert both.written < 0.4 * apart.written
+
+
+def test_unshared_pictures_score_the_same_bits(random_vlm, pictures):
+    """End points, reversed pairs, equal orders and the questions' common baselines, on and off."""
+    pixels, made, spent = pictures(random_vlm, 1)[0], [], []
+    cases = read_answers(random_vlm, pixels, "a", QUESTIONS, ["yes_no"] * 2, PROTOCOL)
+    for index, case in enumerate(cases):
+        case.maps = {name: np.random.default_rng(i).random((8, 8)) for i, name in enumerate(("same", f"own{index}"))}
+    cases[1].maps["own1"] = cases[1].maps["own1"][::-1].copy()
+    for share in (True, False):
+        before = random_vlm.counts.snapshot()
+        made.append(score_image(Engine(random_vlm, share=share), pixels, "a", cases, BLUR, PROTOCOL))
+        spent.append([getattr(random_vlm.counts, s) - getattr(before, s) for s in ("encode", "prefill", "score")])
+    np.testing.assert_equal(made[0], made[1])
+    # The ends, and three inner points of both curves: the common map, two own ones, center, two random pairs.
+    pictures_needed = 2 + 2 * 3 * (1 + 2 + 1 + 2)
+    assert spent[0] == [pictures_needed, pictures_needed, 2 * (2 + 2 * 3 * (2 + 1 + 2))]
+    assert spent[1] == [2 * (2 + 1 + 4) * 2 * 5] * 3
+
+
+def test_points_of_a_path_run_together(random_vlm, pictures, monkeypatch):
+    pixels, maps, calls = pictures(random_vlm, 1)[0], [], []
+    trace = random_vlm.trace
+    monkeypatch.setattr(random_vlm, "trace", lambda tokens, *args: calls.append(len(tokens)) or trace(tokens, *args))
+    for together in (8, 1):
+        monkeypatch.setattr(gradients, "PATH_BATCH", together)
+        (case,) = read_answers(random_vlm, pixels, "a", QUESTIONS[:1], ["yes_no"], PROTOCOL)
+        methods = build_methods({"integrated_gradients": {"steps": 5}})
+        compute_maps(random_vlm, methods, [pixels], [case], 0, only_in_format=False)
+        maps.append(case.maps["integrated_gradients"])
+    assert calls == [5, 1, 1] + [1] * 7
+    assert np.abs(maps[0] - maps[1]).max() < 1e-5 * np.abs(maps[0]).max()
