@@ -471,13 +471,13 @@ def _columns(
                 **_curves(k, s[row], probability[row]),
             }
         )
-    rows[RANDOM] = {name: float(values[0]) for name, values in random.items()} | {
-        name: float(values[0]) for name, values in baseline_gaps(random, None, center).items()
+    means = random | baseline_gaps(random, None, center)
+    rows[RANDOM] = {name: float(values[0]) for name, values in means.items()} | {
+        # One order that could not be scored spoils the mean over all of them.
+        "status": statuses[-1] if bool(valid[n_maps:].all()) else "invalid",
+        "auc_error": None if errors is None else float(errors[n_maps:].mean()),
+        **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0)),
     }
-    # One order that could not be scored spoils the mean over all of them.
-    shared = statuses[-1] if bool(valid[n_maps:].all()) else "invalid"
-    rows[RANDOM]["auc_error"] = None if errors is None else float(errors[n_maps:].mean())
-    rows[RANDOM] |= {"status": shared, **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0))}
     for name in orders.keys() - finite.keys():
         rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}
     return rows

@@ -121,33 +121,37 @@ class Engine:
             For each question, scores [len(plan)] on the CPU; NaN where it did not ask.
         """
         device = original.device
-        pair = torch.stack([original, removed])
-        with torch.no_grad():
-            source = self._source(pair, space, fill)
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
         with torch.no_grad():
+            source = self._source(torch.stack([original, removed]), space, fill)
             for questions, places, masks in plan.groups(self.share):
                 keep, where = torch.from_numpy(masks).to(device), torch.from_numpy(places).to(device)
-                start = 0
-                while start < len(keep):
-                    size, out_of_memory = self.micro_batch, False
-                    try:
-                        self._run_batch(
-                            source(keep[start : start + size]),
-                            where[start : start + size],
-                            filled,
-                            [(question, prompts[question], targets[question]) for question in questions],
-                        )
-                    except RuntimeError as error:
-                        if not self._can_shrink(error):
-                            raise
-                        out_of_memory = True
-                    if out_of_memory:
-                        # Out here, since the error's traceback keeps the batch's tensors alive.
-                        self._shrink()
-                    else:
-                        start += size
+                self._run_group(source, keep, where, filled, [(q, prompts[q], targets[q]) for q in questions])
         return [Scores(*rows) for rows in filled.cpu()]
+
+    def _run_group(
+        self,
+        source: Callable[[Tensor], Tensor],
+        keep: Tensor,
+        where: Tensor,
+        filled: Tensor,
+        questions: Sequence[tuple[int, Prompt, Target]],
+    ) -> None:
+        """Masks [M, N] that the same questions need, in micro-batches; scores go to `filled` [questions, 3, places]."""
+        start = 0
+        while start < len(keep):
+            size, out_of_memory = self.micro_batch, False
+            try:
+                self._run_batch(source(keep[start : start + size]), where[start : start + size], filled, questions)
+            except RuntimeError as error:
+                if not self._can_shrink(error):
+                    raise
+                out_of_memory = True
+            if out_of_memory:
+                # Out here, since the error's traceback keeps the batch's tensors alive.
+                self._shrink()
+            else:
+                start += size
 
     def _source(self, pair: Tensor, space: str, fill: Fill | None) -> Callable[[Tensor], Tensor]:
         """What gives image tokens [M, N, hidden] for masks [M, N]; work on the two pictures is done here, once."""
