@@ -45,6 +45,6 @@ def test_a_broken_method_loses_against_the_one_it_was(summary, name):
 
 
 def test_a_map_that_never_looks_at_the_model_is_flagged():
-    header, *lines = trust.sanity_lines(3)
+    header, *lines = trust.sanity_lines(3, {"attention": {}, "chefer": {}})
     verdicts = {line[0]: line[header.index("verdict")] for line in lines}
     assert verdicts.pop("brightness") == "FAIL" and set(verdicts.values()) == {"pass"}
