@@ -17,7 +17,7 @@ from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Sample
 from cxr_faith.explainer import Explanation
 from cxr_faith.perturb.substrate import Substrate
-from cxr_faith.report.figures import OKABE_ITO, Pixels, draw_map
+from cxr_faith.report.figures import OKABE_ITO, Pixels, draw_map, wrapped
 from cxr_faith.report.grids import compose
 
 SHARE = 0.2
@@ -55,7 +55,8 @@ def _question(figure: Figure, sample: Sample, picture: Pixels, explanation: Expl
     axes = _axes(figure, 0.1, 1.83, 2.5, picture)
     draw_map(axes, picture, None, sample.boxes)
     figure.text(0.1 / 9.6, 0.95, "One answer", fontsize=11, fontweight="bold", va="center")
-    text = f"“{sample.question}”\nThe model says {explanation.answer}.\n\nWhich map shows what\nthe answer depends on?"
+    asked = "\n".join(wrapped(f"“{sample.question}”", 2.5, 10))
+    text = f"{asked}\nThe model says {explanation.answer}.\n\nWhich map shows what\nthe answer depends on?"
     figure.text(0.1 / 9.6, 1.66 / 5.1, text, fontsize=10, va="top", linespacing=1.5)
 
 
