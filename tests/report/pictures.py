@@ -17,7 +17,7 @@ from cxr_faith.report.figures import overlay
 from cxr_faith.report.grids import compare_methods, deletion_film, token_strip
 
 BASELINE = Path(__file__).with_name("baseline")
-STYLE = {"font.family": "DejaVu Sans", "text.hinting": "none", "text.hinting_factor": 1}
+STYLE = {"font.family": "DejaVu Sans", "text.hinting": "none"}
 """The font that ships with matplotlib, so that another machine's fonts do not matter."""
 DPI = 60
 
