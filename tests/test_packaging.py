@@ -126,7 +126,8 @@ def test_make_help_lists_the_targets() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony is not None
-    assert listed == phony[1].split() == "help venv install demo methods test test-fast test-cluster lint train clean".split()
+    targets = "help venv install demo methods test test-fast test-cluster lint train clean"
+    assert listed == phony[1].split() == targets.split()
 
 
 def test_ci_runs_linters_and_tests() -> None:

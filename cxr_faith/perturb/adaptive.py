@@ -40,9 +40,9 @@ def area_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[F
     """Estimated error of the trapezoid rule on each interval between known points.
 
     The rule's error is h³·|f''| / 12; f'' is estimated by the larger change of slope to the two neighbors, and a
-    little more than that error is assumed, since real curves are rough as well as bent. It is an estimate and no bound: a fall and rise
-    between two known points stays unseen. An interval that the finest schedule cannot split has no error: the area
-    that counts is that of the finest schedule.
+    little more than that error is assumed, since real curves are rough as well as bent. It is an estimate and no
+    bound: a fall and rise between two known points stays unseen. An interval that the finest schedule cannot split has
+    no error: the area that counts is that of the finest schedule.
 
     Args:
         scores: curves [C, T + 1]; looked at where known.

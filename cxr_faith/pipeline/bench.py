@@ -126,6 +126,7 @@ def measure(scene: Scene) -> dict[str, Any]:
 
 def library_forward(scene: Scene, name: str, question: int) -> float:
     """Seconds of one of a library's forwards, its own work included, from the curves of one map."""
-    steps = library_steps(scene.vlm.n_cells, scene.protocol.steps if scene.preset.exact else LIBRARY_STEPS_SAMPLED)
+    cells = scene.vlm.n_cells
+    steps = library_steps(cells, scene.protocol.finest(cells) if scene.preset.exact else LIBRARY_STEPS_SAMPLED)
     seconds, forwards, _ = run_library(name, scene, question, steps)
     return seconds / forwards

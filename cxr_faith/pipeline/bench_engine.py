@@ -117,7 +117,7 @@ def _engine_counts(scene: Scene, pictures: int, asked: int, questions: int) -> d
 def run_naive(scene: Scene, naive: Naive, question: int, rows: Rows) -> Turn:
     """Answer, maps and every curve of one question, for real, compared with the engine's rows."""
     prompt, sign = scene.cases[question].prompt, _sign(scene, question)
-    device, k = scene.vlm.device, schedule(scene.vlm.n_cells, scene.protocol.steps)
+    device, k = scene.vlm.device, schedule(scene.vlm.n_cells, scene.protocol.finest(scene.vlm.n_cells))
     rng = stream(scene.protocol.seed, scene.image_id, "orders")
     shuffled = random_orders(scene.vlm.n_cells, scene.protocol.random_orders, rng)
     named = {name: np.array(row["order"]) for name, row in rows[question].items() if name != RANDOM}
@@ -175,7 +175,7 @@ def _sign(scene: Scene, question: int) -> int:
 
 def deletion_pictures(scene: Scene) -> int:
     """Distinct pictures of all deletion curves alone, of all questions."""
-    plan, k = Plan(scene.vlm.n_cells), schedule(scene.vlm.n_cells, scene.protocol.steps)
+    plan, k = Plan(scene.vlm.n_cells), schedule(scene.vlm.n_cells, scene.protocol.finest(scene.vlm.n_cells))
     _, asked = plan_curves(scene.vlm.grid, scene.image_id, scene.cases, scene.protocol)
     rng = stream(scene.protocol.seed, scene.image_id, "orders")
     shuffled = random_orders(plan.n_cells, scene.protocol.random_orders, rng)

@@ -141,7 +141,7 @@ def ratios(turns: Turns) -> dict[str, dict[str, float]]:
 
 def _library_forwards(scene: Scene, name: str) -> int:
     """Forwards of a library for the curves of one question: those of the maps, the random orders and the center."""
-    steps = library_steps(scene.vlm.n_cells, scene.protocol.steps)
+    steps = library_steps(scene.vlm.n_cells, scene.protocol.finest(scene.vlm.n_cells))
     return (len(METHODS) + 1 + scene.protocol.random_orders) * (2 * steps if name == "torchcam" else steps)
 
 

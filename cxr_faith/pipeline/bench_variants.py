@@ -48,12 +48,12 @@ def area_errors(exact: Rows, adaptive: Rows) -> dict[str, float]:
     found, stated = [], []
     for question, rows in enumerate(adaptive):
         for name, row in rows.items():
-            if name == RANDOM or "auc_error" not in row:
+            if name == RANDOM or row.get("deletion_scores") is None:
                 continue
             true = exact[question][name]
             threshold = float(effect_threshold(torch.tensor(true["s_original"], dtype=torch.float64)))
-            for area in ("deletion_auc_logit", "insertion_auc_logit"):
-                found.append(abs(row[area] - true[area]) / max(abs(true["effect"]), threshold))
+            scale = max(abs(true["effect"]), threshold)
+            found += [abs(area - other) / scale for area, other in zip(_areas(row), _areas(true), strict=True)]
             stated.append(row["auc_error"])
     return {"largest": max(found), "stated": max(stated)}
 
@@ -64,6 +64,16 @@ def rank_agreement(pixels: Rows, tokens: Rows) -> list[float]:
 
 
 def _spearman(ours: dict[str, dict[str, Any]], theirs: dict[str, dict[str, Any]]) -> float:
-    names = [name for name in ours if name != RANDOM and "srg_logit" in ours[name] and "srg_logit" in theirs[name]]
-    columns: Sequence[Any] = [np.array([rows[name]["srg_logit"] for name in names]) for rows in (ours, theirs)]
+    there = [name for name in ours if ours[name].get("deletion_scores") and theirs[name].get("deletion_scores")]
+    drawn = [name for name in there if name != RANDOM]
+    columns: Sequence[Any] = [
+        [insertion - deletion for deletion, insertion in (_areas(rows[name]) for name in drawn)]
+        for rows in (ours, theirs)
+    ]
     return float(spearmanr(*columns).statistic)
+
+
+def _areas(row: dict[str, Any]) -> tuple[float, float]:
+    """Areas of deletion and insertion in units of the score, there whatever the answer's status is."""
+    x = np.array(row["k"]) / row["k"][-1]
+    return float(np.trapezoid(row["deletion_scores"], x)), float(np.trapezoid(row["insertion_scores"], x))

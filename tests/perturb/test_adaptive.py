@@ -107,9 +107,10 @@ def scorer(vlm, original, removed, questions):
 
 
 def test_points_that_were_run_are_the_engines_own():
-    vlm, original, removed = linear()
-    k, orders = schedule(36, 36), random_orders(36, 4, np.random.default_rng(3))
-    (curves,) = run_adaptive(scorer(vlm, original, removed, "q"), [list(orders)], k, 0.02)
+    vlm, original, _ = linear()
+    removed = original - 1  # each cell counts about alike: curves that fall, as those of an effect do
+    k, orders, allowed = schedule(36, 36), random_orders(36, 4, np.random.default_rng(3)), 0.02
+    (curves,) = run_adaptive(scorer(vlm, original, removed, "q"), [list(orders)], k, allowed)
     plan = Plan(36)
     places = np.array([[plan.add(0, keep_masks(o, k, mode)) for mode in ("deletion", "insertion")] for o in orders])
     exact = Engine(vlm).run(original, removed, plan, [vlm.prompt("q")], [MARGIN])[0]
@@ -121,7 +122,7 @@ def test_points_that_were_run_are_the_engines_own():
     effect = float(exact.s[places[0, 0, 0]] - exact.s[places[0, 0, -1]])
     x = torch.from_numpy(k / 36)
     off = (torch.trapezoid(curves.scores.s, x) - torch.trapezoid(exact.s[torch.from_numpy(places)], x)) / effect
-    assert off.abs().max() < 0.02 and (curves.errors <= 0.02).all()
+    assert off.abs().max() < allowed and (curves.errors <= allowed).all()
     mirrored = curves.scores.s[1::2].flip(1, 2)  # the reversed order's insertion is the deletion, backwards
     torch.testing.assert_close(curves.scores.s[::2], mirrored, rtol=0, atol=1e-9)
     assert np.array_equal(curves.run[::2], curves.run[1::2, ::-1])
@@ -146,6 +147,8 @@ def test_company_does_not_matter_and_pictures_are_shared():
 @pytest.mark.parametrize(("allowed", "count"), [(0.5, FIRST_RANDOM_ORDERS), (1e-6, 20)])
 def test_random_orders_stop_at_their_monte_carlo_error(allowed, count):
     vlm, original, removed = linear()
+    # Of a plain sum, a reversed pair has the same mean area as any other.
+    vlm.combine = lambda shares: shares.sum(-1).tanh() * 3
     k, shuffled = schedule(36, 12), random_orders(36, 20, np.random.default_rng(4))
     (curves,) = adaptive_curves(scorer(vlm, original, removed, "q"), [[]], shuffled, k, 0.005, allowed)
     assert len(curves.errors) == count == len(curves.scores.s)

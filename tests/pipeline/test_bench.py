@@ -96,18 +96,23 @@ def test_variants_stand_beside_the_exact_schedule(result):
 
 
 def test_errors_of_areas_and_agreement_of_ranks():
-    row = {"s_original": 4.0, "effect": 2.0, "deletion_auc_logit": 1.0, "insertion_auc_logit": 3.0}
-    exact = {name: row | {"srg_logit": value} for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+    def row(deletion: float, insertion: float, **more: object) -> dict:
+        """A record whose curves are level, so that their areas are these values."""
+        curves = {"k": [0, 2, 4], "deletion_scores": [deletion] * 3, "insertion_scores": [insertion] * 3}
+        return {"s_original": 4.0, "effect": 2.0} | curves | more
+
+    exact = {"a": row(1, 2), "b": row(1, 3), "c": row(1, 4), "random": row(1, 1), "broken": {"status": "invalid"}}
     near = {
-        "a": row | {"srg_logit": 1.5, "auc_error": 0.004, "deletion_auc_logit": 1.006},
-        "b": row | {"srg_logit": 4.0, "auc_error": 0.005},
-        "c": row | {"srg_logit": 3.5, "auc_error": 0.0},
-        "random": row | {"auc_error": 0.5, "deletion_auc_logit": 2.0},
+        "a": row(1.006, 2, auc_error=0.004),
+        "b": row(1, 3, auc_error=0.005),
+        "c": row(1, 4, auc_error=0.0),
+        "random": row(2, 2, auc_error=0.5),
         "broken": {"status": "invalid"},
     }
     found = area_errors([exact], [near])
     assert found["largest"] == pytest.approx(0.003) and found["stated"] == 0.005
-    assert rank_agreement([exact], [near]) == [pytest.approx(0.5)]
+    assert rank_agreement([exact], [near]) == [pytest.approx(1)]
+    assert rank_agreement([exact], [{**near, "b": row(1, 5)}]) == [pytest.approx(0.5)]
 
 
 def test_operations_are_those_that_torch_counts(scene):

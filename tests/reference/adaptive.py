@@ -8,7 +8,7 @@ def coarse(steps):
 
 
 def interval_error(known, values, k, i):
-    """Twice h^3 |f''| / 12 of the interval from known[i] to known[i + 1], f'' from the slopes next to it."""
+    """1.25 h^3 |f''| / 12 of the interval from known[i] to known[i + 1], f'' from the slopes next to it."""
     if known[i + 1] - known[i] == 1:
         return 0.0
     x = [k[s] / k[-1] for s in known]
@@ -21,7 +21,7 @@ def interval_error(known, values, k, i):
         if 0 <= j < len(known) - 1:
             middles = abs((x[i] + x[i + 1]) / 2 - (x[j] + x[j + 1]) / 2)
             bends.append(abs(slope(i) - slope(j)) / middles)
-    return 2 * max(bends) * (x[i + 1] - x[i]) ** 3 / 12
+    return 1.25 * max(bends) * (x[i + 1] - x[i]) ** 3 / 12
 
 
 def refine(curves, k, allowed):
