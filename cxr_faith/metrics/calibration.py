@@ -20,7 +20,7 @@ def expected_calibration_error(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> f
         p_yes: [samples].
         is_yes: whether the reference answer is yes, [samples].
     """
-    p, truth = torch.as_tensor(np.asarray(p_yes, float)), torch.as_tensor(np.asarray(is_yes, bool)).int()
+    p, truth = torch.tensor(np.asarray(p_yes, float)), torch.tensor(np.asarray(is_yes, bool)).int()
     return float(binary_calibration_error(p, truth, n_bins=BINS, norm="l1")) if len(p) else float("nan")
 
 
