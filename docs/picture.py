@@ -55,7 +55,7 @@ def _question(figure: Figure, sample: Sample, picture: Pixels, explanation: Expl
     axes = _axes(figure, 0.1, 1.83, 2.5, picture)
     draw_map(axes, picture, None, sample.boxes)
     figure.text(0.1 / 9.6, 0.95, "One answer", fontsize=11, fontweight="bold", va="center")
-    asked = "\n".join(wrapped(f"“{sample.question}”", 2.5, 10))
+    asked = "\n".join(wrapped(f"“{sample.question}”", 2.2, 10))
     text = f"{asked}\nThe model says {explanation.answer}.\n\nWhich map shows what\nthe answer depends on?"
     figure.text(0.1 / 9.6, 1.66 / 5.1, text, fontsize=10, va="top", linespacing=1.5)
 
