@@ -60,6 +60,11 @@ def from_loc(text: str) -> list[Corners]:
     return [(float(a), float(b), float(c), float(d)) for a, b, c, d in _LOC.findall(text)]
 
 
+def damaged_locs(text: str) -> int:
+    """How many boxes in a text `from_loc` cannot read; a text without any box counts as one."""
+    return max(text.count("<loc"), 1) - len(_LOC.findall(text)) if text.strip() else 0
+
+
 _NOTHING = b"ifdl3"
 """What CheXlocalize writes for an empty mask, whatever the size."""
 
@@ -81,21 +86,24 @@ def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     try:
         height, width = (int(length) for length in rle["size"])
         counts = rle["counts"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError("run-length mask is not {size: [height, width], counts: …}") from error
+    if height < 1 or width < 1:
+        raise ValueError(f"{height} × {width} is no size")
     if height * width > MAX_PIXELS:
         raise ValueError(f"{height * width} pixels are more than the {MAX_PIXELS} allowed")
-    if isinstance(counts, list):
-        if sum(counts) != height * width:
-            raise ValueError(f"run lengths add up to {sum(counts)}, not to {height} × {width} pixels")
-        compressed = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    else:
-        text = counts.encode() if isinstance(counts, str) else bytes(counts)
-        if text == _NOTHING:
-            return np.zeros((height, width), bool)
-        if (total := sum(_runs(text))) != height * width:  # pycocotools leaves what the runs do not reach undefined
-            raise ValueError(f"run lengths add up to {total}, not to {height} × {width} pixels")
-        compressed = {"size": [height, width], "counts": text}
+    if not isinstance(counts, list | str | bytes):
+        raise ValueError(f"counts is {type(counts).__name__}, expected a list or a text")
+    packed = counts.encode() if isinstance(counts, str) else counts
+    if packed == _NOTHING:
+        return np.zeros((height, width), bool)
+    runs = packed if isinstance(packed, list) else _runs(packed)
+    if not all(type(run) is int and run >= 0 for run in runs):
+        raise ValueError("a run length is no whole number of at least 0")
+    if sum(runs) != height * width:  # pycocotools leaves what the runs do not reach undefined
+        raise ValueError(f"run lengths add up to {sum(runs)}, not to {height} × {width} pixels")
+    mask = {"size": [height, width], "counts": packed}
+    compressed = coco.frPyObjects(mask, height, width) if isinstance(packed, list) else mask
     return np.asarray(coco.decode(compressed)).astype(bool)
 
 
@@ -111,6 +119,8 @@ def _runs(text: bytes) -> list[int]:
             value -= (bits & 16) << (shift - 4)  # the sign
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
+    if shift:
+        raise ValueError("the last run length is cut off")
     return runs
 
 

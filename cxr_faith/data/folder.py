@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -22,7 +23,10 @@ from cxr_faith.data.tally import PrepareError, Tally
 CARD = "card.json"
 DROPS = "drops.csv"
 MASKS = "masks"
+README = "README.md"
 SHARD_ROWS = 100_000
+_OWN = re.compile(r"card\.json|drops\.csv|README\.md|part-\d{5}\.parquet|masks/[^/]+/[^/]+\.png")
+"""What a preparation writes."""
 
 
 @contextmanager
@@ -30,24 +34,35 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill, beside `out`; it takes the place of `out` when the block ends without an error.
 
     Raises:
-        PrepareError: `out` is there and was not made by this function.
+        PrepareError: `out` is there and was not made by this function, or holds a file that was not.
     """
-    if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise PrepareError(f"{out}: is there and is no prepared manifest; choose another --out")
+    _check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    partial, old = (out.with_name(f".{out.name}.{uuid.uuid4().hex}") for _ in range(2))
+    partial.mkdir()
     try:
         yield partial
-        partial.chmod(0o755)
+        _check_replaceable(out)  # a source may have drawn its pictures there
         if out.exists():
-            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.")) / "old"
             out.rename(old)
             partial.rename(out)
-            shutil.rmtree(old.parent)
+            shutil.rmtree(old)
         else:
             partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_replaceable(out: Path) -> None:
+    """Nothing may be lost that `prepare` cannot write again."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / CARD).is_file():
+        raise PrepareError(f"{out}: is there and is no prepared manifest; choose another --out")
+    names = (file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_symlink() or not file.is_dir())
+    own = next((name for name in names if not _OWN.fullmatch(name)), None)
+    if own is not None:
+        raise PrepareError(f"{out}: holds {own}, which prepare did not write; move it or choose another --out")
 
 
 def write_shards(samples: Iterable[Sample], folder: Path, rows: int = SHARD_ROWS) -> int:
@@ -73,7 +88,7 @@ def write_card(folder: Path, tally: Tally, about: Mapping[str, Any]) -> dict[str
     """
     card = {**about, "fingerprint": manifest_fingerprint(folder), **tally.summary()}
     (folder / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
+    (folder / README).write_text(_readme(card), encoding="utf-8")
     with (folder / DROPS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("what", "id", "reason", "detail"))

@@ -78,22 +78,23 @@ def load_image(path: str | Path, root: str | Path | None = None, max_pixels: int
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
-def read_size(path: str | Path, root: str | Path | None = None) -> tuple[int, int]:
-    """Height and width that `load_image` will give, from the file's header alone.
+def read_size(path: str | Path, root: str | Path | None = None, mask: bool = False) -> tuple[int, int]:
+    """Height and width that `load_image`, or for a mask `load_mask`, will give, from the file's header alone.
 
     Raises:
-        ImageError: Missing file, not an image by its header, or outside `root`.
+        ImageError: Missing file, not an image (PNG for a mask) by its header, or outside `root`.
     """
     file = resolve(path, root)
+    formats = ("PNG",) if mask else ("JPEG", "PNG")
     try:
-        if is_dicom(file):
+        if not mask and is_dicom(file):
             return read_dicom_size(file)
-        with Image.open(file, formats=("JPEG", "PNG")) as picture:
+        with Image.open(file, formats=formats) as picture:
             # The tag says how a camera was held; from 5 on, the picture lies on its side.
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and not picture.mode.startswith("I")
             return (picture.width, picture.height) if turned else (picture.height, picture.width)
     except UnidentifiedImageError as error:
-        raise ImageError(f"{file}: not an image (JPEG or PNG expected)") from error
+        raise ImageError(f"{file}: not an image ({' or '.join(formats)} expected)") from error
     except (*_FAULTS, TypeError) as error:
         raise _image_error(file, error) from error
 

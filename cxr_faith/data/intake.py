@@ -1,22 +1,33 @@
 """What every source's samples go through on their way into a manifest: each value is kept, mended or dropped, counted.
 
-A sample whose picture cannot be opened, whose id is taken or whose question is missing is dropped; a box that is no box
-is dropped and its sample kept; a box that reaches over the picture's edge is cut there.
+A sample whose picture cannot be opened, whose id is taken or whose question is missing is dropped; a box or mask that
+is none is dropped and its sample kept; a box that reaches over the picture's edge is cut there.
+
+Reasons are of a fixed vocabulary, since they are printed; what is special about a drop goes into the list of drops, and
+no text of the data set into either.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from cxr_faith.data.images import ImageError, read_size, resolve
 from cxr_faith.data.sample import Box, Sample, SampleError
 from cxr_faith.data.tally import Tally
 
-Join = Callable[[Sample], Sample]
-"""Adds boxes or masks to a sample whose height and width are known."""
+
+class Join(Protocol):
+    """Boxes or masks from elsewhere."""
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Add them to a sample whose height and width are known."""
+
+    def count_unused(self) -> None:
+        """Count what belongs to no sample, when all samples were seen."""
 
 
 def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[Join] = ()) -> Iterator[Sample]:
@@ -32,7 +43,8 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
         The samples that are taken, with the size of their picture.
     """
     ids: set[str] = set()
-    pictures = _Pictures(root)
+    named: dict[str, str] = {}
+    pictures, masks = _Pictures(root), _Masks(root, tally)
     for sample in samples:
         tally.seen += 1
         if sample.sample_id in ids:
@@ -48,12 +60,17 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
             tally.drop("image", sample.image_id, reason, detail)
             tally.drop("question", sample.sample_id, f"image {reason}", sample.image_path)
             continue
-        sample = replace(sample, height=size[0], width=size[1])
+        if named.setdefault(sample.image_id, sample.image_path) != sample.image_path:
+            tally.drop("question", sample.sample_id, "image_id already names another picture", sample.image_path)
+            continue
+        sample = masks.judged(replace(sample, height=size[0], width=size[1]))
         for join in joins:
             sample = join(sample)
         sample = replace(sample, boxes=tuple(_boxes(sample, tally)))
         tally.take(sample)
         yield sample
+    for join in joins:
+        join.count_unused()
 
 
 class _Pictures:
@@ -64,7 +81,11 @@ class _Pictures:
         self.known: dict[str, tuple[int, int] | str] = {}
 
     def size(self, sample: Sample) -> tuple[int, int] | str:
-        """Height and width; a stated size is believed if the file is there. A fault is `reason` newline `detail`."""
+        """Height and width, or a fault as `reason` newline `detail`.
+
+        A stated size is believed if the file is there and not empty: what is in it is not looked at, since opening
+        hundreds of thousands of pictures takes hours on a shared file system; `prepare check` opens them.
+        """
         if sample.image_path not in self.known:
             self.known[sample.image_path] = self._look(sample)
         return self.known[sample.image_path]
@@ -72,14 +93,49 @@ class _Pictures:
     def _look(self, sample: Sample) -> tuple[int, int] | str:
         try:
             if sample.height and sample.width:
-                resolve(sample.image_path, self.root)
-                return sample.height, sample.width
+                empty = not resolve(sample.image_path, self.root).stat().st_size
+                return "file is empty\n" if empty else (sample.height, sample.width)
             return read_size(sample.image_path, self.root)
         except ImageError as error:
-            return f"{_kind_of_fault(str(error))}\n{error}"
+            return f"{kind_of_fault(str(error))}\n{error}"
 
 
-def _kind_of_fault(message: str) -> str:
+class _Masks:
+    """Judges the mask files that samples came with, each once."""
+
+    def __init__(self, root: Path, tally: Tally) -> None:
+        self.root, self.tally = root, tally
+        self.known: dict[tuple[str, tuple[int, int]], bool] = {}
+
+    def judged(self, sample: Sample) -> Sample:
+        """The sample without the masks that an evaluation could not use."""
+        if not sample.finding_mask_path and not sample.anatomy_masks:
+            return sample
+        organs = tuple((label, path) for label, path in sample.anatomy_masks if self._usable(path, sample))
+        own = sample.finding_mask_path
+        return replace(
+            sample, anatomy_masks=organs, finding_mask_path=own if own and self._usable(own, sample) else None
+        )
+
+    def _usable(self, path: str, sample: Sample) -> bool:
+        assert sample.height and sample.width
+        key = path, (sample.height, sample.width)
+        if key not in self.known:
+            self.known[key] = self._look(*key, sample.image_id)
+        return self.known[key]
+
+    def _look(self, path: str, expected: tuple[int, int], image_id: str) -> bool:
+        try:
+            size = read_size(path, self.root, mask=True)
+        except ImageError as error:
+            self.tally.drop("mask", image_id, kind_of_fault(str(error)), error)
+            return False
+        if size != expected:
+            self.tally.drop("mask", image_id, "has another size than its image", f"{path} {size}")
+        return size == expected
+
+
+def kind_of_fault(message: str) -> str:
     """A few words that are the same for all pictures with this fault."""
     for words in ("file not found", "outside the data root", "not a usable path", "is not a file", "not an image"):
         if words in message:
@@ -92,7 +148,7 @@ def _fault(sample: Sample) -> str | None:
     try:
         replace(sample, boxes=()).validate()
     except SampleError as error:
-        return str(error)
+        return str(error).partition(":")[0]
     if sample.kind == "yes_no" and sample.answer is not None:
         words = {answer.casefold() for answer in sample.answer}
         if len(words) != 1 or not words <= {"yes", "no"}:
@@ -103,19 +159,20 @@ def _fault(sample: Sample) -> str | None:
 def _boxes(sample: Sample, tally: Tally) -> Iterator[Box]:
     """The boxes that are boxes, within the picture; equal ones once."""
     assert sample.height and sample.width
-    for box in dict.fromkeys(sample.boxes):
+    for position, box in enumerate(dict.fromkeys(sample.boxes)):
         corners = (box.x1, box.y1, box.x2, box.y2)
+        detail = f"box {position}: {corners}"
         if not all(map(math.isfinite, corners)):
-            tally.drop("box", sample.image_id, "corner is not a number", box)
+            tally.drop("box", sample.image_id, "corner is not a number", detail)
             continue
         if box.x1 >= box.x2 or box.y1 >= box.y2:
-            tally.drop("box", sample.image_id, "empty or of negative size", box)
+            tally.drop("box", sample.image_id, "empty or of negative size", detail)
             continue
         inside = Box(
             box.label, max(box.x1, 0.0), max(box.y1, 0.0), min(box.x2, sample.width), min(box.y2, sample.height)
         )
         if inside.x1 >= inside.x2 or inside.y1 >= inside.y2:
-            tally.drop("box", sample.image_id, "outside the image", box)
+            tally.drop("box", sample.image_id, "outside the image", detail)
             continue
         if inside != box:
             tally.note("boxes cut at the edge of their image")

@@ -5,9 +5,10 @@ Masks that are not PNG files below the data root are written into the manifest's
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,14 +20,19 @@ from PIL import Image
 from cxr_faith.data.boxes import from_rle, from_unit, fuse
 from cxr_faith.data.folder import MASKS
 from cxr_faith.data.images import ImageError, read_size, resolve
-from cxr_faith.data.intake import Join
+from cxr_faith.data.intake import Join, kind_of_fault
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import number, read_json, text
 from cxr_faith.data.tally import PrepareError, Tally
 
+NO_SAMPLE = "belongs to no image that was taken"
+
 
 class AnatomyMasks:
-    """Joins organ masks: ``FOLDER/<label>/<image_id>.png``, or ``FOLDER/<label>.json`` with COCO run lengths by id."""
+    """Joins organ masks: ``FOLDER/<label>/<image_id>.png``, or ``FOLDER/<label>.json`` with COCO run lengths by id.
+
+    An image id that ends like a file (a.jpg) may stand there without that ending (a.png).
+    """
 
     def __init__(self, folder: Path, root: Path, out: Path, tally: Tally) -> None:
         """Look which labels there are.
@@ -48,6 +54,7 @@ class AnatomyMasks:
         if not self.labels and not self.rles:
             raise PrepareError(f"{folder}: has neither <label>/<image_id>.png nor <label>.json")
         self._known: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._seen: set[tuple[str, str]] = set()
 
     def __call__(self, sample: Sample) -> Sample:
         """Add the organs of the sample's image to those that it has."""
@@ -59,13 +66,28 @@ class AnatomyMasks:
         kept = tuple(mask for mask in sample.anatomy_masks if mask[0] not in {label for label, _ in added})
         return replace(sample, anatomy_masks=(*kept, *added))
 
+    def count_unused(self) -> None:
+        """Count the masks of images that no sample has."""
+        files = (
+            (label, str(file.relative_to(self.folder / label).with_suffix("")))
+            for label in self.labels
+            for file in sorted((self.folder / label).rglob("*.png"))
+        )
+        lengths = ((label, name) for label, rles in self.rles.items() for name in rles)
+        for label, name in (*files, *lengths):
+            if (label, name) not in self._seen:
+                self.tally.drop("mask", name, NO_SAMPLE, label)
+
     def _file(self, label: str, sample: Sample) -> str | None:
+        exact = (self.folder / label / f"{sample.image_id}.png").is_file()
+        name = sample.image_id if exact else _bare(sample.image_id)
+        self._seen.add((label, name))
         try:
-            file = resolve(f"{label}/{sample.image_id}.png", self.folder)
-            size = read_size(file)
+            file = resolve(f"{label}/{name}.png", self.folder)
+            size = read_size(file, mask=True)
         except ImageError as error:
             if "file not found" not in str(error):
-                self.tally.drop("mask", sample.image_id, "cannot be opened", error)
+                self.tally.drop("mask", sample.image_id, kind_of_fault(str(error)), error)
             return None
         if size != (sample.height, sample.width):
             self.tally.drop("mask", sample.image_id, "has another size than its image", f"{label} {size}")
@@ -78,7 +100,9 @@ class AnatomyMasks:
         return target
 
     def _from_rle(self, label: str, sample: Sample) -> str | None:
-        rle = self.rles[label].get(sample.image_id)
+        name = sample.image_id if sample.image_id in self.rles[label] else _bare(sample.image_id)
+        self._seen.add((label, name))
+        rle = self.rles[label].get(name)
         mask = None if rle is None else decoded(rle, sample, label, self.tally)
         return None if mask is None else write_mask(mask, self.out, label, sample.image_id)
 
@@ -90,12 +114,17 @@ class CheXlocalize:
         """Read ``gt_segmentations_{val,test}.json``; masks are written into `out`, the manifest in the making."""
         self.images: Mapping[str, Any] = read_json(path, dict)
         self.out, self.tally = out, tally
+        self._seen: set[str] = set()
 
     def __call__(self, sample: Sample) -> Sample:
         """Set the mask of the sample's finding, if it is marked and the sample has none."""
         # Its ids are the last three parts of the path: patient64541_study1_view1_frontal.
         key = "_".join(PurePosixPath(sample.image_path).with_suffix("").parts[-3:])
-        marks = self.images.get(sample.image_id) or self.images.get(key)
+        key = next((name for name in (sample.image_id, _bare(sample.image_id)) if name in self.images), key)
+        marks = self.images.get(key)
+        self._seen.add(key)
+        if marks is not None and not isinstance(marks, Mapping):
+            self.tally.drop("mask", key, "entry is no mapping")
         if not isinstance(marks, Mapping) or not sample.finding or sample.finding_mask_path:
             return sample
         rle = next((rle for label, rle in marks.items() if str(label).lower() == sample.finding.lower()), None)
@@ -104,6 +133,12 @@ class CheXlocalize:
             return sample
         return replace(sample, finding_mask_path=write_mask(mask, self.out, sample.finding, sample.image_id))
 
+    def count_unused(self) -> None:
+        """Count the marked images that no sample has."""
+        for name in self.images:
+            if name not in self._seen:
+                self.tally.drop("image", name, NO_SAMPLE)
+
 
 class PadChestGR:
     """Joins the boxes of PadChest-GR, shares of the image's size, both readers' merged."""
@@ -111,7 +146,8 @@ class PadChestGR:
     def __init__(self, path: Path, tally: Tally) -> None:
         """Read ``grounded_reports_*.json``."""
         self.tally = tally
-        self.images: dict[str, list[tuple[str, Sequence[Any]]]] = {}
+        self.images: dict[str, list[tuple[str, Any]]] = {}
+        self._seen: set[str] = set()
         for position, study in enumerate(read_json(path, list)):
             name = text(study.get("ImageID")) if isinstance(study, dict) else None
             findings = study.get("findings") if isinstance(study, dict) else None
@@ -120,25 +156,43 @@ class PadChestGR:
                 continue
             boxes = self.images.setdefault(name.removesuffix(".png"), [])
             for finding in findings:
-                for box in (*(finding.get("boxes") or ()), *(finding.get("extra_boxes") or ())):
-                    boxes += [(str(label).lower(), box) for label in finding.get("labels") or ()]
+                drawn = _drawn(finding)
+                if drawn is None:
+                    tally.drop("box", name, "finding that is not {labels, boxes, extra_boxes}")
+                boxes += drawn or ()
 
     def __call__(self, sample: Sample) -> Sample:
         """Add the boxes of the sample's image."""
         assert sample.height and sample.width
-        found = self.images.get(sample.image_id.removesuffix(".png")) or self.images.get(
-            PurePosixPath(sample.image_path).stem, []
-        )
+        name = sample.image_id.removesuffix(".png")
+        name = name if name in self.images else PurePosixPath(sample.image_path).stem
+        self._seen.add(name)
         boxes = []
-        for label, corners in found:
+        for position, (label, corners) in enumerate(self.images.get(name, ())):
             values = [number(corner) for corner in corners] if isinstance(corners, list) else []
             if len(values) != 4 or not all(0.0 <= value <= 1.0 for value in values):
-                self.tally.drop("box", sample.image_id, "corner is no share of the image", f"{label} {corners}")
+                self.tally.drop("box", sample.image_id, "corner is no share of the image", f"box {position}")
             elif values[0] >= values[2] or values[1] >= values[3]:
-                self.tally.drop("box", sample.image_id, "empty or of negative size", f"{label} {corners}")
+                self.tally.drop("box", sample.image_id, "empty or of negative size", f"box {position}: {values}")
             else:
                 boxes.append(Box(label, *from_unit(values, (sample.height, sample.width))))
         return replace(sample, boxes=(*sample.boxes, *fuse(boxes)))
+
+    def count_unused(self) -> None:
+        """Count the images with boxes that no sample has."""
+        for name, boxes in self.images.items():
+            if boxes and name not in self._seen:
+                self.tally.drop("image", name, NO_SAMPLE)
+
+
+def _drawn(finding: Any) -> list[tuple[str, Any]] | None:
+    """(label, corners) of a finding of PadChest-GR, once for each of its labels; None for another form."""
+    if not isinstance(finding, dict):
+        return None
+    labels, boxes, more = (finding.get(key) or [] for key in ("labels", "boxes", "extra_boxes"))
+    if not all(isinstance(values, list) for values in (labels, boxes, more)):
+        return None
+    return [(str(label).lower(), box) for box in (*boxes, *more) for label in labels]
 
 
 def joins(
@@ -179,6 +233,14 @@ def write_mask(mask: npt.NDArray[np.bool_], out: Path, label: str, image_id: str
 
 
 def _mask_path(label: str, image_id: str) -> str:
-    """Path below the manifest's folder; ids of images may hold slashes and dots."""
-    label, name = (re.sub(r"[^\w -]", "_", word) for word in (label, image_id))
-    return f"{MASKS}/{label}/{name}.png"
+    """Path below the manifest's folder; ids of images may hold slashes and dots, and stay apart without them."""
+    names = []
+    for word in (label, image_id):
+        name = re.sub(r"[^\w -]", "_", word)
+        names.append(name if name == word else f"{name}-{hashlib.blake2b(word.encode(), digest_size=4).hexdigest()}")
+    return f"{MASKS}/{names[0]}/{names[1]}.png"
+
+
+def _bare(image_id: str) -> str:
+    """An image id without the ending of a picture's file, which ids of the source `table` have."""
+    return re.sub(r"\.(png|jpe?g|dcm|dicom)$", "", image_id, flags=re.IGNORECASE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -67,15 +68,14 @@ def write_manifest(rows: Iterable[Sample | Mapping[str, Any]], path: str | Path)
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        partial = Path(file.name)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with partial.open("xb") as file:  # its mode is the process's umask's, which tempfile would not heed
         try:
             with pq.ParquetWriter(file, MANIFEST_SCHEMA, compression="zstd") as writer:
                 for chunk in _chunks(_plain(row, path) for row in rows):
                     writer.write_table(pa.Table.from_pylist(chunk, schema=MANIFEST_SCHEMA))
             file.flush()
             os.fsync(file.fileno())
-            partial.chmod(0o644)
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> Mapp
 
     Raises:
         ManifestError: Missing or unreadable file, missing column, wrong type, empty, or sample ids that are null or
-            not unique; or no folder to write the cache to.
+            not unique; an image id that names two pictures; or no folder to write the cache to.
     """
     path = Path(path)
     name = f"{path.name}-{manifest_fingerprint(path)}.arrow"
@@ -132,7 +132,7 @@ def _convert(path: Path, arrow: Path) -> None:
         for shard in _shards(path):
             for batch in _read_batches(shard):
                 writer.write_batch(batch)
-    _check_sample_ids(partial, path)
+    _check_ids(partial, path)
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     partial.replace(arrow)
@@ -165,10 +165,11 @@ def _cast(column: pa.Array, field: pa.Field, shard: Path) -> pa.Array:
         ) from error
 
 
-def _check_sample_ids(arrow: Path, path: Path) -> None:
+def _check_ids(arrow: Path, path: Path) -> None:
     """Records are kept by sample id: without one, or with two alike, results would be lost."""
     with pa.memory_map(str(arrow)) as source:
-        ids = pa.ipc.open_stream(source).read_all().column("sample_id")
+        rows = pa.ipc.open_stream(source).read_all()
+        ids = rows.column("sample_id")
         if len(ids) == 0:
             raise ManifestError(f"{path}: manifest has no rows")
         if ids.null_count:
@@ -177,6 +178,25 @@ def _check_sample_ids(arrow: Path, path: Path) -> None:
             counts = pc.value_counts(ids)
             repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
             raise ManifestError(f"{path}: manifest column sample_id is not unique: {repeated[0].as_py()!r} is repeated")
+        _check_images(rows, path)
+
+
+def _check_images(rows: pa.Table, path: Path) -> None:
+    """An image's questions share its picture and its random streams, so an image id must name one picture."""
+    pairs = rows.select(["image_id", "image_path"]).filter(pc.field("image_id") != "")  # null and "" are bad samples
+    counts = pairs.group_by("image_id").aggregate([("image_path", "count_distinct")])
+    several = counts.filter(pc.field("image_path_count_distinct") > 1).column("image_id")
+    if not len(several):
+        return
+    image = several[0].as_py()
+    own = rows.filter(pc.field("image_id") == image)
+    paths = own.column("image_path")
+    known = paths.drop_null()[0]
+    first, other = (own.filter(same(paths, known)).column("sample_id")[0].as_py() for same in (pc.equal, pc.not_equal))
+    raise ManifestError(
+        f"{path}: manifest column image_id: {image!r} names the picture of sample {first!r} and another one of sample "
+        f"{other!r}; give each picture an image_id of its own"
+    )
 
 
 def _shards(path: Path) -> list[Path]:

@@ -133,11 +133,12 @@ class Sample:
         Raises:
             SampleError: A required value is missing, the kind is unknown, or a box is empty or not finite.
         """
-        for name in ("image_id", "image_path", "question"):
+        for name in ("image_path", "image_id", "question"):
             if not getattr(self, name):
                 raise SampleError(f"{name} is missing")
         if self.kind is not None and self.kind not in KINDS:
-            raise SampleError(f"unknown kind {self.kind!r}: expected {', '.join(KINDS)} or null")
+            # Without the value: where a table's columns are mixed up, it is a text of the data set.
+            raise SampleError(f"unknown kind: expected {', '.join(KINDS)} or null")
         for box in self.boxes:
             corners = (box.x1, box.y1, box.x2, box.y2)
             if not all(map(math.isfinite, corners)):

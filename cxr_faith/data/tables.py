@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,11 +51,18 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] | Non
         The named columns as strings; an empty field is NaN.
 
     Raises:
-        PrepareError: The file is missing, damaged, empty, or lacks a column, which is named.
+        PrepareError: The file is missing, damaged, empty, lacks a column, which is named, or has rows with more fields
+            than its header.
     """
     try:
-        with _open_text(path) as file:
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"])
+        with _open_text(path) as file, warnings.catch_warnings():
+            # A comma at the end of each row is no column; pandas warns where it would cut off more than that.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"], index_col=False)
+    except pd.errors.ParserWarning as error:
+        raise PrepareError(f"{path}: rows have more fields than the header; quote what holds a comma") from error
+    except FileNotFoundError as error:
+        raise PrepareError(f"{path}: file not found") from error
     except _FAULTS as error:
         raise PrepareError(f"{path}: not a readable CSV file: {_one_line(error)}") from error
     missing = [name for name in columns if name not in table.columns]
@@ -78,6 +87,8 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     except json.JSONDecodeError as error:
         fault = "is empty" if not path.stat().st_size else f"not valid JSON ({_one_line(error)})"
         raise PrepareError(f"{path}: {fault}; is the download complete?") from error
+    except FileNotFoundError as error:
+        raise PrepareError(f"{path}: file not found") from error
     except _FAULTS as error:
         raise PrepareError(f"{path}: not a readable JSON file: {_one_line(error)}") from error
     if not isinstance(content, kind):
@@ -102,6 +113,8 @@ def read_lines(path: Path) -> list[Any]:
                     rows.append(json.loads(line))
     except json.JSONDecodeError as error:
         raise PrepareError(f"{path}: line {number} is not valid JSON ({_one_line(error)})") from error
+    except FileNotFoundError as error:
+        raise PrepareError(f"{path}: file not found") from error
     except _FAULTS as error:
         raise PrepareError(f"{path}: not a readable file: {_one_line(error)}") from error
     if not rows:
@@ -122,6 +135,34 @@ def number(value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return float("nan")
+
+
+def length(value: object) -> int | None:
+    """A table's value as a length in pixels; None where it is none."""
+    pixels = number(value)
+    return int(pixels) if math.isfinite(pixels) and 1 <= pixels < 2**31 and pixels == int(pixels) else None
+
+
+def listed(names: str, known: Sequence[str] | None, what: str) -> list[str]:
+    """Names that an option gives, separated by commas.
+
+    Raises:
+        PrepareError: There is none, or one that is not among the known ones; the message says which there are.
+    """
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in found if known is not None and name not in known]
+    if unknown or not found:
+        fault = f"no {what} {', '.join(unknown)}" if unknown else f"--{what}s names no {what}"
+        raise PrepareError(f"{fault}; there are {', '.join(known)}" if known else fault)
+    return found
+
+
+def among(value: object, known: Sequence[str]) -> str:
+    """A table's value for a reason that is printed: itself if it is a known word, else no text of the data set."""
+    word = text(value)
+    if word is None:
+        return "not stated"
+    return next((name for name in known if name.casefold() == word.casefold()), "of another name")
 
 
 def _open_text(path: Path) -> Any:

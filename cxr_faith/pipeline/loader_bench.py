@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.items import ManifestDataset
 from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.data.tally import PrepareError
 from cxr_faith.pipeline.terminal import show, wide_console
 
 _KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".dcm": "DICOM", ".dicom": "DICOM"}
@@ -46,7 +47,11 @@ def loader_bench(
 
     Raises:
         ManifestError: The manifest cannot be used.
+        PrepareError: A number is too small.
     """
+    for name, value, least in (("size", size, 1), ("workers", workers, 0), ("images", images, 1)):
+        if value < least:
+            raise PrepareError(f"--{name} must be at least {least}, got {value}")
     data = CXRVQADataModule(manifest, root)
     kinds = _first_rows(data, images)
     found = []

@@ -65,23 +65,22 @@ def prepare(source: str, options: PrepareOptions, **source_options: Any) -> dict
     if not root.is_dir():
         raise PrepareError(f"{root}: no such folder; --root is the folder of the data set")
     console = wide_console()
+    if root.resolve().is_relative_to(out.resolve()):
+        raise PrepareError(f"--out {out} is or holds --root {root}: the manifest would take its place; choose another")
     with new_folder(out) as folder:
         joined = joins(root, folder, tally, options.masks, options.chexlocalize, options.padchest_gr)
         samples = accept(SOURCES[source](root, tally, **source_options), root, tally, joined)
         with _progress(console) as progress:
-            shown = _shown(islice(samples, options.limit), tally, progress, f"prepare {source}")
+            shown = _shown(islice(samples, options.limit), tally, progress, f"prepare {source}", options.limit)
             written = write_shards(shown, folder)
         if not written:
-            reasons = "; ".join(f"{reason} ({count})" for reason, count in tally.reasons.most_common(3))
+            reasons = "; ".join(islice(_counted(dict(tally.reasons.most_common())), 3))
             raise PrepareError(f"{root}: no question could be taken: {reasons or 'the source has none'}")
+        common = {name: value for name, value in vars(options).items() if name not in ("root", "out")}
         about = {
             "source": source,
             "data_root": str(root.resolve()),
-            "options": {
-                name: value
-                for name, value in {"limit": options.limit, "masks": options.masks, **source_options}.items()
-                if value is not None
-            },
+            "options": {name: value for name, value in {**common, **source_options}.items() if value is not None},
         }
         card = write_card(folder, tally, about)
     _print(card, out, console)
@@ -125,13 +124,20 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def _shown(samples: Iterable[Sample], tally: Tally, progress: Progress, title: str) -> Iterator[Sample]:
-    """Pass samples on and move the bar by the rows that were judged."""
+def _shown(
+    samples: Iterable[Sample], tally: Tally, progress: Progress, title: str, limit: int | None
+) -> Iterator[Sample]:
+    """Pass samples on and move the bar by the rows that were judged, or with a limit by the questions taken.
+
+    Sources leave rows out before they are judged, so the bar is filled at the end.
+    """
     task = progress.add_task(title, total=None)
     for sample in samples:
         if tally.questions % 50 == 1:
-            progress.update(task, completed=tally.seen, total=tally.expected)
+            progress.update(task, completed=tally.questions if limit else tally.seen, total=limit or tally.expected)
         yield sample
+    total = (tally.questions if limit else tally.expected) or tally.seen
+    progress.update(task, completed=total, total=total)
 
 
 def _print(card: Mapping[str, Any], out: Path, console: Console) -> None:

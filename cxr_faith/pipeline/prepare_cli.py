@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 
 from cxr_faith.data.sources import SOURCES
@@ -59,9 +60,24 @@ def run(name: str, arguments: list[str]) -> int:
     )
     parser.add_class_arguments(PrepareOptions, as_group=False)
     own = parser.add_function_arguments(source, as_group=False, skip={"root", "tally"})
+    _check_columns(arguments)
     parsed = vars(parser.parse_args(arguments))
     prepare(name, PrepareOptions(**{k: v for k, v in parsed.items() if k not in own}), **{k: parsed[k] for k in own})
     return 0
+
+
+def _check_columns(arguments: list[str]) -> None:
+    """Say how --columns is written, before the parser says which types it has tried."""
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--columns":
+            value = value if equals else "".join(arguments[position + 1 : position + 2])
+            try:
+                mapping = isinstance(json.loads(value), dict)
+            except ValueError:
+                mapping = False
+            if not mapping:
+                raise PrepareError(f'--columns is written as \'{{"image_path": "path"}}\', got {value!r}')
 
 
 def _look(name: str, arguments: list[str]) -> int:

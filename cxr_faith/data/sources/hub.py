@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from cxr_faith.data.images import ImageError, resolve
+from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import PrepareError, Tally
@@ -29,7 +32,8 @@ def hub(
 ) -> Iterator[Sample]:
     """Questions of a `datasets` data set; its pictures are written to ROOT/images, each different one once.
 
-    A data set that is named by its hub id is downloaded to ROOT/.cache; a folder is read where it is.
+    A data set that is named by its hub id is downloaded to ROOT/.cache; a folder is read where it is. Pictures that the
+    rows only name by a path must lie in that folder, and relative paths are relative to it.
 
     Args:
         root: Folder that the pictures are written to.
@@ -42,7 +46,9 @@ def hub(
         answer: column of the answer, a text or a list of texts.
         patient: column of the patient, the unit that statistics cluster by.
     """
-    rows = _load(root, dataset, split, config)
+    rows, base = _load(root, dataset, split, config), Path(dataset)
+    if not base.exists():
+        base = root / ".cache"
     missing = [name for name in (image, question, answer, patient) if name and name not in rows.column_names]
     if missing:
         raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
@@ -53,10 +59,10 @@ def hub(
     label = Path(dataset).name
     for position, row in enumerate(rows):
         name = f"{label}/{split}/{position}"
-        path = _picture(row[image], root, name, tally)
+        path = _picture(row[image], root, base, name, tally)
         if path is None:
             continue
-        answers = _answers(row[answer])
+        answers = _answers(row[answer], tally)
         closed = answers is not None and len(answers) == 1 and answers[0].lower() in ("yes", "no")
         yield Sample(
             sample_id=name,
@@ -71,11 +77,13 @@ def hub(
         )
 
 
-def _picture(value: Any, root: Path, name: str, tally: Tally) -> Path | None:
+def _picture(value: Any, root: Path, base: Path, name: str, tally: Tally) -> Path | None:
     """Write a row's picture below the root, named by its content; None, and counted, where there is none."""
-    content = _content(value, root)
-    if content is None:
-        tally.drop("question", name, "picture is missing")
+    try:
+        content = _content(value, base)
+    except ImageError as error:
+        outside = kind_of_fault(str(error)) == "outside the data root"
+        tally.drop("question", name, "picture is outside the data set's folder" if outside else "picture is missing")
         return None
     suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), None)
     if suffix is None:
@@ -88,6 +96,8 @@ def _picture(value: Any, root: Path, name: str, tally: Tally) -> Path | None:
 
 
 def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.Dataset:
+    if not Path(dataset).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", dataset):
+        raise PrepareError(f"{dataset}: no such folder, and no hub id, which is owner/name")
     try:
         if any((Path(dataset) / name).is_file() for name in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(dataset)
@@ -101,23 +111,30 @@ def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.
         raise PrepareError(f"{dataset}: cannot be loaded: {' '.join(str(error).split())}") from error
 
 
-def _content(value: Any, root: Path) -> bytes | None:
-    """The picture's file as it is in the data set."""
+def _content(value: Any, base: Path) -> bytes:
+    """The picture's file as it is in the data set.
+
+    Raises:
+        ImageError: There is none, or it is not in the data set's folder.
+    """
     if isinstance(value, Mapping):
         if value.get("bytes"):
             return bytes(value["bytes"])
         value = value.get("path")
     path = text(value)
     if path is None:
-        return None
+        raise ImageError("no picture")
     try:
-        return (root / path).read_bytes()
-    except OSError:
-        return None
+        return resolve(path, base if base.is_dir() else base.parent).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read") from error
 
 
-def _answers(value: Any) -> tuple[str, ...] | None:
+def _answers(value: Any, tally: Tally) -> tuple[str, ...] | None:
     if isinstance(value, list):
-        return tuple(str(word) for word in value)
+        words = [text(word) for word in value]
+        if None in words:
+            tally.note("empty items of answers, left out")
+        return tuple(word for word in words if word is not None)
     word = text(value)
     return None if word is None else (word,)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cxr_faith.data.boxes import from_xywh
+from cxr_faith.data.boxes import Corners, from_xywh
 from cxr_faith.data.sample import Box
-from cxr_faith.data.tables import number, read_table, text
+from cxr_faith.data.sources.mimic_pictures import Pictures
+from cxr_faith.data.tables import length, number, read_table, text
 from cxr_faith.data.tally import PrepareError, Tally
 
 BoxesByImage = Mapping[str, Sequence[Box]]
@@ -15,12 +17,13 @@ BoxesByImage = Mapping[str, Sequence[Box]]
 IMAGENOME_GOLD = "gold_dataset/gold_bbox_coordinate_annotations_1000images.csv"
 
 
-def read_ms_cxr(path: Path, tally: Tally) -> BoxesByImage:
+def read_ms_cxr(path: Path, pictures: Pictures, tally: Tally) -> BoxesByImage:
     """Boxes by image, labeled with the finding in small letters.
 
     Args:
         path: ``MS_CXR_Local_Alignment_v*.csv``, or the folder that it is in.
-        tally: Takes the rows without an id.
+        pictures: The pictures of MIMIC-CXR-JPG; a box that was drawn on one of another size is dropped.
+        tally: Takes the rows that are dropped.
 
     Raises:
         PrepareError: The file or a column is missing.
@@ -28,38 +31,61 @@ def read_ms_cxr(path: Path, tally: Tally) -> BoxesByImage:
     files = sorted(path.glob("MS_CXR*.csv")) if path.is_dir() else [path]
     if not files:
         raise PrepareError(f"{path}: no file MS_CXR*.csv")
+    columns = ("dicom_id", "category_name", "x", "y", "w", "h")
+    table = read_table(files[-1], columns, ("image_width", "image_height"))
     boxes: dict[str, list[Box]] = {}
-    for row in read_table(files[-1], ("dicom_id", "category_name", "x", "y", "w", "h"), ()).to_dict("records"):
+    for position, row in enumerate(table.to_dict("records")):
         name, label = text(row["dicom_id"]), text(row["category_name"])
-        if name is None or label is None:
-            tally.drop("box", name or "", "MS-CXR row without image or category")
-            continue
+        drawn_on = length(row.get("image_height")), length(row.get("image_width"))
         corners = from_xywh(number(row["x"]), number(row["y"]), number(row["w"]), number(row["h"]))
-        boxes.setdefault(name, []).append(Box(label.lower(), *corners))
+        fault = _fault(name, label, corners, pictures)
+        if fault is None and name in pictures.sizes and all(drawn_on) and drawn_on != pictures.sizes[name]:
+            fault = "was drawn on a picture of another size"
+        if fault is not None or name is None or label is None:
+            tally.drop("box", name or "", f"MS-CXR: {fault}", f"row {position + 1}")
+        else:
+            boxes.setdefault(name, []).append(Box(label.lower(), *corners))
     return boxes
 
 
-def read_chest_imagenome(path: Path, tally: Tally) -> BoxesByImage:
+def read_chest_imagenome(path: Path, pictures: Pictures, tally: Tally) -> BoxesByImage:
     """Gold boxes by image, labeled with the anatomy in small letters, in pixels of the original picture.
 
     The file also has the corners in a padded 224 px square, in columns with shorter names; those are left alone.
 
     Args:
         path: The gold box CSV, the folder that it is in, or the folder of Chest ImaGenome.
-        tally: Takes the rows without an id.
+        pictures: The pictures of MIMIC-CXR-JPG.
+        tally: Takes the rows that are dropped.
 
     Raises:
         PrepareError: The file or a column is missing.
     """
     candidates = (path / IMAGENOME_GOLD, path / Path(IMAGENOME_GOLD).name) if path.is_dir() else (path,)
     file = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
-    corners = ("original_x1", "original_y1", "original_x2", "original_y2")
+    original = ("original_x1", "original_y1", "original_x2", "original_y2")
     boxes: dict[str, list[Box]] = {}
-    for row in read_table(file, ("image_id", "bbox_name", *corners), ()).to_dict("records"):
-        name, label = text(row["image_id"]), text(row["bbox_name"])
-        if name is None or label is None:
-            tally.drop("box", name or "", "Chest ImaGenome row without image or anatomy")
-            continue
-        x1, y1, x2, y2 = (number(row[corner]) for corner in corners)
-        boxes.setdefault(name.removesuffix(".dcm"), []).append(Box(label.lower(), x1, y1, x2, y2))
+    for position, row in enumerate(read_table(file, ("image_id", "bbox_name", *original), ()).to_dict("records")):
+        name, label = (text(row["image_id"]) or "").removesuffix(".dcm") or None, text(row["bbox_name"])
+        x1, y1, x2, y2 = (number(row[corner]) for corner in original)
+        fault = _fault(name, label, (x1, y1, x2, y2), pictures)
+        if fault is not None or name is None or label is None:
+            tally.drop("box", name or "", f"Chest ImaGenome: {fault}", f"row {position + 1}")
+        else:
+            boxes.setdefault(name, []).append(Box(label.lower(), x1, y1, x2, y2))
     return boxes
+
+
+def _fault(name: str | None, label: str | None, corners: Corners, pictures: Pictures) -> str | None:
+    """Why a row gives no box; judged here, as a box may be given to several questions and labels later."""
+    x1, y1, x2, y2 = corners
+    height, width = pictures.sizes.get(name or "", (math.inf, math.inf))
+    if name is None or label is None:
+        return "row without image or label"
+    if name not in pictures.ids:
+        return "image is not in the metadata"
+    if not all(map(math.isfinite, corners)):
+        return "corner is not a number"
+    if x1 >= x2 or y1 >= y2:
+        return "empty or of negative size"
+    return "outside the image" if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0 else None

@@ -12,11 +12,13 @@ from typing import Any
 
 from cxr_faith.data.boxes import from_xywh
 from cxr_faith.data.images import ImageError, resolve
+from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.sample import Box, Sample
-from cxr_faith.data.tables import find_file, number, read_json, text
-from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.data.tables import among, find_file, listed, number, read_json, text
+from cxr_faith.data.tally import Tally
 
 SPLITS = ("train", "validate", "test")
+LANGUAGES, MODALITIES = ("en", "zh"), ("X-Ray", "CT", "MRI")
 
 
 def slake(root: Path, tally: Tally, splits: str = "train,validate,test", language: str = "en") -> Iterator[Sample]:
@@ -32,9 +34,7 @@ def slake(root: Path, tally: Tally, splits: str = "train,validate,test", languag
         language: q_lang to take (en, zh).
     """
     boxes: dict[str, tuple[Box, ...]] = {}
-    for split in (name.strip() for name in splits.split(",")):
-        if split not in SPLITS:
-            raise PrepareError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    for split in listed(splits, SPLITS, "split"):
         entries = read_json(find_file(root, f"{split}.json"), list)
         tally.expected = (tally.expected or 0) + len(entries)
         for position, entry in enumerate(entries):
@@ -44,9 +44,9 @@ def slake(root: Path, tally: Tally, splits: str = "train,validate,test", languag
             name = f"slake/{split}/{entry.get('qid', position)}"
             image, question = text(entry.get("img_name")), text(entry.get("question"))
             if entry.get("q_lang") != language:
-                tally.drop("question", name, f"language {entry.get('q_lang')}")
+                tally.drop("question", name, f"language {among(entry.get('q_lang'), LANGUAGES)}")
             elif entry.get("modality") != "X-Ray":
-                tally.drop("question", name, f"modality {entry.get('modality')}")
+                tally.drop("question", name, f"modality {among(entry.get('modality'), MODALITIES)}")
             elif not image or not question:
                 tally.drop("question", name, "entry without img_name or question")
             else:
@@ -84,17 +84,27 @@ def _boxes(root: Path, image: str, tally: Tally) -> tuple[Box, ...]:
     path = f"imgs/{Path(image).parent}/detection.json"
     try:
         marks = json.loads(resolve(path, root).read_text(encoding="utf-8"))
-    except (ImageError, ValueError, OSError) as error:
-        tally.note(
-            "images without a readable detection.json" if not isinstance(error, ImageError) else "images without boxes"
-        )
+    except ImageError as error:
+        if kind_of_fault(str(error)) == "file not found":
+            tally.note("images without boxes")
+        else:
+            tally.drop("row", path, f"detection.json {kind_of_fault(str(error))}")
+        return ()
+    except (ValueError, OSError):
+        tally.drop("row", path, "detection.json is not readable")
+        return ()
+    if not isinstance(marks, list):
+        tally.drop("row", path, "detection.json is no list")
         return ()
     found = []
-    for mark in marks if isinstance(marks, list) else ():
-        for label, xywh in mark.items() if isinstance(mark, dict) else ():
+    for position, mark in enumerate(marks):
+        if not isinstance(mark, dict):
+            tally.drop("box", image, "detection that is not {name: [x, y, width, height]}", position)
+            continue
+        for label, xywh in mark.items():
             if isinstance(xywh, list) and len(xywh) == 4:
                 x, y, width, height = map(number, xywh)
                 found.append(Box(str(label).lower(), *from_xywh(x, y, width, height)))
             else:
-                tally.drop("box", image, "detection that is not [x, y, width, height]", label)
+                tally.drop("box", image, "detection that is not {name: [x, y, width, height]}", position)
     return tuple(found)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr_faith.data.boxes import from_loc, from_unit, from_xywh
+from cxr_faith.data.boxes import damaged_locs, from_loc, from_padded, from_unit, from_xywh
 from cxr_faith.data.sample import KINDS, MANIFEST_SCHEMA, Box, Sample
-from cxr_faith.data.tables import number, read_json, read_lines, read_table, text
+from cxr_faith.data.tables import length, number, read_json, read_lines, read_table, text
 from cxr_faith.data.tally import PrepareError, Tally
 
 # Header of sets of paraphrased questions: what the manifest's columns are called there.
@@ -24,7 +24,7 @@ PARAPHRASES = {
     "variant": "variant_index",
 }
 KIND_NAMES = {"verify": "yes_no", "closed": "yes_no", "binary": "yes_no", "choose": "choice", "query": "open"}
-BOX_FORMATS = ("xyxy", "xywh", "unit", "loc")
+BOX_FORMATS = ("xyxy", "xywh", "unit", "padded", "loc")
 _TEXTS = ("patient_id", "study_id", "question_group", "variant", "strategy", "finding", "side", "split")
 
 
@@ -41,6 +41,7 @@ def table(
     Columns with the manifest's names are taken as they are, others through `columns`; a header of paraphrases
     (baseline_question, question_variant, …) is known. An answer is a text, a list, or a list as JSON text. Without a
     kind, a single answer yes or no makes a question yes/no, and the model's first token decides where there is none.
+    Without an image_id, the image's path is its id.
 
     Args:
         root: Folder that image paths are relative to.
@@ -48,7 +49,8 @@ def table(
         file: CSV (.csv, .csv.gz), JSON (.json), JSON Lines (.jsonl) or Parquet file.
         columns: what the manifest's columns are called in the table, e.g. '{"image_path": "path"}'.
         box_format: how the column boxes is written: xyxy or xywh in pixels, unit (x1, y1, x2, y2 as shares of the
-            size), or loc (a text with <loc_x1_y1_x2_y2>).
+            size), padded (x1, y1, x2, y2 in a padded square of 224 px), or loc (a text with <loc_x1_y1_x2_y2>); unit and
+            padded need the columns height and width.
         box_label: label of boxes that have none; default: the row's finding.
     """
     if box_format not in BOX_FORMATS:
@@ -90,6 +92,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if suffix.lower() in (".csv", ".csv.gz"):
         rows = read_table(path, ()).to_dict("records")
     elif suffix.lower() == ".parquet":
+        if not path.is_file():
+            raise PrepareError(f"{path}: file not found")
         try:
             rows = pq.read_table(path).to_pylist()
         except (pa.ArrowException, OSError) as error:
@@ -109,8 +113,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_label: str, tally: Tally) -> Sample:
     path = text(values.get("image_path")) or ""
-    image_id = text(values.get("image_id")) or str(PurePosixPath(path).with_suffix(""))
-    answer = _answer(values.get("answer"))
+    image_id = text(values.get("image_id")) or path
+    sample_id = text(values.get("sample_id")) or default_id
+    answer = _answer(values.get("answer"), tally)
     kind = text(values.get("kind"))
     kind = KIND_NAMES.get(kind.lower(), kind.lower()) if kind else None
     if kind not in KINDS and answer is not None and len(answer) == 1 and answer[0].lower() in ("yes", "no"):
@@ -118,9 +123,10 @@ def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_lab
     if kind == "yes_no" and answer is not None:
         answer = tuple(word.lower() for word in answer)
     given = {name: text(values.get(name)) for name in _TEXTS}
-    height, width = (_size(values.get(name)) for name in ("height", "width"))
+    height, width = (length(values.get(name)) for name in ("height", "width"))
     size = (height, width) if height and width else None
-    sample_id = text(values.get("sample_id")) or default_id
+    if size is None and (text(values.get("height")) or text(values.get("width"))):
+        tally.note("sizes that are none, read from the picture instead")
     group = given["question_group"]
     return Sample(
         sample_id=sample_id,
@@ -135,17 +141,20 @@ def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_lab
             _boxes(values.get("boxes"), box_format, box_label or given["finding"] or "", size, sample_id, tally)
         ),
         finding_mask_path=text(values.get("finding_mask_path")),
-        anatomy_masks=tuple((m["label"], m["path"]) for m in _parsed(values.get("anatomy_masks")) or ()),
-        height=height,
-        width=width,
+        anatomy_masks=tuple(_masks(values.get("anatomy_masks"), sample_id, tally)),
+        height=size and size[0],
+        width=size and size[1],
         source=text(values.get("source")) or "table",
     )
 
 
-def _answer(value: Any) -> tuple[str, ...] | None:
+def _answer(value: Any, tally: Tally) -> tuple[str, ...] | None:
     parsed = _parsed(value)
     if isinstance(parsed, list):
-        return tuple(str(word) for word in parsed)
+        words = [text(word) for word in parsed]
+        if None in words:
+            tally.note("empty items of answers, left out")
+        return tuple(word for word in words if word is not None)
     word = text(value) if not isinstance(value, list) else None
     return None if word is None else (word,)
 
@@ -162,29 +171,49 @@ def _parsed(value: Any) -> Any:
     return None
 
 
+def _entries(value: Any, what: str, name: str, tally: Tally) -> list[Any]:
+    """Entries of a list; what is there and is none is counted."""
+    entries = _parsed(value)
+    if entries is None and text(value) is not None:
+        tally.drop(what, name, "is not written as a list of lists or mappings")
+    if isinstance(entries, list) and not any(isinstance(entry, list | dict) for entry in entries) and entries:
+        tally.drop(what, name, "is not written as a list of lists or mappings")
+        return []
+    return entries or []
+
+
+def _masks(value: Any, name: str, tally: Tally) -> Iterator[tuple[str, str]]:
+    """Label and path of the organ masks of one row."""
+    for position, entry in enumerate(_entries(value, "mask", name, tally)):
+        label, path = (text(entry.get(key)) if isinstance(entry, dict) else None for key in ("label", "path"))
+        if label is None or path is None:
+            tally.drop("mask", name, "has no label or path", position)
+        else:
+            yield label, path
+
+
 def _boxes(
     value: Any, box_format: str, label: str, size: tuple[int, int] | None, name: str, tally: Tally
 ) -> Iterator[Box]:
     """Boxes of one row: a text with <loc_…>, or a list of [a, b, c, d] or of mappings with label and corners."""
     if box_format == "loc":
-        yield from (Box(label, *corners) for corners in from_loc(text(value) or ""))
+        located = text(value) or ""
+        yield from (Box(label, *corners) for corners in from_loc(located))
+        for position in range(damaged_locs(located)):
+            tally.drop("box", name, "is not <loc_x1_y1_x2_y2>", position)
         return
-    for entry in _parsed(value) or ():
+    for position, entry in enumerate(_entries(value, "box", name, tally)):
         own = (text(entry.get("label")) or label) if isinstance(entry, dict) else label
         keys = ("x1", "y1", "x2", "y2") if box_format != "xywh" else ("x", "y", "w", "h")
         numbers = [entry.get(key) for key in keys] if isinstance(entry, dict) else entry
         if not isinstance(numbers, list) or len(numbers) != 4:
-            tally.drop("box", name, "is not four numbers", entry)
+            tally.drop("box", name, "is not four numbers", position)
             continue
         a, b, c, d = map(number, numbers)
-        if box_format == "unit" and size is None:
-            tally.drop("box", name, "is in shares of a size that the table does not state")
-        elif box_format == "unit" and size is not None:
-            yield Box(own, *from_unit((a, b, c, d), size))
+        if box_format in ("unit", "padded"):
+            if size is None:
+                tally.drop("box", name, "is relative to a size that the table does not state", position)
+            else:
+                yield Box(own, *(from_unit if box_format == "unit" else from_padded)((a, b, c, d), size))
         else:
             yield Box(own, *(from_xywh(a, b, c, d) if box_format == "xywh" else (a, b, c, d)))
-
-
-def _size(value: Any) -> int | None:
-    length = number(value)
-    return int(length) if length == length and length >= 1 else None

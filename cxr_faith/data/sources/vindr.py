@@ -17,8 +17,8 @@ from cxr_faith.data.boxes import fuse
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.sources.presence import phrasings as phrased
 from cxr_faith.data.sources.presence import shuffled
-from cxr_faith.data.tables import find_file, number, read_table, text
-from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.data.tables import find_file, listed, number, read_table, text
+from cxr_faith.data.tally import Tally
 
 SPLITS = ("train", "test")
 OTHER = "other disease"
@@ -59,9 +59,7 @@ def vindr_cxr(
         phrasings: how many phrasings of each question, 1 to 5; they form a question group.
         balanced: per label, as many images without it as with it, drawn by name; false: all of them.
     """
-    for split in (name.strip() for name in splits.split(",")):
-        if split not in SPLITS:
-            raise PrepareError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    for split in listed(splits, SPLITS, "split"):
         votes = _votes(find_file(root, f"annotations/image_labels_{split}.csv", f"image_labels_{split}.csv"), tally)
         boxes = _boxes(
             find_file(root, f"annotations/annotations_{split}.csv", f"annotations_{split}.csv"), votes, tally

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr_faith.data.boxes import from_loc
+from cxr_faith.data.boxes import damaged_locs, from_loc
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import find_file, read_json, text
 from cxr_faith.data.tally import PrepareError, Tally
@@ -54,9 +54,9 @@ def _sample(sample_id: str, name: str, folder: str, question: Mapping[str, Any],
     finding = text(question.get("gt_finding"))
     label = finding.lower() if finding else None
     located = text(question.get("gt_location"))
-    corners = from_loc(located) if located else []
-    if located and "<loc" in located and not corners:
-        tally.drop("box", name, "gt_location that is not <loc_x1_y1_x2_y2>", located)
+    corners = from_loc(located or "")
+    for position in range(damaged_locs(located or "")):
+        tally.drop("box", name, "gt_location that is not <loc_x1_y1_x2_y2>", f"{sample_id} {position}")
     return Sample(
         sample_id=sample_id,
         image_id=name,

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxr_faith.data.sample import Sample
-from cxr_faith.data.tables import find_file, read_json, text
+from cxr_faith.data.tables import among, find_file, read_json, text
 from cxr_faith.data.tally import Tally
 
+ORGANS = ("CHEST", "HEAD", "ABD")
 FILE, FOLDER = "VQA_RAD Dataset Public.json", "VQA_RAD Image Folder"
 
 
@@ -37,7 +38,7 @@ def vqa_rad(root: Path, tally: Tally, organ: str = "CHEST") -> Iterator[Sample]:
         name = f"vqa-rad/{entry.get('qid', position)}"
         shown, image, question = (text(entry.get(key)) for key in ("image_organ", "image_name", "question"))
         if (shown or "").upper() != organ.upper():
-            tally.drop("question", name, f"organ {shown or 'not stated'}")
+            tally.drop("question", name, f"organ {among(shown, ORGANS)}")
             continue
         if not image or not question:
             tally.drop("question", name, "entry without image_name or question")

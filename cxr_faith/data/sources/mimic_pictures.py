@@ -1,0 +1,126 @@
+"""Pictures of MIMIC-CXR-JPG by their tables: which there are, of whom, in which split and of what size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_faith.data.tables import among, find_file, length, listed, read_table, text
+from cxr_faith.data.tally import Tally
+
+IDS = ("dicom_id", "subject_id", "study_id")
+VIEWS = (
+    "PA",
+    "AP",
+    "LATERAL",
+    "LL",
+    "AP AXIAL",
+    "PA LLD",
+    "AP LLD",
+    "AP RLD",
+    "LAO",
+    "RAO",
+    "XTABLE LATERAL",
+    "SWIMMERS",
+)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of MIMIC-CXR-JPG.
+
+    Attributes:
+        taken: Columns by id, of those that have a wanted view and a split.
+        sizes: (height, width) by id, of all whose size is stated.
+        ids: Ids of all.
+        studies: Ids of all studies.
+    """
+
+    taken: dict[str, dict[str, Any]]
+    sizes: dict[str, tuple[int, int]]
+    ids: set[str]
+    studies: set[str]
+
+
+def read_pictures(root: Path, views: str, tally: Tally) -> Pictures:
+    """Read the tables of metadata and splits.
+
+    Args:
+        root: Folder of MIMIC-CXR-JPG.
+        views: View positions to take, separated by commas.
+        tally: Takes the pictures and rows that are left.
+
+    Raises:
+        PrepareError: A table or a column is missing, or no view is named.
+    """
+    wanted = {view.upper() for view in listed(views, None, "view")}
+    metadata = read_table(table_file(root, "metadata"), (*IDS, "ViewPosition"), ("Rows", "Columns"))
+    splits = _splits(root, tally)
+    found = Pictures({}, {}, set(), set())
+    for row in metadata.to_dict("records"):
+        picture = {str(name): text(value) for name, value in row.items()}
+        name, study, view = picture["dicom_id"], picture["study_id"], (picture["ViewPosition"] or "").upper()
+        if study:
+            found.studies.add(study)
+        if not name or not picture["subject_id"] or not study:
+            tally.drop("row", name or "", "metadata row without its three ids")
+        elif name in found.ids:
+            tally.drop("row", name, "image is in the metadata twice")
+        else:
+            _add_size(found, name, picture, tally)
+            if view not in wanted:
+                tally.drop("image", name, f"view {among(view, VIEWS)}")
+            elif name not in splits:
+                tally.drop("image", name, "in the metadata, not in the split table")
+            else:
+                found.taken[name] = {**picture, "split": splits[name]}
+        if name:
+            found.ids.add(name)
+    for name in sorted(splits.keys() - found.ids):
+        tally.drop("row", name, "in the split table, not in the metadata")
+    return found
+
+
+def picture_columns(picture: Mapping[str, Any], sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """A sample's columns that come from its picture."""
+    subject, study, name = picture["subject_id"], picture["study_id"], picture["dicom_id"]
+    height, width = sizes.get(name, (None, None))
+    return {
+        "patient_id": subject,
+        "study_id": study,
+        "image_id": name,
+        "image_path": f"files/p{subject[:2]}/p{subject}/s{study}/{name}.jpg",
+        "split": picture["split"],
+        "height": height,
+        "width": width,
+    }
+
+
+def table_file(root: Path, name: str) -> Path:
+    """One of the tables, gzipped as published or plain."""
+    return find_file(root, f"mimic-cxr-2.0.0-{name}.csv.gz", f"mimic-cxr-2.0.0-{name}.csv")
+
+
+def _splits(root: Path, tally: Tally) -> dict[str, str]:
+    """Split by image; the first row of an image counts."""
+    splits: dict[str, str] = {}
+    for row in read_table(table_file(root, "split"), ("dicom_id", "split"), ()).to_dict("records"):
+        name, split = text(row["dicom_id"]), text(row["split"])
+        if name is None or split is None:
+            tally.drop("row", name or "", "split row without image or split")
+        elif name in splits:
+            tally.drop("row", name, "image is in the split table twice")
+        else:
+            splits[name] = split
+    return splits
+
+
+def _add_size(found: Pictures, name: str, picture: Mapping[str, str | None], tally: Tally) -> None:
+    stated = picture.get("Rows"), picture.get("Columns")
+    height, width = map(length, stated)
+    if height and width:
+        found.sizes[name] = height, width
+    elif any(stated):
+        tally.note("sizes that are none, read from the picture instead")
