@@ -60,13 +60,13 @@ def prepare(source: str, options: PrepareOptions, **source_options: Any) -> dict
     root, out, tally = Path(options.root), Path(options.out), Tally()
     if options.limit is not None and options.limit < 1:
         raise PrepareError(f"--limit must be at least 1, got {options.limit}")
+    if root.resolve().is_relative_to(out.resolve()):
+        raise PrepareError(f"--out {out} is or holds --root {root}: the manifest would take its place; choose another")
     if source in ("phantom", "hub"):
         root.mkdir(parents=True, exist_ok=True)
     if not root.is_dir():
         raise PrepareError(f"{root}: no such folder; --root is the folder of the data set")
     console = wide_console()
-    if root.resolve().is_relative_to(out.resolve()):
-        raise PrepareError(f"--out {out} is or holds --root {root}: the manifest would take its place; choose another")
     with new_folder(out) as folder:
         joined = joins(root, folder, tally, options.masks, options.chexlocalize, options.padchest_gr)
         samples = accept(SOURCES[source](root, tally, **source_options), root, tally, joined)

@@ -46,9 +46,8 @@ def hub(
         answer: column of the answer, a text or a list of texts.
         patient: column of the patient, the unit that statistics cluster by.
     """
-    rows, base = _load(root, dataset, split, config), Path(dataset)
-    if not base.exists():
-        base = root / ".cache"
+    rows = _load(root, dataset, split, config)
+    base = Path(dataset) if Path(dataset).is_dir() else root / ".cache"
     missing = [name for name in (image, question, answer, patient) if name and name not in rows.column_names]
     if missing:
         raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
@@ -125,7 +124,7 @@ def _content(value: Any, base: Path) -> bytes:
     if path is None:
         raise ImageError("no picture")
     try:
-        return resolve(path, base if base.is_dir() else base.parent).read_bytes()
+        return resolve(path, base).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read") from error
 

@@ -49,8 +49,8 @@ def table(
         file: CSV (.csv, .csv.gz), JSON (.json), JSON Lines (.jsonl) or Parquet file.
         columns: what the manifest's columns are called in the table, e.g. '{"image_path": "path"}'.
         box_format: how the column boxes is written: xyxy or xywh in pixels, unit (x1, y1, x2, y2 as shares of the
-            size), padded (x1, y1, x2, y2 in a padded square of 224 px), or loc (a text with <loc_x1_y1_x2_y2>); unit and
-            padded need the columns height and width.
+            size), padded (x1, y1, x2, y2 in a padded square of 224 px), or loc (a text with <loc_x1_y1_x2_y2>); unit
+            and padded need the columns height and width.
         box_label: label of boxes that have none; default: the row's finding.
     """
     if box_format not in BOX_FORMATS:
