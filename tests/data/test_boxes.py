@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ensemble_boxes import weighted_boxes_fusion
 
-from cxr_faith.data.boxes import box_of_mask, from_loc, from_padded, from_rle, from_unit, from_xywh, fuse
+from cxr_faith.data.boxes import box_of_mask, damaged_locs, from_loc, from_padded, from_rle, from_unit, from_xywh, fuse
 from cxr_faith.data.geometry import Geometry, fit
 from cxr_faith.data.sample import Box
 from tests.reference import boxes as reference
@@ -64,6 +64,8 @@ def test_loc_text() -> None:
     assert from_loc(text) == [(X1, Y1, X2, Y2), (1.5, 2.0, 3.0, 4.0)]
     assert covers(from_loc(text)[0])
     assert from_loc("no location") == []
+    assert damaged_locs(text) == 1 and damaged_locs("no location") == 1 and damaged_locs(" ") == 0
+    assert damaged_locs("<loc_1_2_30_40>") == 0 and damaged_locs("<loc_nan_2_3_4> <loc_1_2_3_4>") == 1
 
 
 def encoded(mask: np.ndarray) -> list[int]:
@@ -99,6 +101,13 @@ def test_empty_run_lengths_of_chexlocalize() -> None:
         ({"size": [2, 2], "counts": [1, 2]}, "add up to 3"),
         ({"size": [90_000, 90_000], "counts": "x"}, "more than"),
         ({"size": [3, 3], "counts": "4"}, "add up to 4"),
+        ({"size": [3, 3], "counts": "40"}, "add up to 4"),
+        ({"size": [3, 3], "counts": "9P"}, "cut off"),
+        ({"size": [3, 3], "counts": None}, "counts is NoneType"),
+        ({"size": [3, 3], "counts": [10, -1]}, "no whole number"),
+        ({"size": [3, 3], "counts": ["a"]}, "no whole number"),
+        ({"size": [-3, -3], "counts": [9]}, "is no size"),
+        ({"size": [float("inf"), 3], "counts": [9]}, "not {size"),
     ],
 )
 def test_damaged_run_lengths(rle: dict, fault: str) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxr_faith.data import manifest as manifest_module
+from cxr_faith.data.folder import new_folder
 from cxr_faith.data.manifest import CACHE_FOLDER, ManifestError, manifest_fingerprint, open_manifest, write_manifest
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample, SampleError
 
@@ -54,7 +55,7 @@ def test_sample_survives_the_file(tmp_path: Path, sample: Sample) -> None:
 @pytest.mark.parametrize(
     "change, fault",
     [
-        ({"kind": "maybe"}, "unknown kind 'maybe'"),
+        ({"kind": "maybe"}, "unknown kind: expected yes_no, choice, open or null"),
         ({"question": ""}, "question is missing"),
         ({"image_id": None}, "image_id is missing"),
         ({"boxes": [{"label": "n", "x1": 5.0, "y1": 1.0, "x2": 5.0, "y2": 2.0}]}, "box 'n' is empty"),
@@ -89,6 +90,19 @@ def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path) -> None:
         write_manifest(rows(), path)  # type: ignore[arg-type]
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["m.parquet"]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o002])
+def test_files_have_the_mode_that_the_process_asks_for(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_manifest([FULL], tmp_path / "m.parquet")
+        with new_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "m.parquet").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_writing_is_reproducible(tmp_path: Path) -> None:
@@ -220,6 +234,13 @@ def table(**columns: object) -> pa.Table:
         (table(sample_id=pa.array([None], pa.string())), "sample_id is null in 1 rows"),
         (pa.concat_tables([table(), table()]), "sample_id is not unique: 's1'"),
         (table().slice(0, 0), "no rows"),
+        (
+            pa.concat_tables(
+                table(sample_id=[name], image_path=[path]).select(MANIFEST_SCHEMA.names)
+                for name, path in (("s1", "a.png"), ("s2", "a.png"), ("s3", "b.png"))
+            ),
+            "image_id: 'i1' names the picture of sample 's1' and another one of sample 's3'",
+        ),
     ],
 )
 def test_unusable_table_is_one_line_with_file_and_column(tmp_path: Path, content: pa.Table, fault: str) -> None:

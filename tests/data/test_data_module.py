@@ -105,10 +105,10 @@ def test_a_bad_sample_has_a_reason_and_costs_no_other(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
     Image.fromarray(np.ones((5, 5), np.uint8)).save(tmp_path / "small.png")
     bad = {
-        "not found": {"image_path": "gone.jpg"},
-        "JPEG": {"image_path": "cut.jpg"},
-        "outside the data root": {"image_path": "../secret.jpg"},
-        "unknown kind 'maybe'": {"kind": "maybe"},
+        "not found": {"image_id": "gone", "image_path": "gone.jpg"},
+        "JPEG": {"image_id": "cut", "image_path": "cut.jpg"},
+        "outside the data root": {"image_id": "secret", "image_path": "../secret.jpg"},
+        "unknown kind: expected": {"kind": "maybe"},
         "question is missing": {"question": ""},
         "is empty": {"boxes": (Box("nodule", 5, 5, 5, 9),)},
         r"picture is 60×90 px, the manifest says 600×900": {"height": 600, "width": 900},

@@ -49,7 +49,7 @@ def pictures(tmp_path: Path) -> SimpleNamespace:
 def items(manifest: Path, **options: object) -> dict[str, SampleItem]:
     data = CXRVQADataModule(str(manifest), **options)  # the root is the one that `prepare` noted
     data.image_size = (HEIGHT, WIDTH)
-    return {item.sample.image_id: item for batch in data.loader() for item in batch}
+    return {Path(item.sample.image_path).stem: item for batch in data.loader() for item in batch}
 
 
 @pytest.mark.parametrize("below_root", [True, False])
@@ -62,13 +62,15 @@ def test_anatomy_masks_from_a_folder(
     save_mask(folder / "left lung/b.png", organ(0, WIDTH)[:-1])  # a row too few
     (folder / "heart").mkdir()
     (folder / "heart/a.png").write_bytes(b"no picture")
+    save_mask(folder / "heart/other.png", organ(0, 9))
     write_json(folder / "right lung.json", {"a": run_lengths(organ(10, 54)), "b": {"size": [2, 2], "counts": [9]}})
     rows, card = prepared("table", pictures.root, {"masks": str(folder)}, file=str(pictures.table))
     assert [mask["label"] for mask in rows["q/0"]["anatomy_masks"]] == ["left lung", "right lung"]
     assert rows["q/1"]["anatomy_masks"] == [] and card["masks"] == 2
     assert card["drops"] == {
         "mask: has another size than its image": 1,
-        "mask: cannot be opened": 1,
+        "mask: not an image": 1,
+        "mask: belongs to no image that was taken": 1,
         "mask: run lengths are damaged": 1,
     }
     seen = items(pictures.manifest)
@@ -100,7 +102,7 @@ def test_masks_follow_crop_and_resize(pictures: SimpleNamespace, prepared: Calla
     prepared("table", pictures.root, {"masks": str(tmp_path / "masks")}, file=str(pictures.table))
     data = CXRVQADataModule(str(pictures.manifest), border_crop=0.05)
     data.image_size = (48, 36)
-    item = next(item for batch in data.loader() for item in batch if item.sample.image_id == "a")
+    item = next(item for batch in data.loader() for item in batch if item.sample.image_path == "a.png")
     assert item.image is not None
     assert ((item.image[0] > 127) != item.anatomy["left lung"]).float().mean() < 0.03
 
@@ -112,10 +114,10 @@ def test_chexlocalize_by_the_path_of_the_image(prepared: Callable, tmp_path: Pat
     rows = [f"valid/patient1/study1/view1_frontal.jpg,Is it?,{finding}" for finding in ("Edema", "Cardiomegaly")]
     table = write_csv(tmp_path / "q.csv", "image_path,question,finding", *rows)
     marks = {"Edema": run_lengths(organ(10, 54)), "Cardiomegaly": {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}}
-    path = write_json(tmp_path / "gt.json", {"patient1_study1_view1_frontal": marks})
+    path = write_json(tmp_path / "gt.json", {"patient1_study1_view1_frontal": marks, "patient2": marks})
     taken, card = prepared("table", root, {"chexlocalize": str(path)}, file=str(table))
     assert taken["q/1"]["finding_mask_path"] is None, "an empty mask says that nothing is marked"
-    assert card["masks"] == 1
+    assert card["masks"] == 1 and card["drops"] == {"image: belongs to no image that was taken": 1}
     data = CXRVQADataModule(str(tmp_path / "manifests/table"))
     data.image_size = (HEIGHT, WIDTH)
     masks = [item.finding_mask for batch in data.loader() for item in batch]
@@ -130,15 +132,22 @@ def test_padchest_gr_merges_both_readers(pictures: SimpleNamespace, prepared: Ca
         "boxes": [[0.1, 0.2, 0.5, 0.8], [0.9, 0.9, 1.2, 1.0]],
         "extra_boxes": [[0.2, 0.2, 0.6, 0.8]],
     }
-    study = {"StudyID": "1", "ImageID": "a.png", "findings": [finding]}
-    path = write_json(tmp_path / "gr.json", [study, {"StudyID": "2"}])
+    study = {"StudyID": "1", "ImageID": "a.png", "findings": [finding, "text", {"labels": "Edema", "boxes": [[0]]}]}
+    other = {"StudyID": "3", "ImageID": "other.png", "findings": [finding]}
+    path = write_json(tmp_path / "gr.json", [study, {"StudyID": "2"}, other])
     rows, card = prepared("table", pictures.root, {"padchest_gr": str(path)}, file=str(pictures.table))
     (box,) = rows["q/0"]["boxes"]
     assert box["label"] == "edema"
     corners = [box[corner] for corner in ("x1", "y1", "x2", "y2")]
     np.testing.assert_allclose(corners, [0.15 * WIDTH, 0.2 * HEIGHT, 0.55 * WIDTH, 0.8 * HEIGHT])
     assert rows["q/1"]["boxes"] == []
-    assert card["drops"] == {"row: entry without ImageID or findings": 1, "box: corner is no share of the image": 1}
+    assert card["drops"] == {
+        "box: finding that is not {labels, boxes, extra_boxes}": 2,
+        "row: entry without ImageID or findings": 1,
+        "box: corner is no share of the image": 1,
+        "image: belongs to no image that was taken": 1,
+    }
+    assert card["options"]["padchest_gr"] == str(path)
 
 
 def test_mask_folder_that_is_none(pictures: SimpleNamespace, prepared: Callable, tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def test_other_unusable_files(tmp_path: Path) -> None:
     assert "line 2 is not valid JSON" in one_line(lambda: read_lines(tmp_path / "a.jsonl"))
 
 
+def test_commas_that_the_header_lacks(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", "a,b", "1,2,", "3,4,")
+    assert read_table(path, ()).to_dict("list") == {"a": ["1", "3"], "b": ["2", "4"]}
+    write_csv(path, "a,b", "1,2,5", "3,4,6")
+    assert "rows have more fields than the header" in one_line(lambda: read_table(path, ()))
+    assert "gone.csv: file not found" in one_line(lambda: read_table(tmp_path / "gone.csv", ()))
+
+
 def test_ids_stay_text(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", "id,label", "007,", "1e5,NA")
     table = read_table(path, ("id",))
@@ -92,6 +100,8 @@ def test_each_fault_of_a_sample_is_a_drop_of_its_own_kind(tmp_path: Path) -> Non
     (root / "loop.png").symlink_to(root / "loop.png")
     (root / "folder.png").mkdir()
     (root / "text.png").write_text("no picture")
+    (root / "empty.png").touch()
+    save(root / "b.png", 2)
     kept, tally = judged(
         root,
         question(0),
@@ -108,6 +118,8 @@ def test_each_fault_of_a_sample_is_a_drop_of_its_own_kind(tmp_path: Path) -> Non
         question(10, kind="yes_no", answer=("Yes",)),
         question(11, "loop.png"),
         question(12, "a\0b.png"),
+        question(13, "b.png", image_id="a.png"),
+        question(14, "empty.png", height=HEIGHT, width=WIDTH),
     )
     assert [s.sample_id for s in kept] == ["s0", "s10"]
     assert (kept[0].height, kept[0].width) == (HEIGHT, WIDTH)
@@ -123,7 +135,9 @@ def test_each_fault_of_a_sample_is_a_drop_of_its_own_kind(tmp_path: Path) -> Non
         "s5": "image is not a file",
         "s6": "image not an image",
         "s7": "question is missing",
-        "s8": "unknown kind 'verify': expected yes_no, choice, open or null",
+        "s8": "unknown kind",
+        "s13": "image_id already names another picture",
+        "s14": "image file is empty",
         "s9": "yes/no question whose answer is neither",
         "s12": "image not a usable path",
     }
@@ -185,6 +199,25 @@ def test_folder_is_there_completely_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "own" / "thesis.tex").write_text("mine")
     assert "is no prepared manifest" in one_line(lambda: new_folder(tmp_path / "own").__enter__())
     assert (tmp_path / "own" / "thesis.tex").read_text() == "mine"
+    (out / "masks/heart").mkdir(parents=True)
+    (out / "masks/heart/a.png").touch()
+    with new_folder(out) as folder:
+        (folder / CARD).write_text("{}")
+    assert [path.name for path in out.iterdir()] == [CARD], "what prepare wrote is replaced"
+    (out / "notes").mkdir()
+    (out / "notes/thesis.tex").write_text("mine")
+    assert "holds notes/thesis.tex, which prepare did not write" in one_line(lambda: new_folder(out).__enter__())
+    assert (out / "notes/thesis.tex").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_manifest_does_not_take_the_place_of_its_pictures(tmp_path: Path) -> None:
+    for root, out in (("p", "p"), ("p/pictures", "p")):
+        options = PrepareOptions(str(tmp_path / root), str(tmp_path / out))
+        assert "is or holds --root" in one_line(lambda options=options: prepare("phantom", options, patients=1))
+    assert not (tmp_path / "p").exists()
+    options = PrepareOptions(str(tmp_path / "p"), str(tmp_path / "p/images"))
+    assert "is no prepared manifest" in one_line(lambda: prepare("phantom", options, patients=1))
+    assert len(list((tmp_path / "p/images").glob("*.jpg"))) == 1
 
 
 def test_nothing_taken_is_an_error_and_leaves_no_manifest(mimic: SimpleNamespace, tmp_path: Path) -> None:
@@ -230,15 +263,135 @@ def test_malformed_entries_are_counted(mimic: SimpleNamespace, prepared: Callabl
     entries = json.loads((mimic.vqa / "test.json").read_text())
     entries[0].pop("answer")
     entries[1]["answer"] = "no"
-    entries[2]["image_path"] = "../../../../etc/passwd"
+    entries[2]["image_path"] = "../../../../etc/aaaa-1.jpg"
     entries += ["text", entries[3]]
+    entries.append(entries[3] | {"idx": 90, "question": None})
+    entries.append(entries[3] | {"idx": 91, "image_path": entries[0]["image_path"]})
+    entries.append(entries[3] | {"idx": 92, "template_arguments": {"object": 5, "attribute": 3}})
+    entries.append(entries[3] | {"idx": 93, "answer": [None]})
     write_json(mimic.vqa / "test.json", entries)
     rows, card = prepared("mimic-cxr-vqa", mimic.root, vqa=str(mimic.vqa), splits="test")
-    assert set(rows) == {"mimic-cxr-vqa/test/3", "mimic-cxr-vqa/test/4"}
+    assert set(rows) == {f"mimic-cxr-vqa/test/{i}" for i in (3, 4, 92)}
+    assert card["notes"] == {"questions without finding and boxes: template_arguments cannot be read": 1}
     assert {key: value for key, value in card["drops"].items() if key.startswith("question")} == {
         "question: entry lacks answer": 1,
-        "question: semantic_type or answer of an unknown form": 1,
+        "question: semantic_type or answer of an unknown form": 2,
+        "question: question is missing": 1,
+        "question: image_path is another image's": 1,
         "question: image outside the data root": 1,
         "question: entry is no mapping": 1,
         "question: sample id is there already": 1,
     }
+
+
+def test_rows_about_mimic_that_fit_no_picture(mimic: SimpleNamespace, prepared: Callable) -> None:
+    with mimic.ms_cxr.open("a") as file:
+        for box, size, image in (
+            ("1,2,3,4", (WIDTH, HEIGHT), "zzzz"),
+            ("1,2,-3,4", (WIDTH, HEIGHT), "bbbb-1"),
+            ("nan,2,3,4", (WIDTH, HEIGHT), "bbbb-1"),
+            ("nan,2,3,4", (WIDTH, HEIGHT), "bbbb-1"),
+            ("1,2,30,40", (1200, 800), "bbbb-1"),
+        ):
+            file.write(f"Cardiomegaly,x,p,{box},{size[0]},{size[1]},{image},test\n")
+    with next(mimic.imagenome.rglob("*.csv")).open("a") as file:
+        file.write("zzzz.dcm,1,2,3,4,left lung,9,1,2,3,4\n")
+    joined = {"ms_cxr": str(mimic.ms_cxr), "chest_imagenome": str(mimic.imagenome)}
+    rows, card = prepared("mimic-cxr-vqa", mimic.root, vqa=str(mimic.vqa), splits="test", **joined)
+    assert len(rows["mimic-cxr-vqa/test/4"]["boxes"]) == 2
+    assert card["drops"] == {
+        "image: view LATERAL": 1,
+        "box: MS-CXR: corner is not a number": 2,
+        "box: MS-CXR: image is not in the metadata": 1,
+        "box: MS-CXR: empty or of negative size": 1,
+        "box: MS-CXR: was drawn on a picture of another size": 1,
+        "box: Chest ImaGenome: image is not in the metadata": 1,
+    }
+
+
+def test_damaged_tables_of_mimic(mimic: SimpleNamespace, prepared: Callable) -> None:
+    def edit(name: str, change: Callable[[str], str]) -> None:
+        path = mimic.root / f"mimic-cxr-2.0.0-{name}.csv.gz"
+        path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes()).decode()).encode()))
+
+    edit("metadata", lambda text: text.replace(f"PA,{HEIGHT}", "PA,abc").replace(f"AP,{HEIGHT}", "AP,inf", 1))
+    edit("split", lambda text: text + "aaaa-1,50414267,10000032,train\n")
+    edit("chexpert", lambda text: text.replace("11000183,51967845", "1,999"))
+    rows, card = prepared("mimic-cxr", mimic.root, splits="train,validate,test")
+    assert {(row["image_id"], row["split"], row["height"]) for row in rows.values()} == {
+        ("aaaa-1", "test", HEIGHT), ("bbbb-1", "validate", HEIGHT),
+    }  # fmt: skip
+    assert card["drops"] == {
+        "image: view LATERAL": 1,
+        "row: image is in the split table twice": 1,
+        "row: study is in the CheXpert table, not in the metadata": 1,
+        "image: its study is not in the CheXpert table": 1,
+    }
+    assert card["notes"]["sizes that are none, read from the picture instead"] == 2
+
+
+@pytest.mark.parametrize(
+    ("marks", "reason"),
+    [
+        ('{"Heart": [1, 2, 3, 4]}', "row: detection.json is no list"),
+        ('[{"Heart": [1,', "row: detection.json is not readable"),
+        ('["Heart"]', "box: detection that is not {name: [x, y, width, height]}"),
+    ],
+)
+def test_damaged_detections_of_slake(slake: Path, prepared: Callable, marks: str, reason: str) -> None:
+    (slake / "imgs/xmlab1/detection.json").write_text(marks)
+    rows, card = prepared("slake", slake)
+    assert len(rows) == 3 and card["boxes"] == 0 and card["drops"][reason] == 1
+
+
+def test_each_fault_of_a_table_is_counted_and_none_of_its_texts_printed(
+    tmp_path: Path, prepared: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "a.jpg"):
+        save(tmp_path / "root" / name, 1)
+    save(tmp_path / "secret.png", 1)
+    row = {"image_path": "a.png", "question": "Is it?"}
+    changes = [
+        {"image_path": ""},
+        {"kind": "report text of a patient"},
+        {"boxes": "1,2,30,40"},
+        {"boxes": "[1,2,30,40]"},
+        {"boxes": '[[1,2,30,40], [1,2], ["report text",2,3,4]]'},
+        {"boxes": "[[1,2"},
+        {"anatomy_masks": '["lung.png"]'},
+        {"anatomy_masks": '[{"label": "lung"}, {"label": "lung", "path": "../secret.png"}]'},
+        {"finding_mask_path": "../secret.png"},
+        {"height": "inf", "width": 3},
+        {"image_path": "a.jpg"},
+    ]
+    pd.DataFrame([row | change for change in changes]).to_csv(tmp_path / "q.csv", index=False)
+    rows, card = prepared("table", tmp_path / "root", file=str(tmp_path / "q.csv"))
+    assert set(rows) == {f"q/{i}" for i in range(2, 11)} and card["boxes"] == 1 and card["masks"] == 0
+    assert rows["q/9"]["height"] == HEIGHT and {row["image_id"] for row in rows.values()} == {"a.png", "a.jpg"}
+    assert card["drops"] == {
+        "question: image_path is missing": 1,
+        "question: unknown kind": 1,
+        "box: is not written as a list of lists or mappings": 3,
+        "box: is not four numbers": 1,
+        "box: corner is not a number": 1,
+        "mask: is not written as a list of lists or mappings": 1,
+        "mask: has no label or path": 1,
+        "mask: outside the data root": 1,
+    }
+    assert card["notes"] == {"sizes that are none, read from the picture instead": 1}
+    listed = (tmp_path / "manifests/table" / DROPS).read_text()
+    assert "report text" not in capsys.readouterr().out + listed
+
+
+def test_hub_pictures_outside_the_data_set_stay_there(tmp_path: Path, prepared: Callable) -> None:
+    save(tmp_path / "secret.png", 5)
+    save(tmp_path / "vqa/pictures/a.png", 6)
+    paths = ("pictures/a.png", "../secret.png", tmp_path / "secret.png", "gone.png")
+    write_csv(tmp_path / "vqa/test.csv", "image,question,answer", *(f"{path},Is it?,yes" for path in paths))
+    rows, card = prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))
+    assert set(rows) == {"vqa/test/0"} and len(list((tmp_path / "root/images").iterdir())) == 1
+    assert card["drops"] == {"question: picture is outside the data set's folder": 2, "question: picture is missing": 1}
+    for name in ("./gone", "/gone", "~/gone", "gone", "a/b/c"):
+        options = PrepareOptions(str(tmp_path / "root"), str(tmp_path / "m"))
+        message = one_line(lambda name=name, options=options: prepare("hub", options, dataset=name))
+        assert message == f"{name}: no such folder, and no hub id, which is owner/name"

@@ -193,9 +193,9 @@ def test_table_of_any_kind(tmp_path: Path, prepared: Prepared, ending: str) -> N
     options = {"file": str(path), "columns": {"image_path": "path"}, "box_format": "xywh"}
     rows, _ = prepared("table", tmp_path / "pictures", **options)
     assert [(row["image_id"], row["kind"], row["answer"]) for row in rows.values()] == [
-        ("a", "yes_no", ["yes"]),
-        ("b", None, ["x", "y"]),
-        ("b", None, None),
+        ("a.png", "yes_no", ["yes"]),
+        ("b.png", None, ["x", "y"]),
+        ("b.png", None, None),
     ]
     assert boxes(rows["q/0"]) == {("Edema", 10.0, 20.0, 40.0, 60.0)}
     assert boxes(rows["q/2"]) == {("lung", 1.0, 2.0, 4.0, 6.0)}

@@ -58,6 +58,13 @@ def test_help_names_every_source(run: Callable) -> None:
         (["slake", "--root", "/nowhere", "--out", "o"], "/nowhere: no such folder"),
         (["check", "/nowhere"], "/nowhere: manifest not found"),
         (["check", "/nowhere", "--images", "some"], "--images must be a number or all"),
+        (["bench", "/nowhere", "--images", "0"], "--images must be at least 1, got 0"),
+        (["slake", "--root", ".", "--out", "o", "--splits", ""], "--splits names no split; there are train, validate"),
+        (["table", "--root", ".", "--out", "o", "--file", "q.csv"], "q.csv: file not found"),
+        (
+            ["table", "--root", ".", "--out", "o", "--file", "q.csv", "--columns", "a=b"],
+            """--columns is written as '{"image_path": "path"}', got 'a=b'""",
+        ),
     ],
 )
 def test_usage_errors_are_one_line(
@@ -189,14 +196,22 @@ def test_other_sources_from_their_layout_to_records(
     vindr: SimpleNamespace,  # noqa: F811
     slake: Path,  # noqa: F811
     vqa_rad: Path,  # noqa: F811
+    mimic: SimpleNamespace,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """Each source's manifest; the first questions of all of them in one run, to load the model once."""
+    """The first questions of each source's manifest, evaluated."""
+    table = tmp_path / "vqa/test.csv"
+    table.parent.mkdir()
+    shutil.copyfile(slake / "imgs/xmlab1/source.jpg", table.parent / "a.jpg")
+    table.write_text("image,image_path,question,answer\na.jpg,a.jpg,Is it?,yes\na.jpg,a.jpg,Is it there?,no\n")
     prepared = {
         "vindr-cxr-vqa": (vindr.root, "--vqa", vindr.vqa),
         "slake": (slake,),
         "vqa-rad": (vqa_rad,),
         "phantom": (tmp_path / "phantoms", "--patients", 1),
+        "mimic-cxr": (mimic.root,),
+        "table": (table.parent, "--file", table),
+        "hub": (tmp_path / "hub", "--dataset", table.parent),
     }
     for source, (root, *options) in prepared.items():
         folder = tmp_path / "prepared" / source
