@@ -155,10 +155,15 @@ class PadChestGR:
                 tally.drop("row", f"{path.name} entry {position}", "entry without ImageID or findings")
                 continue
             boxes = self.images.setdefault(name.removesuffix(".png"), [])
-            for finding in findings:
+            for place, finding in enumerate(findings):
                 drawn = _drawn(finding)
                 if drawn is None:
-                    tally.drop("box", name, "finding that is not {labels, boxes, extra_boxes}")
+                    tally.drop(
+                        "box",
+                        name,
+                        "finding that is not {labels, boxes, extra_boxes}",
+                        f"entry {position}, finding {place}",
+                    )
                 boxes += drawn or ()
 
     def __call__(self, sample: Sample) -> Sample:

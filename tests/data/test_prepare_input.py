@@ -225,7 +225,7 @@ def test_nothing_taken_is_an_error_and_leaves_no_manifest(mimic: SimpleNamespace
         path.unlink()
     options = PrepareOptions(str(mimic.root), str(tmp_path / "m"))
     message = one_line(lambda: prepare("mimic-cxr-vqa", options, vqa=str(mimic.vqa)))
-    assert "no question could be taken" in message and "image file not found" in message
+    assert "no question could be taken: 3  image: file not found (with 7 questions)" in message
     assert not (tmp_path / "m").exists()
 
 

@@ -220,6 +220,24 @@ def test_table_of_paraphrases(tmp_path: Path, prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize(
+    ("box_format", "corners"), [("unit", "[0.1, 0.2, 0.5, 0.6]"), ("padded", "[22, 71, 112, 130]")]
+)
+def test_table_of_boxes_relative_to_a_size(tmp_path: Path, prepared: Callable, box_format: str, corners: str) -> None:
+    save(tmp_path / "root/a.png", 0)
+    path = write_csv(
+        *(tmp_path / "q.csv", "image_path,question,finding,height,width,boxes"),
+        *(f'a.png,Is it?,Edema,{HEIGHT},{WIDTH},"[{corners}]"', f'a.png,Is it?,Edema,,,"[{corners}]"'),
+    )
+    rows, card = prepared("table", tmp_path / "root", file=str(path), box_format=box_format)
+    ((label, *found),) = boxes(rows["q/0"])
+    assert label == "Edema" and not rows["q/1"]["boxes"]
+    # The square of 224 px holds the picture of 120 × 80 at 224 / 120, with 37 rows above it.
+    expected = {"unit": [12, 16, 60, 48], "padded": [22 / 224 * 120, 34 / 224 * 120, 60, 93 / 224 * 120]}
+    np.testing.assert_allclose(found, expected[box_format])
+    assert card["drops"] == {"box: is relative to a size that the table does not state": 1}
+
+
+@pytest.mark.parametrize(
     ("options", "fault"),
     [
         ({"columns": {"image_path": "file"}}, r"lacks the column file \(for image_path\)"),

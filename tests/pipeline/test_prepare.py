@@ -3,16 +3,21 @@
 import json
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.progress import Progress
 
 from cxr_faith.__main__ import main
+from cxr_faith.data.intake import accept
 from cxr_faith.data.manifest import open_manifest
 from cxr_faith.data.sources import SOURCES
+from cxr_faith.data.tally import Tally
+from cxr_faith.pipeline.prepare import _shown
 from cxr_faith.records import read_records
 from tests.data.conftest import mimic, slake, vindr, vqa_rad  # noqa: F401
 
@@ -109,6 +114,14 @@ def test_a_bad_picture_and_its_questions_are_counted_in_one_line(run: Callable, 
     card = json.loads((tmp_path / "m" / "card.json").read_text())
     assert card["drops"] == {"question: image not an image": 2, "image: not an image": 1}
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_the_bar_ends_at_its_total(slake: Path, limit: int | None) -> None:  # noqa: F811
+    tally, progress = Tally(), Progress(disable=True)
+    samples = accept(SOURCES["slake"](slake, tally), slake, tally)
+    assert len(list(_shown(islice(samples, limit), tally, progress, "prepare slake", limit))) == (limit or 3)
+    assert [(task.completed, task.total) for task in progress.tasks] == [(limit or 5, limit or 5)]
 
 
 def test_check_lists_faults(run: Callable, vqa_rad: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -59,15 +59,15 @@ def read_pictures(root: Path, views: str, tally: Tally) -> Pictures:
     metadata = read_table(table_file(root, "metadata"), (*IDS, "ViewPosition"), ("Rows", "Columns"))
     splits = _splits(root, tally)
     found = Pictures({}, {}, set(), set())
-    for row in metadata.to_dict("records"):
+    for position, row in enumerate(metadata.to_dict("records")):
         picture = {str(name): text(value) for name, value in row.items()}
         name, study, view = picture["dicom_id"], picture["study_id"], (picture["ViewPosition"] or "").upper()
         if study:
             found.studies.add(study)
         if not name or not picture["subject_id"] or not study:
-            tally.drop("row", name or "", "metadata row without its three ids")
+            tally.drop("row", name or "", "metadata row without its three ids", f"row {position + 1}")
         elif name in found.ids:
-            tally.drop("row", name, "image is in the metadata twice")
+            tally.drop("row", name, "image is in the metadata twice", f"row {position + 1}")
         else:
             _add_size(found, name, picture, tally)
             if view not in wanted:
@@ -106,12 +106,13 @@ def table_file(root: Path, name: str) -> Path:
 def _splits(root: Path, tally: Tally) -> dict[str, str]:
     """Split by image; the first row of an image counts."""
     splits: dict[str, str] = {}
-    for row in read_table(table_file(root, "split"), ("dicom_id", "split"), ()).to_dict("records"):
+    table = read_table(table_file(root, "split"), ("dicom_id", "split"), ())
+    for position, row in enumerate(table.to_dict("records")):
         name, split = text(row["dicom_id"]), text(row["split"])
         if name is None or split is None:
-            tally.drop("row", name or "", "split row without image or split")
+            tally.drop("row", name or "", "split row without image or split", f"row {position + 1}")
         elif name in splits:
-            tally.drop("row", name, "image is in the split table twice")
+            tally.drop("row", name, "image is in the split table twice", f"row {position + 1}")
         else:
             splits[name] = split
     return splits

@@ -118,11 +118,11 @@ def _boxes(path: Path, votes: Mapping[str, Mapping[str, _Votes]], tally: Tally) 
     """Merged boxes by image, of labels that hold there; a row without corners says that there is nothing to box."""
     corners = ("x_min", "y_min", "x_max", "y_max")
     drawn: dict[str, list[Box]] = {}
-    for row in read_table(path, ("image_id", "class_name", *corners), ()).to_dict("records"):
+    for position, row in enumerate(read_table(path, ("image_id", "class_name", *corners), ()).to_dict("records")):
         name, label = text(row["image_id"]), _name(text(row["class_name"]) or "")
         x1, y1, x2, y2 = (number(row[corner]) for corner in corners)
         if name is None:
-            tally.drop("box", "", "row without image id", path.name)
+            tally.drop("box", "", "row without image id", f"{path.name} row {position + 1}")
         elif not any(map(math.isfinite, (x1, y1, x2, y2))):
             if label != "no finding" and _has_box(votes, label, name):
                 tally.note("findings that hold, without a box")
