@@ -213,7 +213,7 @@ def test_other_sources_from_their_layout_to_records(
     tmp_path: Path,
 ) -> None:
     """The first questions of each source's manifest, evaluated."""
-    table = tmp_path / "vqa/test.csv"
+    table = tmp_path / "own/test.csv"
     table.parent.mkdir()
     shutil.copyfile(slake / "imgs/xmlab1/source.jpg", table.parent / "a.jpg")
     table.write_text("image,image_path,question,answer\na.jpg,a.jpg,Is it?,yes\na.jpg,a.jpg,Is it there?,no\n")
