@@ -148,7 +148,7 @@ def _fault(sample: Sample) -> str | None:
     try:
         replace(sample, boxes=()).validate()
     except SampleError as error:
-        return str(error).partition(":")[0]
+        return str(error).partition(":")[0].partition(" '")[0]
     if sample.kind == "yes_no" and sample.answer is not None:
         words = {answer.casefold() for answer in sample.answer}
         if len(words) != 1 or not words <= {"yes", "no"}:

@@ -137,8 +137,9 @@ class Sample:
             if not getattr(self, name):
                 raise SampleError(f"{name} is missing")
         if self.kind is not None and self.kind not in KINDS:
-            # Without the value: where a table's columns are mixed up, it is a text of the data set.
-            raise SampleError(f"unknown kind: expected {', '.join(KINDS)} or null")
+            # Where a table's columns are mixed up, the value is a text of the data set, which is not to be shown.
+            shown = f" {self.kind!r}" if self.kind.isidentifier() and len(self.kind) <= 12 else ""
+            raise SampleError(f"unknown kind{shown}: expected {', '.join(KINDS)} or null")
         for box in self.boxes:
             corners = (box.x1, box.y1, box.x2, box.y2)
             if not all(map(math.isfinite, corners)):

@@ -55,7 +55,8 @@ def test_sample_survives_the_file(tmp_path: Path, sample: Sample) -> None:
 @pytest.mark.parametrize(
     "change, fault",
     [
-        ({"kind": "maybe"}, "unknown kind: expected yes_no, choice, open or null"),
+        ({"kind": "maybe"}, "unknown kind 'maybe'"),
+        ({"kind": "report text"}, "unknown kind: expected yes_no, choice, open or null"),
         ({"question": ""}, "question is missing"),
         ({"image_id": None}, "image_id is missing"),
         ({"boxes": [{"label": "n", "x1": 5.0, "y1": 1.0, "x2": 5.0, "y2": 2.0}]}, "box 'n' is empty"),

@@ -108,7 +108,7 @@ def test_a_bad_sample_has_a_reason_and_costs_no_other(tmp_path: Path) -> None:
         "not found": {"image_id": "gone", "image_path": "gone.jpg"},
         "JPEG": {"image_id": "cut", "image_path": "cut.jpg"},
         "outside the data root": {"image_id": "secret", "image_path": "../secret.jpg"},
-        "unknown kind: expected": {"kind": "maybe"},
+        "unknown kind 'maybe'": {"kind": "maybe"},
         "question is missing": {"question": ""},
         "is empty": {"boxes": (Box("nodule", 5, 5, 5, 9),)},
         r"picture is 60×90 px, the manifest says 600×900": {"height": 600, "width": 900},
