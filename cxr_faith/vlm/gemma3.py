@@ -133,8 +133,6 @@ class Gemma3VLM(VLM):
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.prompt_template, self.source = prompt_template, source
         self._decoder: Any = model.model.language_model
-        self._before_norm: Tensor = torch.empty(0)
-        self._decoder.norm.register_forward_pre_hook(self._keep_before_norm)
         self._attention_configs = list({id(c): c for c in (text_config, self._decoder.config)}.values())
         self._control_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         self._stops = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<end_of_turn>")}
@@ -372,14 +370,6 @@ class Gemma3VLM(VLM):
             "prompt_template": self.prompt_template,
         }
 
-    def _keep_before_norm(self, module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._before_norm = args[0]
-
-    def _take_hidden(self) -> Tensor:
-        """Hand the hidden states over: kept here, they would keep a whole graph alive."""
-        hidden, self._before_norm = self._before_norm, torch.empty(0)
-        return hidden
-
     def _tokenize(self, question: str) -> Prompt:
         # Not str.format: a template or a question may hold other braces.
         text = self.prompt_template.replace("{question}", question)
@@ -415,17 +405,25 @@ class Gemma3VLM(VLM):
         """Hidden states before the final norm, of a sequence that holds the image."""
         types = torch.zeros(embedded.shape[:2], dtype=torch.long, device=embedded.device)
         types[:, prompt.image_start : prompt.image_start + self.n_cells] = 1
-        self.model.model(
+        return self._hidden(
             inputs_embeds=embedded, token_type_ids=types, past_key_values=cache, use_cache=cache is not None
         )
-        return self._take_hidden()
 
     def _extend(self, cache: DynamicCache, ids: tuple[int, ...], batch: int) -> Tensor:
         """Hidden states before the final norm, of text that follows a cache."""
         embedded = self._decoder.embed_tokens(self._ids(ids)).expand(batch, -1, -1)
         masks = self._masks(cache.get_seq_length(), len(ids), None) if self.shortcuts else None
-        self.model.model(inputs_embeds=embedded, attention_mask=masks, past_key_values=cache, use_cache=True)
-        return self._take_hidden()
+        return self._hidden(inputs_embeds=embedded, attention_mask=masks, past_key_values=cache, use_cache=True)
+
+    def _hidden(self, **inputs: Any) -> Tensor:
+        """Hidden states before the final norm. The hook goes with the run: one that stays would keep a graph alive."""
+        kept: list[Tensor] = []
+        hook = self._decoder.norm.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+        try:
+            self.model.model(**inputs)
+        finally:
+            hook.remove()
+        return kept[0]
 
     def _make_ids(self, ids: tuple[int, ...]) -> Tensor:
         """Token ids [1, length] on the device, kept there: a copy from the host would wait for all work before it.

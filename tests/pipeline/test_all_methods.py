@@ -1,6 +1,5 @@
 """Runs with every method: the same on two ranks as on one, and bad samples and settings cost what they must."""
 
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from cxr_faith.attribution import METHODS
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.vlm import Gemma3VLM, Prompt, Reply
+from tests.conftest import random_model
 from tests.runs import assert_same, cheap_options, parts, ranks, records, run, run_here
 
 
@@ -34,7 +34,8 @@ def write(folder: Path, rows: list[dict[str, Any]], methods: dict[str, Any], **p
 def sure_model(random_vlm: Gemma3VLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the random model, made to answer with yes or no."""
     folder = tmp_path_factory.mktemp("random_model")
-    model = deepcopy(random_vlm.model)
+    model = random_model(random_vlm.processor.tokenizer)
+    model.load_state_dict(random_vlm.model.state_dict())
     with torch.no_grad():
         model.lm_head.weight[[*random_vlm.yes_ids, *random_vlm.no_ids]] *= 6
     model.save_pretrained(folder)
