@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.monitor import Thresholds
 from cxr_faith.pipeline.run import RunOptions, trainer_defaults
+from cxr_faith.pipeline.slurm import cluster_plugins
 
 EVALUATE_HELP = """Explain a model's answers over a data set and score the explanations.
 
@@ -145,11 +147,13 @@ class EvaluateCLI(LightningCLI):
         for key, value in trainer_defaults(self.options).items():
             config.trainer[key] = value
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer, with the environment that surrounds this start."""
+        return super().instantiate_trainer(plugins=cluster_plugins(), **kwargs)
+
     def resolved_config(self) -> str:
         """The whole configuration as YAML, as it is after files and overrides; itself a config for `--config`."""
-        config = self.config.clone()
-        config.trainer.plugins = None  # objects, made anew from what surrounds a start
-        return str(self.parser.dump(config, skip_unset=False))
+        return str(self.parser.dump(self.config, skip_unset=False))
 
 
 def _names(action: Any) -> Iterator[str]:

@@ -22,6 +22,7 @@ from cxr_faith.pipeline.model_checks import model_checks
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.run import RunOptions, trainer_defaults
 from cxr_faith.pipeline.sanity import CONTROLS, read_cases
+from cxr_faith.pipeline.slurm import cluster_plugins
 from cxr_faith.pipeline.stop import StopRequest
 from cxr_faith.records import done_samples, read_records, write_atomic
 from cxr_faith.report.panels import agreement_panel, calibration_panel, first_setting, region_panel
@@ -110,7 +111,8 @@ def _predict(module: FaithfulnessModule, data: CXRVQADataModule, folder: Path) -
     """Run what is not done yet as `evaluate` would, on one device; all records."""
     data.skip = done_samples(folder)
     callbacks: list[Callback] = [RecordsWriter(folder, StopRequest())]
-    trainer = L.Trainer(accelerator="auto", devices=1, callbacks=callbacks, **trainer_defaults(RunOptions(folder)))
+    needed = trainer_defaults(RunOptions(folder)) | {"plugins": cluster_plugins()}
+    trainer = L.Trainer(accelerator="auto", devices=1, callbacks=callbacks, **needed)
     trainer.predict(module, datamodule=data, return_predictions=False)
     return read_records(folder)
 

@@ -21,7 +21,7 @@ from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.monitor import Monitor, Thresholds
 from cxr_faith.pipeline.pictures import write_pictures
 from cxr_faith.pipeline.provenance import check_run_dir, identity, write_provenance
-from cxr_faith.pipeline.slurm import MeetRanks, StopOnRequest, cluster_plugins, end_children, resume_command
+from cxr_faith.pipeline.slurm import MeetRanks, StopOnRequest, end_children, resume_command
 from cxr_faith.pipeline.stop import StoppedError, StopRequest
 from cxr_faith.pipeline.tensorboard import write_tensorboard
 from cxr_faith.pipeline.terminal import show_summary, wide_console
@@ -63,8 +63,8 @@ class _SkipDone(Callback):
 def trainer_defaults(options: RunOptions) -> dict[str, Any]:
     """What a run needs of its Trainer whatever the config says.
 
-    Ranks are served by the data module; attributions need gradients; progress and TensorBoard are ours; a requeued job
-    resumes from its records.
+    Ranks are served by the data module; attributions need gradients; progress and TensorBoard are ours. Beside these it
+    needs `cluster_plugins`, objects that no config can hold.
     """
     return {
         "inference_mode": False,
@@ -74,7 +74,6 @@ def trainer_defaults(options: RunOptions) -> dict[str, Any]:
         "enable_progress_bar": False,
         "logger": False,
         "default_root_dir": str(options.run_dir),
-        "plugins": cluster_plugins(),
     }
 
 

@@ -64,7 +64,7 @@ class Slurm:
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 variables, words = ((folder / name).read_text().split("\0") for name in ("environ", "cmdline"))
-            except (FileNotFoundError, ProcessLookupError, UnicodeDecodeError):
+            except (OSError, UnicodeDecodeError):  # gone, or not ours to read
                 continue
             if marks <= set(variables) and any(word.endswith("/cxr-faith") for word in words):
                 found.append(int(folder.name))

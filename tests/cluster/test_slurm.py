@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import Slurm
-from tests.runs import assert_same, parts, records, run_here, wait_for
+from tests.runs import alive, assert_same, parts, records, run_here, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -50,11 +50,13 @@ def test_time_limit(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) 
     try:
         hours, minutes, _ = map(int, slurm.fields(job)["RunTime"].split(":"))
         slurm("scontrol", "update", f"jobid={job}", f"timelimit={60 * hours + minutes + 2}")
-        wait_for(lambda: is_pending(task, signal.SIGUSR2), seconds=59)
-        slurm("scontrol", "update", f"jobid={job}", "timelimit=60")  # for the second start
+        # Slurm may wake a process that it has a signal for.
+        wait_for(lambda: not alive(task) or is_pending(task, signal.SIGUSR2), seconds=119)
     finally:
-        os.kill(task, signal.SIGCONT)
+        if alive(task):
+            os.kill(task, signal.SIGCONT)
     wait_for(lambda: slurm.fields(job)["Restarts"] == "1", seconds=120)
+    slurm("scontrol", "update", f"jobid={job}", "timelimit=60")  # for the second start
     assert 0 < records(run_dir)["sample_id"].nunique() < 7 and not (run_dir / "summary.json").exists()
     slurm.wait(job)
     assert "stopped on SIGUSR2" in slurm.log(job) and "back into the queue (restart 1)" in slurm.log(job)
@@ -63,7 +65,10 @@ def test_time_limit(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) 
 
 def is_pending(pid: int, signum: signal.Signals) -> bool:
     """Whether a signal has been sent to a process that has not taken it yet."""
-    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    try:
+        lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
     return bool(int(lines["ShdPnd"], 16) >> (signum - 1) & 1)
 
 
