@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 from torch.utils.tensorboard import SummaryWriter
 
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.records import read_records
 
@@ -42,7 +43,7 @@ class LiveScalars(L.Callback):
         """Begin with the means of what an earlier start has done."""
         assert isinstance(pl_module, FaithfulnessModule)
         known = read_records(self._run_dir, (*_KEY, *SETTLING))
-        known = known[known["condition"].eq("none")]
+        known = known[known["condition"].eq(NONE)]
         self._samples = known["sample_id"].nunique()
         self._add([{str(name): value for name, value in row.items()} for row in known.to_dict("records")])
         self._begin, self._forwards = time.monotonic(), _forwards(pl_module)

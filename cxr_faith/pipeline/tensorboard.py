@@ -1,5 +1,6 @@
 """TensorBoard: a run's mean curves with bands, scalars, histograms and leaderboard; no picture unless asked for."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _add_curves(
 ) -> None:
     for side in ("deletion", "insertion"):
         tag = f"{side}_curve/{place}/{row['method']}"
-        charts["curves"].setdefault(f"{side} · {place}", ["Multiline", []])[1].append(tag)
+        charts["curves"].setdefault(f"{side} · {place}", ["Multiline", []])[1].append(f"{re.escape(tag)}$")
         ends = [f"{side}{end}" for end in ("_low", "_high") if f"{side}{end}" in row["curves"]]
         for name, own in ((side, tag), *((end, f"{tag}/{end.removeprefix(f'{side}_')}") for end in ends)):
             for x, y in zip(row["curves"]["x"], row["curves"][name], strict=True):

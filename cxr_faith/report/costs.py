@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records
 from cxr_faith.report.board import mean, numbers
 from cxr_faith.report.leaderboard import find_board, method_label, number, percent, ranked, with_interval
@@ -39,7 +40,7 @@ def method_costs(records: pd.DataFrame) -> dict[str, dict[str, float | None]]:
         has a value. Methods whose maps cost nothing, such as `random`, which has none, are left out.
     """
     costs: dict[str, dict[str, float | None]] = {}
-    for name, rows in first_setting(records[records["condition"].eq("none")]).groupby("method", sort=True):
+    for name, rows in first_setting(records[records["condition"].eq(NONE)]).groupby("method", sort=True):
         values = {column: numbers(rows[column].dropna()) for column in COSTS}
         if len(values["seconds"]):
             costs[str(name)] = {

@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import foreign_columns, read_records, write_atomic
 from cxr_faith.report import bands, leaderboard, samples
 from cxr_faith.report.charts import faithfulness_scatter, reliability_diagram
@@ -80,7 +81,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    records = records[records["condition"].eq("none")]
+    records = records[records["condition"].eq(NONE)]
     if "k" in records.columns:
         bands.add_bands(summary, records)
     listed = sorted(set(records["sample_id"]))

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from cxr_faith.metrics.functional import normalize_curve
+from cxr_faith.perturb.condition import NONE
 
 COLUMNS = ("k", "deletion_scores", "insertion_scores", "s_original", "s_substrate")
 
@@ -68,7 +69,7 @@ class MeanCurves:
             ValueError: curves of one method that were measured at different steps.
         """
         for piece in pieces:
-            piece = piece[piece["condition"].eq("none")]
+            piece = piece[piece["condition"].eq(NONE)]
             for key, rows in piece.groupby(["substrate", "target", "space", "method"], sort=True):
                 setting: Any = key[:3]
                 position = self._samples.get_indexer(pd.Index(rows["sample_id"]))

@@ -112,7 +112,7 @@ def _row(row: Mapping[str, Any], keys: set[str], by_scored: bool) -> dict[str, A
         "n_used": row["n_scored" if by_scored else "n_common"],
         "coverage": short(row["coverage"]),
         "status": row["status"],
-        "values": {key: short(row.get(key)) for key in sorted(keys)},
+        "values": {key: row.get(key) for key in sorted(keys)},  # as they are: rounded twice, a digit may differ
         "ci": {key: ends for key in sorted(keys) if (ends := interval(row, key)) is not None},
         "curves": None
         if curves is None
