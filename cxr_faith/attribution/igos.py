@@ -13,7 +13,9 @@ token aligned, as they are when the map is scored; the papers' bilinear masks wo
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,89 +33,107 @@ _SIGNS = (1.0, -1.0, 1.0, -1.0)
 
 
 def kept_shares(masks: Tensor) -> Tensor:
-    """What the four terms keep, [4, gH, gW]: x, 1 - y, x·y, 1 - x·y, from the masks (x, y) [2, gH, gW]."""
-    product = masks[0] * masks[1]
-    return torch.stack([masks[0], 1 - masks[1], product, 1 - product])
+    """What the four terms keep, [..., 4, gH, gW]: x, 1 - y, x·y, 1 - x·y, from the masks (x, y) [..., 2, gH, gW]."""
+    deleting, inserting = masks.unbind(-3)
+    product = deleting * inserting
+    return torch.stack([deleting, 1 - inserting, product, 1 - product], dim=-3)
 
 
 def bilateral_tv(mask: Tensor, cells: Tensor) -> Tensor:
     """Total variation that forgives steps where the picture has an edge.
 
     Args:
-        mask: [gH, gW].
-        cells: mean grey value of each cell, [gH, gW].
+        mask: [..., gH, gW].
+        cells: mean grey value of each cell, of the same shape.
 
     Returns:
-        Scalar: Σ over neighboring cells of exp(-Δcells² / variance of cells)·Δmask², divided by the number of cells.
+        [...]: Σ over neighboring cells of exp(-Δcells² / variance of cells)·Δmask², divided by the number of cells.
     """
-    variance = cells.var(correction=0).clamp_min(torch.finfo(cells.dtype).tiny)
-    total = mask.new_zeros(())
-    for axis in (0, 1):
+    variance = cells.var((-2, -1), correction=0, keepdim=True).clamp_min(torch.finfo(cells.dtype).tiny)
+    total = mask.new_zeros(mask.shape[:-2])
+    for axis in (-2, -1):
         weight = (-cells.diff(dim=axis).square() / variance).exp()
-        total = total + (weight * mask.diff(dim=axis).square()).sum()
-    return total / mask.numel()
+        total = total + (weight * mask.diff(dim=axis).square()).sum((-2, -1))
+    return total / (mask.shape[-2] * mask.shape[-1])
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One picture's loss.
+    """The losses of some pictures, each its own.
 
     Attributes:
         vlm: the model.
-        picture: [3, H, W]; `removed` likewise, the substrate.
-        prompt: the question.
-        target: what s is.
-        scale: max(|e|, ε) of s, in its own unit.
+        pictures: [batch, 3, H, W]; `removed` likewise, their substrate.
+        prompts: the questions, of equal length.
+        targets: what s is, of equal shape.
+        scale: max(|e|, ε) of s, in its own unit, [batch].
         area: weight of the L1 term.
         smoothness: weight of the total variation.
     """
 
     vlm: VLM
-    picture: Tensor
+    pictures: Tensor
     removed: Tensor
-    prompt: Prompt
-    target: Target
-    scale: float
+    prompts: Sequence[Prompt]
+    targets: Sequence[Target]
+    scale: Tensor
     area: float
     smoothness: float
 
+    def of(self, chosen: Sequence[int]) -> "Problem":
+        """The problem of some of the pictures."""
+        pick = list(chosen)
+        return replace(
+            self,
+            pictures=self.pictures[pick],
+            removed=self.removed[pick],
+            prompts=[self.prompts[index] for index in pick],
+            targets=[self.targets[index] for index in pick],
+            scale=self.scale[pick],
+        )
+
     def score_terms(self, masks: Tensor, alpha: float = 1.0, noise: Tensor | None = None) -> Tensor:
-        """The four signed score terms at Φ(α·K), summed; noise [3, H, W] is added to the picture."""
-        (rows, columns), (height, width) = self.vlm.grid, self.picture.shape[-2:]
-        kept = (alpha * kept_shares(masks))[:, None]
+        """The four signed score terms at Φ(α·K), summed, [batch]; noise [batch, 1, H, W] is added to the pictures."""
+        (rows, columns), (height, width) = self.vlm.grid, self.pictures.shape[-2:]
+        kept = (alpha * kept_shares(masks))[:, :, None]
         kept = kept.repeat_interleave(height // rows, -2).repeat_interleave(width // columns, -1)
-        picture = self.picture if noise is None else self.picture + noise
-        pixels = self.removed + kept * (picture - self.removed)
+        pictures = self.pictures if noise is None else self.pictures + noise
+        pixels = (self.removed[:, None] + kept * (pictures - self.removed)[:, None]).flatten(0, 1)
         self.vlm.counts.backward += len(pixels) if masks.requires_grad else 0
-        scores = self.vlm.trace(self.vlm.encode(pixels), [self.prompt] * 4, [self.target] * 4).mean(1)
-        return (scores * torch.tensor(_SIGNS, device=scores.device)).sum() / self.scale
+        prompts = [prompt for prompt in self.prompts for _ in _SIGNS]
+        targets = [target for target in self.targets for _ in _SIGNS]
+        scores = self.vlm.trace(self.vlm.encode(pixels), prompts, targets).mean(1).view(-1, len(_SIGNS))
+        return (scores * torch.tensor(_SIGNS, device=scores.device)).sum(1) / self.scale
 
     def regularizer(self, masks: Tensor) -> Tensor:
-        """Area and total variation of the product of both masks."""
-        product = masks[0] * masks[1]
-        cells = torch.nn.functional.adaptive_avg_pool2d(self.picture.mean(0, keepdim=True), self.vlm.grid)[0]
-        return self.area * (1 - product).abs().mean() + self.smoothness * bilateral_tv(product, cells)
+        """Area and total variation of the product of both masks, [batch]."""
+        product = masks.prod(1)
+        cells = torch.nn.functional.adaptive_avg_pool2d(self.pictures.mean(1), self.vlm.grid)
+        return self.area * (1 - product).abs().mean((1, 2)) + self.smoothness * bilateral_tv(product, cells)
 
-    def loss(self, masks: Tensor) -> float:
-        """The loss at α = 1, without noise."""
+    def loss(self, masks: Tensor) -> list[float]:
+        """The loss of each picture at α = 1, without noise."""
         with torch.no_grad():
-            return float(self.score_terms(masks) + self.regularizer(masks))
+            return (self.score_terms(masks) + self.regularizer(masks)).tolist()
 
-    def direction(self, masks: Tensor, steps: int, noise: Sequence[Tensor]) -> Tensor:
-        """Integrated-gradient direction of ascent [2, gH, gW]: mean over α = 1/steps … 1, and the regularizer's own.
+    def direction(self, masks: Tensor, steps: int, noise: Tensor | None) -> Tensor:
+        """Integrated-gradient directions of ascent: mean over α = 1/steps … 1, and the regularizer's own.
 
         Args:
-            masks: [2, gH, gW].
+            masks: [batch, 2, gH, gW].
             steps: points of the path.
-            noise: one field [3, H, W] for each point; none if empty.
+            noise: one field for each picture and point, [batch, steps, H, W]; None for none.
+
+        Returns:
+            [batch, 2, gH, gW].
         """
         with torch.enable_grad():
             leaf = masks.detach().requires_grad_()
-            gradient = torch.autograd.grad(self.regularizer(leaf), leaf)[0]
+            gradient = torch.autograd.grad(self.regularizer(leaf).sum(), leaf)[0]
             for point in range(steps):
-                field = noise[point] if noise else None
+                field = None if noise is None else noise[:, point : point + 1]
                 terms = self.score_terms(leaf, (point + 1) / steps, field)
-                gradient = gradient + torch.autograd.grad(terms, leaf)[0] / steps
+                gradient = gradient + torch.autograd.grad(terms.sum(), leaf)[0] / steps
         return gradient
 
 
@@ -148,58 +168,85 @@ class IGOSPP(Method):
         self.area, self.smoothness = area, smoothness
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """Saliency 1 - x·y in [0, 1], one picture at a time; see `Method.attribute`.
+        """Saliency 1 - x·y in [0, 1], all pictures together, each with its own line search; see `Method.attribute`.
 
         `extras` hold both masks, the explained tokens with their log-likelihood ratios, and the loss after each step.
         """
         removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed)
-        maps = []
-        extras: dict[str, list[object]] = {}
-        for index, one in enumerate(target):
-            problem, told = self._problem(vlm, batch.pixels[index], removed[index], batch.prompts[index], one)
-            masks, history = self._optimize(problem, batch.seed, batch.image_ids[index])
-            maps.append(1 - masks[0] * masks[1])
-            told |= {"loss_history": history, "deletion_mask": masks[0].tolist(), "insertion_mask": masks[1].tolist()}
-            for name, value in told.items():
-                extras.setdefault(name, []).append(value)
-        return Attribution(torch.stack(maps), extras)
+        problem, extras = self._problem(vlm, batch, removed, target)
+        masks = torch.empty(len(target), 2, *vlm.grid, device=batch.pixels.device)
+        histories: list[list[float]] = [[] for _ in target]
+        for chosen in _alike(problem.targets):
+            streams = [stream(batch.seed, batch.image_ids[index], "igos_noise") for index in chosen]
+            masks[chosen], found = self._optimize(problem.of(chosen), streams)
+            for index, history in zip(chosen, found, strict=True):
+                histories[index] = history
+        deleting, inserting = masks.unbind(1)
+        extras |= {"loss_history": histories, "deletion_mask": deleting.tolist(), "insertion_mask": inserting.tolist()}
+        return Attribution(1 - deleting * inserting, extras)
 
     def _problem(
-        self, vlm: VLM, picture: Tensor, removed: Tensor, prompt: Prompt, target: Target
-    ) -> tuple[Problem, dict[str, object]]:
-        """The loss of one picture, and which tokens it is about."""
-        told: dict[str, object] = {}
+        self, vlm: VLM, batch: AttributionBatch, removed: Tensor, targets: Sequence[Target]
+    ) -> tuple[Problem, dict[str, list[Any]]]:
+        """The losses, and which tokens they are about."""
+        told: dict[str, list[Any]] = {}
+        chosen, scales = [], []
         with torch.no_grad():
-            tokens, gone = vlm.encode(picture[None]), vlm.encode(removed[None])
-            if target.kind == "tokens":
-                ratios = likelihood_ratios(vlm, tokens, gone, prompt, target).tolist()
-                target = replace(target, scored=select_tokens(target.scored, ratios))
-                told = {"tokens": list(target.scored), "llrs": ratios}
-            s, s_removed = (vlm.trace(seen, [prompt], [target]).mean(1).double() for seen in (tokens, gone))
-            scale = float(torch.maximum((s - s_removed).abs(), effect_threshold(s)))
-        return Problem(vlm, picture, removed, prompt, target, scale, self.area, self.smoothness), told
+            tokens, gone = vlm.encode(batch.pixels), vlm.encode(removed)
+            for index, (prompt, target) in enumerate(zip(batch.prompts, targets, strict=True)):
+                both = tokens[index, None], gone[index, None]
+                if target.kind == "tokens":
+                    ratios = likelihood_ratios(vlm, *both, prompt, target).tolist()
+                    target = replace(target, scored=select_tokens(target.scored, ratios))
+                    told.setdefault("tokens", []).append(list(target.scored))
+                    told.setdefault("llrs", []).append(ratios)
+                s, s_removed = (vlm.trace(seen, [prompt], [target]).mean(1).double() for seen in both)
+                scales.append(torch.maximum((s - s_removed).abs(), effect_threshold(s)).float())
+                chosen.append(target)
+        scale = torch.cat(scales)
+        return Problem(vlm, batch.pixels, removed, batch.prompts, chosen, scale, self.area, self.smoothness), told
 
-    def _optimize(self, problem: Problem, seed: int, image_id: str) -> tuple[Tensor, list[float]]:
-        """Masks [2, gH, gW] and the loss before the first and after each accepted step."""
-        picture = problem.picture
-        generator = stream(seed, image_id, "igos_noise")
-        masks = torch.ones(2, *problem.vlm.grid, device=picture.device)
-        history = [problem.loss(masks)]
+    def _optimize(self, problem: Problem, streams: Sequence[np.random.Generator]) -> tuple[Tensor, list[list[float]]]:
+        """Masks [batch, 2, gH, gW], and the losses before the first and after each accepted step of each picture."""
+        masks = torch.ones(len(streams), 2, *problem.vlm.grid, device=problem.pictures.device)
+        histories, going = [[loss] for loss in problem.loss(masks)], list(range(len(masks)))
         for _ in range(self.iterations):
-            fields: list[Tensor] = []
-            if self.noise:
-                drawn = generator.standard_normal((self.path_steps, 1, *picture.shape[1:]), dtype="float32")
-                fields = list(torch.from_numpy(drawn).to(picture) * self.noise * picture.std(correction=0))
-            step = problem.direction(masks, self.path_steps, fields)
-            size = float(step.abs().max())
-            if not math.isfinite(size):
-                return torch.full_like(masks, torch.nan), history  # no map, rather than one that points nowhere
-            found = line_search(problem, masks, step / size, history[-1]) if size > 0 else None
-            if found is None:
+            now = problem.of(going)
+            steps = now.direction(masks[going], self.path_steps, self._noise(now, [streams[index] for index in going]))
+            sizes = steps.abs().amax((1, 2, 3))
+            for index, size in zip(going, sizes.tolist(), strict=True):
+                if not math.isfinite(size):
+                    masks[index] = torch.nan  # no map, rather than one that points nowhere
+            uphill = [at for at, size in enumerate(sizes.tolist()) if math.isfinite(size) and size > 0]
+            going = [going[at] for at in uphill]
+            before = [histories[index][-1] for index in going]
+            unit = steps[uphill] / sizes[uphill, None, None, None]
+            found = line_search(now.of(uphill), masks[going], unit, before)
+            for at, (candidate, loss) in found.items():
+                masks[going[at]] = candidate
+                histories[going[at]].append(loss)
+            going = [going[at] for at in sorted(found)]
+            if not going:
                 break
-            masks, loss = found
-            history.append(loss)
-        return masks, history
+        return masks, histories
+
+    def _noise(self, problem: Problem, streams: Sequence[np.random.Generator]) -> Tensor | None:
+        """Fields [batch, path_steps, H, W] from each picture's own stream."""
+        if not self.noise:
+            return None
+        pictures = problem.pictures
+        shape = (self.path_steps, *pictures.shape[-2:])
+        drawn = np.stack([generator.standard_normal(shape, dtype="float32") for generator in streams])
+        deviation = pictures.std((1, 2, 3), correction=0, keepdim=True)
+        return torch.from_numpy(drawn).to(pictures) * self.noise * deviation
+
+
+def _alike(targets: Sequence[Target]) -> list[list[int]]:
+    """Places of the targets that one pass can score together: they read the same positions."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, target in enumerate(targets):
+        groups.setdefault(target.scored, []).append(index)
+    return list(groups.values())
 
 
 def select_tokens(scored: Sequence[int], ratios: Sequence[float]) -> tuple[int, ...]:
@@ -213,21 +260,27 @@ def select_tokens(scored: Sequence[int], ratios: Sequence[float]) -> tuple[int, 
     return chosen or (max(zip(scored, ratios, strict=True), key=lambda pair: pair[1])[0],)
 
 
-def line_search(problem: Problem, masks: Tensor, step: Tensor, loss: float) -> tuple[Tensor, float] | None:
-    """Backtracking: halve the step until the loss falls.
+def line_search(
+    problem: Problem, masks: Tensor, step: Tensor, losses: Sequence[float]
+) -> dict[int, tuple[Tensor, float]]:
+    """Backtracking: halve each picture's step until its loss falls.
 
     Args:
-        problem: the loss.
-        masks: [2, gH, gW].
-        step: direction of ascent, its largest entry 1.
-        loss: the loss of the masks.
+        problem: the losses.
+        masks: [batch, 2, gH, gW].
+        step: directions of ascent of the same shape, the largest entry of each 1.
+        losses: the loss of the masks of each picture.
 
     Returns:
-        New masks in [0, 1] and their lower loss; None if no step lowers it.
+        Place -> its new masks [2, gH, gW] in [0, 1] and their lower loss; nothing for those that no step lowers.
     """
+    found: dict[int, tuple[Tensor, float]] = {}
     for halving in range(HALVINGS):
-        candidate = (masks - FIRST_STEP * 0.5**halving * step).clamp(0, 1)
-        reached = problem.loss(candidate)
-        if reached < loss:
-            return candidate, reached
-    return None
+        left = [place for place in range(len(masks)) if place not in found]
+        if not left:
+            break
+        candidates = (masks[left] - FIRST_STEP * 0.5**halving * step[left]).clamp(0, 1)
+        for place, candidate, reached in zip(left, candidates, problem.of(left).loss(candidates), strict=True):
+            if reached < losses[place]:
+                found[place] = candidate, reached
+    return found

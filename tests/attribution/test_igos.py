@@ -25,7 +25,13 @@ def explain(vlm, pixels, target=MARGIN, **options):
 
 def problem(vlm, pixels, target, scale=2.0, area=0.7, smoothness=1.3):
     removed = Substrate.parse("blur:0.1").apply(pixels, ["0"], 3)
-    return Problem(vlm, pixels[0], removed[0], vlm.prompt(QUESTION), target, scale, area, smoothness)
+    return Problem(vlm, pixels, removed, [vlm.prompt(QUESTION)], [target], torch.tensor([scale]), area, smoothness)
+
+
+def settings_of(vlm, made, masks, target):
+    """What the references take: one picture, in NumPy."""
+    picture, removed = made.pictures[0].double().numpy(), made.removed[0].double().numpy()
+    return vlm, picture, removed, masks, made.prompts[0], target
 
 
 def test_total_variation():
@@ -53,12 +59,12 @@ def test_loss_and_direction_of_a_linear_model(sign):
     pixels, target = analytic_picture(vlm)[None], Target("margin", sign=sign)
     made = problem(vlm, pixels, target)
     masks = np.random.default_rng(1).uniform(0.2, 0.8, (2, 3, 5))
-    settings = (vlm, made.picture.double().numpy(), made.removed.double().numpy(), masks, made.prompt, target)
-    found = made.loss(torch.from_numpy(masks).float())
+    settings, leaf = settings_of(vlm, made, masks, target), torch.from_numpy(masks).float()[None]
+    (found,) = made.loss(leaf)
     assert found == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-4)
     entries = [(0, 0, 0), (0, 2, 4), (1, 0, 3), (1, 2, 1)]
     expected = reference.direction(*settings, 2.0, 0.7, 1.3, 3, entries, 0.1)
-    step = made.direction(torch.from_numpy(masks).float(), 3, [])
+    step = made.direction(leaf, 3, None)[0]
     np.testing.assert_allclose([float(step[entry]) for entry in entries], expected, rtol=1e-3, atol=1e-5)
 
 
@@ -66,11 +72,9 @@ def test_direction_of_a_gemma(random_vlm, pictures):
     pixels, target = pictures(random_vlm, 1), Target("margin", sign=-1)
     made = problem(random_vlm, pixels, target)
     masks = np.random.default_rng(1).uniform(0.3, 0.7, (2, *random_vlm.grid))
-    settings = (random_vlm, made.picture.double().numpy(), made.removed.double().numpy(), masks, made.prompt, target)
-    assert made.loss(torch.from_numpy(masks).float()) == pytest.approx(
-        reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-3, abs=1e-4
-    )
-    step = made.direction(torch.from_numpy(masks).float(), 2, [])
+    settings, leaf = settings_of(random_vlm, made, masks, target), torch.from_numpy(masks).float()[None]
+    assert made.loss(leaf)[0] == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-3, abs=1e-4)
+    step = made.direction(leaf, 2, None)[0]
     strongest = [np.unravel_index(int(step[i].abs().argmax()), random_vlm.grid) for i in (0, 1)]
     entries = [(i, *map(int, at)) for i, at in enumerate(strongest)]
     expected = reference.direction(*settings, 2.0, 0.7, 1.3, 2, entries, 0.02)
@@ -132,6 +136,48 @@ def test_two_redundant_cells_are_both_found():
     values = explain(vlm, pixels, substrate="zero").maps[0]
     top = {divmod(int(i), 5) for i in values.flatten().topk(2).indices}
     assert top == {(0, 1), (2, 4)}
+
+
+def test_several_pictures_are_those_one_at_a_time(random_vlm, pictures):
+    """Each with its own line search, noise and selected tokens; together only the passes are run."""
+    pixels, options = pictures(random_vlm, 3), {"iterations": 3, "path_steps": 2}
+    words = tuple(random_vlm.tokenizer("left right lung", add_special_tokens=False)["input_ids"][:3])
+    prompts, names = [random_vlm.prompt(QUESTION)] * 3, ["a", "b", "c"]
+    for target in (MARGIN, Target("tokens", "answer", 1, words, (0, 1, 2))):
+        together = IGOSPP(**options).attribute(random_vlm, AttributionBatch(pixels, prompts, names), [target] * 3)
+        for index in range(3):
+            one = slice(index, index + 1)
+            alone = IGOSPP(**options).attribute(
+                random_vlm, AttributionBatch(pixels[one], prompts[one], names[one]), [target]
+            )
+            torch.testing.assert_close(together.maps[one], alone.maps, rtol=1e-3, atol=1e-4)
+            assert together.extras.keys() == alone.extras.keys()
+            for name, values in alone.extras.items():
+                assert np.allclose(together.extras[name][index], values[0], rtol=1e-3, atol=1e-4), name
+
+
+class SteepVLM(LinearVLM):
+    """The score of questions about a mass is finite, its gradient is not."""
+
+    def logit(self, tokens, prompt):
+        steep = (tokens * 0).sum((1, 2)).sqrt() if "mass" in prompt.question else 0
+        return super().logit(tokens, prompt) + steep
+
+
+def test_pictures_end_their_search_on_their_own():
+    """One that the model ignores, one that is explained and one whose gradient is not finite, in the same batch."""
+    weights = {"Is it tilted?": np.zeros((3, 5)), QUESTION: one_cell(), "Is there a mass?": one_cell()}
+    vlm = SteepVLM(weights, cell=(8, 8))
+    pixels, prompts = bright(vlm, [(1, 3)]).repeat(3, 1, 1, 1), [vlm.prompt(question) for question in weights]
+    method, names = IGOSPP(substrate="zero"), ["a", "b", "c"]
+    found = method.attribute(vlm, AttributionBatch(pixels, prompts, names), [MARGIN] * 3)
+    ignored, explained, steep = found.maps
+    assert ignored.abs().max() == 0 and steep.isnan().all()
+    assert divmod(int(explained.argmax()), 5) == (1, 3) and explained[1, 3] > 0.5
+    alone = method.attribute(vlm, AttributionBatch(pixels[1:2], prompts[1:2], names[1:2]), [MARGIN])
+    torch.testing.assert_close(alone.maps[0], explained)
+    lengths = [len(history) for history in found.extras["loss_history"]]
+    assert lengths[0] == lengths[2] == 1 < lengths[1] == len(alone.extras["loss_history"][0])
 
 
 def test_tokens_are_selected_by_their_likelihood_ratio():
