@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from cxr_faith.pipeline.bench_scene import Scene
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.base import Prompt
-from cxr_faith.vlm.gemma3 import PrefixCache
+from cxr_faith.vlm.prefix_cache import PrefixCache
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from cxr_faith.scoring import (
 )
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
-from cxr_faith.vlm.gemma3 import peek
+from cxr_faith.vlm.checkpoint import peek
 
 Row = dict[str, Any]
 _METRIC_COLUMNS = (

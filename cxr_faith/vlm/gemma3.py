@@ -6,73 +6,24 @@ never see the question, so the cache up to the bar depends on the picture alone.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, DynamicCache, Gemma3ForConditionalGeneration
+from transformers import DynamicCache, Gemma3ForConditionalGeneration
 
 from cxr_faith.vlm.base import VLM, ModelError, Observer, Prompt, PromptError, Reply, Scores, Target
 from cxr_faith.vlm.capture import observed, observed_states
+from cxr_faith.vlm.checkpoint import load
+from cxr_faith.vlm.head import Head, whole_vectors
+from cxr_faith.vlm.prefix_cache import FillingCache, PrefixCache, PrefixComplete
 
 YES_WORDS = ("yes", "Yes", "YES")
 NO_WORDS = ("no", "No", "NO")
-_VOCABULARY_CHUNK = 32768
-_ROW_BLOCK = 16
-
-
-class _PrefixComplete(Exception):
-    """The last layer has its keys and values: nothing that comes after them belongs to the prefix."""
-
-
-class _FillingCache(DynamicCache):
-    """Stops the decoder once the last layer's keys and values are there."""
-
-    def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.expected = layers
-
-    def update(  # type: ignore[override]
-        self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        super().update(key, value, layer_idx, *args, **kwargs)
-        if layer_idx + 1 == self.expected:
-            raise _PrefixComplete
-        return key, value
-
-
-class PrefixCache(DynamicCache):
-    """Keys and values up to the end of the image, read-only: `update` appends without storing.
-
-    One prefix then serves any number of questions. It keeps whole layers; sliding windows are applied by the masks,
-    which is exact also where a window would bind.
-    """
-
-    layers: list[Any]
-
-    def __init__(self, filled: DynamicCache) -> None:
-        """Take over the layers of a cache that has seen the prefix."""
-        super().__init__()
-        self.layers = filled.layers
-
-    def update(  # type: ignore[override]
-        self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values of the prefix followed by the given ones, each [batch, heads, prefix + new, head_dim]."""
-        layer = self.layers[layer_idx]
-        return torch.cat([layer.keys, key], dim=-2), torch.cat([layer.values, value], dim=-2)
-
-    def growing(self) -> DynamicCache:
-        """A copy that can be appended to, for generation."""
-        cache = DynamicCache()
-        for index, layer in enumerate(self.layers):
-            cache.update(layer.keys, layer.values, index)
-        return cache
 
 
 class Gemma3VLM(VLM):
@@ -133,6 +84,7 @@ class Gemma3VLM(VLM):
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.prompt_template, self.source = prompt_template, source
         self._decoder: Any = model.model.language_model
+        self._head = Head(self._decoder.norm, model.lm_head)
         self._attention_configs = list({id(c): c for c in (text_config, self._decoder.config)}.values())
         self._control_tokens = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         self._stops = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<end_of_turn>")}
@@ -168,28 +120,7 @@ class Gemma3VLM(VLM):
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        if dtype == torch.float16:
-            raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
-        peek(path, revision)
-        try:
-            processor = AutoProcessor.from_pretrained(path, revision=revision or "main", trust_remote_code=False)
-            loaded: Any = Gemma3ForConditionalGeneration.from_pretrained(
-                path,
-                revision=revision or "main",
-                dtype=dtype,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"cannot load a Gemma-3 model from {path}: {reason}") from error
-        model, loading = loaded
-        if loading["missing_keys"]:
-            # transformers only warns, and leaves random numbers in their place.
-            missing = sorted(loading["missing_keys"])
-            raise ModelError(f"{path} lacks {len(missing)} weights, such as {missing[0]}")
+        model, processor = load(path, dtype, revision)
         return cls(model.to(device), processor, prompt_template, str(path))
 
     def to(self, device: torch.device | str) -> "Gemma3VLM":
@@ -269,11 +200,11 @@ class Gemma3VLM(VLM):
             cache = DynamicCache()
             self._run(embedded, prompt, cache)
             return PrefixCache(cache)
-        filling = _FillingCache(len(self.layer_types))
+        filling = FillingCache(len(self.layer_types))
         masks = self._masks(0, embedded.shape[1], prompt.image_start)
         try:
             self.model.model(inputs_embeds=embedded, attention_mask=masks, past_key_values=filling, use_cache=True)
-        except _PrefixComplete:
+        except PrefixComplete:
             pass
         return PrefixCache(filling)
 
@@ -290,7 +221,7 @@ class Gemma3VLM(VLM):
         """Greedy answer for a prefix of one picture."""
         self.counts.score += 1
         cache = prefix.growing()
-        logits = self._logits(self._extend(cache, prompt.suffix_ids, batch=1)[:, -1])[0]
+        logits = self._head.logits(self._extend(cache, prompt.suffix_ids, batch=1)[:, -1])[0]
         log_p = logits.log_softmax(dim=-1)
         yes, no = (torch.tensor(ids, device=logits.device) for ids in (self.yes_ids, self.no_ids))
         first, ids = int(logits.argmax()), list[int]()
@@ -298,7 +229,7 @@ class Gemma3VLM(VLM):
         while token not in self._stops and len(ids) < max_new_tokens:
             ids.append(token)
             if len(ids) < max_new_tokens:
-                token = int(self._logits(self._extend(cache, (token,), batch=1)[:, -1])[0].argmax())
+                token = int(self._head.logits(self._extend(cache, (token,), batch=1)[:, -1])[0].argmax())
         content = tuple(i for i, token in enumerate(ids) if token not in self.special_ids)
         return Reply(
             token_ids=tuple(ids),
@@ -317,10 +248,10 @@ class Gemma3VLM(VLM):
         hidden = self._extend(prefix, ids, batch)
         read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
         if target.kind == "margin":
-            s = self._margin(hidden[:, read[0]], target).double()
-            return Scores(s, _whole_vectors(torch.sigmoid, s), s)
+            s = (target.sign * self._margin(hidden[:, read[0]])).double()
+            return Scores(s, whole_vectors(torch.sigmoid, s), s)
         log_p, standing = self._token_scores(hidden[:, read], [target] * batch)
-        probability = _whole_vectors(torch.exp, log_p.double())
+        probability = whole_vectors(torch.exp, log_p.double())
         return Scores(log_p.double().mean(1), probability.mean(1), standing.double().amin(1))
 
     def trace(
@@ -342,14 +273,12 @@ class Gemma3VLM(VLM):
         read = hidden[:, targets[0].read_positions(prompts[0])]
         if targets[0].kind == "margin":
             signs = torch.tensor([t.sign for t in targets], device=hidden.device)
-            return (self._margin(read[:, 0], Target("margin")) * signs)[:, None]
+            return (self._margin(read[:, 0]) * signs)[:, None]
         return self._token_scores(read, targets)[0]
 
     def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
         """Logits of some tokens at every position; see `VLM.token_logits`."""
-        normed, rows = self._final_norm(states), self.model.lm_head.weight[token_ids].float()
-        # A sum for each row, as in `_margin`; one token at a time, so that no [positions, tokens, hidden] is formed.
-        return torch.stack([(normed * row[:, None]).sum(-1) for row in rows.unbind(1)], dim=-1)
+        return self._head.token_logits(states, token_ids)
 
     def decode(self, token_ids: Sequence[int]) -> list[str]:
         """Each token as text."""
@@ -447,53 +376,15 @@ class Gemma3VLM(VLM):
         window = key > query - self.model.config.get_text_config().sliding_window
         return {"full_attention": attends[None, None], "sliding_attention": (attends & window)[None, None]}
 
-    def _final_norm(self, hidden: Tensor) -> Tensor:
-        """The final RMSNorm in float32: a bfloat16 logit of 16 to 32 is exact to 0.125 only."""
-        norm = self._decoder.norm
-        hidden = hidden.float()
-        scaled = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + norm.eps)
-        normed: Tensor = scaled * (1 + norm.weight.float())
-        return normed
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """float32 logits [..., vocabulary], projected in slices so that no float32 copy of the matrix is kept.
-
-        Rows are padded to whole blocks: a matrix product rounds a row alike only where its block is full, and a score
-        must not depend on the batch that it was computed in.
-        """
-        rows, weight = self._final_norm(hidden).flatten(0, -2), self.model.lm_head.weight
-        padded = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROW_BLOCK))
-        logits = torch.cat([padded @ part.float().T for part in weight.split(_VOCABULARY_CHUNK)], dim=-1)
-        unpadded: Tensor = logits[: len(rows)].unflatten(0, hidden.shape[:-1])
-        return unpadded
-
-    def _margin(self, hidden: Tensor, target: Target) -> Tensor:
-        """Signed margin [batch] in float32, from the yes and no rows only."""
-        rows = self.model.lm_head.weight[self._ids((*self.yes_ids, *self.no_ids))[0]].float()
-        # A sum for each row, not a matrix product: that would be rounded by the size of the batch.
-        logits = (self._final_norm(hidden)[:, None] * rows).sum(-1)
-        yes, no = logits[:, : len(self.yes_ids)], logits[:, len(self.yes_ids) :]
-        margin: Tensor = yes.logsumexp(-1) - no.logsumexp(-1)
-        return target.sign * margin
+    def _margin(self, hidden: Tensor) -> Tensor:
+        """Margin of yes over no, [batch], in float32."""
+        return self._head.margin(hidden, self._ids((*self.yes_ids, *self.no_ids))[0], len(self.yes_ids))
 
     def _token_scores(self, hidden: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """Log-probabilities and margins over the best other token, each [batch, n], of the scored tokens."""
-        logits = self._logits(hidden)
-        gold = torch.cat([self._ids(tuple(t.answer_ids[i] for i in t.scored)) for t in targets])[..., None]
-        chosen = logits.gather(-1, gold)
-        others = logits.detach().scatter(-1, gold, -torch.inf).amax(-1)
-        return (chosen - logits.logsumexp(-1, keepdim=True))[..., 0], chosen[..., 0].detach() - others
-
-
-def _whole_vectors(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """An elementwise function, on values padded to whole vector registers.
-
-    The last, incomplete register of a tensor is computed by other code, which may round otherwise; a score must not
-    depend on the batch that it was computed in.
-    """
-    flat = values.flatten()
-    padded = torch.nn.functional.pad(flat, (0, -len(flat) % _ROW_BLOCK))
-    return function(padded)[: len(flat)].view_as(values)
+        return self._head.token_scores(
+            hidden, torch.cat([self._ids(tuple(t.answer_ids[i] for i in t.scored)) for t in targets])
+        )
 
 
 def single_tokens(tokenizer: Any, words: Sequence[str]) -> tuple[int, ...]:
@@ -503,33 +394,3 @@ def single_tokens(tokenizer: Any, words: Sequence[str]) -> tuple[int, ...]:
     if not ids:
         raise ModelError(f"the tokenizer has no single token for any of {', '.join(words)}")
     return tuple(ids)
-
-
-def _check_folder(path: str | Path) -> None:
-    """Say what is missing in a local folder before transformers looks for it on the hub."""
-    folder = Path(path)
-    if not folder.exists():
-        if str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
-            raise ModelError(f"no model folder {path}: give an existing one or a hub id such as google/medgemma-4b-it")
-        return
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{path} holds no config.json: not a transformers model folder")
-    if not list(folder.glob("*.safetensors")):
-        raise ModelError(f"{path} holds no *.safetensors weights (other weight formats are not read)")
-
-
-def peek(path: str | Path, revision: str | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(grid, image size) from the model's config alone, so that a bad setting stops before weights are read.
-
-    Raises:
-        ModelError: no such folder, or not a Gemma-3 with a vision tower.
-    """
-    _check_folder(path)
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the config of {path}: {str(error).strip().splitlines()[0]}") from error
-    if config.model_type != "gemma3":
-        raise ModelError(f"{path} is a {config.model_type} model; this version reads gemma3 with a vision tower")
-    side, pixels = int(config.mm_tokens_per_image**0.5), config.vision_config.image_size
-    return (side, side), (pixels, pixels)

@@ -13,7 +13,7 @@ from transformers import AutoProcessor
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import Gemma3VLM, ModelError, Target, bundled_model
 from cxr_faith.vlm.answers import make_target
-from cxr_faith.vlm.gemma3 import peek
+from cxr_faith.vlm.checkpoint import peek
 from tests.conftest import RANDOM_SIDE, random_model, random_processor
 from tests.reference import gemma
 
@@ -240,7 +240,7 @@ def test_answer_leaves_out_the_closing_token(random_vlm, pictures):
     with torch.no_grad():
         prefix, prompt = prefix_of(vlm, pictures(vlm, 1)), vlm.prompt(QUESTION)
         vlm.score(prefix, prompt, Target("margin"))
-        hidden = vlm._final_norm(vlm._extend(prefix, prompt.suffix_ids, 1))[0, -1]
+        hidden = vlm._head.norm(vlm._extend(prefix, prompt.suffix_ids, 1))[0, -1]
         vlm.model.lm_head.weight[stop] = 100 * hidden / hidden.norm()
         reply = vlm.answer(prefix, prompt, 5)
     assert (reply.token_ids, reply.content, reply.text) == ((), (), "")

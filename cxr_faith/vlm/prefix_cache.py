@@ -1,0 +1,62 @@
+"""The decoder's keys and values up to the end of the image: made once for a picture, read by each of its questions."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+
+class PrefixComplete(Exception):  # noqa: N818 - no error
+    """The last layer has its keys and values: nothing that comes after them belongs to the prefix."""
+
+
+class FillingCache(DynamicCache):
+    """Stops the decoder once the last layer's keys and values are there."""
+
+    def __init__(self, layers: int) -> None:
+        """Expect so many layers."""
+        super().__init__()
+        self.expected = layers
+
+    def update(  # type: ignore[override]
+        self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store a layer's keys and values.
+
+        Raises:
+            PrefixComplete: they are the last layer's.
+        """
+        super().update(key, value, layer_idx, *args, **kwargs)
+        if layer_idx + 1 == self.expected:
+            raise PrefixComplete
+        return key, value
+
+
+class PrefixCache(DynamicCache):
+    """Keys and values up to the end of the image, read-only: `update` appends without storing.
+
+    One prefix then serves any number of questions. It keeps whole layers; sliding windows are applied by the masks,
+    which is exact also where a window would bind.
+    """
+
+    layers: list[Any]
+
+    def __init__(self, filled: DynamicCache) -> None:
+        """Take over the layers of a cache that has seen the prefix."""
+        super().__init__()
+        self.layers = filled.layers
+
+    def update(  # type: ignore[override]
+        self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prefix followed by the given ones, each [batch, heads, prefix + new, head_dim]."""
+        layer = self.layers[layer_idx]
+        return torch.cat([layer.keys, key], dim=-2), torch.cat([layer.values, value], dim=-2)
+
+    def growing(self) -> DynamicCache:
+        """A copy that can be appended to, for generation."""
+        cache = DynamicCache()
+        for index, layer in enumerate(self.layers):
+            cache.update(layer.keys, layer.values, index)
+        return cache
