@@ -27,7 +27,7 @@ Prints medians with their spread and ratios, and writes the same as JSON. The cu
 recipe must agree to 1e-4, else the exit status is 1.
 
 presets:
-  tiny         the bundled model, every forward for real (ten to fifteen minutes on two cores), and beside it adaptive
+  tiny         the bundled model, every forward for real (a quarter of an hour on two cores), and beside it adaptive
                curves (protocol.steps: adaptive) and the space of tokens (protocol.space: tokens)
   small        90 M parameters with the vocabulary of Gemma 3, random weights; some twenty forwards of each kind,
                multiplied by the exact counts of the full schedule (five minutes on two cores)
@@ -100,6 +100,7 @@ def measure(scene: Scene) -> dict[str, Any]:
     engine, naive, turns = Engine(vlm), Naive(scene), Turns(scene)
     for repeat in range(scene.preset.repeats):
         question = repeat % everything
+        turns.bare.append(bare_seconds(scene))
         if scene.preset.exact:
             with turns.memory("engine"):
                 whole, rows = run_engine(scene, engine, range(everything))
@@ -117,7 +118,6 @@ def measure(scene: Scene) -> dict[str, Any]:
                 usual = sample_naive(scene, engine, naive, question)
         turns.engine.append((alone, whole))
         turns.naive.append(usual)
-        turns.bare.append(bare_seconds(scene))
         for name in LIBRARIES:
             if missing(name) is None:
                 turns.libraries.setdefault(name, []).append(library_forward(scene, name, question))

@@ -54,9 +54,10 @@ def _notes(result: dict[str, Any], plan: dict[str, Any]) -> Iterator[str]:
     for reason in result["left_out"]:
         yield f"left out: {reason}"
     if worth := result["variants"]:
-        error, spearman = worth["auc_error"], worth["spearman"]
+        if error := worth["auc_error"]:
+            yield f"adaptive: areas off by at most {error['largest']:.4f} of the effect (stated: {error['stated']:.4f})"
+        spearman = worth["spearman"]
         yield (
-            f"adaptive: areas off by at most {error['largest']:.4f} of the effect (stated: {error['stated']:.4f}); "
             f"tokens: Spearman with pixels over the maps' srg {spearman['median']:.2f} "
             f"({spearman['min']:.2f} – {spearman['max']:.2f} over the questions)"
         )

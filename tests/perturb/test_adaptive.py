@@ -97,7 +97,7 @@ def linear(seed=0):
     rng = np.random.default_rng(seed)
     vlm = LinearVLM({q: rng.standard_normal((6, 6)) + 1 for q in "qr"}, bias={"q": 3.0, "r": 5.0})
     original = picture(vlm, seed)
-    return vlm, original, torch.zeros_like(original)
+    return vlm, original, original - 1  # each cell counts about alike: curves that fall, as those of an effect do
 
 
 def scorer(vlm, original, removed, questions):
@@ -107,8 +107,7 @@ def scorer(vlm, original, removed, questions):
 
 
 def test_points_that_were_run_are_the_engines_own():
-    vlm, original, _ = linear()
-    removed = original - 1  # each cell counts about alike: curves that fall, as those of an effect do
+    vlm, original, removed = linear()
     k, orders, allowed = schedule(36, 36), random_orders(36, 4, np.random.default_rng(3)), 0.02
     (curves,) = run_adaptive(scorer(vlm, original, removed, "q"), [list(orders)], k, allowed)
     plan = Plan(36)
@@ -148,10 +147,24 @@ def test_company_does_not_matter_and_pictures_are_shared():
 def test_random_orders_stop_at_their_monte_carlo_error(allowed, count):
     vlm, original, removed = linear()
     # Of a plain sum, a reversed pair has the same mean area as any other.
-    vlm.combine = lambda shares: shares.sum(-1).tanh() * 3
+    vlm.combine = lambda shares: (shares.sum(-1) / 20).tanh() * 3
     k, shuffled = schedule(36, 12), random_orders(36, 20, np.random.default_rng(4))
     (curves,) = adaptive_curves(scorer(vlm, original, removed, "q"), [[]], shuffled, k, 0.005, allowed)
     assert len(curves.errors) == count == len(curves.scores.s)
+
+
+@pytest.mark.parametrize("strength", [0.001, -1.0])
+def test_what_is_not_scored_stays_coarse(strength):
+    """Degenerate or inverted: no number rests on these curves; beside a question that is scored, too."""
+    vlm, original, removed = linear()
+    vlm.questions["r"] *= strength
+    vlm.combine = lambda shares: shares.sum(-1) + shares.sum(-1).sin()
+    k, shuffled = schedule(36, 36), random_orders(36, 20, np.random.default_rng(4))
+    own = [[np.random.default_rng(0).permutation(36)]] * 2
+    scored, left = adaptive_curves(scorer(vlm, original, removed, "qr"), own, shuffled, k, 1e-3, 1e-6)
+    assert len(left.errors) == 1 + FIRST_RANDOM_ORDERS and np.isnan(left.errors).all()
+    assert (np.flatnonzero(left.run.any(0)) == coarse_points(36)).all() and left.scores.s.isfinite().all()
+    assert len(scored.errors) == 21 and (scored.errors <= 1e-3).all() and scored.run[0].sum() > len(coarse_points(36))
 
 
 def test_a_picture_that_scores_nan_ends_the_refinement():

@@ -84,7 +84,7 @@ def test_variants_stand_beside_the_exact_schedule(result):
     rows = {(row["name"], row["questions"]): row for row in result["rows"]}
     # So short a schedule is all coarse points: nothing is left out, but each question's round is its own.
     assert rows["adaptive", 1]["counts"]["score"] == rows["engine", 1]["counts"]["score"]
-    assert result["variants"]["auc_error"] == {"largest": 0.0, "stated": 0.0}
+    assert result["variants"]["auc_error"] == {}  # no answer of a random model is large enough to score
     # Answers take 1 tower pass, the maps of each question 2, all curves 2.
     assert rows["tokens", 3]["counts"]["encode"] == 1 + 2 * 3 + 2
     assert rows["tokens", 3]["counts"]["prefill"] == rows["engine", 3]["counts"]["prefill"]
@@ -99,7 +99,7 @@ def test_errors_of_areas_and_agreement_of_ranks():
     def row(deletion: float, insertion: float, **more: object) -> dict:
         """A record whose curves are level, so that their areas are these values."""
         curves = {"k": [0, 2, 4], "deletion_scores": [deletion] * 3, "insertion_scores": [insertion] * 3}
-        return {"s_original": 4.0, "effect": 2.0} | curves | more
+        return {"status": "ok", "effect": 2.0} | curves | more
 
     exact = {"a": row(1, 2), "b": row(1, 3), "c": row(1, 4), "random": row(1, 1), "broken": {"status": "invalid"}}
     near = {
@@ -108,9 +108,11 @@ def test_errors_of_areas_and_agreement_of_ranks():
         "c": row(1, 4, auc_error=0.0),
         "random": row(2, 2, auc_error=0.5),
         "broken": {"status": "invalid"},
+        "lost": row(5, 5, status="degenerate", auc_error=float("nan")),
     }
     found = area_errors([exact], [near])
     assert found["largest"] == pytest.approx(0.003) and found["stated"] == 0.005
+    assert area_errors([exact], [{"broken": near["broken"], "random": near["random"]}]) == {}
     assert rank_agreement([exact], [near]) == [pytest.approx(1)]
     assert rank_agreement([exact], [{**near, "b": row(1, 5)}]) == [pytest.approx(0.5)]
 
