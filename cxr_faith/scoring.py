@@ -5,10 +5,10 @@ cluster give the same numbers.
 """
 
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ RANDOM, CENTER = "random", "center"
 BLURRED = "/blurred"
 """Ends the name of a method's blurred control: its map smoothed by a Gaussian of σ = 1 cell."""
 
+Controls = Literal["none", "basic", "all"]
+"""How many controls are scored beside the methods."""
+
 ADAPTIVE = "adaptive"
 FINEST_STEPS = 50
 """Adaptive curves end, at worst, with the points of the default schedule: areas are estimates of that one's."""
@@ -63,7 +66,10 @@ class Protocol:
         target: what is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`.
         max_new_tokens: longest answer that is generated.
         seed: of every random stream, together with the image's id.
-        controls: also score a blurred copy of each map, to show what smoothness alone is worth; doubles the cost.
+        controls: maps that are scored beside those of the methods, to show what a map is worth that knows nothing of
+            the model: `basic`, noise, edges, where the finding's mask is known the mask, and a blurred copy of the
+            first method's map; `all`, a blurred copy of every map, which doubles the cost; `none`, those alone that
+            are listed among the methods.
         conditions: answer, explain and score every question once more under each of these, to show how stable answers,
             maps and gaps are: `shift:2` (pixels), `contrast:0.95` (factor), `noise:0.02` (share of the picture's own
             deviation), `seed:1` (added to the seed). Each costs as much as the run without.
@@ -79,7 +85,7 @@ class Protocol:
     target: str | int = "answer"
     max_new_tokens: int = 32
     seed: int = 0
-    controls: bool = False
+    controls: Controls = "basic"
     conditions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -102,6 +108,8 @@ class Protocol:
         for name, allowed in (("auc_error", self.auc_error), ("random_error", self.random_error)):
             if not 0 < allowed < 1:
                 raise ValueError(f"{name} is a share of the effect, between 0 and 1, got {allowed}")
+        if self.controls not in get_args(Controls):
+            raise ValueError(f"controls must be one of {', '.join(get_args(Controls))}, got {self.controls!r}")
         if self.space not in SPACES:
             raise ValueError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
         if self.space == TOKENS and self.softness > 0:
@@ -215,7 +223,7 @@ def compute_maps(
     cases: Sequence[Case],
     seed: int,
     only_in_format: bool = True,
-    controls: bool = False,
+    blurred: Collection[str] = (),
     share: bool = True,
 ) -> None:
     """Fill in the maps of cases that have a target.
@@ -230,7 +238,7 @@ def compute_maps(
         cases: what to explain.
         seed: the run's seed.
         only_in_format: leave out yes/no questions whose answer is mostly neither: their maps are not scored.
-        controls: also a blurred copy of each map, except of the center baseline.
+        blurred: names of the maps of which there is to be a blurred copy too.
         share: methods that need the same tokens or the same gradient of a case get it from the first of them; off,
             each computes its own, and the maps are the same bits.
     """
@@ -242,9 +250,8 @@ def compute_maps(
             # A mask is the whole evidence of a finding's presence; where it is, hangs on the body around it too.
             if not method.needs_mask or (case.finding_cells is not None and case.kind == YES_NO):
                 _apply(vlm, name, method, _batch(method, picture, case, seed, shared), case, case.target)
-        if controls:
-            maps = [(name, values) for name, values in case.maps.items() if name != CENTER]
-            case.maps |= {name + BLURRED: gaussian_filter(values, sigma=1.0) for name, values in maps}
+        there = [name for name in blurred if name in case.maps]
+        case.maps |= {name + BLURRED: gaussian_filter(case.maps[name], sigma=1.0) for name in there}
 
 
 def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, seed: int) -> list[Case]:

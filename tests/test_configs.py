@@ -11,6 +11,7 @@ from cxr_faith.__main__ import main
 from cxr_faith.attribution import METHODS
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.pipeline.cli import EvaluateCLI
+from cxr_faith.pipeline.module import BASIC
 from cxr_faith.vlm import Gemma3VLM
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +84,7 @@ def test_config_makes_all_parts(config: Path) -> None:
     # Trainers for GPUs cannot be made on every machine that runs the tests.
     cli = EvaluateCLI(["--config", str(config), "--trainer.accelerator", "cpu", "--trainer.devices", "1"])
     written = read(config)
-    assert set(written["model"]["methods"]) | {"center"} == set(cli.model.methods)
+    assert set(written["model"]["methods"]) | {"center", *BASIC} == set(cli.model.methods)
     assert cli.model.protocol.steps == written["model"]["protocol"]["steps"]
     assert str(cli.options.run_dir) == f"runs/{config.stem}"
     assert cli.options.show_images is (config.stem in PHANTOMS), "patients' pictures stay out of reports by default"
@@ -103,7 +104,7 @@ def test_the_overlay_of_trust_scores_every_method_under_a_substrate_not_its_own(
     cli = EvaluateCLI([*(word for file in files for word in ("--config", file)), "--trainer.accelerator", "cpu"])
     specs = set(cli.model.protocol.substrates)
     own = {name: method.substrate.spec for name, method in cli.model.methods.items() if method.substrate}
-    assert own and all(specs - {spec} for spec in own.values()) and cli.model.protocol.controls
+    assert own and all(specs - {spec} for spec in own.values()) and cli.model.protocol.controls == "all"
     assert {spec.split(":")[0] for spec in cli.model.protocol.conditions} == set(Condition.NAMES)
 
 
@@ -136,4 +137,5 @@ def test_the_table_of_methods_is_the_demos_with_every_method() -> None:
     demo, methods = (read(ROOT / "configs" / f"{name}.yaml") for name in PHANTOMS)
     classes = {(settings or {}).get("class", name) for name, settings in methods["model"]["methods"].items()}
     assert classes == set(METHODS) - {"center"}, "center is always scored"
-    assert methods["model"]["protocol"] == demo["model"]["protocol"] and methods["trainer"] == demo["trainer"]
+    assert methods["model"]["protocol"] == demo["model"]["protocol"] | {"controls": "none"}, "they are listed"
+    assert methods["trainer"] == demo["trainer"]

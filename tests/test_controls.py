@@ -65,7 +65,7 @@ def evaluated(n_images, spec="mean"):
         vlm.attention = torch.zeros(1, rows + 2, rows + 2)
         vlm.attention[0, rows, image] = evidence - evidence.min()
         vlm.attention[0, rows + 1, image] = torch.from_numpy(rng.random(vlm.n_cells)).float()
-        compute_maps(vlm, methods, [pixels], [case], 0, controls=True)
+        compute_maps(vlm, methods, [pixels], [case], 0)
         [rows] = score_image(Engine(vlm), pixels, f"i{index}", [case], substrate, protocol)
         results.append({name: row["srg_logit"] for name, row in rows.items()})
     return results
@@ -86,12 +86,12 @@ def test_broken_methods_are_ranked_down_and_noise_is_nothing():
     assert max(by_name, key=lambda name: by_name[name][1]) == "true"
 
 
-def test_a_blurred_copy_of_each_map_is_scored_but_not_of_center():
+def test_a_blurred_copy_is_scored_of_the_maps_that_are_named():
     vlm = LinearVLM({"q": np.random.default_rng(1).standard_normal(GRID)}, cell=(4, 4))
     pixels = picture(vlm)
     [case] = read_answers(vlm, pixels, "a", ["q"], ["yes_no"], Protocol())
     methods = build_methods({"center": {}, "gradient": {}, "random_map": {}})
-    compute_maps(vlm, methods, [pixels], [case], 0, controls=True)
+    compute_maps(vlm, methods, [pixels], [case], 0, blurred=["gradient", "random_map", "oracle"])  # it has no mask
     assert set(case.maps) == {"center", "gradient", "random_map", "gradient/blurred", "random_map/blurred"}
     expected = gaussian_filter(case.maps["gradient"].astype(np.float64), 1.0)
     np.testing.assert_allclose(case.maps["gradient" + BLURRED], expected, atol=1e-5)
@@ -101,11 +101,20 @@ def test_a_blurred_copy_of_each_map_is_scored_but_not_of_center():
 
 
 def test_names_of_a_run_hold_the_controls():
-    config = {"chefer": {}, "oracle": {}}
-    plain = FaithfulnessModule(config)
-    assert plain.names == ["center", "chefer", "oracle"]
-    with_controls = FaithfulnessModule(config, protocol=Protocol(controls=True))
-    assert with_controls.names == ["center", "chefer", "oracle", "chefer/blurred", "oracle/blurred"]
+    config = {"edges": {}, "chefer": {}, "attention": {}}
+
+    def names(**protocol):
+        return FaithfulnessModule(config, protocol=Protocol(**protocol)).names
+
+    given, added = ["center", "edges", "chefer", "attention"], ["random_map", "oracle"]
+    assert names(controls="none") == given
+    assert names() == names(controls="basic") == [*given, *added, "chefer/blurred"]
+    assert names(controls="all") == [*given, *added, *(f"{name}/blurred" for name in (*given[1:], *added))]
+    assert FaithfulnessModule({"oracle": {}}).names == ["center", "oracle", "random_map", "edges"]
+    own = FaithfulnessModule({"edges": {"class": "attention", "layers": "last"}})
+    assert own.method_config["edges"]["class"] == "attention" and own.blurred == ["edges"]
+    with pytest.raises(ValueError, match="controls must be one of none, basic, all"):
+        names(controls=True)
 
 
 def test_localization_of_each_map():

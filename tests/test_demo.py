@@ -43,7 +43,8 @@ def test_enough_samples_are_ok(run: Path, common: pd.DataFrame) -> None:
     summary = json.loads((run / "summary.json").read_text())
     assert not summary["partial"] and summary["failures"]["first"] == []
     everything = next(board for board in summary["boards"] if board["slice"] == "all")
-    assert {row["method"] for row in everything["rows"]} == {*REAL, "random_map", "edges", "center", "random", "oracle"}
+    controls = {"random", "random_map", "center", "edges", "oracle", "attention/blurred"}
+    assert {row["method"] for row in everything["rows"]} == {*REAL, *controls}
 
 
 def test_the_known_evidence_is_the_best_explanation(run: Path, common: pd.DataFrame) -> None:

@@ -30,6 +30,7 @@ from tests.runs import run_here
 
 INTACT = {"attention": {}, "chefer": {}, "integrated_gradients": {}}
 CONTROLS = {"oracle": {}, "random_map": {}, "edges": {}}
+PROTOCOL = {"steps": 8, "random_orders": 8, "max_new_tokens": 4, "controls": "none"}  # but those of its methods
 
 
 class Transposed(Chefer):
@@ -103,7 +104,7 @@ def run(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) ->
     write_manifest(folder / "manifest.parquet", samples)
     config = {
         "trainer": {"accelerator": "cpu", "devices": 1},
-        "model": {"methods": methods, "protocol": {"steps": 8, "random_orders": 8, "max_new_tokens": 4} | protocol},
+        "model": {"methods": methods, "protocol": PROTOCOL | protocol},
         "data": {"manifest": str(folder / "manifest.parquet"), "data_root": str(bundled_manifest().parent)},
     }
     (folder / "config.yaml").write_text(json.dumps(config))

@@ -15,13 +15,14 @@ from rich import box
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
+from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.pipeline.callbacks import RecordsWriter
 from cxr_faith.pipeline.model_checks import model_checks
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.run import RunOptions, trainer_defaults
-from cxr_faith.pipeline.sanity import CONTROLS, read_cases
+from cxr_faith.pipeline.sanity import read_cases
 from cxr_faith.pipeline.slurm import cluster_plugins
 from cxr_faith.pipeline.stop import StopRequest
 from cxr_faith.records import done_samples, read_records, write_atomic

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from cxr_faith.attribution import Method, build_methods
+from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.data.module import SampleItem
 from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.curves import method_metrics
@@ -37,6 +38,9 @@ from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_ans
 from cxr_faith.vlm.checkpoint import peek
 
 Row = dict[str, Any]
+BASIC = ("random_map", "edges", "oracle")
+"""Controls that every run has, whatever methods it lists; the oracle where there are masks."""
+
 _METRIC_COLUMNS = (
     *("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50"),
     *("gap_deletion_random", "gap_insertion_random", "gap_srg_random"),
@@ -91,7 +95,8 @@ class FaithfulnessModule(L.LightningModule):
 
         Args:
             methods: name -> `{class: …, options…}`; the name is what records and tables show, and the class defaults
-                to it. The baselines `center` and `random` are always scored.
+                to it. The baselines `center` and `random` are always scored, and so are the controls that
+                `protocol.controls` asks for.
             vlm: the model.
             protocol: how explanations are scored.
             micro_batch: perturbed pictures in one forward pass; halved when memory runs out.
@@ -102,6 +107,8 @@ class FaithfulnessModule(L.LightningModule):
         if micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
         self.method_config = {CENTER: {"class": CENTER}} | {n: {"class": n} | (c or {}) for n, c in methods.items()}
+        for name in () if protocol.controls == "none" else BASIC:
+            self.method_config.setdefault(name, {"class": name})
         if self.method_config[CENTER] != {"class": CENTER}:
             raise ValueError("methods.center: this name is the center baseline's")
         self.methods: dict[str, Method] = build_methods(self.method_config)
@@ -118,10 +125,17 @@ class FaithfulnessModule(L.LightningModule):
         self.protocol.check_grid(grid)
 
     @property
+    def blurred(self) -> list[str]:
+        """Names of the methods of whose maps a blurred copy is scored too."""
+        if self.protocol.controls == "all":
+            return [name for name in self.methods if name != CENTER]
+        own = [name for name, method in self.methods.items() if not isinstance(method, CONTROLS)]
+        return own[:1] if self.protocol.controls == "basic" else []
+
+    @property
     def names(self) -> list[str]:
-        """Names of all maps that are scored: the methods and, with `controls`, their blurred copies."""
-        blurred = [name + BLURRED for name in self.methods if name != CENTER] if self.protocol.controls else []
-        return [*self.methods, *blurred]
+        """Names of all maps that are scored: those of the methods and the blurred copies."""
+        return [*self.methods, *(name + BLURRED for name in self.blurred)]
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -182,7 +196,7 @@ class FaithfulnessModule(L.LightningModule):
         readings = self._read([item for item in batch if item.error is None], condition, protocol)
         pixels = [picture for picture, _, cases in readings for _ in cases]
         cases = [case for _, _, cases in readings for case in cases]
-        compute_maps(self.engine.vlm, self.methods, pixels, cases, protocol.seed, controls=protocol.controls)
+        compute_maps(self.engine.vlm, self.methods, pixels, cases, protocol.seed, blurred=self.blurred)
         rows = [row for item in batch if item.error is not None for row in self._failed(item.sample, item.error)]
         for picture, items, cases in readings:
             # Masks stay where they were: places are measured on the picture as it is.

@@ -1,6 +1,7 @@
 """`evaluate`: predict, then everything that is made from the merged records."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -201,7 +202,10 @@ def metric_values(module: FaithfulnessModule, trainer: L.Trainer) -> dict[tuple[
     """Values of the torchmetrics over all ranks of this start; a call for every rank, also an empty one."""
     # Lightning has moved the module to the CPU by now, where NCCL cannot reduce.
     device = trainer.strategy.root_device
-    return {key: collection.to(device).compute() for key, collection in module.metrics.items()}
+    with warnings.catch_warnings():
+        # The oracle of a run without masks has no value, and says so by being NaN.
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        return {key: collection.to(device).compute() for key, collection in module.metrics.items()}
 
 
 def finish(

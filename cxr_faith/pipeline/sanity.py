@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from cxr_faith.attribution import Method
-from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
+from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.perturb.condition import Condition
@@ -28,9 +28,6 @@ from cxr_faith.report.leaderboard import number
 from cxr_faith.scoring import Case, Protocol, compute_maps, read_answers
 from cxr_faith.vlm import VLM, Gemma3VLM, Target
 from cxr_faith.vlm.answers import predicted_answer
-
-CONTROLS = (RandomMap, Center, Edges, Oracle)
-"""Do not look at the model, by design: they are shown, and cannot fail."""
 
 NO_QUESTION = "?"
 CHANGED = ("blank picture", "other picture", "no question")
@@ -133,7 +130,7 @@ def sanity(
     result: dict[str, Any] = {"samples": len(cases), "most_alike": most_alike, "inputs": {}, "methods": {}}
     for name, method in methods.items():
         others = trained[name][1:] + trained[name][:1]
-        control = isinstance(method, CONTROLS)
+        control = isinstance(method, CONTROLS)  # they do not look at the model, by design, and cannot fail
         result["methods"][name] = {"control": control, "random_pairs": _alike(trained[name], others), "inputs": {}}
     for change, (changed, questions) in _changed_inputs(pictures, cases, seed).items():
         answers = _answers(vlm, changed, cases, questions, protocol)

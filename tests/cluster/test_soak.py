@@ -59,7 +59,8 @@ def config(tmp_path: Path) -> Path:
     file = tmp_path / "config.yaml"
     file.write_text(
         "trainer: {accelerator: cpu, devices: 1}\n"
-        "model: {methods: {random_map: {}}, protocol: {steps: 2, random_orders: 2, substrates: [mean]}}\n"
+        "model: {methods: {random_map: {}},\n"
+        "        protocol: {steps: 2, random_orders: 2, substrates: [mean], controls: none}}\n"
         f"data: {{manifest: {tmp_path / 'manifest.parquet'}, batch_size: {BATCH}}}\n"
     )
     return file

@@ -16,6 +16,8 @@ from cxr_faith.vlm import Gemma3VLM, Prompt, Reply
 from tests.conftest import random_model
 from tests.runs import assert_same, cheap_options, parts, ranks, records, run, run_here
 
+PROTOCOL = {"steps": 4, "random_orders": 2, "max_new_tokens": 8, "controls": "none"}
+
 
 def write(folder: Path, rows: list[dict[str, Any]], methods: dict[str, Any], **protocol: Any) -> Path:
     """A manifest of these rows, and a config of the shortest schedule."""
@@ -23,7 +25,7 @@ def write(folder: Path, rows: list[dict[str, Any]], methods: dict[str, Any], **p
     pq.write_table(pa.Table.from_pylist(rows, schema), folder / "manifest.parquet")
     settings = {
         "trainer": {"accelerator": "cpu", "devices": 1},
-        "model": {"methods": methods, "protocol": {"steps": 4, "random_orders": 2, "max_new_tokens": 8} | protocol},
+        "model": {"methods": methods, "protocol": PROTOCOL | protocol},
         "data": {"manifest": str(folder / "manifest.parquet"), "data_root": str(bundled_manifest().parent)},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))

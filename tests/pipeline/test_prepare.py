@@ -24,7 +24,7 @@ from tests.data.conftest import mimic, slake, vindr, vqa_rad  # noqa: F401
 CONFIG = """
 trainer: {{accelerator: cpu, devices: 1}}
 model:
-  methods: {{attention: {{}}, oracle: {{}}, random_map: {{}}}}
+  methods: {{attention: {{}}}}
   protocol: {{steps: 4, random_orders: 2, substrates: ["blur:0.1"]}}
 data: {{manifest: {manifest}, batch_size: 4}}
 """
@@ -176,7 +176,8 @@ def test_mimic_from_its_layout_to_records(
     assert status == 0, err
     records = evaluated(run, out, tmp_path, limit=5)
     assert set(records.sample_id) == {f"mimic-cxr-vqa/test/{i}" for i in range(5)}
-    assert set(records.method) == {"attention", "oracle", "random_map", "random", "center"}
+    controls = {"random", "random_map", "center", "edges", "oracle", "attention/blurred"}
+    assert set(records.method) == {"attention", *controls}
     assert not (records.reason.fillna("").str.contains("file|size|picture")).any()
     oracle = records[(records.method == "oracle") & (records.sample_id == "mimic-cxr-vqa/test/0")].iloc[0]
     grid = np.array(oracle["map"]).reshape(int(oracle.grid_h), int(oracle.grid_w)) > 0

@@ -16,7 +16,7 @@ CONFIG = """
 trainer: {{accelerator: cpu, devices: 1}}
 model:
   methods: {{igos_pp: {{iterations: 1, path_steps: 1}}, sae: {{{sae}}}}}
-  protocol: {{steps: 2, random_orders: 2, target: "keyword:nodule"}}
+  protocol: {{steps: 2, random_orders: 2, target: "keyword:nodule", controls: none}}
 data: {{manifest: {manifest}, data_root: {root}}}
 """
 
