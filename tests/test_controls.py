@@ -117,6 +117,23 @@ def test_names_of_a_run_hold_the_controls():
         names(controls=True)
 
 
+def test_optimized_maps_are_scored_under_a_substrate_not_their_own():
+    def scored(methods, *substrates, **protocol):
+        return FaithfulnessModule(methods, protocol=Protocol(substrates, **protocol)).scored
+
+    config, controls = {"chefer": {}, "igos_pp": {}}, ["center", "random_map", "edges", "oracle"]
+    both = scored(config, "blur:0.1")
+    assert list(both) == ["blur:0.1", "mean"] and both["mean"] == [*controls, "igos_pp"]
+    assert {"chefer", "igos_pp", "chefer/blurred", *controls} == set(both["blur:0.1"])
+    assert scored({"igos_pp": {}}, "blur:0.1", controls="none")["mean"] == ["center", "igos_pp"]
+    assert "igos_pp/blurred" in scored(config, "blur:0.1", controls="all")["mean"]
+    on_mean = {"cleann": {"substrate": "mean"}}
+    assert "cleann" in scored(on_mean, "mean")["blur:0.1"]
+    for elsewhere in (scored(on_mean, "blur:0.1"), scored({"rise": {}, "integrated_gradients": {}}, "blur:0.1")):
+        assert list(elsewhere) == ["blur:0.1"]
+    assert list(scored(config, "blur:0.1", "noise")) == ["blur:0.1", "noise"]
+
+
 def test_localization_of_each_map():
     vlm = LinearVLM({"q": np.random.default_rng(2).standard_normal(GRID)}, cell=(4, 4))
     pixels, mask = picture(vlm), torch.zeros(24, 24, dtype=torch.bool)

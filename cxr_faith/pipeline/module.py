@@ -1,7 +1,7 @@
 """The LightningModule: one `predict_step` takes questions about pictures and gives records."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -18,7 +18,7 @@ from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_metrics
 from cxr_faith.perturb.condition import NONE, Condition
 from cxr_faith.perturb.engine import Engine
-from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.pipeline.anatomy import Organs, anatomy_column
 from cxr_faith.records import RECORD_SCHEMA, sample_columns
 from cxr_faith.scoring import (
@@ -40,6 +40,9 @@ from cxr_faith.vlm.checkpoint import peek
 Row = dict[str, Any]
 BASIC = ("random_map", "edges", "oracle")
 """Controls that every run has, whatever methods it lists; the oracle where there are masks."""
+
+SECOND_SUBSTRATE = "mean"
+"""Maps that were optimized under the only substrate of a run are scored under this one too."""
 
 _METRIC_COLUMNS = (
     *("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50"),
@@ -113,6 +116,7 @@ class FaithfulnessModule(L.LightningModule):
             raise ValueError("methods.center: this name is the center baseline's")
         self.methods: dict[str, Method] = build_methods(self.method_config)
         self.model_config, self.protocol = vlm, protocol
+        self.scored = self._scored()
         self.micro_batch = micro_batch
         self.metrics: dict[tuple[str, str], MetricCollection] = {}
         self._engine: Engine | None = None
@@ -136,6 +140,22 @@ class FaithfulnessModule(L.LightningModule):
     def names(self) -> list[str]:
         """Names of all maps that are scored: those of the methods and the blurred copies."""
         return [*self.methods, *(name + BLURRED for name in self.blurred)]
+
+    def _scored(self) -> dict[str, list[str]]:
+        """Substrate → names of the maps that are scored under it, the protocol's substrates first.
+
+        Maps that were optimized under the only substrate that there is are scored under one more, beside the controls.
+        """
+        specs, optimized = self.protocol.substrates, list[str]()
+        for name in self.names:
+            method = self.methods[name.removesuffix(BLURRED)]
+            if method.optimizes and method.substrate is not None and specs == (method.substrate.spec,):
+                optimized.append(name)
+        scored = {spec: self.names for spec in specs}
+        if optimized:
+            controls = [name for name, method in self.methods.items() if isinstance(method, CONTROLS)]
+            scored[DEFAULT_SUBSTRATE if specs == (SECOND_SUBSTRATE,) else SECOND_SUBSTRATE] = [*controls, *optimized]
+        return scored
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -170,8 +190,8 @@ class FaithfulnessModule(L.LightningModule):
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
         data: Any = getattr(self.trainer, "datamodule", None)
         self._organs = Organs(data.data_root, self.engine.vlm.grid) if data else None
-        for substrate in self.protocol.substrates:
-            for name in (*self.names, RANDOM):
+        for substrate, names in self.scored.items():
+            for name in (*names, RANDOM):
                 self.metrics[substrate, name] = method_metrics(self.steps)
                 self.metrics[substrate, name].add_metrics(localization_metrics())
 
@@ -238,10 +258,9 @@ class FaithfulnessModule(L.LightningModule):
             return rows
         places = [localize(case, item.finding_mask if placed else None, protocol.seed) for item, case in able]
         organs = [self._organs.cells(item) if placed and self._organs else {} for item, _ in able]
-        for spec in protocol.substrates:
-            scored = score_image(
-                self.engine, pixels, cases[0].image_id, [c for _, c in able], Substrate.parse(spec), protocol
-            )
+        for spec, names in self.scored.items():
+            asked = [replace(case, maps={n: case.maps[n] for n in names if n in case.maps}) for _, case in able]
+            scored = score_image(self.engine, pixels, cases[0].image_id, asked, Substrate.parse(spec), protocol)
             for (item, case), columns, place, cells in zip(able, scored, places, organs, strict=True):
                 common = self._common(item.sample, case) | {"substrate": spec}
                 rows += [
@@ -288,11 +307,11 @@ class FaithfulnessModule(L.LightningModule):
     def _failed(self, sample: Sample, reason: str, case: Case | None = None, status: str = "invalid") -> list[Row]:
         """Records of a sample that cannot be scored: one for each method and substrate, all with the reason."""
         common = self._common(sample, case) | {"status": status, "reason": reason}
-        names = [name for name in self.names if not self.methods[name.removesuffix(BLURRED)].needs_mask]
         return [
             common | {"method": name, "substrate": substrate, "own_substrate": False}
-            for substrate in self.protocol.substrates
+            for substrate, names in self.scored.items()
             for name in (*names, RANDOM)
+            if name == RANDOM or not self.methods[name.removesuffix(BLURRED)].needs_mask
         ]
 
     def _update_metrics(self, rows: Sequence[Row]) -> None:

@@ -77,7 +77,7 @@ def summarize(
     common = {_names(setting): _common(rows, samples) for setting, rows in settings}
     curves = MeanCurves(samples.index, common, slices).add(pieces)
     boards = []
-    for setting, members in settings:
+    for setting, members in sorted(settings, key=lambda one: -len(one[1])):  # first those with all methods
         arrays = list(method_rows(members, order, samples))
         for name, inside in slices.items():
             head: dict[str, Any] = dict(zip(_SETTING, setting, strict=True)) | {"slice": name}

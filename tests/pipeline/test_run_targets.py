@@ -49,6 +49,12 @@ def test_keyword_target(manifest: Path, tmp_path: Path) -> None:
     absent = records[~holds]
     assert (absent.status == "invalid").all()
     assert absent.reason.str.contains("the keyword 'nodule' is not in the answer").all()
+    under = records[records.substrate.eq("mean")]
+    assert set(records.substrate) == {"blur:0.1", "mean"} and set(under.method) == {"igos_pp", "center", "random"}
+    own = records[holds & records.method.eq("igos_pp")].set_index("substrate")
+    assert own.loc["blur:0.1", "own_substrate"] and not own.loc["mean", "own_substrate"]
+    assert own.loc["blur:0.1", "s_substrate"] != own.loc["mean", "s_substrate"]
+    assert list(own.loc["blur:0.1", "order"]) == list(own.loc["mean", "order"])
     there = records[holds & records.method.isin(["igos_pp", "sae"])]
     assert there.status.isin(["ok", "degenerate", "inverted"]).all() and there["map"].map(len).eq(144).all()
     assert pd.notna(there.s_original).all() and SAE().weights in (tmp_path / "run" / "provenance.json").read_text()
