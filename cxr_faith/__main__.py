@@ -97,6 +97,15 @@ def _usage_error(message: str) -> int:
     return 2
 
 
+def _unwritable(error: OSError) -> int:
+    """Say in one line that the disk did not take the results; other faults go on."""
+    if error.errno not in UNWRITABLE:
+        raise error
+    place = f"{error.filename}: " if error.filename else ""
+    print(f"cxr-faith: error: {place}{error.strerror}; {RETRY}", file=sys.stderr)
+    return 1
+
+
 def _quiet() -> None:
     import logging
     import warnings
@@ -140,11 +149,7 @@ def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
         print(f"cxr-faith: {stop}", file=sys.stderr)
         return EX_TEMPFAIL
     except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"cxr-faith: error: {place}{error.strerror}; {RETRY}", file=sys.stderr)
-        return 1
+        return _unwritable(error)
     return 0
 
 
@@ -177,6 +182,8 @@ def _doctor(arguments: list[str]) -> int:
         checks = run_doctor(cli.model, cli.datamodule, cli.options.run_dir, cli.doctor)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        return _unwritable(error)
     show(wide_console(), render_doctor(checks))
     return 1 if failed(checks) else 0
 

@@ -73,7 +73,8 @@ class Sample:
         question: The question as it is put to the model.
         question_group: Names the paraphrases of one question.
         variant: Which paraphrase of the group this is.
-        strategy: How the paraphrase was made.
+        strategy: How the paraphrase was made; stability is told by it. A turn of a conversation is a variant too: the
+            same question, with the turns before it as text.
         kind: ``yes_no``, ``choice`` or ``open``; None: decided from the first token that the model generates.
         answer: Reference answers; an empty tuple is a reference that says "none"; None: unknown.
         finding: The finding that the question is about.

@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,8 @@ from cxr_faith.records import done_samples, read_records, write_atomic
 from cxr_faith.report.panels import agreement_panel, calibration_panel, first_setting, region_panel
 
 Status = Literal["pass", "warn", "fail"]
+
+SAME_AUC = 1e-6
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,13 @@ def run_doctor(
     Args:
         module: the checked configuration.
         data: its samples; only the first ones are used.
-        run_dir: where the result goes; the records of the check go to a temporary folder.
+        run_dir: where the result goes, and for as long as it takes the records of the check: its disk is what is tried.
         options: how many samples.
     """
     data.limit = options.samples
     module.check_model()
-    with tempfile.TemporaryDirectory() as folder:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=run_dir, prefix="doctor-") as folder:
         trial = Path(folder)
         data.cache_dir = trial / "cache"
         frame = _predict(module, data, trial)
@@ -192,12 +196,17 @@ def _map_checks(first: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check]:
 
 
 def _different(rows: pd.DataFrame) -> Check:
-    """Different methods must not all get the same score: then the maps do not reach the curves."""
-    means = rows.groupby("method")[["deletion_auc", "insertion_auc"]].mean()
+    """Different methods must not get the same scores: where all do, the maps do not reach the curves."""
+    name, means = "methods score differently", rows.groupby("method")[["deletion_auc", "insertion_auc"]].mean()
     spread = float((means.max() - means.min()).max()) if len(means) > 1 else np.nan
-    return graded(
-        "methods score differently", spread, spread > 1e-6, False, "all methods score alike: maps are not used"
-    )
+    alike = [
+        f"{a} and {b}"
+        for a, b in combinations(means.index, 2)
+        if np.abs(means.loc[a].to_numpy() - means.loc[b].to_numpy()).max() <= SAME_AUC
+    ]
+    if alike and spread > SAME_AUC:
+        return Check(name, "warn", f"the same AUCs: {', '.join(alike)}", "two names of one method, or equal maps?")
+    return graded(name, spread, spread > SAME_AUC, False, "all methods score alike: maps are not used")
 
 
 def render_doctor(checks: Sequence[Check]) -> Table:

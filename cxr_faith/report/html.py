@@ -97,7 +97,10 @@ def render(
         reliability=_reliability(records),
         scatter=_scatter(summary),
         failures=[[row[key] or "–" for key in _FAILURE] for row in summary["failures"]["first"]],
-        legend=[*leaderboard.LEGEND, "Small: 95 % interval over patients.", leaderboard.OWN_SUBSTRATE],
+        legend=[
+            *(*leaderboard.LEGEND, "Small: 95 % interval over patients."),
+            *(leaderboard.OWN_SUBSTRATE, leaderboard.SANITY),
+        ],
         left_out=_left_out(len(listed), content),
         glossary=GLOSSARY,
         # Ours, and JSON without "<" cannot end its element.

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxr_faith.metrics.functional import STATUSES
+from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS
 from cxr_faith.report.significance import not_told_apart
 
 SLICE_TITLES = {
@@ -198,7 +199,7 @@ def markdown(summary: Mapping[str, Any], more: Sequence[tuple[str, tuple[list[st
         if not board["slice"].startswith("finding:"):
             note = f"\n{SCORED}\n" if _by_scored(board) else ""
             parts.append(f"## {_escape(board_title(summary, board))}\n\n{_table(*board_table(board))}{note}")
-            parts.append("".join(f"- {_escape(line)}\n" for line in comparisons(board)))
+            parts.append("".join(f"- {_escape(line)}\n" for line in [*few_patients(board), *comparisons(board)]))
     parts.append("".join(f"{_escape(line)}  \n" for line in [*LEGEND, OWN_SUBSTRATE, INTERVALS]))
     parts += [f"## {_escape(title)}\n\n{_table(*table)}" for title, table in finding_tables(summary)]
     parts.append(f"## Answers\n\n{_table(*answer_table(summary))}")
@@ -222,6 +223,20 @@ def board_table(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for row in ranked(board)
     ]
     return header, rows
+
+
+def few_patients(board: Mapping[str, Any]) -> list[str]:
+    """A sentence where a board's samples come from too few patients for intervals, or for good ones; else nothing.
+
+    A slice may have few of them in a run that has many.
+    """
+    patients = max((row["n_clusters"] for row in board["rows"]), default=0)
+    if not 0 < patients < FEW_CLUSTERS:
+        return []
+    here = f"Only {patients} patient{'s' * (patients > 1)} here"
+    if patients < FEWEST_CLUSTERS:
+        return [f"{here}: no interval under {FEWEST_CLUSTERS}."]
+    return [f"{here}: under {FEW_CLUSTERS}, intervals are somewhat too short."]
 
 
 def comparisons(board: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,7 @@ function leaderboard() {
   const head = el("tr", {}, sortHeader("method", "method"), sortHeader("n", "n", "samples in the means"),
     sortHeader("coverage", "coverage", "share of rows that are ok"),
     ...b.columns.map((c) => sortHeader(`${c.label} ${c.arrow}`, c.key)));
-  const body = rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.method + (r.own_substrate ? "*" : "")), el("td", {}, r.n_used),
+  const body = rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.label), el("td", {}, r.n_used),
     el("td", {}, `${Math.round(100 * r.coverage)} %`),
     ...b.columns.map((c) => {
       const ci = r.ci[c.key];

@@ -90,7 +90,7 @@ def _board(summary: Mapping[str, Any], board: Mapping[str, Any], settings: Seque
         "slice": board["slice"],
         "slice_title": leaderboard.slice_title(board["slice"]),
         "title": leaderboard.board_title(summary, board),
-        "note": leaderboard.SCORED if by_scored else "",
+        "note": " ".join([*([leaderboard.SCORED] if by_scored else []), *leaderboard.few_patients(board)]),
         "headline": board["headline"],
         "columns": [
             {"key": keys[c.key], "label": f"{c.top} {c.bottom}".strip(), "arrow": c.arrow,
@@ -108,7 +108,7 @@ def _row(row: Mapping[str, Any], keys: set[str], by_scored: bool) -> dict[str, A
     curves = row.get("curves")
     return {
         "method": row["method"],
-        "own_substrate": row["own_substrate"],
+        "label": leaderboard.method_label(row),
         "n_used": row["n_scored" if by_scored else "n_common"],
         "coverage": short(row["coverage"]),
         "status": row["status"],

@@ -63,6 +63,11 @@ def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str
     assert len(parts(tmp_path / "two")) == 2
 
     found = records(tmp_path / "one")
+    second = found["substrate"].eq("mean")
+    controls = {"random", "random_map", "center", "edges", "oracle"}
+    assert set(found.loc[second, "method"]) == {"igos_pp", "cleann", *controls}  # which were optimized under blur
+    assert not found.loc[second, "own_substrate"].any() and found.loc[~second, "own_substrate"].any()
+    found = found[~second]
     assert set(found["method"]) == {*METHODS, "tam_attention", "random"}
     assert found["map"].notna().sum() == 2 * (len(METHODS) + 1) - 1  # the oracle is for yes/no questions
     assert not found["status"].isin(["invalid", "off_format"]).any()
@@ -94,7 +99,7 @@ def test_bad_samples_cost_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Gemma3VLM, "answer", empty_for_one)
     monkeypatch.setattr(Gemma3VLM, "trace", steep_for_one)
     methods = {"attention": {}, "chefer": {}, "grad_x_input": {}, "igos_pp": {"iterations": 1, "path_steps": 1}}
-    assert run_here(write(tmp_path, rows, methods, target=1), tmp_path / "run") == 0
+    assert run_here(write(tmp_path, rows, methods, target=1, substrates=["mean"]), tmp_path / "run") == 0
     found = records(tmp_path / "run").set_index(["sample_id", "method"])
     assert set(found.index.get_level_values(0)) == set(texts) and set(found["target"]) == {"1"}
     assert not found.loc["good", "status"].eq("invalid").any()

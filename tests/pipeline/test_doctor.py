@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cxr_faith.__main__ import main
@@ -14,6 +16,7 @@ from cxr_faith.pipeline.model_checks import _both_directions, _full_product, _ye
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.vlm import Target
 from tests.report.conftest import make_rows
+from tests.runs import write_config
 
 METHODS = ("chefer", "attention", "integrated_gradients")
 
@@ -53,6 +56,13 @@ def test_each_fault_is_found(frame: pd.DataFrame, name: str, status: str, change
     assert checks(frame)[name].status != status
     found = checks(frame.assign(**change))[name]
     assert found.status == status and found.advice
+
+
+def test_two_methods_with_the_same_scores_are_named(frame: pd.DataFrame) -> None:
+    copy = frame[frame["method"].eq("chefer")].assign(method="attention")
+    found = checks(pd.concat([frame[frame["method"].ne("attention")], copy], ignore_index=True))
+    assert found["methods score differently"].status == "warn"
+    assert found["methods score differently"].figure == "the same AUCs: attention and chefer"
 
 
 def test_curves_that_are_not_finite_fail(frame: pd.DataFrame) -> None:
@@ -100,3 +110,17 @@ def test_the_command_on_the_bundled_model(tmp_path: Path, capfd: pytest.CaptureF
     ):
         assert names[name] == "pass"
     assert {path.name for path in tmp_path.iterdir()} == {"doctor.json"}
+
+
+@pytest.mark.slow
+def test_a_failed_check_is_exit_status_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Three of five pictures are not there."""
+    config, manifest = write_config(tmp_path, samples=5), tmp_path / "manifest.parquet"
+    rows = pq.read_table(manifest)
+    paths = [path if index < 2 else "gone.png" for index, path in enumerate(rows["image_path"].to_pylist())]
+    column = rows.schema.get_field_index("image_path")
+    pq.write_table(rows.set_column(column, "image_path", pa.array(paths)), manifest)
+    assert main(["doctor", "--config", str(config), "--run_dir", str(tmp_path / "run"), "--samples", "5"]) == 1
+    out, result = capfd.readouterr().out, json.loads((tmp_path / "run" / "doctor.json").read_text())
+    assert not result["ok"] and "first reason" in out
+    assert [check["name"] for check in result["checks"] if check["status"] == "fail"] == ["rows valid"]

@@ -64,6 +64,7 @@ def page(run_dir: Path) -> Page:
         {"name": "disk", "status": "fail", "figure": "<b>12 GB</b>", "advice": "make room"},
     ]
     (run_dir / "doctor.json").write_text(json.dumps({"ok": False, "checks": checks}))
+    (run_dir / "sanity.json").write_text(json.dumps({"methods": {"attention": {"failed": True}}}))
     return write(run_dir)
 
 
@@ -111,6 +112,8 @@ def test_boards_carry_intervals_and_bands(page: Page) -> None:
         for key, (low, high) in row["ci"].items():
             assert low <= row["values"][key] <= high
     assert rows["chefer"]["ci"]["gap_srg_center"][0] > 0
+    assert (rows["attention"]["label"], rows["chefer"]["label"]) == ("attention†", "chefer")
+    assert "† failed the sanity check" in page.text and "Only 10 patients here" in whole["note"]
     curves = rows["chefer"]["curves"]
     for side in ("deletion", "insertion"):
         assert all(

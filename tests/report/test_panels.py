@@ -14,6 +14,7 @@ from cxr_faith.report.leaderboard import find_board, markdown
 from cxr_faith.report.panels import (
     agreement_panel,
     calibration_panel,
+    first_setting,
     localization_panel,
     region_panel,
     substrate_panel,
@@ -44,6 +45,14 @@ def test_substrates_are_compared_by_kendalls_tau(frame: pd.DataFrame) -> None:
     assert found["pairs"][0]["n_methods"] == 3  # controls are no methods
     random = frame[frame["method"].eq("random") & frame["status"].eq("ok")]["deletion_auc"].astype(float)
     assert found["breaks_early"]["mean"] == pytest.approx(1 - 2 * random.mean())
+
+
+def test_a_substrate_that_lacks_methods_does_not_come_first(frame: pd.DataFrame) -> None:
+    some = frame[frame["method"].isin(["attention", "center", "random"])].assign(substrate="a")
+    both = pd.concat([some, frame], ignore_index=True)
+    assert set(first_setting(both)["substrate"]) == {"blur:0.1"}
+    assert find_board(summarize(both, METHODS))["substrate"] == "blur:0.1"
+    assert set(first_setting(both[both["method"].eq("center")])["substrate"]) == {"a"}  # as many rows: by name
 
 
 def test_localization_is_joined_with_srg_on_the_same_samples(frame: pd.DataFrame) -> None:

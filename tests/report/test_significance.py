@@ -10,7 +10,7 @@ import pytest
 
 from cxr_faith.metrics.statistics import estimate, holm
 from cxr_faith.records import read_records
-from cxr_faith.report.leaderboard import board_table, comparisons, find_board, markdown, ranked
+from cxr_faith.report.leaderboard import board_table, comparisons, few_patients, find_board, markdown, ranked
 from cxr_faith.report.summary import summarize
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
@@ -92,12 +92,15 @@ def test_tables_show_patients_intervals_and_p(summary: dict[str, Any]) -> None:
     assert (oracle["method"], oracle["n"], oracle["patients"]) == ("oracle", "20", "10")
     assert oracle["srg ↑"].count("[") == 1 and oracle["p"] not in ("–", "")
     assert "[…] = 95 % interval" in markdown(summary)
+    assert few_patients(find_board(summary)) == ["Only 10 patients here: under 30, intervals are somewhat too short."]
+    assert few_patients(find_board(summary, "wrong")) == ["Only 1 patient here: no interval under 10."]
 
 
 def test_few_patients_are_said_and_have_no_interval(frame: pd.DataFrame) -> None:
     few = frame[frame["patient_id"].lt("p08")]
     summary = summarize(few, METHODS)
     assert "Only 8 patients: no interval under 10." in summary["warnings"]
+    assert "- Only 8 patients here: no interval under 10." in markdown(summary)
     found = find_board(summary)["rows"][0]["intervals"]["srg"]
     assert found["low"] is None and found["bca_high"] is None and found["p"] is not None
     header, rows = board_table(find_board(summary))
