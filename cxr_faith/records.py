@@ -36,6 +36,9 @@ GAPS = (
 )
 
 PARTS_PER_MERGE = 64
+GROUP_BYTES = 64_000_000
+"""Size, before compression, from which rows of several parts are one row group of the part that they are merged into.
+Every row group costs some 150 entries in the index of its file, which writers and readers hold in memory."""
 _ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
 _NOT_RECORDED = ("height", "width", "source")
 _Codes = npt.NDArray[np.int32]
@@ -133,15 +136,14 @@ class RecordWriter:
             self._merge(0)
         parts = [path for level in self._levels for path in level]
         if len(parts) > 1:
-            parts = [self._replace(parts, _groups(parts, RECORD_SCHEMA))]
+            parts = [self._replace(parts, _coarser(_groups(parts, RECORD_SCHEMA)))]
         self._levels = [[], parts]
         return parts[0] if parts else None
 
     def _merge(self, level: int) -> None:
-        """The parts of one level as one part of the next; single writes, which are small, become one row group."""
+        """The parts of one level as one part of the next."""
         parts = self._levels[level]
-        tables = _groups(parts, RECORD_SCHEMA)
-        merged = self._replace(parts, [pa.concat_tables(tables)] if level == 0 else tables) if parts[1:] else parts[0]
+        merged = self._replace(parts, _coarser(_groups(parts, RECORD_SCHEMA))) if parts[1:] else parts[0]
         self._levels[level] = []
         if len(self._levels) == level + 1:
             self._levels.append([])
@@ -214,8 +216,9 @@ def claim_start(run_dir: str | Path) -> int:
 def remove_leftovers(run_dir: str | Path) -> None:
     """Remove temporary files that killed processes left; only while no process writes into the run directory."""
     run_dir = Path(run_dir)
-    for stale in [*run_dir.glob("records/.part-*.tmp"), *run_dir.glob(".*.tmp"), *run_dir.glob("report/.*.tmp")]:
-        stale.unlink(missing_ok=True)
+    for pattern in ("records/.part-*.tmp", "records/.doing-*", ".*.tmp", "report/.*.tmp"):
+        for stale in run_dir.glob(pattern):
+            stale.unlink(missing_ok=True)
 
 
 def done_samples(run_dir: str | Path) -> set[str]:
@@ -303,40 +306,50 @@ def _chosen(columns: Sequence[str] | None) -> pa.Schema:
 
 
 class _Keys:
-    """Gives every text of a key column a number: a row's key is then 24 bytes, however many rows there are."""
+    """Gives every sample a number, and every combination of the other key columns: a row's key is then 8 bytes."""
 
     def __init__(self) -> None:
-        self._numbers: list[dict[str, int]] = [{} for _ in KEY]
+        self._samples: dict[str, int] = {}
+        self._others: dict[tuple[str, ...], int] = {}
 
     def codes(self, group: pa.Table) -> _Codes:
-        """Numbers of the keys of some rows, int32 ``[len(KEY), rows]``."""
-        codes = []
-        for name, numbers in zip(KEY, self._numbers, strict=True):
-            encoded = group.column(name).combine_chunks().dictionary_encode()
-            known = [numbers.setdefault(text, len(numbers)) for text in encoded.dictionary.to_pylist()]
-            codes.append(np.array(known, np.int32)[encoded.indices.to_numpy()])
-        return np.stack(codes)
+        """Numbers of the samples and of the other key columns' combinations, int32 ``[2, rows]``."""
+        columns = [group.column(name).combine_chunks().dictionary_encode() for name in KEY]
+        known = [self._samples.setdefault(text, len(self._samples)) for text in columns[0].dictionary.to_pylist()]
+        samples = np.array(known, np.int32)[columns[0].indices.to_numpy()]
+        mixed = np.zeros(len(group), np.int64)
+        for column in columns[1:]:  # numbered anew after each column, so that no product of counts overflows
+            mixed = np.unique(mixed * len(column.dictionary) + column.indices.to_numpy(), return_inverse=True)[1]
+        texts = group.select(KEY[1:]).take(pa.array(np.unique(mixed, return_index=True)[1])).to_pylist()
+        found = [self._others.setdefault(tuple(row.values()), len(self._others)) for row in texts]
+        return np.stack([samples, np.array(found, np.int32)[mixed]])
 
-    def places(self, column: int) -> npt.NDArray[np.int32]:
-        """Number of a text of one key column → its place in the alphabet."""
-        texts = list(self._numbers[column])
-        places = np.empty(len(texts), np.int32)
-        places[np.argsort(np.array(texts, object), kind="stable")] = np.arange(len(texts))
-        return places
+    def order(self, groups: Sequence[_Codes]) -> npt.NDArray[np.int64]:
+        """One number a row, through all groups, that sorts as the key does."""
+        samples, others = (_places(list(numbers)) for numbers in (self._samples, self._others))
+        order = np.empty(sum(group.shape[1] for group in groups), np.int64)
+        begin = 0
+        for sample, other in groups:
+            order[begin : begin + len(sample)] = samples[sample] * len(others) + others[other]
+            begin += len(sample)
+        return order
+
+
+def _places(texts: list[Any]) -> npt.NDArray[np.int64]:
+    """Place of each text, or tuple of texts, in the alphabet."""
+    places = np.empty(len(texts), np.int64)
+    places[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
+    return places
 
 
 def _first_of_each_key(groups: Sequence[_Codes], keys: _Keys) -> npt.NDArray[np.intp]:
     """Numbers of the rows that stay, sorted by key; rows are numbered through the groups."""
-    if not groups:
-        return np.empty(0, np.intp)
-    columns = [keys.places(number)[np.concatenate([group[number] for group in groups])] for number in range(len(KEY))]
+    order = keys.order(groups)
     # Stable, so parts in the order of their names decide which duplicate is the first one.
-    order = np.lexsort(columns[::-1])
-    first = np.zeros(len(order), bool)
-    first[:1] = True
-    for column in columns:
-        first[1:] |= column[order[1:]] != column[order[:-1]]
-    return order[first]
+    rows = np.argsort(order, kind="stable")
+    order, first = order[rows], np.ones(len(rows), bool)
+    first[1:] = order[1:] != order[:-1]
+    return rows[first]
 
 
 def _sound_parts(
@@ -380,6 +393,18 @@ def _groups(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
                     if field.name not in group.column_names:
                         group = group.append_column(field.name, pa.nulls(len(group), field.type))
                 yield group.select(schema.names).cast(schema)
+
+
+def _coarser(groups: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in fewer tables, of `GROUP_BYTES` or little more."""
+    waiting: list[pa.Table] = []
+    for group in groups:
+        waiting.append(group)
+        if sum(table.nbytes for table in waiting) >= GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 import logging
 import os
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -253,7 +254,8 @@ def peak_of(action: Callable[[], object]) -> int:
     return int(pool.max_memory())
 
 
-def test_merging_and_scanning_take_the_same_memory_for_four_times_the_rows(tmp_path: Path) -> None:
+def test_merging_and_scanning_take_the_same_memory_for_four_times_the_rows(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(records, "GROUP_BYTES", 2_000_000)
     peaks: dict[str, list[int]] = {"merge": [], "scan": [], "done": []}
     for groups in (8, 32):
         run_dir = tmp_path / str(groups)
@@ -264,9 +266,33 @@ def test_merging_and_scanning_take_the_same_memory_for_four_times_the_rows(tmp_p
         peaks["done"].append(peak_of(lambda run_dir=run_dir, found=found: found.append(len(done_samples(run_dir)))))
         peaks["merge"].append(peak_of(writer.compact))
         assert sum(found) == 2 * (2 * groups * 500) and len(parts(run_dir)) == 1
-        assert pq.read_metadata(run_dir / "records" / parts(run_dir)[0]).num_rows == 2 * groups * 500
+        index = pq.read_metadata(run_dir / "records" / parts(run_dir)[0])
+        assert index.num_rows == 2 * groups * 500 and 1 < index.num_row_groups <= groups
     for name, (few, many) in peaks.items():
         assert 500 * 256 * 4 < many < 1.2 * few, (name, few, many)
+
+
+def test_a_row_costs_some_bytes_of_memory(tmp_path: Path) -> None:
+    """What is held of every row until all are seen: so many bytes a row, whatever the rows hold."""
+    peaks, method = [], pa.array([f"m{index % 10}" for index in range(10_000)])
+    columns = dict.fromkeys(RECORD_SCHEMA.names) | {name: pa.array(["x"] * 10_000) for name in KEY}
+    for groups in (4, 20):
+        run_dir = tmp_path / str(groups)
+        for part in range(2):
+            tables = []
+            for group in range(0 if part == 0 else groups // 2, groups):  # the second part repeats half of the first
+                names = [f"p10{group:03d}{index // 10:04d}-s50414267-02aa4804-bde0afdd" for index in range(10_000)]
+                own = columns | {"sample_id": pa.array(names), "method": method}
+                arrays = [pa.nulls(10_000, f.type) if own[f.name] is None else own[f.name] for f in RECORD_SCHEMA]
+                tables.append(pa.Table.from_arrays(arrays, schema=RECORD_SCHEMA))
+            RecordWriter(run_dir, 0, part)._save(tables)
+        tracemalloc.start()
+        assert sum(map(len, scan_records(run_dir, []))) == groups * 10_000
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    rows = (20 + 10 - 4 - 2) * 10_000
+    print(f"\n{(peaks[1] - peaks[0]) / rows:.0f} bytes a row are held to find duplicates")
+    assert (peaks[1] - peaks[0]) / rows < 64, peaks
 
 
 def test_parts_that_a_running_writer_merges_meanwhile_are_still_read(tmp_path: Path) -> None:
