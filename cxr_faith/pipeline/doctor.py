@@ -27,7 +27,8 @@ from cxr_faith.pipeline.sanity import read_cases
 from cxr_faith.pipeline.slurm import cluster_plugins
 from cxr_faith.pipeline.stop import StopRequest
 from cxr_faith.records import done_samples, read_records, write_atomic
-from cxr_faith.report.panels import agreement_panel, calibration_panel, first_setting, region_panel
+from cxr_faith.report.mean_regions import region_panel
+from cxr_faith.report.panels import agreement_panel, calibration_panel, first_setting
 
 Status = Literal["pass", "warn", "fail"]
 

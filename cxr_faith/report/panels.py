@@ -15,7 +15,6 @@ from scipy.stats import kendalltau, spearmanr
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.metrics.calibration import expected_calibration_error, reliability, selective_accuracy
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
-from cxr_faith.metrics.regions import REGIONS, border_weights, mass_shares, region_weights
 from cxr_faith.report.board import Floats, numbers
 from cxr_faith.report.samples import is_control
 from cxr_faith.report.significance import DIGITS
@@ -27,13 +26,13 @@ FEWEST = 3  # a rank correlation of two points is always 1
 
 PANEL_COLUMNS = (
     *("question_group", "variant", "strategy", "margin", "predicted", "correct", "p_yes", "status"),
-    *("srg", "gap_srg_random", "deletion_auc", "map", "grid_h", "grid_w", "anatomy", *LOCALIZATION_COLUMNS),
+    *("srg", "gap_srg_random", "deletion_auc", "grid_h", "grid_w", *LOCALIZATION_COLUMNS),
 )
-"""Columns of the records that panels read."""
+"""Columns of the records that panels read; maps are in `mean_regions`."""
 
 
 def panels(records: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
-    """All panels of a run.
+    """The panels of a run that need no map.
 
     Args:
         records: as `read_records` gives them, sorted by key, condition "none".
@@ -44,8 +43,6 @@ def panels(records: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
     return {
         "substrates": substrate_panel(records),
         "localization": [localization_panel(records, first, name) for name in listed if name != "random"],
-        "agreement": agreement_panel(first, [name for name in listed if name not in ("random", "center")]),
-        "regions": region_panel(first, listed),
         "calibration": calibration_panel(first, listed),
     }
 
@@ -139,32 +136,6 @@ def agreement_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[st
             alike = {"spearman": spearman(x, y), "ssim": ssim(x, y), "top_overlap": top_overlap(x, y)}
             found.append({"a": a, "b": b, "n": len(shared)} | {name: _mean(v) for name, v in alike.items()})
     return found
-
-
-def region_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
-    """Mean share of each map's positive mass by region (the patient's sides) and border, and enrichment on organs."""
-    found = []
-    for method in methods:
-        rows = first[first["method"].eq(method) & first["map"].notna() & first["grid_h"].notna()]
-        if rows.empty:
-            continue
-        maps = maps_of(rows)
-        grid = (maps.shape[1], maps.shape[2])
-        weights = np.concatenate([region_weights(grid), border_weights(grid)[None]])
-        shares = mass_shares(maps, weights)
-        means = {name: _mean(shares[:, i]) for i, name in enumerate((*REGIONS, "border"))}
-        entry: dict[str, Any] = {"method": method, "n": int(np.isfinite(shares[:, 0]).sum())} | means
-        found.append(entry | {"organs": _organs(rows["anatomy"])})
-    return found
-
-
-def _organs(column: "pd.Series[Any]") -> dict[str, float | None]:
-    """Organ → mean enrichment (mass share over area share) over the samples that have its mask."""
-    values: dict[str, list[float]] = {}
-    for organs in column.dropna():
-        for organ in organs:
-            values.setdefault(organ["label"], []).append(organ["enrichment"])
-    return {label: _mean(np.array(ratios)) for label, ratios in sorted(values.items())}
 
 
 def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def stability_panel(records: pd.DataFrame) -> dict[str, Any] | None:
         mean absolute one in logits) and `maps` (a list over methods: `n`, `spearman` of the maps, `gap_change`, the
         mean absolute one in gap_srg_random).
     """
-    pairs = _pairs(records)
+    pairs = variant_pairs(records)
     if pairs.empty:
         return None
     samples = records.groupby("sample_id", sort=True)[_ANSWER].first()
@@ -78,7 +78,7 @@ def condition_panel(records: pd.DataFrame) -> dict[str, Any] | None:
     }
 
 
-def _pairs(records: pd.DataFrame) -> pd.DataFrame:
+def variant_pairs(records: pd.DataFrame) -> pd.DataFrame:
     """Columns `base`, `variant` (sample ids) and `strategy`, one row for each variant but the first of its group."""
     columns = ["sample_id", "image_id", "question_group", "variant", "strategy"]
     samples = records[columns].drop_duplicates("sample_id")

@@ -13,12 +13,13 @@ import pandas as pd
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import KEY, read_records, scan_records, write_atomic
-from cxr_faith.report import mean_curves
+from cxr_faith.report import mean_curves, mean_regions
 from cxr_faith.report.board import NORMALIZED, UNNORMALIZED, UNSCORED, Flags, board, mean, method_rows, numbers
 from cxr_faith.report.cautions import cautions
 from cxr_faith.report.leaderboard import markdown
 from cxr_faith.report.mean_curves import MeanCurves
-from cxr_faith.report.panels import PANEL_COLUMNS, first_setting, ood_scores, panels
+from cxr_faith.report.mean_regions import Maps
+from cxr_faith.report.panels import PANEL_COLUMNS, agreement_panel, first_setting, ood_scores, panels
 from cxr_faith.report.significance import add_statistics
 from cxr_faith.report.stability import condition_panel, stability_panel
 from cxr_faith.report.trust import trust_tables
@@ -36,7 +37,7 @@ COLUMNS = tuple(
         (*_PER_SAMPLE, "own_substrate", "status", "reason", "effect", *NORMALIZED, *UNNORMALIZED, *PANEL_COLUMNS)
     )
 )
-"""The columns of the records that a summary holds in memory; `mean_curves.COLUMNS` pass through it."""
+"""The columns of the records that a summary holds in memory; curves and maps pass through it."""
 
 
 def summarize(
@@ -56,7 +57,7 @@ def summarize(
             of conditions alone.
         methods: names in the order of the config; others found in the records follow, sorted.
         samples_total: how many samples the whole run has; None if unknown.
-        pieces: the same rows with their curves, in pieces; default: `records` has the curves.
+        pieces: the same rows with their curves and maps, in pieces; default: `records` has them.
 
     Returns:
         A JSON-able dict without NaN: `n_samples, n_patients, n_without_patient, samples_total, missing, partial,
@@ -75,7 +76,11 @@ def summarize(
     samples = _samples(records)
     slices, settings = _slices(samples), records.groupby(list(_SETTING), sort=True)
     common = {_names(setting): _common(rows, samples) for setting, rows in settings}
-    curves = MeanCurves(samples.index, common, slices).add(pieces)
+    curves, compared = MeanCurves(samples.index, common, slices), [n for n in order if n not in ("random", "center")]
+    maps = Maps(everything, compared)
+    for piece in pieces:
+        curves.add([piece])
+        maps.add([piece])
     boards = []
     for setting, members in sorted(settings, key=lambda one: -len(one[1])):  # first those with all methods
         arrays = list(method_rows(members, order, samples))
@@ -100,8 +105,10 @@ def summarize(
         "boards": boards,
         "failures": _failures(records),
         **panels(records, order),
-        "stability": stability_panel(first_setting(records)),
-        "conditions": condition_panel(first_setting(everything)),
+        "regions": maps.regions.panel(order),
+        "agreement": agreement_panel(maps.compared(first_setting(records)), compared),
+        "stability": stability_panel(maps.compared(first_setting(records))),
+        "conditions": condition_panel(maps.compared(first_setting(everything))),
     }
     summary["substrates"]["ood"] = ood_scores(boards)
     return summary | {"warnings": cautions(summary)}
@@ -146,7 +153,7 @@ def _summarize_run(run_dir: Path) -> dict[str, Any]:
     records = read_records(run_dir, COLUMNS)
     if records.empty:
         raise ValueError(f"{run_dir}: no readable record in records/; run `cxr-faith evaluate` first")
-    pieces = scan_records(run_dir, mean_curves.COLUMNS)
+    pieces = scan_records(run_dir, (*mean_curves.COLUMNS, *mean_regions.COLUMNS))
     summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"), pieces)
     mark_sanity(summary, run_dir)
     return summary

@@ -13,7 +13,7 @@ from cxr_faith.data.module import SampleItem
 from cxr_faith.data.sample import Sample
 from cxr_faith.pipeline.anatomy import Organs, anatomy_column
 from cxr_faith.records import RecordWriter, read_records
-from cxr_faith.report.panels import region_panel
+from cxr_faith.report.mean_regions import region_panel
 from tests.report.conftest import make_rows
 
 

@@ -11,12 +11,12 @@ import scipy.stats
 
 from cxr_faith.records import read_records
 from cxr_faith.report.leaderboard import find_board, markdown
+from cxr_faith.report.mean_regions import region_panel
 from cxr_faith.report.panels import (
     agreement_panel,
     calibration_panel,
     first_setting,
     localization_panel,
-    region_panel,
     substrate_panel,
 )
 from cxr_faith.report.stability import condition_panel, stability_panel
