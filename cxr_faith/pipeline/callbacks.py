@@ -25,6 +25,12 @@ class RecordsWriter(BasePredictionWriter):
         self.run_dir, self._request = run_dir, request
         self._writer: RecordWriter | None = None
 
+    @property
+    def writer(self) -> RecordWriter:
+        """What writes this rank's files; there after `setup`."""
+        assert self._writer is not None
+        return self._writer
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Agree on the number of this start; no rank writes before all have passed here."""
         super().setup(trainer, pl_module, stage)
@@ -42,8 +48,7 @@ class RecordsWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write one batch's records atomically."""
-        assert self._writer is not None
-        self._writer.write(prediction)
+        self.writer.write(prediction)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Merge this rank's files; also called on a rank that had no sample.

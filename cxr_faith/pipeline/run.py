@@ -22,7 +22,8 @@ from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.monitor import Monitor, Thresholds
 from cxr_faith.pipeline.pictures import write_pictures
 from cxr_faith.pipeline.provenance import check_run_dir, identity, write_provenance
-from cxr_faith.pipeline.slurm import MeetRanks, StopOnRequest, end_children, resume_command
+from cxr_faith.pipeline.slurm import MeetRanks, StopOnRequest, end_children, resume_command, timeout_of
+from cxr_faith.pipeline.stall import StallWatch
 from cxr_faith.pipeline.stop import StoppedError, StopRequest
 from cxr_faith.pipeline.tensorboard import write_tensorboard
 from cxr_faith.pipeline.terminal import show_summary, wide_console
@@ -154,8 +155,9 @@ def _evaluate(
     callbacks = cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
     if trainer.strategy.root_device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
-    meeting, stop = MeetRanks(), StopOnRequest(request)
-    callbacks += [_SkipDone(run_dir), meeting, RecordsWriter(run_dir, request), Monitor(run_dir, options.monitor)]
+    meeting, writer, stop = MeetRanks(), RecordsWriter(run_dir, request), StopOnRequest(request)
+    watch = StallWatch(writer, timeout_of(trainer))
+    callbacks += [_SkipDone(run_dir), meeting, writer, Monitor(run_dir, options.monitor), watch]
     if trainer.is_global_zero:
         callbacks += [RunProgress(console), LiveScalars(run_dir)]
         write_provenance(run_dir, module, data, expected, trainer.world_size)
@@ -172,6 +174,7 @@ def _evaluate(
     if trainer.is_global_zero:
         _finish_or_leave(run_dir, module, data, options, console)
     ranks.meet()
+    watch.close()
     return values
 
 

@@ -1,4 +1,4 @@
-"""What a cluster does to a run: requests to stop, ranks that stall, and Slurm's own ways.
+"""What a cluster does to a run: requests to stop, ranks that do not come, and Slurm's own ways.
 
 Every rank stops on its own request, after the batch that it is working on is written. Ranks have different numbers of
 batches, so they cannot agree batch by batch; they agree once, after the last one. Schedulers signal all ranks, and the
@@ -67,6 +67,12 @@ class StopOnRequest(Callback):
             raise RuntimeError(f"rank {trainer.global_rank} stops: the process that started it is gone")
 
 
+def timeout_of(trainer: L.Trainer) -> timedelta:
+    """How long ranks wait for each other: the `timeout` of the strategy."""
+    timeout = getattr(trainer.strategy, "_timeout", None)
+    return timeout if isinstance(timeout, timedelta) else DEFAULT_TIMEOUT
+
+
 class Ranks:
     """All ranks of a run: waits for them with a name for the one that does not come, and agrees."""
 
@@ -74,8 +80,7 @@ class Ranks:
         """Set up the group for waiting; a call for every rank, once the Trainer's own group is there."""
         self._trainer = trainer
         self._group: Any = None
-        timeout = getattr(trainer.strategy, "_timeout", None)
-        self._timeout = timeout if isinstance(timeout, timedelta) else DEFAULT_TIMEOUT
+        self._timeout = timeout_of(trainer)
         if dist.is_initialized() and trainer.world_size > 1:
             # gloo alone can say which rank is missing.
             self._group = dist.new_group(backend="gloo", timeout=self._timeout)
