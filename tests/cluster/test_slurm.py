@@ -9,19 +9,27 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import Slurm
-from tests.runs import alive, assert_same, parts, records, run_here, wait_for
+from tests.runs import SAMPLES, alive, assert_same, parts, records, run_here, wait_for
 
 pytestmark = pytest.mark.cluster
 
 
-def test_two_nodes(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
-    job = slurm.submit(small, tmp_path / "run", "--nodes=2")
+def test_two_nodes_pre_empted_and_requeued(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    job = slurm.submit(small, run_dir, "--nodes=2", "--exclusive")
+    wait_for(lambda: bool(parts(run_dir)))
+    words = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true"]
+    urgent = slurm("sbatch", "--parsable", *words).strip()
+    wait_for(lambda: slurm.fields(job)["Restarts"] == "1", seconds=120)
+    assert 0 < records(run_dir)["sample_id"].nunique() < SAMPLES and not (run_dir / "summary.json").exists()
     slurm.wait(job)
-    assert slurm.fields(job)["NumNodes"] == "2" and "Warning" not in slurm.log(job)
-    assert_same(tmp_path / "run", reference)
+    assert slurm.states(urgent) == ["COMPLETED"]
+    assert slurm.fields(job)["NumNodes"] == "2" and "DUE TO PREEMPTION" in slurm.log(job)
+    assert "Warning" not in slurm.log(job)
+    assert_same(run_dir, reference)
     # What a job has resolved is a config for the next one.
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]["plugins"] is None
-    assert {path.name.split("-")[2] for path in parts(tmp_path / "run")} == {"r00000", "r00001"}
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["trainer"]["plugins"] is None
+    assert {path.name.split("-")[2] for path in parts(run_dir)} == {"r00000", "r00001"}
 
 
 def test_stopped_by_usr2_and_requeued(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -> None:

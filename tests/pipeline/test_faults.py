@@ -1,6 +1,7 @@
 """Faults that really happen: nothing that was written is lost, and the same command resumes to the same numbers."""
 
 import errno
+import itertools
 import os
 import random
 import shutil
@@ -225,14 +226,20 @@ def test_a_torn_file_is_dropped_and_its_samples_run_again(
     assert_same(run_dir, reference)
 
 
-def test_a_clock_that_was_set_back_changes_nothing(small: Path, reference: Path, tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
+def test_a_clock_that_was_set_back_changes_nothing(
+    small: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two starts: files of the first are from what is then the future, and in the second the clock runs backwards."""
+    run_dir, calls = tmp_path / "run", itertools.count()
     assert run_here(small, run_dir, "--limit", "3") == 0
-    later = time.time() + 30 * 86400  # the first start happened in what is now the future
+    later = time.time() + 30 * 86400
     for path in [run_dir, *run_dir.rglob("*")]:
         os.utime(path, (later, later))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(calls))
     assert run_here(small, run_dir) == 0
     assert_same(run_dir, reference)
+    assert next(calls) > 3  # the clock was asked, and each time it was an hour earlier
 
 
 def test_more_ranks_than_samples_and_nothing_left(small: Path, reference: Path, tmp_path: Path) -> None:
