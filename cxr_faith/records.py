@@ -250,7 +250,8 @@ def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     rows = _first_of_each_key([keys.codes(group) for group in groups], keys)
     table = pa.concat_tables([schema.empty_table(), *groups])
     del groups
-    frame: pd.DataFrame = table.take(pa.array(rows)).to_pandas()
+    table = table.take(pa.array(rows))
+    frame: pd.DataFrame = table.to_pandas(self_destruct=True)  # frees each column once it is turned
     return frame
 
 

@@ -5,6 +5,7 @@ means do not depend on the order of the pieces.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,11 @@ class MeanRegions:
             grid = (maps.shape[1], maps.shape[2])
             weights = np.concatenate([region_weights(grid), border_weights(grid)[None]])
             self._shares.setdefault(method, _Mean(len(weights))).add(mass_shares(maps, weights))
-            organs = self._organs.setdefault(method, {})
-            for found in mine["anatomy"].dropna():
-                for organ in found:
-                    organs.setdefault(organ["label"], _Mean(1)).add(np.array([[organ["enrichment"]]], np.float64))
+            organs, values = self._organs.setdefault(method, {}), dict[str, list[list[float]]]()
+            for organ in chain.from_iterable(mine["anatomy"].dropna()):
+                values.setdefault(organ["label"], []).append([organ["enrichment"]])
+            for label, ratios in values.items():
+                organs.setdefault(label, _Mean(1)).add(np.array(ratios, np.float64))
 
     def panel(self, methods: Sequence[str]) -> list[dict[str, Any]]:
         """One entry for each method that has a map, in this order."""

@@ -69,8 +69,9 @@ def summarize(
     """
     pieces = [records] if pieces is None else pieces
     records = records.reindex(columns=list(dict.fromkeys((*KEY, *COLUMNS))))  # records of an older version lack some
-    everything = records.sort_values(list(KEY), kind="stable")
-    records = everything[everything["condition"].eq(NONE)]
+    everything = _sorted(records)
+    plain = everything["condition"].eq(NONE)
+    records = everything if plain.all() else everything[plain]
     found = sorted(set(records["method"]) - set(methods))
     order = [*(name for name in methods if records["method"].eq(name).any()), *found]
     samples = _samples(records)
@@ -91,6 +92,7 @@ def summarize(
                 one, [(rows, inside[rows.sample]) for rows in arrays if inside[rows.sample].any()], len(samples)
             )
             boards.append(one)
+    first = first_setting(records)
     total = len(samples) if samples_total is None else samples_total
     missing = max(total - len(samples), 0)
     summary: dict[str, Any] = {
@@ -106,12 +108,19 @@ def summarize(
         "failures": _failures(records),
         **panels(records, order),
         "regions": maps.regions.panel(order),
-        "agreement": agreement_panel(maps.compared(first_setting(records)), compared),
-        "stability": stability_panel(maps.compared(first_setting(records))),
+        "agreement": agreement_panel(maps.compared(first), compared),
+        "stability": stability_panel(maps.compared(first)),
         "conditions": condition_panel(maps.compared(first_setting(everything))),
     }
     summary["substrates"]["ood"] = ood_scores(boards)
     return summary | {"warnings": cautions(summary)}
+
+
+def _sorted(records: pd.DataFrame) -> pd.DataFrame:
+    """Sorted by key; what is sorted already is not copied, since it may be most of the memory."""
+    keys = list(KEY)
+    in_order = pd.MultiIndex.from_frame(records[keys]).is_monotonic_increasing
+    return records if in_order else records.sort_values(keys, kind="stable")
 
 
 def _names(setting: object) -> tuple[str, str, str]:
