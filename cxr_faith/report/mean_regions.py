@@ -112,7 +112,7 @@ class Maps:
             self.regions.add(piece[piece["condition"].eq(NONE)])
             few = piece.loc[piece["map"].notna() & piece["sample_id"].isin(self._wanted), [*KEY, "map"]]
             # A copy: a map of a piece is a view, which would keep all maps of the piece.
-            self._kept.append(few.assign(map=[np.array(values) for values in few["map"]]))
+            self._kept.append(few.assign(map=few["map"].map(np.array)))
         return self
 
     def compared(self, rows: pd.DataFrame) -> pd.DataFrame:
