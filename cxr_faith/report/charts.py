@@ -99,6 +99,27 @@ def _curve(panel: Axes, curve: Mapping[str, Any], kind: str, style: Mapping[str,
         panel.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
+def answer_curves(curves: Mapping[str, Any]) -> Figure:
+    """Draw one answer's score while cells are removed and while they are shown.
+
+    Args:
+        curves: `x`, `deletion`, `insertion`, each [steps + 1], in units of the score.
+    """
+    figure = chart(2.4)
+    draw_answer_curves(figure.subplots(), curves)
+    return figure
+
+
+def draw_answer_curves(axes: Axes, curves: Mapping[str, Any]) -> None:
+    """Draw one answer's curves into axes; see `answer_curves`."""
+    share = 100 * np.asarray(curves["x"])
+    axes.plot(share, curves["deletion"], color=OKABE_ITO[1], label="removed")
+    axes.plot(share, curves["insertion"], color=OKABE_ITO[0], ls="--", label="shown")
+    axes.set(xlabel="cells removed or shown, most salient first (%)", ylabel="score of the answer", xlim=(0, 100))
+    axes.legend(frameon=False, fontsize=8)
+    plain(axes)
+
+
 def gap_forest(intervals: Sequence[Interval], label: str = "gap (positive = better than the baseline)") -> Figure:
     """Draw means with their intervals, one line each, grouped by finding; a line at 0 is "no better".
 

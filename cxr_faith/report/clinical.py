@@ -17,7 +17,7 @@ from markupsafe import Markup
 from scipy.stats import spearmanr
 
 from cxr_faith.metrics.regions import border_weights, mass_shares, region_weights
-from cxr_faith.report.charts import mean_curves
+from cxr_faith.report.charts import answer_curves
 from cxr_faith.report.figures import Map, Pixels, Region, overlay, svg
 
 SCHEMA_VERSION = 1
@@ -131,8 +131,8 @@ def evidence_of(values: npt.NDArray[np.float64], masks: Mapping[str, Map]) -> di
         "thirds": thirds,
         "organs": organs,
         "border": float((share * border_weights(grid)).sum()),
-        "words": f"Strongest in the {peak_words}. Half of the map lies in {coverage:.0%} of the picture; "
-        f"{right:.0%} of it is on the patient's right, {1 - right:.0%} on the left.",
+        "words": f"Strongest in the {peak_words}. Half of the map lies in {percent(coverage)} of the picture; "
+        f"{percent(right)} of it is on the patient's right, {percent(1 - right)} on the left.",
         "caveat": caveat,
     }
 
@@ -143,7 +143,7 @@ def safety_flags(summary: Mapping[str, Any]) -> list[str]:
     if evidence["border"] is None:
         flags.append("The map is empty.")
     elif evidence["border"] > 0.3:
-        flags.append(f"Border evidence: {evidence['border']:.0%} of the map lies in the outer 5 % of the picture.")
+        flags.append(f"Border evidence: {evidence['border']:.0%} of the map lies in the outer 5% of the picture.")
     if faith is None:
         flags.append("The map was not tested for faithfulness.")
     elif faith["status"] == "inverted":
@@ -193,15 +193,47 @@ def clinical_page(
     overlay(picture, values, region=region).savefig(buffer, format="png", dpi=110)
     drawn = None
     if curves is not None:
-        # The markup is matplotlib's, and it escapes the method's name.
-        drawn = Markup(svg(mean_curves({summary["method"]: {**curves, "n": 1}}, logit=True)))
+        # The markup is matplotlib's and holds no text of others.
+        drawn = Markup(svg(answer_curves(curves)))
     environment = Environment(
         loader=PackageLoader("cxr_faith.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("page_clinical.html.j2").render(
-        s=summary, picture=base64.b64encode(buffer.getvalue()).decode("ascii"), curves=drawn
+        s=summary,
+        picture=base64.b64encode(buffer.getvalue()).decode("ascii"),
+        curves=drawn,
+        percent=percent,
+        source=source_of(summary),
+        wordings=wordings_of(summary),
     )
+
+
+def percent(share: float | None) -> str:
+    """A share in whole percent; nothing but certainty is called 100%, and nothing but 0 is called 0%."""
+    if share is None:
+        return "–"
+    if 0.995 <= share < 1:
+        return "over 99%"
+    if 0 < share < 0.005:
+        return "under 1%"
+    return f"{share:.0%}"
+
+
+def wordings_of(summary: Mapping[str, Any]) -> str:
+    """How many other wordings of the question get the same answer; empty if none was asked."""
+    others = summary["paraphrases"]
+    same = sum(other.casefold() == summary["answer"].casefold() for other in others)
+    return f"{same} of {len(others)} other wordings of the question get the same answer." if others else ""
+
+
+def source_of(summary: Mapping[str, Any]) -> str:
+    """Method, model and schema as one line."""
+    names = {"method": summary["method"], **summary["model"], "schema version": summary["schema_version"]}
+    shown = {
+        name: f"{value:,}" if name == "parameters" and value is not None else value for name, value in names.items()
+    }
+    return " · ".join(f"{name.replace('_', ' ')}: {value}" for name, value in shown.items() if value not in ("", None))
 
 
 def _organs(share: npt.NDArray[np.float64], masks: Mapping[str, Map]) -> tuple[dict[str, float], str | None]:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cxr_faith.report.figures import OKABE_ITO, Map, Pixels, Region, check_picture, draw_map, plain, wrapped
+from cxr_faith.report.charts import draw_answer_curves
+from cxr_faith.report.clinical import percent, source_of, wordings_of
+from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, wrapped
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
 _COLUMN, _GAP = 3.4, 0.27
@@ -36,6 +37,7 @@ def clinical_sheet(
     sheet.write(summary["question"], 14, bold=True, space=0.1)
     sheet.write(_answered(summary), 11.5, space=0.06)
     sheet.write(_calibrated(summary), 8.5, color=_QUIET)
+    sheet.write(wordings_of(summary), 8.5, color=_QUIET)
     if summary["flags"]:
         lines = [f"• {flag}" for flag in summary["flags"]]
         sheet.boxed(["Reasons for caution", *lines], 9, face="#fff6e6", space=0.12)
@@ -59,8 +61,7 @@ def clinical_sheet(
         sheet.curves(curves, top)
     sheet.column(0, sheet.y, whole=True)
     sheet.heading("Where this comes from")
-    names = {"method": summary["method"], **summary["model"], "schema version": summary["schema_version"]}
-    sheet.write(" · ".join(f"{name}: {value}" for name, value in names.items() if value != ""), 8, color=_QUIET)
+    sheet.write(source_of(summary), 8, color=_QUIET)
     return sheet.figure
 
 
@@ -139,30 +140,22 @@ class _Sheet:
         """Draw the score while cells are removed and while they are shown, in the right column."""
         x, y = MARGIN + _COLUMN + _GAP + 0.5, top - 0.4 - 2.2
         axes = self.figure.add_axes((x / WIDTH, y / HEIGHT, (_COLUMN - 0.5) / WIDTH, 2.2 / HEIGHT))
-        share = 100 * np.asarray(curves["x"])
-        axes.plot(share, curves["deletion"], color=OKABE_ITO[1], label="removed")
-        axes.plot(share, curves["insertion"], color=OKABE_ITO[0], ls="--", label="shown")
-        axes.set_xlabel("cells removed or shown, most salient first (%)", fontsize=8)
-        axes.set_ylabel("score of the answer", fontsize=8)
-        axes.set_xlim(0, 100)
-        axes.tick_params(labelsize=8)
-        axes.legend(frameon=False, fontsize=8)
-        plain(axes)
+        draw_answer_curves(axes, curves)
         self.y = min(self.y, y - 0.45)
 
 
 def _answered(summary: Mapping[str, Any]) -> str:
     sure = summary["confidence"]
     text = str(summary["answer"])
-    return text if sure is None else f"{text} · the model's own probability of this answer {sure:.0%}"
+    return text if sure is None else f"{text} · the model's own probability of this answer {percent(sure)}"
 
 
 def _calibrated(summary: Mapping[str, Any]) -> str:
     known = summary["calibration"]
     if known:
         return (
-            f"On {known['dataset']} ({known['n']} answers) {known['accuracy']:.0%} of its answers were right; expected "
-            f"calibration error {known['ece']:.2f}."
+            f"On {known['dataset']} ({known['n']} answers) {percent(known['accuracy'])} of its answers were right; "
+            f"expected calibration error {known['ece']:.2f}."
         )
     if summary["confidence"] is None:
         return ""
@@ -173,8 +166,8 @@ def _evidence(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
     if evidence["organs"] is None:
         return []
     shares = {f"{name} third": share for name, share in evidence["thirds"].items()}
-    shares |= {**evidence["organs"], "outer 5 % of the picture": evidence["border"]}
-    return [(name, f"{share:.0%}") for name, share in shares.items()]
+    shares |= {**evidence["organs"], "outer 5% of the picture": evidence["border"]}
+    return [(name, percent(share)) for name, share in shares.items()]
 
 
 def _faithfulness(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -80,6 +81,11 @@ class Browser:
 
     def size(self, width: int, height: int, mobile: bool = False) -> None:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+
+    def sheets(self, width: float, height: float) -> int:
+        """How many sheets of a size in inches the page prints on."""
+        printed = self.send("Page.printToPDF", paperWidth=width, paperHeight=height, preferCSSPageSize=True)
+        return len(re.findall(rb"/Type\s*/Page\b", b64decode(printed["data"])))
 
     def screenshot(self, path: Path) -> None:
         shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cxr_faith.records import RecordWriter
+from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
 from cxr_faith.report.html import write_report
 from cxr_faith.report.summary import write_summary
 from tests.report.browser import Browser, chromium
@@ -140,3 +141,34 @@ def test_fits_a_phone_and_every_control_has_a_name(opened: Browser, page: Path, 
     opened.screenshot(tmp_path / "phone.png")
     with Image.open(tmp_path / "phone.png") as shot:
         assert shot.width == 390 and len(shot.convert("RGB").resize((50, 50)).getcolors(2500) or []) > 20
+
+
+@pytest.mark.parametrize("shape", [(260, 200), (200, 260)])
+def test_a_clinical_page_prints_on_one_sheet(browser: Browser, tmp_path: Path, shape: tuple[int, int]) -> None:
+    corner = np.zeros((12, 12))
+    corner[0, 0] = 1.0
+    noise = np.random.default_rng(0).random((12, 12))
+    summary = clinical_summary(
+        Answer(
+            question=NASTY * 5,
+            answer="consolidation in the left lower lung and a small pleural effusion on the same side",
+            p_yes=0.7,
+            map=corner,
+            method="integrated_gradients",
+            model={"source": "/a/long/path" * 8, "weights": "0123456789abcdef" * 2, "parameters": 4_300_000_000},
+            scores={"status": "ok", "substrate": "blur:0.1", "effect": 12.5, "srg": -0.1, "random_z": -0.4,
+                    "random_p": 0.48, "gap_srg_center": -0.33},
+            others={name: noise for name in ("attention", "chefer", "gradient", "grad_x_input")},
+            calibration={"dataset": "runs", "n": 64, "accuracy": 0.97, "ece": 0.02, "confidence_range": [0.9, 1.0]},
+            paraphrases=["no", "yes"],
+        )
+    )  # fmt: skip
+    assert len(summary["flags"]) == 5
+    x = np.linspace(0, 1, 5)
+    page = tmp_path / "clinical.html"
+    curves = {"x": x, "deletion": 1 - x, "insertion": x}
+    page.write_text(clinical_page(summary, np.full(shape, 90, np.uint8), corner, curves), encoding="utf-8")
+    browser.visit(page.as_uri())
+    assert (browser.sheets(8.27, 11.69), browser.sheets(8.5, 11.0)) == (1, 1)
+    browser.size(390, 800, mobile=True)
+    assert browser.run("document.documentElement.scrollWidth") <= 391

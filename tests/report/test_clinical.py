@@ -12,6 +12,7 @@ from cxr_faith.report.clinical import (
     clinical_page,
     clinical_summary,
     evidence_of,
+    percent,
 )
 from tests.report.conftest import NASTY
 
@@ -114,7 +115,7 @@ def test_the_page_is_self_contained_and_says_what_it_is() -> None:
     json.dumps(summary, allow_nan=False)
     x = np.linspace(0, 1, 5)
     page = clinical_page(summary, np.full((60, 50), 90, np.uint8), cell(5, 2), {"x": x, "deletion": -x, "insertion": x})
-    assert "not for diagnosis" in page and "1680000" in page and "abc123" in page and "<svg" in page
+    assert "not for diagnosis" in page and "1,680,000" in page and "abc123" in page and "<svg" in page
     assert "<script" not in page and "<b>model" not in page and "&lt;b&gt;model" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
@@ -122,3 +123,18 @@ def test_the_page_is_self_contained_and_says_what_it_is() -> None:
 def test_a_map_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         clinical_summary(answer(np.full((2, 2), np.nan)))
+
+
+def test_only_certainty_is_called_100_percent() -> None:
+    shares = [None, 0.0, 0.004, 0.006, 0.5, 0.994, 0.9951, 0.9986, 1.0]
+    assert [percent(share) for share in shares] == [
+        *("–", "0%", "under 1%", "1%", "50%", "99%", "over 99%", "over 99%", "100%"),
+    ]
+    page = clinical_page(clinical_summary(answer(cell(5, 2), p_yes=0.0014)), np.zeros((40, 40), np.uint8), cell(5, 2))
+    assert "probability of this answer over 99%" in page
+
+
+def test_other_wordings_are_counted_on_the_page() -> None:
+    summary = clinical_summary(answer(cell(5, 2), paraphrases=["Yes", "no", "yes"]))
+    page = clinical_page(summary, np.zeros((40, 40), np.uint8), cell(5, 2))
+    assert "2 of 3 other wordings of the question get the same answer." in page
