@@ -18,31 +18,34 @@ USAGE = """usage: cxr-faith COMMAND [options]
 Which explanations of chest X-ray vision-language models to believe, measured.
 
 commands:
-  evaluate --config FILE [overrides] [--run_dir D] [--limit N]   explain and score a data set's answers
-  explain IMAGE --question Q [--method M] [--keyword W] [--model P] [--out D]
-                                                                 explain one answer about one picture
-  report RUN_DIR                                                 summary and report again, from a run's records
-  prepare SOURCE --root R --out MANIFEST                         from a published data set to a manifest
-  prepare check MANIFEST                                         open a manifest's pictures and list the faults
-  doctor --config FILE [--samples N]                             check model, data and machine before a benchmark
-  sanity --config FILE [--samples N]                             do the maps depend on model, picture and question?
-  bench [--preset tiny|small|medgemma-4b]                        measure speed beside the usual recipe and the floor
-  fit-sae --config FILE [overrides]                              train a sparse autoencoder for the method sae
+  evaluate --config FILE [overrides] [--run_dir D] [--limit N]
+                            explain and score a data set's answers
+  explain IMAGE --question Q [--method M] [--model P] [--out D]
+                            explain one answer about one picture
+  report RUN_DIR            summary and report again, from a run's records
+  prepare SOURCE --root R --out MANIFEST
+                            from a published data set to a manifest
+  prepare check MANIFEST    open a manifest's pictures and list the faults
+  doctor --config FILE      check model, data and machine before a benchmark
+  sanity --config FILE      do the maps depend on model, picture and question?
+  bench [--preset NAME]     speed beside the usual recipe and the floor
+  fit-sae --config FILE     train a sparse autoencoder for the method sae
 
 examples:
   cxr-faith evaluate --config configs/demo.yaml
-  cxr-faith explain chest.png --question "Is there a pleural effusion?" --method chefer
+  cxr-faith explain chest.png --question "Is there a nodule?" --method chefer
   cxr-faith report runs/demo
-  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr-1.0.0 --out manifests/vindr
+  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr --out manifests/vindr
 
-`cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config error, 75 stopped on request
-(the same command resumes), 1 anything else.
+`cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config
+error, 75 stopped on request (the same command resumes), 1 anything else.
 """
 
 
-REPORT_HELP = """Summary and report again, from a run's records; works on a run that is still going.
+REPORT_HELP = """Summary and report again, from a run's records.
 
-Writes summary.json, summary.md and report/index.html into the run directory and prints the leaderboard.
+Works on a run that is still going. Writes summary.json, summary.md and
+report/index.html into the run directory and prints the leaderboard.
 
 examples:
   cxr-faith report runs/demo

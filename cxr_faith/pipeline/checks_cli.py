@@ -8,8 +8,9 @@ from cxr_faith.pipeline.sanity import SanityOptions
 
 DOCTOR_HELP = """Check a model, its data and this machine before a benchmark.
 
-The first samples go all the way; each line is pass, warn or fail, with the figure and what to do. doctor.json in the
-run directory says the same. Exit status 1 if a check fails.
+The first samples go all the way; each line is pass, warn or fail, with the
+figure and what to do. doctor.json in the run directory says the same. Exit
+status 1 if a check fails.
 
 examples:
   cxr-faith doctor --config configs/demo.yaml
@@ -18,9 +19,10 @@ examples:
 
 SANITY_HELP = """Do the maps depend on the model, the picture, the question and the answer?
 
-Compares the maps with those for a blank picture, another picture, no question and the other answer, and with those of
-a model whose layers are made random from the top down. Writes sanity.json into the run directory; a leaderboard made
-afterwards (evaluate, report) marks the methods that failed.
+Compares the maps with those for a blank picture, another picture, no question
+and the other answer, and with those of a model whose layers are made random
+from the top down. Writes sanity.json into the run directory; a leaderboard
+made afterwards (evaluate, report) marks the methods that failed.
 
 examples:
   cxr-faith sanity --config configs/demo.yaml

@@ -24,10 +24,12 @@ EVALUATE_HELP = """Explain a model's answers over a data set and score the expla
 examples:
   cxr-faith evaluate --config configs/demo.yaml
   cxr-faith evaluate --config configs/demo.yaml --limit 8 --run_dir runs/try
-  cxr-faith evaluate --config configs/mimic.yaml --config configs/trainer/ddp.yaml --model.protocol.steps 20
+  cxr-faith evaluate --config configs/mimic.yaml \\
+      --config configs/trainer/ddp.yaml --model.protocol.steps 20
   cxr-faith evaluate --config configs/demo.yaml --print_config
 
-The same command resumes an interrupted run; records that are there are not computed again.
+The same command resumes an interrupted run; records that are there are not
+computed again.
 """
 
 _UNKNOWN_KEY = re.compile(r"(?:Key|Option|key) [\"']([\w./-]+)[\"'] is not expected|[Nn]ested key [\"']([\w./-]+)[\"']")

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,23 @@ from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 
 RANDOM_ORDERS = 20
-EXPLAIN_HELP = f"""Explain one answer about one picture: prints the answer with its margin, writes an overlay and JSON.
+EXPLAIN_HELP = f"""Explain one answer about one picture.
+
+Prints the answer with its margin; writes an overlay and JSON.
 
 examples:
   cxr-faith explain chest.png --question "Is there a nodule?"
-  cxr-faith explain chest.dcm --question "Is there a pleural effusion?" --model google/medgemma-4b-it
-  cxr-faith explain chest.png --question "Where is the nodule?" --method integrated_gradients --evaluate true
-  cxr-faith explain chest.png --question "What findings are there?" --keyword effusion
-  cxr-faith explain chest.png --question "Is there a nodule?" --clinical true --calibration runs/demo \\
+  cxr-faith explain chest.dcm --question "Is there a pleural effusion?" \\
+      --model google/medgemma-4b-it
+  cxr-faith explain chest.png --question "Where is the nodule?" \\
+      --method integrated_gradients --evaluate true
+  cxr-faith explain chest.png --question "What findings are there?" \\
+      --keyword effusion
+  cxr-faith explain chest.png --question "Is there a nodule?" \\
+      --clinical true --calibration runs/demo \\
       --paraphrases '["Can a nodule be seen?", "Does the film show a nodule?"]'
 
-methods: {", ".join(sorted(name for name, method in METHODS.items() if not method.needs_mask))}
+{fill("methods: " + ", ".join(sorted(name for name, method in METHODS.items() if not method.needs_mask)), 79)}
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from difflib import get_close_matches
+from textwrap import fill
 
 from cxr_faith.data.sources import SOURCES
 from cxr_faith.data.tally import PrepareError
@@ -14,14 +15,19 @@ from cxr_faith.pipeline.prepare import PrepareOptions, check, prepare
 PREPARE_HELP = """From a data set in its published layout to a manifest that `evaluate` runs on.
 
 commands:
-  prepare SOURCE --root R --out MANIFEST [options]   write a manifest; `prepare SOURCE --help` lists the options
-  prepare check MANIFEST [--images N]                open pictures and masks of a manifest and list the faults
-  prepare bench MANIFEST [--workers N] [--cache D]   pictures per second, from files and from a cache of them
+  prepare SOURCE --root R --out MANIFEST [options]
+      write a manifest; `prepare SOURCE --help` lists the options
+  prepare check MANIFEST [--images N]
+      open pictures and masks of a manifest and list the faults
+  prepare bench MANIFEST [--workers N] [--cache D]
+      pictures per second, from files and from a cache of them
 
 sources:
-  mimic-cxr-vqa    MIMIC-Ext-MIMIC-CXR-VQA on MIMIC-CXR-JPG, with boxes of MS-CXR and Chest ImaGenome
-  mimic-cxr        presence questions from the CheXpert labels of MIMIC-CXR-JPG
-  vindr-cxr        presence questions from the readers' labels of VinDr-CXR, with their boxes
+  mimic-cxr-vqa    MIMIC-Ext-MIMIC-CXR-VQA on MIMIC-CXR-JPG, with boxes of
+                   MS-CXR and Chest ImaGenome
+  mimic-cxr        presence questions from the labels of MIMIC-CXR-JPG
+  vindr-cxr        presence questions from the readers' labels of VinDr-CXR,
+                   with their boxes
   vindr-cxr-vqa    VinDr-CXR-VQA
   vqa-rad, slake   the chest part of VQA-RAD and of SLAKE
   phantom          procedural phantoms, drawn now
@@ -29,10 +35,13 @@ sources:
   hub              a `datasets` data set, by folder or hub id
 
 examples:
-  cxr-faith prepare mimic-cxr-vqa --root datasets/mimic-cxr-jpg-2.1.0 --vqa datasets/mimic-ext-mimic-cxr-vqa \\
-      --ms_cxr datasets/ms-cxr --splits test --out manifests/mimic
-  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr-1.0.0 --out manifests/vindr --limit 100
-  cxr-faith prepare table --file questions.csv --columns '{"image_path": "path"}' --root pictures --out manifests/mine
+  cxr-faith prepare mimic-cxr-vqa --root datasets/mimic-cxr-jpg-2.1.0 \\
+      --vqa datasets/mimic-ext-mimic-cxr-vqa --ms_cxr datasets/ms-cxr \\
+      --splits test --out manifests/mimic
+  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr-1.0.0 \\
+      --out manifests/vindr --limit 100
+  cxr-faith prepare table --file questions.csv --root pictures \\
+      --columns '{"image_path": "path"}' --out manifests/mine
   cxr-faith prepare check manifests/mimic --images all
   cxr-faith evaluate --config configs/mimic.yaml
 """
@@ -54,7 +63,7 @@ def run(name: str, arguments: list[str]) -> int:
     source = SOURCES[name]
     parser = CommandParser(
         prog=f"cxr-faith prepare {name}",
-        description=(source.__doc__ or "").split("Args:")[0].strip(),
+        description=_paragraphs((source.__doc__ or "").split("Args:")[0]),
         formatter_class=RawHelp,
         allow_abbrev=False,
     )
@@ -64,6 +73,11 @@ def run(name: str, arguments: list[str]) -> int:
     parsed = vars(parser.parse_args(arguments))
     prepare(name, PrepareOptions(**{k: v for k, v in parsed.items() if k not in own}), **{k: parsed[k] for k in own})
     return 0
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring's paragraphs, each folded to the width of a terminal."""
+    return "\n\n".join(fill(" ".join(part.split()), 79) for part in text.strip().split("\n\n")) + "\n"
 
 
 def _check_columns(arguments: list[str]) -> None:
@@ -82,7 +96,7 @@ def _check_columns(arguments: list[str]) -> None:
 
 def _look(name: str, arguments: list[str]) -> int:
     """`check`: exit status 1 if there are faults; `bench`."""
-    described = {"check": "Open pictures and masks of a manifest and list the faults; exit status 1 if there are any."}
+    described = {"check": "Open a manifest's pictures and masks and list the faults, with exit status 1."}
     parser = CommandParser(
         prog=f"cxr-faith prepare {name}",
         description=described.get(name, "Pictures per second from files, by their type, and from a cache of them."),

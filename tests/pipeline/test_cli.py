@@ -63,12 +63,21 @@ def test_both_spellings_of_the_command() -> None:
         assert done.returncode == 0 and done.stdout.startswith("cxr-faith ")
 
 
-def test_help_shows_commands_and_examples(run: Callable[..., Done]) -> None:
-    assert "evaluate --config FILE" in run("--help").stdout
+def wide(text: str) -> list[str]:
+    """Lines that a terminal of 80 columns breaks."""
+    return [line for line in text.splitlines() if len(line) > 80]
+
+
+def test_help_shows_commands_and_examples(run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "evaluate --config FILE" in run("--help").stdout and wide(run("--help").stdout) == []
     for command in ("evaluate", "explain", "report", "prepare", "doctor", "sanity", "bench", "fit-sae"):
         text = run(command, "--help").stdout
         assert "examples:" in text and f"  cxr-faith {command}" in text, command
         assert "default: )" not in text and "every aspect of training" not in text, command
+        assert wide(text.split("\noptions:")[0]) == [], command
+    for source in ("mimic-cxr-vqa", "vindr-cxr", "phantom", "table", "check", "bench"):
+        assert wide(run("prepare", source, "--help").stdout) == [], source
     assert 'default: ""' in run("prepare", "table", "--help").stdout
     assert "no command 'evalute'; did you mean evaluate?" in error_line(run("evalute"))
 
