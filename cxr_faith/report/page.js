@@ -154,8 +154,12 @@ function draw(rows) {
   const key = byId("forest-metric").value, name = byId("forest-metric").selectedOptions[0].textContent;
   const line = (r, text) => ({ method: r.method, name: text || r.method, value: r.values[key], ci: r.ci[key] });
   const findings = data.boards.filter((b) => b.setting === state.setting && b.slice.startsWith("finding:"));
-  byId("forest").replaceChildren(forestChart(`${name}, by method`, rows.map((r) => line(r))),
-    ...findings.map((b) => forestChart(`${name} · ${b.slice.slice(8)}`, b.rows.filter((r) => !state.hidden.has(r.method)).map((r) => line(r)))));
+  // The leaderboard's order in every chart, so that they can be read across; a baseline has no gap to itself.
+  const order = [...new Set([...rows.map((r) => r.method), ...data.methods])];
+  const lines = (b) => b.filter((r) => r.values[key] !== null && r.values[key] !== undefined && !state.hidden.has(r.method))
+    .sort((x, y) => order.indexOf(x.method) - order.indexOf(y.method)).map((r) => line(r));
+  byId("forest").replaceChildren(forestChart(`${name}, by method`, lines(rows)),
+    ...findings.map((b) => forestChart(`${name} · ${b.slice.slice(8)}`, lines(b.rows))));
 }
 
 function methodBoxes() {
@@ -196,7 +200,7 @@ function galleryOf() {
   for (const [kind, ids] of Object.entries(data.gallery)) {
     const cards = ids.filter((id) => place.has(id)).map((id) => {
       const s = place.get(id), thumb = data.thumbs[id];
-      return el("li", {}, el("a", { href: `#sample=${encodeURIComponent(id)}` }, thumb ? el("img", { src: thumb.uri, alt: "", loading: "lazy" }) : null, el("strong", {}, s.question), ` ${s.answer ?? "–"} · srg ${num(sampleScore(s).srg, true)}`, el("br"), id));
+      return el("li", {}, el("a", { href: `#sample=${encodeURIComponent(id)}` }, thumb ? el("img", { src: thumb.uri, alt: "" }) : null, el("strong", {}, s.question), ` ${s.answer ?? "–"} · srg ${num(sampleScore(s).srg, true)}`, el("br"), id));
     });
     byId("gallery").append(el("h3", {}, data.gallery_titles[kind]), cards.length ? el("ul", { class: "gallery" }, ...cards) : el("p", { class: "quiet" }, "None in this run."));
   }
@@ -251,7 +255,8 @@ async function openSample() {
   if (!sample.detail) { maps.append(el("p", { class: "quiet" }, "Maps and curves of this sample are in the records; the page has no room for all.")); return; }
   const detail = await unpack(sample);
   if (!maps.isConnected) return;
-  const score = Object.fromEntries(rows.map((r) => [r.method, r.srg]));
+  const score = Object.fromEntries(rows.map((r) => [r.method, r.srg])), thumb = data.thumbs[sample.id];
+  if (thumb) maps.append(el("figure", {}, el("div", { class: "stage" }, el("img", { src: thumb.uri, alt: "the picture" })), el("figcaption", {}, "the picture alone")));
   maps.append(...Object.entries(detail.maps).filter(([m]) => !state.hidden.has(m)).map(([m, values]) => mapFigure(sample, m, values, score[m] ?? null)));
   const series = detail.curves.filter((c) => c.setting === state.setting && !state.hidden.has(c.method));
   if (series.length) curves.append(...["deletion", "insertion"].map((side) => curveChart(side, series, side, [[series[0].deletion[0], "intact picture"], [series[0].insertion[0], "all substrate"]], "score (logits or nats)")));

@@ -93,13 +93,21 @@ def test_filters_by_substrate_finding_and_method(opened: Browser) -> None:
     assert opened.run("document.getElementById('curves').textContent").startswith("No mean curves")
 
 
+def test_forests_have_the_leaderboards_order_and_no_empty_line(opened: Browser) -> None:
+    names = opened.run("[...document.querySelectorAll('#forest svg')].map((s) => [...s.querySelectorAll('text')]"
+                       ".map((t) => t.textContent).filter((t) => data.methods.includes(t)))")  # fmt: skip
+    board = [name.rstrip("*") for name in opened.run(FIRST_COLUMN)]
+    assert len(names) == 3 and names[0] == [name for name in board if name not in ("center", "random")]  # no gap
+    assert all(one == [name for name in names[0] if name in one] and len(one) > 2 for one in names[1:])
+
+
 def test_opens_a_sample_with_its_maps_and_curves(opened: Browser) -> None:
     opened.run("document.querySelector('#sample-rows a[href=\"#sample=s00\"]').click()")
     opened.until("document.querySelectorAll('#sample canvas').length == 5")
     assert NASTY in opened.run("document.getElementById('sample').textContent")
     assert opened.run("document.querySelectorAll('#sample script, #sample b').length") == 0
     assert opened.run("document.querySelectorAll('#sample .charts svg').length") == 2
-    assert opened.run("document.querySelectorAll('#sample .stage img').length") == 5
+    assert opened.run("document.querySelectorAll('#sample .stage img').length") == 5 + 1  # and the picture alone
     assert opened.run("document.activeElement.textContent") == "Sample s00"
     opened.run("document.querySelector('#sample a').click()")
     opened.until("document.getElementById('sample').hidden")
