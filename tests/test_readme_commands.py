@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = [line.strip() for line in re.findall(r"(?m)^    (\S.*)$", README.replace("\\\n", " "))]
 COMMANDS = [line.split(" #")[0] for line in LINES if line.startswith("cxr-faith ")]
 INLINE = re.findall(r"`((?:cxr-faith|make|prepare|pip) [^`]+)`", README)
+SCRIPTS = re.findall(r"`((?:python|pytest) [^`]+)`", README) + [line for line in LINES if line.startswith("sbatch ")]
 EXAMPLES = re.findall(r"(?s)```python\n(.*?)```", README)
 PICTURE = sorted((bundled_manifest().parent / "images").iterdir())[0]
 
@@ -66,12 +67,36 @@ def test_inline_command(command: str, capsys: pytest.CaptureFixture[str]) -> Non
     elif name == "pip":
         (extra,) = re.findall(r"\[(\w+)\]", command)
         assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    elif name == "cxr-faith" and rest[0] == "report":  # run by the test of a run's figures
+        assert rest == ["report", "runs/demo"]
     else:
         words = rest if name == "cxr-faith" else [name, *rest]
         options = [word for word in words if word.startswith("--")]
         assert run([words[0], "phantom" if words[1:2] == ["SOURCE"] else "--help", "--help"]) == 0
         printed = capsys.readouterr().out
         assert all(option in printed for option in options), options
+
+
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_a_script_or_module_is_there_and_can_be_read(command: str) -> None:
+    words = [word for word in shlex.split(command) if word != "-s"]
+    path = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if words[0] == "sbatch":
+        assert subprocess.run(["bash", "-n", path], cwd=ROOT, timeout=60).returncode == 0
+        assert (ROOT / words[2]).is_file() and "#SBATCH" in text
+    else:
+        compile(text, path, "exec")
+        assert words[0] == "pytest" or '__name__ == "__main__"' in text
+
+
+def test_the_figures_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = [code for code in EXAMPLES if "run_figures" in code]
+    RecordWriter(tmp_path / "runs" / "demo", rank=0, start=0).write(make_rows())
+    monkeypatch.chdir(tmp_path)
+    assert run(["report", "runs/demo"]) == 0
+    exec(example, {})
+    assert {"curves.pdf", "forest.pdf", "forest_findings.pdf"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_make_lists_the_two_commands() -> None:

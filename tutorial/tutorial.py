@@ -151,10 +151,11 @@ shares = [float(a[0, :, p - 1, image].detach().sum(-1).mean()) for a in attentio
 show(layer_attention_bars(shares, vlm.layer_types), "4-layers")
 
 # %% [markdown]
-# Which words count beside the picture? And where on the patient does the map lie?
+# Which words count beside the picture? The last token is where the answer is read: its relevance for itself is 1 by
+# definition (Chefer's product starts from the identity), so it is left out. And where on the patient does the map lie?
 
 # %%
-show(text_relevancy_bars(chefer.text_relevancy), "4-words")
+show(text_relevancy_bars(chefer.text_relevancy[:-1]), "4-words")
 evidence = evidence_of(chefer.map, {})
 print(evidence["words"])
 thirds = {f"{third} third": share for third, share in evidence["thirds"].items()}

@@ -120,7 +120,11 @@ def draw_answer_curves(axes: Axes, curves: Mapping[str, Any]) -> None:
     plain(axes)
 
 
-def gap_forest(intervals: Sequence[Interval], label: str = "gap (positive = better than the baseline)") -> Figure:
+def gap_forest(
+    intervals: Sequence[Interval],
+    label: str = "gap (positive = better than the baseline)",
+    methods: Sequence[str] = (),
+) -> Figure:
     """Draw means with their intervals, one line each, grouped by finding; a line at 0 is "no better".
 
     An interval that reaches over 0 is drawn with an open marker.
@@ -128,6 +132,8 @@ def gap_forest(intervals: Sequence[Interval], label: str = "gap (positive = bett
     Args:
         intervals: in the order in which they should stand, from the top.
         label: of the axis.
+        methods: the order that colors are given in, so that they are those of the run's other charts; default: as the
+            lines come.
 
     Raises:
         ValueError: nothing to draw.
@@ -135,7 +141,7 @@ def gap_forest(intervals: Sequence[Interval], label: str = "gap (positive = bett
     if not intervals:
         raise ValueError("a forest plot needs one interval or more")
     findings = list(dict.fromkeys(line.finding for line in intervals))
-    styles = method_styles(list(dict.fromkeys(line.method for line in intervals)))
+    styles = method_styles(list(dict.fromkeys([*methods, *(line.method for line in intervals)])))
     n_lines = len(intervals) + len(findings)
     figure = chart(0.6 + 0.15 * n_lines)
     axes = figure.subplots()

@@ -10,14 +10,15 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import foreign_columns, read_records, write_atomic
 from cxr_faith.report import bands, leaderboard, samples
-from cxr_faith.report.charts import faithfulness_scatter, reliability_diagram
 from cxr_faith.report.figures import svg
 from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.page_data import page_data
+from cxr_faith.report.run_figures import reliability_of, scatter_of
 from cxr_faith.report.summary import read_provenance
 from cxr_faith.report.trust import trust_tables
 
@@ -94,8 +95,8 @@ def render(
         provenance=list(_flat(provenance)),
         answers=leaderboard.answer_table(summary),
         trust=trust_tables(summary),
-        reliability=_reliability(records),
-        scatter=_scatter(summary),
+        reliability=_markup(reliability_of(records)),
+        scatter=_markup(scatter_of(summary)),
         failures=[[row[key] or "–" for key in _FAILURE] for row in summary["failures"]["first"]],
         legend=[
             *(*leaderboard.LEGEND, "Small: 95 % interval over patients."),
@@ -157,27 +158,9 @@ def _left_out(n_samples: int, content: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _reliability(records: pd.DataFrame) -> Markup | None:
-    """p(yes) against the reference, over samples; None where there is no yes/no question with a reference."""
-    answers = records.drop_duplicates("sample_id")
-    answers = answers[answers["p_yes"].notna() & answers["correct"].notna()]
-    if answers.empty:
-        return None
-    said_yes = answers["p_yes"].ge(0.5)
-    is_yes = said_yes.eq(answers["correct"].astype(bool))
-    # The markup is matplotlib's and holds no text of others.
-    return Markup(svg(reliability_diagram(answers["p_yes"].tolist(), is_yes.tolist())))
-
-
-def _scatter(summary: Mapping[str, Any]) -> Markup | None:
-    """Faithfulness against localization, over methods; None where the data have no boxes and no masks."""
-    points = {
-        entry["method"]: (entry["energy_inside"], entry["srg_located"])
-        for entry in summary["localization"]
-        if entry["energy_inside"] is not None and entry["srg_located"] is not None
-    }
-    # The markup is matplotlib's, and it escapes the methods' names.
-    return Markup(svg(faithfulness_scatter(points, "share of the map inside", "srg"))) if points else None
+def _markup(figure: Figure | None) -> Markup | None:
+    """A figure as SVG: the markup is matplotlib's, and it escapes names."""
+    return None if figure is None else Markup(svg(figure))
 
 
 def _doctor(doctor: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
