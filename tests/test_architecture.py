@@ -16,6 +16,7 @@ ROOMS = (
     "perturb",
     "attribution",
     "metrics",
+    "protocol",
     "scoring",
     "records",
     "report",

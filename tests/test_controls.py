@@ -10,7 +10,8 @@ from cxr_faith.metrics.statistics import estimate
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.pipeline.module import FaithfulnessModule
-from cxr_faith.scoring import BLURRED, Protocol, compute_maps, localize, read_answers, score_image
+from cxr_faith.protocol import Protocol
+from cxr_faith.scoring import BLURRED, compute_maps, localize, read_answers, score_image
 from tests.analytic import LinearVLM, picture
 from tests.trust import AtP
 

@@ -13,11 +13,11 @@ from cxr_faith.metrics.functional import CURVE_COLUMNS
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import random_orders, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.protocol import Protocol
 from cxr_faith.scoring import (
     CENTER,
     RANDOM,
     Case,
-    Protocol,
     center_order,
     compute_maps,
     map_order,

@@ -23,8 +23,8 @@ from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.pipeline.randomization import random_stages, randomize
 from cxr_faith.pipeline.sanity import read_cases, sanity
+from cxr_faith.protocol import Protocol
 from cxr_faith.report.leaderboard import find_board, p_value, ranked, with_interval
-from cxr_faith.scoring import Protocol
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from tests.runs import run_here
 

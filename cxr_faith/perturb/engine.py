@@ -82,7 +82,7 @@ class Plan:
 class Engine:
     """Runs a plan on a model."""
 
-    def __init__(self, vlm: VLM, softness: float = 0.0, micro_batch: int = 64, share: bool = True) -> None:
+    def __init__(self, vlm: VLM, softness: float = 0.0, micro_batch: int = 32, share: bool = True) -> None:
         """Choose how pictures are composed and run.
 
         Args:

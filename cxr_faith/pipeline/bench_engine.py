@@ -15,7 +15,8 @@ from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule, stre
 from cxr_faith.pipeline.bench_floor import wall
 from cxr_faith.pipeline.bench_naive import Naive
 from cxr_faith.pipeline.bench_scene import METHODS, SAMPLED_IG_STEPS, Scene
-from cxr_faith.scoring import RANDOM, Protocol, plan_curves, score_image
+from cxr_faith.protocol import Protocol
+from cxr_faith.scoring import RANDOM, plan_curves, score_image
 
 SAMPLE = 8
 """Pictures of a sampled turn: with three repeats, some twenty of each kind."""

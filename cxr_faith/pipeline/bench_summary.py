@@ -25,7 +25,7 @@ from cxr_faith.pipeline.bench_floor import (
 from cxr_faith.pipeline.bench_libraries import LIBRARIES, library_steps, missing
 from cxr_faith.pipeline.bench_scene import METHODS, Scene
 from cxr_faith.pipeline.bench_variants import Variant, area_errors, rank_agreement
-from cxr_faith.scoring import ADAPTIVE
+from cxr_faith.protocol import ADAPTIVE
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.5}
 """Largest difference in logits between the curves of engine and usual recipe; bfloat16 rounds logits to .125."""

@@ -10,7 +10,8 @@ from scipy.stats import spearmanr
 from cxr_faith.perturb.engine import TOKENS, Engine
 from cxr_faith.pipeline.bench_engine import Rows, Turn, run_engine
 from cxr_faith.pipeline.bench_scene import Scene
-from cxr_faith.scoring import ADAPTIVE, RANDOM
+from cxr_faith.protocol import ADAPTIVE
+from cxr_faith.scoring import RANDOM
 
 VARIANTS: dict[str, dict[str, Any]] = {ADAPTIVE: {"steps": ADAPTIVE}, TOKENS: {"space": TOKENS}}
 

@@ -20,19 +20,9 @@ from cxr_faith.perturb.condition import NONE, Condition
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.pipeline.anatomy import Organs, anatomy_column
+from cxr_faith.protocol import Protocol
 from cxr_faith.records import RECORD_SCHEMA, sample_columns
-from cxr_faith.scoring import (
-    BLURRED,
-    CENTER,
-    NO_REPLY,
-    RANDOM,
-    Case,
-    Protocol,
-    compute_maps,
-    localize,
-    read_answers,
-    score_image,
-)
+from cxr_faith.scoring import BLURRED, CENTER, NO_REPLY, RANDOM, Case, compute_maps, localize, read_answers, score_image
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
 from cxr_faith.vlm.checkpoint import peek
@@ -92,7 +82,7 @@ class FaithfulnessModule(L.LightningModule):
         methods: dict[str, dict[str, Any] | None],
         vlm: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
         protocol: Protocol = Protocol(),  # noqa: B008 - frozen
-        micro_batch: int = 64,
+        micro_batch: int = 32,
     ) -> None:
         """Check the whole configuration; the model is loaded in `setup`.
 

@@ -23,9 +23,10 @@ from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.pipeline.module import FaithfulnessModule, vlm_cells
 from cxr_faith.pipeline.randomization import random_stages, randomize
+from cxr_faith.protocol import Protocol
 from cxr_faith.records import write_atomic
 from cxr_faith.report.leaderboard import number
-from cxr_faith.scoring import Case, Protocol, compute_maps, read_answers
+from cxr_faith.scoring import Case, compute_maps, read_answers
 from cxr_faith.vlm import VLM, Gemma3VLM, Target
 from cxr_faith.vlm.answers import predicted_answer
 

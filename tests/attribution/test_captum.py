@@ -9,7 +9,8 @@ from cxr_faith.attribution.blackbox import Occlusion
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
-from cxr_faith.scoring import Protocol, compute_maps, read_answers, score_image
+from cxr_faith.protocol import Protocol
+from cxr_faith.scoring import compute_maps, read_answers, score_image
 from cxr_faith.vlm import Target
 from tests.analytic import LinearVLM, picture
 

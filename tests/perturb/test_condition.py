@@ -6,7 +6,7 @@ import torch
 
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.perturb.schedule import stream
-from cxr_faith.scoring import Protocol
+from cxr_faith.protocol import Protocol
 
 
 @pytest.fixture

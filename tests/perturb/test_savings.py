@@ -11,7 +11,8 @@ from cxr_faith.attribution import build_methods, gradients
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule
 from cxr_faith.perturb.substrate import Substrate
-from cxr_faith.scoring import Protocol, compute_maps, read_answers, score_image
+from cxr_faith.protocol import Protocol
+from cxr_faith.scoring import compute_maps, read_answers, score_image
 from tests.analytic import MARGIN
 
 ATEN = torch.ops.aten

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cxr_faith import scoring
+from cxr_faith import protocol
 from cxr_faith.__main__ import main
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import schedule
@@ -34,7 +34,7 @@ def scene(random_vlm):
 @pytest.fixture(scope="module")
 def result(scene):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "FINEST_STEPS", SHORT.steps)  # as in the full schedule, whose 50 steps are the finest
+        patch.setattr(protocol, "FINEST_STEPS", SHORT.steps)  # as in the full schedule, whose 50 steps are the finest
         return measure(scene)
 
 
@@ -162,7 +162,7 @@ def test_libraries_want_equal_steps():
 def test_curves_that_differ_fail(tmp_path, capsys, monkeypatch, random_vlm):
     plain = Naive.curve
     monkeypatch.setattr(Naive, "curve", lambda self, *args: plain(self, *args) + 2e-4)
-    monkeypatch.setattr(scoring, "FINEST_STEPS", SHORT.steps)
+    monkeypatch.setattr(protocol, "FINEST_STEPS", SHORT.steps)
     monkeypatch.setitem(scenes.PRESETS, "tiny", SHORT)
     monkeypatch.setattr(scenes, "random_vlm", lambda shape: random_vlm)
     out = tmp_path / "bench.json"

@@ -15,8 +15,8 @@ from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.pipeline.module import FaithfulnessModule
+from cxr_faith.protocol import Protocol
 from cxr_faith.records import RECORD_SCHEMA
-from cxr_faith.scoring import Protocol
 from tests.runs import ROOT, VOLATILE, assert_same, environment, ranks, records, run_here
 
 CONFIG = """

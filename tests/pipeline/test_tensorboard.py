@@ -16,9 +16,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from cxr_faith.pipeline import tensorboard
 from cxr_faith.pipeline.live import LiveScalars
 from cxr_faith.pipeline.tensorboard import write_tensorboard
+from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report.summary import write_summary
-from cxr_faith.scoring import Protocol
 from tests.report.browser import chromium
 from tests.report.conftest import make_rows
 from tests.runs import SAMPLES, run_here

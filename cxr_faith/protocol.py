@@ -1,0 +1,107 @@
+"""How explanations are scored: the section `protocol` of a config."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from cxr_faith.perturb.condition import NONE, Condition
+from cxr_faith.perturb.engine import PIXELS, SPACES, TOKENS
+from cxr_faith.perturb.schedule import schedule
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.vlm.answers import parse_target
+
+Controls = Literal["none", "basic", "all"]
+"""How many controls are scored beside the methods."""
+
+ADAPTIVE = "adaptive"
+FINEST_STEPS = 50
+"""Adaptive curves end, at worst, with the points of the default schedule: areas are estimates of that one's."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How explanations are scored.
+
+    Attributes:
+        substrates: what stands for removed cells; each is scored on its own.
+        steps: T, points of a curve after the first, or `adaptive`: curves of at most 50 points after the first start
+            coarse and are refined where they bend, and straight lines join the points that were run; those of an effect
+            that is too small to be scored stay coarse.
+        random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs. With
+            `adaptive` no more than these.
+        auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect.
+        random_error: with `adaptive`, random orders stop, after four pairs or more, once the Monte-Carlo error of
+            their deletion and insertion areas is below this share of the effect.
+        softness: σ in pixels of a Gaussian on the masks' edges; 0 = hard cells.
+        space: where cells are changed: in the picture's `pixels`, or among its image `tokens`, which skips the tower.
+        target: what is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`.
+        max_new_tokens: longest answer that is generated.
+        seed: of every random stream, together with the image's id.
+        controls: maps that are scored beside those of the methods, to show what a map is worth that knows nothing of
+            the model: `basic`, noise, edges, where the finding's mask is known the mask, and a blurred copy of the
+            first method's map; `all`, a blurred copy of every map, which doubles the cost; `none`, those alone that
+            are listed among the methods.
+        conditions: answer, explain and score every question once more under each of these, to show how stable answers,
+            maps and gaps are: `shift:2` (pixels), `contrast:0.95` (factor), `noise:0.02` (share of the picture's own
+            deviation), `seed:1` (added to the seed). Each costs as much as the run without.
+    """
+
+    substrates: tuple[str, ...] = ("blur:0.1",)
+    steps: int | str = 50
+    random_orders: int = 20
+    auc_error: float = 0.005
+    random_error: float = 0.01
+    softness: float = 0.0
+    space: str = PIXELS
+    target: str | int = "answer"
+    max_new_tokens: int = 32
+    seed: int = 0
+    controls: Controls = "basic"
+    conditions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check each value; the spelling of substrates and conditions is made canonical."""
+        specs = tuple(Substrate.parse(spec).spec for spec in self.substrates)
+        if not specs or len(set(specs)) != len(specs):
+            raise ValueError(f"substrates must be one or more different ones, got {list(self.substrates)}")
+        object.__setattr__(self, "substrates", specs)
+        conditions = tuple(Condition.parse(spec).spec for spec in self.conditions)
+        if len(set(conditions)) != len(conditions):
+            raise ValueError(f"conditions must be different ones, got {list(self.conditions)}")
+        object.__setattr__(self, "conditions", conditions)
+        object.__setattr__(self, "target", parse_target(self.target))
+        if self.random_orders < 2 or self.random_orders % 2:
+            raise ValueError(f"random_orders must be even (reversed pairs) and at least 2, got {self.random_orders}")
+        if isinstance(self.steps, str) and not self.adaptive:
+            raise ValueError(f"steps must be a whole number or {ADAPTIVE}, got {self.steps!r}")
+        if not self.adaptive and int(self.steps) < 1 or self.max_new_tokens < 1 or self.softness < 0:
+            raise ValueError("steps and max_new_tokens must be at least 1, softness must not be negative")
+        for name, allowed in (("auc_error", self.auc_error), ("random_error", self.random_error)):
+            if not 0 < allowed < 1:
+                raise ValueError(f"{name} is a share of the effect, between 0 and 1, got {allowed}")
+        if self.controls not in get_args(Controls):
+            raise ValueError(f"controls must be one of {', '.join(get_args(Controls))}, got {self.controls!r}")
+        if self.space not in SPACES:
+            raise ValueError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
+        if self.space == TOKENS and self.softness > 0:
+            raise ValueError("softness blurs the edges of masks in pixels: with space: tokens it must be 0")
+
+    def under(self, condition: str) -> "Protocol":
+        """The protocol of one condition: itself, but for the seed."""
+        return self if condition == NONE else replace(self, seed=Condition.parse(condition).seed(self.seed))
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether curves and random orders stop at a stated error."""
+        return self.steps == ADAPTIVE
+
+    def finest(self, n_cells: int) -> int:
+        """T: as asked for, or the largest that fits the grid, up to 50, where curves are adaptive."""
+        if not self.adaptive:
+            return int(self.steps)
+        steps = min(FINEST_STEPS, n_cells)
+        return steps - (n_cells % 2 == 1 and steps % 2 == 0)
+
+    def check_grid(self, grid: tuple[int, int]) -> None:
+        """Raise a ValueError if the schedule does not fit the model's grid."""
+        n_cells = grid[0] * grid[1]
+        schedule(n_cells, self.finest(n_cells))
