@@ -1,8 +1,10 @@
 """TensorBoard while a run goes: how the means of the gaps settle, coverage and speed, as rank 0 sees them.
 
-A run of its own, `tensorboard/live`: what is written at the end, from all records of all ranks, takes its place.
+Runs of their own below `tensorboard/live`, one for each method: what is written at the end, from all records of all
+ranks, takes their place.
 """
 
+import re
 import shutil
 import time
 from collections import defaultdict
@@ -35,8 +37,8 @@ class LiveScalars(L.Callback):
     def __init__(self, run_dir: Path) -> None:
         """Choose the run directory."""
         self._run_dir = run_dir
-        self._writer: SummaryWriter | None = None
-        self._sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._writers: dict[str, SummaryWriter] = {}
+        self._sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._samples = 0
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -48,7 +50,6 @@ class LiveScalars(L.Callback):
         self._add([{str(name): value for name, value in row.items()} for row in known.to_dict("records")])
         self._begin, self._forwards = time.monotonic(), _forwards(pl_module)
         self._due = self._begin
-        self._writer = SummaryWriter(str(self._run_dir / "tensorboard" / FOLDER), flush_secs=5)
 
     def on_predict_batch_end(
         self,
@@ -71,28 +72,38 @@ class LiveScalars(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write the last state; a rank that had no sample has none."""
         assert isinstance(pl_module, FaithfulnessModule)
-        if self._writer is not None:
+        if self._writers:
             self._write(pl_module)
-            self._writer.close()
-            self._writer = None
+            for writer in self._writers.values():
+                writer.close()
+            self._writers = {}
 
     def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
-            place = f"{row['substrate']}/{row['method']}".replace(":", "_")
+            substrate = row["substrate"].replace(":", "_")
             ok = row["status"] == "ok"
             values = {"coverage": float(ok)} | {name: row.get(name) if ok else None for name in SETTLING}
             for name, value in values.items():
                 if value is not None and value == value:  # NaN: this method has no such gap
-                    entry = self._sums[name, place]
+                    entry = self._sums[row["method"], name, substrate]
                     entry[0] += float(value)
                     entry[1] += 1
 
     def _write(self, module: FaithfulnessModule) -> None:
-        assert self._writer is not None
         speed = (_forwards(module) - self._forwards) / max(time.monotonic() - self._begin, 1e-9)
-        for (name, place), (total, count) in sorted(self._sums.items()):
-            self._writer.add_scalar(f"live_{name}/{place}", total / count, self._samples)
-        self._writer.add_scalar("live/forwards_per_second", speed, self._samples)
+        for (method, name, substrate), (total, count) in sorted(self._sums.items()):
+            self._run(run_name(method)).add_scalar(f"live_{name}/{substrate}", total / count, self._samples)
+        self._run(".").add_scalar("live/forwards_per_second", speed, self._samples)
+
+    def _run(self, name: str) -> SummaryWriter:
+        if name not in self._writers:
+            self._writers[name] = SummaryWriter(str(self._run_dir / "tensorboard" / FOLDER / name), flush_secs=5)
+        return self._writers[name]
+
+
+def run_name(method: str) -> str:
+    """A method's folder below `tensorboard/`: its name, a blurred copy's without the slash."""
+    return re.sub(r"[^\w+-]+", "-", method)
 
 
 def remove_live(run_dir: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 
-from cxr_faith.pipeline.live import SETTLING, remove_live
+from cxr_faith.pipeline.live import SETTLING, remove_live, run_name
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.monitor import read_alerts
 from cxr_faith.records import read_records
@@ -26,14 +26,16 @@ _SCALARS = (
     *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
 )
 _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
+_HPARAM_METRICS = ("srg", "deletion_auc", "insertion_auc", "drop_50", "gap_srg_center", "coverage")
 
 
 def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: FaithfulnessModule, show_images: bool) -> None:
     """Write `tensorboard/` anew from a summary and the records.
 
-    Curves are scalars whose step is the percentage of cells. A custom layout puts all methods into one chart, and each
-    method with its band into one more; the plain scalars show the same where the custom tab stays empty. Gaps settle:
-    their running mean over samples, by `sample_id`. Histograms hold the scores of samples that are ok, by finding.
+    Each method is a run of its own, so that TensorBoard draws all of them into one chart in colors of their own, and
+    shows those that are ticked. Curves are scalars whose step is the percentage of cells; a custom layout has them with
+    their bands. Gaps settle: their running mean over samples, by `sample_id`. Histograms hold the scores of samples
+    that are ok, by finding. Leaderboard, alerts and pictures belong to the run `.`, which is all of them.
 
     Args:
         run_dir: the run directory.
@@ -42,27 +44,28 @@ def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: Faithfu
         show_images: also the pictures of `report/pictures`.
     """
     folder = run_dir / "tensorboard"
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
     remove_live(run_dir)
+    for old in folder.rglob("events.out.tfevents.*"):
+        old.unlink()
     columns = tuple(dict.fromkeys((*bands.COLUMNS, *_HISTOGRAMS, *SETTLING)))
     records = read_records(run_dir, columns)
     records = records[records["condition"].eq("none")]
     bands.add_bands(summary, records)
-    with SummaryWriter(str(folder)) as writer:
-        charts: dict[str, dict[str, list[Any]]] = {"curves": {}, "bands": {}}
-        for board in summary["boards"]:
-            place = _place(board["slice"], board["substrate"])
-            for row in board["rows"]:
+    samples = records[records["status"].eq("ok")].sort_values("sample_id", kind="stable")
+    for method in dict.fromkeys(row["method"] for board in summary["boards"] for row in board["rows"]):
+        with SummaryWriter(str(folder / run_name(method))) as writer:
+            for board, row in _rows(summary, method):
+                place = _place(board["slice"], board["substrate"])
                 for name in _SCALARS:
                     if row.get(name) is not None:
-                        writer.add_scalar(f"{name}/{place}/{row['method']}", row[name], 0)
+                        writer.add_scalar(f"{name}/{place}", row[name], 0)
                 if "curves" in row:
-                    _add_curves(writer, place, row, charts)
-        writer.add_custom_scalars({name: layout for name, layout in charts.items() if layout})
-        _add_samples(writer, records)
+                    _add_curves(writer, place, row["curves"])
+            _add_samples(writer, samples[samples["method"].eq(method)])
+            _add_hparams(writer, summary, module, method)
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_custom_scalars(_layout(summary))
         _add_text(writer, summary)
-        _add_hparams(writer, summary, module)
         for alert in read_alerts(run_dir):
             writer.add_text(f"alerts/{alert['kind']}", alert["message"], alert["samples"])
         if show_images:
@@ -71,41 +74,50 @@ def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: Faithfu
                 writer.add_image(f"gallery/{path.stem}", picture, dataformats="HWC")
 
 
+def _rows(summary: Mapping[str, Any], method: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """A method's row of each board that has one, with the board."""
+    return ((board, row) for board in summary["boards"] for row in board["rows"] if row["method"] == method)
+
+
 def _place(slice: str, substrate: str) -> str:
     """A part of a tag: TensorBoard takes no colons."""
     return f"{slice}/{substrate}".replace(":", "_")
 
 
-def _add_curves(
-    writer: SummaryWriter, place: str, row: Mapping[str, Any], charts: dict[str, dict[str, list[Any]]]
-) -> None:
+def _add_curves(writer: SummaryWriter, place: str, curves: Mapping[str, Any]) -> None:
+    """Mean curves, and the edges of their bands where there are enough patients for them."""
     for side in ("deletion", "insertion"):
-        tag = f"{side}_curve/{place}/{row['method']}"
-        charts["curves"].setdefault(f"{side} · {place}", ["Multiline", []])[1].append(f"{re.escape(tag)}$")
-        ends = [f"{side}{end}" for end in ("_low", "_high") if f"{side}{end}" in row["curves"]]
-        for name, own in ((side, tag), *((end, f"{tag}/{end.removeprefix(f'{side}_')}") for end in ends)):
-            for x, y in zip(row["curves"]["x"], row["curves"][name], strict=True):
-                writer.add_scalar(own, y, round(100 * x))
-        if ends:
-            margin = [tag, f"{tag}/low", f"{tag}/high"]
-            charts["bands"][f"{side} · {place} · {row['method']}"] = ["Margin", margin]
+        for name, end in ((side, ""), (f"{side}_low", "/low"), (f"{side}_high", "/high")):
+            for x, y in zip(curves["x"], curves[name], strict=True) if name in curves else ():
+                writer.add_scalar(f"{side}_curve/{place}{end}", y, round(100 * x))
+
+
+def _layout(summary: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
+    """For each board a chart of the curves of all runs that are ticked, and one with their bands."""
+    charts: dict[str, dict[str, list[Any]]] = {"curves": {}, "bands": {}}
+    for board in summary["boards"]:
+        place = _place(board["slice"], board["substrate"])
+        shown = [row["curves"] for row in board["rows"] if "curves" in row]
+        for side in ("deletion", "insertion") if shown else ():
+            tag, title = f"{side}_curve/{place}", f"{side} · {place}"
+            charts["curves"][title] = ["Multiline", [f"{re.escape(tag)}$"]]
+            if any(f"{side}_low" in curves for curves in shown):
+                charts["bands"][title] = ["Margin", [tag, f"{tag}/low", f"{tag}/high"]]
+    return {name: layout for name, layout in charts.items() if layout}
 
 
 def _add_samples(writer: SummaryWriter, records: pd.DataFrame) -> None:
-    """Histograms by finding, and how the running means of the gaps settle."""
-    ok = records[records["status"].eq("ok")].sort_values("sample_id", kind="stable")
-    for (substrate, method), rows in ok.groupby(["substrate", "method"], sort=True):
+    """Histograms by finding, and how the running means of the gaps settle, of a method's samples that are ok."""
+    for substrate, rows in records.groupby("substrate", sort=True):
         for name in SETTLING:
-            tag = f"settling_{name}/{_place('all', str(substrate))}/{method}"
             for step, mean in _settling(rows[name].dropna().to_numpy(np.float64)):
-                writer.add_scalar(tag, mean, step)
+                writer.add_scalar(f"settling_{name}/{_place('all', str(substrate))}", mean, step)
         slices = {"all": rows, **{f"finding:{finding}": part for finding, part in rows.groupby("finding", sort=True)}}
         for slice_name, part in slices.items():
             for name in _HISTOGRAMS:
                 values = part[name].dropna().to_numpy(np.float64)
                 if len(values):
-                    tag = f"{name}_distribution/{_place(slice_name, str(substrate))}/{method}"
-                    writer.add_histogram(tag, values, 0)
+                    writer.add_histogram(f"{name}_distribution/{_place(slice_name, str(substrate))}", values, 0)
 
 
 def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tuple[int, float]]:
@@ -123,9 +135,11 @@ def _add_text(writer: SummaryWriter, summary: Mapping[str, Any]) -> None:
     writer.add_text("alerts", alerts.replace("<", "&lt;"), 0)
 
 
-def _add_hparams(writer: SummaryWriter, summary: Mapping[str, Any], module: FaithfulnessModule) -> None:
+def _add_hparams(writer: SummaryWriter, summary: Mapping[str, Any], module: FaithfulnessModule, method: str) -> None:
+    """The protocol with a method, and what that reached on all samples: a line of the table of hyperparameters."""
     protocol = module.protocol
     settings = {
+        "method": method,
         "model": module.model_config.path,
         "steps": protocol.steps,
         "random_orders": protocol.random_orders,
@@ -134,14 +148,8 @@ def _add_hparams(writer: SummaryWriter, summary: Mapping[str, Any], module: Fait
         "target": str(protocol.target),
         "seed": protocol.seed,
     }
-    whole = next((board for board in summary["boards"] if board["slice"] == "all"), None)
-    rows = whole["rows"] if whole else []
-    metrics = {
-        f"hparam/{name}/{row['method']}": row[name]
-        for row in rows
-        for name in ("srg", "gap_srg_center")
-        if row.get(name) is not None
-    }
+    row: Mapping[str, Any] = next((row for board, row in _rows(summary, method) if board["slice"] == "all"), {})
+    metrics = {f"hparam/{name}": row[name] for name in _HPARAM_METRICS if row.get(name) is not None}
     file_writer: Any = writer._get_file_writer()
     for part in hparams_summary(settings, metrics):
         file_writer.add_summary(part)
