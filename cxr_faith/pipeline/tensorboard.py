@@ -103,7 +103,8 @@ def _layout(summary: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
             charts["curves"][title] = ["Multiline", [f"{re.escape(tag)}$"]]
             if any(f"{side}_low" in curves for curves in shown):
                 charts["bands"][title] = ["Margin", [tag, f"{tag}/low", f"{tag}/high"]]
-    return {name: layout for name, layout in charts.items() if layout}
+    # The page smooths lines until it is told not to, and a layout cannot tell it.
+    return {f"{name} (set smoothing to 0)": layout for name, layout in charts.items() if layout}
 
 
 def _add_samples(writer: SummaryWriter, records: pd.DataFrame) -> None:

@@ -79,7 +79,7 @@ def test_the_custom_layout_names_tags_that_exist(written: Path) -> None:
                 tags.append(tag)
             for series in chart.margin.series:
                 tags += [series.value, series.lower, series.upper]
-    assert {category.title for category in layout.category} == {"curves", "bands"}
+    assert [category.title.split()[0] for category in layout.category] == ["curves", "bands"]
     assert len(tags) > 7 and set(tags) <= known
 
 
@@ -155,4 +155,4 @@ def test_tensorboard_shows_it_in_a_browser(written: Path, tmp_path: Path) -> Non
         assert {"chefer", "random", "integrated_gradients"} <= tags.keys()  # each a run, with a color of its own
         assert {"srg/all/blur_0.1", "deletion_curve/all/blur_0.1/low"} <= tags["chefer"].keys()
         layout = browser.run("fetch('data/plugin/custom_scalars/layout').then((answer) => answer.json())")
-        assert {category["title"] for category in layout["category"]} == {"curves", "bands"}
+        assert [category["title"].split()[0] for category in layout["category"]] == ["curves", "bands"]
