@@ -54,9 +54,9 @@ def _nothing(summary: Mapping[str, Any]) -> list[str]:
 
 def _patients(summary: Mapping[str, Any]) -> list[str]:
     found, patients, unnamed = [], summary["n_patients"], summary["n_without_patient"]
-    if patients < FEWEST_CLUSTERS:
+    if 0 < patients < FEWEST_CLUSTERS:
         found.append(f"Only {patients} patients: no interval under {FEWEST_CLUSTERS}.")
-    elif patients < FEW_CLUSTERS:
+    elif 0 < patients < FEW_CLUSTERS:
         found.append(f"Only {patients} patients: under {FEW_CLUSTERS}, intervals are somewhat too short.")
     if unnamed:
         found.append(f"{unnamed} samples have no patient_id: each of their images is taken as a patient of its own.")

@@ -61,9 +61,9 @@ def substrate_panel(records: pd.DataFrame) -> dict[str, Any]:
     `breaks_early` is 1 − 2 × the deletion AUC of random orders: 0 if the answer fades in step with the picture,
     towards 1 if any cells at all are enough to break it, as pictures far from what the model knows do.
     """
-    first = records[["target", "space"]].drop_duplicates().sort_values(["target", "space"]).iloc[0]
-    records = records[records["target"].eq(first["target"]) & records["space"].eq(first["space"])]
-    ok = records[records["status"].eq("ok") & ~records["method"].map(is_control)]
+    for name in ("target", "space"):  # the first of each
+        records = records[records[name].eq(records[name].min())]
+    ok = records[records["status"].eq("ok") & ~records["method"].map(is_control).astype(bool)]
     wide = ok.pivot_table(index=["sample_id", "method"], columns="substrate", values="srg")
     pairs = []
     for a, b in combinations(sorted(wide.columns), 2):

@@ -135,8 +135,10 @@ def write_summary(run_dir: str | Path) -> dict[str, Any]:
 
     The order of the methods and the expected number of samples are `methods` and `samples_total` of `provenance.json`.
 
+    A run that has begun and has no record yet gets a summary that says so.
+
     Raises:
-        ValueError: there is no readable record.
+        ValueError: neither records nor `provenance.json`: no run directory.
         OSError: a file could not be saved.
     """
     run_dir = Path(run_dir)
@@ -160,8 +162,10 @@ def while_it_runs(read: Callable[[], T]) -> T:
 def _summarize_run(run_dir: Path) -> dict[str, Any]:
     provenance = read_provenance(run_dir)
     records = read_records(run_dir, COLUMNS)
-    if records.empty:
-        raise ValueError(f"{run_dir}: no readable record in records/; run `cxr-faith evaluate` first")
+    if records.empty and not provenance:
+        raise ValueError(
+            f"{run_dir}: no run directory, it has neither records nor provenance.json; run `cxr-faith evaluate` first"
+        )
     pieces = scan_records(run_dir, (*mean_curves.COLUMNS, *mean_regions.COLUMNS))
     summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"), pieces)
     mark_sanity(summary, run_dir)

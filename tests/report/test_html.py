@@ -206,7 +206,7 @@ def test_records_of_a_newer_schema(run_dir: Path) -> None:
 def test_records_without_their_key_are_no_records(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     part = next((run_dir / "records").glob("*.parquet"))
     pq.write_table(pq.read_table(part).drop_columns(["sample_id"]), part, write_page_checksum=True)
-    with pytest.raises(ValueError, match="no readable record"):
+    with pytest.raises(ValueError, match="neither records nor"):
         write_summary(run_dir)
     assert part.name in caplog.text
 
@@ -214,8 +214,16 @@ def test_records_without_their_key_are_no_records(run_dir: Path, caplog: pytest.
 def test_a_run_without_anything_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"summary\.json: missing"):
         write_report(tmp_path)
-    with pytest.raises(ValueError, match="no readable record"):
+    with pytest.raises(ValueError, match="neither records nor"):
         write_summary(tmp_path)
+
+
+def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
+    (tmp_path / "provenance.json").write_text('{"samples_total": 72, "methods": ["chefer", "random"]}')
+    page = write(tmp_path)
+    assert "0 of 72 samples have records" in page.text and "This run has no scores yet." in page.text
+    assert "How the model answered" not in page.text and "patients: " not in page.text
+    assert page.data["samples"] == []
 
 
 @pytest.mark.parametrize("name", ["provenance.json", "doctor.json", "report/pictures/pictures.json"])

@@ -185,7 +185,7 @@ def test_warnings_name_low_coverage_random_auc_and_a_beaten_oracle(rows: list[di
 
 
 def test_no_readable_record_is_a_one_line_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no readable record"):
+    with pytest.raises(ValueError, match="neither records nor"):
         write_summary(tmp_path)
 
 
