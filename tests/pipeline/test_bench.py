@@ -149,10 +149,10 @@ def test_libraries_do_the_same_job(scene, name):
     curves = [naive.curve(case.prompt, case.target.sign, order, k, mode) for mode in ("deletion", "insertion")]
     if name == "quantus":
         assert forwards == steps
-        assert np.abs(np.array(found) - curves[0][1:]).max() < 1e-4
+        assert np.abs(np.array(found) - curves[0][1:]).max() < 2e-5
     else:
         assert forwards == 2 * steps
-        assert np.abs(np.array(found) - [np.trapezoid(curve, k / 64) for curve in curves]).max() < 1e-4
+        assert np.abs(np.array(found) - [np.trapezoid(curve, k / 64) for curve in curves]).max() < 1e-5
 
 
 def test_libraries_want_equal_steps():
