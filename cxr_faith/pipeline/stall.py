@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 LEAST_SECONDS = 120.0
 """Silence that is worth a line, unless batches take long: then ten times the longest one so far."""
+FIRST_SECONDS = 900.0
+"""Likewise before any batch is done, when nobody knows how long one takes."""
 
 
 class LifeSign:
@@ -99,7 +101,9 @@ class Lookout:
                 self._seen[rank] = (found, 0.0)
                 return
             self._seen[rank] = (found, silent)
-            if silent < min(max(LEAST_SECONDS, 10 * max(longest, found[0])), self._latest):
+            slowest = max(longest, found[0])
+            patience = max(LEAST_SECONDS, 10 * slowest) if slowest else FIRST_SECONDS
+            if silent < min(patience, self._latest):
                 return
             if rank not in self._named:
                 logger.warning("rank %d has not moved for %.0f s: %s", rank, silent, found[1])

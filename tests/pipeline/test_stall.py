@@ -20,7 +20,7 @@ def keep_moving(folder: Path) -> None:
     sign, batch = LifeSign(folder, 0, 1), 0
     while True:
         batch += 1
-        sign.write(f"in batch {batch}", 0.0)
+        sign.write(f"in batch {batch}", 1.0)
         time.sleep(0.002)
 
 
@@ -60,10 +60,10 @@ def test_ranks_behind_a_stalled_one_are_looked_at_and_those_that_ended_are_left_
 ) -> None:
     signs = {rank: LifeSign(tmp_path, 3, rank) for rank in range(5)}
     for rank, sign in signs.items():
-        sign.write(f"in batch {rank}", 0.0)
+        sign.write(f"in batch {rank}", 1.0)
     lookout = Lookout(tmp_path, 3, 3, 5, HOUR)
     for turn in range(10):
-        signs[1].write(f"in batch {turn}", 0.0)
+        signs[1].write(f"in batch {turn}", 1.0)
         lookout.look(60)
     assert [message.split(" has not moved")[0] for message in caplog.messages] == ["rank 4", "rank 0"]  # 1 moves
     caplog.clear()
@@ -74,7 +74,9 @@ def test_ranks_behind_a_stalled_one_are_looked_at_and_those_that_ended_are_left_
     assert LifeSign(tmp_path, 4, 2).read() is None  # another start's
 
 
-@pytest.mark.parametrize(("longest", "own", "seconds"), [(1.0, 0.0, 120), (30.0, 1.0, 300), (1.0, 50.0, 500)])
+@pytest.mark.parametrize(
+    ("longest", "own", "seconds"), [(0.0, 0.0, 900), (1.0, 0.0, 120), (30.0, 1.0, 300), (1.0, 50.0, 500)]
+)
 def test_long_batches_get_patience_up_to_a_quarter_of_the_timeout(
     longest: float, own: float, seconds: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
