@@ -195,7 +195,8 @@ def sign_flip_p(sums: Floats, rng: np.random.Generator, flips: int = FLIPS) -> F
     """
     n_clusters = len(sums)
     # A flip that only restores the observed sum must count although it is added up in another order.
-    least = np.abs(sums.sum(0)) - 1e-9 * np.abs(sums).sum(0)
+    total = sums.sum(0)
+    least = np.abs(total) - 1e-9 * np.abs(sums).sum(0)
     if n_clusters <= EXACT_CLUSTERS:
         bits = (np.arange(2**n_clusters)[:, None] >> np.arange(n_clusters)) & 1
         return np.asarray((np.abs((2.0 * bits - 1) @ sums) >= least).mean(0))
@@ -203,8 +204,8 @@ def sign_flip_p(sums: Floats, rng: np.random.Generator, flips: int = FLIPS) -> F
     block = max(1, _BLOCK_WEIGHTS // n_clusters)
     for start in range(0, flips, block):
         size = min(block, flips - start)
-        signs = rng.integers(0, 2, size=(size, n_clusters), dtype=np.int8).astype(np.float64) * 2 - 1
-        hits += (np.abs(signs @ sums) >= least).sum(0)
+        kept = rng.integers(0, 2, size=(size, n_clusters), dtype=np.int8).astype(np.float64)
+        hits += (np.abs(kept @ (2 * sums) - total) >= least).sum(0)
     return (1 + hits) / (1 + flips)
 
 

@@ -57,30 +57,49 @@ def curve_bands(records: pd.DataFrame) -> Bands:
     clusters, names = pd.factorize(rows["patient_id"].fillna(rows["image_id"]), sort=True)
     if len(names) < FEWEST_CLUSTERS:
         return bands
-    draws = np.random.default_rng(SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    sums = {}
     for method in sorted(set(rows["method"])):
         mine = rows["method"].eq(method).to_numpy(bool)
         if len(set(clusters[mine])) >= FEWEST_CLUSTERS:
-            bands[method] = _band(rows[mine], clusters[mine], draws.astype(np.float64))
+            sums[method] = _cluster_sums(rows[mine], clusters[mine], len(names))
+    if not sums:
+        return bands
+    totals = _draws(len(names)) @ np.hstack(list(sums.values()))  # of all methods: one pass over the draws
+    widths = np.cumsum([columns.shape[1] for columns in sums.values()])
+    for method, total in zip(sums, np.split(totals, widths[:-1], axis=1), strict=True):
+        bands[method] = _ends(total)
     return bands
 
 
-def _band(rows: pd.DataFrame, clusters: npt.NDArray[np.intp], draws: npt.NDArray[np.float64]) -> dict[str, list[float]]:
-    n_clusters = draws.shape[1]
-    counts = np.bincount(clusters, minlength=n_clusters).astype(np.float64)
+def _draws(n_clusters: int) -> npt.NDArray[np.float64]:
+    """How often each cluster is drawn in each resample [resamples, clusters]."""
+    rng = np.random.default_rng(SEED)
+    drawn = (np.bincount(rng.integers(n_clusters, size=n_clusters), minlength=n_clusters) for _ in range(RESAMPLES))
+    return np.stack(list(drawn)).astype(np.float64)
+
+
+def _cluster_sums(rows: pd.DataFrame, clusters: npt.NDArray[np.intp], n_clusters: int) -> npt.NDArray[np.float64]:
+    """Sums over each cluster's rows of 1 and of the two normalized curves [clusters, 1 + 2 * points]."""
     ends = [torch.from_numpy(rows[name].to_numpy(np.float64, copy=True)) for name in ("s_original", "s_substrate")]
+    scores = (np.stack(rows[f"{side}_scores"].to_list()).astype(np.float64) for side in ("deletion", "insertion"))
+    curves = [normalize_curve(torch.from_numpy(side), *ends).numpy() for side in scores]
+    terms = np.hstack([np.ones((len(rows), 1)), *curves])
+    sums = np.zeros((n_clusters, terms.shape[1]))
+    np.add.at(sums, clusters, terms)
+    return sums
+
+
+def _ends(totals: npt.NDArray[np.float64]) -> dict[str, list[float]]:
+    """Percentile ends of the means, from totals [resamples, 1 + 2 * points] whose first column counts."""
+    drawn = totals[:, 0] > 0
+    means = totals[drawn, 1:] / totals[drawn, :1]
     tail = 100 * (1 - LEVEL) / 2
-    band: dict[str, list[float]] = {}
-    for side in ("deletion", "insertion"):
-        scores = np.stack([np.asarray(scores, np.float64) for scores in rows[f"{side}_scores"]])
-        curves = normalize_curve(torch.from_numpy(scores), *ends).numpy()
-        sums = np.zeros((n_clusters, curves.shape[1]))
-        np.add.at(sums, clusters, curves)
-        drawn = draws @ counts
-        means = (draws @ sums)[drawn > 0] / drawn[drawn > 0, None]
-        low, high = np.percentile(means, (tail, 100 - tail), axis=0)
-        band |= {f"{side}_low": low.tolist(), f"{side}_high": high.tolist()}
-    return band
+    ends = np.percentile(means, (tail, 100 - tail), axis=0).reshape(2, 2, -1).tolist()  # end, side, point
+    return {
+        f"{side}_{end}": ends[number][of]
+        for of, side in enumerate(("deletion", "insertion"))
+        for number, end in enumerate(("low", "high"))
+    }
 
 
 def _members(records: pd.DataFrame, board: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:

@@ -143,14 +143,20 @@ def scaled(values: Map) -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError(f"a map is [grid_h, grid_w] and finite; got shape {list(values.shape)}")
-    positive = np.clip(values, 0, None)
-    low, high = (float(limit) for limit in np.percentile(positive, LIMITS))
-    if not high > low:
-        low, high = float(positive.min()), float(positive.max())
-    if not high > low:
-        return np.zeros_like(positive), (low, high)
-    strength: npt.NDArray[np.float64] = np.clip((positive - low) / (high - low), 0, 1)
-    return strength, (low, high)
+    strength, (low, high) = scaled_all(values[None])
+    return strength[0], (float(low[0]), float(high[0]))
+
+
+def scaled_all(maps: Map) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`scaled` for finite maps [n, grid_h, grid_w]: strengths of the same shape, and the ends [2, n]."""
+    positive = np.clip(np.asarray(maps, np.float64), 0, None)
+    ends = np.percentile(positive, LIMITS, axis=(1, 2))
+    extremes = np.stack([positive.min(axis=(1, 2)), positive.max(axis=(1, 2))])
+    ends = np.where(ends[1] > ends[0], ends, extremes)
+    low, high = ends[:, :, None, None]
+    contrast = high > low
+    strength = np.clip((positive - low) / np.where(contrast, high - low, 1), 0, 1)
+    return np.where(contrast, strength, 0.0), ends
 
 
 def check_picture(picture: Pixels) -> Pixels:

@@ -125,16 +125,22 @@ def agreement_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[st
     drawn = first[first["map"].notna() & first["grid_h"].notna() & first["method"].isin(list(methods))]
     samples = drawn["sample_id"].drop_duplicates().sort_values().head(AGREEMENT_SAMPLES)
     rows = drawn[drawn["sample_id"].isin(samples)].set_index(["method", "sample_id"])
+    members = {name: cast(pd.DataFrame, rows.xs(name)) for name in methods if name in rows.index}
     found = []
-    for a, b in combinations(methods, 2):
-        if a not in rows.index or b not in rows.index:
+    for place, a in enumerate(members):
+        shared = {b: members[a].index.intersection(members[b].index) for b in list(members)[place + 1 :]}
+        shared = {b: common for b, common in shared.items() if len(common)}
+        if not shared:
             continue
-        left, right = (cast(pd.DataFrame, rows.xs(name)) for name in (a, b))
-        shared = left.index.intersection(right.index)
-        if len(shared):
-            x, y = maps_of(left.loc[shared]), maps_of(right.loc[shared])
-            alike = {"spearman": spearman(x, y), "ssim": ssim(x, y), "top_overlap": top_overlap(x, y)}
-            found.append({"a": a, "b": b, "n": len(shared)} | {name: _mean(v) for name, v in alike.items()})
+        # All pairs of a method at once: with a call for each, SSIM takes three times as long.
+        x = np.concatenate([maps_of(members[a].loc[common]) for common in shared.values()])
+        y = np.concatenate([maps_of(members[b].loc[common]) for b, common in shared.items()])
+        ends = np.cumsum([len(common) for common in shared.values()])[:-1]
+        alike = {"spearman": spearman(x, y), "ssim": ssim(x, y), "top_overlap": top_overlap(x, y)}
+        parts = {name: np.split(values, ends) for name, values in alike.items()}
+        for number, (b, common) in enumerate(shared.items()):
+            means = {name: _mean(values[number]) for name, values in parts.items()}
+            found.append({"a": a, "b": b, "n": len(common)} | means)
     return found
 
 

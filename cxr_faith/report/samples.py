@@ -6,7 +6,8 @@ A sample's detail is one string of bytes, deflated and base64: for each of its r
 
 import base64
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
-from cxr_faith.report.figures import scaled
+from cxr_faith.report.figures import scaled_all
 
 CONTROLS = ("random", "center", "random_map", "edges", "oracle")
 """Baselines and controls: no explanation of anybody's, so they do not make a sample a good or a bad one."""
 
 GALLERY_SIZE = 6
 MAP_LEVELS, CURVE_LEVELS = 64, 256
+SAMPLES_AT_ONCE = 500
 
 COLUMNS = (
     *("image_id", "question", "reference", "predicted", "generated", "kind", "finding", "present", "correct", "status"),
@@ -30,6 +32,9 @@ COLUMNS = (
 DETAIL_COLUMNS = ("k", "deletion_scores", "insertion_scores", "map", "grid_h", "grid_w")
 VALUES = ("srg", "deletion_auc", "insertion_auc", "gap_srg_center", "random_p", "srg_logit")
 """Columns of a sample's rows that the page lists."""
+
+Columns = dict[str, list[Any]]
+"""Name → values of all rows, ordered by sample, setting and method."""
 
 
 def is_control(method: str) -> bool:
@@ -52,27 +57,38 @@ def gallery(records: pd.DataFrame, size: int = GALLERY_SIZE) -> dict[str, list[s
         real = records
     srg = real[real["status"].eq("ok")].groupby("sample_id")["srg"].mean().dropna().sort_values(kind="stable")
     weak = real[real["status"].isin(("degenerate", "inverted"))].groupby("sample_id")["effect"].first()
-    agreement = pd.Series(
-        {str(name): _agreement(maps.tolist()) for name, maps in real[real["map"].notna()].groupby("sample_id")["map"]},
-        dtype=np.float64,
-    )
+    agreement = _agreement(real[real["map"].notna()])
     found = {
         "best": srg.index[::-1][:size],
         "worst": srg.index[: min(size, max(0, len(srg) - size))],
         "degenerate": weak.abs().sort_values(kind="stable").index[:size],
-        "disagreeing": agreement.dropna().sort_values(kind="stable").index[:size],
+        "disagreeing": agreement.sort_values(kind="stable").index[:size],
     }
     return {kind: [str(name) for name in names] for kind, names in found.items()}
 
 
-def _agreement(maps: Sequence[npt.ArrayLike]) -> float:
-    """Mean Spearman correlation over all pairs of maps; NaN for fewer than two maps with contrast."""
-    ranks = rankdata(np.stack([np.asarray(values, np.float64) for values in maps]), axis=1)
-    ranks = ranks[ranks.std(axis=1) > 0]
-    if len(ranks) < 2:
-        return float("nan")
-    pairs = np.corrcoef(ranks)[np.triu_indices(len(ranks), 1)]
-    return float(pairs.mean())
+def _agreement(rows: pd.DataFrame) -> pd.Series:
+    """Sample → mean Spearman correlation over all pairs of its maps; only samples with two maps that have contrast."""
+    rows = rows.sort_values("sample_id", kind="stable")
+    samples, names = pd.factorize(rows["sample_id"])
+    found = np.full(len(names), np.nan)
+    maps = rows["map"].to_list()
+    for number in range(0, len(names), SAMPLES_AT_ONCE):
+        start, stop = np.searchsorted(samples, (number, number + SAMPLES_AT_ONCE))
+        for size in sorted({len(values) for values in maps[start:stop]}):
+            chosen = [row for row in range(start, stop) if len(maps[row]) == size]
+            ranks = rankdata([maps[row] for row in chosen], axis=1)
+            ranks -= ranks.mean(axis=1, keepdims=True)
+            norms = np.linalg.norm(ranks, axis=1)
+            # With unit vectors the sum over all pairs is (|sum of vectors|^2 - their number) / 2.
+            units = np.divide(ranks, norms[:, None], out=np.zeros_like(ranks), where=norms[:, None] > 0)
+            owners, which = np.unique(samples[chosen], return_inverse=True)
+            totals, counts = np.zeros((len(owners), size)), np.bincount(which, norms > 0)
+            np.add.at(totals, which, units)
+            enough = counts > 1
+            pairs = ((totals**2).sum(axis=1) - counts)[enough] / (counts * (counts - 1))[enough]
+            found[owners[enough]] = pairs
+    return pd.Series(found, index=pd.Index(names)).dropna()
 
 
 def sample_entries(
@@ -92,85 +108,98 @@ def sample_entries(
     """
     place = {name: number for number, name in enumerate(methods)}
     setting_of = {setting: number for number, setting in enumerate(settings)}
-    detailed = "map" in records.columns
+    asked = zip(records["substrate"], records["target"], records["space"], strict=True)
+    keys = pd.DataFrame({"sample": records["sample_id"].to_numpy(object)})
+    keys["setting"], keys["method"] = [setting_of[key] for key in asked], records["method"].map(place).to_numpy()
+    order = keys.sort_values(["sample", "setting", "method"], kind="stable").index.to_numpy()
+    keys = keys.loc[order]
+    # Columns, not a frame of rows: a hundred thousand of them are gone through here.
+    columns: Columns = {str(name): records[name].to_numpy(object)[order].tolist() for name in records.columns}
+    values = [_short_all(records[name].to_numpy(np.float64, na_value=np.nan)[order]) for name in VALUES]
+    setting, method = keys["setting"].tolist(), keys["method"].tolist()
+    starts = np.flatnonzero(~keys["sample"].duplicated().to_numpy()).tolist()
     entries = []
-    columns = {str(name): records[name].tolist() for name in records.columns}
-    for sample_id, numbers in sorted(records.groupby("sample_id").indices.items()):
-        ordered = sorted(
-            ({name: values[number] for name, values in columns.items()} for number in np.asarray(numbers).tolist()),
-            key=lambda row: (setting_of[row["substrate"], row["target"], row["space"]], place[row["method"]]),
-        )
-        entry = _about(str(sample_id), ordered)
-        packed, flags = _pack(ordered, entry) if detailed and budget > 0 else (None, [(False, False)] * len(ordered))
-        budget -= len(packed or "")
+    for start, stop in pairwise([*starts, len(keys)]):
+        rows = range(start, stop)
+        entry = _about(columns, rows)
+        packed, flags = None, [(False, False)] * len(rows)
+        if "map" in columns and budget > 0:
+            packed, flags = _pack(columns, rows, entry)
+            budget -= len(packed or "")
         entry["detail"] = packed
         entry["rows"] = [
             [
-                setting_of[row["substrate"], row["target"], row["space"]],
-                place[row["method"]],
-                row["status"],
-                int(row["own_substrate"] is True),
-                *(int(flag) for flag in has),
-                *(short(row[name]) for name in VALUES),
+                setting[row],
+                method[row],
+                columns["status"][row],
+                int(columns["own_substrate"][row] is True),
+                *map(int, has),
+                *(value[row] for value in values),
             ]
-            for row, has in zip(ordered, flags, strict=True)
+            for row, has in zip(rows, flags, strict=True)
         ]
         entries.append(entry)
     return entries
 
 
-def _about(sample_id: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _about(columns: Columns, rows: range) -> dict[str, Any]:
     """What is the same for all rows of a sample: the first value that is not null."""
 
     def first(name: str) -> Any:
-        return next((row[name] for row in rows if not _missing(row[name])), None)
+        return next((value for value in columns[name][rows.start : rows.stop] if not _missing(value)), None)
 
-    reference = first("reference")
-    reason = first("reason")
+    reference, correct = first("reference"), first("correct")
     return {
-        "id": sample_id,
+        "id": str(first("sample_id")),
         "question": str(first("question") or ""),
         "answer": first("predicted"),
         "generated": first("generated"),
         "reference": None if reference is None else ", ".join(map(str, reference)),
         "finding": first("finding"),
-        "correct": None if first("correct") is None else bool(first("correct")),
+        "correct": None if correct is None else bool(correct),
         "p_yes": short(first("p_yes")),
         "effect": short(first("effect")),
         "ends": [short(first("s_original")), short(first("s_substrate"))],
-        "reason": reason,
+        "reason": first("reason"),
     }
 
 
-def _pack(rows: Sequence[Mapping[str, Any]], entry: dict[str, Any]) -> tuple[str | None, list[tuple[bool, bool]]]:
+def _pack(columns: Columns, rows: range, entry: dict[str, Any]) -> tuple[str | None, list[tuple[bool, bool]]]:
     """The bytes of a sample's maps and curves, and for each row whether it has a map and curves in them."""
-    curves = [_curves(row) for row in rows]
-    known = np.concatenate([curve.ravel() for curve in curves if curve is not None] or [np.zeros(0)])
+    curves = {row: curve for row in rows if (curve := _curves(columns, row)) is not None}
+    known = np.concatenate([curve.ravel() for curve in curves.values()] or [np.zeros(0)])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     entry["range"] = [short(low), short(high)]
-    flags, parts, hidden = [], [], {"center"}  # it has no positive value, and is the same for every picture
-    for row, curve in zip(rows, curves, strict=True):
-        values = None if row["method"] in hidden or _missing(row["map"]) else np.asarray(row["map"], np.float64)
-        has_map = values is not None and bool(np.isfinite(values).all()) and not _missing(row["grid_h"])
-        if has_map and values is not None:
-            grid = (int(row["grid_h"]), int(row["grid_w"]))
-            entry["grid"] = list(grid)
-            hidden.add(row["method"])
-            parts.append(_levels(scaled(values.reshape(grid))[0], MAP_LEVELS))
-        if curve is not None:
-            parts.append(_levels((curve - low) / ((high - low) or 1), CURVE_LEVELS))
-        flags.append((has_map, curve is not None))
+    maps, hidden = {}, {"center"}  # it has no positive value, and is the same for every picture
+    for row in rows:
+        if columns["method"][row] not in hidden and not _missing(columns["grid_h"][row]):
+            values = columns["map"][row]
+            if not _missing(values) and np.isfinite(values).all():
+                hidden.add(columns["method"][row])
+                maps[row] = np.asarray(values, np.float64)
+                entry["grid"] = [int(columns[name][row]) for name in ("grid_h", "grid_w")]
+    shades = {}
+    if maps:
+        strengths, _ = scaled_all(np.stack(list(maps.values())).reshape(-1, *entry["grid"]))
+        shades = dict(zip(maps, strengths, strict=True))
+    parts = []
+    for row in rows:
+        if row in shades:
+            parts.append(_levels(shades[row], MAP_LEVELS))
+        if row in curves:
+            parts.append(_levels((curves[row] - low) / ((high - low) or 1), CURVE_LEVELS))
+    flags = [(row in shades, row in curves) for row in rows]
     if not parts:
         return None, flags
     return base64.b64encode(zlib.compress(b"".join(parts), 9)).decode("ascii"), flags
 
 
-def _curves(row: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
+def _curves(columns: Columns, row: int) -> npt.NDArray[np.float64] | None:
     """Deletion and insertion scores [2, steps + 1]; None where a score is missing."""
-    sides = [row["deletion_scores"], row["insertion_scores"]]
-    if any(side is None or _missing(side) for side in sides):
+    sides = [columns["deletion_scores"][row], columns["insertion_scores"][row]]
+    if any(_missing(side) for side in sides):
         return None
-    both = np.array([np.asarray(side, np.float64) for side in sides])
+    both = np.asarray(sides, np.float64)
     return both if np.isfinite(both).all() else None
 
 
@@ -184,6 +213,11 @@ def _missing(value: Any) -> bool:
 
 def short(value: Any) -> float | None:
     """A number with five significant digits, which a page can show and sort by; None where there is none."""
-    if _missing(value) or not np.isfinite(value):
-        return None
-    return float(f"{float(value):.5g}")
+    return None if _missing(value) else _short_all([float(value)])[0]
+
+
+def _short_all(values: npt.ArrayLike) -> list[float | None]:
+    """`short` of many numbers, NaN where there is none."""
+    array = np.asarray(values, np.float64)
+    known = np.isfinite(array).tolist()
+    return [float(f"{v:.5g}") if ok else None for v, ok in zip(array.tolist(), known, strict=True)]

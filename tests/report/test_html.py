@@ -133,13 +133,9 @@ def test_bands_are_the_plain_bootstrap_over_patients(run_dir: Path) -> None:
     curves = {p: [(np.array(r.deletion_scores) - r.s_substrate) / r.effect for r in rows.itertuples()]
               for p, rows in mine.groupby("patient_id")}  # fmt: skip
     rng, means = np.random.default_rng(SEED), []
-    for draw in rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=RESAMPLES):
-        drawn = [
-            curve
-            for patient, times in zip(patients, draw, strict=True)
-            for _ in range(times)
-            for curve in curves[patient]
-        ]
+    for _ in range(RESAMPLES):
+        numbers = rng.integers(len(patients), size=len(patients))
+        drawn = [curve for number in numbers for curve in curves[patients[number]]]
         means.append(np.mean(drawn, axis=0))
     np.testing.assert_allclose(band["deletion_low"], np.percentile(means, 2.5, axis=0), atol=1e-9)
     np.testing.assert_allclose(band["deletion_high"], np.percentile(means, 97.5, axis=0), atol=1e-9)

@@ -2,7 +2,6 @@
 
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from cxr_faith.report.panels import (
 from cxr_faith.report.stability import condition_panel, stability_panel
 from cxr_faith.report.summary import summarize, write_summary
 from cxr_faith.report.trust import trust_tables
+from tests.report.write_large_run import write
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
 
@@ -196,23 +196,38 @@ def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_rows_take_less_than_a_minute(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    """10 methods, 10,000 samples of 2,500 patients, 50 steps and 16 x 16 cells: a minute and 2 GB, page included.
+def test_a_hundred_thousand_rows(tmp_path: Path) -> None:
+    """10 methods, 10,000 samples of 2,500 patients, 50 steps and 16 x 16 cells: summary and page in 2 GB.
 
-    Seconds are the processor's: others may keep it busy.
+    On an idle core they take less than a minute, but that is for no test to say. What holds on any machine: the cost
+    grows no faster than the rows do, and is a small multiple of reading them; in processor time, in one run.
     """
     import subprocess
     import sys
 
-    root = Path(__file__).parents[2]
-    writer = [sys.executable, "-m", "tests.report.write_large_run", str(tmp_path), "100000"]
-    subprocess.run(writer, cwd=root, check=True, timeout=600)
-    code = (
-        "import resource, sys, time; from cxr_faith.report.html import write_report\n"
-        "from cxr_faith.report.summary import write_summary\n"
-        "begin = time.process_time(); write_summary(sys.argv[1]); write_report(sys.argv[1])\n"
-        "print(time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
-    seconds, gigabytes = map(float, done.stdout.split())
-    assert seconds < 60 and gigabytes < 2, done.stdout
+    script = """
+import resource, sys, time
+from cxr_faith.records import read_records
+from cxr_faith.report.html import write_report
+from cxr_faith.report.summary import write_summary
+
+times = [time.process_time()]
+for action in (read_records, write_summary, write_report):
+    action(sys.argv[1])
+    times.append(time.process_time())
+print(*(end - begin for begin, end in zip(times, times[1:])), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+    def costs(rows: int) -> list[float]:
+        """Seconds of reading, summary and page, and KiB."""
+        write(tmp_path / str(rows), rows)
+        words = [sys.executable, "-c", script, str(tmp_path / str(rows))]
+        done = subprocess.run(words, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+        return list(map(float, done.stdout.split()))
+
+    (_, *short, _), (read, *long, kibibytes) = costs(10_000), costs(100_000)
+    assert sum(long) < 10 * sum(short), (short, long)
+    print(read, short, long)
+    assert sum(long) < 40 * read, (long, read)
+    gigabytes = kibibytes / 2**20
+    assert gigabytes < 2
