@@ -29,7 +29,7 @@ CONFIG = """
 trainer: {{accelerator: cpu, devices: 1}}
 model:
   methods: {{chefer: {{}}, random_map: {{}}}}
-  protocol: {{steps: 4, random_orders: 2, max_new_tokens: 4, controls: none}}
+  protocol: {{steps: 2, random_orders: 2, max_new_tokens: 4, controls: none}}
 data: {{manifest: {manifest}, data_root: {root}, batch_size: 1}}
 """
 

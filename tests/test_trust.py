@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def summary(tmp_path_factory):
     """Some methods on 12 samples that have evidence."""
     methods = {"attention": {}, "chefer": {}, "oracle": {}, "random_map": {}}
-    return trust.meta(tmp_path_factory.mktemp("trust") / "meta", 12, methods)
+    return trust.meta(tmp_path_factory.mktemp("trust") / "meta", 12, methods, steps=6, random_orders=4)
 
 
 @pytest.fixture(scope="module")

@@ -117,10 +117,10 @@ def run(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) ->
     return json.loads((folder / "run" / "summary.json").read_text())
 
 
-def meta(folder: Path, samples: int, methods: dict[str, Any]) -> dict[str, Any]:
+def meta(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) -> dict[str, Any]:
     """The truth and noise, the given methods and the broken ones, on one board."""
     broken = {name: {"class": kind.__name__} for name, (kind, _) in BROKEN.items()}
-    return run(folder, samples, methods | broken)
+    return run(folder, samples, methods | broken, **protocol)
 
 
 def loss(board: dict[str, Any], name: str, than: str) -> dict[str, Any]:

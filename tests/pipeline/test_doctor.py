@@ -96,7 +96,7 @@ def test_a_causal_image_block_and_shared_tokens_are_found(random_vlm, pictures, 
 
 @pytest.mark.slow
 def test_the_command_on_the_bundled_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    status = main(["doctor", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path), "--samples", "4"])
+    status = main(["doctor", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path), "--samples", "2"])
     out = capfd.readouterr().out
     result = json.loads((tmp_path / "doctor.json").read_text())
     assert status == 0 and result["ok"], out

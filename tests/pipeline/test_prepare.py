@@ -25,7 +25,7 @@ CONFIG = """
 trainer: {{accelerator: cpu, devices: 1}}
 model:
   methods: {{attention: {{}}}}
-  protocol: {{steps: 4, random_orders: 2, substrates: ["blur:0.1"]}}
+  protocol: {{steps: 2, random_orders: 2, substrates: ["blur:0.1"]}}
 data: {{manifest: {manifest}, batch_size: 4}}
 """
 

@@ -126,7 +126,9 @@ def test_the_leaderboard_marks_who_failed(run_dir):
 
 @pytest.mark.slow
 def test_the_command_on_the_bundled_model(tmp_path, capfd):
-    status = main(["sanity", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path), "--samples", "2"])
+    methods = json.dumps({"attention": {}, "chefer": {}, "integrated_gradients": {"steps": 8}})
+    arguments = ["--config", "configs/demo.yaml", "--model.methods", methods, "--samples", "2"]
+    status = main(["sanity", *arguments, "--run_dir", str(tmp_path)])
     assert status == 0 and "chefer" in capfd.readouterr().out
     found = json.loads((tmp_path / "sanity.json").read_text())["methods"]
     real = [name for name, entry in found.items() if not entry["control"]]
