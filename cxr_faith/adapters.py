@@ -129,7 +129,7 @@ class MapAttribution:
         chosen = classifier(pixels).argmax(1) if target is None else torch.as_tensor(target).reshape(-1)
         signs = [1 if int(one) == YES else -1 for one in chosen.expand(len(pixels)).tolist()]
         found = []
-        for picture, sign in zip(pixels, signs, strict=True):  # one at a time, as everywhere: see scoring.compute_maps
+        for picture, sign in zip(pixels, signs, strict=True):  # one at a time, as everywhere: see cases.compute_maps
             batch = AttributionBatch(picture[None], [classifier._prompt], [self._image_id], classifier.seed)
             found.append(self._method.attribute(vlm, batch, [Target("margin", sign=sign)]).maps[0].float())
         return torch.stack(found)

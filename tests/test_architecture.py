@@ -17,6 +17,7 @@ ROOMS = (
     "attribution",
     "metrics",
     "protocol",
+    "cases",
     "scoring",
     "records",
     "report",

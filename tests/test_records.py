@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cxr_faith import records
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample
 from cxr_faith.records import (
     KEY,
@@ -27,6 +26,8 @@ from cxr_faith.records import (
     scan_records,
     write_atomic,
 )
+from cxr_faith.records.reader import sound_parts
+from cxr_faith.records.schema import to_table
 
 # The record columns as the documentation of the format lists them.
 DOCUMENTED = """sample_id method substrate target space condition
@@ -102,7 +103,7 @@ def test_merge_of_ranks_and_starts_is_sorted_and_free_of_duplicates(tmp_path: Pa
 
 
 def test_compaction_keeps_every_row_and_only_this_writers_files(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(records, "PARTS_PER_MERGE", 3)
+    monkeypatch.setattr("cxr_faith.records.writer.PARTS_PER_MERGE", 3)
     RecordWriter(tmp_path, 1, 0).write([row("other")])
     writer = RecordWriter(tmp_path, 0, 0)
     for index in range(8):
@@ -201,7 +202,7 @@ def test_shards_that_start_at_once_get_different_numbers(tmp_path: Path) -> None
 
 
 def test_number_of_files_grows_with_the_logarithm_only(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(records, "PARTS_PER_MERGE", 4)
+    monkeypatch.setattr("cxr_faith.records.writer.PARTS_PER_MERGE", 4)
     writer, most = RecordWriter(tmp_path, 0, 0), 0
     for index in range(64):
         writer.write([row(f"s{index:02d}", map=np.full(4, index))])
@@ -232,7 +233,7 @@ def test_pieces_are_the_rows_of_the_whole(tmp_path: Path) -> None:
 def large_parts(run_dir: Path, groups: int) -> RecordWriter:
     """A writer with two parts of so many row groups of 500 rows each, every row another sample's."""
     curve, noise = np.arange(51.0), np.random.default_rng(0)
-    one = records._table([row(f"s{index}", map=noise.random(256), deletion_scores=curve) for index in range(500)])
+    one = to_table([row(f"s{index}", map=noise.random(256), deletion_scores=curve) for index in range(500)])
     writer = RecordWriter(run_dir, 0, 0)
     for part in range(2):
         names = [[f"p{part}g{group}-{name}" for name in one["sample_id"].to_pylist()] for group in range(groups)]
@@ -255,7 +256,7 @@ def peak_of(action: Callable[[], object]) -> int:
 
 
 def test_merging_and_scanning_take_the_same_memory_for_four_times_the_rows(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(records, "GROUP_BYTES", 2_000_000)
+    monkeypatch.setattr("cxr_faith.records.writer.GROUP_BYTES", 2_000_000)
     peaks: dict[str, list[int]] = {"merge": [], "scan": [], "done": []}
     for groups in (8, 32):
         run_dir = tmp_path / str(groups)
@@ -299,7 +300,7 @@ def test_parts_that_a_running_writer_merges_meanwhile_are_still_read(tmp_path: P
     writer = RecordWriter(tmp_path, 0, 0)
     for index in range(5):
         writer.write([row(f"s{index}")])
-    reading = records._sound_parts(tmp_path, RECORD_SCHEMA, lambda group: group["sample_id"].to_pylist())
+    reading = sound_parts(tmp_path, RECORD_SCHEMA, lambda group: group["sample_id"].to_pylist())
     found = [next(reading)]
     writer.compact()
     found += reading

@@ -9,22 +9,13 @@ import torch
 
 from cxr_faith.attribution import build_methods
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.metrics.functional import CURVE_COLUMNS
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import random_orders, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import (
-    CENTER,
-    RANDOM,
-    Case,
-    center_order,
-    compute_maps,
-    map_order,
-    read_answers,
-    score_image,
-    tie_share,
-)
+from cxr_faith.scoring import CENTER, RANDOM, center_order, map_order, score_image, tie_share
 from cxr_faith.vlm import Reply, Target
 from tests.analytic import LinearVLM, picture
 from tests.reference import gemma

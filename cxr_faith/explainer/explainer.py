@@ -10,11 +10,12 @@ import torch
 
 from cxr_faith.attribution import AttributionBatch, Method, build_methods
 from cxr_faith.attribution.attention import image_share
+from cxr_faith.cases import Case, compute_maps, compute_token_maps, read_answers
 from cxr_faith.explainer.explanation import Explanation, LayerShare, Picture, View
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import Case, compute_maps, compute_token_maps, read_answers, score_image
+from cxr_faith.scoring import score_image
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.answers import KEYWORD, OPEN, STRATEGIES, likelihood_ratios, make_target, parse_target, pick_token
 from cxr_faith.vlm.base import VLM

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cxr_faith.cases import Case
 from cxr_faith.data.images import Geometry, fit, load_image
 from cxr_faith.report.figures import overlay
-from cxr_faith.scoring import Case
 from cxr_faith.vlm import Target
 from cxr_faith.vlm.answers import YES_NO, predicted_answer
 from cxr_faith.vlm.base import VLM

@@ -17,12 +17,12 @@ from transformers import (
 )
 
 from cxr_faith.attribution import Method, build_methods
+from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.data.geometry import fit
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest, open_manifest
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import Case, compute_maps, read_answers
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 
 METHODS = ("attention", "rollout", "chefer", "gradient", "grad_x_input", "integrated_gradients")

@@ -10,10 +10,10 @@ from torch import Tensor
 from cxr_faith.attribution import AttributionBatch, build_methods
 from cxr_faith.attribution.attention import image_columns, observe
 from cxr_faith.attribution.base import score_gradient
+from cxr_faith.cases import Case
 from cxr_faith.perturb.schedule import keep_masks, schedule
 from cxr_faith.perturb.substrate import Substrate, compose
 from cxr_faith.pipeline.module import FaithfulnessModule
-from cxr_faith.scoring import Case
 from cxr_faith.vlm import VLM, Target
 
 Found = tuple[str, Literal["pass", "warn", "fail"], str, str]

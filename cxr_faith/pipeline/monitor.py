@@ -16,9 +16,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from cxr_faith.cases import BLURRED
 from cxr_faith.metrics.agreement import spearman
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.scoring import BLURRED, CENTER, RANDOM
+from cxr_faith.scoring import CENTER, RANDOM
 
 logger = logging.getLogger(__name__)
 

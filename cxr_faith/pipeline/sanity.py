@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cxr_faith.attribution import Method
 from cxr_faith.attribution.baselines import CONTROLS
+from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.perturb.condition import Condition
@@ -26,7 +27,6 @@ from cxr_faith.pipeline.randomization import random_stages, randomize
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import write_atomic
 from cxr_faith.report.leaderboard import number
-from cxr_faith.scoring import Case, compute_maps, read_answers
 from cxr_faith.vlm import VLM, Gemma3VLM, Target
 from cxr_faith.vlm.answers import predicted_answer
 

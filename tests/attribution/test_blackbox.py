@@ -6,10 +6,10 @@ import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
 from cxr_faith.attribution.blackbox import Occlusion, Rise
+from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import compute_maps, read_answers
 from cxr_faith.vlm import Target
 from tests.analytic import MARGIN, LinearVLM, blind, one_cell, picture, redundant
 from tests.reference import blackbox as reference

@@ -7,10 +7,11 @@ import torch
 from cxr_faith.attribution import AttributionBatch
 from cxr_faith.attribution.blackbox import Occlusion
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
+from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import compute_maps, read_answers, score_image
+from cxr_faith.scoring import score_image
 from cxr_faith.vlm import Target
 from tests.analytic import LinearVLM, picture
 

@@ -8,11 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cxr_faith.attribution import build_methods, gradients
+from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import compute_maps, read_answers, score_image
+from cxr_faith.scoring import score_image
 from tests.analytic import MARGIN
 
 ATEN = torch.ops.aten

@@ -8,13 +8,13 @@ import torch
 
 from cxr_faith.__main__ import main
 from cxr_faith.attribution import Attribution, Method, build_methods
+from cxr_faith.cases import read_answers
 from cxr_faith.pipeline.randomization import random_stages, randomize
 from cxr_faith.pipeline.sanity import CHANGED, SMALL_CHANGES, _alike, render_sanity, sanity
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.leaderboard import leaderboard, render_leaderboard
 from cxr_faith.report.summary import write_summary
-from cxr_faith.scoring import read_answers
 from cxr_faith.vlm import Gemma3VLM
 from tests.conftest import random_model, random_processor
 from tests.report.conftest import make_rows

@@ -1,0 +1,215 @@
+"""One question about one picture: the model's answer, the target that it fixes, and the maps that explain it."""
+
+import time
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from cxr_faith.attribution import Attribution, AttributionBatch, Method
+from cxr_faith.protocol import Protocol
+from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, make_target, question_kind
+from cxr_faith.vlm.base import VLM, Prompt, PromptError, Reply, Target
+
+BLURRED = "/blurred"
+"""Ends the name of a method's blurred control: its map smoothed by a Gaussian of σ = 1 cell."""
+
+NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
+"""Stands for the answer to a question that could not be asked."""
+
+
+@dataclass
+class Case:
+    """One question about one picture, from the model's answer to the maps.
+
+    Attributes:
+        prompt: the tokenized question.
+        image_id: seeds everything random.
+        kind: `yes_no`, `choice` or `open`.
+        reply: the model's answer on the intact picture.
+        target: the score s; None if there is nothing to explain, and `reason` says why.
+        finding_cells: float [gH, gW], share of each cell under the finding; None without a mask.
+        maps: name -> float32 [gH, gW] on the CPU.
+        extras: name -> what the method says beside its map.
+        sequences: name -> float32 [sequence], relevance of every position, for methods that rate the text too.
+        costs: name -> forwards, backwards, seconds, peak_memory of one map; what several methods share counts for the
+            first of them.
+    """
+
+    prompt: Prompt
+    image_id: str
+    kind: str
+    reply: Reply
+    target: Target | None
+    reason: str | None = None
+    finding_cells: Tensor | None = None
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sequences: dict[str, np.ndarray] = field(default_factory=dict)
+    costs: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+    @property
+    def off_format(self) -> bool:
+        """A yes/no question whose first step puts less than half of its mass on yes and no."""
+        return self.kind == YES_NO and self.reply.yes_no_mass < OFF_FORMAT_MASS
+
+
+def read_answers(
+    vlm: VLM,
+    pixels: Tensor,
+    image_id: str,
+    questions: Sequence[str],
+    kinds: Sequence[str | None],
+    protocol: Protocol,
+    finding_cells: Sequence[Tensor | None] | None = None,
+) -> list[Case]:
+    """The model's own answers to all questions about one picture, and the targets they fix.
+
+    Args:
+        vlm: the model.
+        pixels: pixel values [3, H, W].
+        image_id: the picture's id.
+        questions: as asked.
+        kinds: as stated, or None.
+        protocol: for the target and the length of answers.
+        finding_cells: one for each question, or None.
+    """
+    cases: list[Case] = []
+    with torch.no_grad():
+        prefix = vlm.prefill(vlm.encode(pixels[None]))
+        for index, question in enumerate(questions):
+            cells = finding_cells[index] if finding_cells is not None else None
+            try:
+                prompt = vlm.prompt(question)
+            except PromptError as error:
+                nothing = Prompt(question, (), (), 0)
+                cases.append(Case(nothing, image_id, kinds[index] or OPEN, NO_REPLY, None, str(error), cells))
+                continue
+            reply = vlm.answer(prefix, prompt, protocol.max_new_tokens)
+            kind, target, reason = question_kind(kinds[index], reply), None, None
+            try:
+                target = make_target(vlm, prompt, reply, kind, protocol.target)
+            except AnswerError as error:
+                reason = str(error)
+            if not np.isfinite(reply.margin):
+                target, reason = None, "the model's logits are not finite on the intact picture"
+            cases.append(Case(prompt, image_id, kind, reply, target, reason, cells))
+    return cases
+
+
+def compute_maps(
+    vlm: VLM,
+    methods: Mapping[str, Method],
+    pixels: Sequence[Tensor],
+    cases: Sequence[Case],
+    seed: int,
+    only_in_format: bool = True,
+    blurred: Collection[str] = (),
+    share: bool = True,
+) -> None:
+    """Fill in the maps of cases that have a target.
+
+    One case at a time: a backward pass rounds a sample otherwise in another batch, and two cells whose values differ
+    in the last bit only would change places with the number of ranks.
+
+    Args:
+        vlm: the model.
+        methods: name -> method.
+        pixels: the picture [3, H, W] of each case.
+        cases: what to explain.
+        seed: the run's seed.
+        only_in_format: leave out yes/no questions whose answer is mostly neither: their maps are not scored.
+        blurred: names of the maps of which there is to be a blurred copy too.
+        share: methods that need the same tokens or the same gradient of a case get it from the first of them; off,
+            each computes its own, and the maps are the same bits.
+    """
+    for picture, case in zip(pixels, cases, strict=True):
+        if case.target is None or (only_in_format and case.off_format):
+            continue
+        shared: dict[Hashable, tuple[Tensor, Tensor]] | None = {} if share else None
+        for name, method in methods.items():
+            # A mask is the whole evidence of a finding's presence; where it is, hangs on the body around it too.
+            if not method.needs_mask or (case.finding_cells is not None and case.kind == YES_NO):
+                _apply(vlm, name, method, _batch(method, picture, case, seed, shared), case, case.target)
+        there = [name for name in blurred if name in case.maps]
+        case.maps |= {name + BLURRED: gaussian_filter(case.maps[name], sigma=1.0) for name in there}
+
+
+def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, seed: int) -> list[Case]:
+    """A case with its own target and map for each content token of the answer, one forward where the method can.
+
+    Args:
+        vlm: the model.
+        name: of the method.
+        method: the method.
+        picture: pixel values [3, H, W].
+        case: an answered question.
+        seed: the run's seed.
+
+    Raises:
+        AnswerError: the answer is empty.
+    """
+    whole = make_target(vlm, case.prompt, case.reply, OPEN, "answer")
+    with _one_thread(vlm.device):
+        results = method.attribute_tokens(vlm, _batch(method, picture, case, seed), [whole])
+    cases = []
+    for index, result in zip(whole.scored, results, strict=True):
+        target = replace(whole, name=str(index), scored=(index,))
+        cases.append(replace(case, target=target, maps={}, extras={}, sequences={}, costs={}))
+        _keep(cases[-1], name, result)
+    return cases
+
+
+def _batch(
+    method: Method,
+    picture: Tensor,
+    case: Case,
+    seed: int,
+    shared: dict[Hashable, tuple[Tensor, Tensor]] | None = None,
+) -> AttributionBatch:
+    cells = case.finding_cells[None] if method.needs_mask and case.finding_cells is not None else None
+    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, cells, shared)
+
+
+def _keep(case: Case, name: str, result: Attribution) -> None:
+    case.maps[name] = result.maps[0].float().cpu().numpy()
+    case.extras[name] = {key: values[0] for key, values in result.extras.items()}
+    if result.sequences is not None:
+        case.sequences[name] = result.sequences[0].float().cpu().numpy()
+
+
+def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: Case, target: Target) -> None:
+    on_gpu = vlm.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(vlm.device)
+    before, begin = vlm.counts.snapshot(), time.perf_counter()
+    with _one_thread(vlm.device):
+        result = method.attribute(vlm, batch, [target])
+    _keep(case, name, result)
+    spent = time.perf_counter() - begin
+    case.costs[name] = {
+        "forwards": vlm.counts.trace + vlm.counts.score - before.trace - before.score,
+        "backwards": vlm.counts.backward - before.backward,
+        "seconds": spent,
+        "peak_memory": torch.cuda.max_memory_allocated(vlm.device) if on_gpu else None,
+    }
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU, one thread: a backward pass is rounded by the number of threads, a forward pass is not.
+
+    Ranks share a machine's cores, so the number of threads changes with the number of ranks, and maps must not.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,28 @@
+"""Records: one Parquet row per sample and method, written so that a kill costs one batch.
+
+A run directory holds `records/part-<start>-r<rank>-<seq>.parquet`. A part appears whole or not at all (temporary name,
+fsync, rename, fsync of the folder). A restart writes under the next start number, so no process ever touches another's
+parts, and a reader merges whatever parts there are: duplicates are dropped by key, torn files are named and left out.
+Readers go through parts by row groups of some thousand rows; maps and curves of a whole run need not fit into memory.
+"""
+
+from cxr_faith.records.files import write_atomic
+from cxr_faith.records.reader import done_samples, foreign_columns, read_records, scan_records
+from cxr_faith.records.schema import GAPS, KEY, RECORD_SCHEMA, sample_columns
+from cxr_faith.records.writer import RecordWriter, claim_start, next_start, remove_leftovers
+
+__all__ = [
+    "GAPS",
+    "KEY",
+    "RECORD_SCHEMA",
+    "RecordWriter",
+    "claim_start",
+    "done_samples",
+    "foreign_columns",
+    "next_start",
+    "read_records",
+    "remove_leftovers",
+    "sample_columns",
+    "scan_records",
+    "write_atomic",
+]

@@ -1,0 +1,67 @@
+"""Files that appear whole or not at all, and the names of a run's parts."""
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_PART = re.compile(r"part-(\d+)-r(\d+)-(\d+)\.parquet$")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, whole.
+
+    Raises:
+        OSError: the file could not be saved.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        to_disk(file.fileno())
+    publish(temporary, path)
+
+
+def to_disk(descriptor: int) -> None:
+    """Wait until what was written is on the disk."""
+    os.fsync(descriptor)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename, then make the rename itself survive a power cut."""
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        to_disk(folder)
+    finally:
+        os.close(folder)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The parts in a folder of records, by start, rank and number."""
+    return sorted((path for path in folder.glob("part-*.parquet") if _PART.match(path.name)), key=numbers_of)
+
+
+def numbers_of(path: Path) -> tuple[int, int, int]:
+    """(start, rank, seq) of a part."""
+    found = _PART.match(path.name)
+    assert found is not None, path  # _parts lets no other name through
+    start, rank, seq = map(int, found.groups())
+    return start, rank, seq
+
+
+def row_groups(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    """These columns of parts, one row group at a time; a column that another version did not write is null."""
+    for path in paths:
+        with pq.ParquetFile(path, page_checksum_verification=True) as part:
+            for number in range(part.num_row_groups):
+                group = part.read_row_group(number, columns=schema.names)
+                for field in schema:
+                    if field.name not in group.column_names:
+                        group = group.append_column(field.name, pa.nulls(len(group), field.type))
+                yield group.select(schema.names).cast(schema)

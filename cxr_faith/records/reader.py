@@ -1,0 +1,135 @@
+"""Reading a run's records: parts of all ranks and starts, merged, without those that are torn."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxr_faith.records.duplicates import Codes, Keys, first_of_each_key
+from cxr_faith.records.files import parts_of, row_groups
+from cxr_faith.records.schema import KEY, RECORD_SCHEMA
+
+logger = logging.getLogger(__name__)
+
+_Kept = TypeVar("_Kept")
+
+
+def done_samples(run_dir: str | Path) -> set[str]:
+    """`sample_id` of every sample whose records are on disk in a part that is sound throughout."""
+    done: set[str] = set()
+    for _, groups in sound_parts(run_dir, RECORD_SCHEMA, lambda group: group["sample_id"].unique().to_pylist()):
+        done.update(*groups)
+    return done
+
+
+def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """All records of a run, merged over ranks and starts, one row per key, sorted by key.
+
+    Of duplicates (a sample that two starts have both finished) the earliest start's row stays.
+
+    Args:
+        run_dir: the run directory.
+        columns: only these columns and the key; default all.
+
+    Returns:
+        A DataFrame; missing values are NaN or None, list columns hold NumPy arrays.
+
+    Raises:
+        ValueError: a column that no record has.
+    """
+    schema = _chosen(columns)
+    groups = [group for _, found in sound_parts(run_dir, schema, lambda group: group) for group in found]
+    keys = Keys()
+    rows = first_of_each_key([keys.codes(group) for group in groups], keys)
+    table = pa.concat_tables([schema.empty_table(), *groups])
+    del groups
+    table = table.take(pa.array(rows))
+    frame: pd.DataFrame = table.to_pandas(self_destruct=True)  # frees each column once it is turned
+    return frame
+
+
+def foreign_columns(run_dir: str | Path) -> tuple[list[str], list[str]]:
+    """Columns that a run's records have and this version does not know, and those that it lacks; both sorted.
+
+    Parts that cannot be read are left out; reading the records names them.
+    """
+    known, unknown, lacking = set(RECORD_SCHEMA.names), set[str](), set[str]()
+    for path in parts_of(Path(run_dir) / "records"):
+        try:
+            names = set(pq.read_schema(path).names)
+        except (pa.ArrowException, OSError):
+            continue
+        unknown |= names - known
+        lacking |= known - names
+    return sorted(unknown), sorted(lacking)
+
+
+def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The rows of `read_records`, in pieces of some thousand rows and in no certain order.
+
+    Args:
+        run_dir: the run directory.
+        columns: these columns and the key.
+
+    Raises:
+        ValueError: a column that no record has.
+    """
+    schema = _chosen(columns)
+    keys, codes, paths = Keys(), list[Codes](), []
+    for path, groups in sound_parts(run_dir, schema, keys.codes):
+        paths.append(path)
+        codes += groups
+    kept = np.zeros(sum(group.shape[1] for group in codes), bool)
+    kept[first_of_each_key(codes, keys)] = True
+    del keys, codes
+    begin = 0
+    for group in row_groups(paths, schema):
+        piece = group.filter(pa.array(kept[begin : begin + len(group)]))
+        begin += len(group)
+        if len(piece):
+            yield piece.to_pandas()
+
+
+def _chosen(columns: Sequence[str] | None) -> pa.Schema:
+    """The schema of the key and these columns."""
+    names = RECORD_SCHEMA.names if columns is None else [*KEY, *(name for name in columns if name not in KEY)]
+    unknown = [name for name in names if name not in RECORD_SCHEMA.names]
+    if unknown:
+        raise ValueError(f"records have no column {unknown[0]!r}")
+    return pa.schema([RECORD_SCHEMA.field(name) for name in names])
+
+
+def sound_parts(
+    run_dir: str | Path, schema: pa.Schema, keep: Callable[[pa.Table], _Kept]
+) -> Iterator[tuple[Path, list[_Kept]]]:
+    """The parts whose columns can all be read, in the order of their names; others are reported.
+
+    Args:
+        run_dir: the run directory.
+        schema: the columns that must be sound.
+        keep: takes from a row group what is to be held until the whole part is known to be sound.
+
+    Yields:
+        A part's path, and what was kept of each of its row groups.
+    """
+    folder, seen = Path(run_dir) / "records", set[Path]()
+    waiting = parts_of(folder)
+    while waiting:
+        moved = False
+        for path in waiting:
+            seen.add(path)
+            try:
+                groups = [keep(group) for group in row_groups([path], schema)]
+            except FileNotFoundError:
+                moved = True  # a run that is going on has merged it into another part meanwhile
+            except (pa.ArrowException, OSError, ValueError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                logger.warning("%s: unreadable, left out; its samples will be run again (%s)", path, reason)
+            else:
+                yield path, groups
+        waiting = [path for path in parts_of(folder) if path not in seen] if moved else []

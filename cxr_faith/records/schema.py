@@ -1,0 +1,95 @@
+"""The schema of the records, and rows as a table of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
+from cxr_faith.metrics.functional import CURVE_COLUMNS, ENDPOINT_COLUMNS, MC_ERROR_COLUMNS
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
+
+KEY = ("sample_id", "method", "substrate", "target", "space", "condition")
+"""What names a record; `space` is pixels or tokens, `condition` is "none" outside sanity and stability runs."""
+
+GAPS = (
+    *("gap_deletion_random", "gap_insertion_random", "gap_srg_random"),
+    *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
+)
+
+_ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
+_NOT_RECORDED = ("height", "width", "source")
+
+
+def _schema() -> pa.Schema:
+    """The manifest's columns, `answer` as `reference`, and all that was measured."""
+    text, flag, real, whole = pa.string(), pa.bool_(), pa.float64(), pa.int64()
+    reals, wholes = pa.list_(real), pa.list_(pa.int32())
+    manifest = {
+        ("reference" if field.name == "answer" else field.name): field.type
+        for field in MANIFEST_SCHEMA
+        if field.name not in ("sample_id", *_NOT_RECORDED)
+    }
+    columns: dict[str, pa.DataType] = {
+        **dict.fromkeys(KEY, text),
+        **manifest,
+        **{"present": flag, "predicted": text, "generated": text, "answer_mismatch": flag},
+        **{"yes_no_mass": real, "correct": flag, "own_substrate": flag, "status": text, "reason": text},
+        **{"order": wholes, "k": wholes},
+        **dict.fromkeys(("deletion_scores", "insertion_scores", "deletion_probs", "insertion_probs"), reals),
+        **dict.fromkeys(("margin", "p_yes", *ENDPOINT_COLUMNS), real),
+        **dict.fromkeys((*CURVE_COLUMNS, "tie_share", "auc_error"), real),
+        **dict.fromkeys((f"{name}_std" for name in CURVE_COLUMNS), real),  # for `random`: over its orders
+        **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
+        **dict.fromkeys(GAPS, real),
+        **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
+        **{"verified": flag, "set_size": whole, "score_drop": real},  # for `cleann`: its set of cells
+        **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
+        **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
+    }
+    return pa.schema([pa.field(name, kind, nullable=name not in KEY) for name, kind in columns.items()])
+
+
+RECORD_SCHEMA = _schema()
+"""Every column of a record. `seconds` in s, `peak_memory` in bytes, `k` in cells, scores in logits or nats."""
+
+
+def sample_columns(sample: Sample) -> dict[str, Any]:
+    """The columns of a record that come from the manifest."""
+    row = {name: value for name, value in sample.to_row().items() if name not in _NOT_RECORDED}
+    row["reference"] = row.pop("answer")
+    return row
+
+
+def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows, column name → value, as a table.
+
+    Raises:
+        ValueError: unknown column, or a key column that is missing.
+    """
+    known = frozenset(RECORD_SCHEMA.names)
+    for row in rows:
+        unknown = sorted(row.keys() - known)
+        if unknown:
+            raise ValueError(f"sample {row.get('sample_id')!r}: records have no column {unknown[0]!r}")
+        missing = [name for name in KEY if row.get(name) is None]
+        if missing:
+            raise ValueError(f"sample {row.get('sample_id')!r}: a record needs its {missing[0]!r}")
+    columns = [pa.array([_finite(row.get(field.name)) for row in rows], type=field.type) for field in RECORD_SCHEMA]
+    return pa.Table.from_arrays(columns, schema=RECORD_SCHEMA)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity become null, alone or in a list: readers of Parquet then need to know one missing value only."""
+    if isinstance(value, float | np.floating):
+        return value if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        flat = value.reshape(-1)
+        return flat if flat.dtype.kind != "f" or np.isfinite(flat).all() else [_finite(item) for item in flat.tolist()]
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

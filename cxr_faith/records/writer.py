@@ -1,0 +1,149 @@
+"""Writing a rank's records, so that a kill costs one batch."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxr_faith.records.files import numbers_of, parts_of, publish, row_groups, to_disk
+from cxr_faith.records.schema import RECORD_SCHEMA, to_table
+
+PARTS_PER_MERGE = 64
+GROUP_BYTES = 64_000_000
+"""Size, before compression, from which rows of several parts are one row group of the part that they are merged into.
+Every row group costs some 150 entries in the index of its file, which writers and readers hold in memory."""
+
+
+class RecordWriter:
+    """Writes one rank's records of one start of a run.
+
+    Args:
+        run_dir: the run directory; `records/` is made in it.
+        rank: this process's global rank.
+        start: the number of this start, from `next_start`, the same on every rank.
+    """
+
+    def __init__(self, run_dir: str | Path, rank: int, start: int) -> None:
+        """Make the folder."""
+        self.folder = Path(run_dir) / "records"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.rank, self.start = rank, start
+        # Parts of this writer: single writes, merges of 64 of those, merges of 64 merges, …
+        self._levels: list[list[Path]] = [[]]
+        taken = [numbers_of(path) for path in parts_of(self.folder)]
+        self._seq = 1 + max((seq for begun, owner, seq in taken if (begun, owner) == (start, rank)), default=-1)
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> Path | None:
+        """Write rows as one part, atomically; every 64 parts are merged into one.
+
+        All rows of a sample belong in one call: a sample counts as done as soon as one of its rows is on disk.
+
+        Args:
+            rows: column name → value; columns left out are null; lists may be sequences or NumPy arrays.
+
+        Returns:
+            The part's path; None if there were no rows.
+
+        Raises:
+            ValueError: unknown column, or a key column that is missing.
+            OSError: the file could not be saved.
+        """
+        if not rows:
+            return None
+        path = self._save([to_table(rows)])
+        self._levels[0].append(path)
+        level = 0
+        while len(self._levels[level]) >= PARTS_PER_MERGE:
+            self._merge(level)
+            level += 1
+        return path
+
+    def compact(self) -> Path | None:
+        """Merge this writer's parts into one file; a crash on the way leaves only duplicates, which readers drop."""
+        if self._levels[0]:
+            self._merge(0)
+        parts = [path for level in self._levels for path in level]
+        if len(parts) > 1:
+            parts = [self._replace(parts, _coarser(row_groups(parts, RECORD_SCHEMA)))]
+        self._levels = [[], parts]
+        return parts[0] if parts else None
+
+    def _merge(self, level: int) -> None:
+        """The parts of one level as one part of the next."""
+        parts = self._levels[level]
+        merged = self._replace(parts, _coarser(row_groups(parts, RECORD_SCHEMA))) if parts[1:] else parts[0]
+        self._levels[level] = []
+        if len(self._levels) == level + 1:
+            self._levels.append([])
+        self._levels[level + 1].append(merged)
+
+    def _replace(self, parts: Sequence[Path], tables: Iterable[pa.Table]) -> Path:
+        """Save the tables and drop the parts they came from, once the new file is safe on disk."""
+        merged = self._save(tables)
+        for path in parts:
+            path.unlink()
+        return merged
+
+    def _save(self, tables: Iterable[pa.Table]) -> Path:
+        path = self.folder / f"part-{self.start:03d}-r{self.rank:05d}-{self._seq:06d}.parquet"
+        self._seq += 1
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                with pq.ParquetWriter(file, RECORD_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+                    for table in tables:
+                        writer.write_table(table)
+                file.flush()
+                to_disk(file.fileno())
+            publish(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)  # a full disk needs the room
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        return path
+
+
+def _coarser(groups: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in fewer tables, of `GROUP_BYTES` or little more."""
+    waiting, size = list[pa.Table](), 0
+    for group in groups:
+        waiting.append(group)
+        size += group.nbytes
+        if size >= GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def next_start(run_dir: str | Path) -> int:
+    """The number after those of all starts so far: 0 for a new run."""
+    folder = Path(run_dir) / "records"
+    claimed = [int(path.suffix[1:]) for path in folder.glob(".start.*") if path.suffix[1:].isdecimal()]
+    return 1 + max([numbers_of(path)[0] for path in parts_of(folder)] + claimed, default=-1)
+
+
+def claim_start(run_dir: str | Path) -> int:
+    """The number of this start, which nobody else gets; one rank asks and tells the others.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = Path(run_dir) / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    number = next_start(run_dir)
+    while True:
+        try:
+            (folder / f".start.{number:03d}").touch(exist_ok=False)
+            return number
+        except FileExistsError:  # a shard that starts at the same time was faster
+            number += 1
+
+
+def remove_leftovers(run_dir: str | Path) -> None:
+    """Remove temporary files that killed processes left; only while no process writes into the run directory."""
+    run_dir = Path(run_dir)
+    for pattern in ("records/.part-*.tmp", "records/.doing-*", ".*.tmp", "report/.*.tmp"):
+        for stale in run_dir.glob(pattern):
+            stale.unlink(missing_ok=True)
