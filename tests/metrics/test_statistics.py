@@ -144,13 +144,15 @@ def test_a_column_does_not_depend_on_its_neighbors():
     assert together.p[2] == alone.p[0]
 
 
-@pytest.mark.slow
-def test_large_tables_take_less_than_a_minute():
-    """30 methods, 20 strata, 10,000 samples of 4,000 patients; seconds of the processor, which others may keep busy."""
+def test_thirty_methods_cost_little_more_than_one():
+    """10,000 samples of 4,000 patients; all columns share the draws. Processor time, in one run."""
     import time
 
-    rng, begin = np.random.default_rng(9), time.process_time()
-    clusters = rng.integers(4000, size=10_000)
-    for _ in range(20):
-        estimate(rng.standard_normal((10_000, 30)), clusters)
-    assert time.process_time() - begin < 60
+    rng = np.random.default_rng(9)
+    clusters, costs = rng.integers(4000, size=10_000), {1: float("inf"), 30: float("inf")}
+    for _ in range(2):
+        for columns in costs:
+            values, begin = rng.standard_normal((10_000, columns)), time.process_time()
+            estimate(values, clusters)
+            costs[columns] = min(costs[columns], time.process_time() - begin)
+    assert costs[30] < 5 * costs[1], costs
