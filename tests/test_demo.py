@@ -18,7 +18,7 @@ from cxr_faith.records import read_records
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SAMPLES = 54
-"""Three quarters of the bundled ones: as long as they tell the same, the rest would cost minutes."""
+"""Three quarters of the bundled ones, with eight steps instead of twelve: they tell the same in half the time."""
 REAL = ["attention", "rollout", "chefer", "chefer_global", "gradient", "grad_x_input", "integrated_gradients"]
 
 
@@ -28,6 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pq.read_table(bundled_manifest()).slice(0, SAMPLES), manifest)
     command = [sys.executable, "-m", "cxr_faith", "evaluate", "--config", "configs/demo.yaml", "--run_dir", str(folder)]
     command += ["--data.manifest", str(manifest), "--data.data_root", str(bundled_manifest().parent)]
+    command += ["--model.protocol.steps", "8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("report", "tensorboard --logdir", "records", "forwards/s", "oracle"):

@@ -70,7 +70,7 @@ class Slurm:
                 found.append(int(folder.name))
         return found
 
-    def wait(self, job: str, state: str = "COMPLETED", seconds: float = 240) -> None:
+    def wait(self, job: str, state: str = "COMPLETED", seconds: float = 600) -> None:
         """Wait until a job, or every task of an array, is in that state; another end is a failure."""
         deadline = time.monotonic() + seconds
         while set(states := self.states(job)) != {state}:

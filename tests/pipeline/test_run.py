@@ -23,7 +23,7 @@ CONFIG = """
 trainer: {{accelerator: cpu, devices: 1}}
 model:
   methods: {{chefer: {{}}, grad_x_input: {{}}, random_map: {{}}, oracle: {{}}}}
-  protocol: {{steps: 4, random_orders: 2, substrates: ["blur:0.1", "mean"], controls: none}}
+  protocol: {{steps: 2, random_orders: 2, substrates: ["blur:0.1", "mean"], controls: none}}
 data: {{manifest: {manifest}, data_root: {root}, batch_size: 2}}
 """
 
