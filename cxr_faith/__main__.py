@@ -185,6 +185,8 @@ def _explain(arguments: list[str]) -> int:
         explain(image, ExplainOptions(**vars(parsed)))
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        return _unwritable(error)
     return 0
 
 
@@ -218,6 +220,8 @@ def _sanity(arguments: list[str]) -> int:
         result = run_sanity(cli.model, cli.datamodule, cli.options.run_dir, cli.sanity)
     except (ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        return _unwritable(error)
     show(wide_console(), render_sanity(result))
     return 0
 
@@ -239,6 +243,8 @@ def _report(arguments: list[str]) -> int:
         page = write_report(run_dir)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        return _unwritable(error)
     console = wide_console()
     show_summary(console, summary, run_dir)
     console.print(f"report       {page}", soft_wrap=True, highlight=False)
@@ -257,6 +263,8 @@ def _prepare(arguments: list[str]) -> int:
         return run(arguments[0], arguments[1:])
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        return _unwritable(error)
 
 
 def _bench(arguments: list[str]) -> int:
@@ -293,6 +301,8 @@ def _fit_sae(arguments: list[str]) -> int:
         fit_sae(FitSaeOptions(**vars(parsed)))
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        return _unwritable(error)
     return 0
 
 

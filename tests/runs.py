@@ -29,7 +29,7 @@ CONFIG = """
 trainer: {{accelerator: cpu, devices: 1}}
 model:
   methods: {{chefer: {{}}, random_map: {{}}}}
-  protocol: {{steps: 2, random_orders: 2, max_new_tokens: 4, controls: none}}
+  protocol: {{steps: {steps}, random_orders: 2, max_new_tokens: 4, controls: none}}
 data: {{manifest: {manifest}, data_root: {root}, batch_size: 1}}
 """
 
@@ -50,8 +50,8 @@ def cheap_options(sae: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def write_config(folder: Path, samples: int = SAMPLES) -> Path:
-    """A manifest of so many questions, each about another picture, and a config for it."""
+def write_config(folder: Path, samples: int = SAMPLES, steps: int = 2) -> Path:
+    """A manifest of so many questions, each about another picture, and a config for it; more steps, longer batches."""
     table = pq.read_table(bundled_manifest())
     images, rows = set(), []
     for row, image in enumerate(table.column("image_id").to_pylist()):
@@ -60,7 +60,7 @@ def write_config(folder: Path, samples: int = SAMPLES) -> Path:
             rows.append(row)
     pq.write_table(table.take(pa.array(rows)), folder / "manifest.parquet")
     file = folder / "config.yaml"
-    file.write_text(CONFIG.format(manifest=folder / "manifest.parquet", root=bundled_manifest().parent))
+    file.write_text(CONFIG.format(steps=steps, manifest=folder / "manifest.parquet", root=bundled_manifest().parent))
     return file
 
 
@@ -151,6 +151,14 @@ def assert_same(run_dir: Path, reference: Path) -> None:
         assert (run_dir / name).read_bytes() == (reference / name).read_bytes(), name
 
 
+def uninterrupted(config: Path, run_dir: Path) -> Path:
+    """Run directory of a whole run of a small config on one rank."""
+    assert run_here(config, run_dir) == 0
+    frame = records(run_dir)
+    assert frame["sample_id"].nunique() == SAMPLES and frame["status"].eq("ok").any()
+    return run_dir
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The config of a small run."""
@@ -160,8 +168,4 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reference(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run directory of an uninterrupted run on one rank."""
-    run_dir = tmp_path_factory.mktemp("reference") / "run"
-    assert run_here(small, run_dir) == 0
-    frame = records(run_dir)
-    assert frame["sample_id"].nunique() == SAMPLES and frame["status"].eq("ok").any()
-    return run_dir
+    return uninterrupted(small, tmp_path_factory.mktemp("reference") / "run")

@@ -1,6 +1,7 @@
 """The library's front door on the bundled model, on phantoms and on a real radiograph."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,14 @@ def test_evaluation_carries_the_record_columns(explainer: cxr_faith.Explainer, p
     assert scores.deletion_scores[0] == scores.insertion_scores[-1]
     with pytest.raises(ValueError, match="steps=200"):
         explainer.evaluate(explanation, steps=200)
+
+
+def test_an_answer_off_format_has_the_columns_too(explainer: cxr_faith.Explainer, picture: Path) -> None:
+    explanation = explainer.explain(picture, "Is there a nodule?", "attention")
+    unsure = replace(explanation._case, reply=replace(explanation._case.reply, yes_no_mass=0.2))
+    scores = explainer.evaluate(replace(explanation, _case=unsure))
+    assert scores.status == "off_format" and "0.200" in scores.reason
+    assert scores.srg is None and scores.random_p is None and scores.deletion_scores is None
 
 
 def test_tokens_of_an_open_answer(explainer: cxr_faith.Explainer, picture: Path) -> None:

@@ -9,6 +9,7 @@ from matplotlib.text import Text
 
 import cxr_faith
 from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.pipeline.clinical import Known, _answer
 
 LIST = "What findings are there?"
 
@@ -52,6 +53,15 @@ def test_tokens_add_up_to_the_answer(explainer: cxr_faith.Explainer, several: Pa
     alone = explainer.explain(several, LIST, target=1, kind="open")
     np.testing.assert_allclose(tokens[1].map, alone.map, rtol=1e-3, atol=1e-7)
     assert explainer.evaluate(tokens[1], steps=2, random_orders=2).status in ("ok", "degenerate", "inverted")
+
+
+def test_a_clinical_page_compares_maps_of_the_same_token(explainer: cxr_faith.Explainer, several: Path) -> None:
+    one = explainer.explain(several, LIST, "chefer", target=1, kind="open")
+    others = _answer(explainer, one, {}, Known()).others
+    again = explainer.explain(one.picture, LIST, "attention", 1, "open", one.metadata["image_id"])
+    np.testing.assert_array_equal(others["attention"], again.map)
+    whole = explainer.explain(several, LIST, "attention", kind="open")
+    assert not np.array_equal(others["attention"], whole.map)
 
 
 def test_tokens_of_a_yes_no_answer(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:

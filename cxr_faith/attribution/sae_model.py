@@ -33,7 +33,7 @@ class SAEConfig:
         width: of the stream.
         features: of the dictionary.
         k: features that are active at a time.
-        measured: explained_variance, l0 and dead_share on held-out pictures.
+        measured: explained_variance and l0 on held-out pictures; dead_share in the last pass over the others.
     """
 
     tower: str

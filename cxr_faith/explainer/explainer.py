@@ -15,6 +15,7 @@ from cxr_faith.explainer.explanation import Explanation, LayerShare, Picture, Vi
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
+from cxr_faith.records import RECORD_SCHEMA
 from cxr_faith.scoring import score_image
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.answers import KEYWORD, OPEN, STRATEGIES, likelihood_ratios, make_target, parse_target, pick_token
@@ -106,15 +107,16 @@ class Explainer:
         """Ask a question and explain the model's own answer.
 
         A list of questions is asked about the one picture, a list of pictures gets the one question, two lists of
-        equal length go in pairs; the answer is then a list. A picture is encoded once for all of its questions.
+        equal length go in pairs; the answer is then a list. A picture is encoded once to answer all of its questions;
+        maps are made one at a time, so that none depends on its company.
 
         Args:
             image: path of a JPEG, PNG or DICOM file, a PIL image, or uint8 [H, W] or [H, W, 3]; or a list of them.
             question: as it would be asked; or a list.
             method: a name of `cxr_faith.attribution.METHODS`, or `{"class": name, options…}`.
             target: `answer` (yes/no: the margin; else the mean log-probability of all answer tokens), `first`, the
-                0-based index of an answer token, `keyword:WORD`, or `decision` or `llr`, which pick a token
-                (`cxr_faith.vlm.answers.pick_token`; the substrate of `llr` is blur:0.1).
+                0-based index of an answer token, `keyword:WORD`, or `first_content`, `decision` or `llr`, which pick
+                one (`cxr_faith.vlm.answers.pick_token`; the substrate of `llr` is blur:0.1).
             kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.
             image_id: seeds everything random; default: the file's name, or `image`.
 
@@ -251,7 +253,8 @@ class Explainer:
         case, method = explanation._case, explanation.metadata["method"]
         if case.off_format:
             reason = f"p(yes) + p(no) is {case.reply.yes_no_mass:.3f} at the first step"
-            return SimpleNamespace(method=method, substrate=substrate, status="off_format", reason=reason)
+            told = {"method": method, "substrate": substrate, "status": "off_format", "reason": reason}
+            return SimpleNamespace(**dict.fromkeys(RECORD_SCHEMA.names) | told)
         pixels, chosen = explanation._pixels, Substrate.parse(substrate)
         rows = score_image(self._engine, pixels, case.image_id, [case], chosen, protocol)[0]
         return SimpleNamespace(method=method, substrate=chosen.spec, **rows[method])

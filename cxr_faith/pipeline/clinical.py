@@ -20,7 +20,7 @@ from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
 from cxr_faith.report.clinical_sheet import clinical_sheet, save_sheet
 from cxr_faith.report.summary import read_provenance
 
-COMPARED = ("attention", "chefer", "gradient", "grad_x_input")
+COMPARED = ("attention", "chefer", "gradient", "rollout")
 """Methods whose maps of the same answer are compared with the one that was asked for: none needs many forwards."""
 
 
@@ -76,8 +76,9 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: dict[str, An
     """The answer with what other methods and other wordings say of it."""
     vlm, meta = explainer.vlm, explanation.metadata
     asked = {"kind": meta["kind"], "image_id": meta["image_id"]}
+    target = explanation.target.name
     others = {
-        name: explainer.explain(explanation.picture, meta["question"], name, **asked).map
+        name: explainer.explain(explanation.picture, meta["question"], name, target, **asked).map
         for name in COMPARED
         if name != meta["method"]
     }

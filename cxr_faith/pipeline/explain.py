@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging as transformers_logging
 
-from cxr_faith.attribution import METHODS
+from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation
@@ -30,6 +30,8 @@ examples:
       --model google/medgemma-4b-it
   cxr-faith explain chest.png --question "Where is the nodule?" \\
       --method integrated_gradients --evaluate true
+  cxr-faith explain chest.png --question "Is there a nodule?" \\
+      --method attention --method_options '{{"layers": "deep"}}'
   cxr-faith explain chest.png --question "What findings are there?" \\
       --keyword effusion
   cxr-faith explain chest.png --question "Is there a nodule?" \\
@@ -47,9 +49,11 @@ class ExplainOptions:
     Attributes:
         question: as it would be asked.
         method: a registered attribution method.
+        method_options: its options, such as {"path": "sae/medgemma-20"} for sae.
         model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
         out: folder for the overlay and the JSON file.
-        target: `answer`, `first`, `decision`, `llr`, or the 0-based index of an answer token.
+        target: `answer`, `first`, the 0-based index of an answer token, or a strategy that picks one: `first_content`,
+            `decision`, `llr`.
         keyword: explain the tokens of this word, where it first stands in the answer, in place of the target.
         evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
         substrate: what stands for removed cells when scoring.
@@ -62,6 +66,7 @@ class ExplainOptions:
 
     question: str
     method: str = "chefer"
+    method_options: dict[str, Any] = field(default_factory=dict)
     model: str = "bundled"
     out: str = "explanations"
     target: str = "answer"
@@ -90,7 +95,8 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     target = _target(options)
     transformers_logging.disable_progress_bar()
     explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
-    explanation = explainer.explain(image, options.question, options.method, target)
+    method = {**options.method_options, "class": options.method}
+    explanation = explainer.explain(image, options.question, method, target)
     content = _content(explanation, image, options)
     print(f"answer      {explanation.answer}   (generated: {explanation.metadata['generated']!r})")
     if explanation.metadata["margin"] is not None:
@@ -122,8 +128,17 @@ def _target(options: ExplainOptions) -> str | int:
     """
     if options.method not in METHODS:
         raise ValueError(f"--method: no method {options.method!r}{nearest(options.method, METHODS)}")
+    if "class" in options.method_options:
+        raise ValueError("--method_options: the class is --method")
+    if options.method_options:
+        build_methods({options.method: {**options.method_options, "class": options.method}})
     if options.keyword is None:
-        return options.target if options.target in STRATEGIES else parse_target(options.target)
+        if options.target in STRATEGIES:
+            return options.target
+        try:
+            return parse_target(options.target)
+        except ValueError as error:
+            raise ValueError(f"--target: {error}; {', '.join(STRATEGIES)} pick a token") from error
     if options.target != "answer":
         raise ValueError("--keyword and --target exclude each other")
     return parse_target(f"{KEYWORD}{options.keyword}")

@@ -25,6 +25,9 @@ FILE = ".lock"
 REQUEUE_PATIENCE = 120.0
 """Seconds that a requeued job waits for the lock: on a node that was lost, its former self may still be ending."""
 
+SHARD_PATIENCE = 5.0
+"""Seconds that a shard waits for another one that is just opening the directory."""
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -56,7 +59,7 @@ def run_lock(run_dir: Path, shard: Shard) -> Iterator[None]:
                 _write_holder(everyone, shard)
                 if shard.count > 1:
                     fcntl.flock(everyone, fcntl.LOCK_SH)
-            elif shard.count == 1 or not _locked(everyone, fcntl.LOCK_SH):
+            elif shard.count == 1 or not _locked(everyone, fcntl.LOCK_SH, SHARD_PATIENCE):
                 raise _in_use(run_dir, everyone)
             elif _holder(everyone).get("shards") != shard.count:
                 raise _in_use(run_dir, everyone)

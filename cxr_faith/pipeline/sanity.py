@@ -139,12 +139,16 @@ def sanity(
         result["inputs"][change] = {"answers_kept": float(np.mean(kept))}
         maps = _maps(vlm, methods, changed, answers, [case.target for case in cases], seed)
         _compare(result, trained, maps, lambda entry, found, change=change: entry["inputs"].update({change: found}))
-    turned = [
-        Target("margin", t.name, sign=-t.sign) if (t := case.target) and t.kind == "margin" else None for case in cases
-    ]
-    if all(turned):
-        maps = _maps(vlm, methods, pictures, cases, turned, seed)
-        _compare(result, trained, maps, lambda entry, found: entry.update({"other_answer": found}))
+    turned = {
+        index: Target("margin", t.name, sign=-t.sign)
+        for index, case in enumerate(cases)
+        if (t := case.target) and t.kind == "margin"
+    }
+    if turned:  # only a yes/no question has another answer
+        shown, answered = [pictures[i] for i in turned], [cases[i] for i in turned]
+        maps = _maps(vlm, methods, shown, answered, list(turned.values()), seed)
+        asked = {name: [found[i] for i in turned] for name, found in trained.items()}
+        _compare(result, asked, maps, lambda entry, found: entry.update({"other_answer": found}))
     for stage, names in random_stages(vlm):
         randomize(vlm, names, seed)
         maps = _maps(vlm, methods, pictures, cases, [case.target for case in cases], seed)

@@ -137,6 +137,13 @@ def evidence_of(values: npt.NDArray[np.float64], masks: Mapping[str, Map]) -> di
     }
 
 
+UNSCORED = {
+    "off_format": "the model's answer to a yes/no question is mostly neither",
+    "invalid": "the model's scores of this picture are not finite",
+}
+"""Status without scores → what it says of the answer."""
+
+
 def safety_flags(summary: Mapping[str, Any]) -> list[str]:
     """Reasons to distrust the answer or its map, in words; empty if none of the checks that could be made failed."""
     flags, faith, evidence = [], summary["faithfulness"], summary["evidence"]
@@ -148,6 +155,8 @@ def safety_flags(summary: Mapping[str, Any]) -> list[str]:
         flags.append("The map was not tested for faithfulness.")
     elif faith["status"] == "inverted":
         flags.append("Inverted effect: without the picture's detail the model is surer of its answer.")
+    elif faith["status"] in UNSCORED:
+        flags.append(f"Not scored ({faith['status']}): {UNSCORED[faith['status']]}.")
     elif faith["status"] != "ok":
         flags.append(f"Low effect ({faith['status']}): the answer hardly depends on the picture's detail.")
     elif faith["random_p"] is None or faith["random_p"] > 0.1:

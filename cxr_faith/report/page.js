@@ -236,11 +236,17 @@ function mapFigure(sample, method, values, srg) {
   return el("figure", {}, stage, el("figcaption", {}, method, el("br"), `srg ${num(srg, true)}`));
 }
 
+function sampleInAddress() {
+  if (!location.hash.startsWith("#sample=")) return null;
+  const name = location.hash.slice(8);
+  try { return decodeURIComponent(name); } catch { return name; } // typed by hand
+}
+
 async function openSample() {
-  const section = byId("sample"), wanted = location.hash.startsWith("#sample=") ? decodeURIComponent(location.hash.slice(8)) : null;
+  const section = byId("sample"), wanted = sampleInAddress();
   const sample = data.samples.find((s) => s.id === wanted);
   section.hidden = !wanted;
-  if (!wanted) return;
+  if (!wanted) { openSample.shown = null; return; }
   if (!sample) { section.replaceChildren(el("h2", { tabindex: -1 }, "No such sample on this page"), el("p", {}, wanted)); return; }
   const rows = rowsOf(sample).filter((r) => r.setting === state.setting && !state.hidden.has(r.method));
   const facts = [["question", sample.question], ["answer", `${sample.answer ?? "–"} (generated: ${sample.generated ?? "–"})`], ["reference", sample.reference ?? "unknown"], ["p(yes)", num(sample.p_yes)],
@@ -267,7 +273,7 @@ function start() {
   options(byId("setting"), data.settings.map((s, i) => [String(i), settingName(s)]), "0");
   options(byId("slice"), [...new Map(data.boards.map((b) => [b.slice, b.slice_title]))], "all");
   options(byId("forest-metric"), data.forest, data.forest[0][0]);
-  byId("setting").onchange = (e) => { state.setting = Number(e.target.value); state.sort = null; leaderboard(); samples(); openSample(); };
+  byId("setting").onchange = (e) => { state.setting = Number(e.target.value); state.sort = null; state.down = true; leaderboard(); samples(); openSample(); };
   byId("slice").onchange = (e) => { state.slice = e.target.value; state.sort = null; state.down = true; leaderboard(); };
   byId("forest-metric").onchange = leaderboard;
   methodBoxes();

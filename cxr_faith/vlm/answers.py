@@ -38,7 +38,7 @@ def parse_target(target: str | int) -> str | int:
         return target
     if isinstance(target, str) and target.startswith(KEYWORD) and target.removeprefix(KEYWORD).strip():
         return target
-    raise ValueError(f"target must be 'answer', 'first' or a 0-based token index, or 'keyword:WORD', got {target!r}")
+    raise ValueError(f"target must be 'answer', 'first', a 0-based token index or 'keyword:WORD', got {target!r}")
 
 
 def make_target(vlm: VLM, prompt: Prompt, reply: Reply, kind: str, target: str | int = "answer") -> Target:

@@ -167,7 +167,7 @@ class Gemma3VLM(VLM):
 
     def tower_hidden(self, pixels: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Image tokens, and the tower's residual stream after a layer; see `VLM.tower_hidden`."""
-        layers = self.model.model.vision_tower.encoder.layers
+        layers = self._tower.encoder.layers
         if not 0 <= layer < len(layers):
             raise ModelError(f"no vision tower layer {layer}: the tower has {len(layers)}, counted from 0")
         seen: list[Tensor] = []
@@ -185,7 +185,7 @@ class Gemma3VLM(VLM):
     def tower_identity(self) -> str:
         """Hash of the vision tower's weights; see `VLM.tower_identity`."""
         digest = hashlib.blake2b(digest_size=16)
-        for name, weight in sorted(self.model.model.vision_tower.state_dict().items()):
+        for name, weight in sorted(self._tower.state_dict().items()):
             digest.update(name.encode())
             # Both dtypes that a model can be loaded in agree in bfloat16.
             digest.update(weight.detach().cpu().bfloat16().contiguous().flatten().view(torch.uint8).numpy())

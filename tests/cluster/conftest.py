@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import ROOT, environment, reference, small
+from tests.runs import ROOT, environment, uninterrupted, write_config
 
 __all__ = ["reference", "slurm", "small"]
 
@@ -109,9 +109,23 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip("a private Slurm needs root and mount namespaces")
     folder = tmp_path_factory.mktemp("cluster")
     variables = environment() | {"PORT": str(free_ports(3)), "REQUEUE_WAIT": "5"}
-    subprocess.run([str(SCRIPT), "up", str(folder)], env=variables, check=True, timeout=60)
-    yield folder
-    subprocess.run([str(SCRIPT), "down", str(folder)], env=variables, check=True, timeout=60)
+    try:
+        subprocess.run([str(SCRIPT), "up", str(folder)], env=variables, check=True, timeout=180)
+        yield folder
+    finally:
+        subprocess.run([str(SCRIPT), "down", str(folder)], env=variables, check=True, timeout=180)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config of a small run whose batches last longer than Slurm takes to send a signal."""
+    return write_config(tmp_path_factory.mktemp("small"), steps=8)
+
+
+@pytest.fixture(scope="session")
+def reference(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directory of an uninterrupted run of it."""
+    return uninterrupted(small, tmp_path_factory.mktemp("reference") / "run")
 
 
 @pytest.fixture

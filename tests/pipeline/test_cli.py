@@ -129,6 +129,19 @@ def test_explain_writes_overlay_and_json(tmp_path: Path, run: Callable[..., Done
         assert min(overlay.size) > 200
 
 
+def test_explain_by_a_method_with_options(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    arguments = ["explain", str(picture), "--question", "Is there a nodule?", "--method", "tam", "--out", str(tmp_path)]
+    maps = []
+    for options in ([], ["--method_options", '{"source": "attention"}']):
+        done = run(*arguments, *options)
+        assert done.status == 0, done.stderr
+        maps.append(json.loads((tmp_path / f"{picture.stem}-tam.json").read_text())["map"])
+    assert maps[0] != maps[1]
+    done = run(*arguments, "--method_options", '{"sauce": 1}')
+    assert done.status == 2 and "sauce" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
 def test_explain_a_keyword(tmp_path: Path, run: Callable[..., Done]) -> None:
     picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
     arguments = ("explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path))

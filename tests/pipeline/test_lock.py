@@ -77,3 +77,26 @@ def test_shards_of_one_split_share_a_directory(tmp_path: Path) -> None:
             pass
     with run_lock(tmp_path, Shard()), pytest.raises(RunDirectoryInUseError), run_lock(tmp_path, Shard(0, 3)):
         pass
+
+
+def test_shards_that_open_a_directory_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """While the first of them clears up, as whoever finds nobody there does."""
+    clearing, done = threading.Event(), threading.Event()
+
+    def slow(run_dir: Path) -> None:
+        clearing.set()
+        done.wait(2.0)
+
+    def second() -> None:
+        clearing.wait()
+        with run_lock(tmp_path, Shard(1, 3)):
+            pass
+        done.set()
+
+    other = threading.Thread(target=second)
+    other.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxr_faith.pipeline.lock.remove_leftovers", slow)
+        with run_lock(tmp_path, Shard(0, 3)):
+            other.join(10)
+            assert done.is_set() and not other.is_alive()

@@ -75,6 +75,19 @@ def test_changed_inputs_change_maps_as_they_must(result):
     assert set(result["inputs"]) == {*CHANGED, *SMALL_CHANGES}
 
 
+def test_only_yes_no_questions_are_asked_for_the_other_answer(vlm, pictures):
+    images = list(pictures(vlm, 3, seed=4))
+    kinds = ["yes_no", "open", "yes_no"]
+    cases = [
+        read_answers(vlm, p, f"i{i}", [q], [kind], Protocol())[0]
+        for i, (p, q, kind) in enumerate(zip(images, ASKED, kinds, strict=True))
+    ]
+    asked = [case for case in cases if case.target is not None and case.target.kind == "margin"]
+    assert len(asked) == 2 < len(cases)
+    found = sanity(vlm, build_methods({"gradient": {}}), images, cases, Protocol())["methods"]["gradient"]
+    assert found["other_answer"]["spearman"] == pytest.approx(1, abs=1e-6)
+
+
 def test_small_changes_change_little(result):
     for change in list(SMALL_CHANGES)[1:]:
         assert result["methods"]["picture"]["inputs"][change]["spearman"] > 0.95

@@ -110,7 +110,7 @@ def test_a_request_that_came_before_the_ranks_were_started_is_passed_on() -> Non
     assert process.communicate(timeout=60)[0].strip() == "SIGUSR2" and process.returncode == 0
 
 
-def test_one_rank_stops_within_a_batch_and_another_number_of_ranks_goes_on(
+def test_one_rank_stops_within_a_batch_and_the_same_command_goes_on(
     small: Path, reference: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
@@ -187,7 +187,7 @@ def test_a_rank_that_stalls_is_named(small: Path, tmp_path: Path) -> None:
     run_dir, patience = tmp_path / "run", tmp_path / "patience.yaml"
     patience.write_text(
         "trainer: {devices: 2, strategy: {class_path: lightning.pytorch.strategies.DDPStrategy, "
-        'init_args: {timeout: "0:01:00"}}}\n'  # a rank must start within it too
+        'init_args: {timeout: "0:01:30"}}}\n'  # a rank must start within it too
     )
     process = start(small, run_dir, "--config", str(patience))
     wait_for(lambda: bool(parts(run_dir)), process)
@@ -204,7 +204,8 @@ def test_a_rank_that_stalls_is_named(small: Path, tmp_path: Path) -> None:
     gave_up = max(output.find("Rank 1 failed to pass monitoredBarrier"), output.find("[Rank 0]: Ranks 1"))
     named = output.find(f": {socket.gethostname()}, process {rank_one}, ")
     assert 0 <= named < gave_up, output[-3000:]  # long before the others give up
-    line = next(line for line in output.splitlines() if f"process {rank_one}, " in line)
+    # A first line may be about a slow start.
+    line = [line for line in output.splitlines() if f"process {rank_one}, " in line][-1]
     assert re.match(r"rank 1 has not moved for \d+ s: ", line) and "batch" in line
     assert not alive(rank_one)
 

@@ -161,6 +161,27 @@ def test_a_prefix_ends_with_the_last_layers_keys_and_values(any_vlm, pictures):
     assert any_vlm._masks.cache_info().misses == 2
 
 
+def test_a_tower_one_level_further_in(random_vlm, pictures):
+    """As transformers 5.17 keeps it: the same stream, and the same identity."""
+
+    class Outer(torch.nn.Module):
+        def __init__(self, tower):
+            super().__init__()
+            self.vision_model = tower
+
+        def forward(self, **inputs):
+            return self.vision_model(**inputs)
+
+    model = random_model(random_vlm.tokenizer)
+    model.load_state_dict(random_vlm.model.state_dict())
+    model.model.vision_tower = Outer(model.model.vision_tower)
+    nested, pixels = Gemma3VLM(model, random_vlm.processor), pictures(random_vlm, 2)
+    assert nested.tower_identity() == random_vlm.tower_identity()
+    with torch.no_grad():
+        for found, expected in zip(nested.tower_hidden(pixels, 1), random_vlm.tower_hidden(pixels, 1), strict=True):
+            assert torch.equal(found, expected)
+
+
 def test_pictures_from_patch_embeddings_are_the_same_bits(any_vlm, pictures):
     first, second = pictures(any_vlm, 2)
     keep = torch.rand(5, any_vlm.n_cells, generator=torch.Generator().manual_seed(0)) < 0.5
