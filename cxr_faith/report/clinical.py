@@ -33,8 +33,8 @@ FRACTIONS = {
 }
 """Region → (rows), (columns, …) as fractions of the picture, counted from the image's top left: rough and stated."""
 FRACTIONS_CAVEAT = (
-    "Organs are taken as fixed fractions of the picture (no mask was given): a rotated, cropped or tilted film makes "
-    "these shares wrong."
+    "No mask was given: organs are fixed, overlapping fractions (rows 10–75, 45–80, 10–80 %; columns 10–40 and 60–90, "
+    "40–75, 40–60 %), wrong for a rotated, cropped or tilted film."
 )
 
 

@@ -174,7 +174,7 @@ def _faithfulness(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if found is None:
         return [("not tested", "")]
     return [
-        ("status", str(found["status"])),
+        ("status", f"{found['status']} under {found['substrate']}"),
         ("effect of the whole picture", _number(found["effect"], "+.2f")),
         ("srg: insertion minus deletion, 0 = random", _number(found["srg"], "+.2f")),
         ("standard deviations above random orders", _number(found["random_z"], "+.1f")),

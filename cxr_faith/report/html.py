@@ -23,7 +23,7 @@ from cxr_faith.report.summary import read_provenance
 from cxr_faith.report.trust import trust_tables
 
 DETAIL_BUDGET = 11_000_000
-"""Bytes of base64 for maps and curves: with 2,000 samples the page stays below 15 MB."""
+"""Bytes for the samples' scores, maps and curves: with 2,000 samples the page stays below 15 MB."""
 MOST_ROWS, MOST_LISTED = 200_000, 10_000
 """Records above which a page has no samples' maps, curves and bands; samples that are listed at most."""
 

@@ -42,7 +42,7 @@ def page_data(
         summary: as `summarize` gives it.
         records: rows of the samples that are listed.
         thumbs: sample → `uri` and `region`.
-        budget: bytes for the samples' maps and curves.
+        budget: bytes for the samples' scores, maps and curves.
     """
     settings = list(dict.fromkeys((b["substrate"], b["target"], b["space"]) for b in summary["boards"]))
     methods = list(summary["methods"])

@@ -23,6 +23,8 @@ CONTROLS = ("random", "center", "random_map", "edges", "oracle")
 GALLERY_SIZE = 6
 MAP_LEVELS, CURVE_LEVELS = 64, 256
 SAMPLES_AT_ONCE = 500
+ROW_BYTES = 70
+"""Of a row's scores on the page, about."""
 
 COLUMNS = (
     *("image_id", "question", "reference", "predicted", "generated", "kind", "finding", "present", "correct", "status"),
@@ -100,7 +102,7 @@ def sample_entries(
         records: all rows; with `DETAIL_COLUMNS` each entry may carry its maps and curves.
         settings: (substrate, target, space) in the page's order.
         methods: names in the page's order.
-        budget: bytes of base64 for maps and curves; samples after that have scores only.
+        budget: bytes for rows of scores, and base64 for maps and curves; samples after that have scores only.
 
     Returns:
         Dicts with `id`, what was asked and answered, `rows` (lists: setting, method, status, own substrate, has a map,
@@ -117,6 +119,7 @@ def sample_entries(
     columns: Columns = {str(name): records[name].to_numpy(object)[order].tolist() for name in records.columns}
     values = [_short_all(records[name].to_numpy(np.float64, na_value=np.nan)[order]) for name in VALUES]
     setting, method = keys["setting"].tolist(), keys["method"].tolist()
+    budget -= ROW_BYTES * len(keys)
     starts = np.flatnonzero(~keys["sample"].duplicated().to_numpy()).tolist()
     entries = []
     for start, stop in pairwise([*starts, len(keys)]):
