@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.pipeline.module import FaithfulnessModule
-from cxr_faith.records import read_records
+from cxr_faith.records import scan_records
 
 FOLDER = "live"
 SETTLING = ("gap_srg_random", "gap_srg_center")
@@ -44,10 +44,12 @@ class LiveScalars(L.Callback):
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin with the means of what an earlier start has done."""
         assert isinstance(pl_module, FaithfulnessModule)
-        known = read_records(self._run_dir, (*_KEY, *SETTLING))
-        known = known[known["condition"].eq(NONE)]
-        self._samples = known["sample_id"].nunique()
-        self._add([{str(name): value for name, value in row.items()} for row in known.to_dict("records")])
+        known = set[str]()
+        for piece in scan_records(self._run_dir, (*_KEY, *SETTLING)):
+            piece = piece[piece["condition"].eq(NONE)]
+            known.update(piece["sample_id"])
+            self._add([{str(name): value for name, value in row.items()} for row in piece.to_dict("records")])
+        self._samples = len(known)
         self._begin, self._forwards = time.monotonic(), _forwards(pl_module)
         self._due = self._begin
 
