@@ -1,6 +1,7 @@
 """Models and pictures that several rooms' tests share."""
 
 import functools
+import os
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +22,8 @@ from cxr_faith.vlm import Gemma3VLM, bundled_model
 RANDOM_SIDE, RANDOM_IMAGE = 8, 128
 LAYER_TYPES = ("sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention")
 
+# One thread in each of pytest's processes: a run on a CPU would take all cores, and two such wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 
