@@ -19,6 +19,7 @@ from cxr_faith.__main__ import main
 from cxr_faith.pipeline import run as run_module
 from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.pipeline.stop import StopRequest
+from tests.forked import start_ranks
 from tests.runs import (
     ROOT,
     SAMPLES,
@@ -152,6 +153,22 @@ def test_a_stop_does_not_read_the_run_again_and_one_in_the_last_batch_is_the_end
     assert len(steps) == batch and records(tmp_path / "run")["sample_id"].nunique() == batch
     assert len(looks) == 1  # at the start; reading a large run takes longer than a scheduler waits
     assert (tmp_path / "run" / "summary.json").exists() is (status == 0)
+
+
+def test_sigterm_to_all_ranks_at_once(small: Path, reference: Path, tmp_path: Path) -> None:
+    """As a scheduler sends it: each stops after its batch, and none takes the others' end for a fault."""
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    started = start_ranks(small, run_dir, 3, output)
+    wait_for(lambda: bool(parts(run_dir)) or not started[0].is_alive())
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.join(300)
+    assert [process.exitcode for process in started] == [75, 0, 0], output.read_text()
+    assert output.read_text().count("to resume:") == 1
+    assert 0 < records(run_dir)["sample_id"].nunique() < SAMPLES
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)
 
 
 def test_sigterm_to_the_first_of_three_ranks_stops_all(small: Path, reference: Path, tmp_path: Path) -> None:
