@@ -159,7 +159,7 @@ def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, cas
         results = method.attribute_tokens(vlm, _batch(method, picture, case, seed), [whole])
     cases = []
     for index, result in zip(whole.scored, results, strict=True):
-        target = replace(whole, name=str(index), scored=(index,))
+        target = whole.alone(index)
         cases.append(replace(case, target=target, maps={}, extras={}, sequences={}, costs={}))
         _keep(cases[-1], name, result)
     return cases

@@ -6,7 +6,7 @@ A new method is one file with a class that derives from `Method`, and one line i
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -118,10 +118,12 @@ class Method(ABC):
             batch: pictures and prompts.
             target: of kind `tokens`, with the same scored tokens.
         """
-        return [
-            self.attribute(vlm, batch, [replace(one, name=str(index), scored=(index,)) for one in target])
-            for index in target[0].scored
-        ]
+        return [self.attribute(vlm, batch, each) for each in by_token(target)]
+
+
+def by_token(target: Sequence[Target]) -> list[list[Target]]:
+    """Targets of a batch, which score the same tokens, for each of these tokens on its own."""
+    return [[one.alone(index) for one in target] for index in target[0].scored]
 
 
 METHODS: dict[str, type[Method]] = {}

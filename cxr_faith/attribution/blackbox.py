@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, by_token
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import BoolArray, stream
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
@@ -23,28 +23,29 @@ class Masker:
         self._engine: Engine | None = None
 
     def scores(
-        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], index: int, masks: BoolArray
-    ) -> Scores:
+        self, vlm: VLM, batch: AttributionBatch, targets: Sequence[Target], index: int, masks: BoolArray
+    ) -> list[Scores]:
         """Score one picture of a batch under masks.
 
         Args:
             vlm: the model.
             batch: pictures.
-            target: one for each picture.
+            targets: what is scored; the perturbed pictures are encoded once for all of them.
             index: which picture.
             masks: bool [M, N], True = the cell stays original; equal masks are run once.
 
         Returns:
-            Scores [M] on the CPU.
+            For each target: scores [M] on the CPU.
         """
         if self._engine is None or self._engine.vlm is not vlm:
             self._engine = Engine(vlm)
         pixels = batch.pixels[index]
         removed = self.substrate.apply(pixels[None], [batch.image_ids[index]], batch.seed)[0]
         plan = Plan(vlm.n_cells)
-        places = plan.add(0, masks)
-        scores = self._engine.run(pixels, removed, plan, [batch.prompts[index]], [target[index]])[0]
-        return Scores(scores.s[places], scores.probability[places], scores.standing[places])
+        places = [plan.add(question, masks) for question in range(len(targets))]
+        prompts = [batch.prompts[index]] * len(targets)
+        scores = self._engine.run(pixels, removed, plan, prompts, targets)
+        return [found.at(where) for found, where in zip(scores, places, strict=True)]
 
 
 class _BlackBox(Method):
@@ -63,12 +64,21 @@ class _BlackBox(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from masked pictures; see `Method.attribute`."""
+        return self._explain(vlm, batch, [target])[0]
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """The same masked pictures for all tokens, encoded once; see `Method.attribute_tokens`."""
+        return self._explain(vlm, batch, by_token(target))
+
+    def _explain(self, vlm: VLM, batch: AttributionBatch, wanted: Sequence[Sequence[Target]]) -> list[Attribution]:
+        """Maps of some targets [batch] each."""
         maps = []
-        for index in range(len(batch.prompts)):
+        for index, targets in enumerate(zip(*wanted, strict=True)):
             masks = self.masks(vlm.grid, batch.image_ids[index], batch.seed)
-            values = self.combine(self._masker.scores(vlm, batch, target, index, masks).s, torch.from_numpy(masks))
-            maps.append(values.float().unflatten(0, vlm.grid))
-        return Attribution(torch.stack(maps).to(vlm.device))
+            kept = torch.from_numpy(masks)
+            values = [self.combine(one.s, kept) for one in self._masker.scores(vlm, batch, targets, index, masks)]
+            maps.append(torch.stack(values).float().unflatten(1, vlm.grid))
+        return [Attribution(one) for one in torch.stack(maps, dim=1).to(vlm.device)]
 
     @abstractmethod
     def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cxr_faith.attribution.attention import image_columns
-from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, by_token
 from cxr_faith.attribution.blackbox import Masker
 from cxr_faith.perturb.schedule import BoolArray, IntArray
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
@@ -66,7 +66,17 @@ class Cleann(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """One forward for the attention, some hundred for the tests of sets; see `Method.attribute`."""
-        read, last, kept = target[0].read_positions(batch.prompts[0]), len(vlm.layer_types) - 1, list[Tensor]()
+        return self._explain(vlm, batch, target, [list(target)])[0]
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """One forward for the attention of all tokens; sets are tested for each. See `Method.attribute_tokens`."""
+        return self._explain(vlm, batch, target, by_token(target))
+
+    def _explain(
+        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], wanted: Sequence[Sequence[Target]]
+    ) -> list[Attribution]:
+        """Maps of some targets [batch] each, whose scored tokens are among those of `target`."""
+        last, kept = len(vlm.layer_types) - 1, list[Tensor]()
 
         def keep(layer: int, probabilities: Tensor) -> None:
             if layer == last:
@@ -75,16 +85,21 @@ class Cleann(Method):
         with torch.no_grad():
             tokens = batch.tokens(vlm)
             vlm.trace(tokens, batch.prompts, target, keep)
-        samples = self.samples or tokens.shape[-1]
+        return [self._search(vlm, batch, one, kept[0], self.samples or tokens.shape[-1]) for one in wanted]
+
+    def _search(
+        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], attention: Tensor, samples: int
+    ) -> Attribution:
+        """Explaining sets from the last layer's attention [batch, heads, sequence, sequence]."""
+        read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
         maps, found = [], list[dict[str, float]]()
-        for index, attention in enumerate(kept[0]):
-            graph = independence_graph(attention[:, : read[-1] + 1, : read[-1] + 1], samples, self.alpha)
-            columns = image_columns(vlm, batch)
+        for index, heads in enumerate(attention):
+            graph = independence_graph(heads[:, : read[-1] + 1, : read[-1] + 1], samples, self.alpha)
             depth = depths(graph, read, self.radius)[:, columns].cpu().numpy()
-            mass = attention[:, read, columns].flatten(0, 1).double().cpu().numpy()
+            mass = heads[:, read, columns].flatten(0, 1).double().cpu().numpy()
 
             def removal(removed: BoolArray, index: int = index) -> Scores:
-                return self._masker.scores(vlm, batch, target, index, ~removed)
+                return self._masker.scores(vlm, batch, [target[index]], index, ~removed)[0]
 
             values, extras = explaining_set(depth, mass, self.radius, removal)
             maps.append(torch.from_numpy(values).float().unflatten(0, vlm.grid))

@@ -1,12 +1,13 @@
 """Layer-wise Grad-CAM on the image tokens of a late decoder layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from cxr_faith.attribution.attention import image_columns
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, MethodError, score_gradient
+from cxr_faith.attribution.gradients import Parts, each_score, mean_score
 from cxr_faith.vlm.base import VLM, Target
 
 
@@ -51,16 +52,14 @@ class GradCam(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """One forward and one backward; see `Method.attribute`."""
-        return self._explain(vlm, batch, target, lambda scores: scores.mean(1, keepdim=True))[0]
+        return self._explain(vlm, batch, target, mean_score)[0]
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
-        return self._explain(vlm, batch, target, lambda scores: scores)
+        return self._explain(vlm, batch, target, each_score)
 
-    def _explain(
-        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Callable[[Tensor], Tensor]
-    ) -> list[Attribution]:
-        """Maps of each part, [batch, parts], that is made of the token scores [batch, n]."""
+    def _explain(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Parts) -> list[Attribution]:
+        """Maps of each part."""
         layer, columns, kept = self.chosen_layer(vlm), image_columns(vlm, batch), list[Tensor]()
 
         def keep(index: int, state: Tensor) -> None:
@@ -69,7 +68,7 @@ class GradCam(Method):
 
         with torch.enable_grad():
             tokens = batch.tokens(vlm).detach().requires_grad_()
-            scores = parts(vlm.trace(tokens, batch.prompts, target, states=keep)).unbind(1)
+            scores = parts(vlm.trace(tokens, batch.prompts, target, states=keep))
         vlm.counts.backward += len(tokens) * len(scores)
         active, found = kept[0].detach()[:, columns].float(), []
         for index, score in enumerate(scores):

@@ -1,6 +1,6 @@
 """Gradient methods on the projected image tokens x: gradient, gradient × input, integrated gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,27 +15,38 @@ PATH_BATCH = 8
 """Points of the path of integrated gradients in one forward and backward pass."""
 
 
-def token_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], tokens: Tensor) -> Tensor:
-    """Gradient of s with respect to image tokens [batch, N, hidden], in float32."""
+Parts = Callable[[Tensor], Sequence[Tensor]]
+"""What is differentiated, from the token scores [batch, n]: scores [batch], each with a map of its own."""
+
+
+def mean_score(scores: Tensor) -> Sequence[Tensor]:
+    """The score s itself: the mean over the scored tokens."""
+    return [scores.mean(1)]
+
+
+def each_score(scores: Tensor) -> Sequence[Tensor]:
+    """Each scored token's log-probability."""
+    return scores.unbind(1)
+
+
+def token_gradients(
+    vlm: VLM, batch: AttributionBatch, target: Sequence[Target], tokens: Tensor, parts: Parts
+) -> list[Tensor]:
+    """Gradient of each part, float32, like the image tokens [batch, N, hidden]: one forward, one backward each."""
     with torch.enable_grad():
         leaf = tokens.detach().float().requires_grad_()
-        score = vlm.trace(leaf, batch.prompts, target).mean(1)
-    vlm.counts.backward += len(tokens)
-    return score_gradient(score, [leaf])[0]
+        scores = parts(vlm.trace(leaf, batch.prompts, target))
+    vlm.counts.backward += len(tokens) * len(scores)
+    return [score_gradient(score, [leaf], more=i + 1 < len(scores))[0] for i, score in enumerate(scores)]
 
 
 def picture_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
     """Gradient of s with respect to the intact pictures' tokens [batch, N, hidden]; one backward serves all methods."""
-    return batch.share(("gradient", *target), lambda: token_gradient(vlm, batch, target, batch.tokens(vlm)))
 
+    def compute() -> Tensor:
+        return token_gradients(vlm, batch, target, batch.tokens(vlm), mean_score)[0]
 
-def each_token_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], tokens: Tensor) -> list[Tensor]:
-    """Gradient of each scored token's log-probability, like `token_gradient`: one forward, one backward for each."""
-    with torch.enable_grad():
-        leaf = tokens.detach().float().requires_grad_()
-        scores = vlm.trace(leaf, batch.prompts, target).unbind(1)
-    vlm.counts.backward += len(tokens) * len(scores)
-    return [score_gradient(score, [leaf], more=i + 1 < len(scores))[0] for i, score in enumerate(scores)]
+    return batch.share(("gradient", *target), compute)
 
 
 class Gradient(Method):
@@ -47,7 +58,7 @@ class Gradient(Method):
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
-        gradients = each_token_gradient(vlm, batch, target, batch.tokens(vlm))
+        gradients = token_gradients(vlm, batch, target, batch.tokens(vlm), each_score)
         return [Attribution(gradient.norm(dim=-1).unflatten(1, vlm.grid)) for gradient in gradients]
 
 
@@ -89,7 +100,7 @@ class GradXInput(_FromBaseline):
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
         tokens, baseline = self.endpoints(vlm, batch)
-        gradients = each_token_gradient(vlm, batch, target, tokens)
+        gradients = token_gradients(vlm, batch, target, tokens, each_score)
         path = tokens - baseline
         return [Attribution((gradient * path).sum(-1).unflatten(1, vlm.grid)) for gradient in gradients]
 
@@ -111,21 +122,31 @@ class IntegratedGradients(_FromBaseline):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Signed maps; `extras["completeness_residual"]` = |ΣIG - e| / max(|e|, ε). See `Method.attribute`."""
+        return self._explain(vlm, batch, target, mean_score)[0]
+
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """Each point's forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
+        return self._explain(vlm, batch, target, each_score)
+
+    def _explain(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Parts) -> list[Attribution]:
         tokens, baseline = self.endpoints(vlm, batch)
         path = tokens - baseline
-        gradient = torch.zeros_like(tokens)
+        with torch.no_grad():
+            intact, removed = (torch.stack(parts(vlm.trace(x, batch.prompts, target))) for x in (tokens, baseline))
+        total = torch.zeros(len(intact), *tokens.shape, device=tokens.device)
         for start in range(0, self.steps, PATH_BATCH):
             # Points of one picture's path run together.
             points = torch.arange(start, min(start + PATH_BATCH, self.steps), device=path.device)
             weights = ((points + 0.5) / self.steps)[:, None, None, None]
             along = (baseline + weights * path).flatten(0, 1)
             repeated = replace(batch, prompts=list(batch.prompts) * len(points))
-            along_gradient = token_gradient(vlm, repeated, list(target) * len(points), along)
-            gradient += along_gradient.unflatten(0, (len(points), -1)).sum(0)
-        maps = (gradient / self.steps * path).sum(-1)
-        with torch.no_grad():
-            intact, removed = (vlm.trace(x, batch.prompts, target).mean(1) for x in (tokens, baseline))
+            gradients = token_gradients(vlm, repeated, list(target) * len(points), along, parts)
+            total += torch.stack([gradient.unflatten(0, (len(points), -1)).sum(0) for gradient in gradients])
+        maps = (total / self.steps * path).sum(-1)
         effect = intact - removed
-        floor = effect_threshold(intact.double())
-        residual = (maps.sum(1) - effect).abs() / torch.maximum(effect.abs(), floor.to(effect.dtype))
-        return Attribution(maps.unflatten(1, vlm.grid), {"completeness_residual": residual.tolist()})
+        floor = effect_threshold(intact.double()).to(effect.dtype)
+        residual = (maps.sum(-1) - effect).abs() / torch.maximum(effect.abs(), floor)
+        return [
+            Attribution(one.unflatten(1, vlm.grid), {"completeness_residual": left.tolist()})
+            for one, left in zip(maps, residual, strict=True)
+        ]

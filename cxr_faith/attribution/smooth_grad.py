@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
+from cxr_faith.attribution.gradients import Parts, each_score, mean_score
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.vlm.base import VLM, Target
 
@@ -36,23 +37,33 @@ class SmoothGrad(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; the noise is seeded by the image. See `Method.attribute`."""
-        maps = [self._map(vlm, batch, index, target[index]) for index in range(len(batch.prompts))]
-        return Attribution(torch.stack(maps))
+        return self._explain(vlm, batch, target, mean_score)[0]
 
-    def _map(self, vlm: VLM, batch: AttributionBatch, index: int, target: Target) -> Tensor:
+    def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
+        """Each copy's forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
+        return self._explain(vlm, batch, target, each_score)
+
+    def _explain(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Parts) -> list[Attribution]:
+        maps = [self._maps(vlm, batch, index, target[index], parts) for index in range(len(batch.prompts))]
+        return [Attribution(one) for one in torch.stack(maps, dim=1)]
+
+    def _maps(self, vlm: VLM, batch: AttributionBatch, index: int, target: Target, parts: Parts) -> Tensor:
+        """One picture's map of each part, [parts, gH, gW]."""
         picture = batch.pixels[index].float()
         sigma = self.noise * (picture.max() - picture.min())
         random = stream(batch.seed, batch.image_ids[index], "noise", "smooth_grad")
-        total = torch.zeros_like(picture)
+        totals: list[Tensor] = []
         for start in range(0, self.copies, COPIES_AT_ONCE):
             count = min(COPIES_AT_ONCE, self.copies - start)
             noise = torch.from_numpy(random.standard_normal((count, *picture.shape))).to(picture)
             with torch.enable_grad():
                 noisy = (picture + sigma * noise).requires_grad_()
-                score = vlm.trace(vlm.encode(noisy), [batch.prompts[index]] * count, [target] * count).mean(1)
-            vlm.counts.backward += count
-            total += score_gradient(score, [noisy])[0].sum(0)
-        energy = (total / self.copies).square().sum(0)
+                scores = parts(vlm.trace(vlm.encode(noisy), [batch.prompts[index]] * count, [target] * count))
+            vlm.counts.backward += count * len(scores)
+            totals = totals or [torch.zeros_like(picture) for _ in scores]
+            for part, score in enumerate(scores):
+                totals[part] += score_gradient(score, [noisy], more=part + 1 < len(scores))[0].sum(0)
+        energy = (torch.stack(totals) / self.copies).square().sum(1)
         rows, columns = vlm.grid
-        cells = energy.reshape(rows, energy.shape[0] // rows, columns, energy.shape[1] // columns)
-        return cells.sum(3).sum(1).sqrt()
+        cells = energy.reshape(-1, rows, energy.shape[1] // rows, columns, energy.shape[2] // columns)
+        return cells.sum(4).sum(2).sqrt()

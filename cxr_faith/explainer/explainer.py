@@ -291,7 +291,7 @@ class Explainer:
                 both = self.vlm.encode(pixels), self.vlm.encode(removed)
             ratios = likelihood_ratios(self.vlm, *both, case.prompt, whole).tolist()
         index = pick_token(self.vlm, case.reply, strategy, ratios)
-        return replace(case, target=replace(whole, name=str(index), scored=(index,)))
+        return replace(case, target=whole.alone(index))
 
     def _explain(self, view: View, cases: list[Case], name: str, method: Method) -> list[Explanation]:
         pixels = [view.pixels] * len(cases)

@@ -7,7 +7,7 @@ attention probabilities.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +73,10 @@ class Target:
     def forced_ids(self) -> tuple[int, ...]:
         """Answer tokens that must be fed so that the last scored token can be read."""
         return self.answer_ids[: max(self.scored)] if self.kind == "tokens" else ()
+
+    def alone(self, index: int) -> "Target":
+        """The same answer with one token of it as the target."""
+        return replace(self, name=str(index), scored=(index,))
 
     def read_positions(self, prompt: Prompt) -> list[int]:
         """Absolute positions p-1 at which each scored token (standing at p) is read."""

@@ -123,6 +123,28 @@ def test_tokens_share_one_forward(random_vlm, random_sae, pictures, name, backwa
     assert (after.trace - before.trace, after.backward - before.backward) == (1, backwards)
 
 
+@pytest.mark.parametrize("name", ["integrated_gradients", "smooth_grad", "occlusion", "rise", "cleann"])
+def test_tokens_share_the_pictures_of_a_method_that_needs_many(random_vlm, random_sae, pictures, name):
+    """Two tokens cost no more passes of tower and decoder than one, but for the question's own on the cache."""
+    words = tuple(random_vlm.tokenizer("left right", add_special_tokens=False)["input_ids"][:2])
+    batch = AttributionBatch(pictures(random_vlm, 1), [random_vlm.prompt(QUESTIONS[0])], ["image"], 1)
+    method, both = (
+        METHODS[name](**cheap_options(random_sae).get(name, {})),
+        Target("tokens", "answer", 1, words, (0, 1)),
+    )
+
+    def cost(run):
+        before = random_vlm.counts.snapshot()
+        run()
+        return {stage: count - vars(before)[stage] for stage, count in vars(random_vlm.counts).items()}
+
+    one = cost(lambda: method.attribute(random_vlm, batch, [both.alone(1)]))
+    two = cost(lambda: method.attribute_tokens(random_vlm, batch, [both]))
+    assert two["trace"] == one["trace"] and two["backward"] == 2 * one["backward"]
+    if name != "cleann":  # its sets are searched for each token
+        assert (two["encode"], two["prefill"]) == (one["encode"], one["prefill"]) and two["score"] == 2 * one["score"]
+
+
 def test_every_method_explains_a_model_in_bfloat16(random_vlm, random_sae, pictures):
     """Maps are float32 and finite; those that rest on one or many forward passes alone look as in float32."""
     half = Gemma3VLM(deepcopy(random_vlm.model).to(torch.bfloat16), random_vlm.processor, source="random")
