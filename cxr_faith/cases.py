@@ -39,6 +39,7 @@ class Case:
         sequences: name -> float32 [sequence], relevance of every position, for methods that rate the text too.
         costs: name -> forwards, backwards, seconds, peak_memory of one map; what several methods share counts for the
             first of them.
+        failed: name -> why there is no map, of methods that could not make one.
     """
 
     prompt: Prompt
@@ -52,6 +53,7 @@ class Case:
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     sequences: dict[str, np.ndarray] = field(default_factory=dict)
     costs: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def off_format(self) -> bool:
@@ -111,6 +113,7 @@ def compute_maps(
     only_in_format: bool = True,
     blurred: Collection[str] = (),
     share: bool = True,
+    forgive: bool = False,
 ) -> None:
     """Fill in the maps of cases that have a target.
 
@@ -127,6 +130,8 @@ def compute_maps(
         blurred: names of the maps of which there is to be a blurred copy too.
         share: methods that need the same tokens or the same gradient of a case get it from the first of them; off,
             each computes its own, and the maps are the same bits.
+        forgive: a method that raises a `ValueError` or an `ArithmeticError` loses its map of that case, and
+            `Case.failed` says why; off, the error is raised.
     """
     for picture, case in zip(pixels, cases, strict=True):
         if case.target is None or (only_in_format and case.off_format):
@@ -134,8 +139,15 @@ def compute_maps(
         shared: dict[Hashable, tuple[Tensor, Tensor]] | None = {} if share else None
         for name, method in methods.items():
             # A mask is the whole evidence of a finding's presence; where it is, hangs on the body around it too.
-            if not method.needs_mask or (case.finding_cells is not None and case.kind == YES_NO):
+            if method.needs_mask and (case.finding_cells is None or case.kind != YES_NO):
+                continue
+            try:
                 _apply(vlm, name, method, _batch(method, picture, case, seed, shared), case, case.target)
+            except (ValueError, ArithmeticError) as error:
+                if not forgive:
+                    raise
+                for lost in (name, name + BLURRED):
+                    case.failed[lost] = f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
         there = [name for name in blurred if name in case.maps]
         case.maps |= {name + BLURRED: gaussian_filter(case.maps[name], sigma=1.0) for name in there}
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from cxr_faith.attribution import Attribution, Method, build_methods
+from cxr_faith.attribution import METHODS, Attribution, Method, build_methods
 from cxr_faith.cases import BLURRED, compute_maps, read_answers
 from cxr_faith.metrics.statistics import estimate
 from cxr_faith.perturb.engine import Engine
@@ -119,7 +119,7 @@ def test_names_of_a_run_hold_the_controls():
         names(controls=True)
 
 
-def test_optimized_maps_are_scored_under_a_substrate_not_their_own():
+def test_maps_made_with_a_substrate_are_scored_under_another_too():
     def scored(methods, *substrates, **protocol):
         return FaithfulnessModule(methods, protocol=Protocol(substrates, **protocol)).scored
 
@@ -131,7 +131,14 @@ def test_optimized_maps_are_scored_under_a_substrate_not_their_own():
     assert "igos_pp/blurred" in scored(config, "blur:0.1", controls="all")["mean"]
     on_mean = {"cleann": {"substrate": "mean"}}
     assert "cleann" in scored(on_mean, "mean")["blur:0.1"]
-    for elsewhere in (scored(on_mean, "blur:0.1"), scored({"rise": {}, "integrated_gradients": {}}, "blur:0.1")):
+    made_with = ["igos_pp", "cleann", "occlusion", "rise", "integrated_gradients", "grad_x_input"]
+    assert scored(dict.fromkeys(METHODS, {}), "blur:0.1")["mean"][-len(made_with) :] == [
+        name for name in METHODS if name in made_with
+    ]
+    for elsewhere in (
+        scored(on_mean, "blur:0.1"),
+        scored({"integrated_gradients": {"baseline": "zero_tokens"}}, "blur:0.1"),
+    ):
         assert list(elsewhere) == ["blur:0.1"]
     assert list(scored(config, "blur:0.1", "noise")) == ["blur:0.1", "noise"]
 

@@ -80,14 +80,11 @@ class Method(ABC):
     Attributes:
         needs_mask: the method is defined only for yes/no questions about a finding with a mask (`oracle`).
         substrate: what stands for a removed cell, for methods that use one; None for the others. A score under the
-            same substrate is marked as the method's own.
-        optimizes: the map was searched for by what removing cells does to the score, which is what is measured then:
-            it is always scored under another substrate than its own too.
+            same substrate is marked as the method's own, and there is always one under another substrate too.
         weights: hash of a file that the method reads, for the fingerprint of a run; empty for the others.
     """
 
     needs_mask: ClassVar[bool] = False
-    optimizes: ClassVar[bool] = False
     substrate: Substrate | None = None
     weights: str = ""
 

@@ -42,7 +42,6 @@ class Cleann(Method):
     attention on the image, and nothing was found), `set_size`, and `score_drop`, s(intact) - s(set removed).
     """
 
-    optimizes = True
     substrate: Substrate
 
     def __init__(

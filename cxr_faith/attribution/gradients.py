@@ -15,16 +15,16 @@ PATH_BATCH = 8
 """Points of the path of integrated gradients in one forward and backward pass."""
 
 
-Parts = Callable[[Tensor], Sequence[Tensor]]
+Parts = Callable[[Tensor], tuple[Tensor, ...]]
 """What is differentiated, from the token scores [batch, n]: scores [batch], each with a map of its own."""
 
 
-def mean_score(scores: Tensor) -> Sequence[Tensor]:
+def mean_score(scores: Tensor) -> tuple[Tensor, ...]:
     """The score s itself: the mean over the scored tokens."""
-    return [scores.mean(1)]
+    return (scores.mean(1),)
 
 
-def each_score(scores: Tensor) -> Sequence[Tensor]:
+def each_score(scores: Tensor) -> tuple[Tensor, ...]:
     """Each scored token's log-probability."""
     return scores.unbind(1)
 

@@ -140,8 +140,6 @@ class Problem:
 class IGOSPP(Method):
     """Optimized deletion and insertion masks with integrated-gradient steps and a backtracking line search."""
 
-    optimizes = True
-
     def __init__(
         self,
         substrate: str = DEFAULT_SUBSTRATE,

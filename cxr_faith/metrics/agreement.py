@@ -68,7 +68,8 @@ def _top(values: Floats, share: float) -> Floats:
     k = max(1, round(share * values.shape[1]))
     cut = np.sort(values, axis=1)[:, [-k]]
     above, tied = values > cut, values == cut
-    return np.asarray(above + tied * (k - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # a map that is not finite has no top: NaN
+        return np.asarray(above + tied * (k - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True))
 
 
 def _flat(maps: npt.ArrayLike) -> Floats:

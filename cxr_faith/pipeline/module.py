@@ -33,7 +33,7 @@ BASIC = ("random_map", "edges", "oracle")
 """Controls that every run has, whatever methods it lists; the oracle where there are masks."""
 
 SECOND_SUBSTRATE = "mean"
-"""Maps that were optimized under the only substrate of a run are scored under this one too."""
+"""Maps that were made with the only substrate of a run are scored under this one too."""
 
 _METRIC_COLUMNS = (
     *("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50"),
@@ -135,17 +135,17 @@ class FaithfulnessModule(L.LightningModule):
     def _scored(self) -> dict[str, list[str]]:
         """Substrate → names of the maps that are scored under it, the protocol's substrates first.
 
-        Maps that were optimized under the only substrate that there is are scored under one more, beside the controls.
+        Maps that were made with the only substrate that there is are scored under one more, beside the controls.
         """
-        specs, optimized = self.protocol.substrates, list[str]()
+        specs, partial = self.protocol.substrates, list[str]()
         for name in self.names:
-            method = self.methods[name.removesuffix(BLURRED)]
-            if method.optimizes and method.substrate is not None and specs == (method.substrate.spec,):
-                optimized.append(name)
+            own = self.methods[name.removesuffix(BLURRED)].substrate
+            if own is not None and specs == (own.spec,):
+                partial.append(name)
         scored = {spec: self.names for spec in specs}
-        if optimized:
+        if partial:
             controls = [name for name, method in self.methods.items() if isinstance(method, CONTROLS)]
-            scored[DEFAULT_SUBSTRATE if specs == (SECOND_SUBSTRATE,) else SECOND_SUBSTRATE] = [*controls, *optimized]
+            scored[DEFAULT_SUBSTRATE if specs == (SECOND_SUBSTRATE,) else SECOND_SUBSTRATE] = [*controls, *partial]
         return scored
 
     @property
@@ -207,7 +207,7 @@ class FaithfulnessModule(L.LightningModule):
         readings = self._read([item for item in batch if item.error is None], condition, protocol)
         pixels = [picture for picture, _, cases in readings for _ in cases]
         cases = [case for _, _, cases in readings for case in cases]
-        compute_maps(self.engine.vlm, self.methods, pixels, cases, protocol.seed, blurred=self.blurred)
+        compute_maps(self.engine.vlm, self.methods, pixels, cases, protocol.seed, blurred=self.blurred, forgive=True)
         rows = [row for item in batch if item.error is not None for row in self._failed(item.sample, item.error)]
         for picture, items, cases in readings:
             # Masks stay where they were: places are measured on the picture as it is.
@@ -254,6 +254,7 @@ class FaithfulnessModule(L.LightningModule):
             scored = score_image(self.engine, pixels, cases[0].image_id, asked, Substrate.parse(spec), protocol)
             for (item, case), columns, place, cells in zip(able, scored, places, organs, strict=True):
                 common = self._common(item.sample, case) | {"substrate": spec}
+                columns |= {n: {"status": "invalid", "reason": why} for n, why in case.failed.items() if n in names}
                 rows += [
                     common | self._own(name, case, spec, cells) | place.get(name, {}) | columns[name]
                     for name in self._names(case, columns)

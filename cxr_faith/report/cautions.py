@@ -1,6 +1,6 @@
 """What a reader should know before the numbers: read off a summary, one sentence each, most serious first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS, LEVEL
@@ -27,7 +27,6 @@ def cautions(summary: Mapping[str, Any]) -> list[str]:
     for board in summary["boards"]:
         if board["slice"] == "all":
             found += [*_random_auc(board), *_controls(board)]
-    found += _only_own(summary["boards"])
     compared = {board["slice"] for board in summary["boards"]} & {"with_oracle"} or {"present"}
     for board in summary["boards"]:
         if board["slice"] in compared:
@@ -106,23 +105,6 @@ def _controls(board: Mapping[str, Any]) -> list[str]:
             "Smoothness alone is rewarded there."
         )
     return found
-
-
-def _only_own(boards: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Methods that are scored under nothing but the substrate that they were made with."""
-    marks: dict[str, dict[str, bool]] = {}
-    for board in boards:
-        if board["slice"] == "all":
-            for row in board["rows"]:
-                marks.setdefault(row["method"], {})[board["substrate"]] = row["own_substrate"]
-    alone = [name for name, own in marks.items() if all(own.values())]
-    if not alone:
-        return []
-    used = ", ".join(dict.fromkeys(substrate for name in alone for substrate in marks[name]))
-    return [
-        f"Scored only under the substrate that they perturb with themselves ({used}), which flatters them: "
-        f"{', '.join(alone)}. Add another one to protocol.substrates, such as mean."
-    ]
 
 
 def _oracle(board: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from cxr_faith.attribution import METHODS
+from cxr_faith.attribution import METHODS, Attribution, AttributionBatch
+from cxr_faith.attribution.gradients import Gradient
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.vlm import Gemma3VLM, Prompt, Reply
 from tests.conftest import random_model
@@ -65,7 +66,8 @@ def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str
     found = records(tmp_path / "one")
     second = found["substrate"].eq("mean")
     controls = {"random", "random_map", "center", "edges", "oracle"}
-    assert set(found.loc[second, "method"]) == {"igos_pp", "cleann", *controls}  # which were optimized under blur
+    made_with_blur = {"igos_pp", "cleann", "occlusion", "rise", "integrated_gradients", "grad_x_input"}
+    assert set(found.loc[second, "method"]) == made_with_blur | controls
     assert not found.loc[second, "own_substrate"].any() and found.loc[~second, "own_substrate"].any()
     found = found[~second]
     assert set(found["method"]) == {*METHODS, "tam_attention", "random"}
@@ -110,6 +112,30 @@ def test_bad_samples_cost_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert steep.loc[name, "status"] == "invalid"
         assert steep.loc[name, "reason"] == f"the map of {name} has values that are not finite"
     assert not steep.loc[["attention", "center", "random"], "status"].eq("invalid").any()
+
+
+def test_a_method_that_fails_costs_its_own_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pq.read_table(bundled_manifest()).slice(0, 2).to_pylist()
+    rows[1] |= {"question": "Is there anything?"}
+    attribute = Gradient.attribute
+
+    def sometimes(self: Gradient, vlm: Any, batch: AttributionBatch, target: Any) -> Attribution:
+        if batch.prompts[0].question == "Is there anything?":
+            raise ValueError("no gradient\nhere")
+        return attribute(self, vlm, batch, target)
+
+    monkeypatch.setattr(Gradient, "attribute", sometimes)
+    methods = {"gradient": {}, "rollout": {}}
+    assert run_here(write(tmp_path, rows, methods, substrates=["mean"], controls="basic"), tmp_path / "run") == 0
+    found = records(tmp_path / "run").set_index(["sample_id", "method"])
+    bad, good = found.loc[rows[1]["sample_id"]], found.loc[rows[0]["sample_id"]]
+    assert (
+        set(bad.index) == set(good.index) - {"oracle"} > {"gradient", "gradient/blurred", "rollout", "center", "random"}
+    )
+    for name in ("gradient", "gradient/blurred"):
+        assert bad.loc[name, "status"] == "invalid" and bad.loc[name, "reason"] == "gradient: no gradient here"
+    assert not bad.loc[["rollout", "center", "random"], "status"].eq("invalid").any()
+    assert not good["status"].eq("invalid").any()
 
 
 def test_a_layer_that_the_model_does_not_have_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,16 +174,6 @@ def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> N
     assert "## Does a substrate do harm of its own?" in markdown(summary, trust_tables(summary))
 
 
-def test_methods_scored_only_under_their_own_substrate_are_named(frame: pd.DataFrame) -> None:
-    def said(records: pd.DataFrame) -> list[str]:
-        return [line for line in summarize(records, METHODS)["warnings"] if line.startswith("Scored only under")]
-
-    [line] = said(frame)
-    assert "(blur:0.1), which flatters them: integrated_gradients. Add another" in line
-    other = frame.assign(substrate="mean", own_substrate=False)
-    assert said(pd.concat([frame, other], ignore_index=True)) == []
-
-
 def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> None:
     both = pd.concat([frame, paraphrased(frame)])
     summary = summarize(both.drop_duplicates(["sample_id", "method"], ignore_index=True), METHODS)
