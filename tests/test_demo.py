@@ -84,8 +84,8 @@ def test_noise_scores_like_random_orders(run: Path, gap: str) -> None:
 
 def test_integrated_gradients_are_complete(run: Path) -> None:
     frame = read_records(run)
-    frame = frame[frame["method"].eq("integrated_gradients") & frame["status"].eq("ok")]
-    assert frame["completeness_residual"].median() < 0.05
+    residual = frame.loc[frame["method"].eq("integrated_gradients"), "completeness_residual"]
+    assert residual.notna().all() and residual.max() < 0.05
 
 
 def interval(rows: pd.DataFrame, column: str, level: float) -> tuple[float, float]:

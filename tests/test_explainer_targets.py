@@ -8,6 +8,7 @@ import pytest
 from matplotlib.text import Text
 
 import cxr_faith
+from cxr_faith.attribution import METHODS
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.pipeline.clinical import Known, _answer
 
@@ -69,6 +70,16 @@ def test_tokens_of_a_yes_no_answer(explainer: cxr_faith.Explainer, pictures: lis
     assert only.target.kind == "tokens" and only.tokens[0] == only.answer
 
 
+def test_a_whole_answer(explainer: cxr_faith.Explainer, several: Path) -> None:
+    whole = explainer.explain_answer(several, LIST, "gradient", kind="open")
+    assert whole.target.scored == tuple(range(len(whole.tokens))) and len(whole.tokens) > 2
+    assert np.array_equal(whole.map, explainer.explain(several, LIST, "gradient", "answer", "open").map)
+    first = explainer.explain(several, LIST, "gradient", "first", "open")
+    assert not np.allclose(whole.map, first.map, rtol=1e-2)
+    asked = explainer.explain_answer(several, "Is there a nodule?")
+    assert asked.target.kind == "margin" and asked.metadata["method"] == "chefer"
+
+
 def test_picked_tokens(explainer: cxr_faith.Explainer, several: Path) -> None:
     picked = explainer.explain(several, LIST, "center", target="llr", kind="open")
     scores = [explainer.explain(several, LIST, "center", target=i, kind="open") for i in range(len(picked.tokens))]
@@ -105,6 +116,19 @@ def test_compare_explains_one_answer(explainer: cxr_faith.Explainer, pictures: l
     assert not np.array_equal(deep["deep"].map, found["attention"].map)
     with pytest.raises(ValueError, match="did you mean 'chefer'"):
         explainer.compare(pictures[0], "Is there a nodule?", ["cheffer"])
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"oracle"}))
+def test_every_method_is_offered(explainer: cxr_faith.Explainer, pictures: list[Path], name: str) -> None:
+    cheap = {"igos_pp": {"iterations": 1, "path_steps": 1}, "rise": {"masks": 20}, "integrated_gradients": {"steps": 4}}
+    options = {"class": name} | cheap.get(name, {})
+    found = explainer.explain(pictures[0], "Is there a nodule?", options)
+    assert found.metadata["method"] == name and found.map.shape == explainer.vlm.grid
+    assert found.map.max() > found.map.min()
+    if name == "cleann":
+        return  # the sets of an open answer take some hundred pictures for each token
+    tokens = explainer.explain_tokens(pictures[0], LIST, options, kind="open")
+    assert [one.target.scored for one in tokens] == [(i,) for i in range(len(tokens))]
 
 
 def test_what_cannot_be_explained(

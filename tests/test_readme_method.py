@@ -4,10 +4,15 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import cxr_faith
 from cxr_faith.attribution import METHODS, build_methods
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.records import read_records
+from tests.runs import run_here
 
 SECTION = re.search(r"### Adding a method\n(.*?)\n#", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
 
@@ -39,6 +44,22 @@ def test_the_example_is_a_method_with_an_option(code, bundled):
     assert np.abs(first.map - mine.map).max() > 1e-3 * mine.map.max()
     scores = explainer.evaluate(mine, steps=2)
     assert scores.method == "layer_row" and len(scores.order) == bundled.n_cells
+
+
+def test_a_run_scores_the_example(code, tmp_path):
+    table = pq.read_table(bundled_manifest()).slice(0, 1)
+    pq.write_table(table, tmp_path / "manifest.parquet")
+    settings = {
+        "trainer": {"accelerator": "cpu", "devices": 1},
+        "model": {"methods": {"layer_row": {"layer": 0}}, "protocol": {"steps": 4, "random_orders": 2}},
+        "data": {"manifest": str(tmp_path / "manifest.parquet"), "data_root": str(bundled_manifest().parent)},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert run_here(tmp_path / "config.yaml", tmp_path / "run") == 0
+    found = read_records(tmp_path / "run").set_index("method")
+    assert (
+        found.loc["layer_row", "status"] in ("ok", "degenerate", "inverted") and found.loc["layer_row", "forwards"] == 1
+    )
 
 
 def test_the_section_names_what_exists():

@@ -142,9 +142,11 @@ class Explainer:
                 results[index] = explanation
         return results
 
-    def explain_answer(self, image: Picture, question: str, method: MethodSpec = "chefer") -> Explanation:
+    def explain_answer(
+        self, image: Picture, question: str, method: MethodSpec = "chefer", kind: str | None = None
+    ) -> Explanation:
         """Explain the whole answer: the margin of a yes/no question, else all answer tokens."""
-        return self.explain(image, question, method, "answer")
+        return self.explain(image, question, method, "answer", kind)
 
     def explain_keyword(
         self, image: Picture, question: str, keyword: str, method: MethodSpec = "chefer", kind: str | None = None

@@ -15,6 +15,8 @@ from cxr_faith.attribution.cleann import (
     rankings,
     smallest_change,
 )
+from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm import Scores, Target
 from tests.analytic import MARGIN, blind, one_cell, picture, redundant
@@ -176,6 +178,38 @@ def test_sets_of_a_real_model_are_tested_by_removal(any_vlm, pictures):
     if result.extras["verified"][0]:
         assert score(cells) < 0
         assert all(score(cells - {cell}) >= 0 for cell in cells)
+
+
+def test_a_lesion_of_the_bundled_model(bundled):
+    """An effusion that is there: a verified set, of which every cell is needed."""
+    question = "Is there a pleural effusion?"
+    picture_file = sorted((bundled_manifest().parent / "images").iterdir())[4]
+    pixels = bundled.normalize(fit(load_image(picture_file), bundled.image_size)[0][None])
+    batch = AttributionBatch(pixels, [bundled.prompt(question)], ["a"], 3)
+    result = Cleann().attribute(bundled, batch, [MARGIN])
+    cells, twin = members(result.maps[0]), gemma.twin_model(bundled.model)
+    assert result.extras["verified"] == [True] and 1 < len(cells) < 30
+    removed = Substrate.parse("blur:0.1").apply(pixels, ["a"], 3)[0]
+
+    def score(chosen):
+        return blackbox.score_removed(bundled, twin, pixels[0], removed, chosen, question, MARGIN)
+
+    assert score([]) > 0 > score(cells)
+    assert all(score(cells - {cell}) >= 0 for cell in cells)
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_soft_weights_against_plain_loops(radius):
+    """A map is its set plus half of the soft weights; of two scored tokens both positions count."""
+    vlm, _ = one_cell(QUESTION, grid=(4, 5))
+    vlm.attention = random_attention(3, vlm.n_cells + 3)
+    target = Target("tokens", answer_ids=(1, 1), scored=(0, 1))
+    result = attribute(vlm, Cleann(samples=40, radius=radius), picture(vlm)[None], target)
+    roots, columns = [vlm.n_cells + 1, vlm.n_cells + 2], range(1, 1 + vlm.n_cells)
+    expected = reference.soft_weights(vlm.attention.double().numpy(), roots, columns, 40, 0.01, radius)
+    assert 0 < (expected > 0).sum() and (radius == 3 or (expected == 0).any())
+    found = result.maps[0].flatten().double().numpy()
+    np.testing.assert_allclose(found - (found >= 1), expected / 2, atol=1e-6)
 
 
 def test_what_is_not_finite_stays_with_its_sample():

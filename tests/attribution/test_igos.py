@@ -81,6 +81,29 @@ def test_direction_of_a_gemma(random_vlm, pictures):
     np.testing.assert_allclose([float(step[entry]) for entry in entries], expected, rtol=0.05)
 
 
+@pytest.mark.parametrize("cap", [False, True])
+def test_the_whole_search_against_plain_loops(cap):
+    """Map, both masks and every loss; the capped score is not linear, so that steps are halved too."""
+    vlm = LinearVLM({QUESTION: np.random.default_rng(4).standard_normal((3, 5))}, cell=(8, 8))
+    if cap:
+        vlm.combine = lambda contributions: 3 * (contributions.sum(-1) / 3).tanh()
+    pixels = analytic_picture(vlm)[None]
+    sign = 1 if float(vlm.logit(vlm.encode(pixels), vlm.prompt(QUESTION))) >= 0 else -1
+    target, prompt = Target("margin", sign=sign), vlm.prompt(QUESTION)
+    removed = Substrate.parse("zero").apply(pixels, ["0"], 3)
+    ends = [float(vlm.score(vlm.encode(x), prompt, target).s) for x in (pixels, removed)]
+    scale = max(abs(ends[0] - ends[1]), 0.5, 0.05 * abs(ends[0]))
+    arrays = pixels[0].double().numpy(), removed[0].double().numpy()
+    masks, history = reference.optimize(vlm, *arrays, prompt, target, scale, 0.7, 1.3, 4, 3)
+    options = {"iterations": 4, "path_steps": 3, "noise": 0, "area": 0.7, "smoothness": 1.3}
+    found = explain(vlm, pixels, target, substrate="zero", **options)
+    assert len(history) == 5 and 0.05 < (1 - masks.prod(0)).mean() < 0.95
+    # A cell within h of 1 stands at the kink of |1 - x·y|, where finite differences see both sides.
+    np.testing.assert_allclose(found.extras["loss_history"][0], history, rtol=1e-3)
+    np.testing.assert_allclose([found.extras[f"{m}_mask"][0] for m in ("deletion", "insertion")], masks, atol=5e-3)
+    np.testing.assert_allclose(found.maps[0].numpy(), 1 - masks[0] * masks[1], atol=5e-3)
+
+
 def one_cell(at=(1, 3), grid=(3, 5), strength=4.0):
     weights = np.zeros(grid)
     weights[at] = strength

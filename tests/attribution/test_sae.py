@@ -20,6 +20,8 @@ from cxr_faith.attribution.sae_model import (
     read_config,
     save_sae,
 )
+from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.vlm import Gemma3VLM, Target
 from cxr_faith.vlm.base import ModelError
 from tests.analytic import CHANNELS, MARGIN, LinearVLM
@@ -209,6 +211,15 @@ def test_the_autoencoder_that_ships(bundled, pictures):
     assert sum(file.stat().st_size for file in bundled_sae().iterdir()) < 1_000_000
     assert config.k <= config.width / 8
     assert config.measured["explained_variance"] >= 0.8 and config.measured["l0"] <= config.width / 8
+    # And on pictures that it was not trained on, which the demo is made of.
+    files = sorted((bundled_manifest().parent / "images").iterdir())[::5]
+    pixels = bundled.normalize(torch.cat([fit(load_image(file), bundled.image_size)[0][None] for file in files]))
+    sae = load_sae(bundled_sae())
+    with torch.no_grad():
+        stream = bundled.tower_hidden(pixels, config.layer)[1].flatten(0, 1).float()
+        active = sae.activations(stream)
+    assert explained_variance(stream, sae.decode(active)) >= 0.8
+    assert (active > 0).sum(1).float().mean() <= config.width / 8
     method = SAE()
     found = explain(bundled, method, pictures(bundled, 1))
     assert found.maps.shape == (1, *bundled.grid) and found.maps.abs().max() > 0

@@ -50,8 +50,8 @@ def sure_model(random_vlm: Gemma3VLM, tmp_path_factory: pytest.TempPathFactory) 
 def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str, tmp_path: Path) -> None:
     table = pq.read_table(bundled_manifest()).to_pylist()
     masked = [row for row in table if row["kind"] == "yes_no" and row["finding_mask_path"]]
-    rows = [masked[0], next(row for row in table if row["kind"] == "open")]
-    assert len({row["image_id"] for row in rows}) == 2
+    rows = [*masked[:2], next(row for row in table if row["kind"] == "open")]
+    assert len({row["image_id"] for row in rows}) >= 2
     options = cheap_options(random_sae)
     methods = {name: options.get(name, {}) for name in METHODS if name != "center"}
     methods |= {"tam_attention": {"class": "tam", "source": "attention"}}
@@ -71,7 +71,7 @@ def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str
     assert not found.loc[second, "own_substrate"].any() and found.loc[~second, "own_substrate"].any()
     found = found[~second]
     assert set(found["method"]) == {*METHODS, "tam_attention", "random"}
-    assert found["map"].notna().sum() == 2 * (len(METHODS) + 1) - 1  # the oracle is for yes/no questions
+    assert found["map"].notna().sum() == 3 * (len(METHODS) + 1) - 1  # the oracle is for yes/no questions
     assert not found["status"].isin(["invalid", "off_format"]).any()
 
 

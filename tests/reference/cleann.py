@@ -56,3 +56,17 @@ def smallest_sets(n_cells, changes, largest=3):
         if found:
             return found
     return []
+
+
+def soft_weights(attention, roots, columns, samples, alpha, radius):
+    """Attention over depth of each image cell, summed over heads and the answer's positions, the largest 1."""
+    total = np.zeros(len(columns))
+    for head in attention:
+        seen = head[: max(roots) + 1, : max(roots) + 1]
+        edges = graph(seen, samples, alpha)
+        for root in roots:
+            depth = depths(edges, root, radius)
+            for cell, column in enumerate(columns):
+                if depth[column] <= radius:
+                    total[cell] += head[root, column] / depth[column]
+    return total / total.max() if total.max() > 0 else total

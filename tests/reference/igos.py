@@ -66,3 +66,28 @@ def direction(vlm, picture, removed, masks, prompt, target, scale, area, smoothn
             values.append(loss(vlm, picture, removed, moved, prompt, target, scale, area, smoothness, alphas))
         slopes.append((values[0] - values[1]) / (2 * h))
     return np.array(slopes)
+
+
+def optimize(vlm, picture, removed, prompt, target, scale, area, smoothness, iterations, steps, h=1e-3):
+    """Masks and losses from full masks on: steps down the path's slope, each halved until the loss falls."""
+    settings = vlm, picture, removed
+    masks = np.ones((2, *vlm.grid))
+    history = [loss(*settings, masks, prompt, target, scale, area, smoothness)]
+    entries = list(np.ndindex(masks.shape))
+    for _ in range(iterations):
+        slopes = direction(*settings, masks, prompt, target, scale, area, smoothness, steps, entries, h)
+        largest = np.abs(slopes).max()
+        if largest == 0:
+            break
+        for size in (0.5, 0.25, 0.125, 0.0625, 0.03125):
+            moved = masks.copy()
+            for entry, slope in zip(entries, slopes, strict=True):
+                moved[entry] = min(max(masks[entry] - size * slope / largest, 0.0), 1.0)
+            reached = loss(*settings, moved, prompt, target, scale, area, smoothness)
+            if reached < history[-1]:
+                break
+        else:
+            break
+        masks = moved
+        history.append(reached)
+    return masks, history
