@@ -96,11 +96,14 @@ def test_node_down(slurm: Slurm, small: Path, reference: Path, tmp_path: Path) -
     node = slurm.fields(job)["BatchHost"]
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     try:
+        # Its daemon lives and reports back at once: without this the job could return to it before its old step ended.
+        slurm("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
         wait_for(lambda: slurm.fields(job)["Restarts"] == "1", seconds=60)
         slurm.wait(job)
+        assert slurm.fields(job)["BatchHost"] != node
         assert f"ON {node} CANCELLED" in slurm.log(job) and "NODE FAILURE" in slurm.log(job)
     finally:
-        slurm("scontrol", "update", f"nodename={node}", "state=resume", check=False)  # it may be back by itself
+        slurm("scontrol", "update", f"nodename={node}", "state=resume")
     assert_same(run_dir, reference)
 
 
