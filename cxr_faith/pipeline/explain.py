@@ -8,6 +8,8 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.attribution import METHODS, build_methods
@@ -16,10 +18,12 @@ from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.pipeline.clinical import Known, write_clinical
 from cxr_faith.records import write_atomic
+from cxr_faith.report.grids import token_strip
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 
 RANDOM_ORDERS = 20
+TOKENS = "tokens"
 EXPLAIN_HELP = f"""Explain one answer about one picture.
 
 Prints the answer with its margin; writes an overlay and JSON.
@@ -34,6 +38,8 @@ examples:
       --method attention --method_options '{{"layers": "deep"}}'
   cxr-faith explain chest.png --question "What findings are there?" \\
       --keyword effusion
+  cxr-faith explain chest.png --question "What findings are there?" \\
+      --target tokens
   cxr-faith explain chest.png --question "Is there a nodule?" \\
       --clinical true --calibration runs/demo \\
       --paraphrases '["Can a nodule be seen?", "Does the film show a nodule?"]'
@@ -52,8 +58,8 @@ class ExplainOptions:
         method_options: its options, such as {"path": "sae/medgemma-20"} for sae.
         model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
         out: folder for the overlay and the JSON file.
-        target: `answer`, `first`, the 0-based index of an answer token, or a strategy that picks one: `first_content`,
-            `decision`, `llr`.
+        target: `answer`, `first`, the 0-based index of an answer token, a strategy that picks one (`first_content`,
+            `decision`, `llr`), or `tokens`: a map for each, drawn word by word.
         keyword: explain the tokens of this word, where it first stands in the answer, in place of the target.
         evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
         substrate: what stands for removed cells when scoring.
@@ -96,9 +102,11 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
     explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
     method = {**options.method_options, "class": options.method}
+    if target == TOKENS:
+        return _explain_tokens(explainer, image, method, options)
     explanation = explainer.explain(image, options.question, method, target)
     content = _content(explanation, image, options)
-    print(f"answer      {explanation.answer}   (generated: {explanation.metadata['generated']!r})")
+    _print_answer(explanation)
     if explanation.metadata["margin"] is not None:
         meta = explanation.metadata
         print(f"margin      {meta['margin']:+.3f} logits, p(yes) = {meta['p_yes']:.3f}")
@@ -106,18 +114,45 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
             print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
     if options.evaluate or options.clinical:
         content["evaluation"] = _evaluation(explainer, explanation, options)
-    stem = f"{Path(image).stem}-{re.sub(r'[^a-zA-Z0-9_-]', '_', options.method)}"
-    folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    explanation.plot().savefig(folder / f"{stem}.png")
-    write_atomic(folder / f"{stem}.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    print(f"overlay     {folder / stem}.png")
-    print(f"numbers     {folder / stem}.json")
+    stem = _write(explanation.plot(), content, image, options)
     if options.clinical:
         known = Known(options.calibration, options.paraphrases, options.masks)
-        page = write_clinical(explainer, explanation, content["evaluation"], folder / stem, known)
+        page = write_clinical(explainer, explanation, content["evaluation"], stem, known)
         print(f"clinical    {page} and .pdf (research output, not for diagnosis)")
     return content
+
+
+def _explain_tokens(
+    explainer: Explainer, image: str, method: dict[str, Any], options: ExplainOptions
+) -> dict[str, Any]:
+    """A map for each token of the answer, in one figure and one JSON file."""
+    each = explainer.explain_tokens(image, options.question, method)
+    _print_answer(each[0])
+    scored = [index for one in each for index in one.target.scored]
+    top, left, height, width = each[0].geometry.crop
+    texts, maps = [each[0].tokens[index] for index in scored], [one.map for one in each]
+    content = _content(each[0], image, options) | {"target": TOKENS, "scored": scored}
+    content["map"] = [values.tolist() for values in maps]
+    content["strongest_cell"] = [_strongest(values) for values in maps]
+    content["text_relevancy"] = [one.text_relevancy for one in each]
+    _write(token_strip(each[0].picture, texts, maps, (top, left, height, width)), content, image, options)
+    return content
+
+
+def _print_answer(explanation: Explanation) -> None:
+    print(f"answer      {explanation.answer}   (generated: {explanation.metadata['generated']!r})")
+
+
+def _write(figure: Figure, content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
+    """Write overlay and JSON; returns their path without its ending."""
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{Path(image).stem}-{re.sub(r'[^a-zA-Z0-9_-]', '_', options.method)}"
+    figure.savefig(f"{stem}.png")
+    write_atomic(Path(f"{stem}.json"), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    print(f"overlay     {stem}.png")
+    print(f"numbers     {stem}.json")
+    return stem
 
 
 def _target(options: ExplainOptions) -> str | int:
@@ -133,19 +168,20 @@ def _target(options: ExplainOptions) -> str | int:
     if options.method_options:
         build_methods({options.method: {**options.method_options, "class": options.method}})
     if options.keyword is None:
-        if options.target in STRATEGIES:
+        if options.target == TOKENS and (options.evaluate or options.clinical):
+            raise ValueError("--target tokens gives many maps: --evaluate and --clinical want one target")
+        if options.target in (*STRATEGIES, TOKENS):
             return options.target
         try:
             return parse_target(options.target)
         except ValueError as error:
-            raise ValueError(f"--target: {error}; {', '.join(STRATEGIES)} pick a token") from error
+            raise ValueError(f"--target: {error}; {', '.join(STRATEGIES)} pick a token, {TOKENS} takes each") from error
     if options.target != "answer":
         raise ValueError("--keyword and --target exclude each other")
     return parse_target(f"{KEYWORD}{options.keyword}")
 
 
 def _content(explanation: Explanation, image: str, options: ExplainOptions) -> dict[str, Any]:
-    strongest = np.unravel_index(int(explanation.map.argmax()), explanation.map.shape)
     return {
         "image": image,
         "model": options.model,
@@ -154,9 +190,14 @@ def _content(explanation: Explanation, image: str, options: ExplainOptions) -> d
         "target": asdict(explanation.target),
         **explanation.metadata,
         "map": explanation.map.tolist(),
-        "strongest_cell": [int(index) for index in strongest],
+        "strongest_cell": _strongest(explanation.map),
         "text_relevancy": explanation.text_relevancy,
     }
+
+
+def _strongest(values: NDArray[np.float32]) -> list[int]:
+    """(row, column) of a map's largest value."""
+    return [int(index) for index in np.unravel_index(int(values.argmax()), values.shape)]
 
 
 def _evaluation(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> dict[str, Any]:

@@ -53,25 +53,45 @@ def compare_methods(
 def token_strip(
     picture: Pixels, tokens: Sequence[str], maps: Sequence[Map], region: Region | None = None, columns: int = 6
 ) -> Figure:
-    """Draw the answer's tokens in order, each with its own small map.
+    """Draw the answer's words in order, each with its own small map: the mean over its tokens, as their score is.
 
     Args:
         picture: [H, W] or [H, W, 3].
-        tokens: the answer, token by token.
+        tokens: the answer, token by token, with the spaces between words.
         maps: one for each token, [grid_h, grid_w].
         region: (top, left, height, width) that the maps cover; default the whole picture.
-        columns: tokens in a row; three fit a paper's column.
+        columns: words in a row; three fit a paper's column.
 
     Raises:
         ValueError: no token, or another number of maps.
     """
     if not tokens or len(tokens) != len(maps):
         raise ValueError(f"a token strip needs a map for every token, got {len(maps)} for {len(tokens)}")
-    names = [[f"{index}: {visible(token)}"] for index, token in enumerate(tokens)]
-    figure, cells = _panels(check_picture(picture), names, None, columns=min(columns, len(tokens)), side=_SMALL)
-    for axes, values in zip(cells, maps, strict=True):
-        draw_map(axes, picture, values, region=region, marks=7)
+    words = answer_words(tokens)
+    names = [[visible("".join(tokens[index] for index in word).strip())] for word in words]
+    figure, cells = _panels(check_picture(picture), names, None, columns=min(columns, len(words)), side=_SMALL)
+    for axes, word in zip(cells, words, strict=True):
+        draw_map(axes, picture, np.mean([maps[index] for index in word], axis=0), region=region, marks=7)
     return figure
+
+
+def answer_words(tokens: Sequence[str]) -> list[list[int]]:
+    """Places of the tokens of each word: what stands between spaces, with its punctuation; spaces alone are left out.
+
+    Of an answer that is nothing but spaces, each token counts as a word.
+    """
+    words: list[list[int]] = []
+    open_word = False
+    for index, token in enumerate(tokens):
+        if not token.strip():
+            open_word = False
+            continue
+        if open_word and not token[0].isspace():
+            words[-1].append(index)
+        else:
+            words.append([index])
+        open_word = not token[-1].isspace()
+    return words or [[index] for index in range(len(tokens))]
 
 
 def deletion_film(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -151,6 +152,21 @@ def test_explain_a_keyword(tmp_path: Path, run: Callable[..., Done]) -> None:
     assert done.status == 0, done.stderr
     content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
     assert content["target"]["kind"] == "tokens" and content["target"]["name"] == f"keyword:{answer.upper()}"
+
+
+def test_explain_each_token(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[4]  # of an effusion, which takes two words
+    arguments = ["explain", str(picture), "--question", "What findings are there?", "--out", str(tmp_path)]
+    done = run(*arguments, "--target", "tokens")
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
+    maps = np.array(content["map"])
+    assert maps.shape == (len(content["tokens"]), 12, 12) and content["scored"] == list(range(len(maps))) != [0]
+    assert [list(np.unravel_index(one.argmax(), one.shape)) for one in maps] == content["strongest_cell"]
+    with Image.open(tmp_path / f"{picture.stem}-chefer.png") as strip:
+        assert strip.width > strip.height
+    done = run(*arguments, "--target", "tokens", "--evaluate", "true")
+    assert done.status == 2 and "--target tokens gives many maps" in done.stderr
 
 
 def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]) -> None:

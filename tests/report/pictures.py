@@ -106,7 +106,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         notes={"chefer": "srg +0.81"},
     ),
     "tokens": lambda: token_strip(
-        picture(), [" right", " up", "per", " lung"], [lesion_map(0.2 + 0.2 * i) for i in range(4)], columns=3
+        picture(), [" right", " up", "per", " lung"], [lesion_map(0.2 + 0.2 * i) for i in range(4)], columns=2
     ),
     "film": film,
     "curves": curves,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from cxr_faith.data.sample import Box
 from cxr_faith.report.bars import layer_attention_bars, region_bars, text_relevancy_bars, visible
-from cxr_faith.report.grids import compare_methods, compose, deletion_film, token_strip
+from cxr_faith.report.grids import answer_words, compare_methods, compose, deletion_film, token_strip
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
 
@@ -42,12 +42,15 @@ def test_nothing_to_compare_is_said() -> None:
         compare_methods(PICTURE, {})
 
 
-def test_every_token_has_its_own_map() -> None:
-    maps = [np.zeros((3, 3)), np.eye(3)]
-    figure = token_strip(PICTURE, [" yes", "\n"], maps)
-    assert [text.get_text() for text in figure.texts] == ["0: ␣yes", "1: ↵"]
-    np.testing.assert_array_equal(figure.axes[1].images[1].get_array(), np.eye(3))
-    with pytest.raises(ValueError, match="got 2 for 1"):
+def test_every_word_has_its_own_map() -> None:
+    falling, rising = np.eye(3), np.eye(3)[::-1]
+    maps = [falling, rising, np.full((3, 3), 9.0), rising]
+    figure = token_strip(PICTURE, [" pneumo", "thorax,", "\n", "right"], maps)
+    assert [text.get_text() for text in figure.texts] == ["pneumothorax,", "right"]
+    np.testing.assert_array_equal(figure.axes[0].images[1].get_array() > 0, falling + rising > 0)
+    np.testing.assert_array_equal(figure.axes[1].images[1].get_array(), rising)
+    assert answer_words(["no", " ", "left ", "lung"]) == [[0], [2], [3]] and answer_words([" ", "\n"]) == [[0], [1]]
+    with pytest.raises(ValueError, match="got 4 for 1"):
         token_strip(PICTURE, ["yes"], maps)
 
 
