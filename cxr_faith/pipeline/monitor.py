@@ -1,7 +1,7 @@
 """Watches a run while it goes: alerts when its numbers look wrong, long before the report is made.
 
 Each rank looks at its own last samples. An alert is logged and written to `alerts/rank-<r>.jsonl` of the run directory
-once, and again only after it had gone. TensorBoard shows the alerts as text.
+once, and again only after it had gone. TensorBoard shows the alerts as text, the report among its warnings.
 """
 
 import json
@@ -188,12 +188,6 @@ class Monitor(L.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"rank-{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(alert)) + "\n")
-
-
-def read_alerts(run_dir: Path) -> list[dict[str, Any]]:
-    """All alerts of a run, by rank, in the order in which they came."""
-    files = sorted((run_dir / "alerts").glob("rank-*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def _agreement(rows: Sequence[Row]) -> float:

@@ -15,9 +15,9 @@ from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from cxr_faith.pipeline.live import SETTLING, remove_live, run_name
 from cxr_faith.pipeline.module import FaithfulnessModule
-from cxr_faith.pipeline.monitor import read_alerts
 from cxr_faith.records import read_records
 from cxr_faith.report import bands
+from cxr_faith.report.alerts import read_alerts
 from cxr_faith.report.leaderboard import markdown
 
 _SCALARS = (
@@ -88,8 +88,12 @@ def _add_curves(writer: SummaryWriter, place: str, curves: Mapping[str, Any]) ->
     """Mean curves, and the edges of their bands where there are enough patients for them."""
     for side in ("deletion", "insertion"):
         for name, end in ((side, ""), (f"{side}_low", "/low"), (f"{side}_high", "/high")):
-            for x, y in zip(curves["x"], curves[name], strict=True) if name in curves else ():
-                writer.add_scalar(f"{side}_curve/{place}{end}", y, round(100 * x))
+            # One point for each percentage, the only steps that TensorBoard can order a finer schedule by.
+            points = (
+                {round(100 * x): y for x, y in zip(curves["x"], curves[name], strict=True)} if name in curves else {}
+            )
+            for step, y in points.items():
+                writer.add_scalar(f"{side}_curve/{place}{end}", y, step)
 
 
 def _layout(summary: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 _PART = re.compile(r"part-(\d+)-r(\d+)-(\d+)\.parquet$")
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, whole.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, so that a reader sees the old one or the new one, whole.
 
     Raises:
         OSError: the file could not be saved.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         to_disk(file.fileno())
     publish(temporary, path)

@@ -21,6 +21,9 @@ from cxr_faith.report.charts import answer_curves
 from cxr_faith.report.figures import Map, Pixels, Region, overlay, svg
 
 SCHEMA_VERSION = 1
+"""Of the JSON; `clinical.schema.json` beside this file describes it."""
+HIGH_ECE = 0.15
+"""From this expected calibration error on, `cxr-faith doctor` warns too."""
 STATEMENT = (
     "Research output. Not a medical device, not for diagnosis or treatment. The map shows what this model's answer "
     "depends on, not what is wrong with the patient."
@@ -176,10 +179,13 @@ def _calibration_flags(summary: Mapping[str, Any]) -> list[str]:
         return []
     if calibration is None:
         return ["Calibration unknown: the probability was never compared with how often such answers are right."]
-    low, high = calibration.get("confidence_range") or (0, 1)
+    flags, (low, high) = [], calibration.get("confidence_range") or (0, 1)
     if not low <= confidence <= high:
-        return [f"Out of calibration: the confidence {confidence:.2f} lies outside of {low:.2f} to {high:.2f}."]
-    return []
+        flags.append(f"Out of calibration: the confidence {confidence:.2f} lies outside of {low:.2f} to {high:.2f}.")
+    error = calibration.get("ece")
+    if error is not None and error >= HIGH_ECE:
+        flags.append(f"Poorly calibrated: such probabilities are off by {error:.2f} on average (ECE).")
+    return flags
 
 
 def clinical_page(

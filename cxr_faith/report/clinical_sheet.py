@@ -1,5 +1,6 @@
 """The clinical summary of one answer as a figure of one A4 sheet, for PDF: the same content as its HTML page."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cxr_faith.records import write_atomic
 from cxr_faith.report.charts import draw_answer_curves
 from cxr_faith.report.clinical import percent, source_of, wordings_of
 from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, wrapped
@@ -66,12 +68,14 @@ def clinical_sheet(
 
 
 def save_sheet(figure: Figure, path: Path) -> None:
-    """Write the sheet as PDF, the same bytes each time.
+    """Write the sheet as PDF, the same bytes each time, whole or not at all.
 
     Raises:
         OSError: the file could not be written.
     """
-    figure.savefig(path, format="pdf", metadata={"CreationDate": None, "Title": "Explanation of one answer"})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Title": "Explanation of one answer"})
+    write_atomic(path, buffer.getvalue())
 
 
 class _Sheet:

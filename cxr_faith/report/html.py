@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import foreign_columns, read_records, write_atomic
 from cxr_faith.report import bands, leaderboard, samples
+from cxr_faith.report.alerts import alert_notes
 from cxr_faith.report.figures import svg
 from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.page_data import page_data
@@ -51,7 +52,7 @@ def write_report(run_dir: str | Path) -> Path:
     page = run_dir / "report" / "index.html"
     thumbs = read_thumbs(page.parent / "pictures")
     records, notes = _records(run_dir)
-    notes += _other_version(run_dir)
+    notes += [*_other_version(run_dir), *alert_notes(run_dir)]
     doctor = _json_object(run_dir / "doctor.json")
     write_atomic(page, render(_json_object(path), records, read_provenance(run_dir), thumbs, notes, doctor))
     return page

@@ -6,7 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from cxr_faith.pipeline.monitor import Monitor, Thresholds, Watch, read_alerts
+from cxr_faith.pipeline.monitor import Monitor, Thresholds, Watch
+from cxr_faith.report.alerts import alert_notes, read_alerts
 
 LIMITS = Thresholds(window=20)
 
@@ -75,6 +76,11 @@ def test_alerts_go_to_the_log_and_the_run_directory(tmp_path, caplog):
     [line] = [json.loads(x) for x in (tmp_path / "alerts" / "rank-3.jsonl").read_text().splitlines()][:1]
     assert line["kind"] == "deletion_auc" and line in read_alerts(tmp_path)
     assert "mean deletion AUC" in caplog.text
+    with (tmp_path / "alerts" / "rank-3.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n" + '{"kind": "cut o')
+    first, *others = alert_notes(tmp_path)
+    assert first == f"Monitor, after 5 samples of a rank, and 1 more times: {line['message']}."
+    assert len(others) == len(read_alerts(tmp_path)) - 2
 
 
 def test_a_window_of_one_is_refused():

@@ -143,6 +143,14 @@ def test_a_run_shows_its_gaps_while_they_settle(small: Path, tmp_path: Path, mon
     assert "srg_distribution/all/blur_0.1" in load(tmp_path, "chefer").Tags()["histograms"]
 
 
+EVERYWHERE = """
+(name) => { const found = [], look = (root) => { for (const one of root.querySelectorAll('*')) {
+  if (one.localName === name) found.push(one); if (one.shadowRoot) look(one.shadowRoot); } };
+  look(document); for (const frame of document.querySelectorAll('iframe')) look(frame.contentDocument); return found; }
+"""
+"""Elements of a name in the page, in its frames and shadows."""
+
+
 @pytest.mark.slow
 def test_tensorboard_shows_it_in_a_browser(written: Path, tmp_path: Path) -> None:
     server = program.TensorBoard()
@@ -156,3 +164,8 @@ def test_tensorboard_shows_it_in_a_browser(written: Path, tmp_path: Path) -> Non
         assert {"srg/all/blur_0.1", "deletion_curve/all/blur_0.1/low"} <= tags["chefer"].keys()
         layout = browser.run("fetch('data/plugin/custom_scalars/layout').then((answer) => answer.json())")
         assert [category["title"].split()[0] for category in layout["category"]] == ["curves", "bands"]
+        # The charts of the layout are drawn: a line for each method that is ticked.
+        browser.visit(f"{address}?again#custom_scalars")
+        browser.until(f"({EVERYWHERE})('tf-custom-scalar-multi-line-chart-card').length >= 2", seconds=120)
+        titles = browser.run(f"({EVERYWHERE})('tf-custom-scalar-multi-line-chart-card').map((one) => one.title)")
+        assert "deletion · all/blur_0.1" in titles

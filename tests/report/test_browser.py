@@ -151,6 +151,78 @@ def test_fits_a_phone_and_every_control_has_a_name(opened: Browser, page: Path, 
         assert shot.width == 390 and len(shot.convert("RGB").resize((50, 50)).getcolors(2500) or []) > 20
 
 
+CONTRAST = """
+(() => {
+  const part = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const [r, g, b, alpha = 1] = numbers(getComputedStyle(at).backgroundColor);
+      if (alpha > 0) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const texts = [...document.querySelectorAll('body *')]
+    .filter((one) => one.closest('svg') ? one.matches('text, tspan') : one.offsetParent !== null)
+    .filter((one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()))
+    .filter((one) => !one.matches('.side, script, style'));  // R and L are white with a black edge, on the picture
+  const faint = texts.filter((one) => {
+    const style = getComputedStyle(one), color = one.closest('svg') ? style.fill : style.color;
+    const [high, low] = [light(numbers(color)), light(behind(one))].sort((a, b) => b - a);
+    return (high + 0.05) / (low + 0.05) < 4.5;
+  });
+  return [texts.length, faint.map((one) => one.outerHTML.slice(0, 200))];
+})()
+"""
+
+
+def test_text_has_contrast(opened: Browser) -> None:
+    """WCAG 2 AA: 4.5 to 1, on the page and in an opened sample."""
+    for place in ("", "#sample=s00"):
+        opened.run(f"location.hash = '{place}'")
+        if place:
+            opened.until("document.querySelectorAll('#sample canvas').length == 5")
+        count, faint = opened.run(CONTRAST)
+        assert count > 100 and faint == []
+
+
+def press(browser: Browser, key: str, code: int, text: str = "") -> None:
+    for kind in ("keyDown", "keyUp"):
+        more = {"text": text} if text and kind == "keyDown" else {}
+        browser.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
+
+
+def test_all_of_it_works_without_a_mouse(opened: Browser) -> None:
+    """Tab reaches every control in the order of the page, and shows where it is; Enter sorts and opens a sample."""
+    opened.run("document.activeElement.blur(); scrollTo(0, 0)")
+    controls = "[...document.querySelectorAll('a[href], button, select, input')]"
+    focusable = f"{controls}.filter((c) => c.offsetParent !== null && !c.disabled)"
+    wanted = opened.run(f"{focusable}.length")
+    seen: list[int] = []
+    for _ in range(2 * wanted):
+        press(opened, "Tab", 9)
+        place = opened.run(f"{focusable}.indexOf(document.activeElement)")
+        if place == -1:
+            continue  # a table that can be scrolled, or the page itself
+        if place in seen:
+            break  # once around
+        seen.append(place)
+        if len(seen) == 1:
+            assert opened.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert seen == sorted(seen) and wanted > 20
+    missed = opened.run(f"{focusable}.map((c) => c.outerHTML)")
+    assert [text for place, text in enumerate(missed) if place not in seen] == []
+    opened.run("document.querySelector('#board [data-key=method]').focus()")
+    press(opened, "Enter", 13, "\r")
+    names = opened.run(FIRST_COLUMN)
+    assert names in (sorted(names), sorted(names, reverse=True))
+    opened.run("document.querySelector('#sample-rows a[href=\"#sample=s00\"]').focus()")
+    press(opened, "Enter", 13, "\r")
+    opened.until("!document.getElementById('sample').hidden")
+    assert opened.run("document.activeElement.textContent") == "Sample s00"
+
+
 @pytest.mark.parametrize("shape", [(260, 200), (200, 260)])
 def test_a_clinical_page_prints_on_one_sheet(browser: Browser, tmp_path: Path, shape: tuple[int, int]) -> None:
     corner = np.zeros((12, 12))

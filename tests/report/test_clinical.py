@@ -1,8 +1,10 @@
 import json
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from cxr_faith.metrics.regions import border_weights
 from cxr_faith.report.clinical import (
@@ -101,12 +103,43 @@ def test_no_flag_without_a_reason() -> None:
         ({"paraphrases": ["No", "yes"]}, "Paraphrase flips: 1 of 2"),
         ({"calibration": None}, "Calibration unknown"),
         ({"calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0, "confidence_range": [0.95, 1]}}, "Out of"),
+        (
+            {"calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0.15, "confidence_range": [0, 1]}},
+            "Poorly calibrated: such probabilities are off by 0.15",
+        ),
     ],
 )
 def test_each_safety_flag(changes: dict[str, Any], flag: str) -> None:
     values = np.random.default_rng(0).random((12, 12))
     summary = clinical_summary(answer(changes.get("map", values), **{k: v for k, v in changes.items() if k != "map"}))
     assert any(flag in found for found in summary["flags"]), summary["flags"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"p_yes": None, "scores": {}, "paraphrases": ["no"], "masks": {"heart": np.ones((12, 12))}},
+        {"map": -np.ones((4, 4)), "scores": {"status": "off_format"}, "others": {"edges": np.eye(4)}},
+        {"scores": GOOD | {"status": "degenerate", "srg": float("nan")}, "others": {"edges": np.eye(12)},
+         "calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0.2, "confidence_range": [0.95, 1]}},
+    ],
+)  # fmt: skip
+def test_the_json_is_as_its_schema_says(changes: dict[str, Any]) -> None:
+    schema = json.loads(files("cxr_faith.report").joinpath("clinical.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    summary = json.loads(json.dumps(clinical_summary(answer(**{"values": cell(5, 2)} | renamed(changes)))))
+    Draft202012Validator(schema).validate(summary)
+    assert schema["properties"]["schema_version"] == {
+        "const": SCHEMA_VERSION,
+        "description": schema["properties"]["schema_version"]["description"],
+    }
+    for broken in ({"p_yes": 2}, {"schema_version": 2}, {"flags": None}, {"more": 1}):
+        assert not Draft202012Validator(schema).is_valid(summary | broken)
+
+
+def renamed(changes: dict[str, Any]) -> dict[str, Any]:
+    return {"values" if name == "map" else name: value for name, value in changes.items()}
 
 
 def test_the_page_is_self_contained_and_says_what_it_is() -> None:
