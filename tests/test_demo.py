@@ -8,27 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from scipy.stats import t
 
-from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import read_records
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-SAMPLES = 54
-"""Three quarters of the bundled ones, with eight steps instead of twelve: they tell the same in half the time."""
 REAL = ["attention", "rollout", "chefer", "chefer_global", "gradient", "grad_x_input", "integrated_gradients"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, manifest = tmp_path_factory.mktemp("demo") / "run", tmp_path_factory.mktemp("data") / "manifest.parquet"
-    pq.write_table(pq.read_table(bundled_manifest()).slice(0, SAMPLES), manifest)
+    folder = tmp_path_factory.mktemp("demo") / "run"
     command = [sys.executable, "-m", "cxr_faith", "evaluate", "--config", "configs/demo.yaml", "--run_dir", str(folder)]
-    command += ["--data.manifest", str(manifest), "--data.data_root", str(bundled_manifest().parent)]
-    command += ["--model.protocol.steps", "8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("report", "tensorboard --logdir", "records", "forwards/s", "oracle"):
@@ -46,7 +39,7 @@ def common(run: Path) -> pd.DataFrame:
 
 
 def test_enough_samples_are_ok(run: Path, common: pd.DataFrame) -> None:
-    assert common["sample_id"].nunique() >= 30
+    assert common["sample_id"].nunique() >= 40
     summary = json.loads((run / "summary.json").read_text())
     assert not summary["partial"] and summary["failures"]["first"] == []
     everything = next(board for board in summary["boards"] if board["slice"] == "all")
@@ -85,7 +78,8 @@ def test_noise_scores_like_random_orders(run: Path, gap: str) -> None:
 def test_integrated_gradients_are_complete(run: Path) -> None:
     frame = read_records(run)
     residual = frame.loc[frame["method"].eq("integrated_gradients"), "completeness_residual"]
-    assert residual.notna().all() and residual.max() < 0.05
+    assert residual.notna().all() and residual.median() < 0.005
+    assert (residual < 0.05).mean() > 0.95 and residual.max() < 0.06
 
 
 def interval(rows: pd.DataFrame, column: str, level: float) -> tuple[float, float]:
