@@ -12,6 +12,9 @@ import torch
 from cxr_faith.__main__ import main
 from tests.runs import command, environment, ranks
 
+GROUP_ALIVE = 99
+"""Exit status of a rank whose `main` left the process group behind."""
+
 
 def start_ranks(config: Path, run_dir: Path, count: int, output: Path) -> list[BaseProcess]:
     """So many ranks of `evaluate`, each started from outside as by Slurm or torchrun.
@@ -44,4 +47,5 @@ def _be_rank(arguments: list[str], variables: dict[str, str], output: str) -> No
     os.environ.clear()
     os.environ.update(variables)
     torch.set_num_threads(1)
-    sys.exit(main(arguments))
+    status = main(arguments)
+    sys.exit(GROUP_ALIVE if torch.distributed.is_initialized() else status)

@@ -66,6 +66,7 @@ def test_kill_of_any_rank_at_any_moment(seed: int, small: Path, reference: Path,
 def test_five_kills_on_the_way_lose_nothing(small: Path, reference: Path, tmp_path: Path) -> None:
     run_dir, output, chance = tmp_path / "run", tmp_path / "output", random.Random("five kills")
     done: set[str] = set()
+    hit = 0
     for count in (3, 2, 1, 2, 1):  # resumed at another number of ranks each time
         begun, before = time.monotonic(), len(parts(run_dir))
         started = start_ranks(small, run_dir, count, output)
@@ -81,10 +82,11 @@ def test_five_kills_on_the_way_lose_nothing(small: Path, reference: Path, tmp_pa
             process.kill()
             process.join(60)
         assert killed.exitcode in (-signal.SIGKILL, 0), f"{time.monotonic() - begun:.1f} s\n{output.read_text()}"
+        hit += killed.exitcode == -signal.SIGKILL
         kept = done_samples(run_dir)
         assert done <= kept
         done = kept
-    assert len(done) > 0
+    assert len(done) > 0 and hit >= 2  # the others found the run done before they were hit
     assert run_here(small, run_dir) == 0
     assert_same(run_dir, reference)
 

@@ -156,7 +156,10 @@ def test_a_stop_does_not_read_the_run_again_and_one_in_the_last_batch_is_the_end
 
 
 def test_sigterm_to_all_ranks_at_once(small: Path, reference: Path, tmp_path: Path) -> None:
-    """As a scheduler sends it: each stops after its batch, and none takes the others' end for a fault."""
+    """As a scheduler sends it: each stops after its batch, and none takes the others' end for a fault.
+
+    Stopped or done, each rank has taken its process group down (or its exit status here would be another).
+    """
     run_dir, output = tmp_path / "run", tmp_path / "output"
     started = start_ranks(small, run_dir, 3, output)
     wait_for(lambda: bool(parts(run_dir)) or not started[0].is_alive())
@@ -167,7 +170,10 @@ def test_sigterm_to_all_ranks_at_once(small: Path, reference: Path, tmp_path: Pa
     assert [process.exitcode for process in started] == [75, 0, 0], output.read_text()
     assert output.read_text().count("to resume:") == 1
     assert 0 < records(run_dir)["sample_id"].nunique() < SAMPLES
-    assert run_here(small, run_dir) == 0
+    resumed = start_ranks(small, run_dir, 2, output)
+    for process in resumed:
+        process.join(300)
+    assert [process.exitcode for process in resumed] == [0, 0], output.read_text()
     assert_same(run_dir, reference)
 
 
