@@ -1,18 +1,34 @@
 """The checklist: on the bundled model all the way, and each check on records or models with that fault."""
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from cxr_faith.__main__ import main
-from cxr_faith.attribution import AttributionBatch
-from cxr_faith.pipeline.doctor import Check, failed, graded, record_checks, render_doctor
-from cxr_faith.pipeline.model_checks import _both_directions, _full_product, _yes_no
+from cxr_faith.attribution import Attribution, AttributionBatch
+from cxr_faith.attribution import gradients as attribution_gradients
+from cxr_faith.attribution.relevancy import Chefer
+from cxr_faith.pipeline import doctor, model_checks
+from cxr_faith.pipeline.doctor import Check, _restart, _tensorboard, failed, graded, record_checks, render_doctor
+from cxr_faith.pipeline.model_checks import (
+    _both_directions,
+    _completeness,
+    _dtype,
+    _full_product,
+    _mirror,
+    _tokens,
+    _yes_no,
+)
+from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.vlm import Target
 from tests.report.conftest import make_rows
@@ -92,6 +108,69 @@ def test_a_causal_image_block_and_shared_tokens_are_found(random_vlm, pictures, 
     assert _both_directions(random_vlm, batch, target)[1] == "fail"
     monkeypatch.setattr(random_vlm, "no_ids", random_vlm.yes_ids)
     assert _yes_no(random_vlm)[1] == "fail"
+
+
+def test_faults_of_the_prompt_are_found(random_vlm) -> None:
+    prompt = random_vlm.prompt("Is there a nodule?")
+    bos, *rest = prompt.prefix_ids
+    split = (*prompt.prefix_ids[:-3], rest[0], *prompt.prefix_ids[-3:])  # a foreign token inside the block
+
+    def judged(ids: tuple[int, ...], start: int) -> list[str]:
+        changed = replace(prompt, prefix_ids=ids, image_start=start)
+        case = SimpleNamespace(prompt=changed)
+        return [found[1] for found in _tokens(random_vlm, case)]
+
+    assert judged(prompt.prefix_ids, prompt.image_start) == ["pass", "pass"]
+    assert judged((bos, *prompt.prefix_ids), prompt.image_start + 1) == ["fail", "pass"]
+    assert judged(split, prompt.image_start) == ["pass", "fail"]
+    assert judged(prompt.prefix_ids[:-1], prompt.image_start) == ["pass", "fail"]
+
+
+def test_faults_of_the_mathematics_are_found(random_vlm, pictures, monkeypatch) -> None:
+    pixels, prompt = pictures(random_vlm, 1), random_vlm.prompt("Is there a nodule?")
+    batch, target = AttributionBatch(pixels, [prompt], ["a"]), Target("margin")
+    module = SimpleNamespace(protocol=Protocol(("mean",), steps=4, random_orders=2))
+    assert _completeness(random_vlm, batch, target)[1] == "pass"
+    assert _mirror(random_vlm, pixels[0], "a", module)[1] == "pass"
+    gradients = attribution_gradients.token_gradients
+    monkeypatch.setattr(attribution_gradients, "token_gradients", lambda *a: [one / 3 for one in gradients(*a)])
+    assert _completeness(random_vlm, batch, target)[1] == "fail"
+    masks = model_checks.keep_masks
+    monkeypatch.setattr(model_checks, "keep_masks", lambda order, k, mode: masks(order, k, "deletion"))
+    assert _mirror(random_vlm, pixels[0], "a", module)[1] == "fail"
+    monkeypatch.setattr(Chefer, "attribute", lambda *a: Attribution(torch.rand(1, *random_vlm.grid)))
+    assert _full_product(random_vlm, batch, target)[1] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "status"),
+    [
+        ("float32", "cpu", "pass"),
+        ("bfloat16", "cuda", "pass"),
+        ("bfloat16", "cpu", "warn"),
+        ("float16", "cuda", "fail"),
+    ],
+)
+def test_number_formats(dtype: str, device: str, status: str) -> None:
+    vlm = SimpleNamespace(model=SimpleNamespace(dtype=getattr(torch, dtype)), device=torch.device(device))
+    assert _dtype(vlm)[1] == status
+
+
+def test_faults_of_the_disk_are_found(frame: pd.DataFrame, tmp_path: Path, monkeypatch) -> None:
+    assert _restart(frame, frame).status == "pass"
+    assert _restart(frame, pd.concat([frame, frame])).status == "fail"
+    assert _restart(frame, frame.assign(seconds=frame["seconds"].fillna(0) + 1)).status == "fail"
+    assert _tensorboard(tmp_path / "good").status == "pass"
+    monkeypatch.setattr(doctor, "SummaryWriter", lambda folder: nullcontext(SimpleNamespace(add_scalar=print)))
+    assert _tensorboard(tmp_path / "bad").status == "fail"
+
+
+def test_maps_on_the_border_are_found(frame: pd.DataFrame) -> None:
+    name = "border share of the maps, highest"
+    edge = np.zeros((12, 12))
+    edge[0] = 1.0
+    assert checks(frame)[name].status == "pass"
+    assert checks(frame.assign(map=[edge.ravel()] * len(frame)))[name].status == "warn"
 
 
 @pytest.mark.slow
