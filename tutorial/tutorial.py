@@ -55,7 +55,7 @@ print(f"{sum(w.numel() for w in vlm.model.parameters()):,} parameters, grid {vlm
 #
 # Before any radiograph, three pictures about which one cannot be wrong: two halves, four quadrants, a circle. The model
 # knows phantoms only, so its answer means nothing here. But a map of *edge energy* must lie on the seams, and if the
-# map of the circle, which sits at the top left, lit up anywhere else, height and width would be swapped somewhere.
+# map of the circle, which sits at the top right, lit up anywhere else, height and width would be swapped somewhere.
 
 # %%
 side = 240
@@ -67,7 +67,7 @@ for number, color in enumerate([(200, 60, 40), (40, 160, 80), (40, 90, 200), (22
     part = (rows // (side // 2) == number // 2) & (columns // (side // 2) == number % 2)
     quadrant[part] = color
 circle = np.full_like(split, 30)
-circle[np.hypot(rows - 60, columns - 80) < 30] = (240, 240, 240)
+circle[np.hypot(rows - 60, columns - 180) < 30] = (240, 240, 240)
 
 edges = {}
 for name, picture in {"split": split, "quadrant": quadrant, "circle": circle}.items():
@@ -75,7 +75,7 @@ for name, picture in {"split": split, "quadrant": quadrant, "circle": circle}.it
     show(edges[name].plot(), f"1-{name}")
 top, left = np.unravel_index(edges["circle"].map.argmax(), vlm.grid)
 print(f"strongest cell of the circle: row {top}, column {left} of {vlm.grid}")
-assert top < vlm.grid[0] / 2 and left < vlm.grid[1] / 2
+assert top < vlm.grid[0] / 2 and left >= vlm.grid[1] / 2
 
 # %% [markdown]
 # ## 2. A phantom, and its tokens

@@ -44,7 +44,8 @@ class Masker:
         plan = Plan(vlm.n_cells)
         places = [plan.add(question, masks) for question in range(len(targets))]
         prompts = [batch.prompts[index]] * len(targets)
-        scores = self._engine.run(pixels, removed, plan, prompts, targets)
+        fill = self.substrate.fill(pixels, batch.image_ids[index], batch.seed, vlm.grid)
+        scores = self._engine.run(pixels, removed, plan, prompts, targets, fill)
         return [found.at(where) for found, where in zip(scores, places, strict=True)]
 
 

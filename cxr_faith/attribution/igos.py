@@ -152,7 +152,8 @@ class IGOSPP(Method):
         """Choose loss and effort.
 
         Args:
-            substrate: what stands for what is not kept.
+            substrate: what stands for what is not kept; `road` means the default blur, since a path through soft masks
+                has no cells to interpolate from.
             iterations: steps of the optimization at most; it ends earlier when no step lowers the loss.
             path_steps: points of the path of integrated gradients.
             noise: standard deviation of the noise on path pictures, as a share of the picture's own.
@@ -163,7 +164,7 @@ class IGOSPP(Method):
             raise ValueError(f"iterations and path_steps must be at least 1, got {iterations} and {path_steps}")
         if min(noise, area, smoothness) < 0:
             raise ValueError("noise, area and smoothness must not be negative")
-        self.substrate: Substrate = Substrate.parse(substrate)
+        self.substrate: Substrate = Substrate.parse(DEFAULT_SUBSTRATE if substrate == "road" else substrate)
         self.iterations, self.path_steps, self.noise = iterations, path_steps, noise
         self.area, self.smoothness = area, smoothness
 

@@ -19,7 +19,9 @@ from cxr_faith.records import read_records, write_atomic
 from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
 from cxr_faith.report.clinical_sheet import clinical_sheet, save_sheet
 from cxr_faith.report.summary import read_provenance
+from cxr_faith.vlm import bundled_model
 
+PHANTOMS_ONLY = "The bundled model knows drawn phantoms only: its answers about real pictures mean nothing."
 COMPARED = ("attention", "chefer", "gradient", "rollout")
 """Methods whose maps of the same answer are compared with the one that was asked for: none needs many forwards."""
 
@@ -99,6 +101,7 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: dict[str, An
         masks={} if known.masks is None else organ_masks(known.masks, explanation),
         calibration=None if run is None else calibration_of(run, model["source"]),
         paraphrases=worded,
+        cautions=[PHANTOMS_ONLY] if model["source"] == str(bundled_model()) else [],
     )
 
 

@@ -16,7 +16,7 @@ from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation
-from cxr_faith.pipeline.clinical import Known, write_clinical
+from cxr_faith.pipeline.clinical import PHANTOMS_ONLY, Known, write_clinical
 from cxr_faith.records import write_atomic
 from cxr_faith.report.grids import token_strip
 from cxr_faith.vlm import bundled_model
@@ -101,6 +101,8 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     target = _target(options)
     transformers_logging.disable_progress_bar()
     explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
+    if options.model == "bundled":
+        print(f"note        {PHANTOMS_ONLY} For others: --model google/medgemma-4b-it")
     method = {**options.method_options, "class": options.method}
     if target == TOKENS:
         return _explain_tokens(explainer, image, method, options)
@@ -135,6 +137,9 @@ def _explain_tokens(
     content["map"] = [values.tolist() for values in maps]
     content["strongest_cell"] = [_strongest(values) for values in maps]
     content["text_relevancy"] = [one.text_relevancy for one in each]
+    own = [{k: v for k, v in one.metadata.items() if v != each[0].metadata[k]} for one in each]
+    for name in {name for one in own for name in one if name not in ("tokens",)}:
+        content[name] = [one.metadata[name] for one in each]  # what the method says differs from map to map
     _write(token_strip(each[0].picture, texts, maps, (top, left, height, width)), content, image, options)
     return content
 
@@ -183,12 +188,12 @@ def _target(options: ExplainOptions) -> str | int:
 
 def _content(explanation: Explanation, image: str, options: ExplainOptions) -> dict[str, Any]:
     return {
+        **explanation.metadata,
         "image": image,
         "model": options.model,
         "answer": explanation.answer,
-        "tokens": list(explanation.tokens),
+        "tokens": list(explanation.tokens),  # of the answer, whatever a method calls by this name
         "target": asdict(explanation.target),
-        **explanation.metadata,
         "map": explanation.map.tolist(),
         "strongest_cell": _strongest(explanation.map),
         "text_relevancy": explanation.text_relevancy,

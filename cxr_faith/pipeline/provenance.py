@@ -52,7 +52,7 @@ def identity(module: FaithfulnessModule, data: CXRVQADataModule) -> dict[str, An
         "model": {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template},
         "data": data.fingerprint,
         "methods": module.method_config | ({"weights": files} if files else {}),
-        "perturbation": asdict(module.protocol),
+        "perturbation": asdict(module.protocol) | {"scored": module.scored},
     }
 
 

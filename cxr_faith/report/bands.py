@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from cxr_faith.metrics.functional import normalize_curve
+from cxr_faith.report.board import never_scored
 
 RESAMPLES, LEVEL, FEWEST_CLUSTERS, SEED = 2000, 0.95, 10, 0
 COLUMNS = (
@@ -30,6 +31,7 @@ def add_bands(summary: Mapping[str, Any], records: pd.DataFrame) -> None:
         summary: as `write_summary` returns it; its boards are changed.
         records: the run's rows with `COLUMNS`.
     """
+    records = records[~never_scored(records)]
     for board in summary["boards"]:
         inside = _members(records, board)
         if inside is None or not inside.any():

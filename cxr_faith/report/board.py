@@ -56,6 +56,16 @@ class MethodRows:
     values: dict[str, Floats]
 
 
+def never_scored(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Rows of the methods that failed on every sample: they must not take the samples of the others with them.
+
+    Args:
+        rows: records of one setting, or of several.
+    """
+    settings = [rows[name] for name in ("substrate", "target", "space", "method")]
+    return rows["status"].isin(UNSCORED).groupby(settings).transform("all")
+
+
 def method_rows(rows: pd.DataFrame, order: Sequence[str], samples: pd.DataFrame) -> Iterator[MethodRows]:
     """The rows of one substrate, target and space, method by method.
 
@@ -65,8 +75,9 @@ def method_rows(rows: pd.DataFrame, order: Sequence[str], samples: pd.DataFrame)
         samples: one row per sample of the run, indexed by `sample_id`, with a column `patient`.
     """
     ok, scored = rows["status"].eq("ok"), ~rows["status"].isin(UNSCORED)
-    common = ok.groupby(rows["sample_id"]).transform("all")
-    scored = scored.groupby(rows["sample_id"]).transform("all")
+    lost = never_scored(rows)
+    common = (ok | lost).groupby(rows["sample_id"]).transform("all") & ok
+    scored = (scored | lost).groupby(rows["sample_id"]).transform("all") & scored
     patients = pd.factorize(samples["patient"], sort=True)[0]
     for method in order:
         mine = rows[rows["method"].eq(method)]

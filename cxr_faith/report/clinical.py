@@ -36,7 +36,7 @@ FRACTIONS = {
 }
 """Region → (rows), (columns, …) as fractions of the picture, counted from the image's top left: rough and stated."""
 FRACTIONS_CAVEAT = (
-    "No mask was given: organs are fixed, overlapping fractions (rows 10–75, 45–80, 10–80 %; columns 10–40 and 60–90, "
+    "Organs without a mask are fixed, overlapping fractions (rows 10–75, 45–80, 10–80 %; columns 10–40 and 60–90, "
     "40–75, 40–60 %), wrong for a rotated, cropped or tilted film."
 )
 
@@ -58,6 +58,7 @@ class Answer:
         calibration: accuracy and expected calibration error of the model on a named data set, such as
             `{"dataset": …, "n": …, "accuracy": …, "ece": …, "confidence_range": [low, high]}`; None if unknown.
         paraphrases: answers to other wordings of the question; empty if none was asked.
+        cautions: reasons to distrust the answer that are known beforehand, such as what the model was trained on.
     """
 
     question: str
@@ -71,6 +72,7 @@ class Answer:
     masks: Mapping[str, Map] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
     paraphrases: Sequence[str] = ()
+    cautions: Sequence[str] = ()
 
 
 def clinical_summary(answer: Answer) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def clinical_summary(answer: Answer) -> dict[str, Any]:
         "paraphrases": list(answer.paraphrases),
         "model": dict(answer.model),
     }
-    return summary | {"flags": safety_flags(summary)}
+    return summary | {"flags": [*answer.cautions, *safety_flags(summary)]}
 
 
 def evidence_of(values: npt.NDArray[np.float64], masks: Mapping[str, Map]) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def safety_flags(summary: Mapping[str, Any]) -> list[str]:
 def _calibration_flags(summary: Mapping[str, Any]) -> list[str]:
     calibration, confidence = summary["calibration"], summary["confidence"]
     if confidence is None:
-        return []
+        return ["No confidence: calibration is known for yes/no answers only."]
     if calibration is None:
         return ["Calibration unknown: the probability was never compared with how often such answers are right."]
     flags, (low, high) = [], calibration.get("confidence_range") or (0, 1)
@@ -252,14 +254,16 @@ def source_of(summary: Mapping[str, Any]) -> str:
 
 
 def _organs(share: npt.NDArray[np.float64], masks: Mapping[str, Map]) -> tuple[dict[str, float], str | None]:
-    """Organ → share of the map in it, by mask or, without any, by fractions; and the caveat of the latter."""
-    if masks:
-        return {name: float((share * np.asarray(mask, np.float64)).sum()) for name, mask in masks.items()}, None
-    found = {}
-    for name, (band, spans) in FRACTIONS.items():
+    """Organ → share of the map in it, by mask or, where there is none of it, by fractions; and the caveat of these."""
+    found = {name: float((share * np.asarray(mask, np.float64)).sum()) for name, mask in masks.items()}
+    guessed = [name for name in FRACTIONS if not any(name.rstrip("s") in mask for mask in masks)]
+    for name in guessed:
+        band, spans = FRACTIONS[name]
         inside = np.outer(_overlap(share.shape[0], *band), sum(_overlap(share.shape[1], *span) for span in spans))
         found[name] = float((share * inside).sum())
-    return found, FRACTIONS_CAVEAT
+    if not guessed:
+        return found, None
+    return found, f"{FRACTIONS_CAVEAT} By fractions: {', '.join(guessed)}." if masks else FRACTIONS_CAVEAT
 
 
 def _overlap(cells: int, start: float, stop: float) -> npt.NDArray[np.float64]:

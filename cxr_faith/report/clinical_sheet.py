@@ -14,6 +14,8 @@ from cxr_faith.report.clinical import percent, source_of, wordings_of
 from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, wrapped
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
+SIDE, LEAST_SIDE = 3.3, 1.8
+"""Inches that the picture may be high, and that it keeps however much there is to say."""
 _COLUMN, _GAP = 3.4, 0.27
 _INK, _QUIET = "#1c2430", "#55606e"
 
@@ -25,7 +27,9 @@ def clinical_sheet(
     curves: Mapping[str, Any] | None = None,
     region: Region | None = None,
 ) -> Figure:
-    """Draw a clinical summary on one sheet.
+    """Draw a clinical summary on one A4 sheet.
+
+    Where there is much to say the picture becomes smaller, and then the sheet longer: nothing is cut off.
 
     Args:
         summary: as `clinical_summary` gives it.
@@ -34,7 +38,23 @@ def clinical_sheet(
         curves: `x`, `deletion`, `insertion` in units of the score; None draws no curves.
         region: (top, left, height, width) of the part of the picture that the map covers; default all of it.
     """
-    sheet = _Sheet()
+    drawn = (summary, check_picture(picture), values, curves, region)
+    sheet = _fill(_Sheet(), *drawn)
+    if sheet.y < MARGIN:
+        sheet = _fill(_Sheet(side=max(LEAST_SIDE, SIDE - (MARGIN - sheet.y))), *drawn)
+    if sheet.y < MARGIN:
+        sheet = _fill(_Sheet(HEIGHT + MARGIN - sheet.y, LEAST_SIDE), *drawn)
+    return sheet.figure
+
+
+def _fill(
+    sheet: "_Sheet",
+    summary: Mapping[str, Any],
+    picture: Pixels,
+    values: Map,
+    curves: Mapping[str, Any] | None,
+    region: Region | None,
+) -> "_Sheet":
     sheet.boxed([summary["statement"]], 9, edge="#aa1111", bold=True)
     sheet.write(summary["question"], 14, bold=True, space=0.1)
     sheet.write(_answered(summary), 11.5, space=0.06)
@@ -45,7 +65,7 @@ def clinical_sheet(
         sheet.boxed(["Reasons for caution", *lines], 9, face="#fff6e6", space=0.12)
     top = sheet.y
     sheet.heading("Where the evidence lies")
-    bottom = sheet.picture(check_picture(picture), values, region)
+    bottom = sheet.picture(picture, values, region)
     sheet.column(1, top)
     sheet.heading("In words")
     sheet.write(summary["evidence"]["words"], 9.5)
@@ -64,7 +84,7 @@ def clinical_sheet(
     sheet.column(0, sheet.y, whole=True)
     sheet.heading("Where this comes from")
     sheet.write(source_of(summary), 8, color=_QUIET)
-    return sheet.figure
+    return sheet
 
 
 def save_sheet(figure: Figure, path: Path) -> None:
@@ -81,9 +101,10 @@ def save_sheet(figure: Figure, path: Path) -> None:
 class _Sheet:
     """A page that is filled from the top; `y` is the distance from its lower edge, in inches."""
 
-    def __init__(self) -> None:
-        self.figure = Figure(figsize=(WIDTH, HEIGHT), dpi=100)
-        self.x, self.y, self.width = MARGIN, HEIGHT - MARGIN, WIDTH - 2 * MARGIN
+    def __init__(self, height: float = HEIGHT, side: float = SIDE) -> None:
+        self.figure = Figure(figsize=(WIDTH, height), dpi=100)
+        self.height, self.side = height, side
+        self.x, self.y, self.width = MARGIN, height - MARGIN, WIDTH - 2 * MARGIN
 
     def column(self, number: int, y: float, whole: bool = False) -> None:
         """Go on in a column, or over the whole width, at a height."""
@@ -101,7 +122,7 @@ class _Sheet:
         # Bold letters are wider; so many letters fit on a line for certain.
         for line in wrapped(text, (self.width - 2 * indent) * (0.84 if bold else 0.94), points, most=6):
             self.y -= points * 1.3 / 72
-            self.figure.text((self.x + indent) / WIDTH, self.y / HEIGHT, line, fontsize=points, color=color,
+            self.figure.text((self.x + indent) / WIDTH, self.y / self.height, line, fontsize=points, color=color,
                              fontweight="bold" if bold else "normal", parse_math=False)  # fmt: skip
 
     def boxed(
@@ -115,15 +136,15 @@ class _Sheet:
         for number, text in enumerate(texts):
             self.write(text, points, bold or (number == 0 and len(texts) > 1), indent=inset)
         self.y -= 0.12
-        place = (self.x / WIDTH, self.y / HEIGHT)
-        size = (self.width / WIDTH, (top - self.y) / HEIGHT)
+        place = (self.x / WIDTH, self.y / self.height)
+        size = (self.width / WIDTH, (top - self.y) / self.height)
         self.figure.add_artist(Rectangle(place, *size, fc=face, ec=edge, lw=1.2, zorder=-1))
 
     def rows(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Write a table of names and values."""
         for name, value in pairs:
             self.y -= 0.2
-            y = self.y / HEIGHT
+            y = self.y / self.height
             at = ((self.x / WIDTH, name, "left"), ((self.x + self.width) / WIDTH, value, "right"))
             for x, text, side in at:
                 self.figure.text(x, y, text, fontsize=9, ha=side, color=_INK, parse_math=False)
@@ -131,10 +152,10 @@ class _Sheet:
     def picture(self, picture: Pixels, values: Map, region: Region | None) -> float:
         """Draw the map below; returns the height of its lower edge."""
         height, width = picture.shape[:2]
-        scale = min(_COLUMN / width, 3.3 / height)
+        scale = min(_COLUMN / width, self.side / height)
         size = (width * scale, height * scale)
         bottom = self.y - 0.08 - size[1]
-        axes = self.figure.add_axes((self.x / WIDTH, bottom / HEIGHT, size[0] / WIDTH, size[1] / HEIGHT))
+        axes = self.figure.add_axes((self.x / WIDTH, bottom / self.height, size[0] / WIDTH, size[1] / self.height))
         draw_map(axes, picture, values, region=region, marks=11)
         self.y = bottom
         self.write("R and L are the patient's sides. Color and opacity grow with the map's value.", 8, color=_QUIET)
@@ -143,7 +164,7 @@ class _Sheet:
     def curves(self, curves: Mapping[str, Any], top: float) -> None:
         """Draw the score while cells are removed and while they are shown, in the right column."""
         x, y = MARGIN + _COLUMN + _GAP + 0.5, top - 0.4 - 2.2
-        axes = self.figure.add_axes((x / WIDTH, y / HEIGHT, (_COLUMN - 0.5) / WIDTH, 2.2 / HEIGHT))
+        axes = self.figure.add_axes((x / WIDTH, y / self.height, (_COLUMN - 0.5) / WIDTH, 2.2 / self.height))
         draw_answer_curves(axes, curves)
         self.y = min(self.y, y - 0.45)
 

@@ -15,7 +15,7 @@ import torch
 from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.perturb.condition import NONE
 
-COLUMNS = ("k", "deletion_scores", "insertion_scores", "s_original", "s_substrate")
+COLUMNS = ("status", "k", "deletion_scores", "insertion_scores", "s_original", "s_substrate")
 
 Setting = tuple[str, str, str]
 """Substrate, target and space."""
@@ -75,6 +75,7 @@ class MeanCurves:
                 position = self._samples.get_indexer(pd.Index(rows["sample_id"]))
                 # A run that is going on may have written more since its samples were listed.
                 chosen = self._common[setting][position] & (position >= 0) if setting in self._common else position < -1
+                chosen &= rows["status"].eq("ok").to_numpy(bool)  # a method that failed everywhere is left out of "all"
                 if chosen.any():
                     self._add(setting, str(key[3]), rows[chosen], position[chosen])
         return self

@@ -14,7 +14,17 @@ import pandas as pd
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import KEY, read_records, scan_records, write_atomic
 from cxr_faith.report import mean_curves, mean_regions
-from cxr_faith.report.board import NORMALIZED, UNNORMALIZED, UNSCORED, Flags, board, mean, method_rows, numbers
+from cxr_faith.report.board import (
+    NORMALIZED,
+    UNNORMALIZED,
+    UNSCORED,
+    Flags,
+    board,
+    mean,
+    method_rows,
+    never_scored,
+    numbers,
+)
 from cxr_faith.report.cautions import cautions
 from cxr_faith.report.leaderboard import markdown
 from cxr_faith.report.mean_curves import MeanCurves
@@ -219,7 +229,8 @@ def _samples(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _common(rows: pd.DataFrame, samples: pd.DataFrame) -> Flags:
-    """Which samples are ok for every method that has a row for them."""
+    """Which samples are ok for every method that has a row for them, and that was scored on any."""
+    rows = rows[~never_scored(rows)]
     ok = rows["status"].eq("ok").groupby(rows["sample_id"]).all()
     return ok.reindex(samples.index, fill_value=False).to_numpy(bool)
 

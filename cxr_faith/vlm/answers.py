@@ -32,7 +32,7 @@ def parse_target(target: str | int) -> str | int:
     Raises:
         ValueError: anything else.
     """
-    if isinstance(target, str) and target.lstrip("-").isdigit():
+    if isinstance(target, str) and re.fullmatch("-?[0-9]+", target):
         target = int(target)
     if target in ("answer", "first") or (isinstance(target, int) and not isinstance(target, bool) and target >= 0):
         return target

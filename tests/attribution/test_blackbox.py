@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
-from cxr_faith.attribution.blackbox import Occlusion, Rise
+from cxr_faith.attribution.blackbox import Masker, Occlusion, Rise
 from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.perturb.schedule import stream
-from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.perturb.substrate import Substrate, compose
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Target
 from tests.analytic import MARGIN, LinearVLM, blind, one_cell, picture, redundant
@@ -185,3 +185,19 @@ def test_cost_counts_every_perturbed_picture():
     compute_maps(vlm, {"cells": Occlusion(1), "masks": Rise(8)}, [pixels], cases, 0)
     assert cases[0].costs["cells"]["forwards"] == 1 + 15 and cases[0].costs["masks"]["forwards"] == 8
     assert cases[0].costs["cells"]["backwards"] == 0
+
+
+def test_removal_by_interpolation_is_that_of_the_curves(random_vlm, pictures):
+    """Under `road` what stands for a cell depends on the cells that are left: each mask has its own substrate."""
+    pixels, prompt = pictures(random_vlm, 1), random_vlm.prompt("Is there a nodule?")
+    masks = np.random.default_rng(0).random((4, random_vlm.n_cells)) < 0.5
+    batch, road = AttributionBatch(pixels, [prompt], ["a"], 3), Substrate.parse("road")
+    found = Masker(road).scores(random_vlm, batch, [MARGIN], 0, masks)[0].s
+    expected = []
+    for mask in torch.from_numpy(masks):
+        filled = road.fill(pixels[0], "a", 3, random_vlm.grid)(mask[None])
+        seen = compose(pixels[0], filled[0] if filled.dim() == 4 else filled, mask[None], random_vlm.grid, 0.0)
+        expected.append(random_vlm.score(random_vlm.prefill(random_vlm.encode(seen)), prompt, MARGIN).s)
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-4)
+    plain = Masker(Substrate.parse("mean")).scores(random_vlm, batch, [MARGIN], 0, masks)[0].s
+    assert not torch.allclose(found, plain, rtol=1e-2)

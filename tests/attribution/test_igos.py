@@ -241,6 +241,10 @@ def test_a_lesion_of_the_bundled_model(bundled):
     assert 0.005 < values.mean() < 0.6 and values.max() > 0.3
 
 
+def test_road_has_no_path():
+    assert IGOSPP(substrate="road").substrate.spec == "blur:0.1"
+
+
 @pytest.mark.parametrize("options", [{"iterations": 0}, {"path_steps": 0}, {"noise": -0.1}, {"area": -1.0}])
 def test_wrong_options(options):
     with pytest.raises(ValueError, match="must"):

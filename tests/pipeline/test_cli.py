@@ -165,6 +165,11 @@ def test_explain_each_token(tmp_path: Path, run: Callable[..., Done]) -> None:
     assert [list(np.unravel_index(one.argmax(), one.shape)) for one in maps] == content["strongest_cell"]
     with Image.open(tmp_path / f"{picture.stem}-chefer.png") as strip:
         assert strip.width > strip.height
+    options = ("--method", "igos_pp", "--method_options", '{"iterations": 1, "path_steps": 1}')
+    assert run(*arguments, "--target", "tokens", *options).status == 0
+    optimized = json.loads((tmp_path / f"{picture.stem}-igos_pp.json").read_text())
+    assert optimized["tokens"] == content["tokens"]  # which iGOS++ has a name like it for
+    assert len(optimized["loss_history"]) == len(maps) and len(optimized["deletion_mask"]) == len(maps)
     done = run(*arguments, "--target", "tokens", "--evaluate", "true")
     assert done.status == 2 and "--target tokens gives many maps" in done.stderr
 
@@ -185,7 +190,8 @@ def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]
     assert content["model"]["parameters"] > 1_000_000 and len(content["model"]["weights"]) == 32
     assert content["paraphrases"][0] in ("yes", "no")
     share = content["evidence"]["organs"]["right half"]
-    assert content["evidence"]["caveat"] is None
+    assert content["evidence"]["caveat"].endswith("By fractions: lungs, heart, mediastinum.")
+    assert content["flags"][0].startswith("The bundled model knows drawn phantoms only") and "note " in done.stdout
     assert share == pytest.approx(content["evidence"]["sides"]["patient_right"], abs=1e-6)
     sheet = (tmp_path / f"{picture.stem}-chefer-clinical.pdf").read_bytes()
     assert sheet.startswith(b"%PDF") and len(re.findall(rb"/Type */Page\b", sheet)) == 1

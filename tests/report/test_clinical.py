@@ -16,6 +16,7 @@ from cxr_faith.report.clinical import (
     evidence_of,
     percent,
 )
+from cxr_faith.report.clinical_sheet import clinical_sheet
 from tests.report.conftest import NASTY
 
 MODEL = {"source": "<b>model</b>", "weights": "abc123", "parameters": 1_680_000}
@@ -71,7 +72,11 @@ def test_shares_are_those_of_a_loop_over_pixels() -> None:
 
 def test_masks_replace_the_fractions_and_their_caveat() -> None:
     evidence = evidence_of(cell(3, 3), {"heart": cell(3, 3) / 4})
-    assert evidence["organs"] == {"heart": 0.5} and evidence["caveat"] is None
+    assert evidence["organs"]["heart"] == 0.5 and set(evidence["organs"]) == {"heart", "lungs", "mediastinum"}
+    assert evidence["caveat"] == f"{FRACTIONS_CAVEAT} By fractions: lungs, mediastinum."
+    every = {name: cell(3, 3) / 4 for name in ("heart", "left lung", "right lung", "mediastinum")}
+    evidence = evidence_of(cell(3, 3), every)
+    assert evidence["organs"] == dict.fromkeys(every, 0.5) and evidence["caveat"] is None
 
 
 def test_half_of_the_mass_in_how_much_of_the_picture() -> None:
@@ -102,6 +107,8 @@ def test_no_flag_without_a_reason() -> None:
         ({"others": {"attention": np.random.default_rng(1).random((12, 12))}}, "Disagreement"),
         ({"paraphrases": ["No", "yes"]}, "Paraphrase flips: 1 of 2"),
         ({"calibration": None}, "Calibration unknown"),
+        ({"p_yes": None}, "No confidence"),
+        ({"cautions": ["It knows circles only."]}, "It knows circles only."),
         ({"calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0, "confidence_range": [0.95, 1]}}, "Out of"),
         (
             {"calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0.15, "confidence_range": [0, 1]}},
@@ -151,6 +158,39 @@ def test_the_page_is_self_contained_and_says_what_it_is() -> None:
     assert "not for diagnosis" in page and "1,680,000" in page and "abc123" in page and "<svg" in page
     assert "<script" not in page and "<b>model" not in page and "&lt;b&gt;model" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("shape", [(260, 200), (200, 260)])
+@pytest.mark.parametrize("length", [18, 106, 264])
+def test_nothing_is_cut_off_the_sheet(shape: tuple[int, int], length: int) -> None:
+    """All flags, a long model path, four other methods, curves: the picture gives way, then the sheet grows."""
+    noise, x = np.random.default_rng(0).random((12, 12)), np.linspace(0, 1, 5)
+    summary = clinical_summary(
+        answer(
+            cell(0, 0),
+            question=("Is there a nodule in the right upper lung? " * 9)[:length],
+            answer="consolidation in the left lower lung and a small pleural effusion on the same side",
+            model=MODEL | {"source": "/a/long/path" * 8},
+            scores=GOOD | {"random_p": 0.4},
+            others=dict.fromkeys(("attention", "chefer", "gradient", "rollout"), noise),
+            calibration={"dataset": "d", "n": 9, "accuracy": 1, "ece": 0.2, "confidence_range": [0.95, 1]},
+            paraphrases=["no", "yes"],
+            cautions=["It knows circles only."],
+        )
+    )
+    assert len(summary["flags"]) == 7
+    curves = {"x": x, "deletion": 1 - x, "insertion": x}
+    figure = clinical_sheet(summary, np.full(shape, 90, np.uint8), cell(0, 0), curves)
+    figure.canvas.draw()
+    places = [one.get_window_extent() for one in (*figure.texts, *figure.axes)]
+    assert min(place.y0 for place in places) > 0 and max(place.y1 for place in places) < figure.bbox.height
+    picture = figure.axes[0].get_position()
+    assert picture.height * figure.get_figheight() > 1.2
+    assert any("schema version" in text.get_text() for text in figure.texts)
+    assert figure.get_figheight() < 13
+    few = clinical_summary(answer(cell(0, 0), others={"attention": noise}, paraphrases=["no"]))
+    usual = clinical_sheet(few, np.full(shape, 90, np.uint8), cell(0, 0), curves)
+    assert len(few["flags"]) == 4 and usual.get_figheight() == pytest.approx(11.69)
 
 
 def test_a_map_that_is_not_finite_is_refused() -> None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from cxr_faith.records import RecordWriter, read_records
+from cxr_faith.report.bands import add_bands
 from cxr_faith.report.leaderboard import find_board, leaderboard, render_leaderboard
 from cxr_faith.report.summary import summarize, write_summary
 
@@ -63,6 +64,28 @@ def test_one_method_that_failed_takes_its_sample_from_every_mean(rows: list[dict
     assert by_method(summary)["chefer"]["n_ok"] == 20
     expected = {"sample_id": "s04", "methods": "attention", "status": "invalid", "reason": "map is not finite"}
     assert expected in summary["failures"]["first"]
+
+
+def test_a_method_that_failed_everywhere_takes_no_sample_from_the_others(
+    run_dir: Path, rows: list[dict[str, Any]]
+) -> None:
+    before = find_board(summarize(read_records(run_dir), METHODS))
+    lost = ("sample_id", "image_id", "patient_id", "substrate", "target", "space", "condition", "present", "finding")
+    mine = [{name: row.get(name) for name in lost} for row in rows if row["method"] == "chefer"]
+    broken = [row | {"method": "broken", "status": "invalid", "reason": "broken: no"} for row in mine]
+    RecordWriter(run_dir, rank=1, start=0).write(broken)
+    frame = read_records(run_dir)
+    summary = summarize(frame, [*METHODS, "broken"])
+    after = find_board(summary)
+    add_bands(summary, frame)
+    assert after["n_common"] == before["n_common"] > 0
+    others = {row["method"]: row for row in after["rows"]}
+    broken_row = others.pop("broken")
+    assert broken_row["coverage"] == 0 and broken_row["srg"] is None
+    for row in before["rows"]:
+        assert others[row["method"]]["srg"] == row["srg"] and others[row["method"]]["n_common"] == row["n_common"]
+        assert others[row["method"]]["curves"]["n"] == row["curves"]["n"]
+        assert "deletion_low" in others[row["method"]]["curves"] or row["method"] == "oracle"
 
 
 def test_answered_no_is_ranked_by_scores_that_need_no_effect(

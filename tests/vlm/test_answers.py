@@ -49,7 +49,9 @@ def test_target_spellings(given, parsed):
     assert parse_target(given) == parsed
 
 
-@pytest.mark.parametrize("given", ["all", "", -1, "-1", 1.5, True, None, "1.0", "keyword:", "keyword: ", "keyword"])
+@pytest.mark.parametrize(
+    "given", ["all", "", -1, "-1", 1.5, True, None, "1.0", "keyword:", "keyword: ", "keyword", "--5", "²"]
+)
 def test_wrong_target_spellings(given):
     with pytest.raises(ValueError, match="'answer', 'first', a 0-based token index or 'keyword:WORD', got"):
         parse_target(given)
