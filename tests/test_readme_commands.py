@@ -1,4 +1,8 @@
-"""Every command and example of the README, run as it stands there as far as it needs no data of others."""
+"""Every command and example of the README: run where it needs no data of others and no hours, else as far as that goes.
+
+Commands on others' data go as far as their settings (`--print_config`) or their folder; scripts that take minutes are
+compiled here and run, in smaller form, by the tests of what they do.
+"""
 
 import re
 import shlex

@@ -119,7 +119,7 @@ function curveChart(title, series, side, guides, yLabel) {
     if (s[`${side}_low`]) svg.append(shape("path", { d: path(s.x, s[`${side}_high`]) + path([...s.x].reverse(), [...s[`${side}_low`]].reverse()).replace("M", "L") + "Z", fill: color(s.method), "fill-opacity": 0.13 }));
   }
   for (const s of series) svg.append(shape("path", { d: path(s.x, s[side]), fill: "none", stroke: color(s.method), "stroke-width": 1.9, "stroke-dasharray": dash(s.method) }, shape("title", {}, s.method)));
-  return el("figure", {}, svg);
+  return el("figure", {}, svg, el("figcaption", { class: "key" }, ...series.map((s) => el("span", {}, swatch(s.method), s.method))));
 }
 
 function forestChart(title, lines) {

@@ -106,7 +106,9 @@ def test_opens_a_sample_with_its_maps_and_curves(opened: Browser) -> None:
     opened.until("document.querySelectorAll('#sample canvas').length == 5")
     assert NASTY in opened.run("document.getElementById('sample').textContent")
     assert opened.run("document.querySelectorAll('#sample script, #sample b').length") == 0
-    assert opened.run("document.querySelectorAll('#sample .charts svg').length") == 2
+    assert opened.run("document.querySelectorAll('#sample .charts svg[role=img]').length") == 2
+    keys = opened.run("[...document.querySelectorAll('#sample .charts .key')].map((one) => one.children.length)")
+    assert keys[0] == keys[1] > 3  # each line has its name below the chart
     assert opened.run("document.querySelectorAll('#sample .stage img').length") == 5 + 1  # and the picture alone
     assert opened.run("document.activeElement.textContent") == "Sample s00"
     opened.run("document.querySelector('#sample a').click()")
