@@ -64,6 +64,7 @@ def _fill(
         lines = [f"• {flag}" for flag in summary["flags"]]
         sheet.boxed(["Reasons for caution", *lines], 9, face="#fff6e6", space=0.12)
     top = sheet.y
+    sheet.column(0, top)
     sheet.heading("Where the evidence lies")
     bottom = sheet.picture(picture, values, region)
     sheet.column(1, top)

@@ -184,6 +184,11 @@ def test_nothing_is_cut_off_the_sheet(shape: tuple[int, int], length: int) -> No
     figure.canvas.draw()
     places = [one.get_window_extent() for one in (*figure.texts, *figure.axes)]
     assert min(place.y0 for place in places) > 0 and max(place.y1 for place in places) < figure.bbox.height
+    written = [one.get_window_extent() for one in figure.texts]
+    for number, one in enumerate(written):
+        for other in written[:number]:
+            across = min(one.x1, other.x1) - max(one.x0, other.x0)
+            assert across < 1 or min(one.y1, other.y1) - max(one.y0, other.y0) < 4  # of 100 an inch: no line on another
     picture = figure.axes[0].get_position()
     assert picture.height * figure.get_figheight() > 1.2
     assert any("schema version" in text.get_text() for text in figure.texts)
