@@ -31,7 +31,8 @@ def add_bands(summary: Mapping[str, Any], records: pd.DataFrame) -> None:
         summary: as `write_summary` returns it; its boards are changed.
         records: the run's rows with `COLUMNS`.
     """
-    records = records[~never_scored(records)]
+    lost = never_scored(records)
+    records = records[~lost] if lost.any() else records  # a copy of all curves is what a large run has no room for
     for board in summary["boards"]:
         inside = _members(records, board)
         if inside is None or not inside.any():

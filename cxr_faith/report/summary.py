@@ -230,8 +230,8 @@ def _samples(records: pd.DataFrame) -> pd.DataFrame:
 
 def _common(rows: pd.DataFrame, samples: pd.DataFrame) -> Flags:
     """Which samples are ok for every method that has a row for them, and that was scored on any."""
-    rows = rows[~never_scored(rows)]
-    ok = rows["status"].eq("ok").groupby(rows["sample_id"]).all()
+    kept = ~never_scored(rows)
+    ok = rows["status"][kept].eq("ok").groupby(rows["sample_id"][kept]).all()
     return ok.reindex(samples.index, fill_value=False).to_numpy(bool)
 
 

@@ -217,7 +217,7 @@ print(*(end - begin for begin, end in zip(times, times[1:])), resource.getrusage
 
     (_, *short, _), (read, *long, kibibytes) = costs(10_000), costs(100_000)
     assert sum(long) < 10 * sum(short), (short, long)
-    print(read, short, long)
-    assert sum(long) < 40 * read, (long, read)
     gigabytes = kibibytes / 2**20
+    print(read, short, long, gigabytes)
+    assert sum(long) < 40 * read, (long, read)
     assert gigabytes < 2
