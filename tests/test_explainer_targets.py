@@ -104,6 +104,17 @@ def test_lists_share_encodes_and_give_the_same_maps(explainer: cxr_faith.Explain
         explainer.explain([pictures[0], pictures[1]], asked)
 
 
+def test_what_takes_one_picture_says_so(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:
+    for call in (
+        lambda: explainer.explain_tokens(pictures[:2], LIST),  # type: ignore[arg-type]
+        lambda: explainer.compare(pictures[0], [LIST, LIST], ["edges"]),  # type: ignore[arg-type]
+        lambda: explainer.text_relevancy(pictures[0], [LIST]),  # type: ignore[arg-type]
+        lambda: explainer.layer_attention(pictures[:1], LIST),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match="one picture and one question at a time: explain takes lists"):
+            call()
+
+
 def test_compare_explains_one_answer(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:
     before = explainer.vlm.counts.snapshot()
     found = explainer.compare(pictures[0], "Is there a nodule?", ["attention", "chefer", "edges"])

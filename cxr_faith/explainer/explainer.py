@@ -169,8 +169,7 @@ class Explainer:
             ValueError: the answer is empty, or as `explain`.
         """
         name, chosen = self._method(method)
-        view = View.open(self.vlm, image)
-        case = self._cases(view, [question], "answer", kind)[0]
+        view, case = self._one(image, question, "answer", kind)
         cases = compute_token_maps(self.vlm, name, chosen, view.pixels, case, self.seed)
         return [Explanation.of(self.vlm, one, name, view) for one in cases]
 
@@ -182,6 +181,7 @@ class Explainer:
         Raises:
             ValueError: the method rates the image alone.
         """
+        _refuse_lists(image, question)
         explanation = self.explain(image, question, method, target)
         if explanation.text_relevancy is None:
             raise ValueError(f"{explanation.metadata['method']} rates the image alone; chefer and rollout rate text")
@@ -191,8 +191,7 @@ class Explainer:
         self, image: Picture, question: str, target: str | int = "answer", kind: str | None = None
     ) -> list[LayerShare]:
         """Share of the attention at the answer's position that falls on the picture, layer by layer."""
-        view = View.open(self.vlm, image)
-        case = self._cases(view, [question], target, kind)[0]
+        view, case = self._one(image, question, target, kind)
         assert case.target is not None
         batch = AttributionBatch(view.pixels[None], [case.prompt], [case.image_id], self.seed)
         shares = image_share(self.vlm, batch, [case.target])[:, 0].tolist()
@@ -223,8 +222,7 @@ class Explainer:
         built = build_methods(config)
         for name, method in built.items():
             self._check(name, method)
-        view = View.open(self.vlm, image)
-        case = self._cases(view, [question], target, kind)[0]
+        view, case = self._one(image, question, target, kind)
         compute_maps(self.vlm, built, [view.pixels], [case], self.seed, only_in_format=False)
         return {name: Explanation.of(self.vlm, case, name, view) for name in built}
 
@@ -273,6 +271,12 @@ class Explainer:
             raise ValueError(f"{name} needs a finding mask, which a single picture does not have")
         method.check(self.vlm)
 
+    def _one(self, image: Picture, question: str, target: str | int, kind: str | None) -> tuple[View, Case]:
+        """One picture, and the answer to one question about it."""
+        _refuse_lists(image, question)
+        view = View.open(self.vlm, image)
+        return view, self._cases(view, [question], target, kind)[0]
+
     def _cases(self, view: View, questions: list[str], target: str | int, kind: str | None) -> list[Case]:
         """The answers about one picture, each with what is to be explained."""
         stated = "answer" if target in STRATEGIES else parse_target(target)
@@ -299,6 +303,11 @@ class Explainer:
         pixels = [view.pixels] * len(cases)
         compute_maps(self.vlm, {name: method}, pixels, cases, self.seed, only_in_format=False)
         return [Explanation.of(self.vlm, case, name, view) for case in cases]
+
+
+def _refuse_lists(image: Any, question: Any) -> None:
+    if isinstance(image, list) or isinstance(question, list):
+        raise ValueError("one picture and one question at a time: explain takes lists of them")
 
 
 def _pairs(image: Any, question: Any) -> tuple[list[Any], list[str]]:

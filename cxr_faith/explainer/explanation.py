@@ -124,6 +124,11 @@ class Explanation:
             _pixels=view.pixels,
         )
 
+    @property
+    def extras(self) -> Mapping[str, Any]:
+        """What the method itself reports; `metadata` holds it too."""
+        return self._case.extras[str(self.metadata["method"])]
+
     def plot(self) -> Figure:
         """The map on its picture, in the picture's own proportions, with patient sides marked."""
         title = f"{self.metadata['question']} {self.answer} ({self.metadata['method']})"

@@ -137,9 +137,8 @@ def _explain_tokens(
     content["map"] = [values.tolist() for values in maps]
     content["strongest_cell"] = [_strongest(values) for values in maps]
     content["text_relevancy"] = [one.text_relevancy for one in each]
-    own = [{k: v for k, v in one.metadata.items() if v != each[0].metadata[k]} for one in each]
-    for name in {name for one in own for name in one if name not in ("tokens",)}:
-        content[name] = [one.metadata[name] for one in each]  # what the method says differs from map to map
+    for name in each[0].extras.keys() - {"tokens"}:  # the answer's own stand there
+        content[name] = [one.extras[name] for one in each]
     _write(token_strip(each[0].picture, texts, maps, (top, left, height, width)), content, image, options)
     return content
 

@@ -88,10 +88,8 @@ def _add_curves(writer: SummaryWriter, place: str, curves: Mapping[str, Any]) ->
     """Mean curves, and the edges of their bands where there are enough patients for them."""
     for side in ("deletion", "insertion"):
         for name, end in ((side, ""), (f"{side}_low", "/low"), (f"{side}_high", "/high")):
-            # One point for each percentage, the only steps that TensorBoard can order a finer schedule by.
-            points = (
-                {round(100 * x): y for x, y in zip(curves["x"], curves[name], strict=True)} if name in curves else {}
-            )
+            drawn = zip(curves["x"], curves[name], strict=True) if name in curves else ()
+            points = {round(100 * x): y for x, y in drawn}  # of a finer schedule the last one of each percentage
             for step, y in points.items():
                 writer.add_scalar(f"{side}_curve/{place}{end}", y, step)
 

@@ -60,7 +60,7 @@ def summarize(
 
     Methods are compared on the *common* samples: those where all methods that have a row for the sample are ok. A
     method that does not apply everywhere, such as `oracle` without a mask, has no rows there; it does not block the
-    others, and its own means cover fewer samples (its `n_common` says how many).
+    others, and its own means cover fewer samples (its `n_common` says how many). Neither does one that failed on all.
 
     Args:
         records: as `read_records` gives them, in any order; rows with a condition other than "none" serve the panel
@@ -145,10 +145,10 @@ def write_summary(run_dir: str | Path) -> dict[str, Any]:
 
     The order of the methods and the expected number of samples are `methods` and `samples_total` of `provenance.json`.
 
-    A run that has begun and has no record yet gets a summary that says so.
+    A run that has begun and has no record yet, and an empty directory, get a summary that says so.
 
     Raises:
-        ValueError: neither records nor `provenance.json`: no run directory.
+        ValueError: there is no such directory, or it holds other things: neither records nor `provenance.json`.
         OSError: a file could not be saved.
     """
     run_dir = Path(run_dir)
@@ -172,7 +172,8 @@ def while_it_runs(read: Callable[[], T]) -> T:
 def _summarize_run(run_dir: Path) -> dict[str, Any]:
     provenance = read_provenance(run_dir)
     records = read_records(run_dir, COLUMNS)
-    if records.empty and not provenance:
+    is_empty = run_dir.is_dir() and not any(run_dir.iterdir())
+    if records.empty and not provenance and not is_empty:
         raise ValueError(
             f"{run_dir}: no run directory, it has neither records nor provenance.json; run `cxr-faith evaluate` first"
         )

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report.bands import add_bands
+from cxr_faith.report.html import write_report
 from cxr_faith.report.leaderboard import find_board, leaderboard, render_leaderboard
 from cxr_faith.report.summary import summarize, write_summary
 
@@ -207,9 +208,18 @@ def test_warnings_name_low_coverage_random_auc_and_a_beaten_oracle(rows: list[di
     assert "compare 5 of 25 samples (20%)" in "\n".join(summarize(few, METHODS)["warnings"])
 
 
-def test_no_readable_record_is_a_one_line_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="neither records nor"):
-        write_summary(tmp_path)
+def test_a_directory_of_other_things_is_a_one_line_error(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    for folder in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(ValueError, match="neither records nor"):
+            write_summary(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_empty_directory_gives_a_report_that_says_so(tmp_path: Path) -> None:
+    assert any("No sample could be scored" in warning for warning in write_summary(tmp_path)["warnings"])
+    assert "No sample could be scored" in (tmp_path / "summary.md").read_text()
+    assert "No sample could be scored" in write_report(tmp_path).read_text()
 
 
 def test_leaderboard_is_best_first_and_fits_the_terminal(summary: dict[str, Any]) -> None:
