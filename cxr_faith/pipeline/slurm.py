@@ -7,7 +7,6 @@ process that started ranks on this machine passes its signals on to them.
 
 import os
 import shlex
-import signal
 import sys
 from datetime import timedelta
 from typing import Any
@@ -119,7 +118,14 @@ def end_children(trainer: L.Trainer) -> None:
     """Kill the ranks that this process started: after an error here they would wait for it, or hang for good."""
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
-        launcher.kill(signal.SIGKILL)
+        children = list(launcher.procs)
+        # Lightning's observer shares this list and kills this process too, before it can say what went wrong, when it
+        # finds in it a child that died.
+        launcher.procs.clear()
+        for child in children:
+            child.kill()
+        for child in children:
+            child.wait()
 
 
 def resume_command() -> str:

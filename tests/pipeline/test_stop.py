@@ -233,6 +233,28 @@ def test_a_rank_that_stalls_is_named(small: Path, tmp_path: Path) -> None:
     assert not alive(rank_one)
 
 
+def test_a_rank_that_ends_the_others_lives_to_say_why() -> None:
+    process = python(
+        """
+        import os, subprocess, sys
+        from types import SimpleNamespace
+        from lightning.fabric.plugins.environments import LightningEnvironment
+        from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+        from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+        from cxr_faith.pipeline.slurm import end_children
+        launcher = _SubprocessScriptLauncher(LightningEnvironment(), num_processes=2, num_nodes=1)
+        launcher.procs = [child] = [subprocess.Popen(["sleep", "600"])]
+        observer = _ChildProcessObserver(os.getpid(), launcher.procs, sleep_period=1)
+        observer.start()
+        end_children(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)))
+        observer.join()  # it looks once more, and would end this process
+        sys.exit(f"rank 1 ended with {child.returncode}")
+    """,
+        stderr=subprocess.PIPE,
+    )
+    assert process.communicate(timeout=120)[1].endswith("rank 1 ended with -9\n") and process.returncode == 1
+
+
 def test_ranks_whose_parent_was_killed_end_too(small: Path, reference: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start(small, run_dir, *ranks(2))

@@ -206,9 +206,10 @@ def test_records_without_their_key_are_no_records(run_dir: Path, caplog: pytest.
     assert part.name in caplog.text
 
 
-def test_a_run_without_anything_says_so(tmp_path: Path) -> None:
+def test_a_page_needs_a_summary_and_a_summary_a_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"summary\.json: missing"):
         write_report(tmp_path)
+    (tmp_path / "notes.txt").write_text("not a run")
     with pytest.raises(ValueError, match="neither records nor"):
         write_summary(tmp_path)
 
