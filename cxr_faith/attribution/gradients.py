@@ -10,9 +10,10 @@ from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, sc
 from cxr_faith.metrics.functional import effect_threshold
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.vlm.base import VLM, Target
+from cxr_faith.vlm.micro_batch import MicroBatch
 
-PATH_BATCH = 8
-"""Points of the path of integrated gradients in one forward and backward pass."""
+PATH_BATCH = 4
+"""Points of the path of integrated gradients in one forward and backward pass: of a 4B model 4 · 1.3 GB of graphs."""
 
 
 Parts = Callable[[Tensor], tuple[Tensor, ...]]
@@ -119,6 +120,7 @@ class IntegratedGradients(_FromBaseline):
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         self.steps = steps
+        self._together = MicroBatch(PATH_BATCH)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Signed maps; `extras["completeness_residual"]` = |ΣIG - e| / max(|e|, ε). See `Method.attribute`."""
@@ -134,14 +136,17 @@ class IntegratedGradients(_FromBaseline):
         with torch.no_grad():
             intact, removed = (torch.stack(parts(vlm.trace(x, batch.prompts, target))) for x in (tokens, baseline))
         total = torch.zeros(len(intact), *tokens.shape, device=tokens.device)
-        for start in range(0, self.steps, PATH_BATCH):
+
+        def add(start: int, stop: int) -> None:
             # Points of one picture's path run together.
-            points = torch.arange(start, min(start + PATH_BATCH, self.steps), device=path.device)
+            points = torch.arange(start, stop, device=path.device)
             weights = ((points + 0.5) / self.steps)[:, None, None, None]
             along = (baseline + weights * path).flatten(0, 1)
             repeated = replace(batch, prompts=list(batch.prompts) * len(points))
             gradients = token_gradients(vlm, repeated, list(target) * len(points), along, parts)
-            total += torch.stack([gradient.unflatten(0, (len(points), -1)).sum(0) for gradient in gradients])
+            total.add_(torch.stack([gradient.unflatten(0, (len(points), -1)).sum(0) for gradient in gradients]))
+
+        self._together.run(self.steps, add)
         maps = (total / self.steps * path).sum(-1)
         effect = intact - removed
         floor = effect_threshold(intact.double()).to(effect.dtype)

@@ -25,6 +25,7 @@ from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.vlm.answers import likelihood_ratios
 from cxr_faith.vlm.base import VLM, Prompt, Target
+from cxr_faith.vlm.micro_batch import MicroBatch
 
 LLR_THRESHOLD = 1.0
 """Tokens that the picture makes at least this much likelier than its substrate, in nats, are explained."""
@@ -69,6 +70,7 @@ class Problem:
         scale: max(|e|, ε) of s, in its own unit, [batch].
         area: weight of the L1 term.
         smoothness: weight of the total variation.
+        together: terms in one forward and backward pass.
     """
 
     vlm: VLM
@@ -79,6 +81,7 @@ class Problem:
     scale: Tensor
     area: float
     smoothness: float
+    together: MicroBatch
 
     def of(self, chosen: Sequence[int]) -> "Problem":
         """The problem of some of the pictures."""
@@ -92,18 +95,28 @@ class Problem:
             scale=self.scale[pick],
         )
 
-    def score_terms(self, masks: Tensor, alpha: float = 1.0, noise: Tensor | None = None) -> Tensor:
-        """The four signed score terms at Φ(α·K), summed, [batch]; noise [batch, 1, H, W] is added to the pictures."""
+    def score_terms(
+        self, masks: Tensor, alpha: float = 1.0, noise: Tensor | None = None, part: slice = slice(None)
+    ) -> Tensor:
+        """The four signed score terms at Φ(α·K) of each picture in turn, [4 · batch].
+
+        Args:
+            masks: [batch, 2, gH, gW].
+            alpha: point of the path.
+            noise: [batch, 1, H, W], added to the pictures.
+            part: which of the terms.
+        """
         (rows, columns), (height, width) = self.vlm.grid, self.pictures.shape[-2:]
         kept = (alpha * kept_shares(masks))[:, :, None]
         kept = kept.repeat_interleave(height // rows, -2).repeat_interleave(width // columns, -1)
         pictures = self.pictures if noise is None else self.pictures + noise
-        pixels = (self.removed[:, None] + kept * (pictures - self.removed)[:, None]).flatten(0, 1)
+        pixels = (self.removed[:, None] + kept * (pictures - self.removed)[:, None]).flatten(0, 1)[part]
         self.vlm.counts.backward += len(pixels) if masks.requires_grad else 0
-        prompts = [prompt for prompt in self.prompts for _ in _SIGNS]
-        targets = [target for target in self.targets for _ in _SIGNS]
-        scores = self.vlm.trace(self.vlm.encode(pixels), prompts, targets).mean(1).view(-1, len(_SIGNS))
-        return (scores * torch.tensor(_SIGNS, device=scores.device)).sum(1) / self.scale
+        prompts = [prompt for prompt in self.prompts for _ in _SIGNS][part]
+        targets = [target for target in self.targets for _ in _SIGNS][part]
+        scores = self.vlm.trace(self.vlm.encode(pixels), prompts, targets).mean(1)
+        weights = torch.tensor(_SIGNS, device=scores.device) / self.scale[:, None]
+        return scores * weights.flatten()[part]
 
     def regularizer(self, masks: Tensor) -> Tensor:
         """Area and total variation of the product of both masks, [batch]."""
@@ -113,8 +126,14 @@ class Problem:
 
     def loss(self, masks: Tensor) -> list[float]:
         """The loss of each picture at α = 1, without noise."""
+        terms: list[Tensor] = []
         with torch.no_grad():
-            return (self.score_terms(masks) + self.regularizer(masks)).tolist()
+            self.together.run(
+                len(_SIGNS) * len(masks),
+                lambda start, stop: terms.append(self.score_terms(masks, part=slice(start, stop))),
+            )
+            losses = torch.cat(terms).view(-1, len(_SIGNS)).sum(1) + self.regularizer(masks)
+        return [float(loss) for loss in losses.cpu()]
 
     def direction(self, masks: Tensor, steps: int, noise: Tensor | None) -> Tensor:
         """Integrated-gradient directions of ascent: mean over α = 1/steps … 1, and the regularizer's own.
@@ -130,11 +149,23 @@ class Problem:
         with torch.enable_grad():
             leaf = masks.detach().requires_grad_()
             gradient = torch.autograd.grad(self.regularizer(leaf).sum(), leaf)[0]
-            for point in range(steps):
-                field = None if noise is None else noise[:, point : point + 1]
-                terms = self.score_terms(leaf, (point + 1) / steps, field)
-                gradient = gradient + torch.autograd.grad(terms.sum(), leaf)[0] / steps
+        for point in range(steps):
+            field = None if noise is None else noise[:, point : point + 1]
+            gradient = gradient + self._slope(masks, (point + 1) / steps, field) / steps
         return gradient
+
+    def _slope(self, masks: Tensor, alpha: float, noise: Tensor | None) -> Tensor:
+        """Gradient of the sum of all score terms, like the masks."""
+        slope = torch.zeros_like(masks)
+
+        def add(start: int, stop: int) -> None:
+            with torch.enable_grad():
+                leaf = masks.detach().requires_grad_()
+                terms = self.score_terms(leaf, alpha, noise, slice(start, stop))
+                slope.add_(torch.autograd.grad(terms.sum(), leaf)[0])
+
+        self.together.run(len(_SIGNS) * len(masks), add)
+        return slope
 
 
 class IGOSPP(Method):
@@ -167,6 +198,7 @@ class IGOSPP(Method):
         self.substrate: Substrate = Substrate.parse(DEFAULT_SUBSTRATE if substrate == "road" else substrate)
         self.iterations, self.path_steps, self.noise = iterations, path_steps, noise
         self.area, self.smoothness = area, smoothness
+        self._together = MicroBatch(len(_SIGNS))
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Saliency 1 - x·y in [0, 1], all pictures together, each with its own line search; see `Method.attribute`.
@@ -205,7 +237,8 @@ class IGOSPP(Method):
                 scales.append(torch.maximum((s - s_removed).abs(), effect_threshold(s)).float())
                 chosen.append(target)
         scale = torch.cat(scales)
-        return Problem(vlm, batch.pixels, removed, batch.prompts, chosen, scale, self.area, self.smoothness), told
+        weights = self.area, self.smoothness
+        return Problem(vlm, batch.pixels, removed, batch.prompts, chosen, scale, *weights, self._together), told
 
     def _optimize(self, problem: Problem, streams: Sequence[np.random.Generator]) -> tuple[Tensor, list[list[float]]]:
         """Masks [batch, 2, gH, gW], and the losses before the first and after each accepted step of each picture."""

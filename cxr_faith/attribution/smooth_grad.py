@@ -13,6 +13,7 @@ from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, sc
 from cxr_faith.attribution.gradients import Parts, each_score, mean_score
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.vlm.base import VLM, Target
+from cxr_faith.vlm.micro_batch import MicroBatch
 
 COPIES_AT_ONCE = 4
 """Noisy copies in one forward and backward pass through tower and decoder."""
@@ -34,6 +35,7 @@ class SmoothGrad(Method):
         if copies < 1 or noise < 0:
             raise ValueError(f"copies must be at least 1 and noise not negative, got {copies} and {noise}")
         self.copies, self.noise = copies, noise
+        self._together = MicroBatch(COPIES_AT_ONCE)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; the noise is seeded by the image. See `Method.attribute`."""
@@ -52,17 +54,22 @@ class SmoothGrad(Method):
         picture = batch.pixels[index].float()
         sigma = self.noise * (picture.max() - picture.min())
         random = stream(batch.seed, batch.image_ids[index], "noise", "smooth_grad")
+        noise = sigma * torch.from_numpy(random.standard_normal((self.copies, *picture.shape))).to(picture)
         totals: list[Tensor] = []
-        for start in range(0, self.copies, COPIES_AT_ONCE):
-            count = min(COPIES_AT_ONCE, self.copies - start)
-            noise = torch.from_numpy(random.standard_normal((count, *picture.shape))).to(picture)
+
+        def add(start: int, stop: int) -> None:
+            count = stop - start
             with torch.enable_grad():
-                noisy = (picture + sigma * noise).requires_grad_()
+                noisy = (picture + noise[start:stop]).requires_grad_()
                 scores = parts(vlm.trace(vlm.encode(noisy), [batch.prompts[index]] * count, [target] * count))
             vlm.counts.backward += count * len(scores)
-            totals = totals or [torch.zeros_like(picture) for _ in scores]
-            for part, score in enumerate(scores):
-                totals[part] += score_gradient(score, [noisy], more=part + 1 < len(scores))[0].sum(0)
+            gradients = [
+                score_gradient(score, [noisy], more=part + 1 < len(scores))[0].sum(0)
+                for part, score in enumerate(scores)
+            ]
+            totals[:] = map(torch.add, totals, gradients) if totals else gradients
+
+        self._together.run(self.copies, add)
         energy = (torch.stack(totals) / self.copies).square().sum(1)
         rows, columns = vlm.grid
         cells = energy.reshape(-1, rows, energy.shape[1] // rows, columns, energy.shape[2] // columns)

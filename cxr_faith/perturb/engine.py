@@ -15,6 +15,7 @@ from torch import Tensor
 from cxr_faith.perturb.road import Fill
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm.base import VLM, Prompt, Scores, Target
+from cxr_faith.vlm.micro_batch import MicroBatch
 
 PIXELS, TOKENS = "pixels", "tokens"
 SPACES = (PIXELS, TOKENS)
@@ -92,7 +93,13 @@ class Engine:
             share: run a picture once for all curves and questions; off, once for each of their points. The scores
                 are the same bits.
         """
-        self.vlm, self.softness, self.micro_batch, self.share = vlm, softness, micro_batch, share
+        self.vlm, self.softness, self.share = vlm, softness, share
+        self._micro_batch = MicroBatch(micro_batch)
+
+    @property
+    def micro_batch(self) -> int:
+        """Pictures a forward pass, after what memory has allowed so far."""
+        return self._micro_batch.size
 
     def run(
         self,
@@ -138,20 +145,11 @@ class Engine:
         questions: Sequence[tuple[int, Prompt, Target]],
     ) -> None:
         """Masks [M, N] that the same questions need, in micro-batches; scores go to `filled` [questions, 3, places]."""
-        start = 0
-        while start < len(keep):
-            size, out_of_memory = self.micro_batch, False
-            try:
-                self._run_batch(source(keep[start : start + size]), where[start : start + size], filled, questions)
-            except RuntimeError as error:
-                if not self._can_shrink(error):
-                    raise
-                out_of_memory = True
-            if out_of_memory:
-                # Out here, since the error's traceback keeps the batch's tensors alive.
-                self._shrink()
-            else:
-                start += size
+
+        def work(start: int, stop: int) -> None:
+            self._run_batch(source(keep[start:stop]), where[start:stop], filled, questions)
+
+        self._micro_batch.run(len(keep), work)
 
     def _source(self, pair: Tensor, space: str, fill: Fill | None) -> Callable[[Tensor], Tensor]:
         """What gives image tokens [M, N, hidden] for masks [M, N]; work on the two pictures is done here, once."""
@@ -180,14 +178,3 @@ class Engine:
         for question, prompt, target in questions:
             scores = self.vlm.score(prefix, prompt, target)
             filled[question][:, where] = torch.stack([scores.s, scores.probability, scores.standing])
-
-    def _can_shrink(self, error: RuntimeError) -> bool:
-        """Whether memory ran out and a smaller micro-batch may help."""
-        out_of_memory = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-        return out_of_memory and self.micro_batch > 1
-
-    def _shrink(self) -> None:
-        """Halve the micro-batch and give the memory of the failed one back."""
-        self.micro_batch //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ from cxr_faith.data.images import fit, load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm import Target
+from cxr_faith.vlm.micro_batch import MicroBatch
 from tests.analytic import MARGIN, LinearVLM
 from tests.analytic import picture as analytic_picture
 from tests.reference import igos as reference
@@ -25,7 +26,8 @@ def explain(vlm, pixels, target=MARGIN, **options):
 
 def problem(vlm, pixels, target, scale=2.0, area=0.7, smoothness=1.3):
     removed = Substrate.parse("blur:0.1").apply(pixels, ["0"], 3)
-    return Problem(vlm, pixels, removed, [vlm.prompt(QUESTION)], [target], torch.tensor([scale]), area, smoothness)
+    prompts, scales = [vlm.prompt(QUESTION)], torch.tensor([scale])
+    return Problem(vlm, pixels, removed, prompts, [target], scales, area, smoothness, MicroBatch(4))
 
 
 def settings_of(vlm, made, masks, target):
