@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +37,19 @@ class SampleItem:
     finding_mask: Tensor | None = None
     anatomy: Mapping[str, Tensor] = field(default_factory=dict)
     error: str | None = None
+
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SampleItem:
+        """The same with a function applied to picture and masks."""
+        return replace(
+            self,
+            image=None if self.image is None else function(self.image),
+            finding_mask=None if self.finding_mask is None else function(self.finding_mask),
+            anatomy={label: function(mask) for label, mask in self.anatomy.items()},
+        )
+
+    def pin_memory(self) -> SampleItem:
+        """What a `DataLoader` with `pin_memory` asks for: copies to a GPU then go beside the work on the last batch."""
+        return self.map_tensors(Tensor.pin_memory)
 
 
 class ManifestDataset(Dataset[SampleItem]):

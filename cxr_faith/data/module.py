@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Set
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -15,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cxr_faith.data.cache import ImageCache
@@ -157,6 +155,7 @@ class CXRVQADataModule(L.LightningDataModule):
             batch_sampler=ImageBatches(images[mine], self.batch_size),
             num_workers=self.num_workers,
             collate_fn=list,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def _image_cache(self) -> ImageCache | None:
@@ -171,15 +170,7 @@ class CXRVQADataModule(L.LightningDataModule):
         self, batch: list[SampleItem], device: torch.device, dataloader_idx: int
     ) -> list[SampleItem]:
         """Move pictures and masks; the rest of an item stays as it is."""
-        return [
-            replace(
-                item,
-                image=_to(item.image, device),
-                finding_mask=_to(item.finding_mask, device),
-                anatomy={label: mask.to(device, non_blocking=True) for label, mask in item.anatomy.items()},
-            )
-            for item in batch
-        ]
+        return [item.map_tensors(lambda tensor: tensor.to(device, non_blocking=True)) for item in batch]
 
     def _image_codes(self) -> Rows:
         """A number for each row's image; a row without image id is an image of its own."""
@@ -188,7 +179,3 @@ class CXRVQADataModule(L.LightningDataModule):
         del ids
         pa.default_memory_pool().release_unused()  # the table of all ids, which nobody needs again
         return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
-
-
-def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if tensor is None else tensor.to(device, non_blocking=True)

@@ -227,3 +227,19 @@ def test_lightning_predict_with_nothing_left(tmp_path: Path) -> None:
         recorder, module, return_predictions=False
     )
     assert recorder.seen == []
+
+
+def test_pictures_and_masks_are_pinned_and_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the function by which a `DataLoader` pins batches; a bad sample has nothing to pin."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    nodule = sample(0, 0, finding="nodule", boxes=(Box("nodule", 30, 20, 60, 40),))
+    module = make(tmp_path, [nodule, sample(1, 1, image_path="none.jpg")])
+    (loaded, bad), pinned = items(module), list[torch.Tensor]()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
+    first, second = pin_memory([loaded, bad])
+    assert [id(tensor) for tensor in pinned] == [id(loaded.image), id(loaded.finding_mask)]
+    assert loaded.image is not None and first.image is not loaded.image and torch.equal(first.image, loaded.image)
+    assert first.sample is loaded.sample and second.image is None and second.error == bad.error
+    moved = module.transfer_batch_to_device([loaded, bad], torch.device("meta"), 0)[0]
+    assert moved.image is not None and moved.image.device.type == moved.finding_mask.device.type == "meta"
