@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         draw = [sys.executable, ROOT / "training/write_bundled_data.py", "--out", folder / "phantoms", "--seed", "3"]
-        subprocess.run([*map(str, draw), "--patients", "112"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*map(str, draw), "--patients", "160"], check=True, stdout=subprocess.DEVNULL)
         for turn in range(options.turns):
             manifest = folder / "phantoms/manifest.parquet"
             (one,), two = (evaluate(manifest, ranks, folder / f"turn{turn}-{ranks}") for ranks in (1, 2))

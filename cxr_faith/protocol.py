@@ -24,11 +24,11 @@ class Protocol:
     Attributes:
         substrates: what stands for removed cells; each is scored on its own.
         steps: T, points of a curve after the first, or `adaptive`: curves of at most 50 points after the first start
-            coarse and are refined where they bend, and straight lines join the points that were run; those of an effect
-            that is too small to be scored stay coarse.
+            coarse and are refined where they bend, and straight lines join the points that were run.
         random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs. With
             `adaptive` no more than these.
-        auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect.
+        auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect
+            (of the scores' range where the effect is too small to be scored).
         random_error: with `adaptive`, random orders stop, after four pairs or more, once the Monte-Carlo error of
             their deletion and insertion areas is below this share of the effect.
         softness: σ in pixels of a Gaussian on the masks' edges; 0 = hard cells.

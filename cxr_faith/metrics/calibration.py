@@ -20,7 +20,9 @@ def expected_calibration_error(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> f
         p_yes: [samples].
         is_yes: whether the reference answer is yes, [samples].
     """
-    p, truth = torch.tensor(np.asarray(p_yes, float)), torch.tensor(np.asarray(is_yes, bool)).int()
+    # torchmetrics has a bin of its own for exactly 1, which belongs into the last.
+    p = torch.tensor(np.asarray(p_yes, float)).clamp(max=1 - 2**-52)
+    truth = torch.tensor(np.asarray(is_yes, bool)).int()
     return float(binary_calibration_error(p, truth, n_bins=BINS, norm="l1")) if len(p) else float("nan")
 
 

@@ -65,13 +65,16 @@ class Estimates:
         return cls(*(np.full(columns, np.nan) for _ in fields(cls)))
 
 
-def estimate(values: npt.ArrayLike, clusters: npt.ArrayLike, resamples: int = RESAMPLES) -> Estimates:
+def estimate(
+    values: npt.ArrayLike, clusters: npt.ArrayLike, resamples: int = RESAMPLES, flips: int = FLIPS
+) -> Estimates:
     """Means with intervals and tests, clustered; the same input always gives the same result.
 
     Args:
         values: [rows, columns], NaN = missing. Paired differences, where a test should compare two things.
         clusters: number or name of each row's cluster [rows].
         resamples: bootstrap resamples of the clusters.
+        flips: random flips of the clusters' signs; the smallest p is one in so many.
     """
     table = np.asarray(values, dtype=np.float64)
     sums, counts = cluster_sums(table, np.unique(np.asarray(clusters), return_inverse=True)[1])
@@ -81,7 +84,7 @@ def estimate(values: npt.ArrayLike, clusters: npt.ArrayLike, resamples: int = RE
     for number, pattern in enumerate(patterns.T):
         columns = np.flatnonzero(which.ravel() == number)
         if pattern.any():
-            part = _estimate(sums[np.ix_(pattern, columns)], counts[np.ix_(pattern, columns)], resamples)
+            part = _estimate(sums[np.ix_(pattern, columns)], counts[np.ix_(pattern, columns)], resamples, flips)
             for field in fields(Estimates):
                 getattr(result, field.name)[columns] = getattr(part, field.name)
         else:
@@ -104,7 +107,7 @@ def cluster_sums(values: Floats, clusters: Ints) -> tuple[Floats, Floats]:
     return sums, counts
 
 
-def _estimate(sums: Floats, counts: Floats, resamples: int) -> Estimates:
+def _estimate(sums: Floats, counts: Floats, resamples: int, flips: int) -> Estimates:
     n_clusters, n_columns = sums.shape
     total, n = sums.sum(0), counts.sum(0)
     mean = total / n
@@ -122,7 +125,7 @@ def _estimate(sums: Floats, counts: Floats, resamples: int) -> Estimates:
         high=high,
         bca_low=bca_low,
         bca_high=bca_high,
-        p=sign_flip_p(sums, np.random.default_rng(_SEED + 1)),
+        p=sign_flip_p(sums, np.random.default_rng(_SEED + 1), flips),
         d_z=effect_size(sums / counts),
     )
 

@@ -100,8 +100,8 @@ class Curves:
 
     Attributes:
         scores: each [orders, 2, T + 1], deletion and insertion; straight lines between the points that were run.
-        errors: estimated error of an order's areas as a share of the effect, the larger of its two curves, [orders];
-            NaN where the effect is too small to be scored.
+        errors: estimated error of an order's areas as a share of `error_unit`, the larger of its two curves,
+            [orders]; NaN where there is none.
         run: which points were run, bool [orders, T + 1].
     """
 
@@ -113,9 +113,6 @@ class Curves:
 def run_adaptive(run: Run, orders: Sequence[Sequence[IntArray]], k: IntArray, auc_error: float) -> list[Curves]:
     """Both curves of orders, refined until the estimated error of every area is allowed.
 
-    A question whose effect is too small to be scored (degenerate, or inverted) keeps the points of the first pass: its
-    areas are not divided by the effect, and no number rests on them.
-
     What is run for a question depends on its own scores alone, so that neither company nor resuming changes a result;
     pictures that several questions or orders want in the same pass are shared.
 
@@ -123,7 +120,7 @@ def run_adaptive(run: Run, orders: Sequence[Sequence[IntArray]], k: IntArray, au
         run: scores a plan of one image's pictures, for each question.
         orders: for each question, its orders [N].
         k: the finest schedule.
-        auc_error: allowed error of an area, as a share of the effect.
+        auc_error: allowed error of an area, as a share of `error_unit`.
     """
     steps = len(k) - 1
     known = [np.zeros((len(mine), steps + 1), bool) for mine in orders]
@@ -137,24 +134,37 @@ def run_adaptive(run: Run, orders: Sequence[Sequence[IntArray]], k: IntArray, au
         for (q, i), points in wanted.items():
             values[q][:, i][..., points] = found[q][:, places[q, i]]
             known[q][i, points] = True
-        allowed = [auc_error * effect if (effect := scored_effect(v[0])) else math.inf for v in values]
+        allowed = [auc_error * (error_unit(v[0]) or math.inf) for v in values]
         refined = {(q, i): next_points(values[q][0, i], known[q][i], k, allowed[q]) for q, i in wanted}
         wanted = {key: points for key, points in refined.items() if len(points)}
     return [_finish(values[q], known[q], k) for q in range(len(orders))]
 
 
-def scored_effect(s: npt.ArrayLike) -> float | None:
-    """The effect of curves [orders, 2, T + 1]; None if it is too small to be scored, inverted or not finite."""
+def error_unit(s: npt.ArrayLike) -> float | None:
+    """What errors of areas are shares of, in the unit of the scores.
+
+    It is the effect, by which areas are divided. Where that is too small to be scored, or inverted, areas in the
+    scores' own unit are still told, and it is the scores' range, or the smallest effect that is scored.
+
+    Args:
+        s: curves [orders, 2, T + 1]; NaN where a point was not run.
+
+    Returns:
+        None where an end is not finite.
+    """
     values = torch.as_tensor(s)
     if not len(values):
         return None
     original, removed = values[0, 0, 0], values[0, 0, -1]
-    effect = float(original - removed)
-    return effect if effect >= float(effect_threshold(original)) else None
+    effect, smallest = float(original - removed), float(effect_threshold(original))
+    if not math.isfinite(effect):
+        return None
+    there = values[values.isfinite()]
+    return effect if effect >= smallest else max(float(there.max() - there.min()), smallest)
 
 
 def _finish(values: FloatArray, known: BoolArray, k: IntArray) -> Curves:
-    scale = scored_effect(values[0]) or math.nan
+    scale = error_unit(values[0]) or math.nan
     errors = [area_errors(values[0, i], row, k)[0].sum() / scale for i, row in enumerate(known)]
     filled = [fill_between(values[:, i], row, k) for i, row in enumerate(known)]
     parts = np.stack(filled, axis=1) if filled else values
@@ -180,7 +190,7 @@ def adaptive_curves(
         shuffled: random orders in reversed pairs [R, N].
         k: the finest schedule.
         auc_error: see `run_adaptive`.
-        random_error: allowed Monte-Carlo error of the mean random areas, a share of the effect.
+        random_error: allowed Monte-Carlo error of the mean random areas, a share of `error_unit`.
     """
     asked: list[list[IntArray]] = [[*mine, *shuffled[:FIRST_RANDOM_ORDERS]] for mine in orders]
     parts: list[list[Curves]] = [[] for _ in orders]
@@ -190,14 +200,14 @@ def adaptive_curves(
                 continue
             parts[question].append(curves)
             s = torch.cat([part.scores.s for part in parts[question]])[len(orders[question]) :]
-            more = len(s) < len(shuffled) and _random_error(s, k) > random_error  # NaN, not scored: no more
+            more = len(s) < len(shuffled) and _random_error(s, k) > random_error  # NaN: no more
             asked[question] = list(shuffled[len(s) : len(s) + 4]) if more else []
     return [_joined(done) for done in parts]
 
 
 def _random_error(s: Tensor, k: IntArray) -> float:
-    """Monte-Carlo error of the mean area of random orders [R, 2, T + 1], the larger of the modes; NaN if not scored."""
-    areas = torch.trapezoid(s, torch.from_numpy(k / k[-1])) / (scored_effect(s) or math.nan)
+    """Monte-Carlo error of the mean area of random orders [R, 2, T + 1], the larger of the modes; NaN without unit."""
+    areas = torch.trapezoid(s, torch.from_numpy(k / k[-1])) / (error_unit(s) or math.nan)
     pairs = areas.unflatten(0, (-1, 2)).mean(1)
     return float(pairs.std(0).max().item() / len(pairs) ** 0.5)
 

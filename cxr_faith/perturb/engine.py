@@ -131,9 +131,14 @@ class Engine:
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
         with torch.no_grad():
             source = self._source(torch.stack([original, removed]), space, fill)
-            for questions, places, masks in plan.groups(self.share):
-                keep, where = torch.from_numpy(masks).to(device), torch.from_numpy(places).to(device)
-                self._run_group(source, keep, where, filled, [(q, prompts[q], targets[q]) for q in questions])
+            groups = plan.groups(self.share)
+            # One copy for all groups: each waits for the work before it.
+            keep, where = (
+                torch.from_numpy(np.concatenate(parts)).to(device).split([len(places) for _, places, _ in groups])
+                for parts in ([masks for *_, masks in groups], [places for _, places, _ in groups])
+            )
+            for (questions, *_), mine, there in zip(groups, keep, where, strict=True):
+                self._run_group(source, mine, there, filled, [(q, prompts[q], targets[q]) for q in questions])
         return [Scores(*rows) for rows in filled.cpu()]
 
     def _run_group(

@@ -68,7 +68,9 @@ def impute(pixels: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
     height, width = pixels.shape[-2:]
     rows, columns = height // grid[0], width // grid[1]
     gone = ~keep.unflatten(1, grid).repeat_interleave(rows, 1).repeat_interleave(columns, 2)[:, None]
-    values = torch.where(gone, pixels.mean(dim=(-2, -1), keepdim=True), pixels)
+    # A correction may be rough, what is left to correct may not: where few cells hold a large picture, float32 rounds
+    # it to some thousandths of the picture's range.
+    values = torch.where(gone, pixels.mean(dim=(-2, -1), keepdim=True), pixels).double()
     empty = ~keep.any(1)
     # Nothing holds the solution where no cell is left: there the means are kept as they are.
     levels = _levels((gone & ~empty[:, None, None, None]).to(pixels.dtype))
@@ -76,15 +78,19 @@ def impute(pixels: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
     # (Saad 2003, algorithm 12.1) needs no more than bounds of what a cycle does.
     lowest, highest = _CYCLE_BOUNDS
     middle, half = (highest + lowest) / 2, (highest - lowest) / 2
-    rho, step = half / middle, _cycle(levels, 0, _residual(values, *levels[0])) / middle
+    fine = [part.double() for part in levels[0]]
+
+    def correction() -> Tensor:
+        return _cycle(levels, 0, _residual(values, *fine).to(pixels.dtype))
+
+    rho, step = half / middle, correction().double() / middle
     values += step
     for _ in range(_CYCLES - 1):
         following = 1 / (2 * middle / half - rho)
-        change = _cycle(levels, 0, _residual(values, *levels[0]))
-        step.mul_(following * rho).add_(change, alpha=2 * following / half)
+        step.mul_(following * rho).add_(correction(), alpha=2 * following / half)
         values += step
         rho = following
-    return values
+    return values.to(pixels.dtype)
 
 
 def _levels(free: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -110,12 +110,13 @@ def measure(scene: Scene) -> dict[str, Any]:
         if scene.preset.exact:
             with turns.memory("engine"):
                 whole, rows = run_engine(scene, engine, range(everything))
-                alone, _ = run_engine(scene, engine, [question])
+                # Questions need different numbers of pictures: one row tells of one of them.
+                alone, _ = run_engine(scene, engine, [0])
             with turns.memory("naive"):
                 usual = run_naive(scene, naive, question, rows)
             turns.exact = rows
             for name in VARIANTS:
-                turns.variants.setdefault(name, []).append(run_variant(scene, engine, name, question))
+                turns.variants.setdefault(name, []).append(run_variant(scene, engine, name, 0))
         else:
             with turns.memory("engine"):
                 sampled = sample_engine(scene, engine)

@@ -19,7 +19,7 @@ from cxr_faith.protocol import Protocol
 from cxr_faith.scoring import RANDOM, plan_curves, score_image
 
 SAMPLE = 8
-"""Pictures of a sampled turn: with three repeats, some twenty of each kind."""
+"""Points of a sampled curve of the usual recipe: with three repeats, some twenty."""
 
 Rows = list[dict[str, dict[str, Any]]]
 
@@ -67,22 +67,23 @@ def run_engine(
 def sample_engine(scene: Scene, engine: Engine) -> dict[int, Turn]:
     """Times of some pictures of each kind, multiplied by the exact counts, for one and for three questions."""
     device, plan = scene.vlm.device, Plan(scene.vlm.n_cells)
-    masks = np.random.default_rng(0).random((SAMPLE, scene.vlm.n_cells)) < 0.5
+    sample = scene.preset.sample
+    masks = np.random.default_rng(0).random((sample, scene.vlm.n_cells)) < 0.5
     for question in range(len(scene.cases)):
         plan.add(question, masks)
     one = Plan(scene.vlm.n_cells)
     one.add(0, masks)
     removed = scene.substrate.apply(scene.pixels[None], [scene.image_id], scene.protocol.seed)[0]
     prompts, targets = [c.prompt for c in scene.cases], [c.target for c in scene.cases if c.target is not None]
+    answers = wall(device, lambda: scene.answer([0]))
+    maps = _sampled_maps(scene)
     run = [
         wall(device, partial(engine.run, scene.pixels, removed, asked_of, prompts[:count], targets[:count]))
         for asked_of, count in ((one, 1), (plan, len(prompts)))
     ]
-    asking = max(0.0, (run[1] - run[0]) / (SAMPLE * (len(prompts) - 1)))
-    picture = run[0] / SAMPLE - asking
+    asking = max(0.0, (run[1] - run[0]) / (sample * (len(prompts) - 1)))
+    picture = run[0] / sample - asking
     turns = {}
-    answers = wall(device, lambda: scene.answer([0]))
-    maps = _sampled_maps(scene)
     for count in (1, len(prompts)):
         pictures, asked = exact_counts(scene, range(count))
         seconds = {"answers": count * answers, "maps": count * maps, "curves": pictures * picture + asked * asking}
@@ -112,7 +113,8 @@ def _engine_counts(scene: Scene, pictures: int, asked: int, questions: int) -> d
     costs = [case.costs for case in scene.cases[:questions]]
     trace = sum(int(cost[name]["forwards"] or 0) for cost in costs for name in METHODS) + questions * missing
     backward = sum(int(cost[name]["backwards"] or 0) for cost in costs for name in METHODS) + questions * missing
-    return {"encode": pictures, "prefill": pictures, "score": asked, "trace": trace, "backward": backward}
+    stages = {"embed": 2, "encode": pictures, "prefill": pictures, "score": asked}
+    return stages | {"trace": trace, "backward": backward}
 
 
 def run_naive(scene: Scene, naive: Naive, question: int, rows: Rows) -> Turn:

@@ -116,9 +116,23 @@ def tower_flops(vlm: Gemma3VLM) -> float:
     patches, width = (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
     linear = 4 * width**2 + 2 * width * vision.intermediate_size
     layer = 2 * patches * linear + 4 * patches**2 * width
-    embedding = 2 * patches * vision.num_channels * vision.patch_size**2 * width
     projector = 2 * vlm.n_cells * width * vlm.model.config.get_text_config().hidden_size
-    return float(vision.num_hidden_layers * layer + embedding + projector)
+    return float(vision.num_hidden_layers * layer + projector) + embedding_flops(vlm)
+
+
+def embedding_flops(vlm: Gemma3VLM) -> float:
+    """Operations of cutting one picture into patch embeddings."""
+    vision: Any = vlm.model.config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return float(2 * patches * vision.num_channels * vision.patch_size**2 * vision.hidden_size)
+
+
+def last_layer_flops(vlm: Gemma3VLM, length: int) -> float:
+    """Operations of the last decoder layer behind its keys and values, which a prefix of `length` does without."""
+    text: Any = vlm.model.config.get_text_config()
+    width, heads = text.hidden_size, text.num_attention_heads * text.head_dim
+    linear = width * heads + 3 * width * text.intermediate_size
+    return float(2 * length * linear + 4 * length * length * heads)
 
 
 def decoder_flops(vlm: Gemma3VLM, new: int, seen: int, products: int = 2) -> float:

@@ -44,6 +44,7 @@ class Preset:
         ig_steps: points of the path of integrated gradients.
         naive_batch: pictures in one forward of the usual recipe, which keeps the logits of all positions.
         batches: batch sizes of which the floor takes the best.
+        sample: pictures of a sampled turn; on a GPU a whole micro-batch.
         repeats: how often everything is run, in turns.
     """
 
@@ -54,13 +55,14 @@ class Preset:
     ig_steps: int = 32
     naive_batch: int = 51
     batches: tuple[int, ...] = (4, 8, 16, 32, 64)
+    sample: int = 8
     repeats: int = 3
 
 
 PRESETS = {
     "tiny": Preset("bundled", exact=True),
     "small": Preset("small", exact=False, naive_batch=2, batches=(1, 4, 8)),
-    "medgemma-4b": Preset("medgemma-4b", exact=False, naive_batch=8, batches=(8, 16, 32, 64)),
+    "medgemma-4b": Preset("medgemma-4b", exact=False, naive_batch=8, batches=(8, 16, 32), sample=32),
 }
 
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -145,7 +147,7 @@ def build_scene(preset: Preset, vlm: Gemma3VLM | None = None) -> Scene:
 
 
 def _bundled() -> Gemma3VLM:
-    return Gemma3VLM.from_pretrained(bundled_model())
+    return Gemma3VLM.from_pretrained(bundled_model(), "cpu")
 
 
 def _phantom(vlm: Gemma3VLM) -> Tensor:
@@ -193,12 +195,12 @@ def random_vlm(shape: str) -> Gemma3VLM:
         image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
         tie_word_embeddings=True,
     )
-    return Gemma3VLM(_random_weights(config), processor, source=shape)
+    device = "cuda" if shape == "medgemma-4b" and torch.cuda.is_available() else "cpu"
+    return Gemma3VLM(_random_weights(config, device), processor, source=shape)
 
 
-def _random_weights(config: Any) -> Gemma3ForConditionalGeneration:
+def _random_weights(config: Any, device: str) -> Gemma3ForConditionalGeneration:
     """Weights with which the picture matters: transformers' own start with a projector of zeros."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     with torch.device(device):
         model = Gemma3ForConditionalGeneration._from_config(config, attn_implementation="sdpa")

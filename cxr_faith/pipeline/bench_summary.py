@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from cxr_faith.pipeline.bench_engine import Rows, Turn, deletion_pictures, exact
 from cxr_faith.pipeline.bench_floor import (
     Stages,
     decoder_flops,
+    embedding_flops,
+    last_layer_flops,
     logits_flops,
     matmul_peak,
     peak_memory,
@@ -60,7 +62,9 @@ class Turns:
         """Note the peak memory of a block under a contestant's name."""
         with peak_memory(self.scene.vlm.device) as peak:
             yield
-        self.peaks[name] = None if peak.value is None else max(peak.value, self.peaks.get(name) or 0)
+        # On a GPU each of the engine's maps measures its own peak, and so ends a measurement that is going on.
+        maps = [p for p in _map_peaks(self.scene).values() if p is not None] if name == "engine" else []
+        self.peaks[name] = None if peak.value is None else int(max(peak.value, self.peaks.get(name) or 0, *maps))
 
 
 def summarize(turns: Turns) -> dict[str, Any]:
@@ -83,6 +87,7 @@ def summarize(turns: Turns) -> dict[str, Any]:
         "bare_ms": {
             name: 1e3 * _spread([getattr(b, name) for b in turns.bare])["median"] for name in vars(turns.bare[0])
         },
+        "memory": {"weights": _weight_bytes(scene), "maps": _map_peaks(scene)},
         "left_out": [reason for name in LIBRARIES if (reason := missing(name))],
         "variants": _accuracy(turns),
         "agreement": {"difference": difference, "tolerance": tolerance, "passed": difference <= tolerance},
@@ -98,6 +103,16 @@ def _accuracy(turns: Turns) -> dict[str, Any]:
         "auc_error": area_errors(turns.exact, rows[ADAPTIVE]),
         "spearman": _spread(rank_agreement(turns.exact, rows[TOKENS])),
     }
+
+
+def _weight_bytes(scene: Scene) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in scene.vlm.model.parameters())
+
+
+def _map_peaks(scene: Scene) -> dict[str, float | None]:
+    """Highest peak memory of each method's maps, weights included, in bytes; None where it is not measured."""
+    peaks = {name: [case.costs[name]["peak_memory"] for case in scene.cases] for name in METHODS}
+    return {name: max((p for p in found if p is not None), default=None) for name, found in peaks.items()}
 
 
 def machine(scene: Scene) -> dict[str, Any]:
@@ -130,13 +145,24 @@ def ratios(turns: Turns) -> dict[str, dict[str, float]]:
             result[f"naive ÷ {name}, {label}"] = _spread([n / o for n, o in zip(usual, ours, strict=True)])
         result[f"engine ÷ floor, {label}"] = _spread([e.seconds["curves"] / b.total(*counts) for _, e, b in pairs])
     for name, forward in turns.libraries.items():
-        share = deletion_pictures(scene) / exact_counts(scene, range(count))[0] if name == "quantus" else 1.0
+        share = _library_share(scene, name)
         job = count * _library_forwards(scene, name)
         ours = [share * whole.seconds["curves"] for _, whole in turns.engine]
         result[f"{name} ÷ engine, {count} questions"] = _spread(
             [job * f / o for f, o in zip(forward, ours, strict=True)]
         )
     return result
+
+
+def _library_share(scene: Scene, name: str) -> float:
+    """Share of the engine's pictures in the job that a library can do: its number of steps, Quantus deletion alone."""
+    questions, steps = (
+        range(len(scene.cases)),
+        library_steps(scene.vlm.n_cells, scene.protocol.finest(scene.vlm.n_cells)),
+    )
+    job = replace(scene, protocol=replace(scene.protocol, steps=steps))
+    pictures = deletion_pictures(job) if name == "quantus" else exact_counts(job, questions)[0]
+    return pictures / exact_counts(scene, questions)[0]
 
 
 def _library_forwards(scene: Scene, name: str) -> int:
@@ -162,10 +188,14 @@ def _rows(turns: Turns, several: bool, peak: float) -> Iterator[dict[str, Any]]:
         forwards = questions * _library_forwards(scene, name)
         flops = forwards * whole_forward_flops(scene, 1)
         yield _row(name, questions, [forwards * f for f in forward], peak, flops) | {"counts": {"forward": forwards}}
+    curves = engine_flops(
+        scene, {"embed": 2, "encode": pictures, "prefill": pictures, "score": asked, "trace": 0, "backward": 0}
+    )
     yield _row("engine", questions, [turn.total for turn in ours], peak, engine_flops(scene, ours[0].counts)) | {
         "counts": ours[0].counts,
         "peak_memory": turns.peaks.get("engine"),
         "phases": _phases(ours, 1),
+        "curves_mfu": curves / _phases(ours, 1)["curves"] / peak,
     }
     for name, variants in turns.variants.items():
         found = [(variant.alone, variant.whole)[several] for variant in variants]
@@ -196,11 +226,13 @@ def _phases(turns: Sequence[Turn], times: int) -> dict[str, float]:
 
 
 def engine_flops(scene: Scene, counts: dict[str, int]) -> float:
-    """Operations of the engine's counts, every stage taken for whole."""
+    """Operations of the engine's counts: few pictures are cut into patches, and a prefix ends in its last layer."""
     vlm, prompt = scene.vlm, scene.cases[0].prompt
     stages = stage_flops(vlm, prompt)
     forward, backward = (decoder_flops(vlm, prompt.length, prompt.length, products) for products in (2, 4))
-    shared = counts["encode"] * stages.tower + counts["prefill"] * stages.prefill + counts["score"] * stages.suffix
+    embedding, unfinished = embedding_flops(vlm), last_layer_flops(vlm, len(prompt.prefix_ids))
+    shared = counts["encode"] * (stages.tower - embedding) + counts["embed"] * embedding
+    shared += counts["prefill"] * (stages.prefill - unfinished) + counts["score"] * stages.suffix
     return shared + counts["trace"] * forward + counts["backward"] * backward
 
 

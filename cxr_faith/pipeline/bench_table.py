@@ -49,6 +49,8 @@ def _notes(result: dict[str, Any], plan: dict[str, Any]) -> Iterator[str]:
     )
     yield "forwards of engine and floor: pictures through tower and decoder + questions on their caches"
     yield "engine ÷ floor compares the curves alone; the libraries' seconds are those of one map times all maps"
+    shares = ", ".join(f"{row['curves_mfu']:.0%}" for row in result["rows"] if row["name"] == "engine")
+    yield f"share of the matmul peak while perturbed pictures run: {shares}"
     if not result["exact"]:
         yield "sampled: some twenty forwards of each kind, multiplied by the exact counts of the full schedule"
     for reason in result["left_out"]:

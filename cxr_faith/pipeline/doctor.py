@@ -68,10 +68,17 @@ class Check:
     advice: str = ""
 
 
-def graded(name: str, value: float, good: bool, fair: bool, advice: str, unit: str = "") -> Check:
+TOO_FEW = "too few samples of the right kind: give --samples a larger number"
+NO_REFERENCES = "it needs yes/no questions with a reference answer, which these samples lack"
+ONE_METHOD = "it needs two methods or more, with maps of the same samples"
+
+
+def graded(
+    name: str, value: float, good: bool, fair: bool, advice: str, unit: str = "", missing: str = TOO_FEW
+) -> Check:
     """A check of a number: pass if good, warn if fair, else fail; a number that does not exist is a warning."""
     if not np.isfinite(value):
-        return Check(name, "warn", "not measured", "too few samples of the right kind: give --samples a larger number")
+        return Check(name, "warn", "not measured", missing)
     status: Status = "pass" if good else "warn" if fair else "fail"
     return Check(name, status, f"{value:.3g}{unit}", "" if good else advice)
 
@@ -96,9 +103,11 @@ def run_doctor(
         frame = _predict(module, data, trial)
         again = _predict(module, data, trial)
         data.skip = frozenset()
-        pictures, cases = read_cases(module.engine.vlm, data, module.protocol, 2)
+        pictures, cases = read_cases(module.engine.vlm, data, module.protocol, 1)
+        advice = "no answer can be explained: check model.vlm.prompt_template, and what the records' reasons say"
         checks = [
-            *(Check(*found) for found in model_checks(module, pictures[0], cases[0])),
+            *(Check(*found) for case in zip(pictures, cases, strict=True) for found in model_checks(module, *case)),
+            *([] if cases else [Check("model", "fail", "not measured", advice)]),
             *record_checks(frame, [n for n, m in module.methods.items() if not isinstance(m, CONTROLS)]),
             _restart(frame, again),
             _tensorboard(trial / "tensorboard"),
@@ -152,7 +161,7 @@ def record_checks(frame: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check
     samples = first.drop_duplicates("sample_id")
     accuracy = samples["correct"].dropna().astype(float).mean()
     advice = "explanations of wrong answers say little about findings: check prompt_template and the questions"
-    yield graded("accuracy", accuracy, accuracy >= 0.7, True, advice)
+    yield graded("accuracy", accuracy, accuracy >= 0.7, True, advice, missing=NO_REFERENCES)
     valid = frame["status"].ne("invalid").mean()
     reasons = frame.loc[frame["status"].eq("invalid"), "reason"].dropna()
     yield graded(
@@ -174,7 +183,8 @@ def record_checks(frame: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check
     yield from _map_checks(first, methods)
     ece = calibration_panel(first, methods)["ece"]
     ece = np.nan if ece is None else ece
-    yield graded("calibration error (ECE)", ece, ece < 0.15, True, "p(yes) is no probability: rank by margin instead")
+    advice = "p(yes) is no probability: rank by margin instead"
+    yield graded("calibration error (ECE)", ece, ece < 0.15, True, advice, missing=NO_REFERENCES)
     yield _different(mine)
 
 
@@ -193,7 +203,7 @@ def _map_checks(first: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check]:
     found = [pair["spearman"] for pair in agreement_panel(first, methods) if pair["spearman"] is not None]
     mean = float(np.mean(found)) if found else np.nan
     advice = "methods contradict each other: look at the maps, and trust none before the gaps tell them apart"
-    yield graded("agreement of the methods (Spearman)", mean, mean > 0.3, True, advice)
+    yield graded("agreement of the methods (Spearman)", mean, mean > 0.3, True, advice, missing=ONE_METHOD)
 
 
 def _different(rows: pd.DataFrame) -> Check:
@@ -207,7 +217,7 @@ def _different(rows: pd.DataFrame) -> Check:
     ]
     if alike and spread > SAME_AUC:
         return Check(name, "warn", f"the same AUCs: {', '.join(alike)}", "two names of one method, or equal maps?")
-    return graded(name, spread, spread > SAME_AUC, False, "all methods score alike: maps are not used")
+    return graded(name, spread, spread > SAME_AUC, False, "all methods score alike: maps are not used", "", ONE_METHOD)
 
 
 def render_doctor(checks: Sequence[Check]) -> Table:

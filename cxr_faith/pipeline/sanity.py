@@ -77,18 +77,21 @@ def run_sanity(module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path
     module.check_model()
     data.image_size, data.cache_dir = module.image_size, run_dir / "cache"
     pictures, cases = read_cases(vlm, data, module.protocol, options.samples)
+    if len(cases) < 2:
+        raise ValueError(f"{data.manifest}: sanity needs two samples that the model answers, found {len(cases)}")
     result = sanity(vlm, module.methods, pictures, cases, module.protocol, options.most_alike)
     write_atomic(run_dir / "sanity.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 
 def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: int) -> tuple[list[Tensor], list[Case]]:
-    """Pictures and answered questions of the first samples that can be explained."""
+    """Pictures and answered questions of the first samples that can be explained, at most half of one picture."""
     pictures: list[Tensor] = []
     cases: list[Case] = []
     for batch in data.loader():
         for item in batch:
-            if item.image is None or len(cases) == samples:
+            alike = sum(case.image_id == item.sample.image_id for case in cases)
+            if item.image is None or len(cases) == samples or 2 * alike >= max(samples, 2):
                 continue
             pixels, sample = vlm.normalize(item.image[None].to(vlm.device))[0], item.sample
             cells = [vlm_cells(item, vlm.grid)]
@@ -98,8 +101,6 @@ def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: in
                 cases.append(case)
         if len(cases) == samples:
             break
-    if len(cases) < 2:
-        raise ValueError(f"{data.manifest}: sanity needs two samples that the model answers, found {len(cases)}")
     return pictures, cases
 
 
@@ -124,13 +125,17 @@ def sanity(
     Returns:
         `inputs` (share of the answers kept for each changed input), `methods`: name → `random_pairs`
         (maps of different samples), `inputs`, `other_answer` and `cascade` (a list over stages), each with Spearman,
-        SSIM and top overlap to the trained model's maps; `control` and `failed`.
+        SSIM and top overlap to the trained model's maps; `control`; `failed`, None for a method whose maps with all
+        layers random cannot be compared: they are constant, or not finite.
+
+    Raises:
+        ValueError: all cases are about one picture.
     """
     seed = protocol.seed
     trained = _maps(vlm, methods, pictures, cases, [case.target for case in cases], seed)
     result: dict[str, Any] = {"samples": len(cases), "most_alike": most_alike, "inputs": {}, "methods": {}}
     for name, method in methods.items():
-        others = trained[name][1:] + trained[name][:1]
+        others = [trained[name][other] for other in partners(cases)]
         control = isinstance(method, CONTROLS)  # they do not look at the model, by design, and cannot fail
         result["methods"][name] = {"control": control, "random_pairs": _alike(trained[name], others), "inputs": {}}
     for change, (changed, questions) in _changed_inputs(pictures, cases, seed).items():
@@ -160,8 +165,22 @@ def sanity(
         )
     for entry in result["methods"].values():
         last = entry["cascade"][-1]["spearman"]
-        entry["failed"] = bool(not entry["control"] and last is not None and last > most_alike)
+        entry["failed"] = False if entry["control"] else None if last is None else last > most_alike
     return result
+
+
+def partners(cases: Sequence[Case]) -> list[int]:
+    """For each case the next one about another picture, round and round.
+
+    Raises:
+        ValueError: there is one picture only.
+    """
+    count = len(cases)
+    ahead = [[(i + step) % count for step in range(1, count)] for i in range(count)]
+    found = [next((j for j in js if cases[j].image_id != cases[i].image_id), None) for i, js in enumerate(ahead)]
+    if None in found:
+        raise ValueError("sanity needs samples of two pictures: give --samples a larger number")
+    return [j for j in found if j is not None]
 
 
 def _changed_inputs(
@@ -176,7 +195,7 @@ def _changed_inputs(
     }
     return {
         "blank picture": (blank, asked),
-        "other picture": ([*pictures[1:], pictures[0]], asked),
+        "other picture": ([pictures[other] for other in partners(cases)], asked),
         "no question": (list(pictures), [NO_QUESTION] * len(cases)),
         **{name: (changed, asked) for name, changed in small.items()},
     }
@@ -245,7 +264,8 @@ def render_sanity(result: Mapping[str, Any]) -> Table:
         small = min((inputs[change] for change in SMALL_CHANGES), key=lambda values: values["spearman"] or 0.0)
         changed = [*(inputs[change] for change in CHANGED), small, entry.get("other_answer", {})]
         found = [entry["random_pairs"], *changed, *(entry["cascade"][i] for i in shown)]
-        verdict = "control" if entry["control"] else "FAIL" if entry["failed"] else "pass"
+        told = {None: "not measured", True: "FAIL", False: "pass"}
+        verdict = "control" if entry["control"] else told[entry["failed"]]
         table.add_row(name, *(number(values.get("spearman")) for values in found), verdict)
     kept = ", ".join(f"{name} {values['answers_kept']:.0%}" for name, values in result["inputs"].items())
     table.caption = f"answers kept: {kept}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_faith.metrics.statistics import LEVEL, Estimates, estimate, holm
+from cxr_faith.metrics.statistics import FLIPS, LEVEL, Estimates, estimate, holm
 from cxr_faith.records import GAPS
 from cxr_faith.report.board import Flags, Floats, MethodRows
 
@@ -17,6 +17,8 @@ TESTED = {
     "srg_logit_scored": ("srg_logit", "scored"),
 }
 """Key in a summary's row → column of the records, and the samples that it is taken over."""
+
+_FLIPS_A_PAIR = 40
 
 DIGITS = 10  # a matrix product may round its last digits otherwise with another number of threads
 
@@ -68,7 +70,9 @@ def _differences(
     if not pairs:
         return []
     first, second = np.array(pairs).T
-    found = estimate(values[:, first] - values[:, second], patients)
+    # Times the number of pairs (Holm), the smallest p there can be has to stay below .05.
+    flips = max(FLIPS, _FLIPS_A_PAIR * len(pairs))
+    found = estimate(values[:, first] - values[:, second], patients, flips=flips)
     results = _adjusted([_one(found, index) for index in range(len(pairs))])
     return [{"a": names[a], "b": names[b]} | result for (a, b), result in zip(pairs, results, strict=True)]
 

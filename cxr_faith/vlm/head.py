@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 _VOCABULARY_CHUNK = 32768
 _ROW_BLOCK = 16
@@ -34,7 +35,7 @@ class Head:
         """
         rows, weight = self.norm(hidden).flatten(0, -2), self._lm_head.weight
         padded = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROW_BLOCK))
-        logits = torch.cat([padded @ part.float().T for part in weight.split(_VOCABULARY_CHUNK)], dim=-1)
+        logits = torch.cat([_project(padded, part) for part in weight.split(_VOCABULARY_CHUNK)], dim=-1)
         unpadded: Tensor = logits[: len(rows)].unflatten(0, hidden.shape[:-1])
         return unpadded
 
@@ -74,6 +75,14 @@ class Head:
         normed, rows = self.norm(states), self._lm_head.weight[token_ids].float()
         # A sum for each row, as in `margin`; one token at a time, so that no [positions, tokens, hidden] is formed.
         return torch.stack([(normed * row[:, None]).sum(-1) for row in rows.unbind(1)], dim=-1)
+
+
+def _project(rows: Tensor, part: Tensor) -> Tensor:
+    """Logits of some of the matrix's rows; for a backward pass their float32 copy is made again, not kept."""
+    if part.dtype == torch.float32 or not torch.is_grad_enabled():
+        return rows @ part.float().T
+    logits: Tensor = checkpoint(lambda x: x @ part.float().T, rows, use_reentrant=False, preserve_rng_state=False)
+    return logits
 
 
 def whole_vectors(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:

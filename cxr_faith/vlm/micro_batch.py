@@ -47,5 +47,6 @@ class MicroBatch:
 
 
 def _ran_out_of_memory(error: RuntimeError) -> bool:
-    """On a CPU, PyTorch says it in words only."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """On a CPU, PyTorch says it in words only; so do CUDA's libraries of their own workspaces."""
+    words = ("not enough memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -42,6 +42,16 @@ def test_agrees_with_the_sparse_direct_solution(grid, size):
         assert np.array_equal(result[:, kept], pixels.numpy()[:, kept])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [[0], [0, 255], range(0, 256, 2)])
+def test_agrees_with_it_on_pictures_of_448_pixels(kept):
+    """Where few cells hold many pixels, rounding is what counts."""
+    pixels, keep = textured(448, 448), np.isin(np.arange(256), kept)
+    found = impute(pixels, torch.from_numpy(keep)[None], (16, 16))[0].numpy()
+    expected = twin.impute(pixels.numpy(), ~on_pixels(keep, (16, 16), (448, 448)))
+    assert np.abs(found - expected).max() < 5e-4
+
+
 def test_every_cell_gone_leaves_the_channel_means_and_noise():
     pixels = textured(32, 32)
     nothing = torch.zeros(1, 16, dtype=torch.bool)

@@ -83,6 +83,10 @@ def test_the_host_never_waits_inside_the_loop(random_vlm, run):
     for size in (1, 4, 16):
         seen, _ = watched(Engine(random_vlm, micro_batch=size), run)
         assert sorted(seen) == ["cpu", "lift_fresh", "lift_fresh"], size
+    plan, order = run[2], np.random.default_rng(1).permutation(random_vlm.n_cells)
+    plan.add(1, keep_masks(order, schedule(random_vlm.n_cells, 8), "deletion"))
+    assert len(plan.groups()) > 1  # pictures that both questions need, and those of one
+    assert sorted(watched(Engine(random_vlm, micro_batch=4), run)[0]) == ["cpu", "lift_fresh", "lift_fresh"]
 
 
 def test_neither_pictures_nor_logits_of_the_vocabulary_are_made(random_vlm, run, monkeypatch):

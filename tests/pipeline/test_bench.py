@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cxr_faith import protocol
@@ -18,8 +19,10 @@ from cxr_faith.pipeline.bench import measure
 from cxr_faith.pipeline.bench_engine import deletion_pictures, exact_counts, run_engine
 from cxr_faith.pipeline.bench_libraries import library_steps, missing, run_library
 from cxr_faith.pipeline.bench_naive import Naive
+from cxr_faith.pipeline.bench_summary import engine_flops
 from cxr_faith.pipeline.bench_variants import area_errors, rank_agreement
 from cxr_faith.scoring import plan_curves
+from tests.analytic import MARGIN
 
 SHORT = scenes.Preset(
     "random", exact=True, steps=4, random_orders=2, ig_steps=3, naive_batch=2, batches=(2,), repeats=1
@@ -127,6 +130,19 @@ def test_operations_are_those_that_torch_counts(scene):
     assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_engines_operations_are_those_that_it_makes(scene):
+    """On the math path of attention, whose products the counter sees."""
+    vlm, prompt, before = scene.vlm, scene.cases[0].prompt, scene.vlm.counts.snapshot()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        embedded = vlm.embed(scene.pixels[None].expand(2, -1, -1, -1))
+        vlm.score(vlm.prefill(vlm.encode_embedded(embedded.repeat(2, 1, 1, 1))), prompt, MARGIN)
+    spent = {stage: value - getattr(before, stage) for stage, value in vars(vlm.counts).items()}
+    assert (spent["embed"], spent["encode"], spent["prefill"], spent["score"]) == (2, 4, 4, 4)
+    # The yes and no rows are a sum, not a product.
+    rows = 4 * 2 * vlm.model.config.get_text_config().hidden_size * (len(vlm.yes_ids) + len(vlm.no_ids))
+    assert counter.get_total_flops() == pytest.approx(engine_flops(scene, spent) - rows, rel=2e-3)
+
+
 def test_a_sample_stands_for_the_whole(random_vlm):
     sampled = scenes.build_scene(replace(SHORT, exact=False), random_vlm)
     result = measure(sampled)
@@ -198,7 +214,9 @@ def test_help_has_examples(capsys):
 def test_shapes_are_gemmas(monkeypatch):
     """The vocabulary of Gemma 3, 256 image tokens, 20 to 100 M parameters for `small`."""
     with torch.device("meta"):
-        monkeypatch.setattr(scenes, "_random_weights", lambda config: scenes.Gemma3ForConditionalGeneration(config))
+        monkeypatch.setattr(
+            scenes, "_random_weights", lambda config, device: scenes.Gemma3ForConditionalGeneration(config)
+        )
         vlm = scenes.random_vlm("small")
     assert vlm.n_cells == 256
     tied = [weight.numel() for name, weight in vlm.model.named_parameters() if name != "lm_head.weight"]

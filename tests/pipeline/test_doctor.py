@@ -96,6 +96,15 @@ def test_what_cannot_be_measured_is_a_warning() -> None:
     assert render_doctor([Check("x", "fail", "1", "do")]).row_count == 1
 
 
+def test_advice_is_about_what_is_missing(frame: pd.DataFrame) -> None:
+    alone = frame[frame["method"].isin(["chefer", "random", "center"])].assign(correct=None, p_yes=np.nan)
+    found = {check.name: check for check in record_checks(alone, ["chefer"])}
+    for name in ("agreement of the methods (Spearman)", "methods score differently"):
+        assert found[name].figure == "not measured" and "two methods" in found[name].advice
+    for name in ("accuracy", "calibration error (ECE)"):
+        assert found[name].figure == "not measured" and "reference answer" in found[name].advice
+
+
 def test_a_causal_image_block_and_shared_tokens_are_found(random_vlm, pictures, monkeypatch) -> None:
     pixels, prompt = pictures(random_vlm, 1), random_vlm.prompt("Is there a nodule?")
     batch, target = AttributionBatch(pixels, [prompt], ["a"]), Target("margin")
@@ -189,6 +198,17 @@ def test_the_command_on_the_bundled_model(tmp_path: Path, capfd: pytest.CaptureF
     ):
         assert names[name] == "pass"
     assert {path.name for path in tmp_path.iterdir()} == {"doctor.json"}
+
+
+@pytest.mark.slow
+def test_a_model_that_gives_no_answer_is_a_fault_to_tell(tmp_path: Path, capfd, monkeypatch) -> None:
+    """A wrong template, say: every answer is neither yes nor no."""
+    monkeypatch.setattr("cxr_faith.cases.OFF_FORMAT_MASS", 1.01)
+    config = write_config(tmp_path, samples=2)
+    assert main(["doctor", "--config", str(config), "--run_dir", str(tmp_path / "run"), "--samples", "2"]) == 1
+    checks = {c["name"]: c for c in json.loads((tmp_path / "run" / "doctor.json").read_text())["checks"]}
+    assert checks["model"]["status"] == "fail" and "prompt_template" in checks["model"]["advice"]
+    assert checks["restart safe"]["status"] == "pass"
 
 
 @pytest.mark.slow

@@ -1,16 +1,19 @@
 """Sanity checks on the bundled model: what must change does, and a method that ignores the model is caught."""
 
+import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from cxr_faith.__main__ import main
 from cxr_faith.attribution import Attribution, Method, build_methods
 from cxr_faith.cases import read_answers
 from cxr_faith.pipeline.randomization import random_stages, randomize
-from cxr_faith.pipeline.sanity import CHANGED, SMALL_CHANGES, _alike, render_sanity, sanity
+from cxr_faith.pipeline.sanity import CHANGED, SMALL_CHANGES, _alike, partners, render_sanity, sanity
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.leaderboard import leaderboard, render_leaderboard
@@ -52,6 +55,29 @@ def test_a_method_that_ignores_the_model_fails_and_controls_do_not(result):
     assert not found["edges"]["failed"] and found["edges"]["cascade"][-1]["spearman"] == pytest.approx(1)
     assert found["edges"]["control"] and not found["chefer"]["control"]
     assert not found["gradient"]["failed"] and found["gradient"]["cascade"][-1]["spearman"] < 0.5
+
+
+def test_another_picture_is_another_picture():
+    """Questions about one picture follow each other in a manifest."""
+    cases = [SimpleNamespace(image_id=name) for name in "aaabbc"]
+    assert partners(cases) == [3, 3, 3, 5, 5, 0]
+    with pytest.raises(ValueError, match="two pictures"):
+        partners(cases[:3])
+
+
+def test_a_map_that_cannot_be_compared_passes_no_test(vlm, pictures):
+    class Constant(Method):
+        def attribute(self, vlm, batch, target):
+            return Attribution(torch.ones(len(batch.pixels), *vlm.grid))
+
+    model = Gemma3VLM(random_model(vlm.processor.tokenizer, seed=2), vlm.processor, source="random")
+    images = list(pictures(model, 2, seed=4))
+    cases = [read_answers(model, p, f"i{i}", ASKED[:1], ["yes_no"], Protocol())[0] for i, p in enumerate(images)]
+    found = sanity(model, {"constant": Constant()}, images, cases, Protocol())
+    assert found["methods"]["constant"]["failed"] is None
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(render_sanity(found))
+    assert "not measured" in console.export_text()
 
 
 def test_the_cascade_goes_from_the_top_down(result, vlm):

@@ -374,6 +374,30 @@ def test_bfloat16_margins_are_float32(random_vlm, pictures):
     assert vlm.trace(vlm.encode(pixels), [prompt] * 4, [target] * 4).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_backward_pass_keeps_no_float32_copy_of_the_vocabulary(random_vlm, pictures, dtype):
+    vlm, kept = Gemma3VLM(random_model(random_vlm.tokenizer).to(dtype), random_vlm.processor), []
+    target = Target("tokens", answer_ids=(5, 6), scored=(0, 1))
+    tokens = vlm.encode(pictures(vlm, 1)).float().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        score = vlm.trace(tokens, [vlm.prompt(QUESTION)], [target]).sum()
+    own = vlm.model.lm_head.weight.untyped_storage().data_ptr()
+    size = vlm.model.lm_head.weight.numel()
+    assert not [t for t in kept if t.numel() == size and t.untyped_storage().data_ptr() != own]
+    (gradient,) = torch.autograd.grad(score, tokens)
+    # The same through logits of all tokens at once, with a copy that is kept.
+    whole = replace_project(vlm, lambda rows, part: rows @ part.float().T, tokens, target)
+    assert gradient.abs().max() > 0 and torch.equal(gradient, whole)
+
+
+def replace_project(vlm, project, tokens, target):
+    """The gradient with another product of rows and matrix."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxr_faith.vlm.head._project", project)
+        score = vlm.trace(tokens, [vlm.prompt(QUESTION)], [target]).sum()
+        return torch.autograd.grad(score, tokens)[0]
+
+
 def test_prompts_of_unequal_length_are_refused(random_vlm, pictures):
     prompts = [random_vlm.prompt(QUESTION), random_vlm.prompt("Is there a very large nodule in the left lung?")]
     with pytest.raises(ValueError, match="equal length"):
