@@ -167,10 +167,8 @@ class Monitor(L.Callback):
         self.folder, self.watch = run_dir / "alerts", Watch(thresholds)
         self._begin = time.monotonic()
 
-    def on_predict_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Start the clock."""
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock; it runs from the end of a batch to the end of the next, so that slow disks count too."""
         self._begin = time.monotonic()
 
     def on_predict_batch_end(
@@ -183,7 +181,9 @@ class Monitor(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Look at the batch's records."""
-        for alert in self.watch.add(outputs, time.monotonic() - self._begin):
+        now = time.monotonic()
+        begin, self._begin = self._begin, now
+        for alert in self.watch.add(outputs, now - begin):
             logger.warning("monitor: %s", alert.message)
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"rank-{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:

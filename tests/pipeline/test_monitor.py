@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -70,8 +71,8 @@ def test_alerts_go_to_the_log_and_the_run_directory(tmp_path, caplog):
 
     monitor, rng = Monitor(tmp_path, Thresholds(window=5)), np.random.default_rng(1)
     with caplog.at_level(logging.WARNING):
+        monitor.on_predict_start(Trainer(), None)
         for i in range(8):
-            monitor.on_predict_batch_start(Trainer(), None, None, i)
             monitor.on_predict_batch_end(Trainer(), None, sample(i, rng, deletion_auc=0.9 + 0.01 * i), None, i)
     [line] = [json.loads(x) for x in (tmp_path / "alerts" / "rank-3.jsonl").read_text().splitlines()][:1]
     assert line["kind"] == "deletion_auc" and line in read_alerts(tmp_path)
@@ -81,6 +82,18 @@ def test_alerts_go_to_the_log_and_the_run_directory(tmp_path, caplog):
     first, *others = alert_notes(tmp_path)
     assert first == f"Monitor, after 5 samples of a rank, and 1 more times: {line['message']}."
     assert len(others) == len(read_alerts(tmp_path)) - 2
+
+
+def test_waiting_for_data_is_throughput_too(tmp_path, monkeypatch):
+    """Every batch computes for a second; the disk is slow from the 40th on."""
+    clock = [0.0]
+    monkeypatch.setattr("cxr_faith.pipeline.monitor.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monitor, rng = Monitor(tmp_path, LIMITS), np.random.default_rng(0)
+    monitor.on_predict_start(None, None)
+    for i in range(80):
+        clock[0] += 1.0 if i < 40 else 10.0
+        monitor.on_predict_batch_end(SimpleNamespace(global_rank=0), None, sample(i, rng), None, i)
+    assert "throughput_share" in [alert["kind"] for alert in read_alerts(tmp_path)]
 
 
 def test_a_window_of_one_is_refused():
