@@ -28,7 +28,7 @@ class Protocol:
         random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs. With
             `adaptive` no more than these.
         auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect
-            (of the scores' range where the effect is too small to be scored).
+            (of the scores' range, or of the score, where the effect is too small to be scored).
         random_error: with `adaptive`, random orders stop, after four pairs or more, once the Monte-Carlo error of
             their deletion and insertion areas is below this share of the effect.
         softness: σ in pixels of a Gaussian on the masks' edges; 0 = hard cells.

@@ -144,7 +144,7 @@ def error_unit(s: npt.ArrayLike) -> float | None:
     """What errors of areas are shares of, in the unit of the scores.
 
     It is the effect, by which areas are divided. Where that is too small to be scored, or inverted, areas in the
-    scores' own unit are still told, and it is the scores' range, or the smallest effect that is scored.
+    scores' own unit are still told, and it is the scores' range, or the intact picture's score where that is larger.
 
     Args:
         s: curves [orders, 2, T + 1]; NaN where a point was not run.
@@ -159,8 +159,10 @@ def error_unit(s: npt.ArrayLike) -> float | None:
     effect, smallest = float(original - removed), float(effect_threshold(original))
     if not math.isfinite(effect):
         return None
+    if effect >= smallest:
+        return effect
     there = values[values.isfinite()]
-    return effect if effect >= smallest else max(float(there.max() - there.min()), smallest)
+    return max(float(there.max() - there.min()), abs(float(original)), smallest)
 
 
 def _finish(values: FloatArray, known: BoolArray, k: IntArray) -> Curves:

@@ -153,8 +153,8 @@ def test_random_orders_stop_at_their_monte_carlo_error(allowed, count):
     assert len(curves.errors) == count == len(curves.scores.s)
 
 
-def test_curves_of_an_inverted_effect_are_refined_to_their_range():
-    """They have no normalized areas, but areas in logits."""
+def test_curves_of_an_inverted_effect_are_refined_too():
+    """They have no normalized areas, but areas in logits: these are as exact as their range, or the score, asks for."""
     vlm, original, removed = linear()
     vlm.questions["q"] *= -1.0
     vlm.combine = lambda shares: shares.sum(-1) + shares.sum(-1).sin()
@@ -163,7 +163,8 @@ def test_curves_of_an_inverted_effect_are_refined_to_their_range():
     (curves,) = run_adaptive(run, [list(orders)], k, allowed)
     (exact,) = run_adaptive(run, [list(orders)], k, 1e-12)
     assert exact.run.all() and float(exact.scores.s[0, 0, 0] - exact.scores.s[0, 0, -1]) < -1
-    x, unit = torch.from_numpy(k / 36), float(exact.scores.s.max() - exact.scores.s.min())
+    s = exact.scores.s
+    x, unit = torch.from_numpy(k / 36), max(float(s.max() - s.min()), abs(float(s[0, 0, 0])))
     off = (torch.trapezoid(curves.scores.s, x) - torch.trapezoid(exact.scores.s, x)).abs() / unit
     assert off.max() < allowed and (curves.errors <= allowed).all() and curves.run.mean() < 1
 
