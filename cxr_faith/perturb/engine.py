@@ -129,9 +129,11 @@ class Engine:
         """
         device = original.device
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
+        groups = plan.groups(self.share)
+        if not groups:
+            return [Scores(*rows) for rows in filled.cpu()]
         with torch.no_grad():
             source = self._source(torch.stack([original, removed]), space, fill)
-            groups = plan.groups(self.share)
             # One copy for all groups: each waits for the work before it.
             keep, where = (
                 torch.from_numpy(np.concatenate(parts)).to(device).split([len(places) for _, places, _ in groups])

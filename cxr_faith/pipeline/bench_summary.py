@@ -156,10 +156,8 @@ def ratios(turns: Turns) -> dict[str, dict[str, float]]:
 
 def _library_share(scene: Scene, name: str) -> float:
     """Share of the engine's pictures in the job that a library can do: its number of steps, Quantus deletion alone."""
-    questions, steps = (
-        range(len(scene.cases)),
-        library_steps(scene.vlm.n_cells, scene.protocol.finest(scene.vlm.n_cells)),
-    )
+    questions, cells = range(len(scene.cases)), scene.vlm.n_cells
+    steps = library_steps(cells, scene.protocol.finest(cells))
     job = replace(scene, protocol=replace(scene.protocol, steps=steps))
     pictures = deletion_pictures(job) if name == "quantus" else exact_counts(job, questions)[0]
     return pictures / exact_counts(scene, questions)[0]

@@ -137,7 +137,7 @@ def _explain_tokens(
     content["map"] = [values.tolist() for values in maps]
     content["strongest_cell"] = [_strongest(values) for values in maps]
     content["text_relevancy"] = [one.text_relevancy for one in each]
-    for name in each[0].extras.keys() - {"tokens"}:  # the answer's own stand there
+    for name in sorted(each[0].extras.keys() - {"tokens"}):  # the answer's own stand there
         content[name] = [one.extras[name] for one in each]
     _write(token_strip(each[0].picture, texts, maps, (top, left, height, width)), content, image, options)
     return content

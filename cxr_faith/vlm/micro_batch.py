@@ -6,7 +6,7 @@ import torch
 
 
 class MicroBatch:
-    """A number of pictures that is halved for good when memory runs out.
+    """A number of pictures; half of those that did not fit, for good, once memory has run out.
 
     Attributes:
         size: pictures in one pass.
@@ -30,20 +30,16 @@ class MicroBatch:
             try:
                 work(start, stop)
             except RuntimeError as error:
-                if self.size == 1 or not _ran_out_of_memory(error):
+                if stop - start == 1 or not _ran_out_of_memory(error):
                     raise
                 out_of_memory = True
             if out_of_memory:
                 # Out here, since the error's traceback keeps the batch's tensors alive.
-                self._halve()
+                self.size = (stop - start) // 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
             else:
                 start = stop
-
-    def _halve(self) -> None:
-        """Halve the size and give the memory of the failed batch back."""
-        self.size //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _ran_out_of_memory(error: RuntimeError) -> bool:

@@ -1,9 +1,12 @@
 """Methods that keep graphs of several pictures: what fits into memory decides how many, and nothing else."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.memory import measure
 from cxr_faith.attribution import build_methods
 from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.protocol import Protocol
@@ -40,3 +43,15 @@ def test_memory_that_runs_out_halves_what_runs_together(name, random_vlm, pictur
     limit = 0
     with pytest.raises(torch.OutOfMemoryError):
         explain(random_vlm, pixels, methods)
+
+
+@pytest.mark.slow
+def test_what_the_readme_says_is_kept_of_a_4b_model():
+    """Layers of the true shape."""
+    found, text = measure(), (Path(__file__).parents[2] / "README.md").read_text()
+    for name, stated in [("decoder layer with its attention, MB", "42.8 MB"), ("tower layer, MB", "92.2 MB")]:
+        assert f"{found[name]:.3g} MB" == stated and stated in text
+    for name in ("chefer", "integrated_gradients, 4 points", "smooth_grad and igos_pp, 4 pictures"):
+        assert f"{found[f'{name}, GB']:.3g} GB" in text
+    # Methods take turns, so this is the peak of both.
+    assert max(found["chefer, GB"], found["integrated_gradients, 4 points, GB"]) < 6

@@ -208,6 +208,13 @@ def test_running_out_of_memory_halves_the_batch_for_good():
     assert engine.micro_batch == 2
 
 
+def test_a_plan_without_pictures_has_no_scores():
+    vlm, plan = LinearVLM({"q": np.ones((4, 4))}), Plan(16)
+    assert plan.add(0, np.empty((0, 16), bool)).shape == (0,)
+    (found,) = Engine(vlm).run(picture(vlm), picture(vlm), plan, [vlm.prompt("q")], [MARGIN])
+    assert found.s.shape == (0,) and vlm.counts.encode == 0
+
+
 def test_an_error_that_halving_cannot_cure_is_raised(monkeypatch):
     vlm = LinearVLM({"q": np.ones((4, 4))})
     original, (plan, _) = picture(vlm), plan_of(16, [np.arange(16)], schedule(16, 4))
