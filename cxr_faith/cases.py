@@ -136,7 +136,7 @@ def compute_maps(
     for picture, case in zip(pixels, cases, strict=True):
         if case.target is None or (only_in_format and case.off_format):
             continue
-        shared: dict[Hashable, tuple[Tensor, Tensor]] | None = {} if share else None
+        shared: dict[Hashable, tuple[Tensor, Any]] | None = {} if share else None
         for name, method in methods.items():
             # A mask is the whole evidence of a finding's presence; where it is, hangs on the body around it too.
             if method.needs_mask and (case.finding_cells is None or case.kind != YES_NO):
@@ -182,7 +182,7 @@ def _batch(
     picture: Tensor,
     case: Case,
     seed: int,
-    shared: dict[Hashable, tuple[Tensor, Tensor]] | None = None,
+    shared: dict[Hashable, tuple[Tensor, Any]] | None = None,
 ) -> AttributionBatch:
     cells = case.finding_cells[None] if method.needs_mask and case.finding_cells is not None else None
     return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, cells, shared)

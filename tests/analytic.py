@@ -98,7 +98,7 @@ class LinearVLM(VLM):
         self.counts.trace += len(tokens)
         sequence = torch.nn.functional.pad(tokens, (0, 0, 1, 1 + len(targets[0].forced_ids)))
         for layer in range(2):
-            if observer is not None:
+            if observer is not None and self.attention is not None:
                 observer(layer, self.attention.expand(len(tokens), -1, -1, -1))
             if states is not None:
                 states(layer, sequence)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cxr_faith.attribution import build_methods
+from cxr_faith.attribution.backward import backwards
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
 from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.metrics.functional import CURVE_COLUMNS
@@ -300,10 +301,10 @@ def test_maps_do_not_depend_on_the_company(random_vlm, pictures):
 
 
 def test_shared_tokens_and_gradients_change_no_bit_and_save_passes(random_vlm, pictures):
-    """Per case: the tower sees the picture and its substrate once, and two methods share one backward."""
+    """Per case: the tower sees the picture and its substrate once, and four methods share one backward."""
     pixels, protocol = pictures(random_vlm, 1)[0], Protocol(max_new_tokens=2)
     methods = build_methods(
-        {name: {} for name in ("attention", "chefer", "gradient", "grad_x_input")}
+        {name: {} for name in ("attention", "chefer", "chefer_global", "gradient", "grad_x_input")}
         | {"integrated_gradients": {"steps": 2}}
         | {"ig_mean": {"class": "integrated_gradients", "baseline": "mean", "steps": 3}}
     )
@@ -321,10 +322,31 @@ def test_shared_tokens_and_gradients_change_no_bit_and_save_passes(random_vlm, p
         assert all(np.array_equal(case.maps[name], alone.maps[name]) for name in methods)
         assert case.extras == alone.extras
     assert not np.array_equal(made[0][0].maps["gradient"], made[0][1].maps["gradient"])  # each question has its own
-    #                 attention, chefer, gradient, x input, paths with their ends
-    assert spent[0] == [1 + 2, 1 + 1 + 1 + 0 + 4 + 5, 0 + 1 + 1 + 0 + 2 + 3]
+    #                 attention, chefer, global, gradient, x input, paths with their ends
+    assert spent[0] == [1 + 2, 1 + 1 + 0 + 0 + 0 + 4 + 5, 0 + 1 + 0 + 0 + 0 + 2 + 3]
     # Alone, grad_x_input encodes the picture for the path and again for the gradient.
-    assert spent[1] == [1 + 1 + 1 + 3 + 2 + 2, 1 + 1 + 1 + 1 + 4 + 5, 0 + 1 + 1 + 1 + 2 + 3]
+    assert spent[1] == [1 + 1 + 1 + 1 + 3 + 2 + 2, 1 + 1 + 1 + 1 + 1 + 4 + 5, 0 + 1 + 1 + 1 + 1 + 2 + 3]
+
+
+def test_relevancies_of_longer_answers_share_their_backwards(random_vlm, pictures):
+    """One for each token, and one more for the gradient of their mean, which agrees with the mean of theirs."""
+    pixels, protocol = pictures(random_vlm, 1)[0], Protocol(max_new_tokens=3)
+    methods = build_methods({name: {} for name in ("chefer", "chefer_global", "gradient")})
+    made = []
+    for share in (True, False):
+        (case,) = read_answers(random_vlm, pixels, IMAGE, ["Where is it?"], ["open"], protocol)
+        before = random_vlm.counts.snapshot()
+        compute_maps(random_vlm, methods, [pixels], [case], 0, share=share)
+        tokens, after = len(case.target.scored), random_vlm.counts
+        assert tokens > 1
+        assert after.trace - before.trace == (2 if share else 3)
+        assert after.backward - before.backward == (tokens + 1 if share else 2 * tokens + 1)
+        made.append(case)
+    assert all(np.array_equal(made[0].maps[name], made[1].maps[name]) for name in methods)
+    batch = AttributionBatch(pixels[None], [made[0].prompt], [IMAGE])
+    each = backwards(random_vlm, batch, [made[0].target])
+    mean = torch.stack([one.gradient for one in each]).mean(0).norm(dim=-1).reshape(random_vlm.grid)
+    np.testing.assert_allclose(made[0].maps["gradient"], mean.numpy(), rtol=1e-4, atol=1e-7)
 
 
 def test_shared_values_belong_to_their_pictures_and_prompts(vlm):

@@ -8,13 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm.base import VLM, Prompt, Target
+
+T = TypeVar("T")
 
 
 class MethodError(ValueError):
@@ -41,16 +43,17 @@ class AttributionBatch:
     image_ids: Sequence[str]
     seed: int = 0
     finding_cells: Tensor | None = None
-    shared: dict[Hashable, tuple[Tensor, Tensor]] | None = field(default=None, repr=False, compare=False)
+    shared: dict[Hashable, tuple[Tensor, Any]] | None = field(default=None, repr=False, compare=False)
 
-    def share(self, name: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """A tensor that several methods need of these pictures and prompts: computed by the first that asks."""
+    def share(self, name: Hashable, compute: Callable[[], T]) -> T:
+        """What several methods need of these pictures and prompts: computed by the first that asks."""
         if self.shared is None:
             return compute()
         key = (name, self.pixels.data_ptr(), tuple(self.prompts), tuple(self.image_ids), self.seed)
         if key not in self.shared:
             self.shared[key] = (self.pixels, compute())  # held, so that no other picture can come to the same address
-        return self.shared[key][1]
+        shared: T = self.shared[key][1]
+        return shared
 
     def tokens(self, vlm: VLM) -> Tensor:
         """Image tokens [batch, N, hidden] of the intact pictures, without a graph."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from cxr_faith.attribution.backward import backwards
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
 from cxr_faith.metrics.functional import effect_threshold
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
@@ -43,6 +44,8 @@ def token_gradients(
 
 def picture_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
     """Gradient of s with respect to the intact pictures' tokens [batch, N, hidden]; one backward serves all methods."""
+    if len(target[0].scored) == 1:  # it is the first of the relevancies too
+        return backwards(vlm, batch, target)[0].gradient
 
     def compute() -> Tensor:
         return token_gradients(vlm, batch, target, batch.tokens(vlm), mean_score)[0]

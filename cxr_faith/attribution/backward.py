@@ -1,0 +1,94 @@
+"""The backward pass that gradients and relevancies share: one for each scored token of a picture.
+
+On its way down it meets each decoder layer's attention probabilities A and their gradient ∇A, which relevancies read,
+and at its end the image tokens, whose gradient the gradient methods read.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cxr_faith.attribution.base import AttributionBatch, score_gradient
+from cxr_faith.vlm.base import VLM, Target
+
+Layers = tuple[int, ...]
+"""Indices of decoder layers, ascending."""
+
+
+@dataclass(frozen=True)
+class Backward:
+    """What one scored token's backward pass gives.
+
+    Attributes:
+        gradient: of the token's score with respect to the image tokens, float32 [batch, N, hidden].
+        rows: layers that take part → row p-1 of Chefer's R, float32 [batch, sequence].
+    """
+
+    gradient: Tensor
+    rows: Mapping[Layers, Tensor]
+
+
+def all_layers(vlm: VLM) -> Layers:
+    """The decoder's layers."""
+    return tuple(range(len(vlm.layer_types)))
+
+
+def global_layers(vlm: VLM) -> Layers:
+    """Those that the model's config calls `full_attention`."""
+    return tuple(layer for layer, kind in enumerate(vlm.layer_types) if kind == "full_attention")
+
+
+def backwards(
+    vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_rows: bool = False
+) -> list[Backward]:
+    """One forward pass, and one backward pass for each scored token, in order; methods that ask for the same share it.
+
+    R starts as the identity and each layer, first to last, adds Ā·R with Ā = mean over heads of (∇A ⊙ A)⁺. Only row
+    p-1 of R is wanted; that row of the product is carried from the last layer down as a vector, r ← r + r·Ā, which
+    costs L² a layer instead of L³ and is equal. A backward pass meets the layers in that order too, so each layer's ∇A
+    is used where it arises and let go: one is alive at a time.
+
+    Args:
+        vlm: the model.
+        batch: pictures and prompts.
+        target: one for each picture.
+        normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero).
+    """
+    return batch.share(("backwards", normalize_rows, *target), lambda: _run(vlm, batch, target, normalize_rows))
+
+
+def _run(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_rows: bool) -> list[Backward]:
+    rows: dict[Layers, Tensor] = {}
+
+    def observer(layer: int, probabilities: Tensor) -> None:
+        if probabilities.requires_grad:
+            attention = probabilities.detach()
+            probabilities.register_hook(lambda gradient: carry(layer, relevance(attention, gradient, normalize_rows)))
+
+    def carry(layer: int, matrix: Tensor) -> None:
+        for layers, row in rows.items():
+            if layer in layers:
+                rows[layers] = row + (row[:, None] @ matrix)[:, 0]
+
+    with torch.enable_grad():
+        tokens = batch.tokens(vlm).detach().float().requires_grad_()
+        scores = vlm.trace(tokens, batch.prompts, target, observer).unbind(1)
+    length, found = batch.prompts[0].length + len(target[0].forced_ids), list[Backward]()
+    for index, position in enumerate(target[0].read_positions(batch.prompts[0])):
+        start = torch.zeros(len(tokens), length, device=tokens.device)
+        start[:, position] = 1
+        rows |= dict.fromkeys((all_layers(vlm), global_layers(vlm)), start)
+        (gradient,) = score_gradient(scores[index], [tokens], more=index + 1 < len(scores))
+        vlm.counts.backward += len(tokens)
+        found.append(Backward(gradient, dict(rows)))
+    return found
+
+
+def relevance(attention: Tensor, gradient: Tensor, normalize_rows: bool = False) -> Tensor:
+    """Ā of one layer, float32 [batch, sequence, sequence], from A and ∇A [batch, heads, sequence, sequence]."""
+    matrix = (gradient.float() * attention).clamp_min(0).mean(1)
+    if normalize_rows:
+        matrix = matrix / matrix.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    return matrix
