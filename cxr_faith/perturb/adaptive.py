@@ -110,7 +110,13 @@ class Curves:
     run: BoolArray
 
 
-def run_adaptive(run: Run, orders: Sequence[Sequence[IntArray]], k: IntArray, auc_error: float) -> list[Curves]:
+def run_adaptive(
+    run: Run,
+    orders: Sequence[Sequence[IntArray]],
+    k: IntArray,
+    auc_error: float,
+    ends: Sequence[FloatArray | None] | None = None,
+) -> list[Curves]:
     """Both curves of orders, refined until the estimated error of every area is allowed.
 
     What is run for a question depends on its own scores alone, so that neither company nor resuming changes a result;
@@ -121,11 +127,19 @@ def run_adaptive(run: Run, orders: Sequence[Sequence[IntArray]], k: IntArray, au
         orders: for each question, its orders [N].
         k: the finest schedule.
         auc_error: allowed error of an area, as a share of `error_unit`.
+        ends: for each question, the scores [3, 2] of the intact and the removed picture where they are known; they are
+            not run again.
     """
-    steps = len(k) - 1
+    steps, coarse = len(k) - 1, coarse_points(len(k) - 1)
     known = [np.zeros((len(mine), steps + 1), bool) for mine in orders]
     values = [np.full((3, len(mine), 2, steps + 1), np.nan) for mine in orders]
-    wanted = {(q, i): coarse_points(steps) for q, mine in enumerate(orders) for i in range(len(mine))}
+    wanted = {(q, i): coarse for q, mine in enumerate(orders) for i in range(len(mine))}
+    for q, both in enumerate(ends or ()):
+        if both is not None:
+            values[q][..., 0, 0] = values[q][..., 1, -1] = both[:, :1]
+            values[q][..., 0, -1] = values[q][..., 1, 0] = both[:, 1:]
+            known[q][:, [0, -1]] = True
+            wanted |= {(q, i): coarse[1:-1] for i in range(len(orders[q]))}
     while wanted:
         plan, places = Plan(int(k[-1])), {}
         for (q, i), points in wanted.items():
@@ -197,7 +211,8 @@ def adaptive_curves(
     asked: list[list[IntArray]] = [[*mine, *shuffled[:FIRST_RANDOM_ORDERS]] for mine in orders]
     parts: list[list[Curves]] = [[] for _ in orders]
     while any(asked):
-        for question, curves in enumerate(run_adaptive(run, asked, k, auc_error)):
+        ends = [_ends(done[0]) if done else None for done in parts]
+        for question, curves in enumerate(run_adaptive(run, asked, k, auc_error, ends)):
             if not asked[question]:
                 continue
             parts[question].append(curves)
@@ -205,6 +220,11 @@ def adaptive_curves(
             more = len(s) < len(shuffled) and _random_error(s, k) > random_error  # NaN: no more
             asked[question] = list(shuffled[len(s) : len(s) + 4]) if more else []
     return [_joined(done) for done in parts]
+
+
+def _ends(curves: Curves) -> FloatArray:
+    """Score, probability and standing of the intact and of the removed picture, [3, 2]."""
+    return np.array([values[0, 0, [0, -1]].tolist() for values in vars(curves.scores).values()])
 
 
 def _random_error(s: Tensor, k: IntArray) -> float:

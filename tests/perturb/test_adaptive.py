@@ -153,6 +153,27 @@ def test_random_orders_stop_at_their_monte_carlo_error(allowed, count):
     assert len(curves.errors) == count == len(curves.scores.s)
 
 
+def test_no_picture_is_run_again_for_further_random_orders():
+    """The intact and the removed picture belong to all orders; they are the same bits as if they were run again."""
+    vlm, original, removed = linear()
+    vlm.combine = lambda shares: (shares.sum(-1) / 20).tanh() * 3
+    k, shuffled = schedule(36, 12), random_orders(36, 20, np.random.default_rng(4))
+    run, passes = scorer(vlm, original, removed, "qr"), []
+
+    def watched(plan):
+        passes.append({mask.tobytes() for _, _, masks in plan.groups() for mask in masks})
+        return run(plan)
+
+    found = adaptive_curves(watched, [[], []], shuffled, k, 0.005, 1e-6)
+    ends = {np.ones(36, bool).tobytes(), np.zeros(36, bool).tobytes()}
+    assert ends <= passes[0] and not any(ends & later for later in passes[1:]) and len(passes) > 4
+    for question, curves in enumerate(found):
+        for start in (0, FIRST_RANDOM_ORDERS, FIRST_RANDOM_ORDERS + 4):
+            some = list(shuffled[start : start + 4])
+            again = run_adaptive(run, [some if q == question else [] for q in range(2)], k, 0.005)[question]
+            assert torch.equal(again.scores.s, curves.scores.s[start : start + 4])
+
+
 def test_curves_of_an_inverted_effect_are_refined_too():
     """They have no normalized areas, but areas in logits: these are as exact as their range, or the score, asks for."""
     vlm, original, removed = linear()
