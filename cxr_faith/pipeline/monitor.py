@@ -1,7 +1,8 @@
 """Watches a run while it goes: alerts when its numbers look wrong, long before the report is made.
 
 Each rank looks at its own last samples. An alert is logged and written to `alerts/rank-<r>.jsonl` of the run directory
-once, and again only after it had gone. TensorBoard shows the alerts as text, the report among its warnings.
+once, and again only after it had gone. TensorBoard shows it at once as text of this rank; after the run it has those of
+all ranks, and the report has them among its warnings.
 """
 
 import json
@@ -15,10 +16,12 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+from torch.utils.tensorboard import SummaryWriter
 
 from cxr_faith.cases import BLURRED
 from cxr_faith.metrics.agreement import spearman
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.pipeline.live import FOLDER
 from cxr_faith.scoring import CENTER, RANDOM
 
 logger = logging.getLogger(__name__)
@@ -164,7 +167,7 @@ class Monitor(L.Callback):
             run_dir: the run directory.
             thresholds: when to speak up.
         """
-        self.folder, self.watch = run_dir / "alerts", Watch(thresholds)
+        self.run_dir, self.watch = run_dir, Watch(thresholds)
         self._begin = time.monotonic()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -185,9 +188,15 @@ class Monitor(L.Callback):
         begin, self._begin = self._begin, now
         for alert in self.watch.add(outputs, now - begin):
             logger.warning("monitor: %s", alert.message)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / f"rank-{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(alert)) + "\n")
+            self._publish(alert, f"rank-{trainer.global_rank}")
+
+    def _publish(self, alert: Alert, rank: str) -> None:
+        folder = self.run_dir / "alerts"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{rank}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(alert)) + "\n")
+        with SummaryWriter(str(self.run_dir / "tensorboard" / FOLDER / f"alerts-{rank}")) as board:
+            board.add_text(f"alerts/{alert.kind}", alert.message, alert.samples)
 
 
 def _agreement(rows: Sequence[Row]) -> float:

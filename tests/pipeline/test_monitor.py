@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cxr_faith.pipeline.monitor import Monitor, Thresholds, Watch
 from cxr_faith.report.alerts import alert_notes, read_alerts
@@ -65,7 +66,7 @@ def test_an_alert_that_had_gone_comes_again():
     assert len(found) == 2
 
 
-def test_alerts_go_to_the_log_and_the_run_directory(tmp_path, caplog):
+def test_alerts_go_to_the_log_the_run_directory_and_tensorboard(tmp_path, caplog):
     class Trainer:
         global_rank = 3
 
@@ -77,6 +78,9 @@ def test_alerts_go_to_the_log_and_the_run_directory(tmp_path, caplog):
     [line] = [json.loads(x) for x in (tmp_path / "alerts" / "rank-3.jsonl").read_text().splitlines()][:1]
     assert line["kind"] == "deletion_auc" and line in read_alerts(tmp_path)
     assert "mean deletion AUC" in caplog.text
+    shown = EventAccumulator(str(tmp_path / "tensorboard" / "live" / "alerts-rank-3")).Reload()
+    text, *_ = shown.Tensors(f"alerts/{line['kind']}/text_summary")
+    assert (text.step, text.tensor_proto.string_val[0].decode()) == (line["samples"], line["message"])
     with (tmp_path / "alerts" / "rank-3.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n" + '{"kind": "cut o')
     first, *others = alert_notes(tmp_path)
