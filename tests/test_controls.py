@@ -125,10 +125,12 @@ def test_maps_made_with_a_substrate_are_scored_under_another_too():
 
     config, controls = {"chefer": {}, "igos_pp": {}}, ["center", "random_map", "edges", "oracle"]
     both = scored(config, "blur:0.1")
-    assert list(both) == ["blur:0.1", "mean"] and both["mean"] == [*controls, "igos_pp"]
+    assert list(both) == ["blur:0.1", "mean"] and both["mean"] == [*controls, "chefer/blurred", "igos_pp"]
     assert {"chefer", "igos_pp", "chefer/blurred", *controls} == set(both["blur:0.1"])
     assert scored({"igos_pp": {}}, "blur:0.1", controls="none")["mean"] == ["center", "igos_pp"]
-    assert "igos_pp/blurred" in scored(config, "blur:0.1", controls="all")["mean"]
+    every = scored(config, "blur:0.1", controls="all")["mean"]
+    assert "igos_pp/blurred" in every and "chefer/blurred" not in every
+    assert scored({"igos_pp": {}}, "blur:0.1")["mean"] == [*controls, "igos_pp", "igos_pp/blurred"]
     on_mean = {"cleann": {"substrate": "mean"}}
     assert "cleann" in scored(on_mean, "mean")["blur:0.1"]
     made_with = ["igos_pp", "cleann", "occlusion", "rise", "integrated_gradients", "grad_x_input"]

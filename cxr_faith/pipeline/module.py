@@ -145,6 +145,8 @@ class FaithfulnessModule(L.LightningModule):
         scored = {spec: self.names for spec in specs}
         if partial:
             controls = [name for name, method in self.methods.items() if isinstance(method, CONTROLS)]
+            if self.blurred and not any(name.endswith(BLURRED) for name in partial):
+                controls.append(self.blurred[0] + BLURRED)
             scored[DEFAULT_SUBSTRATE if specs == (SECOND_SUBSTRATE,) else SECOND_SUBSTRATE] = [*controls, *partial]
         return scored
 
