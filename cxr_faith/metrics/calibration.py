@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchmetrics.functional.classification import binary_calibration_error
+from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,6 +24,17 @@ def expected_calibration_error(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> f
     p = torch.tensor(np.asarray(p_yes, float)).clamp(max=1 - 2**-52)
     truth = torch.tensor(np.asarray(is_yes, bool)).int()
     return float(binary_calibration_error(p, truth, n_bins=BINS, norm="l1")) if len(p) else float("nan")
+
+
+def area_under_roc(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> float:
+    """How well p(yes) tells the two answers apart: the area under the ROC curve; NaN where only one of them is there.
+
+    Args:
+        p_yes: [samples].
+        is_yes: whether the reference answer is yes, [samples].
+    """
+    p, truth = torch.tensor(np.asarray(p_yes, float)), torch.tensor(np.asarray(is_yes, bool)).int()
+    return float(binary_auroc(p, truth)) if len(truth.unique()) == 2 else float("nan")
 
 
 def reliability(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> list[dict[str, Any]]:

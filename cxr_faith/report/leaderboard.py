@@ -252,7 +252,7 @@ def comparisons(board: Mapping[str, Any]) -> list[str]:
 
 
 def finding_tables(summary: Mapping[str, Any]) -> list[tuple[str, tuple[list[str], list[list[str]]]]]:
-    """Per substrate, target and space: (title, (header, rows)) of srg by method and finding, n below each name."""
+    """Per substrate, target and space: (title, (header, rows)) of srg by method and finding, with intervals."""
     settings = list(dict.fromkeys((board["substrate"], board["target"], board["space"]) for board in summary["boards"]))
     tables = []
     for setting in settings:
@@ -264,12 +264,19 @@ def finding_tables(summary: Mapping[str, Any]) -> list[tuple[str, tuple[list[str
         ]
         if not boards:
             continue
-        header = ["method", *(f"{board['slice'].removeprefix('finding:')} (n={board['n_common']})" for board in boards)]
-        values = [{row["method"]: number(row["srg"]) for row in board["rows"]} for board in boards]
+        header = ["method", *map(_finding_title, boards)]
+        values = [{row["method"]: with_interval(row, "srg") for row in board["rows"]} for board in boards]
         rows = [[method, *(column.get(method, "–") for column in values)] for method in summary["methods"]]
         several = len({other[1:] for other in settings}) > 1
         tables.append((f"srg by finding · {', '.join(setting if several else setting[:1])}", (header, rows)))
     return tables
+
+
+def _finding_title(board: Mapping[str, Any]) -> str:
+    """Name of the finding, its samples and patients, and how many of all its samples these are."""
+    patients = max((row["n_clusters"] for row in board["rows"]), default=0)
+    n, of = board["n_common"], board["n_samples"]
+    return f"{board['slice'].removeprefix('finding:')} (n={n} of {of}, {patients} patient{'s' * (patients != 1)})"
 
 
 def answer_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

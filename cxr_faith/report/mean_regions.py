@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_faith.metrics.regions import REGIONS, border_weights, mass_shares, region_weights
+from cxr_faith.metrics.regions import REGIONS, border_weights, enrichment, mass_shares, region_weights
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import KEY
 from cxr_faith.report.mean_curves import ExactSums
@@ -23,6 +23,7 @@ from cxr_faith.report.stability import variant_pairs
 COLUMNS = ("map", "grid_h", "grid_w", "anatomy")
 
 _SETTING = ["substrate", "target", "space"]
+_ORGAN = ("share", "enrichment")
 
 
 class _Mean:
@@ -45,11 +46,12 @@ class _Mean:
 
 
 class MeanRegions:
-    """Mean share of each map's positive mass by region (the patient's sides) and border, and enrichment on organs."""
+    """Mean share of each map's positive mass, and its enrichment, by region (the patient's sides), border and organ."""
 
     def __init__(self) -> None:
         """No map yet."""
         self._shares: dict[str, _Mean] = {}
+        self._enriched: dict[str, _Mean] = {}
         self._organs: dict[str, dict[str, _Mean]] = {}
 
     def add(self, rows: pd.DataFrame) -> None:
@@ -59,22 +61,29 @@ class MeanRegions:
             maps, method = maps_of(mine), str(name)
             grid = (maps.shape[1], maps.shape[2])
             weights = np.concatenate([region_weights(grid), border_weights(grid)[None]])
-            self._shares.setdefault(method, _Mean(len(weights))).add(mass_shares(maps, weights))
+            shares = mass_shares(maps, weights)
+            self._shares.setdefault(method, _Mean(len(weights))).add(shares)
+            self._enriched.setdefault(method, _Mean(len(weights))).add(enrichment(shares, weights))
             organs, values = self._organs.setdefault(method, {}), dict[str, list[list[float]]]()
             for organ in chain.from_iterable(mine["anatomy"].dropna()):
-                values.setdefault(organ["label"], []).append([organ["enrichment"]])
-            for label, ratios in values.items():
-                organs.setdefault(label, _Mean(1)).add(np.array(ratios, np.float64))
+                values.setdefault(organ["label"], []).append([organ[name] for name in _ORGAN])
+            for label, found in values.items():
+                organs.setdefault(label, _Mean(len(_ORGAN))).add(np.array(found, np.float64))
 
     def panel(self, methods: Sequence[str]) -> list[dict[str, Any]]:
-        """One entry for each method that has a map, in this order."""
+        """One entry for each method that has a map, in this order: `n`, mass shares, `enrichment`, `organs`."""
         found = []
         for method in methods:
             if method in self._shares:
-                shares, organs = self._shares[method], sorted(self._organs[method].items())
+                shares, enriched = self._shares[method], self._enriched[method]
                 entry: dict[str, Any] = {"method": method, "n": shares.count}
                 entry |= dict(zip((*REGIONS, "border"), shares.values(), strict=True))
-                found.append(entry | {"organs": {label: mean.values()[0] for label, mean in organs}})
+                entry["enrichment"] = dict(zip((*REGIONS, "border"), enriched.values(), strict=True))
+                organs = sorted(self._organs[method].items())
+                entry["organs"] = {
+                    label: {"n": mean.count} | dict(zip(_ORGAN, mean.values(), strict=True)) for label, mean in organs
+                }
+                found.append(entry)
         return found
 
 

@@ -13,7 +13,12 @@ import pandas as pd
 from scipy.stats import kendalltau, spearmanr
 
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
-from cxr_faith.metrics.calibration import expected_calibration_error, reliability, selective_accuracy
+from cxr_faith.metrics.calibration import (
+    area_under_roc,
+    expected_calibration_error,
+    reliability,
+    selective_accuracy,
+)
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.report.board import Floats, numbers
 from cxr_faith.report.samples import is_control
@@ -105,7 +110,7 @@ def localization_panel(records: pd.DataFrame, first: pd.DataFrame, method: str) 
     """Means of the localization scores of one method, and whether faithful maps are also the well placed ones.
 
     `srg_located` is the mean srg of the samples that have a localization score and are ok under the first substrate.
-    `with_srg` holds, by substrate, Spearman's correlation over samples between srg and each score.
+    `with_srg` holds, by substrate, `n` and Spearman's correlation over samples between srg and each score.
     """
     mine = first[first["method"].eq(method)]
     result: dict[str, Any] = {"method": method, "n": int(mine[LOCALIZATION_COLUMNS[0]].notna().sum())}
@@ -115,8 +120,10 @@ def localization_panel(records: pd.DataFrame, first: pd.DataFrame, method: str) 
     result["with_srg"] = {}
     for substrate, rows in records[records["method"].eq(method) & records["status"].eq("ok")].groupby("substrate"):
         srg = numbers(rows["srg"])
-        found = {name: _rank_correlation(srg, numbers(rows[name])) for name in LOCALIZATION_COLUMNS}
-        result["with_srg"][str(substrate)] = found
+        scores = {name: numbers(rows[name]) for name in LOCALIZATION_COLUMNS}
+        found = {name: _rank_correlation(srg, values) for name, values in scores.items()}
+        n = int((np.isfinite(srg) & np.isfinite(scores[LOCALIZATION_COLUMNS[0]])).sum())
+        result["with_srg"][str(substrate)] = {"n": n} | found
     return result
 
 
@@ -145,7 +152,7 @@ def agreement_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[st
 
 
 def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
-    """Calibration of p(yes), selective accuracy, and whether surer answers have more faithful maps."""
+    """Calibration and AUROC of p(yes), selective accuracy, and whether surer answers have more faithful maps."""
     samples = first.groupby("sample_id", sort=True)[["p_yes", "margin", "predicted", "correct"]].first()
     known = samples[samples["p_yes"].notna() & samples["correct"].notna()]
     p, correct = numbers(known["p_yes"]), numbers(known["correct"])
@@ -158,6 +165,7 @@ def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> dict[str, 
     return {
         "n": len(known),
         "ece": _number(expected_calibration_error(p, is_yes)),
+        "auroc": _number(area_under_roc(p, is_yes)),
         "reliability": reliability(p, is_yes),
         "selective_accuracy": selective_accuracy(np.maximum(p, 1 - p), correct),
         "confidence_with_srg": confidence,

@@ -24,8 +24,8 @@ def stability_panel(records: pd.DataFrame) -> dict[str, Any] | None:
 
     Returns:
         None without variants, else `answers` (a list over strategies and "all": `n`, `flip_rate`, `margin_shift`, the
-        mean absolute one in logits) and `maps` (a list over methods: `n`, `spearman` of the maps, `gap_change`, the
-        mean absolute one in gap_srg_random).
+        mean absolute one in logits) and `maps` (a list over the same and methods: `n`, `spearman` of the maps,
+        `gap_change`, the mean absolute one in gap_srg_random).
     """
     pairs = variant_pairs(records)
     if pairs.empty:
@@ -33,15 +33,18 @@ def stability_panel(records: pd.DataFrame) -> dict[str, Any] | None:
     samples = records.groupby("sample_id", sort=True)[_ANSWER].first()
     before, after = (samples.loc[pairs[side]].reset_index(drop=True) for side in ("base", "variant"))
     strategies = pairs["strategy"].fillna("unnamed").to_numpy(str)
-    answers = []
+    drawn = {
+        method: rows[rows["map"].notna()].set_index("sample_id")
+        for method, rows in records.groupby("method", sort=True)
+    }
+    answers, maps = [], []
     for name in ("all", *sorted(set(strategies))):
         inside = (strategies == name) | (name == "all")
         answers.append({"strategy": name} | _answers(before[inside], after[inside]))
-    maps = []
-    for method, rows in records.groupby("method", sort=True):
-        drawn = rows[rows["map"].notna()].set_index("sample_id")
-        both = pairs[pairs["base"].isin(drawn.index) & pairs["variant"].isin(drawn.index)]
-        maps.append({"method": method} | _maps(drawn.loc[both["base"]], drawn.loc[both["variant"]]))
+        for method, rows in drawn.items():
+            both = pairs[inside & pairs["base"].isin(rows.index) & pairs["variant"].isin(rows.index)]
+            compared = _maps(rows.loc[both["base"]], rows.loc[both["variant"]])
+            maps.append({"strategy": name, "method": method} | compared)
     return {
         "answers": [entry for entry in answers if entry["n"]],
         "maps": [entry for entry in maps if entry["n"]],

@@ -1,6 +1,6 @@
 """Tables of the panels: how far the numbers of a summary can be trusted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
@@ -24,7 +24,9 @@ def trust_tables(summary: Mapping[str, Any]) -> list[tuple[str, TextTable]]:
             for measure, title in _MEASURES.items()
         ),
         ("Where the maps lie: share of their mass (patient's sides)", _regions(summary["regions"])),
-        ("On which organs the maps lie: mass share over area share", _organs(summary["regions"])),
+        ("Where the maps lie: mass share over area share", _enriched(summary["regions"])),
+        ("On which organs the maps lie: share of their mass", _organs(summary["regions"], "share", percent)),
+        ("On which organs the maps lie: mass share over area share", _organs(summary["regions"], "enrichment", number)),
         ("Is the model as sure as it should be?", _calibration(summary["calibration"])),
         ("Do surer answers have more faithful maps?", _confidence(summary["calibration"])),
         *_stability(summary["stability"], "another wording", "strategy"),
@@ -52,12 +54,13 @@ def _localization(panel: Sequence[Mapping[str, Any]]) -> TextTable:
 
 
 def _prediction(panel: Sequence[Mapping[str, Any]]) -> TextTable:
-    header = ["method", "substrate", *(name.replace("_", " ") for name in LOCALIZATION_COLUMNS)]
+    header = ["method", "substrate", "n", *(name.replace("_", " ") for name in LOCALIZATION_COLUMNS)]
     rows = [
-        [entry["method"], substrate, *(number(found[name], signed=True) for name in LOCALIZATION_COLUMNS)]
+        [entry["method"], substrate, str(found["n"])]
+        + [number(found[name], signed=True) for name in LOCALIZATION_COLUMNS]
         for entry in panel
         for substrate, found in entry["with_srg"].items()
-        if any(value is not None for value in found.values())
+        if any(found[name] is not None for name in LOCALIZATION_COLUMNS)
     ]
     return header, rows
 
@@ -75,17 +78,26 @@ def _regions(panel: Sequence[Mapping[str, Any]]) -> TextTable:
     return ["method", "n", *(name.replace("_", " ") for name in names)], rows
 
 
-def _organs(panel: Sequence[Mapping[str, Any]]) -> TextTable:
+def _enriched(panel: Sequence[Mapping[str, Any]]) -> TextTable:
+    names = (*REGIONS, "border")
+    rows = [[e["method"], str(e["n"]), *(number(e["enrichment"][name]) for name in names)] for e in panel]
+    return ["method", "n", *(name.replace("_", " ") for name in names)], rows
+
+
+def _organs(panel: Sequence[Mapping[str, Any]], column: str, write: Callable[[float | None], str]) -> TextTable:
     labels = sorted({label for entry in panel for label in entry["organs"]})
-    rows = [[entry["method"], *(number(entry["organs"].get(label)) for label in labels)] for entry in panel]
-    return ["method", *labels], rows if labels else []
+    rows = []
+    for entry in panel:
+        found = [entry["organs"].get(label, {"n": 0, column: None}) for label in labels]
+        rows.append([entry["method"], *(f"{write(organ[column])} ({organ['n']})" for organ in found)])
+    return ["method", *(f"{label} (n)" for label in labels)], rows if labels else []
 
 
 def _calibration(panel: Mapping[str, Any]) -> TextTable:
     if not panel["n"]:
         return [], []
     chosen = {f"accuracy, surest {float(s):.0%}": percent(a) for s, a in panel["selective_accuracy"].items()}
-    values = {"samples": str(panel["n"]), "ECE": number(panel["ece"])} | chosen
+    values = {"samples": str(panel["n"]), "ECE": number(panel["ece"]), "AUROC": number(panel["auroc"])} | chosen
     return ["", "value"], [[name, value] for name, value in values.items()]
 
 
@@ -104,12 +116,11 @@ def _stability(panel: Mapping[str, Any] | None, what: str, by: str) -> list[tupl
         [entry[by], str(entry["n"]), percent(entry["flip_rate"]), number(entry["margin_shift"])]
         for entry in panel["answers"]
     ]
-    named = [key for key in (by, "method") if all(key in entry for entry in panel["maps"])]
     maps = [
-        [*(entry[key] for key in named), str(entry["n"]), number(entry["spearman"]), number(entry["gap_change"])]
+        [entry[by], entry["method"], str(entry["n"]), number(entry["spearman"]), number(entry["gap_change"])]
         for entry in panel["maps"]
     ]
     return [
         (f"Do the answers survive {what}?", ([by, "n", "answer flips", "margin shift"], answers)),
-        (f"Do the maps survive {what}?", ([*named, "n", "Spearman", "change of Δsrg"], maps)),
+        (f"Do the maps survive {what}?", ([by, "method", "n", "Spearman", "change of Δsrg"], maps)),
     ]

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import scipy.stats
 from sklearn.calibration import calibration_curve
+from sklearn.metrics import roc_auc_score
 
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
-from cxr_faith.metrics.calibration import expected_calibration_error, reliability, selective_accuracy
+from cxr_faith.metrics.calibration import (
+    area_under_roc,
+    expected_calibration_error,
+    reliability,
+    selective_accuracy,
+)
 from tests.reference import localization as twin
 
 
@@ -53,6 +59,16 @@ def test_calibration_error_and_reliability():
     sure, right = [1.0] * 10 + [0.95] * 10, [True] * 5 + [False] * 5 + [True] * 10  # one bin, its last
     assert expected_calibration_error(sure, right) == pytest.approx(0.225)
     assert np.isnan(expected_calibration_error([], [])) and reliability([1.0, 0.0], [True, False])[1]["n"] == 1
+
+
+def test_area_under_roc():
+    """Ties count half; one kind of answer alone cannot be told apart from another."""
+    rng = np.random.default_rng(2)
+    p = rng.random(400).round(1)
+    truth = rng.random(400) < p
+    assert area_under_roc(p, truth) == pytest.approx(roc_auc_score(truth, p), abs=1e-6)
+    assert area_under_roc(1 - p, truth) == pytest.approx(1 - roc_auc_score(truth, p), abs=1e-6)
+    assert np.isnan(area_under_roc([0.2, 0.7], [True, True])) and np.isnan(area_under_roc([], []))
 
 
 def test_selective_accuracy_takes_the_surest():

@@ -58,8 +58,8 @@ def test_the_panel_averages_over_samples_that_have_the_mask(tmp_path):
     rows = [dict(row) for row in make_rows(8)]
     for index, row in enumerate(row for row in rows if row["method"] == "chefer" and "map" in row):
         if index < 2:
-            row["anatomy"] = [{"label": "lung", "share": 0.5, "enrichment": 1.0 + index}]
+            row["anatomy"] = [{"label": "lung", "share": 0.5 - index / 4, "enrichment": 1.0 + index}]
     RecordWriter(tmp_path, 0, 0).write(rows)
     frame: pd.DataFrame = read_records(tmp_path)
     panel = {entry["method"]: entry["organs"] for entry in region_panel(frame, ["chefer", "attention"])}
-    assert panel == {"chefer": {"lung": 1.5}, "attention": {}}
+    assert panel == {"chefer": {"lung": {"n": 2, "share": 0.375, "enrichment": 1.5}}, "attention": {}}

@@ -61,6 +61,7 @@ def test_localization_is_joined_with_srg_on_the_same_samples(frame: pd.DataFrame
     ok = mine[mine["status"].eq("ok") & mine["pointing_game"].notna()]
     expected = scipy.stats.spearmanr(ok["srg"].astype(float), ok["pointing_game"]).statistic
     assert found["with_srg"]["blur:0.1"]["pointing_game"] == pytest.approx(expected, abs=1e-9)
+    assert found["with_srg"]["blur:0.1"]["n"] == len(ok)
     assert found["with_srg"]["blur:0.1"]["iou_otsu"] is None and found["iou_otsu"] is None
     assert found["srg_located"] == pytest.approx(np.mean(ok["srg"].astype(float)), abs=1e-9)
     assert found["auprc"] == pytest.approx(mine["auprc"].mean()) and found["n"] == mine["pointing_game"].notna().sum()
@@ -85,6 +86,9 @@ def test_regions_of_even_maps_are_even(frame: pd.DataFrame) -> None:
     assert sum(chefer[name] for name in chefer if "_" in name) == pytest.approx(1)
     assert chefer["right_upper"] == pytest.approx(1 / 6, abs=0.02)
     assert chefer["border"] == pytest.approx(1 - 0.9**2, abs=0.02)
+    assert list(chefer["enrichment"]) == [name for name in chefer if "_" in name] + ["border"]
+    assert chefer["enrichment"]["border"] == pytest.approx(chefer["border"] / (1 - 0.9**2))
+    assert max(abs(ratio - 1) for ratio in chefer["enrichment"].values()) < 0.1
 
 
 def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
@@ -92,6 +96,7 @@ def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
     assert found["n"] == 39 and sum(b["n"] for b in found["reliability"]) == 39
     # 20 present said with .9, 18 absent with .1, one absent with .1 answered yes by its label.
     assert 0.09 < found["ece"] < 0.13
+    assert found["auroc"] == 1.0  # label and answer differ for one sample, which is as unsure as the absent ones
     assert found["selective_accuracy"]["1"] == pytest.approx(38 / 39)
     ok = frame[frame["method"].eq("chefer") & frame["status"].eq("ok")]
     expected = scipy.stats.spearmanr(ok["margin"].abs(), ok["srg"].astype(float)).statistic
@@ -119,13 +124,18 @@ def test_stability_compares_each_variant_with_its_baseline(frame: pd.DataFrame) 
     answers = {entry["strategy"]: entry for entry in found["answers"]}
     assert (answers["reword"]["n"], answers["reword"]["flip_rate"], answers["negate"]["flip_rate"]) == (3, 0, 1)
     assert answers["all"]["flip_rate"] == 0.5 and answers["reword"]["margin_shift"] == pytest.approx(0.5)
-    chefer = next(entry for entry in found["maps"] if entry["method"] == "chefer")
+    chefer, reworded, negated = (
+        next(entry for entry in found["maps"] if (entry["strategy"], entry["method"]) == (strategy, "chefer"))
+        for strategy in ("all", "reword", "negate")
+    )
     maps = [
         frame[frame["method"].eq("chefer") & frame["sample_id"].eq(s)]["map"].iloc[0] for s in ("s00", "s04", "s08")
     ]
     turned = [scipy.stats.spearmanr(m, m[::-1]).statistic for m in maps]
     assert chefer["n"] == 6 and chefer["spearman"] == pytest.approx((3 + sum(turned)) / 6)
     assert chefer["gap_change"] == pytest.approx(0.125)
+    assert (reworded["n"], reworded["spearman"], reworded["gap_change"]) == (3, 1, 0)
+    assert negated["spearman"] == pytest.approx(sum(turned) / 3) and negated["gap_change"] == pytest.approx(0.25)
     assert stability_panel(frame) is None
     assert "random" not in [entry["method"] for entry in found["maps"]]
 
