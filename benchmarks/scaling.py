@@ -79,10 +79,13 @@ def main() -> None:
             (one,), two = (evaluate(manifest, ranks, folder / f"turn{turn}-{ranks}") for ranks in (1, 2))
             alone.append(one)
             ratios.append(one[-1, 1] / max(rank[-1, 1] for rank in two))
-    console, table = Console(width=100), Table("samples", "seconds", "MB", title="one rank, one thread")
+    console, table = Console(width=100), Table(box=None, header_style="", pad_edge=False)
+    for name in ("samples", "seconds", "MB"):
+        table.add_column(name, justify="right")
     middle = np.median(alone, axis=0)
     for samples, seconds, resident in middle[np.searchsorted(middle[:, 0], MARKS)]:  # a batch may end after the mark
         table.add_row(f"{samples:.0f}", f"{seconds:.1f}", f"{resident:.0f}")
+    console.print("one rank, one thread")
     console.print(table)
     samples, seconds = middle[middle[:, 0] >= MARKS[0], :2].T
     console.print(f"linear in the samples: R² {np.corrcoef(samples, seconds)[0, 1] ** 2:.4f}")

@@ -61,7 +61,8 @@ def score_image(
         mine = [case_orders(engine.vlm.grid, image_id, case, protocol) for case in cases]
         shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
         own = [list(finite.values()) for _, finite in mine]
-        found = adaptive_curves(run, own, shuffled, k, protocol.auc_error, protocol.random_error)
+        allowed = protocol.auc_error, protocol.random_error
+        found = adaptive_curves(run, own, shuffled, k, *allowed, engine.share)
         together = zip(cases, mine, found, strict=True)
         return [_columns(case, k, *orders, curves.scores, curves.errors) for case, orders, curves in together]
     plan, asked = plan_curves(engine.vlm.grid, image_id, cases, protocol)

@@ -23,7 +23,8 @@ class Backward:
 
     Attributes:
         gradient: of the token's score with respect to the image tokens, float32 [batch, N, hidden].
-        rows: layers that take part → row p-1 of Chefer's R, float32 [batch, sequence].
+        rows: layers that take part → row p-1 of Chefer's R, float32 [batch, sequence]; empty where the model shows no
+            attention that hangs on the picture.
     """
 
     gradient: Tensor
@@ -60,7 +61,7 @@ def backwards(
 
 
 def _run(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_rows: bool) -> list[Backward]:
-    rows: dict[Layers, Tensor] = {}
+    rows, seen = dict[Layers, Tensor](), list[int]()
 
     def observer(layer: int, probabilities: Tensor) -> None:
         if probabilities.requires_grad:
@@ -68,6 +69,7 @@ def _run(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_
             probabilities.register_hook(lambda gradient: carry(layer, relevance(attention, gradient, normalize_rows)))
 
     def carry(layer: int, matrix: Tensor) -> None:
+        seen.append(layer)
         for layers, row in rows.items():
             if layer in layers:
                 rows[layers] = row + (row[:, None] @ matrix)[:, 0]
@@ -82,7 +84,7 @@ def _run(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_
         rows |= dict.fromkeys((all_layers(vlm), global_layers(vlm)), start)
         (gradient,) = score_gradient(scores[index], [tokens], more=index + 1 < len(scores))
         vlm.counts.backward += len(tokens)
-        found.append(Backward(gradient, dict(rows)))
+        found.append(Backward(gradient, dict(rows) if seen else {}))
     return found
 
 

@@ -62,7 +62,7 @@ class Gradient(Method):
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
-        gradients = token_gradients(vlm, batch, target, batch.tokens(vlm), each_score)
+        gradients = [each.gradient for each in backwards(vlm, batch, target)]
         return [Attribution(gradient.norm(dim=-1).unflatten(1, vlm.grid)) for gradient in gradients]
 
 
@@ -104,7 +104,7 @@ class GradXInput(_FromBaseline):
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
         tokens, baseline = self.endpoints(vlm, batch)
-        gradients = token_gradients(vlm, batch, target, tokens, each_score)
+        gradients = [each.gradient for each in backwards(vlm, batch, target)]
         path = tokens - baseline
         return [Attribution((gradient * path).sum(-1).unflatten(1, vlm.grid)) for gradient in gradients]
 

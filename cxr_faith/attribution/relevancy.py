@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cxr_faith.attribution.attention import image_columns
 from cxr_faith.attribution.backward import Layers, all_layers, backwards, global_layers
-from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, MethodError
 from cxr_faith.vlm.base import VLM, Target
 
 
@@ -28,7 +28,7 @@ class Chefer(Method):
         """
         self.normalize_rows = normalize_rows
 
-    def layers(self, vlm: VLM) -> Layers:
+    def _layers(self, vlm: VLM) -> Layers:
         """Layers that take part."""
         return all_layers(vlm)
 
@@ -45,13 +45,15 @@ class Chefer(Method):
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
         """Row p-1 of R, [batch, sequence], for each scored token."""
-        layers = self.layers(vlm)
-        return [each.rows[layers] for each in backwards(vlm, batch, target, self.normalize_rows)]
+        layers, found = self._layers(vlm), backwards(vlm, batch, target, self.normalize_rows)
+        if not all(each.rows for each in found):
+            raise MethodError("the model shows no attention that hangs on the picture: there is no relevancy")
+        return [each.rows[layers] for each in found]
 
 
 class CheferGlobal(Chefer):
     """The same over the global attention layers only, as the model's config names them."""
 
-    def layers(self, vlm: VLM) -> Layers:
+    def _layers(self, vlm: VLM) -> Layers:
         """The `full_attention` layers."""
         return global_layers(vlm)

@@ -195,6 +195,7 @@ def adaptive_curves(
     k: IntArray,
     auc_error: float,
     random_error: float,
+    share: bool = True,
 ) -> list[Curves]:
     """Curves of each question's own orders, followed by those of the random orders, as many as it needs.
 
@@ -207,11 +208,12 @@ def adaptive_curves(
         k: the finest schedule.
         auc_error: see `run_adaptive`.
         random_error: allowed Monte-Carlo error of the mean random areas, a share of `error_unit`.
+        share: further random orders take the end points of the first ones; off, they are run again, the same bits.
     """
     asked: list[list[IntArray]] = [[*mine, *shuffled[:FIRST_RANDOM_ORDERS]] for mine in orders]
     parts: list[list[Curves]] = [[] for _ in orders]
     while any(asked):
-        ends = [_ends(done[0]) if done else None for done in parts]
+        ends = [_ends(done[0]) if done and share else None for done in parts]
         for question, curves in enumerate(run_adaptive(run, asked, k, auc_error, ends)):
             if not asked[question]:
                 continue

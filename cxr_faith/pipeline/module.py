@@ -124,30 +124,35 @@ class FaithfulnessModule(L.LightningModule):
         """Names of the methods of whose maps a blurred copy is scored too."""
         if self.protocol.controls == "all":
             return [name for name in self.methods if name != CENTER]
+        if self.protocol.controls == "none":
+            return []
         own = [name for name, method in self.methods.items() if not isinstance(method, CONTROLS)]
-        return own[:1] if self.protocol.controls == "basic" else []
+        return list(dict.fromkeys([*own[:1], *self._on_their_own()[:1]]))  # one for each board
 
     @property
     def names(self) -> list[str]:
         """Names of all maps that are scored: those of the methods and the blurred copies."""
         return [*self.methods, *(name + BLURRED for name in self.blurred)]
 
+    def _on_their_own(self) -> list[str]:
+        """Methods that were made with the only substrate of the run."""
+        substrates = {name: method.substrate for name, method in self.methods.items()}
+        return [name for name, own in substrates.items() if own is not None and self.protocol.substrates == (own.spec,)]
+
     def _scored(self) -> dict[str, list[str]]:
         """Substrate → names of the maps that are scored under it, the protocol's substrates first.
 
         Maps that were made with the only substrate that there is are scored under one more, beside the controls.
         """
-        specs, partial = self.protocol.substrates, list[str]()
-        for name in self.names:
-            own = self.methods[name.removesuffix(BLURRED)].substrate
-            if own is not None and specs == (own.spec,):
-                partial.append(name)
-        scored = {spec: self.names for spec in specs}
-        if partial:
+        specs, own = self.protocol.substrates, self._on_their_own()
+        second = [name for name in self.names if name.removesuffix(BLURRED) in own]
+        first = self.names
+        if self.protocol.controls == "basic":
+            first = [name for name in first if not name.endswith(BLURRED) or name == self.blurred[0] + BLURRED]
+        scored = {spec: first for spec in specs}
+        if second:
             controls = [name for name, method in self.methods.items() if isinstance(method, CONTROLS)]
-            if self.blurred and not any(name.endswith(BLURRED) for name in partial):
-                controls.append(self.blurred[0] + BLURRED)
-            scored[DEFAULT_SUBSTRATE if specs == (SECOND_SUBSTRATE,) else SECOND_SUBSTRATE] = [*controls, *partial]
+            scored[DEFAULT_SUBSTRATE if specs == (SECOND_SUBSTRATE,) else SECOND_SUBSTRATE] = [*controls, *second]
         return scored
 
     @property

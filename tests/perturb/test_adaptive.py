@@ -164,14 +164,14 @@ def test_no_picture_is_run_again_for_further_random_orders():
         passes.append({mask.tobytes() for _, _, masks in plan.groups() for mask in masks})
         return run(plan)
 
+    again = adaptive_curves(run, [[], []], shuffled, k, 0.005, 1e-6, share=False)
     found = adaptive_curves(watched, [[], []], shuffled, k, 0.005, 1e-6)
     ends = {np.ones(36, bool).tobytes(), np.zeros(36, bool).tobytes()}
     assert ends <= passes[0] and not any(ends & later for later in passes[1:]) and len(passes) > 4
-    for question, curves in enumerate(found):
-        for start in (0, FIRST_RANDOM_ORDERS, FIRST_RANDOM_ORDERS + 4):
-            some = list(shuffled[start : start + 4])
-            again = run_adaptive(run, [some if q == question else [] for q in range(2)], k, 0.005)[question]
-            assert torch.equal(again.scores.s, curves.scores.s[start : start + 4])
+    for mine, theirs in zip(found, again, strict=True):
+        for name in ("s", "probability", "standing"):
+            assert torch.equal(getattr(mine.scores, name), getattr(theirs.scores, name))
+        assert np.array_equal(mine.run, theirs.run) and np.array_equal(mine.errors, theirs.errors)
 
 
 def test_curves_of_an_inverted_effect_are_refined_too():

@@ -64,7 +64,8 @@ def test_counts_are_those_of_the_schedule(scene, result):
     assert spent["score"] == plan.questions_asked + 3  # and the answers
     # Answers take 1 tower pass, the maps of each question 2: the picture and its substrate.
     assert (spent["encode"], spent["prefill"]) == (len(plan) + 1 + 2 * 3, len(plan) + 1)
-    assert spent["backward"] == 3 * (1 + 1 + 3)
+    assert spent["backward"] == 3 * (1 + 3)  # one for both gradients and Chefer, and the path
+    assert spent["trace"] == 3 * (1 + 1 + 1 + 2 + 3)  # attention, rollout, the shared one, the path's ends, the path
     assert deletion_pictures(scene) < len(plan)
 
 
@@ -150,7 +151,7 @@ def test_a_sample_stands_for_the_whole(random_vlm):
     assert not result["exact"] and result["agreement"]["passed"]
     assert rows["naive", 1]["counts"] == {"forward": 91, "encode": 2, "trace": 8, "backward": 6}
     assert rows["engine", 3]["counts"]["encode"] == exact_counts(sampled, range(3))[0]
-    assert rows["engine", 3]["counts"]["backward"] == 3 * (1 + 1 + 3)
+    assert rows["engine", 3]["counts"]["backward"] == 3 * (1 + 3)
     assert rows["engine", 1]["seconds"]["median"] < rows["engine", 3]["seconds"]["median"]
 
 
