@@ -77,8 +77,9 @@ def _random_auc(board: Mapping[str, Any]) -> list[str]:
     low, high = USUAL_RANDOM_AUC
     aucs = [row["deletion_auc"] for row in board["rows"] if row["method"] == "random"]
     return [
-        f"Random orders have a deletion AUC of {auc:.2f} under {board['substrate']}, not .5 (the answer saturates or "
-        "breaks early): read the gaps to random rather than the AUCs."
+        f"Random orders have a deletion AUC of {auc:.2f} under {board['substrate']}, not .5 (the answer "
+        f"{'outlasts most of the picture' if auc > high else 'breaks early'}): read the gaps to random rather than the "
+        "AUCs."
         for auc in aucs
         if auc is not None and not low <= auc <= high
     ]

@@ -24,5 +24,11 @@ GLOSSARY = {
     "0: the substrate alone does no harm, towards 1: it breaks the answer wherever it stands. An upper bound.",
     "breaks early": "1 minus twice the deletion AUC of random orders: 0 if the answer fades in step with the picture, "
     "towards 1 if a few cells anywhere break it, below 0 if a few cells anywhere are enough to keep it.",
+    "pointing game, energy inside": "Share of a map's highest cells that lie on the finding; share of its positive "
+    "mass there.",
+    "IoU, AUPRC": "Overlap over union of the finding with the map above Otsu's threshold, or with its first tenth; "
+    "average precision of the map's pixels.",
+    "ECE, AUROC": "Distance of p(yes) from the share of yes in the references, over 15 bins; how often p(yes) is "
+    "higher for a yes than for a no.",
     "own substrate (*)": "The method perturbs with the very substrate that it is scored under.",
 }

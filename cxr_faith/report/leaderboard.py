@@ -9,7 +9,10 @@ from rich.text import Text
 
 from cxr_faith.metrics.functional import STATUSES
 from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS
-from cxr_faith.report.significance import not_told_apart
+from cxr_faith.report.significance import not_told_apart, upside_down
+
+FEWEST_TO_TEST = 6
+"""Patients: the signs of five can be flipped in 32 ways, and two of these are as extreme as any: p is 1/16 or more."""
 
 SLICE_TITLES = {
     "all": "all samples",
@@ -21,6 +24,10 @@ SLICE_TITLES = {
     "wrong": "answered wrongly",
     "with_oracle": "samples with a mask of the finding",
 }
+
+
+TextTable = tuple[list[str], list[list[str]]]
+"""Header and rows."""
 
 
 class Column(NamedTuple):
@@ -54,6 +61,11 @@ SCORED = "Here n and srg logit count every sample that could be scored; the othe
 INTERVALS = (
     "[…] = 95 % interval: BCa bootstrap over patients, none under 10 of them; p = of the score that ranks the board "
     "being 0, by sign flips of whole patients, after Holm over the methods."
+)
+EFFECT_SIZE = "d = effect size of that score: mean of the patients' means over their standard deviation."
+BY_FINDING = (
+    "In brackets: samples, where a method has others than most. Intervals as above: none under 10 patients, somewhat "
+    "too short under 30."
 )
 SANITY = "† failed the sanity check: its maps hardly change when the model is made random."
 OWN_SUBSTRATE = "* the method perturbs with this substrate itself: compare it under another one."
@@ -184,12 +196,12 @@ def with_interval(row: Mapping[str, Any], key: str, signed: bool = False) -> str
     return f"{text} [{number(found[kind + 'low'], signed)}, {number(found[kind + 'high'], signed)}]"
 
 
-def markdown(summary: Mapping[str, Any], more: Sequence[tuple[str, tuple[list[str], list[list[str]]]]] = ()) -> str:
+def markdown(summary: Mapping[str, Any], more: Sequence[tuple[str, TextTable, str]] = ()) -> str:
     """The summary as Markdown whose tables are aligned, so that they read well in a terminal too.
 
     Args:
         summary: as `summarize` gives it.
-        more: (title, (header, rows)) of further tables.
+        more: (title, (header, rows), note below) of further tables.
     """
     patients, samples = summary["n_patients"], summary["n_samples"]
     parts = [f"# Faithfulness summary\n\n{samples} samples of {patients} patients.\n"]
@@ -200,17 +212,20 @@ def markdown(summary: Mapping[str, Any], more: Sequence[tuple[str, tuple[list[st
             note = f"\n{SCORED}\n" if _by_scored(board) else ""
             parts.append(f"## {_escape(board_title(summary, board))}\n\n{_table(*board_table(board))}{note}")
             parts.append("".join(f"- {_escape(line)}\n" for line in [*few_patients(board), *comparisons(board)]))
-    parts.append("".join(f"{_escape(line)}  \n" for line in [*LEGEND, OWN_SUBSTRATE, INTERVALS]))
-    parts += [f"## {_escape(title)}\n\n{_table(*table)}" for title, table in finding_tables(summary)]
+    lines = dict.fromkeys(line for board in summary["boards"] for line in legend(board) if line != SCORED)
+    parts.append("".join(f"{_escape(line)}  \n" for line in [*lines, INTERVALS, EFFECT_SIZE]))
+    for title, table in finding_tables(summary):
+        parts.append(f"## {_escape(title)}\n\n{_table(*table)}\n{_escape(BY_FINDING)}\n")
     parts.append(f"## Answers\n\n{_table(*answer_table(summary))}")
-    parts += [f"## {_escape(title)}\n\n{_table(*table)}" for title, table in more]
+    for title, table, note in more:
+        parts.append(f"## {_escape(title)}\n\n{_table(*table)}" + (f"\n{_escape(note)}\n" if note else ""))
     return "\n".join(parts)
 
 
 def board_table(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of a board with intervals, best first."""
     titles = (" ".join(filter(None, (column.top, column.bottom, column.arrow))) for column in COLUMNS)
-    header = ["method", "n", "patients", "coverage", *titles, "p"]
+    header = ["method", "n", "patients", "coverage", *titles, "p", "d"]
     rows = [
         [
             method_label(row),
@@ -219,6 +234,7 @@ def board_table(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             f"{row['coverage']:.0%}",
             *(with_interval(row, key, signed=key.startswith("gap")) for key in _keys(board)),
             p_value(row["intervals"][board["headline"]]["p_holm"]),
+            number(row["intervals"][board["headline"]]["d_z"], signed=True),
         ]
         for row in ranked(board)
     ]
@@ -243,12 +259,18 @@ def comparisons(board: Mapping[str, Any]) -> list[str]:
     """Which methods a board cannot tell apart, one sentence for each method that has such below it."""
     if not board["differences"]:
         return []
+    patients = max(pair["clusters"] for pair in board["differences"])
+    if patients < FEWEST_TO_TEST:
+        return [f"No difference between two methods can be significant with {patients} patient{'s' * (patients > 1)}."]
     ranking = [row["method"] for row in ranked(board)]
-    tied = not_told_apart(board, ranking)
-    score = "srg logit" if _by_scored(board) else "srg"
+    tied, score = not_told_apart(board, ranking), "srg logit" if _by_scored(board) else "srg"
+    found = [f"{name} is not significantly better in {score} than {', '.join(below)}." for name, below in tied.items()]
     if not tied:
-        return [f"All differences in {score} between two methods are significant (5 %, Holm over all pairs)."]
-    return [f"{name} is not significantly better in {score} than {', '.join(below)}." for name, below in tied.items()]
+        found = [f"All differences in {score} between two methods are significant (5 %, Holm over all pairs)."]
+    for pair in upside_down(board, ranking):
+        better, worse = (pair["a"], pair["b"]) if pair["mean"] > 0 else (pair["b"], pair["a"])
+        found.append(f"On the {pair['n']} samples that both have, {better} is significantly better than {worse}.")
+    return found
 
 
 def finding_tables(summary: Mapping[str, Any]) -> list[tuple[str, tuple[list[str], list[list[str]]]]]:
@@ -265,7 +287,7 @@ def finding_tables(summary: Mapping[str, Any]) -> list[tuple[str, tuple[list[str
         if not boards:
             continue
         header = ["method", *map(_finding_title, boards)]
-        values = [{row["method"]: with_interval(row, "srg") for row in board["rows"]} for board in boards]
+        values = [{row["method"]: _finding_cell(board, row) for row in board["rows"]} for board in boards]
         rows = [[method, *(column.get(method, "–") for column in values)] for method in summary["methods"]]
         several = len({other[1:] for other in settings}) > 1
         tables.append((f"srg by finding · {', '.join(setting if several else setting[:1])}", (header, rows)))
@@ -277,6 +299,11 @@ def _finding_title(board: Mapping[str, Any]) -> str:
     patients = max((row["n_clusters"] for row in board["rows"]), default=0)
     n, of = board["n_common"], board["n_samples"]
     return f"{board['slice'].removeprefix('finding:')} (n={n} of {of}, {patients} patient{'s' * (patients != 1)})"
+
+
+def _finding_cell(board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    other = f" ({row['n_common']})" if row["n_common"] != board["n_common"] else ""
+    return with_interval(row, "srg") + other
 
 
 def answer_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

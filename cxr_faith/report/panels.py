@@ -47,7 +47,8 @@ def panels(records: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
     listed = [name for name in methods if first["method"].eq(name).any()]
     return {
         "substrates": substrate_panel(records),
-        "localization": [localization_panel(records, first, name) for name in listed if name != "random"],
+        "localization": (placed := [localization_panel(records, first, name) for name in listed if name != "random"]),
+        "localization_across": across_methods(placed),
         "calibration": calibration_panel(first, listed),
     }
 
@@ -74,7 +75,8 @@ def substrate_panel(records: pd.DataFrame) -> dict[str, Any]:
     for a, b in combinations(sorted(wide.columns), 2):
         both = wide[[a, b]].dropna().groupby(level="method").mean()
         tau = kendalltau(both[a], both[b]).statistic if len(both) >= FEWEST else np.nan
-        pairs.append({"a": a, "b": b, "n_methods": len(both), "kendall_tau": _number(tau)})
+        n = int(wide[[a, b]].dropna().index.get_level_values("sample_id").nunique())
+        pairs.append({"a": a, "b": b, "n_methods": len(both), "n_samples": n, "kendall_tau": _number(tau)})
     random = records[records["method"].eq("random") & records["status"].eq("ok")]
     broken = {
         str(name): _number(1 - 2 * numbers(rows["deletion_auc"]).mean()) for name, rows in random.groupby("substrate")
@@ -92,18 +94,25 @@ def ood_scores(boards: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
     Args:
         boards: those of a summary; per substrate the first one over all samples counts, and of its methods those that
-            have all its common samples.
+            have all its common samples, there and under every other substrate.
 
     Returns:
         Substrate → score in units of the effect; None without a curve.
     """
-    found: dict[str, float | None] = {}
+    kept: dict[str, dict[str, float]] = {}
     for board in boards:
-        if board["slice"] == "all" and board["substrate"] not in found:
-            curves = [row["curves"] for row in board["rows"] if "curves" in row]
-            kept = [np.interp(0.5, c["x"], c["insertion"]) for c in curves if c["n"] == board["n_common"]]
-            found[board["substrate"]] = _number(max(0.0, 1 - max(kept))) if kept else None
-    return found
+        if board["slice"] == "all" and board["substrate"] not in kept:
+            curves = {row["method"]: row["curves"] for row in board["rows"] if "curves" in row}
+            kept[board["substrate"]] = {
+                name: float(np.interp(0.5, c["x"], c["insertion"]))
+                for name, c in curves.items()
+                if c["n"] == board["n_common"]
+            }
+    shared = set[str]().union(*kept.values()).intersection(*(mine for mine in kept.values() if mine))
+    return {
+        substrate: _number(max(0.0, 1 - max(mine[name] for name in shared))) if mine and shared else None
+        for substrate, mine in kept.items()
+    }
 
 
 def localization_panel(records: pd.DataFrame, first: pd.DataFrame, method: str) -> dict[str, Any]:
@@ -125,6 +134,20 @@ def localization_panel(records: pd.DataFrame, first: pd.DataFrame, method: str) 
         n = int((np.isfinite(srg) & np.isfinite(scores[LOCALIZATION_COLUMNS[0]])).sum())
         result["with_srg"][str(substrate)] = {"n": n} | found
     return result
+
+
+def across_methods(panel: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Are the methods with the more faithful maps also those whose maps are better placed? Spearman over their means.
+
+    Baselines and controls are left out, as in `substrate_panel`.
+
+    Args:
+        panel: one `localization_panel` for each method.
+    """
+    mine = [entry for entry in panel if not is_control(entry["method"]) and entry["srg_located"] is not None]
+    srg = np.array([entry["srg_located"] for entry in mine], np.float64)
+    scores = {name: np.array([entry[name] for entry in mine], np.float64) for name in LOCALIZATION_COLUMNS}
+    return {"n_methods": len(mine)} | {name: _rank_correlation(srg, values) for name, values in scores.items()}
 
 
 def agreement_panel(first: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, Any]]:
@@ -158,10 +181,12 @@ def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> dict[str, 
     p, correct = numbers(known["p_yes"]), numbers(known["correct"])
     is_yes = known["predicted"].eq("yes").to_numpy(bool) == (correct == 1)
     ok = first[first["status"].eq("ok")]
-    confidence = {}
+    confidence, counts = {}, {}
     for method in methods:
         rows = ok[ok["method"].eq(method)]
-        confidence[method] = _rank_correlation(np.abs(numbers(rows["margin"])), numbers(rows["srg"]))
+        margin, srg = np.abs(numbers(rows["margin"])), numbers(rows["srg"])
+        confidence[method] = _rank_correlation(margin, srg)
+        counts[method] = int((np.isfinite(margin) & np.isfinite(srg)).sum())
     return {
         "n": len(known),
         "ece": _number(expected_calibration_error(p, is_yes)),
@@ -169,6 +194,7 @@ def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> dict[str, 
         "reliability": reliability(p, is_yes),
         "selective_accuracy": selective_accuracy(np.maximum(p, 1 - p), correct),
         "confidence_with_srg": confidence,
+        "confidence_n": counts,
     }
 
 

@@ -91,6 +91,23 @@ def _adjusted(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [result | {"p_holm": value} for result, value in zip(results, adjusted, strict=True)]
 
 
+def upside_down(board: Mapping[str, Any], ranking: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Differences whose sign is not the ranking's although they are significant.
+
+    Means are taken over each method's own samples, differences over those that both have.
+
+    Args:
+        board: a board with its `differences`.
+        ranking: names of its methods, best first.
+    """
+    place = {name: index for index, name in enumerate(ranking)}
+    return [
+        pair
+        for pair in board["differences"]
+        if pair["p_holm"] < 1 - LEVEL and (pair["mean"] > 0) != (place[pair["a"]] < place[pair["b"]])
+    ]
+
+
 def not_told_apart(board: Mapping[str, Any], ranking: Sequence[str]) -> dict[str, list[str]]:
     """Method → the methods ranked below it whose difference to it is not significant; methods without any left out.
 

@@ -23,9 +23,9 @@ def stability_panel(records: pd.DataFrame) -> dict[str, Any] | None:
         records: rows of one substrate, target and space, sorted by key, condition "none".
 
     Returns:
-        None without variants, else `answers` (a list over strategies and "all": `n`, `flip_rate`, `margin_shift`, the
-        mean absolute one in logits) and `maps` (a list over the same and methods: `n`, `spearman` of the maps,
-        `gap_change`, the mean absolute one in gap_srg_random).
+        None without variants, else `answers` (a list over strategies and "all": `n`, `flip_rate`, `n_margin`,
+        `margin_shift`, the mean absolute one in logits) and `maps` (a list over the same and methods: `n`, `spearman`
+        of the maps, `n_gap`, `gap_change`, the mean absolute one in gap_srg_random).
     """
     pairs = variant_pairs(records)
     if pairs.empty:
@@ -101,6 +101,7 @@ def _answers(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
     return {
         "n": int(answered.sum()),
         "flip_rate": _mean(flipped[answered].astype(np.float64)),
+        "n_margin": int(np.isfinite(shift[answered]).sum()),
         "margin_shift": _mean(shift[answered]),
     }
 
@@ -113,6 +114,7 @@ def _maps(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
     return {
         "n": len(before),
         "spearman": _mean(spearman(maps_of(before), maps_of(after))),
+        "n_gap": int(np.isfinite(change).sum()),
         "gap_change": _mean(change),
     }
 

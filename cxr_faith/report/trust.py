@@ -5,22 +5,34 @@ from typing import Any
 
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.metrics.regions import REGIONS
-from cxr_faith.report.leaderboard import number, percent
-
-TextTable = tuple[list[str], list[list[str]]]
+from cxr_faith.report.glossary import GLOSSARY
+from cxr_faith.report.leaderboard import TextTable, number, percent
 
 _MEASURES = {"spearman": "Spearman", "ssim": "SSIM", "top_overlap": "Overlap of the top tenth"}
 
 
-def trust_tables(summary: Mapping[str, Any]) -> list[tuple[str, TextTable]]:
-    """(title, (header, rows)) of each panel that has something to show."""
+def _defined(*words: str) -> str:
+    return " ".join(f"{word}: {GLOSSARY[word]}" for word in words)
+
+
+_NOTES = {
+    "Does a substrate do harm of its own?": _defined("OOD score", "breaks early"),
+    "Do the maps lie on the finding?": _defined("pointing game, energy inside", "IoU, AUPRC"),
+    "Does srg predict localization? Spearman over samples": "Easy samples, such as those with a large finding, raise "
+    "it for any map: read it beside the controls'. The last row is over the means of the methods that are no controls.",
+    "Is the model as sure as it should be?": _defined("ECE, AUROC"),
+}
+
+
+def trust_tables(summary: Mapping[str, Any]) -> list[tuple[str, TextTable, str]]:
+    """(title, (header, rows), note) of each panel that has something to show; a note may be empty."""
     tables = [
         ("Do the substrates rank the methods alike?", _substrates(summary["substrates"])),
         ("Does a substrate do harm of its own?", _harm(summary["substrates"])),
         ("Do the maps lie on the finding?", _localization(summary["localization"])),
-        ("Does srg predict localization? Spearman over samples", _prediction(summary["localization"])),
+        ("Does srg predict localization? Spearman over samples", _prediction(summary)),
         *(
-            (f"Do the methods agree? {title} of their maps", _agreement(summary, measure))
+            (f"Do the methods agree? {title} of their maps{_over(summary)}", _agreement(summary, measure))
             for measure, title in _MEASURES.items()
         ),
         ("Where the maps lie: share of their mass (patient's sides)", _regions(summary["regions"])),
@@ -32,14 +44,18 @@ def trust_tables(summary: Mapping[str, Any]) -> list[tuple[str, TextTable]]:
         *_stability(summary["stability"], "another wording", "strategy"),
         *_stability(summary["conditions"], "a small change or another seed", "condition"),
     ]
-    return [(title, table) for title, table in tables if table[1]]
+    return [(title, table, _NOTES.get(title, "")) for title, table in tables if table[1]]
 
 
 def _substrates(panel: Mapping[str, Any]) -> TextTable:
     pairs = [
-        [f"{pair['a']} and {pair['b']}", str(pair["n_methods"]), number(pair["kendall_tau"])] for pair in panel["pairs"]
+        [
+            f"{pair['a']} and {pair['b']}",
+            *(str(pair["n_samples"]), str(pair["n_methods"]), number(pair["kendall_tau"])),
+        ]
+        for pair in panel["pairs"]
     ]
-    return ["substrates", "methods", "Kendall τ of srg"], pairs
+    return ["substrates", "samples", "methods", "Kendall τ of srg"], pairs
 
 
 def _harm(panel: Mapping[str, Any]) -> TextTable:
@@ -53,7 +69,8 @@ def _localization(panel: Sequence[Mapping[str, Any]]) -> TextTable:
     return header, rows
 
 
-def _prediction(panel: Sequence[Mapping[str, Any]]) -> TextTable:
+def _prediction(summary: Mapping[str, Any]) -> TextTable:
+    panel, across = summary["localization"], summary["localization_across"]
     header = ["method", "substrate", "n", *(name.replace("_", " ") for name in LOCALIZATION_COLUMNS)]
     rows = [
         [entry["method"], substrate, str(found["n"])]
@@ -62,7 +79,15 @@ def _prediction(panel: Sequence[Mapping[str, Any]]) -> TextTable:
         for substrate, found in entry["with_srg"].items()
         if any(found[name] is not None for name in LOCALIZATION_COLUMNS)
     ]
+    if rows and any(across[name] is not None for name in LOCALIZATION_COLUMNS):
+        correlations = [number(across[name], signed=True) for name in LOCALIZATION_COLUMNS]
+        rows.append(["the methods' means", "", f"{across['n_methods']} methods", *correlations])
     return header, rows
+
+
+def _over(summary: Mapping[str, Any]) -> str:
+    most = max((pair["n"] for pair in summary["agreement"]), default=0)
+    return f", mean over {most} samples" if most > 1 else ""
 
 
 def _agreement(summary: Mapping[str, Any], measure: str) -> TextTable:
@@ -74,12 +99,14 @@ def _agreement(summary: Mapping[str, Any], measure: str) -> TextTable:
 
 def _regions(panel: Sequence[Mapping[str, Any]]) -> TextTable:
     names = (*REGIONS, "border")
+    panel = [entry for entry in panel if entry["n"]]  # a map without a positive value lies nowhere
     rows = [[entry["method"], str(entry["n"]), *(percent(entry[name]) for name in names)] for entry in panel]
     return ["method", "n", *(name.replace("_", " ") for name in names)], rows
 
 
 def _enriched(panel: Sequence[Mapping[str, Any]]) -> TextTable:
     names = (*REGIONS, "border")
+    panel = [entry for entry in panel if entry["n"]]
     rows = [[e["method"], str(e["n"]), *(number(e["enrichment"][name]) for name in names)] for e in panel]
     return ["method", "n", *(name.replace("_", " ") for name in names)], rows
 
@@ -87,10 +114,12 @@ def _enriched(panel: Sequence[Mapping[str, Any]]) -> TextTable:
 def _organs(panel: Sequence[Mapping[str, Any]], column: str, write: Callable[[float | None], str]) -> TextTable:
     labels = sorted({label for entry in panel for label in entry["organs"]})
     rows = []
-    for entry in panel:
+    for entry in panel if labels else ():
+        if not entry["organs"]:
+            continue
         found = [entry["organs"].get(label, {"n": 0, column: None}) for label in labels]
         rows.append([entry["method"], *(f"{write(organ[column])} ({organ['n']})" for organ in found)])
-    return ["method", *(f"{label} (n)" for label in labels)], rows if labels else []
+    return ["method", *(f"{label} (n)" for label in labels)], rows
 
 
 def _calibration(panel: Mapping[str, Any]) -> TextTable:
@@ -103,9 +132,11 @@ def _calibration(panel: Mapping[str, Any]) -> TextTable:
 
 def _confidence(panel: Mapping[str, Any]) -> TextTable:
     found = [
-        [name, number(value, signed=True)] for name, value in panel["confidence_with_srg"].items() if value is not None
+        [name, str(panel["confidence_n"][name]), number(value, signed=True)]
+        for name, value in panel["confidence_with_srg"].items()
+        if value is not None
     ]
-    return ["method", "Spearman of confidence and srg"], found
+    return ["method", "n", "Spearman of confidence and srg"], found
 
 
 def _stability(panel: Mapping[str, Any] | None, what: str, by: str) -> list[tuple[str, TextTable]]:
@@ -113,14 +144,15 @@ def _stability(panel: Mapping[str, Any] | None, what: str, by: str) -> list[tupl
     if panel is None:
         return []
     answers = [
-        [entry[by], str(entry["n"]), percent(entry["flip_rate"]), number(entry["margin_shift"])]
+        [entry[by], str(entry["n"]), percent(entry["flip_rate"]), str(entry["n_margin"]), number(entry["margin_shift"])]
         for entry in panel["answers"]
     ]
     maps = [
-        [entry[by], entry["method"], str(entry["n"]), number(entry["spearman"]), number(entry["gap_change"])]
+        [entry[by], entry["method"], str(entry["n"]), number(entry["spearman"])]
+        + [str(entry["n_gap"]), number(entry["gap_change"])]
         for entry in panel["maps"]
     ]
     return [
-        (f"Do the answers survive {what}?", ([by, "n", "answer flips", "margin shift"], answers)),
-        (f"Do the maps survive {what}?", ([by, "method", "n", "Spearman", "change of Δsrg"], maps)),
+        (f"Do the answers survive {what}?", ([by, "n", "answer flips", "n yes/no", "margin shift"], answers)),
+        (f"Do the maps survive {what}?", ([by, "method", "n", "Spearman", "n scored", "change of Δsrg"], maps)),
     ]

@@ -59,10 +59,11 @@ def test_a_requeued_job_waits_for_its_former_self(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     before = ExitStack()
     before.enter_context(run_lock(tmp_path, Shard()))
-    ending = threading.Timer(1.0, before.close)
-    ending.start()
+    ended = threading.Event()
+    before.callback(ended.set)  # called first: the lock is let go after it
+    threading.Timer(1.0, before.close).start()
     with run_lock(tmp_path, Shard()):
-        assert not ending.is_alive()
+        assert ended.is_set()
 
 
 def test_shards_of_one_split_share_a_directory(tmp_path: Path) -> None:

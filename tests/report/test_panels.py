@@ -43,6 +43,8 @@ def test_substrates_are_compared_by_kendalls_tau(frame: pd.DataFrame) -> None:
     taus = {(pair["a"], pair["b"]): pair["kendall_tau"] for pair in found["pairs"]}
     assert taus == {("blur:0.1", "mean"): -1.0, ("blur:0.1", "zero"): 1.0, ("mean", "zero"): -1.0}
     assert found["pairs"][0]["n_methods"] == 3  # controls are no methods
+    ok = frame[frame["status"].eq("ok") & frame["method"].isin(METHODS[:3])]
+    assert found["pairs"][0]["n_samples"] == ok["sample_id"].nunique()
     random = frame[frame["method"].eq("random") & frame["status"].eq("ok")]["deletion_auc"].astype(float)
     assert found["breaks_early"]["mean"] == pytest.approx(1 - 2 * random.mean())
 
@@ -65,6 +67,17 @@ def test_localization_is_joined_with_srg_on_the_same_samples(frame: pd.DataFrame
     assert found["with_srg"]["blur:0.1"]["iou_otsu"] is None and found["iou_otsu"] is None
     assert found["srg_located"] == pytest.approx(np.mean(ok["srg"].astype(float)), abs=1e-9)
     assert found["auprc"] == pytest.approx(mine["auprc"].mean()) and found["n"] == mine["pointing_game"].notna().sum()
+
+
+def test_localization_across_methods_leaves_controls_out(frame: pd.DataFrame) -> None:
+    found = summarize(frame, METHODS)
+    panel = {entry["method"]: entry for entry in found["localization"]}
+    srg, placed = ([panel[name][key] for name in METHODS[:3]] for key in ("srg_located", "auprc"))
+    across = found["localization_across"]
+    assert across["n_methods"] == 3 and across["iou_otsu"] is None
+    assert across["auprc"] == pytest.approx(scipy.stats.spearmanr(srg, placed).statistic, abs=1e-9)
+    (table,) = (table for title, table, _ in trust_tables(found) if title.startswith("Does srg predict"))
+    assert table[1][-1][:3] == ["the methods' means", "", "3 methods"]
 
 
 def test_agreement_is_the_mean_over_samples(frame: pd.DataFrame) -> None:
@@ -101,6 +114,7 @@ def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
     ok = frame[frame["method"].eq("chefer") & frame["status"].eq("ok")]
     expected = scipy.stats.spearmanr(ok["margin"].abs(), ok["srg"].astype(float)).statistic
     assert found["confidence_with_srg"]["chefer"] == pytest.approx(expected, abs=1e-9)
+    assert found["confidence_n"]["chefer"] == len(ok)
 
 
 def paraphrased(frame: pd.DataFrame) -> pd.DataFrame:
@@ -135,6 +149,8 @@ def test_stability_compares_each_variant_with_its_baseline(frame: pd.DataFrame) 
     assert chefer["n"] == 6 and chefer["spearman"] == pytest.approx((3 + sum(turned)) / 6)
     assert chefer["gap_change"] == pytest.approx(0.125)
     assert (reworded["n"], reworded["spearman"], reworded["gap_change"]) == (3, 1, 0)
+    with_gap = frame[frame["method"].eq("chefer") & frame["sample_id"].isin(["s00", "s04", "s08"])]["gap_srg_random"]
+    assert reworded["n_gap"] == with_gap.notna().sum() and answers["reword"]["n_margin"] == 3
     assert negated["spearman"] == pytest.approx(sum(turned) / 3) and negated["gap_change"] == pytest.approx(0.25)
     assert stability_panel(frame) is None
     assert "random" not in [entry["method"] for entry in found["maps"]]
@@ -181,7 +197,12 @@ def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> N
     expected = 1 - max(curves["insertion"][4] for curves in rows)  # of 8 steps
     assert 0 < expected < 0.3
     assert summary["substrates"]["ood"] == {"blur:0.1": pytest.approx(expected), "mean": pytest.approx(1)}
-    assert "## Does a substrate do harm of its own?" in markdown(summary, trust_tables(summary))
+    text = markdown(summary, trust_tables(summary))
+    assert "## Does a substrate do harm of its own?" in text and "OOD score: What is lost" in text
+    # The best map is not to be had under one substrate alone.
+    fewer = pd.concat([frame, frame[frame["method"].ne("oracle")].assign(substrate="mean")], ignore_index=True)
+    ood = summarize(fewer, METHODS)["substrates"]["ood"]
+    assert ood["blur:0.1"] == ood["mean"] > summary["substrates"]["ood"]["blur:0.1"]
 
 
 def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> None:

@@ -11,7 +11,15 @@ import pytest
 
 from cxr_faith.metrics.statistics import estimate, holm
 from cxr_faith.records import read_records
-from cxr_faith.report.leaderboard import board_table, comparisons, few_patients, find_board, markdown, ranked
+from cxr_faith.report.leaderboard import (
+    board_table,
+    comparisons,
+    few_patients,
+    find_board,
+    finding_tables,
+    markdown,
+    ranked,
+)
 from cxr_faith.report.significance import _differences
 from cxr_faith.report.summary import summarize
 
@@ -97,11 +105,62 @@ def test_equal_methods_are_not_told_apart_and_others_are(rows: list[dict[str, An
     assert oracle["p_holm"] < 0.05 and oracle["low"] > 0 and oracle["d_z"] > 1
 
 
+def test_a_ranking_that_common_samples_turn_is_told(rows: list[dict[str, Any]]) -> None:
+    """Oracle has the easy half of the samples alone, and is worse there than a method that has all of them."""
+    many = []
+    for copy in range(6):
+        for index, row in enumerate(row for row in rows if row["status"] == "ok" and row["method"] == "chefer"):
+            ids = {name: f"{copy}-{row[name]}" for name in ("sample_id", "image_id", "patient_id")}
+            easy = index % 2 == 0
+            many.append(row | ids | {"srg": (0.9 if easy else 0.3) + 0.001 * copy})
+            if easy:
+                many.append(row | ids | {"method": "oracle", "srg": 0.8 - 0.001 * copy})
+    summary = summarize(pd.DataFrame(many), METHODS)
+    board = find_board(summary)
+    assert [row["method"] for row in ranked(board)] == ["oracle", "chefer"]
+    n = next(row["n_common"] for row in board["rows"] if row["method"] == "oracle")
+    assert f"On the {n} samples that both have, chefer is significantly better than oracle." in comparisons(board)
+
+
+def test_with_five_patients_nothing_can_be_significant(frame: pd.DataFrame) -> None:
+    board = find_board(summarize(frame[frame["patient_id"].lt("p05")], METHODS))
+    assert min(pair["p"] for pair in board["differences"]) > 0.05
+    assert comparisons(board) == ["No difference between two methods can be significant with 5 patients."]
+
+
+def test_findings_have_intervals_and_counts_of_their_own(frame: pd.DataFrame) -> None:
+    """One finding for all; oracle lacks a sample."""
+    first = frame["sample_id"].min()
+    some = frame[frame["method"].ne("oracle") | frame["sample_id"].ne(first)].assign(finding="nodule")
+    summary = summarize(some, METHODS)
+    board = find_board(summary, "finding:nodule")
+    ((_, (header, rows)),) = finding_tables(summary)
+    n, of, patients = board["n_common"], board["n_samples"], board["rows"][0]["n_clusters"]
+    assert header == ["method", f"nodule (n={n} of {of}, {patients} patients)"]
+    cells = dict(rows)
+    assert cells["oracle"].endswith(f"] ({n - 1})") and cells["chefer"].endswith("]")
+    assert "somewhat too short under 30" in markdown(summary)
+
+
+def test_marks_are_explained_where_they_stand(summary: dict[str, Any]) -> None:
+    for board in summary["boards"]:
+        for row in board["rows"]:
+            row["own_substrate"] = False
+    assert "† failed" not in markdown(summary) and "perturbs with this" not in markdown(summary)
+    for row in find_board(summary)["rows"]:
+        row |= {"sanity_failed": row["method"] == "chefer", "own_substrate": row["method"] == "attention"}
+    text = markdown(summary)
+    assert "| chefer† " in text and "| attention* " in text
+    assert text.count("† failed the sanity check") == 1 and text.count("perturbs with this substrate itself") == 1
+
+
 def test_tables_show_patients_intervals_and_p(summary: dict[str, Any]) -> None:
     header, rows = board_table(find_board(summary))
     oracle = dict(zip(header, rows[0], strict=True))
     assert (oracle["method"], oracle["n"], oracle["patients"]) == ("oracle", "20", "10")
     assert oracle["srg ↑"].count("[") == 1 and oracle["p"] not in ("–", "")
+    d_z = find_board(summary)["rows"][METHODS.index("oracle")]["intervals"]["srg"]["d_z"]
+    assert float(oracle["d"]) == pytest.approx(d_z, rel=0.01) and d_z > 1
     assert "[…] = 95 % interval" in markdown(summary)
     assert few_patients(find_board(summary)) == ["Only 10 patients here: under 30, intervals are somewhat too short."]
     assert few_patients(find_board(summary, "wrong")) == ["Only 1 patient here: no interval under 10."]
