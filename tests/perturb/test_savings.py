@@ -1,5 +1,7 @@
 """What the engine leaves out, by counts: passes, waits of the host, bytes; and off, every result is the same bits."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,32 @@ def test_the_host_never_waits_inside_the_loop(random_vlm, run):
     plan.add(1, keep_masks(order, schedule(random_vlm.n_cells, 8), "deletion"))
     assert len(plan.groups()) > 1  # pictures that both questions need, and those of one
     assert sorted(watched(Engine(random_vlm, micro_batch=4), run)[0]) == ["cpu", "lift_fresh", "lift_fresh"]
+
+
+def test_time_is_spent_in_the_model(bundled, pictures, monkeypatch):
+    """Masks, composition and scores around its stages take little processor time: a share in one run."""
+    pixels, spent = pictures(bundled, 1)[0], []
+    removed, plan = BLUR.apply(pixels[None], ["a"], 0)[0], Plan(bundled.n_cells)
+    order = np.random.default_rng(0).permutation(bundled.n_cells)
+    plan.add(0, keep_masks(order, schedule(bundled.n_cells, 48), "deletion"))
+
+    def timed(stage):
+        def run(*args):
+            begin = time.process_time()
+            result = stage(*args)
+            spent.append(time.process_time() - begin)
+            return result
+
+        return run
+
+    engine, prompt = Engine(bundled, micro_batch=16), bundled.prompt(QUESTIONS[0])
+    engine.run(pixels, removed, plan, [prompt], [MARGIN])
+    for name in ("embed", "encode_embedded", "prefill", "score"):
+        monkeypatch.setattr(bundled, name, timed(getattr(bundled, name)))
+    begin = time.process_time()
+    engine.run(pixels, removed, plan, [prompt], [MARGIN])
+    assert len(spent) == 1 + 3 * 4  # 49 pictures
+    assert sum(spent) > 0.85 * (time.process_time() - begin)
 
 
 def test_neither_pictures_nor_logits_of_the_vocabulary_are_made(random_vlm, run, monkeypatch):
