@@ -5,6 +5,7 @@ of its pages is cleared and mapped anew, which takes about an eighth of a small 
 """
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +18,13 @@ _KEPT, _DEFAULT = (2**31 - 1, 0), (128 * 1024, 65536)
 
 @contextmanager
 def large_blocks_kept(device: torch.device) -> Iterator[None]:
-    """Keep freed blocks inside; behind it they go back to the system. Does nothing on a GPU and without glibc."""
+    """Keep freed blocks inside; behind it they go back to the system.
+
+    Does nothing on a GPU, without glibc, and where the environment tunes its allocator (`MALLOC_…`).
+    """
     library: Any = ctypes.CDLL(None)
-    if device.type != "cpu" or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
+    has_own = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
+    if device.type != "cpu" or not has_own or any(name.startswith("MALLOC_") for name in os.environ):
         yield
         return
     _set(library, *_KEPT)

@@ -40,9 +40,12 @@ def test_freed_blocks_are_used_again_and_given_back_at_the_end():
     assert inside[1] > before[1] + 70 and after[1] < before[1] + 20
 
 
-def test_a_gpus_host_is_left_alone():
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_gpus_host_and_a_tuned_allocator_are_left_alone(device, monkeypatch):
     faults = []
-    with large_blocks_kept(torch.device("cuda")):
+    if device == "cpu":
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    with large_blocks_kept(torch.device(device)):
         for _ in range(2):
             start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             torch.ones(20_000_000)
