@@ -20,6 +20,10 @@ from cxr_faith.vlm.micro_batch import MicroBatch
 PIXELS, TOKENS = "pixels", "tokens"
 SPACES = (PIXELS, TOKENS)
 
+CPU_BATCH = 16
+"""With more, temporary tensors of a small model exceed 32 MB, which glibc gives back to the system each time: a page
+fault for each 4 kB, and a tenth of the time."""
+
 
 @dataclass
 class Plan:
@@ -83,18 +87,18 @@ class Plan:
 class Engine:
     """Runs a plan on a model."""
 
-    def __init__(self, vlm: VLM, softness: float = 0.0, micro_batch: int = 32, share: bool = True) -> None:
+    def __init__(self, vlm: VLM, softness: float = 0.0, micro_batch: int | None = None, share: bool = True) -> None:
         """Choose how pictures are composed and run.
 
         Args:
             vlm: the model.
             softness: σ in pixels of the masks' edges; 0 = hard cells.
-            micro_batch: pictures a forward pass; halved for good when memory runs out.
+            micro_batch: pictures a forward pass; halved for good when memory runs out. Default: 64, on a CPU 16.
             share: run a picture once for all curves and questions; off, once for each of their points. The scores
                 are the same bits.
         """
         self.vlm, self.softness, self.share = vlm, softness, share
-        self._micro_batch = MicroBatch(micro_batch)
+        self._micro_batch = MicroBatch(micro_batch or (CPU_BATCH if vlm.device.type == "cpu" else 64))
 
     @property
     def micro_batch(self) -> int:

@@ -10,7 +10,6 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.perturb.engine import Engine
-from cxr_faith.pipeline.allocator import large_blocks_kept
 from cxr_faith.pipeline.bench_engine import run_engine, run_naive, sample_engine, sample_naive
 from cxr_faith.pipeline.bench_floor import bare_seconds
 from cxr_faith.pipeline.bench_libraries import LIBRARIES, library_steps, missing, run_library
@@ -107,10 +106,9 @@ def measure(scene: Scene) -> dict[str, Any]:
     engine, naive, turns = Engine(vlm), Naive(scene), Turns(scene)
     for repeat in range(scene.preset.repeats):
         question = repeat % everything
-        with large_blocks_kept(vlm.device):  # as `evaluate` does
-            turns.bare.append(bare_seconds(scene))
+        turns.bare.append(bare_seconds(scene))
         if scene.preset.exact:
-            with turns.memory("engine"), large_blocks_kept(vlm.device):
+            with turns.memory("engine"):
                 whole, rows = run_engine(scene, engine, range(everything))
                 # Questions need different numbers of pictures: one row tells of one of them.
                 alone, _ = run_engine(scene, engine, [0])
@@ -118,10 +116,9 @@ def measure(scene: Scene) -> dict[str, Any]:
                 usual = run_naive(scene, naive, question, rows)
             turns.exact = rows
             for name in VARIANTS:
-                with large_blocks_kept(vlm.device):
-                    turns.variants.setdefault(name, []).append(run_variant(scene, engine, name, 0))
+                turns.variants.setdefault(name, []).append(run_variant(scene, engine, name, 0))
         else:
-            with turns.memory("engine"), large_blocks_kept(vlm.device):
+            with turns.memory("engine"):
                 sampled = sample_engine(scene, engine)
             alone, whole = sampled[1], sampled[everything]
             with turns.memory("naive"):

@@ -62,7 +62,7 @@ class Preset:
 PRESETS = {
     "tiny": Preset("bundled", exact=True),
     "small": Preset("small", exact=False, naive_batch=2, batches=(1, 4, 8)),
-    "medgemma-4b": Preset("medgemma-4b", exact=False, naive_batch=8, batches=(8, 16, 32), sample=32),
+    "medgemma-4b": Preset("medgemma-4b", exact=False, naive_batch=8, batches=(8, 16, 32, 64), sample=64),
 }
 
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {

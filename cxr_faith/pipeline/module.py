@@ -83,7 +83,7 @@ class FaithfulnessModule(L.LightningModule):
         methods: dict[str, dict[str, Any] | None],
         vlm: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
         protocol: Protocol = Protocol(),  # noqa: B008 - frozen
-        micro_batch: int = 32,
+        micro_batch: int | None = None,
     ) -> None:
         """Check the whole configuration; the model is loaded in `setup`.
 
@@ -93,12 +93,12 @@ class FaithfulnessModule(L.LightningModule):
                 `protocol.controls` asks for.
             vlm: the model.
             protocol: how explanations are scored.
-            micro_batch: perturbed pictures in one forward pass; halved when memory runs out.
+            micro_batch: perturbed pictures in one forward pass; halved when memory runs out. Default: see `Engine`.
         """
         super().__init__()
         if RANDOM in methods:
             raise ValueError("methods.random: the random orders are a baseline that is always scored, not a map")
-        if micro_batch < 1:
+        if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
         self.method_config = {CENTER: {"class": CENTER}} | {n: {"class": n} | (c or {}) for n, c in methods.items()}
         for name in () if protocol.controls == "none" else BASIC:

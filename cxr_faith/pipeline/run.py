@@ -15,7 +15,6 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.module import CXRVQADataModule, Shard
-from cxr_faith.pipeline.allocator import large_blocks_kept
 from cxr_faith.pipeline.callbacks import RecordsWriter, RunProgress
 from cxr_faith.pipeline.live import LiveScalars
 from cxr_faith.pipeline.lock import merge_lock, run_lock
@@ -164,8 +163,7 @@ def _evaluate(
         write_provenance(run_dir, module, data, expected, trainer.world_size)
         write_atomic(run_dir / "config.yaml", config)
     callbacks.append(stop)
-    with large_blocks_kept(trainer.strategy.root_device):
-        trainer.predict(module, datamodule=data, return_predictions=False)
+    trainer.predict(module, datamodule=data, return_predictions=False)
     ranks = meeting.ranks
     assert ranks is not None
     ranks.meet()

@@ -1,5 +1,7 @@
 """What the engine leaves out, by counts: passes, waits of the host, bytes; and off, every result is the same bits."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -115,6 +117,34 @@ def test_time_is_spent_in_the_model(bundled, pictures, monkeypatch):
     engine.run(pixels, removed, plan, [prompt], [MARGIN])
     assert len(spent) == 1 + 3 * 4  # 49 pictures
     assert sum(spent) > 0.85 * (time.process_time() - begin)
+
+
+FAULTS = """
+import resource, sys, torch
+from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.vlm import Gemma3VLM, Target, bundled_model
+
+torch.set_num_threads(1)
+vlm = Gemma3VLM.from_pretrained(bundled_model())
+masks = torch.rand(64, vlm.n_cells, generator=torch.Generator().manual_seed(0)).numpy() < 0.5
+plan, pixels = Plan(vlm.n_cells), torch.zeros(3, *vlm.image_size)
+plan.add(0, masks)
+for turn in range(3):  # glibc learns from what is freed
+    for size in (None, 64):
+        engine = Engine(vlm, micro_batch=size)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        engine.run(pixels, pixels + 1, plan, [vlm.prompt("q")], [Target("margin")])
+        print(turn, engine.micro_batch, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc gives large blocks back")
+def test_memory_of_a_batch_is_used_again_by_the_next():
+    """Page faults of 64 pictures once all is warm: with 16 together hardly any; with 64 each large tensor is new."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    (_, size, few), (_, _, many) = (map(int, line.split()) for line in done.stdout.splitlines()[-2:])
+    assert size == 16 and few < 0.5 * many
 
 
 def test_neither_pictures_nor_logits_of_the_vocabulary_are_made(random_vlm, run, monkeypatch):
