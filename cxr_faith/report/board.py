@@ -28,6 +28,9 @@ NORMALIZED = (
 UNNORMALIZED = ("deletion_auc_logit", "insertion_auc_logit", "srg_logit")
 """Columns averaged over the common samples, and as `*_scored` over the scored ones, whose effect may be anything."""
 
+FEWEST_OK = 0.1
+"""Share of a slice's scored samples that must be ok, or it is ranked in the unit of the scores."""
+
 WITH_ERROR = (*GAPS, "srg", "srg_logit", "srg_logit_scored")
 
 
@@ -109,8 +112,9 @@ def board(
         "n_samples": int(inside.sum()),
         "n_common": len(common),
         "n_scored": len(scored),
-        # Removing the picture mostly makes a "no" surer: no normalized score then, and no honest ranking by one.
-        "headline": "srg_logit_scored" if name == "answered_no" or not common else "srg",
+        # Removing the picture mostly makes a "no" surer: no normalized score then, and no honest ranking by one. Nor is
+        # there one by a handful of samples that are ok among many that are not.
+        "headline": "srg_logit_scored" if name == "answered_no" or len(common) <= FEWEST_OK * len(scored) else "srg",
         "rows": entries,
     }
 

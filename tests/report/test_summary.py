@@ -105,6 +105,17 @@ def test_answered_no_is_ranked_by_scores_that_need_no_effect(
     assert chefer["srg"] is None and chefer["srg_logit"] is None and "curves" not in chefer
 
 
+@pytest.mark.parametrize(("n_ok", "headline"), [(1, "srg_logit_scored"), (5, "srg")])
+def test_a_handful_of_samples_ranks_no_slice(run_dir: Path, n_ok: int, headline: str) -> None:
+    """Of the 20 answers about absent findings some are ok, the others scored."""
+    frame = read_records(run_dir)
+    absent = sorted(frame.loc[frame["present"].eq(False) & frame["status"].ne("ok"), "sample_id"].unique())
+    changed = frame.copy()
+    changed.loc[changed["sample_id"].isin(absent[:n_ok]) & changed["status"].eq("inverted"), "status"] = "ok"
+    board = find_board(summarize(changed, METHODS), "absent")
+    assert 0 < board["n_common"] <= n_ok < board["n_scored"] and board["headline"] == headline
+
+
 def test_slices_split_by_reference_and_by_prediction(summary: dict[str, Any]) -> None:
     sizes = {board["slice"]: board["n_samples"] for board in summary["boards"]}
     expected = {"all": 40, "present": 20, "absent": 20, "answered_yes": 21, "answered_no": 18}
