@@ -12,7 +12,7 @@ _MEASURES = {"spearman": "Spearman", "ssim": "SSIM", "top_overlap": "Overlap of 
 
 
 def _defined(*words: str) -> str:
-    return " ".join(f"{word}: {GLOSSARY[word]}" for word in words)
+    return " ".join(f"{word[0].upper()}{word[1:]}: {GLOSSARY[word]}" for word in words)
 
 
 _NOTES = {
