@@ -45,9 +45,10 @@ def panels(records: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
     """
     first = first_setting(records)
     listed = [name for name in methods if first["method"].eq(name).any()]
+    placed = [localization_panel(records, first, name) for name in listed if name != "random"]
     return {
         "substrates": substrate_panel(records),
-        "localization": (placed := [localization_panel(records, first, name) for name in listed if name != "random"]),
+        "localization": placed,
         "localization_across": across_methods(placed),
         "calibration": calibration_panel(first, listed),
     }

@@ -1,6 +1,6 @@
 """Tables of the panels: how far the numbers of a summary can be trusted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
@@ -35,10 +35,10 @@ def trust_tables(summary: Mapping[str, Any]) -> list[tuple[str, TextTable, str]]
             (f"Do the methods agree? {title} of their maps{_over(summary)}", _agreement(summary, measure))
             for measure, title in _MEASURES.items()
         ),
-        ("Where the maps lie: share of their mass (patient's sides)", _regions(summary["regions"])),
-        ("Where the maps lie: mass share over area share", _enriched(summary["regions"])),
-        ("On which organs the maps lie: share of their mass", _organs(summary["regions"], "share", percent)),
-        ("On which organs the maps lie: mass share over area share", _organs(summary["regions"], "enrichment", number)),
+        ("Where the maps lie: share of their mass (patient's sides)", _regions(summary["regions"], enriched=False)),
+        ("Where the maps lie: mass share over area share", _regions(summary["regions"], enriched=True)),
+        ("On which organs the maps lie: share of their mass", _organs(summary["regions"], enriched=False)),
+        ("On which organs the maps lie: mass share over area share", _organs(summary["regions"], enriched=True)),
         ("Is the model as sure as it should be?", _calibration(summary["calibration"])),
         ("Do surer answers have more faithful maps?", _confidence(summary["calibration"])),
         *_stability(summary["stability"], "another wording", "strategy"),
@@ -97,28 +97,22 @@ def _agreement(summary: Mapping[str, Any], measure: str) -> TextTable:
     return ["method", *names], rows
 
 
-def _regions(panel: Sequence[Mapping[str, Any]]) -> TextTable:
-    names = (*REGIONS, "border")
-    panel = [entry for entry in panel if entry["n"]]  # a map without a positive value lies nowhere
-    rows = [[entry["method"], str(entry["n"]), *(percent(entry[name]) for name in names)] for entry in panel]
+def _regions(panel: Sequence[Mapping[str, Any]], enriched: bool) -> TextTable:
+    names, rows = (*REGIONS, "border"), list[list[str]]()
+    for entry in panel:
+        if entry["n"]:  # a map without a positive value lies nowhere
+            cells = [number(entry["enrichment"][name]) if enriched else percent(entry[name]) for name in names]
+            rows.append([entry["method"], str(entry["n"]), *cells])
     return ["method", "n", *(name.replace("_", " ") for name in names)], rows
 
 
-def _enriched(panel: Sequence[Mapping[str, Any]]) -> TextTable:
-    names = (*REGIONS, "border")
-    panel = [entry for entry in panel if entry["n"]]
-    rows = [[e["method"], str(e["n"]), *(number(e["enrichment"][name]) for name in names)] for e in panel]
-    return ["method", "n", *(name.replace("_", " ") for name in names)], rows
-
-
-def _organs(panel: Sequence[Mapping[str, Any]], column: str, write: Callable[[float | None], str]) -> TextTable:
-    labels = sorted({label for entry in panel for label in entry["organs"]})
-    rows = []
-    for entry in panel if labels else ():
-        if not entry["organs"]:
-            continue
-        found = [entry["organs"].get(label, {"n": 0, column: None}) for label in labels]
-        rows.append([entry["method"], *(f"{write(organ[column])} ({organ['n']})" for organ in found)])
+def _organs(panel: Sequence[Mapping[str, Any]], enriched: bool) -> TextTable:
+    labels, rows = sorted({label for entry in panel for label in entry["organs"]}), list[list[str]]()
+    for entry in panel:
+        if entry["organs"]:
+            found = [entry["organs"].get(label, {"n": 0, "share": None, "enrichment": None}) for label in labels]
+            cells = [number(organ["enrichment"]) if enriched else percent(organ["share"]) for organ in found]
+            rows.append([entry["method"], *(f"{c} ({organ['n']})" for c, organ in zip(cells, found, strict=True))])
     return ["method", *(f"{label} (n)" for label in labels)], rows
 
 
