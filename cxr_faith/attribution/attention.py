@@ -102,6 +102,15 @@ class Attention(Method):
 class Rollout(Method):
     """Attention rollout (Abnar & Zuidema 2020): the product of (A + I) / 2 over layers, heads averaged."""
 
+    def __init__(self, full_matrices: bool = False) -> None:
+        """Choose how much of the product is made.
+
+        Args:
+            full_matrices: multiply whole matrices instead of the rows that are read: slower, and the same up to
+                rounding.
+        """
+        self.full_matrices = full_matrices
+
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from the rows at p-1 of the product, averaged over the scored tokens; see `Method.attribute`."""
         row = self._per_token(vlm, batch, target).mean(1)
@@ -115,13 +124,13 @@ class Rollout(Method):
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
         """Rows [batch, scored tokens, sequence] of the product."""
-        layers = observe(vlm, batch, target, lambda a: a.mean(1))
-        rows = start_rows(layers[0], target[0].read_positions(batch.prompts[0]))
+        layers, read = observe(vlm, batch, target, lambda a: a.mean(1)), target[0].read_positions(batch.prompts[0])
+        rows = start_rows(layers[0], list(range(layers[0].shape[1])) if self.full_matrices else read)
         # Later layers multiply from the left, so one row of the product needs only vector-matrix products, last first.
         # Attention rows sum to 1, and so do those of (A + I) / 2: nothing is left to normalise.
         for attention in reversed(layers):
             rows = (rows + rows @ attention) / 2
-        return rows
+        return rows[:, read] if self.full_matrices else rows
 
 
 def start_rows(matrix: Tensor, read: list[int]) -> Tensor:

@@ -42,7 +42,11 @@ def global_layers(vlm: VLM) -> Layers:
 
 
 def backwards(
-    vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_rows: bool = False
+    vlm: VLM,
+    batch: AttributionBatch,
+    target: Sequence[Target],
+    normalize_rows: bool = False,
+    full_matrices: bool = False,
 ) -> list[Backward]:
     """One forward pass, and one backward pass for each scored token, in order; methods that ask for the same share it.
 
@@ -56,11 +60,18 @@ def backwards(
         batch: pictures and prompts.
         target: one for each picture.
         normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero).
+        full_matrices: carry all rows of R, L³ a layer, and read row p-1 in the end.
     """
-    return batch.share(("backwards", normalize_rows, *target), lambda: _run(vlm, batch, target, normalize_rows))
+
+    def run() -> list[Backward]:
+        return _run(vlm, batch, target, normalize_rows, full_matrices)
+
+    return batch.share(("backwards", normalize_rows, full_matrices, *target), run)
 
 
-def _run(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_rows: bool) -> list[Backward]:
+def _run(
+    vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_rows: bool, full_matrices: bool
+) -> list[Backward]:
     rows, seen = dict[Layers, Tensor](), list[int]()
 
     def observer(layer: int, probabilities: Tensor) -> None:
@@ -72,19 +83,20 @@ def _run(vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_
         seen.append(layer)
         for layers, row in rows.items():
             if layer in layers:
-                rows[layers] = row + (row[:, None] @ matrix)[:, 0]
+                rows[layers] = row + row @ matrix
 
     with torch.enable_grad():
         tokens = batch.tokens(vlm).detach().float().requires_grad_()
         scores = vlm.trace(tokens, batch.prompts, target, observer).unbind(1)
     length, found = batch.prompts[0].length + len(target[0].forced_ids), list[Backward]()
+    unit = torch.eye(length, device=tokens.device).expand(len(tokens), -1, -1)
     for index, position in enumerate(target[0].read_positions(batch.prompts[0])):
-        start = torch.zeros(len(tokens), length, device=tokens.device)
-        start[:, position] = 1
-        rows |= dict.fromkeys((all_layers(vlm), global_layers(vlm)), start)
+        carried = slice(None) if full_matrices else slice(position, position + 1)
+        rows |= dict.fromkeys((all_layers(vlm), global_layers(vlm)), unit[:, carried])
         (gradient,) = score_gradient(scores[index], [tokens], more=index + 1 < len(scores))
         vlm.counts.backward += len(tokens)
-        found.append(Backward(gradient, dict(rows) if seen else {}))
+        wanted = {layers: row[:, position if full_matrices else 0] for layers, row in rows.items()}
+        found.append(Backward(gradient, wanted if seen else {}))
     return found
 
 

@@ -112,18 +112,19 @@ class GradXInput(_FromBaseline):
 class IntegratedGradients(_FromBaseline):
     """Integrated gradients (Sundararajan et al. 2017) by the midpoint rule, summed over channels, signed."""
 
-    def __init__(self, baseline: str = "blur:0.1", steps: int = 32) -> None:
+    def __init__(self, baseline: str = "blur:0.1", steps: int = 32, micro_batch: int = PATH_BATCH) -> None:
         """Choose path and precision.
 
         Args:
             baseline: where the path starts; see `_FromBaseline`.
             steps: gradient evaluations along the straight path.
+            micro_batch: points of the path in one forward and backward pass; halved when memory runs out.
         """
         super().__init__(baseline)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         self.steps = steps
-        self._together = MicroBatch(PATH_BATCH)
+        self._together = MicroBatch(micro_batch)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Signed maps; `extras["completeness_residual"]` = |ΣIG - e| / max(|e|, ε). See `Method.attribute`."""

@@ -20,13 +20,15 @@ from cxr_faith.vlm.base import VLM, Target
 class Chefer(Method):
     """Gradient-weighted attention relevancy over all decoder layers."""
 
-    def __init__(self, normalize_rows: bool = False) -> None:
-        """Choose the row normalisation, which the definition leaves out.
+    def __init__(self, normalize_rows: bool = False, full_matrices: bool = False) -> None:
+        """Choose the row normalisation, which the definition leaves out, and how much of the product is made.
 
         Args:
             normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero).
+            full_matrices: multiply whole matrices instead of the row that is read: slower, and the same up to
+                rounding.
         """
-        self.normalize_rows = normalize_rows
+        self.normalize_rows, self.full_matrices = normalize_rows, full_matrices
 
     def _layers(self, vlm: VLM) -> Layers:
         """Layers that take part."""
@@ -45,10 +47,10 @@ class Chefer(Method):
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
         """Row p-1 of R, [batch, sequence], for each scored token."""
-        layers, found = self._layers(vlm), backwards(vlm, batch, target, self.normalize_rows)
+        found = backwards(vlm, batch, target, self.normalize_rows, self.full_matrices)
         if not all(each.rows for each in found):
             raise MethodError("the model shows no attention that hangs on the picture: there is no relevancy")
-        return [each.rows[layers] for each in found]
+        return [each.rows[self._layers(vlm)] for each in found]
 
 
 class CheferGlobal(Chefer):

@@ -25,17 +25,18 @@ class SmoothGrad(Method):
     A cell's value is the L2 norm of the averaged gradient over its pixels and channels.
     """
 
-    def __init__(self, copies: int = 16, noise: float = 0.15) -> None:
+    def __init__(self, copies: int = 16, noise: float = 0.15, micro_batch: int = COPIES_AT_ONCE) -> None:
         """Choose the noise.
 
         Args:
             copies: noisy copies of a picture.
             noise: standard deviation, as a share of the picture's range of values; 0 with one copy is the gradient.
+            micro_batch: copies in one forward and backward pass; halved when memory runs out.
         """
         if copies < 1 or noise < 0:
             raise ValueError(f"copies must be at least 1 and noise not negative, got {copies} and {noise}")
         self.copies, self.noise = copies, noise
-        self._together = MicroBatch(COPIES_AT_ONCE)
+        self._together = MicroBatch(micro_batch)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; the noise is seeded by the image. See `Method.attribute`."""

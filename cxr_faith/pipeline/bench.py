@@ -106,7 +106,9 @@ def measure(scene: Scene) -> dict[str, Any]:
     engine, naive, turns = Engine(vlm), Naive(scene), Turns(scene)
     for repeat in range(scene.preset.repeats):
         question = repeat % everything
-        turns.bare.append(bare_seconds(scene))
+        bare, peak = bare_seconds(scene)
+        turns.bare.append(bare)
+        turns.keep_peak("floor", peak)
         if scene.preset.exact:
             with turns.memory("engine"):
                 whole, rows = run_engine(scene, engine, range(everything))
@@ -116,7 +118,9 @@ def measure(scene: Scene) -> dict[str, Any]:
                 usual = run_naive(scene, naive, question, rows)
             turns.exact = rows
             for name in VARIANTS:
-                turns.variants.setdefault(name, []).append(run_variant(scene, engine, name, 0))
+                with turns.memory(name):
+                    variant = run_variant(scene, engine, name, 0)
+                turns.variants.setdefault(name, []).append(variant)
         else:
             with turns.memory("engine"):
                 sampled = sample_engine(scene, engine)
@@ -127,7 +131,9 @@ def measure(scene: Scene) -> dict[str, Any]:
         turns.naive.append(usual)
         for name in LIBRARIES:
             if missing(name) is None:
-                turns.libraries.setdefault(name, []).append(library_forward(scene, name, question))
+                with turns.memory(name):
+                    seconds = library_forward(scene, name, question)
+                turns.libraries.setdefault(name, []).append(seconds)
     return summarize(turns)
 
 

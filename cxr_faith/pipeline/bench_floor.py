@@ -51,22 +51,25 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def bare_seconds(scene: Scene, trials: int = 3) -> Stages:
+def bare_seconds(scene: Scene, trials: int = 3) -> tuple[Stages, int | None]:
     """Seconds a picture of each stage as transformers itself runs it (SDPA), each at its best batch size.
+
+    With them the highest peak memory at these sizes in bytes; None where it cannot be measured.
 
     Means over the trials, not the luckiest one: the engine's seconds are those of all its passes too.
 
     The suffix ends with the yes and no logits of the last position, which is less than its full logits.
     """
     vlm, prompt = scene.vlm, scene.cases[0].prompt
-    best = [float("inf")] * 3
+    best: list[tuple[float, int | None]] = [(float("inf"), None)] * 3
     with torch.no_grad():
         for batch in scene.preset.batches:
             for stage, work in enumerate(_bare_stages(vlm, scene.pixels, prompt, batch)):
                 work()
-                spent = [wall(vlm.device, work) for _ in range(trials)]
-                best[stage] = min(best[stage], fmean(spent) / batch)
-    return Stages(*best)
+                with peak_memory(vlm.device) as peak:
+                    spent = [wall(vlm.device, work) for _ in range(trials)]
+                best[stage] = min(best[stage], (fmean(spent) / batch, peak.value), key=lambda found: found[0])
+    return Stages(*(seconds for seconds, _ in best)), max((p for _, p in best if p is not None), default=None)
 
 
 def _bare_stages(vlm: Gemma3VLM, pixels: Tensor, prompt: Prompt, batch: int) -> Sequence[Callable[[], Any]]:

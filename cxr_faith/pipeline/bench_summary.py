@@ -26,7 +26,7 @@ from cxr_faith.pipeline.bench_floor import (
 )
 from cxr_faith.pipeline.bench_libraries import LIBRARIES, library_steps, missing
 from cxr_faith.pipeline.bench_scene import METHODS, Scene
-from cxr_faith.pipeline.bench_variants import Variant, area_errors, rank_agreement
+from cxr_faith.pipeline.bench_variants import VARIANTS, Variant, area_errors, rank_agreement
 from cxr_faith.protocol import ADAPTIVE
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.5}
@@ -45,7 +45,7 @@ class Turns:
         exact: the engine's rows of all questions, of the last repeat; where every forward was run.
         variants: name -> each repeat's turn; where every forward was run.
         libraries: name -> seconds of a forward.
-        peaks: name -> bytes.
+        peaks: name -> bytes, where memory can be measured.
     """
 
     scene: Scene
@@ -55,23 +55,34 @@ class Turns:
     exact: Rows = field(default_factory=list)
     variants: dict[str, list[Variant]] = field(default_factory=dict)
     libraries: dict[str, list[float]] = field(default_factory=dict)
-    peaks: dict[str, int | None] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def memory(self, name: str) -> Iterator[None]:
-        """Note the peak memory of a block under a contestant's name."""
+        """Keep the peak memory of a block under a contestant's name."""
         with peak_memory(self.scene.vlm.device) as peak:
             yield
         # On a GPU each of the engine's maps measures its own peak, and so ends a measurement that is going on.
-        maps = [p for p in _map_peaks(self.scene).values() if p is not None] if name == "engine" else []
-        self.peaks[name] = None if peak.value is None else int(max(peak.value, self.peaks.get(name) or 0, *maps))
+        makes_maps = name in ("engine", *VARIANTS)
+        maps = [p for p in _map_peaks(self.scene).values() if p is not None] if makes_maps else []
+        if peak.value is not None:
+            self.keep_peak(name, int(max(peak.value, *maps)) if maps else peak.value)
+
+    def keep_peak(self, name: str, peak: int | None) -> None:
+        """Keep a contestant's highest peak memory, in bytes."""
+        if peak is not None:
+            self.peaks[name] = max(peak, self.peaks.get(name, 0))
 
 
 def summarize(turns: Turns) -> dict[str, Any]:
     """Everything as it goes into the JSON file."""
     scene = turns.scene
     peak = matmul_peak(scene.vlm.device, scene.vlm.model.dtype)
-    rows = [row for several in (False, True) for row in _rows(turns, several, peak)]
+    rows = [
+        row | {"peak_memory": turns.peaks.get(row["name"])}
+        for several in (False, True)
+        for row in _rows(turns, several, peak)
+    ]
     difference = max(turn.difference for turn in turns.naive)
     tolerance = TOLERANCE[scene.vlm.model.dtype]
     return {
@@ -179,7 +190,6 @@ def _rows(turns: Turns, several: bool, peak: float) -> Iterator[dict[str, Any]]:
         "naive", questions, [questions * turn.total for turn in turns.naive], peak, naive_flops(scene, naive)
     ) | {
         "counts": naive,
-        "peak_memory": turns.peaks.get("naive"),
         "phases": _phases(turns.naive, questions),
     }
     for name, forward in turns.libraries.items():
@@ -191,7 +201,6 @@ def _rows(turns: Turns, several: bool, peak: float) -> Iterator[dict[str, Any]]:
     )
     yield _row("engine", questions, [turn.total for turn in ours], peak, engine_flops(scene, ours[0].counts)) | {
         "counts": ours[0].counts,
-        "peak_memory": turns.peaks.get("engine"),
         "phases": _phases(ours, 1),
         "curves_mfu": curves / _phases(ours, 1)["curves"] / peak,
     }

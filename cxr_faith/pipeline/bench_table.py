@@ -18,7 +18,7 @@ def render(result: dict[str, Any], console: Console) -> None:
     for name in ("forwards", "backwards", "seconds", "(min – max)", "peak MB", "GFLOP", "MFU", "studies/h"):
         table.add_column(name, justify="right")
     for row in result["rows"]:
-        seconds, peak = row["seconds"], row.get("peak_memory")
+        seconds, peak = row["seconds"], row["peak_memory"]
         table.add_row(
             *(row["name"], str(row["questions"]), _forwards(row["counts"]), f"{row['counts'].get('backward', 0):,}"),
             *(f"{seconds['median']:.1f}", f"({seconds['min']:.1f} – {seconds['max']:.1f})"),

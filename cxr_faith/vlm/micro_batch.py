@@ -13,7 +13,13 @@ class MicroBatch:
     """
 
     def __init__(self, size: int) -> None:
-        """Choose the number to begin with."""
+        """Choose the number to begin with.
+
+        Raises:
+            ValueError: a size below 1.
+        """
+        if size < 1:
+            raise ValueError(f"micro_batch must be at least 1, got {size}")
         self.size = size
 
     def run(self, count: int, work: Callable[[int, int], None]) -> None:

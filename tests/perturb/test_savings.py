@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cxr_faith.attribution import build_methods, gradients
+from cxr_faith.attribution import build_methods
 from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule
@@ -66,6 +66,19 @@ def watched(engine, run):
     with HostWaits() as asked, Operations() as operations:
         engine.run(*run)
     return asked.seen + operations.seen, operations
+
+
+class Products(TorchDispatchMode):
+    """Notes how many rows are multiplied with each [1, length, length] matrix of attention."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.length, self.rows = length, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket is ATEN.bmm and args[1].shape == (1, self.length, self.length):
+            self.rows.append(args[0].shape[1])
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -186,15 +199,33 @@ def test_unshared_pictures_score_the_same_bits(random_vlm, pictures):
     assert spent[1] == [2 * (2 + 1 + 4) * 2 * 5] * 3
 
 
-def test_points_of_a_path_run_together(random_vlm, pictures, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "options", "ends"), [("integrated_gradients", {"steps": 5}, 2), ("smooth_grad", {"copies": 5}, 0)]
+)
+def test_points_of_a_path_and_noisy_copies_run_together(name, options, ends, random_vlm, pictures, monkeypatch):
     pixels, maps, calls = pictures(random_vlm, 1)[0], [], []
     trace = random_vlm.trace
     monkeypatch.setattr(random_vlm, "trace", lambda tokens, *args: calls.append(len(tokens)) or trace(tokens, *args))
     for together in (8, 1):
-        monkeypatch.setattr(gradients, "PATH_BATCH", together)
         (case,) = read_answers(random_vlm, pixels, "a", QUESTIONS[:1], ["yes_no"], PROTOCOL)
-        methods = build_methods({"integrated_gradients": {"steps": 5}})
+        methods = build_methods({name: options | {"micro_batch": together}})
         compute_maps(random_vlm, methods, [pixels], [case], 0, only_in_format=False)
-        maps.append(case.maps["integrated_gradients"])
-    assert calls == [1, 1, 5] + [1] * 7  # both ends, then the path
+        maps.append(case.maps[name])
+    assert calls == [1] * ends + [5] + [1] * (ends + 5)
     assert np.abs(maps[0] - maps[1]).max() < 1e-5 * np.abs(maps[0]).max()
+
+
+def test_rows_of_products_instead_of_matrices(random_vlm, pictures):
+    """A layer's products are L² instead of L³; whole matrices give the same maps."""
+    pixels, length, maps, products = pictures(random_vlm, 1)[0], random_vlm.prompt(QUESTIONS[0]).length, [], []
+    for full in (False, True):
+        (case,) = read_answers(random_vlm, pixels, "a", QUESTIONS[:1], ["yes_no"], PROTOCOL)
+        methods = build_methods({name: {"full_matrices": full} for name in ("rollout", "chefer", "chefer_global")})
+        with Products(length) as seen:
+            compute_maps(random_vlm, methods, [pixels], [case], 0, only_in_format=False)
+        maps.append(case.maps)
+        products.append(seen.rows)
+    layers, shared = len(random_vlm.layer_types), random_vlm.layer_types.count("full_attention")
+    assert products == [[rows] * (2 * layers + shared) for rows in (1, length)]
+    for name, values in maps[0].items():
+        assert np.abs(values - maps[1][name]).max() < 1e-5 * np.abs(values).max() > 0, name

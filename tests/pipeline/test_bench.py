@@ -74,7 +74,9 @@ def test_rows_and_ratios_belong_together(result):
     engine, naive = rows["engine", 3], rows["naive", 3]
     ratio = result["ratios"]["naive ÷ engine, 3 questions"]
     assert ratio["median"] == pytest.approx(naive["seconds"]["median"] / engine["seconds"]["median"])
+    unmeasured = all(row["peak_memory"] is None for row in rows.values())  # where no peak can be forgotten
     for row in rows.values():
+        assert unmeasured or row["peak_memory"] > result["memory"]["weights"]
         assert row["seconds"]["min"] <= row["seconds"]["median"] <= row["seconds"]["max"]
         assert row["studies_per_hour"] == pytest.approx(3600 / row["seconds"]["median"])
         speed = row["gflop"] / row["seconds"]["median"]

@@ -1,7 +1,9 @@
 """Summary and records are the same for any number of ranks, batch size, workers, and split into shards."""
 
+import json
 import platform
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +99,30 @@ def test_a_wrong_shard_is_a_usage_error(
     with pytest.raises(SystemExit) as stop:
         raise SystemExit(run_here(small, tmp_path / "run", f"--shard={text}"))
     assert stop.value.code == 2 and "shard must be INDEX/COUNT" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_work_is_that_of_each_picture_and_memory_stays(small: Path, tmp_path: Path) -> None:
+    """Linear in the samples, without a pass that a rank or a batch adds; a picture takes 216² · 12 bytes."""
+    lines = {}
+    for count, batch_size in ((1, 1), (1, 3), (2, 1)):
+        folder = tmp_path / f"{count}-{batch_size}"
+        folder.mkdir()
+        callback = f"{{class_path: tests.pipeline.work.Work, init_args: {{folder: {folder}}}}}"
+        text = small.read_text().replace("devices: 1", f"devices: {count}, callbacks: [{callback}]")
+        (folder / "config.yaml").write_text(text.replace("batch_size: 1", f"batch_size: {batch_size}"))
+        for process in (started := start_ranks(folder / "config.yaml", folder / "run", count, folder / "output")):
+            process.join(300)
+        assert [process.exitcode for process in started] == [0] * count, (folder / "output").read_text()
+        files = sorted(folder.glob("rank-*"))
+        assert len(files) == count
+        lines[count, batch_size] = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    (alone,) = lines[1, 1]
+    of_sample = {line["samples"][0]: line["spent"] for line in alone}
+    assert len(of_sample) == SAMPLES and all(spent["encode"] > 5 for spent in of_sample.values())
+    for ranks in lines.values():
+        assert sorted(sample for rank in ranks for line in rank for sample in line["samples"]) == sorted(of_sample)
+        for line in (line for rank in ranks for line in rank):
+            assert Counter(line["spent"]) == sum((Counter(of_sample[s]) for s in line["samples"]), Counter())
+    kept = [line["kept"] for line in alone]
+    assert max(kept[1:]) - kept[1] < 216 * 216 * 12 < kept[1]
