@@ -11,7 +11,8 @@ def render(result: dict[str, Any], console: Console) -> None:
     """Print rows, ratios and what is not in them."""
     host, plan = result["machine"], result["schedule"]
     title = f"{result['preset']} · {host['parameters'] / 1e6:.1f} M parameters, {host['dtype']} · {host['device']}, "
-    title += f"{host['threads']} thread{"s" * (host["threads"] != 1)} · matmul peak {result['matmul_peak_gflops']:.0f} GFLOP/s"
+    threads = "1 thread" if host["threads"] == 1 else f"{host['threads']} threads"
+    title += f"{threads} · matmul peak {result['matmul_peak_gflops']:.0f} GFLOP/s"
     table = Table(title=title, box=None, header_style="bold")
     for name in ("contestant", "questions"):
         table.add_column(name)
