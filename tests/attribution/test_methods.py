@@ -53,6 +53,7 @@ def test_methods_are_built_from_names_classes_and_options():
         ),
         ({"grad_cam": {"layer": "last"}}, "methods.grad_cam: layer must be the number of a decoder layer, got 'last'"),
         ({"integrated_gradients": {"steps": 0}}, "methods.integrated_gradients: steps must be at least 1"),
+        ({"smooth_grad": {"micro_batch": 0}}, "methods.smooth_grad: micro_batch must be at least 1, got 0"),
         ({"grad_x_input": {"baseline": "blurr"}}, "methods.grad_x_input: substrate 'blurr'"),
         ({"zzz": {}}, "methods.zzz: no method class 'zzz'; there are attention, center"),
     ],
