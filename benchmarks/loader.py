@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from cxr_faith.bench.loader import loader_bench
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import write_manifest
-from cxr_faith.pipeline.loader_bench import loader_bench
 
 COPIES = 24
 

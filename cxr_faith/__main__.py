@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cxr_faith.pipeline.stop import StopRequest
+    from cxr_faith.run.stop import StopRequest
 
 USAGE = """usage: cxr-faith COMMAND [options]
 
@@ -132,7 +132,7 @@ def _quiet() -> None:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    from cxr_faith.pipeline.stop import listening
+    from cxr_faith.run.stop import listening
 
     with listening() as request:  # first of all, since the other imports take seconds
         return _evaluate_until(request, arguments)
@@ -141,10 +141,10 @@ def _evaluate(arguments: list[str]) -> int:
 def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
     with quick_imports():
         from cxr_faith.attribution.base import MethodError
-        from cxr_faith.pipeline.cli import EvaluateCLI
-        from cxr_faith.pipeline.lock import RunDirectoryInUseError
-        from cxr_faith.pipeline.run import check, evaluate
-        from cxr_faith.pipeline.stop import EX_TEMPFAIL, StoppedError
+        from cxr_faith.cli.evaluate import EvaluateCLI
+        from cxr_faith.run.evaluate import check, evaluate
+        from cxr_faith.run.lock import RunDirectoryInUseError
+        from cxr_faith.run.stop import EX_TEMPFAIL, StoppedError
 
     _quiet()
     try:
@@ -171,8 +171,8 @@ def _evaluate_until(request: "StopRequest", arguments: list[str]) -> int:
 
 def _explain(arguments: list[str]) -> int:
     with quick_imports():
-        from cxr_faith.pipeline.cli import CommandParser, RawHelp
-        from cxr_faith.pipeline.explain import EXPLAIN_HELP, ExplainOptions, explain
+        from cxr_faith.cli.evaluate import CommandParser, RawHelp
+        from cxr_faith.explainer.explain import EXPLAIN_HELP, ExplainOptions, explain
 
     parser = CommandParser(
         prog="cxr-faith explain", description=EXPLAIN_HELP, formatter_class=RawHelp, allow_abbrev=False
@@ -192,9 +192,9 @@ def _explain(arguments: list[str]) -> int:
 
 def _doctor(arguments: list[str]) -> int:
     with quick_imports():
-        from cxr_faith.pipeline.checks_cli import DoctorCLI
-        from cxr_faith.pipeline.doctor import failed, render_doctor, run_doctor
-        from cxr_faith.pipeline.terminal import show, wide_console
+        from cxr_faith.checks.doctor import failed, render_doctor, run_doctor
+        from cxr_faith.cli.checks import DoctorCLI
+        from cxr_faith.report.terminal import show, wide_console
 
     _quiet()
     try:
@@ -210,9 +210,9 @@ def _doctor(arguments: list[str]) -> int:
 
 def _sanity(arguments: list[str]) -> int:
     with quick_imports():
-        from cxr_faith.pipeline.checks_cli import SanityCLI
-        from cxr_faith.pipeline.sanity import render_sanity, run_sanity
-        from cxr_faith.pipeline.terminal import show, wide_console
+        from cxr_faith.checks.sanity import render_sanity, run_sanity
+        from cxr_faith.cli.checks import SanityCLI
+        from cxr_faith.report.terminal import show, wide_console
 
     _quiet()
     try:
@@ -228,10 +228,10 @@ def _sanity(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
     with quick_imports():
-        from cxr_faith.pipeline.cli import CommandParser, RawHelp
-        from cxr_faith.pipeline.terminal import show_summary, wide_console
+        from cxr_faith.cli.evaluate import CommandParser, RawHelp
         from cxr_faith.report.html import write_report
-        from cxr_faith.report.summary import write_summary
+        from cxr_faith.report.terminal import show_summary, wide_console
+        from cxr_faith.summary.summarize import write_summary
 
     parser = CommandParser(
         prog="cxr-faith report", description=REPORT_HELP, formatter_class=RawHelp, allow_abbrev=False
@@ -253,11 +253,11 @@ def _report(arguments: list[str]) -> int:
 
 def _prepare(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        from cxr_faith.pipeline.prepare_cli import PREPARE_HELP
+        from cxr_faith.cli.prepare import PREPARE_HELP
 
         print(PREPARE_HELP, end="")
         return 0 if arguments else 2
-    from cxr_faith.pipeline.prepare_cli import run
+    from cxr_faith.cli.prepare import run
 
     try:
         return run(arguments[0], arguments[1:])
@@ -269,8 +269,8 @@ def _prepare(arguments: list[str]) -> int:
 
 def _bench(arguments: list[str]) -> int:
     with quick_imports():
-        from cxr_faith.pipeline.bench import BENCH_HELP, BenchOptions, Disagreement, bench
-        from cxr_faith.pipeline.cli import CommandParser, RawHelp
+        from cxr_faith.bench.bench import BENCH_HELP, BenchOptions, Disagreement, bench
+        from cxr_faith.cli.evaluate import CommandParser, RawHelp
 
     parser = CommandParser(prog="cxr-faith bench", description=BENCH_HELP, formatter_class=RawHelp, allow_abbrev=False)
     parser.add_class_arguments(BenchOptions)
@@ -286,8 +286,8 @@ def _bench(arguments: list[str]) -> int:
 
 def _fit_sae(arguments: list[str]) -> int:
     with quick_imports():
-        from cxr_faith.pipeline.cli import CommandParser, RawHelp
-        from cxr_faith.pipeline.fit_sae import FIT_SAE_HELP, FitSaeOptions, fit_sae
+        from cxr_faith.attribution.sae_training import FIT_SAE_HELP, FitSaeOptions, fit_sae
+        from cxr_faith.cli.evaluate import CommandParser, RawHelp
 
     _quiet()
     parser = CommandParser(

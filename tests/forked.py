@@ -26,7 +26,7 @@ def start_ranks(config: Path, run_dir: Path, count: int, output: Path) -> list[B
         output: a file for what they print.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cxr_faith.pipeline.cli", "tests.forked"])
+    context.set_forkserver_preload(["cxr_faith.cli.evaluate", "tests.forked"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -17,8 +17,8 @@ import pytest
 
 from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
-from cxr_faith.pipeline.stop import StopRequest
 from cxr_faith.records import read_records
+from cxr_faith.run.stop import StopRequest
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 7
@@ -98,7 +98,7 @@ def run_here(config: Path, run_dir: Path, *arguments: str) -> int:
 
     Signals keep their meaning: the tests' own process must be easy to end.
     """
-    with patch("cxr_faith.pipeline.stop.listening", lambda: nullcontext(StopRequest())):
+    with patch("cxr_faith.run.stop.listening", lambda: nullcontext(StopRequest())):
         return main(command(config, run_dir, *arguments)[3:])
 
 

@@ -10,9 +10,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from cxr_faith.__main__ import main
 from cxr_faith.attribution import METHODS
 from cxr_faith.attribution.baselines import CONTROLS
+from cxr_faith.cli.evaluate import EvaluateCLI
 from cxr_faith.perturb.condition import Condition
-from cxr_faith.pipeline.cli import EvaluateCLI
-from cxr_faith.pipeline.module import BASIC
+from cxr_faith.run.module import BASIC
 from cxr_faith.vlm import Gemma3VLM
 
 ROOT = Path(__file__).parents[1]

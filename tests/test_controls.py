@@ -10,8 +10,8 @@ from cxr_faith.cases import BLURRED, compute_maps, read_answers
 from cxr_faith.metrics.statistics import estimate
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
-from cxr_faith.pipeline.module import FaithfulnessModule
 from cxr_faith.protocol import Protocol
+from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.scoring import localize, score_image
 from tests.analytic import LinearVLM, picture
 from tests.trust import AtP

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 import cxr_faith
 from cxr_faith.attribution import METHODS
 from cxr_faith.data.manifest import bundled_manifest
-from cxr_faith.pipeline.clinical import Known, _answer
+from cxr_faith.explainer.clinical import Known, _answer
 
 LIST = "What findings are there?"
 

@@ -16,7 +16,7 @@ import cxr_faith
 from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import RecordWriter
-from tests.report.conftest import make_rows
+from tests.synthetic import make_rows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -18,11 +18,11 @@ import torch
 from cxr_faith.attribution import METHODS, Attribution, Method, build_methods
 from cxr_faith.attribution.attention import Attention
 from cxr_faith.attribution.relevancy import Chefer
+from cxr_faith.checks.randomization import random_stages, randomize
+from cxr_faith.checks.sanity import read_cases, sanity
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.perturb.schedule import stream
-from cxr_faith.pipeline.randomization import random_stages, randomize
-from cxr_faith.pipeline.sanity import read_cases, sanity
 from cxr_faith.protocol import Protocol
 from cxr_faith.report.leaderboard import find_board, p_value, ranked, with_interval
 from cxr_faith.vlm import Gemma3VLM, bundled_model

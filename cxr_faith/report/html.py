@@ -14,14 +14,15 @@ from matplotlib.figure import Figure
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import foreign_columns, read_records, write_atomic
-from cxr_faith.report import bands, leaderboard, samples
+from cxr_faith.report import leaderboard, samples
 from cxr_faith.report.alerts import alert_notes
 from cxr_faith.report.figures import svg
 from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.page_data import page_data
 from cxr_faith.report.run_figures import reliability_of, scatter_of
-from cxr_faith.report.summary import read_provenance
 from cxr_faith.report.trust import trust_tables
+from cxr_faith.summary import bands
+from cxr_faith.summary.summarize import read_provenance
 
 DETAIL_BUDGET = 11_000_000
 """Bytes for the samples' scores, maps and curves: with 2,000 samples the page stays below 15 MB."""

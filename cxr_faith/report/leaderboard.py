@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cxr_faith.metrics.functional import STATUSES
 from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS
-from cxr_faith.report.significance import not_told_apart, upside_down
+from cxr_faith.summary.significance import not_told_apart, upside_down
 
 FEWEST_TO_TEST = 6
 """Patients: the signs of five can be flipped in 32 ways, and two of these are as extreme as any: p is 1/16 or more."""

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records
-from cxr_faith.report import bands
 from cxr_faith.report.charts import (
     RANDOM,
     Interval,
@@ -21,6 +20,7 @@ from cxr_faith.report.charts import (
 )
 from cxr_faith.report.figures import COLUMN_WIDTH
 from cxr_faith.report.page_data import interval
+from cxr_faith.summary import bands
 
 GAP = "gap_srg_center"
 FINDING = "finding:"

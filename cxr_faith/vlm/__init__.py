@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cxr_faith.vlm.base import VLM, Counts, ModelError, Prompt, Reply, Scores, Target
-from cxr_faith.vlm.gemma3 import Gemma3VLM
+from cxr_faith.vlm.families.gemma3 import Gemma3VLM
 
 __all__ = ["VLM", "Counts", "Gemma3VLM", "ModelError", "Prompt", "Reply", "Scores", "Target", "bundled_model"]
 

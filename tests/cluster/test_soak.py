@@ -11,11 +11,12 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
+from cxr_faith.cli.evaluate import EvaluateCLI
 from cxr_faith.data.sample import MANIFEST_SCHEMA
-from cxr_faith.pipeline import module as pipeline_module
-from cxr_faith.pipeline import provenance, run
-from cxr_faith.pipeline.cli import EvaluateCLI
 from cxr_faith.records import done_samples
+from cxr_faith.run import evaluate as run
+from cxr_faith.run import module as pipeline_module
+from cxr_faith.run import provenance
 from tests.analytic import LinearVLM
 from tests.runs import parts
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cxr_faith.data.manifest import open_manifest
-from cxr_faith.pipeline.prepare import PrepareOptions, prepare
+from cxr_faith.data.prepare import PrepareOptions, prepare
 from tests.data.layouts import CHEXPERT, HEIGHT, VINDR, WIDTH, save, vqa_entry, write_csv, write_dicom, write_json
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 from cxr_faith.data.folder import CARD, DROPS, new_folder, noted_root, write_shards
 from cxr_faith.data.intake import accept
 from cxr_faith.data.manifest import open_manifest
+from cxr_faith.data.prepare import PrepareOptions, prepare
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import find_file, read_json, read_lines, read_table
 from cxr_faith.data.tally import PrepareError, Tally
-from cxr_faith.pipeline.prepare import PrepareOptions, prepare
 from tests.data.layouts import HEIGHT, WIDTH, save, write_csv, write_json
 
 

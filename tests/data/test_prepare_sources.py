@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cxr_faith.data.prepare import PrepareOptions, prepare
 from cxr_faith.data.tally import PrepareError
-from cxr_faith.pipeline.prepare import PrepareOptions, prepare
 from tests.data.layouts import HEIGHT, WIDTH, save, write_csv, write_json
 
 Prepared = Callable[..., tuple[dict[str, dict[str, Any]], dict[str, Any]]]

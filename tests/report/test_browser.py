@@ -13,9 +13,9 @@ from PIL import Image
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
 from cxr_faith.report.html import write_report
-from cxr_faith.report.summary import write_summary
+from cxr_faith.summary.summarize import write_summary
 from tests.report.browser import Browser, chromium
-from tests.report.conftest import NASTY
+from tests.synthetic import NASTY
 
 
 @pytest.fixture(scope="module")

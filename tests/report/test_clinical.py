@@ -17,7 +17,7 @@ from cxr_faith.report.clinical import (
     percent,
 )
 from cxr_faith.report.clinical_sheet import clinical_sheet
-from tests.report.conftest import NASTY
+from tests.synthetic import NASTY
 
 MODEL = {"source": "<b>model</b>", "weights": "abc123", "parameters": 1_680_000}
 GOOD = {"status": "ok", "srg": 0.8, "random_z": 4.0, "random_p": 0.05, "effect": 9.0, "gap_srg_center": 0.2}

@@ -10,7 +10,7 @@ from rich.console import Console
 from cxr_faith.__main__ import main
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.costs import method_costs, render_costs
-from cxr_faith.report.summary import write_summary
+from cxr_faith.summary.summarize import write_summary
 
 
 def with_costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

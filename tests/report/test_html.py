@@ -14,8 +14,8 @@ from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report import html
 from cxr_faith.report.html import write_report
 from cxr_faith.report.samples import gallery
-from cxr_faith.report.summary import write_summary
-from tests.report.conftest import NASTY
+from cxr_faith.summary.summarize import write_summary
+from tests.synthetic import NASTY
 
 
 class Page(HTMLParser):
@@ -122,7 +122,7 @@ def test_boards_carry_intervals_and_bands(page: Page) -> None:
 
 
 def test_bands_are_the_plain_bootstrap_over_patients(run_dir: Path) -> None:
-    from cxr_faith.report.bands import RESAMPLES, SEED, curve_bands
+    from cxr_faith.summary.bands import RESAMPLES, SEED, curve_bands
 
     records = read_records(run_dir)
     band = curve_bands(records)["chefer"]

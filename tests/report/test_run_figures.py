@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.figures import COLUMN_WIDTH
 from cxr_faith.report.run_figures import run_figures
-from cxr_faith.report.summary import write_summary
+from cxr_faith.summary.summarize import write_summary
 
 
 @pytest.fixture(scope="module")

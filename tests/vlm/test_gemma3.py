@@ -336,10 +336,10 @@ def test_yes_and_no_ids_are_found_by_encoding(any_vlm):
 
 
 def test_a_tokenizer_without_single_yes_tokens_is_refused(random_vlm, monkeypatch):
-    monkeypatch.setattr("cxr_faith.vlm.gemma3.YES_WORDS", ("supercalifragilistic",))
+    monkeypatch.setattr("cxr_faith.vlm.families.gemma3.YES_WORDS", ("supercalifragilistic",))
     with pytest.raises(ModelError, match="no single token for any of supercalifragilistic"):
         Gemma3VLM(random_vlm.model, random_vlm.processor)
-    monkeypatch.setattr("cxr_faith.vlm.gemma3.YES_WORDS", ("no", "yes"))
+    monkeypatch.setattr("cxr_faith.vlm.families.gemma3.YES_WORDS", ("no", "yes"))
     with pytest.raises(ModelError, match="a yes and a no to the same token"):
         Gemma3VLM(random_vlm.model, random_vlm.processor)
 
@@ -475,7 +475,7 @@ def test_another_kind_of_model(folder, monkeypatch):
     def from_pretrained(*args, **options):
         raise AssertionError("the weights were read")
 
-    monkeypatch.setattr("cxr_faith.vlm.gemma3.Gemma3ForConditionalGeneration.from_pretrained", from_pretrained)
+    monkeypatch.setattr("cxr_faith.vlm.families.gemma3.Gemma3ForConditionalGeneration.from_pretrained", from_pretrained)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config["text_config"]))
     assert "gemma3_text" in loading_error(folder)

@@ -1,0 +1,1 @@
+"""The speed benchmark: the engine beside the usual recipe, other libraries and the floor."""

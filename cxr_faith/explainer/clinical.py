@@ -1,0 +1,152 @@
+"""`cxr-faith explain … --clinical true`: the clinical summary of one answer, as JSON, HTML and PDF."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_faith.data.images import fit_mask, load_mask
+from cxr_faith.explainer import Explainer, Explanation
+from cxr_faith.metrics.calibration import expected_calibration_error
+from cxr_faith.perturb.condition import NONE
+from cxr_faith.records import read_records, write_atomic
+from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
+from cxr_faith.report.clinical_sheet import clinical_sheet, save_sheet
+from cxr_faith.run.module import ModelConfig
+from cxr_faith.run.provenance import model_identity
+from cxr_faith.summary.summarize import read_provenance
+from cxr_faith.vlm import bundled_model
+
+PHANTOMS_ONLY = "The bundled model knows drawn phantoms only: its answers about real pictures mean nothing."
+COMPARED = ("attention", "chefer", "gradient", "rollout")
+"""Methods whose maps of the same answer are compared with the one that was asked for: none needs many forwards."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known beside the answer.
+
+    Attributes:
+        calibration_run: run directory of the same model, whose yes/no answers say how often it is right.
+        paraphrases: other wordings of the question; they are asked too.
+        masks: folder of organ masks, `<label>/<name of the picture>.png`.
+    """
+
+    calibration_run: str | None = None
+    paraphrases: Sequence[str] = ()
+    masks: str | None = None
+
+
+def write_clinical(
+    explainer: Explainer, explanation: Explanation, scores: dict[str, Any], stem: Path, known: Known | None = None
+) -> Path:
+    """Write `<stem>-clinical.json`, `.html` and `.pdf`.
+
+    Args:
+        explainer: that made the explanation.
+        explanation: of one answer.
+        scores: record columns of its evaluation.
+        stem: path without an ending.
+        known: what is known beside the answer.
+
+    Returns:
+        The path of the HTML page.
+
+    Raises:
+        ValueError: the calibration run is of another model or has no yes/no answer with a reference; no organ mask
+            of the picture.
+    """
+    summary = clinical_summary(_answer(explainer, explanation, scores, known or Known()))
+    curves = None
+    if scores.get("k") is not None and scores["status"] in ("ok", "degenerate", "inverted"):
+        k = np.asarray(scores["k"], np.float64)
+        curves = {"x": k / k[-1], "deletion": scores["deletion_scores"], "insertion": scores["insertion_scores"]}
+    drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop)
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    json_path, page, sheet = (stem.with_name(f"{stem.name}-clinical.{ending}") for ending in ("json", "html", "pdf"))
+    write_atomic(json_path, text + "\n")
+    write_atomic(page, clinical_page(summary, *drawn))
+    save_sheet(clinical_sheet(summary, *drawn), sheet)
+    return page
+
+
+def _answer(explainer: Explainer, explanation: Explanation, scores: dict[str, Any], known: Known) -> Answer:
+    """The answer with what other methods and other wordings say of it."""
+    vlm, meta = explainer.vlm, explanation.metadata
+    asked = {"kind": meta["kind"], "image_id": meta["image_id"]}
+    target = explanation.target.name
+    others = {
+        name: explainer.explain(explanation.picture, meta["question"], name, target, **asked).map
+        for name in COMPARED
+        if name != meta["method"]
+    }
+    worded = [explainer.explain(explanation.picture, other, "center", **asked).answer for other in known.paraphrases]
+    # Read from the weights that answered: what a name says about a model's size need not be so.
+    parameters = sum(weight.numel() for weight in vlm.model.parameters()) if hasattr(vlm, "model") else None
+    model = vlm.identity()
+    run = known.calibration_run
+    return Answer(
+        question=meta["question"],
+        answer=explanation.answer,
+        p_yes=meta["p_yes"],
+        map=explanation.map,
+        method=meta["method"],
+        model={**model, "parameters": parameters},
+        scores=scores,
+        others=others,
+        masks={} if known.masks is None else organ_masks(known.masks, explanation),
+        calibration=None if run is None else calibration_of(run, model["source"]),
+        paraphrases=worded,
+        cautions=[PHANTOMS_ONLY] if model["source"] == str(bundled_model()) else [],
+    )
+
+
+def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.float64]]:
+    """Organ → share of each cell of the map that it covers, from `<folder>/<label>/<name of the picture>.png`.
+
+    Raises:
+        ValueError: there is none, or one cannot be used.
+    """
+    name = f"{Path(explanation.metadata['image_id']).stem}.png"
+    files = sorted(path / name for path in Path(folder).glob("*") if (path / name).is_file())
+    if not files:
+        raise ValueError(f"--masks {folder}: no <label>/{name} in it")
+    geometry, grid = explanation.geometry, explanation.metadata["grid"]
+    return {
+        file.parent.name: geometry.to_cells(fit_mask(load_mask(file), geometry), grid).double().numpy()
+        for file in files
+    }
+
+
+def calibration_of(run_dir: str | Path, source: str) -> dict[str, Any]:
+    """How right a run's yes/no answers are, and how sure the model was of them.
+
+    Args:
+        run_dir: the run.
+        source: folder or hub id of the model that it must be of.
+
+    Raises:
+        ValueError: the run is of another model, or has no yes/no answer with a reference.
+    """
+    model = read_provenance(Path(run_dir)).get("model", {})
+    if model.get("hash") != model_identity(ModelConfig(path=source, revision=model.get("revision") or None))["hash"]:
+        raise ValueError(f"--calibration {run_dir}: a run of another model ({model.get('source', 'not stated')})")
+    answers = read_records(run_dir, ["p_yes", "correct"])
+    answers = answers[answers["condition"].eq(NONE)].drop_duplicates("sample_id")
+    answers = answers[answers["p_yes"].notna() & answers["correct"].notna()]
+    if answers.empty:
+        raise ValueError(f"--calibration {run_dir}: no yes/no answer with a reference in its records")
+    p_yes = answers["p_yes"].to_numpy(np.float64)
+    correct = answers["correct"].to_numpy(bool)
+    confidence = np.maximum(p_yes, 1 - p_yes)
+    return {
+        "dataset": Path(run_dir).name,
+        "n": len(answers),
+        "accuracy": float(correct.mean()),
+        "ece": expected_calibration_error(p_yes, (p_yes >= 0.5) == correct),
+        "confidence_range": [float(confidence.min()), float(confidence.max())],
+    }

@@ -1,0 +1,215 @@
+"""`cxr-faith explain`: one picture, one question, on a laptop."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from transformers.utils import logging as transformers_logging
+
+from cxr_faith.attribution import METHODS, build_methods
+from cxr_faith.attribution.base import nearest
+from cxr_faith.data.images import load_image
+from cxr_faith.explainer import Explainer, Explanation
+from cxr_faith.explainer.clinical import PHANTOMS_ONLY, Known, write_clinical
+from cxr_faith.records import write_atomic
+from cxr_faith.report.grids import token_strip
+from cxr_faith.vlm import bundled_model
+from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
+
+RANDOM_ORDERS = 20
+TOKENS = "tokens"
+EXPLAIN_HELP = f"""Explain one answer about one picture.
+
+Prints the answer with its margin; writes an overlay and JSON.
+
+examples:
+  cxr-faith explain chest.png --question "Is there a nodule?"
+  cxr-faith explain chest.dcm --question "Is there a pleural effusion?" \\
+      --model google/medgemma-4b-it
+  cxr-faith explain chest.png --question "Where is the nodule?" \\
+      --method integrated_gradients --evaluate true
+  cxr-faith explain chest.png --question "Is there a nodule?" \\
+      --method attention --method_options '{{"layers": "deep"}}'
+  cxr-faith explain chest.png --question "What findings are there?" \\
+      --keyword effusion
+  cxr-faith explain chest.png --question "What findings are there?" \\
+      --target tokens
+  cxr-faith explain chest.png --question "Is there a nodule?" \\
+      --clinical true --calibration runs/demo \\
+      --paraphrases '["Can a nodule be seen?", "Does the film show a nodule?"]'
+
+{fill("methods: " + ", ".join(sorted(name for name, method in METHODS.items() if not method.needs_mask)), 79)}
+"""
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """What to ask and how to explain it.
+
+    Attributes:
+        question: as it would be asked.
+        method: a registered attribution method.
+        method_options: its options, such as {"path": "sae/medgemma-20"} for sae.
+        model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
+        out: folder for the overlay and the JSON file.
+        target: `answer`, `first`, the 0-based index of an answer token, a strategy that picks one (`first_content`,
+            `decision`, `llr`), or `tokens`: a map for each, drawn word by word.
+        keyword: explain the tokens of this word, where it first stands in the answer, in place of the target.
+        evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
+        substrate: what stands for removed cells when scoring.
+        steps: points of a curve when scoring.
+        clinical: also a clinical summary, as JSON, HTML and PDF; scores the explanation for it.
+        calibration: run directory of the same model, for the summary's calibration.
+        paraphrases: other wordings of the question, for the summary: do they get the same answer?
+        masks: folder of organ masks, <label>/<name of the picture>.png, of the picture's size, for the summary.
+    """
+
+    question: str
+    method: str = "chefer"
+    method_options: dict[str, Any] = field(default_factory=dict)
+    model: str = "bundled"
+    out: str = "explanations"
+    target: str = "answer"
+    keyword: str | None = None
+    evaluate: bool = False
+    substrate: str = "blur:0.1"
+    steps: int = 50
+    clinical: bool = False
+    calibration: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    masks: str | None = None
+
+
+def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
+    """Explain, print, and write `<image>-<method>.png` and `.json`.
+
+    Returns:
+        What the JSON file holds.
+
+    Raises:
+        ValueError: the picture, the model or an option cannot be used.
+    """
+    if not options.question.strip():
+        raise ValueError("--question is empty")
+    load_image(image)  # a picture, method or target that cannot be used is told before a large model is loaded
+    target = _target(options)
+    transformers_logging.disable_progress_bar()
+    explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
+    if options.model == "bundled":
+        print(f"note        {PHANTOMS_ONLY} For others: --model google/medgemma-4b-it")
+    method = {**options.method_options, "class": options.method}
+    if target == TOKENS:
+        return _explain_tokens(explainer, image, method, options)
+    explanation = explainer.explain(image, options.question, method, target)
+    content = _content(explanation, image, options)
+    _print_answer(explanation)
+    if explanation.metadata["margin"] is not None:
+        meta = explanation.metadata
+        print(f"margin      {meta['margin']:+.3f} logits, p(yes) = {meta['p_yes']:.3f}")
+        if meta["yes_no_mass"] < 0.5:
+            print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
+    if options.evaluate or options.clinical:
+        content["evaluation"] = _evaluation(explainer, explanation, options)
+    stem = _write(explanation.plot(), content, image, options)
+    if options.clinical:
+        known = Known(options.calibration, options.paraphrases, options.masks)
+        page = write_clinical(explainer, explanation, content["evaluation"], stem, known)
+        print(f"clinical    {page} and .pdf (research output, not for diagnosis)")
+    return content
+
+
+def _explain_tokens(
+    explainer: Explainer, image: str, method: dict[str, Any], options: ExplainOptions
+) -> dict[str, Any]:
+    """A map for each token of the answer, in one figure and one JSON file."""
+    each = explainer.explain_tokens(image, options.question, method)
+    _print_answer(each[0])
+    scored = [index for one in each for index in one.target.scored]
+    top, left, height, width = each[0].geometry.crop
+    texts, maps = [each[0].tokens[index] for index in scored], [one.map for one in each]
+    content = _content(each[0], image, options) | {"target": TOKENS, "scored": scored}
+    content["map"] = [values.tolist() for values in maps]
+    content["strongest_cell"] = [_strongest(values) for values in maps]
+    content["text_relevancy"] = [one.text_relevancy for one in each]
+    for name in sorted(each[0].extras.keys() - {"tokens"}):  # the answer's own stand there
+        content[name] = [one.extras[name] for one in each]
+    _write(token_strip(each[0].picture, texts, maps, (top, left, height, width)), content, image, options)
+    return content
+
+
+def _print_answer(explanation: Explanation) -> None:
+    print(f"answer      {explanation.answer}   (generated: {explanation.metadata['generated']!r})")
+
+
+def _write(figure: Figure, content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
+    """Write overlay and JSON; returns their path without its ending."""
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{Path(image).stem}-{re.sub(r'[^a-zA-Z0-9_-]', '_', options.method)}"
+    figure.savefig(f"{stem}.png")
+    write_atomic(Path(f"{stem}.json"), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    print(f"overlay     {stem}.png")
+    print(f"numbers     {stem}.json")
+    return stem
+
+
+def _target(options: ExplainOptions) -> str | int:
+    """What is to be explained, after a check of the options that need no model.
+
+    Raises:
+        ValueError: unknown method, wrong target, or a keyword and a target.
+    """
+    if options.method not in METHODS:
+        raise ValueError(f"--method: no method {options.method!r}{nearest(options.method, METHODS)}")
+    if "class" in options.method_options:
+        raise ValueError("--method_options: the class is --method")
+    if options.method_options:
+        build_methods({options.method: {**options.method_options, "class": options.method}})
+    if options.keyword is None:
+        if options.target == TOKENS and (options.evaluate or options.clinical):
+            raise ValueError("--target tokens gives many maps: --evaluate and --clinical want one target")
+        if options.target in (*STRATEGIES, TOKENS):
+            return options.target
+        try:
+            return parse_target(options.target)
+        except ValueError as error:
+            raise ValueError(f"--target: {error}; {', '.join(STRATEGIES)} pick a token, {TOKENS} takes each") from error
+    if options.target != "answer":
+        raise ValueError("--keyword and --target exclude each other")
+    return parse_target(f"{KEYWORD}{options.keyword}")
+
+
+def _content(explanation: Explanation, image: str, options: ExplainOptions) -> dict[str, Any]:
+    return {
+        **explanation.metadata,
+        "image": image,
+        "model": options.model,
+        "answer": explanation.answer,
+        "tokens": list(explanation.tokens),  # of the answer, whatever a method calls by this name
+        "target": asdict(explanation.target),
+        "map": explanation.map.tolist(),
+        "strongest_cell": _strongest(explanation.map),
+        "text_relevancy": explanation.text_relevancy,
+    }
+
+
+def _strongest(values: NDArray[np.float32]) -> list[int]:
+    """(row, column) of a map's largest value."""
+    return [int(index) for index in np.unravel_index(int(values.argmax()), values.shape)]
+
+
+def _evaluation(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> dict[str, Any]:
+    scores = vars(explainer.evaluate(explanation, options.substrate, options.steps, RANDOM_ORDERS))
+    print(f"status      {scores['status']}")
+    if scores["status"] == "ok":
+        print(f"deletion    {scores['deletion_auc']:.3f} (lower is better), insertion {scores['insertion_auc']:.3f}")
+        print(f"srg         {scores['srg']:+.3f} (random orders have 0), {scores['gap_srg_center']:+.3f} to the center")
+        least = f"the least that {RANDOM_ORDERS} random orders can give is {1 / (RANDOM_ORDERS + 1):.3f}"
+        print(f"p           {scores['random_p']:.3f} ({least})")
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in scores.items()}

@@ -1,1 +1,0 @@
-"""The Lightning pipeline: from a config to a run directory, on one process or many."""

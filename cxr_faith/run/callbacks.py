@@ -1,0 +1,124 @@
+"""Lightning callbacks of a run: records to disk, and progress on the terminal."""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import BasePredictionWriter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cxr_faith.records import RecordWriter, claim_start
+from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.run.stop import StopRequest
+
+
+class RecordsWriter(BasePredictionWriter):
+    """Writes each batch's records as soon as they are there, into this rank's own files."""
+
+    def __init__(self, run_dir: Path, request: StopRequest) -> None:
+        """Choose the run directory, and whom to ask whether a stop is wanted."""
+        super().__init__(write_interval="batch")
+        self.run_dir, self._request = run_dir, request
+        self._writer: RecordWriter | None = None
+
+    @property
+    def writer(self) -> RecordWriter:
+        """What writes this rank's files; there after `setup`."""
+        assert self._writer is not None
+        return self._writer
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Agree on the number of this start; no rank writes before all have passed here."""
+        super().setup(trainer, pl_module, stage)
+        start = trainer.strategy.broadcast(claim_start(self.run_dir) if trainer.is_global_zero else -1)
+        self._writer = RecordWriter(self.run_dir, trainer.global_rank, start)
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one batch's records atomically."""
+        self.writer.write(prediction)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Merge this rank's files; also called on a rank that had no sample.
+
+        Not after a request to stop: there may be no time left to write a whole run's records again.
+        """
+        if self._writer is not None and not self._request:
+            self._writer.compact()
+        self._writer = None
+
+
+class RunProgress(L.Callback):
+    """Samples done and remaining, forwards per second and time left, as rank 0 sees its own share.
+
+    A bar on a terminal; elsewhere (a job's log) a line now and then.
+    """
+
+    SECONDS_BETWEEN_LINES = 30.0
+
+    def __init__(self, console: Console) -> None:
+        """Choose where to draw."""
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("samples · {task.fields[remaining]} left · {task.fields[speed]:.0f} forwards/s ·"),
+            TimeElapsedColumn(),
+            TextColumn("· ETA"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start with this rank's number of samples."""
+        loader: Any = trainer.predict_dataloaders
+        self._total, self._done = len(loader.dataset), 0
+        self._begin = self._last_line = time.monotonic()
+        ranks = f" (rank 0 of {trainer.world_size})" if trainer.world_size > 1 else ""
+        self._title = f"evaluating{ranks}"
+        self._task = self._bar.add_task(self._title, total=self._total, remaining=self._total, speed=0.0)
+        self._bar.start()
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Advance by the samples of a batch."""
+        assert isinstance(pl_module, FaithfulnessModule)
+        now, counts = time.monotonic(), pl_module.engine.vlm.counts
+        self._done += len(batch)
+        remaining, speed = self._total - self._done, (counts.score + counts.trace) / (now - self._begin)
+        self._bar.update(self._task, completed=self._done, remaining=remaining, speed=speed)
+        due = remaining == 0 or now - self._last_line > self.SECONDS_BETWEEN_LINES
+        if due and not self._console.is_terminal:
+            self._last_line = now
+            left = timedelta(seconds=round((now - self._begin) / self._done * remaining))
+            line = f"{self._done}/{self._total} samples · {remaining} left · {speed:.0f} forwards/s · ETA {left}"
+            self._console.print(f"{self._title} {line}", soft_wrap=True, highlight=False)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was; after an error there is no teardown."""
+        self._bar.stop()

@@ -1,0 +1,226 @@
+"""`evaluate`: predict, then everything that is made from the merged records."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from cxr_faith.data.module import CXRVQADataModule, Shard
+from cxr_faith.records import done_samples, write_atomic
+from cxr_faith.report.html import write_report
+from cxr_faith.report.terminal import show_summary, wide_console
+from cxr_faith.run.callbacks import RecordsWriter, RunProgress
+from cxr_faith.run.live import LiveScalars
+from cxr_faith.run.lock import merge_lock, run_lock
+from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.run.monitor import Monitor, Thresholds
+from cxr_faith.run.pictures import write_pictures
+from cxr_faith.run.provenance import check_run_dir, identity, write_provenance
+from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_command, timeout_of
+from cxr_faith.run.stall import StallWatch
+from cxr_faith.run.stop import StoppedError, StopRequest
+from cxr_faith.run.tensorboard import write_tensorboard
+from cxr_faith.summary.summarize import write_summary
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run goes and how much of the data it takes; no part of its fingerprint.
+
+    Attributes:
+        run_dir: the run directory.
+        limit: only the first so many samples of the manifest; the summary is then marked partial.
+        show_images: put pictures into the report and TensorBoard; leave off for patients' pictures.
+        shard: the part of the samples that this process group takes; others take the rest, into the same directory.
+        monitor: when the monitor speaks up.
+    """
+
+    run_dir: Path
+    limit: int | None = None
+    show_images: bool = False
+    shard: Shard = Shard()
+    monitor: Thresholds = Thresholds()
+
+
+class _SkipDone(Callback):
+    """Tells the data module which samples are done; every rank reads it before any rank may write."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data.skip = done_samples(self.run_dir)
+
+
+def trainer_defaults(options: RunOptions) -> dict[str, Any]:
+    """What a run needs of its Trainer whatever the config says.
+
+    Ranks are served by the data module; attributions need gradients; progress and TensorBoard are ours. Beside these it
+    needs `cluster_plugins`, objects that no config can hold.
+    """
+    return {
+        "inference_mode": False,
+        "use_distributed_sampler": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+        "logger": False,
+        "default_root_dir": str(options.run_dir),
+    }
+
+
+def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions) -> dict[str, Any]:
+    """Everything that can be known to be wrong before a model is loaded.
+
+    Returns:
+        What identifies the run.
+
+    Raises:
+        ValueError: the schedule does not fit the model, the manifest cannot be used, or the run directory is another
+            run's.
+    """
+    module.check_model()
+    data.limit, data.shard, data.cache_dir = options.limit, options.shard, options.run_dir / "cache"
+    expected = identity(module, data)
+    check_run_dir(options.run_dir, expected)
+    if not data.samples_total:
+        raise ValueError(f"{data.manifest} has no sample")
+    return expected
+
+
+def evaluate(
+    module: FaithfulnessModule,
+    data: CXRVQADataModule,
+    trainer: L.Trainer,
+    options: RunOptions,
+    config: str,
+    expected: dict[str, Any],
+    request: StopRequest | None = None,
+) -> Mapping[tuple[str, str], Mapping[str, torch.Tensor]]:
+    """Run the evaluation and write the run directory; the same call resumes an interrupted one.
+
+    Args:
+        module: the checked configuration; its model is loaded here.
+        data: the samples.
+        trainer: made with `trainer_defaults`.
+        options: where to and how much.
+        config: the resolved configuration as YAML, kept as `config.yaml`.
+        expected: what `check` returned.
+        request: may ask for a stop while this runs; default: nobody can.
+
+    Returns:
+        The torchmetrics values of this start, `(substrate, method) -> name -> tensor`, reduced over all ranks.
+
+    Raises:
+        RunDirectoryInUseError: another run writes into the run directory.
+        StoppedError: a stop was asked for; on every rank.
+        OSError: the run directory cannot be written.
+    """
+    transformers_logging.disable_progress_bar()
+    request = StopRequest() if request is None else request
+    try:
+        with run_lock(options.run_dir, options.shard) if trainer.is_global_zero else nullcontext():
+            return _evaluate(module, data, trainer, options, config, expected, request)
+    except StoppedError:
+        raise
+    except BaseException:  # whatever it is, the other ranks here would wait for this one
+        end_children(trainer)
+        raise
+    finally:
+        if torch.distributed.is_initialized():
+            # A process that exits with its group alive may abort on the way out.
+            torch.distributed.destroy_process_group()
+
+
+def _evaluate(
+    module: FaithfulnessModule,
+    data: CXRVQADataModule,
+    trainer: L.Trainer,
+    options: RunOptions,
+    config: str,
+    expected: dict[str, Any],
+    request: StopRequest,
+) -> Mapping[tuple[str, str], Mapping[str, torch.Tensor]]:
+    run_dir, console = options.run_dir, wide_console()
+    callbacks = cast(list[Callback], trainer.callbacks)  # type: ignore[attr-defined]
+    if trainer.strategy.root_device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
+    meeting, writer, stop = MeetRanks(), RecordsWriter(run_dir, request), StopOnRequest(request)
+    watch = StallWatch(writer, timeout_of(trainer))
+    callbacks += [_SkipDone(run_dir), meeting, writer, Monitor(run_dir, options.monitor), watch]
+    if trainer.is_global_zero:
+        callbacks += [RunProgress(console), LiveScalars(run_dir)]
+        write_provenance(run_dir, module, data, expected, trainer.world_size)
+        write_atomic(run_dir / "config.yaml", config)
+    callbacks.append(stop)
+    trainer.predict(module, datamodule=data, return_predictions=False)
+    ranks = meeting.ranks
+    assert ranks is not None
+    ranks.meet()
+    if ranks.any(stop.left_work):
+        name = request.signal.name if request.signal else "a signal to another rank"
+        raise StoppedError(f"stopped on {name}, {run_dir} is as far as it got; to resume: {resume_command()}")
+    values = metric_values(module, trainer)
+    if trainer.is_global_zero:
+        _finish_or_leave(run_dir, module, data, options, console)
+    ranks.meet()
+    watch.close()
+    return values
+
+
+def _left(run_dir: Path, data: CXRVQADataModule) -> int:
+    """Number of samples that this run was to do and that have no records."""
+    data.skip = done_samples(run_dir)
+    return len(data.remaining_rows())
+
+
+def _finish_or_leave(
+    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions, console: Console
+) -> None:
+    """Make the report; of several shards, the one that finds all samples done makes it."""
+    if options.shard.count == 1:
+        finish(run_dir, module, data, options, console)
+        return
+    with merge_lock(run_dir):
+        data.shard = Shard()
+        left = _left(run_dir, data)
+        if not left:
+            finish(run_dir, module, data, options, console)
+        else:
+            line = f"shard {options.shard.index} of {options.shard.count} is done; {left} samples are the other shards'"
+            console.print(f"{line}; for a report now: cxr-faith report {run_dir}", soft_wrap=True, highlight=False)
+
+
+def metric_values(module: FaithfulnessModule, trainer: L.Trainer) -> dict[tuple[str, str], dict[str, torch.Tensor]]:
+    """Values of the torchmetrics over all ranks of this start; a call for every rank, also an empty one."""
+    # Lightning has moved the module to the CPU by now, where NCCL cannot reduce.
+    device = trainer.strategy.root_device
+    with warnings.catch_warnings():
+        # The oracle of a run without masks has no value, and says so by being NaN.
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        return {key: collection.to(device).compute() for key, collection in module.metrics.items()}
+
+
+def finish(
+    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions, console: Console
+) -> None:
+    """All that is made from the merged records: summary, pictures, report, TensorBoard, leaderboard."""
+    summary = write_summary(run_dir)
+    if options.show_images:
+        write_pictures(run_dir, data)
+    report = write_report(run_dir)
+    write_tensorboard(run_dir, summary, module, options.show_images)
+    show_summary(console, summary, run_dir)
+    console.print(f"report       {report}", soft_wrap=True, highlight=False)
+    console.print(f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}", soft_wrap=True, highlight=False)
+    console.print(f"records      {run_dir / 'records'}", soft_wrap=True, highlight=False)

@@ -1,0 +1,118 @@
+"""TensorBoard while a run goes: how the means of the gaps settle, coverage and speed, as rank 0 sees them.
+
+Runs of their own below `tensorboard/live`, one for each method: what is written at the end, from all records of all
+ranks, takes their place.
+"""
+
+import re
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.utils.tensorboard import SummaryWriter
+
+from cxr_faith.perturb.condition import NONE
+from cxr_faith.records import scan_records
+from cxr_faith.run.module import FaithfulnessModule
+
+FOLDER = "live"
+SETTLING = ("gap_srg_random", "gap_srg_center")
+"""Columns whose running means are shown."""
+_KEY = ("method", "substrate", "status")
+
+
+class LiveScalars(L.Callback):
+    """Writes running means after a batch, now and then; a callback of rank 0.
+
+    The step is the number of samples that the means cover: those with records at the start, of whatever rank, and
+    those that this rank has done since.
+    """
+
+    SECONDS_BETWEEN = 10.0
+
+    def __init__(self, run_dir: Path) -> None:
+        """Choose the run directory."""
+        self._run_dir = run_dir
+        self._writers: dict[str, SummaryWriter] = {}
+        self._sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._samples = 0
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin with the means of what an earlier start has done."""
+        assert isinstance(pl_module, FaithfulnessModule)
+        known = set[str]()
+        for piece in scan_records(self._run_dir, (*_KEY, *SETTLING)):
+            piece = piece[piece["condition"].eq(NONE)]
+            known.update(piece["sample_id"])
+            self._add([{str(name): value for name, value in row.items()} for row in piece.to_dict("records")])
+        self._samples = len(known)
+        self._begin, self._forwards = time.monotonic(), _forwards(pl_module)
+        self._due = self._begin
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take in a batch's records; write if it is time."""
+        assert isinstance(pl_module, FaithfulnessModule)
+        self._samples += len({row["sample_id"] for row in outputs})
+        self._add(outputs)
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self.SECONDS_BETWEEN
+            self._write(pl_module)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the last state; a rank that had no sample has none."""
+        assert isinstance(pl_module, FaithfulnessModule)
+        if self._writers:
+            self._write(pl_module)
+            for writer in self._writers.values():
+                writer.close()
+            self._writers = {}
+
+    def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            substrate = row["substrate"].replace(":", "_")
+            ok = row["status"] == "ok"
+            values = {"coverage": float(ok)} | {name: row.get(name) if ok else None for name in SETTLING}
+            for name, value in values.items():
+                if value is not None and value == value:  # NaN: this method has no such gap
+                    entry = self._sums[row["method"], name, substrate]
+                    entry[0] += float(value)
+                    entry[1] += 1
+
+    def _write(self, module: FaithfulnessModule) -> None:
+        speed = (_forwards(module) - self._forwards) / max(time.monotonic() - self._begin, 1e-9)
+        for (method, name, substrate), (total, count) in sorted(self._sums.items()):
+            self._run(run_name(method)).add_scalar(f"live_{name}/{substrate}", total / count, self._samples)
+        self._run(".").add_scalar("live/forwards_per_second", speed, self._samples)
+
+    def _run(self, name: str) -> SummaryWriter:
+        if name not in self._writers:
+            self._writers[name] = SummaryWriter(str(self._run_dir / "tensorboard" / FOLDER / name), flush_secs=5)
+        return self._writers[name]
+
+
+def run_name(method: str) -> str:
+    """A method's folder below `tensorboard/`: its name, a blurred copy's without the slash."""
+    return re.sub(r"[^\w+-]+", "-", method)
+
+
+def remove_live(run_dir: Path) -> None:
+    """Remove what was shown during the run: rank 0's view, which the whole run's replaces."""
+    shutil.rmtree(run_dir / "tensorboard" / FOLDER, ignore_errors=True)
+
+
+def _forwards(module: FaithfulnessModule) -> int:
+    counts = module.engine.vlm.counts
+    return counts.score + counts.trace

@@ -1,0 +1,115 @@
+"""What identifies a run (its fingerprint) and where its numbers come from (its provenance)."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.records import write_atomic
+from cxr_faith.run.module import FaithfulnessModule, ModelConfig
+
+FILE = "provenance.json"
+_PACKAGES = ("cxr-faith", "torch", "lightning", "transformers", "torchmetrics", "kornia", "datasets", "numpy")
+_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+
+
+class RunDirectoryError(ValueError):
+    """The run directory belongs to another run."""
+
+
+def model_identity(config: ModelConfig) -> dict[str, str]:
+    """Source, and a hash of all files of a local model or the revision of one on the hub.
+
+    A moved folder is the same model, so the path is no part of a local model's hash.
+    """
+    folder = Path(config.source)
+    if not folder.is_dir():
+        return {"source": config.path, "hash": f"hub:{config.path}@{config.revision or 'main'}"}
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)}):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return {"source": config.path, "hash": digest.hexdigest()}
+
+
+def identity(module: FaithfulnessModule, data: CXRVQADataModule) -> dict[str, Any]:
+    """All that decides a run's numbers: model, data, methods, perturbation and seed.
+
+    Trainer, batch sizes, workers, limit, run directory and pictures are outside it, so they may change on a restart.
+    """
+    config = module.model_config
+    dtype = config.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+    files = {name: method.weights for name, method in module.methods.items() if method.weights}
+    return {
+        "model": {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template},
+        "data": data.fingerprint,
+        "methods": module.method_config | ({"weights": files} if files else {}),
+        "perturbation": asdict(module.protocol) | {"scored": module.scored},
+    }
+
+
+def check_run_dir(run_dir: Path, expected: dict[str, Any]) -> None:
+    """Refuse a run directory whose records come from other settings.
+
+    Raises:
+        RunDirectoryError: the directory has another fingerprint; the message names the part that differs.
+    """
+    file = run_dir / FILE
+    if not file.is_file():
+        if (run_dir / "records").is_dir() and any((run_dir / "records").glob("*.parquet")):
+            raise RunDirectoryError(f"{run_dir} holds records but no {FILE}: choose another --run_dir")
+        return
+    found = json.loads(file.read_text(encoding="utf-8"))["identity"]
+    wanted = json.loads(json.dumps(expected))
+    differing = [part for part in wanted if found.get(part) != wanted[part]]
+    if differing:
+        raise RunDirectoryError(
+            f"{run_dir} belongs to a run with other {' and '.join(differing)}: choose another --run_dir, or delete it"
+        )
+
+
+def fingerprint(expected: dict[str, Any]) -> str:
+    """Hash of a run's identity."""
+    return hashlib.blake2b(json.dumps(expected, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def write_provenance(
+    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, expected: dict[str, Any], world_size: int
+) -> None:
+    """Write `provenance.json`: versions, model, data, git revision, hardware."""
+    content = {
+        "fingerprint": fingerprint(expected),
+        "identity": expected,
+        "methods": [*module.names, "random"],
+        "samples_total": data.samples_total,
+        "limit": data.limit,
+        "model": model_identity(module.model_config) | {"revision": module.model_config.revision or ""},
+        "data": {"manifest": str(data.manifest), "fingerprint": data.fingerprint},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "git_revision": git_revision(),
+        "hardware": hardware() | {"ranks": world_size},
+    }
+    write_atomic(run_dir / FILE, json.dumps(content, indent=2) + "\n")
+
+
+def git_revision() -> str | None:
+    """Revision of the checkout that this package runs from; None if it is installed."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """Processor and accelerator of this host."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"machine": platform.machine(), "threads": torch.get_num_threads(), "gpu": gpu}

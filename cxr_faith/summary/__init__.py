@@ -1,0 +1,1 @@
+"""From records to typed numbers; nothing here draws, prints or runs a model."""

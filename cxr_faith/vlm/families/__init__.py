@@ -1,0 +1,1 @@
+"""One file a family of models, which alone knows its token layout."""

@@ -1,0 +1,255 @@
+"""The command line as a user meets it: help, one-line errors, and exit statuses."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from cxr_faith.__main__ import main
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.explainer.clinical import calibration_of
+from cxr_faith.records import RecordWriter
+from cxr_faith.run.module import ModelConfig
+from cxr_faith.run.provenance import model_identity
+from cxr_faith.vlm import bundled_model
+from tests.synthetic import make_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Done:
+    """What a command left: exit status and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Runs a command in this process, which has the libraries loaded."""
+    monkeypatch.chdir(ROOT)
+
+    def call(*arguments: str) -> Done:
+        try:
+            status = main(arguments)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return Done(status, *capfd.readouterr())
+
+    return call
+
+
+def error_line(done: Done) -> str:
+    """The one line of a usage error."""
+    assert done.status == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("cxr-faith: error: "), done.stderr
+    return lines[0]
+
+
+def test_both_spellings_of_the_command() -> None:
+    script = Path(sys.executable).with_name("cxr-faith")
+    for command in ([str(script)], [sys.executable, "-m", "cxr_faith"]):
+        done = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and done.stdout.startswith("cxr-faith ")
+
+
+def wide(text: str) -> list[str]:
+    """Lines that a terminal of 80 columns breaks."""
+    return [line for line in text.splitlines() if len(line) > 80]
+
+
+def test_help_shows_commands_and_examples(run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "evaluate --config FILE" in run("--help").stdout and wide(run("--help").stdout) == []
+    for command in ("evaluate", "explain", "report", "prepare", "doctor", "sanity", "bench", "fit-sae"):
+        text = run(command, "--help").stdout
+        assert "examples:" in text and f"  cxr-faith {command}" in text, command
+        assert "default: )" not in text and "every aspect of training" not in text, command
+        assert wide(text.split("\noptions:")[0]) == [], command
+    for source in ("mimic-cxr-vqa", "vindr-cxr", "phantom", "table", "check", "bench"):
+        assert wide(run("prepare", source, "--help").stdout) == [], source
+    assert 'default: ""' in run("prepare", "table", "--help").stdout
+    assert "no command 'evalute'; did you mean evaluate?" in error_line(run("evalute"))
+
+
+def test_print_config_is_the_resolved_config(run: Callable[..., Done]) -> None:
+    done = run("evaluate", "--config", "configs/demo.yaml", "--model.protocol.steps", "9", "--print_config")
+    config = yaml.safe_load(done.stdout)
+    assert config["model"]["protocol"]["steps"] == 9 and config["data"]["manifest"] == "bundled"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model.protocol.step", "9"], "did you mean --model.protocol.steps?"),
+        (["--model.protocol.random_orders", "3"], "random_orders must be even"),
+        (["--model.protocol.steps", "145"], "steps=145 is more than the 144 cells"),
+        (["--model.protocol.substrates", "[blurr:0.1]"], "substrate 'blurr:0.1'"),
+        (["--model.methods", "{cheffer: {}}"], "no method class 'cheffer'; did you mean 'chefer'?"),
+        (["--model.methods", "{a: {class: attention, head: max}}"], "methods.a.head: not an option of attention"),
+        (["--model.vlm.path", "/nowhere/model"], "no model folder /nowhere/model"),
+        (["--model.vlm.dtype", "float16"], "vlm.dtype must be float32 or bfloat16"),
+        (["--data.manifest", "nowhere.parquet"], "nowhere.parquet"),
+        (["--limit", "0"], "limit must be at least 1"),
+    ],
+)
+def test_config_errors_are_one_line(
+    arguments: list[str], expected: str, tmp_path: Path, run: Callable[..., Done]
+) -> None:
+    done = run("evaluate", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path / "run"), *arguments)
+    assert expected in error_line(done)
+    assert not (tmp_path / "run" / "records").exists()
+
+
+def test_a_wrong_key_in_a_file_names_the_right_one(tmp_path: Path, run: Callable[..., Done]) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text("model: {methods: {chefer: {}}, protocol: {substrate: [mean]}}\ndata: {manifest: bundled}\n")
+    assert "model.protocol.substrates" in error_line(run("evaluate", "--config", str(file)))
+
+
+def test_explain_writes_overlay_and_json(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    done = run("explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path))
+    assert done.status == 0, done.stderr
+    assert "answer" in done.stdout and "logits" in done.stdout
+    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
+    assert content["answer"] in ("yes", "no") and len(content["map"]) == 12
+    assert f"{content['margin']:+.3f}" in done.stdout
+    with Image.open(tmp_path / f"{picture.stem}-chefer.png") as overlay:
+        assert min(overlay.size) > 200
+
+
+def test_explain_by_a_method_with_options(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    arguments = ["explain", str(picture), "--question", "Is there a nodule?", "--method", "tam", "--out", str(tmp_path)]
+    maps = []
+    for options in ([], ["--method_options", '{"source": "attention"}']):
+        done = run(*arguments, *options)
+        assert done.status == 0, done.stderr
+        maps.append(json.loads((tmp_path / f"{picture.stem}-tam.json").read_text())["map"])
+    assert maps[0] != maps[1]
+    done = run(*arguments, "--method_options", '{"sauce": 1}')
+    assert done.status == 2 and "sauce" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_explain_a_keyword(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    arguments = ("explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path))
+    assert run(*arguments).status == 0
+    answer = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())["generated"]
+    done = run(*arguments, "--keyword", answer.upper())
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
+    assert content["target"]["kind"] == "tokens" and content["target"]["name"] == f"keyword:{answer.upper()}"
+
+
+def test_explain_each_token(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[4]  # of an effusion, which takes two words
+    arguments = ["explain", str(picture), "--question", "What findings are there?", "--out", str(tmp_path)]
+    done = run(*arguments, "--target", "tokens")
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
+    maps = np.array(content["map"])
+    assert maps.shape == (len(content["tokens"]), 12, 12) and content["scored"] == list(range(len(maps))) != [0]
+    assert [list(np.unravel_index(one.argmax(), one.shape)) for one in maps] == content["strongest_cell"]
+    with Image.open(tmp_path / f"{picture.stem}-chefer.png") as strip:
+        assert strip.width > strip.height
+    options = ("--method", "igos_pp", "--method_options", '{"iterations": 1, "path_steps": 1}')
+    assert run(*arguments, "--target", "tokens", *options).status == 0
+    optimized = json.loads((tmp_path / f"{picture.stem}-igos_pp.json").read_text())
+    assert optimized["tokens"] == content["tokens"]  # which iGOS++ has a name like it for
+    assert len(optimized["loss_history"]) == len(maps) and len(optimized["deletion_mask"]) == len(maps)
+    done = run(*arguments, "--target", "tokens", "--evaluate", "true")
+    assert done.status == 2 and "--target tokens gives many maps" in done.stderr
+
+
+def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    with Image.open(picture) as original:
+        mask = Image.new("L", original.size, 0)
+    mask.paste(255, (0, 0, mask.width // 2, mask.height))
+    (tmp_path / "masks" / "right half").mkdir(parents=True)
+    mask.save(tmp_path / "masks" / "right half" / f"{picture.stem}.png")
+    arguments = ["--question", "Is there a nodule?", "--out", str(tmp_path), "--clinical", "true", "--steps", "6"]
+    more = ["--paraphrases", '["Is a nodule present?"]', "--masks", str(tmp_path / "masks")]
+    done = run("explain", str(picture), *arguments, *more)
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / f"{picture.stem}-chefer-clinical.json").read_text())
+    assert content["faithfulness"]["status"] and set(content["agreement"]) >= {"attention", "gradient"}
+    assert content["model"]["parameters"] > 1_000_000 and len(content["model"]["weights"]) == 32
+    assert content["paraphrases"][0] in ("yes", "no")
+    share = content["evidence"]["organs"]["right half"]
+    assert content["evidence"]["caveat"].endswith("By fractions: lungs, heart, mediastinum.")
+    assert content["flags"][0].startswith("The bundled model knows drawn phantoms only") and "note " in done.stdout
+    assert share == pytest.approx(content["evidence"]["sides"]["patient_right"], abs=1e-6)
+    sheet = (tmp_path / f"{picture.stem}-chefer-clinical.pdf").read_bytes()
+    assert sheet.startswith(b"%PDF") and len(re.findall(rb"/Type */Page\b", sheet)) == 1
+    page = (tmp_path / f"{picture.stem}-chefer-clinical.html").read_text()
+    assert "not for diagnosis" in page and "Is there a nodule?" in page and "not for diagnosis" in done.stdout
+
+
+def test_explain_says_what_its_p_can_be(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    arguments = ["--question", "Is there a nodule?", "--out", str(tmp_path), "--evaluate", "true", "--steps", "2"]
+    done = run("explain", str(picture), *arguments)
+    assert done.status == 0, done.stderr
+    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())["evaluation"]
+    assert content["status"] == "ok" and content["random_p"] >= 1 / 21
+    assert f"p           {content['random_p']:.3f} (the least that 20 random orders can give is 0.048)" in done.stdout
+    assert done.stdout.count(f"{content['srg']:+.3f}") == 1
+
+
+def test_calibration_must_be_the_models_own(tmp_path: Path) -> None:
+    RecordWriter(tmp_path, rank=0, start=0).write(make_rows())
+    known = {"source": "bundled", "hash": model_identity(ModelConfig())["hash"], "revision": ""}
+    (tmp_path / "provenance.json").write_text(json.dumps({"model": known}))
+    found = calibration_of(tmp_path, str(bundled_model()))
+    assert (found["n"], found["confidence_range"]) == (39, [0.9, 0.9])
+    (tmp_path / "provenance.json").write_text(json.dumps({"model": known | {"source": "other", "hash": "x"}}))
+    with pytest.raises(ValueError, match=r"a run of another model \(other\)"):
+        calibration_of(tmp_path, str(bundled_model()))
+
+
+def test_report_says_first_what_is_wrong_and_fills_no_lines(tmp_path: Path, run: Callable[..., Done]) -> None:
+    rows = [row for row in make_rows() if row["status"] in ("degenerate", "inverted")]
+    RecordWriter(tmp_path, rank=0, start=0).write(rows)
+    done = run("report", str(tmp_path))
+    assert done.status == 0, done.stderr
+    assert "note         No sample is ok under any substrate" in done.stdout and "srg" in done.stdout
+    assert [line for line in done.stdout.splitlines() if line != line.rstrip()] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "expected"),
+    [
+        (None, [], "missing.png"),
+        (b"\xff\xd8\xff\xe0 no jpeg", [], "missing.png"),
+        ("picture", ["--method", "oracle"], "needs a finding mask"),
+        ("picture", ["--target", "7x"], "target must be"),
+        ("picture", ["--modle", "x"], "did you mean --model?"),
+        ("picture", ["--method", "cheffer"], "--method: no method 'cheffer'; did you mean 'chefer'?"),
+        ("picture", ["--keyword", "nodule", "--target", "0"], "--keyword and --target exclude each other"),
+        ("picture", ["--keyword", "scoliosis"], "the keyword 'scoliosis' is not in the answer"),
+    ],
+)
+def test_explain_errors_are_one_line(
+    content: bytes | str | None, arguments: list[str], expected: str, tmp_path: Path, run: Callable[..., Done]
+) -> None:
+    file = tmp_path / "missing.png"
+    if content == "picture":
+        Image.new("L", (64, 64), 90).save(file)
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
+    done = run("explain", str(file), "--question", "Is there a nodule?", "--out", str(tmp_path), *arguments)
+    assert expected in error_line(done)

@@ -1,0 +1,174 @@
+"""A run directory, whole: one rank and two give the same records, the same summary and the same means."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import cxr_faith
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.data.sample import Sample
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
+from cxr_faith.protocol import Protocol
+from cxr_faith.records import RECORD_SCHEMA
+from cxr_faith.run.module import FaithfulnessModule
+from tests.runs import ROOT, VOLATILE, assert_same, environment, ranks, records, run_here
+
+CONFIG = """
+trainer: {{accelerator: cpu, devices: 1}}
+model:
+  methods: {{chefer: {{}}, grad_x_input: {{}}, random_map: {{}}, oracle: {{}}}}
+  protocol: {{steps: 2, random_orders: 2, substrates: ["blur:0.1", "mean"], controls: none}}
+data: {{manifest: {manifest}, data_root: {root}, batch_size: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 7 samples of the bundled phantoms, all kinds of questions."""
+    return some(7, tmp_path_factory.mktemp("manifests"))
+
+
+def some(count: int, folder: Path) -> Path:
+    """A manifest of the first yes/no questions and the first two others."""
+    file = folder / f"{count}.parquet"
+    table = pq.read_table(bundled_manifest())
+    kinds = table.column("kind").to_pylist()
+    closed = [row for row, kind in enumerate(kinds) if kind == "yes_no"]
+    other = [row for row, kind in enumerate(kinds) if kind != "yes_no"]
+    pq.write_table(table.take(pa.array(sorted([*closed[: count - 2], *other[:2]]))), file)
+    return file
+
+
+def config(manifest: Path, folder: Path) -> Path:
+    file = folder / "config.yaml"
+    file.write_text(CONFIG.format(manifest=manifest, root=bundled_manifest().parent))
+    return file
+
+
+def evaluate(config: Path, run_dir: Path, values: Path, *arguments: str) -> None:
+    """Run `evaluate` in processes of its own and keep the torchmetrics values."""
+    script = [sys.executable, str(Path(__file__).with_name("run_ranks.py")), str(values)]
+    words = [*script, "--config", str(config), "--run_dir", str(run_dir), *arguments]
+    done = subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directory of one uninterrupted rank."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert run_here(config(samples, folder), folder / "run") == 0
+    return folder / "run"
+
+
+def test_run_directory_is_complete(alone: Path) -> None:
+    summary = json.loads((alone / "summary.json").read_text())
+    assert summary["n_samples"] == 7 and not summary["partial"]
+    frame = records(alone)
+    assert list(frame.columns) == [name for name in RECORD_SCHEMA.names if name not in VOLATILE]
+    assert set(frame["method"]) == {"center", "chefer", "grad_x_input", "random_map", "oracle", "random"}
+    assert set(frame["substrate"]) == {"blur:0.1", "mean"}
+    assert frame.groupby(["sample_id", "method", "substrate"]).size().eq(1).all()
+    own = frame[frame["own_substrate"].eq(True)]
+    assert set(zip(own["method"], own["substrate"], strict=True)) == {("grad_x_input", "blur:0.1")}
+    for name in ("config.yaml", "provenance.json", "summary.md", "report/index.html"):
+        assert (alone / name).stat().st_size > 0
+    assert list((alone / "tensorboard").glob("events.out.tfevents.*"))
+    assert not (alone / "report" / "pictures").exists()
+
+
+def test_two_ranks_equal_one(samples: Path, alone: Path, tmp_path: Path) -> None:
+    run, values = tmp_path / "run", tmp_path / "values.json"
+    evaluate(config(samples, tmp_path), run, values, *ranks(2), "--data.batch_size", "3")
+    assert_same(run, alone)
+    assert len(list((run / "records").glob("*.parquet"))) == 2  # one file for each rank
+
+    # torchmetrics, reduced over the two ranks, agree with the means over the merged records.
+    frame = records(run)
+    for key, metrics in json.loads(values.read_text()).items():
+        substrate, method = key.split()
+        rows = frame[frame["substrate"].eq(substrate) & frame["method"].eq(method)]
+        assert metrics["coverage"] == pytest.approx(rows["status"].eq("ok").mean(), nan_ok=True)
+        faithful = ("deletion_auc", "insertion_auc", "srg", "drop_50", "gap_srg_random", "gap_deletion_center")
+        for name in (*faithful, *LOCALIZATION_COLUMNS):
+            assert metrics[name] == pytest.approx(rows[name].astype(float).mean(), abs=1e-12, nan_ok=True), (key, name)
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_with_nine_samples(tmp_path: Path) -> None:
+    file, run, alone = config(some(9, tmp_path), tmp_path), tmp_path / "run", tmp_path / "alone"
+    assert run_here(file, alone) == 0
+    evaluate(file, run, tmp_path / "values.json", *ranks(2))
+    assert_same(run, alone)
+    assert json.loads((run / "summary.json").read_text())["n_samples"] == 9
+
+
+def test_another_runs_directory_is_refused(
+    samples: Path, alone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = (alone / "provenance.json").read_bytes()
+    assert run_here(config(samples, tmp_path), alone, "--model.protocol.seed", "1") == 2
+    error = capfd.readouterr().err.strip()
+    assert error.count("\n") == 0 and "other perturbation" in error
+    assert (alone / "provenance.json").read_bytes() == before
+
+
+def test_the_library_gives_the_same_numbers(alone: Path) -> None:
+    frame = records(alone)
+    row = frame[frame["method"].eq("chefer") & frame["substrate"].eq("mean") & frame["map"].notna()].iloc[0]
+    explainer = cxr_faith.Explainer.from_pretrained(cxr_faith.bundled_model(), device="cpu")
+    picture = bundled_manifest().parent / row["image_path"]
+    explanation = explainer.explain(picture, row["question"], "chefer", kind=row["kind"], image_id=row["image_id"])
+    scores = explainer.evaluate(explanation, "mean", steps=2, random_orders=2)
+    np.testing.assert_array_equal(explanation.map.ravel(), row["map"])
+    np.testing.assert_array_equal(scores.order, row["order"])
+    np.testing.assert_array_equal(scores.deletion_scores, row["deletion_scores"])
+    assert scores.srg_logit == row["srg_logit"] and scores.status == row["status"]
+
+
+def test_bad_samples_are_recorded_and_the_run_goes_on(samples: Path, tmp_path: Path) -> None:
+    table = pq.read_table(samples).slice(0, 1)
+    good = table.to_pylist()[0]
+    root = tmp_path / "pictures"
+    (root / "images").mkdir(parents=True)
+    picture = (bundled_manifest().parent / good["image_path"]).read_bytes()
+    (root / "images" / "good.jpg").write_bytes(picture)
+    (root / "images" / "cut.jpg").write_bytes(picture[: len(picture) // 2])
+    (tmp_path / "outside.jpg").write_bytes(picture)
+    changes = {
+        "good": {"image_path": "images/good.jpg"},
+        "missing": {"image_path": "images/none.jpg"},
+        "cut": {"image_path": "images/cut.jpg"},
+        "outside": {"image_path": "../outside.jpg"},
+        "kind": {"image_path": "images/good.jpg", "kind": "yesno"},
+    }
+    plain = good | {"finding_mask_path": None, "boxes": [], "anatomy_masks": []}
+    rows = [plain | change | {"sample_id": name, "image_id": name} for name, change in changes.items()]
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), tmp_path / "manifest.parquet")
+    file = config(tmp_path / "manifest.parquet", tmp_path)
+    assert run_here(file, tmp_path / "run", "--data.data_root", str(root)) == 0
+
+    frame = records(tmp_path / "run")
+    bad = frame[frame["sample_id"].ne("good")]
+    assert bad["status"].eq("invalid").all() and frame.loc[frame["sample_id"].eq("good"), "status"].ne("invalid").all()
+    reasons = bad.groupby("sample_id")["reason"].first()
+    for name, words in {"missing": "none.jpg", "cut": "cut.jpg", "outside": "outside", "kind": "yesno"}.items():
+        assert words in reasons[name] and "\n" not in reasons[name]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    failed = {row["sample_id"] for row in summary["failures"]["first"]}
+    assert summary["n_samples"] == 5 and failed == set(reasons.index)
+
+
+def test_records_name_the_space() -> None:
+    spaces = {"pixels": FaithfulnessModule({"edges": {}})}
+    spaces["tokens"] = FaithfulnessModule({"edges": {}}, protocol=Protocol(space="tokens"))
+    for space, module in spaces.items():
+        rows = module._failed(Sample("s", question="Is there a nodule?"), "no picture")
+        assert {row["space"] for row in rows} == {space}
+        assert [row["method"] for row in rows] == ["center", "edges", "random_map", "random"]
