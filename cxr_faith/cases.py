@@ -13,11 +13,9 @@ from torch import Tensor
 
 from cxr_faith.attribution import Attribution, AttributionBatch, Method
 from cxr_faith.protocol import Protocol
+from cxr_faith.records.controls import BLURRED
 from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, make_target, question_kind
 from cxr_faith.vlm.base import VLM, Prompt, PromptError, Reply, Target
-
-BLURRED = "/blurred"
-"""Ends the name of a method's blurred control: its map smoothed by a Gaussian of σ = 1 cell."""
 
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
 """Stands for the answer to a question that could not be asked."""

@@ -26,9 +26,8 @@ from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
+from cxr_faith.records.controls import CENTER, RANDOM
 from cxr_faith.vlm.base import Scores
-
-RANDOM, CENTER = "random", "center"
 
 
 def score_image(

@@ -6,11 +6,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from cxr_faith.attribution import METHODS, Attribution, Method, build_methods
-from cxr_faith.cases import BLURRED, compute_maps, read_answers
+from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.metrics.statistics import estimate
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
+from cxr_faith.records.controls import BLURRED
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.scoring import localize, score_image
 from tests.analytic import LinearVLM, picture

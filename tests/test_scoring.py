@@ -16,7 +16,8 @@ from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import random_orders, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import CENTER, RANDOM, center_order, map_order, score_image, tie_share
+from cxr_faith.records.controls import CENTER, RANDOM
+from cxr_faith.scoring import center_order, map_order, score_image, tie_share
 from cxr_faith.vlm import Reply, Target
 from tests.analytic import LinearVLM, picture
 from tests.reference import gemma

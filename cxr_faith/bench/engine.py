@@ -16,7 +16,8 @@ from cxr_faith.bench.scene import METHODS, SAMPLED_IG_STEPS, Scene
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule, stream
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import RANDOM, plan_curves, score_image
+from cxr_faith.records.controls import RANDOM
+from cxr_faith.scoring import plan_curves, score_image
 
 SAMPLE = 8
 """Points of a sampled curve of the usual recipe: with three repeats, some twenty."""

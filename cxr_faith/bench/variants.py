@@ -11,7 +11,7 @@ from cxr_faith.bench.engine import Rows, Turn, run_engine
 from cxr_faith.bench.scene import Scene
 from cxr_faith.perturb.engine import TOKENS, Engine
 from cxr_faith.protocol import ADAPTIVE
-from cxr_faith.scoring import RANDOM
+from cxr_faith.records.controls import RANDOM
 
 VARIANTS: dict[str, dict[str, Any]] = {ADAPTIVE: {"steps": ADAPTIVE}, TOKENS: {"space": TOKENS}}
 

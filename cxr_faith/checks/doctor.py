@@ -22,13 +22,14 @@ from cxr_faith.checks.sanity import read_cases
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import done_samples, read_records, write_atomic
+from cxr_faith.records.controls import first_setting
 from cxr_faith.run.callbacks import RecordsWriter
 from cxr_faith.run.evaluate import RunOptions, trainer_defaults
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.ranks import cluster_plugins
 from cxr_faith.run.stop import StopRequest
 from cxr_faith.summary.mean_regions import region_panel
-from cxr_faith.summary.panels import agreement_panel, calibration_panel, first_setting
+from cxr_faith.summary.panels import agreement_panel, calibration_panel
 
 Status = Literal["pass", "warn", "fail"]
 

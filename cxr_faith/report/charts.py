@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cxr_faith.metrics.calibration import BINS, expected_calibration_error, reliability
+from cxr_faith.records.controls import CENTER, ORACLE, RANDOM
 from cxr_faith.report.figures import COLUMN_WIDTH, OKABE_ITO, chart, legend_below, plain
 
-RANDOM, CENTER, ORACLE = "random", "center", "oracle"
 _STYLES = ("-", "--", "-.")
 _MARKERS = "osD^vP"
 

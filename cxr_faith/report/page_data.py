@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from cxr_faith.metrics.functional import STATUSES
+from cxr_faith.records.controls import is_control
 from cxr_faith.report import leaderboard
 from cxr_faith.report.charts import method_styles
 from cxr_faith.report.figures import COLORMAP
-from cxr_faith.report.samples import MAP_LEVELS, VALUES, gallery, is_control, sample_entries, short
+from cxr_faith.report.samples import MAP_LEVELS, VALUES, gallery, sample_entries, short
 
 FOREST = (
     ("gap_srg_center", "Δ srg to center"),

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records
+from cxr_faith.records.controls import RANDOM
 from cxr_faith.report.charts import (
-    RANDOM,
     Interval,
     faithfulness_scatter,
     gap_forest,

@@ -15,10 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
+from cxr_faith.records.controls import is_control
 from cxr_faith.report.figures import scaled_all
-
-CONTROLS = ("random", "center", "random_map", "edges", "oracle")
-"""Baselines and controls: no explanation of anybody's, so they do not make a sample a good or a bad one."""
 
 GALLERY_SIZE = 6
 MAP_LEVELS, CURVE_LEVELS = 64, 256
@@ -37,11 +35,6 @@ VALUES = ("srg", "deletion_auc", "insertion_auc", "gap_srg_center", "random_p", 
 
 Columns = dict[str, list[Any]]
 """Name → values of all rows, ordered by sample, setting and method."""
-
-
-def is_control(method: str) -> bool:
-    """A baseline, a control, or a control that is made from another method's maps (`name/blurred`)."""
-    return method in CONTROLS or "/" in method
 
 
 def gallery(records: pd.DataFrame, size: int = GALLERY_SIZE) -> dict[str, list[str]]:

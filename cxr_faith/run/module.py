@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 
 from cxr_faith.attribution import Method, build_methods
 from cxr_faith.attribution.baselines import CONTROLS
-from cxr_faith.cases import BLURRED, NO_REPLY, Case, compute_maps, read_answers
+from cxr_faith.cases import NO_REPLY, Case, compute_maps, read_answers
 from cxr_faith.data.module import SampleItem
 from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.curves import method_metrics
@@ -22,8 +22,9 @@ from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RECORD_SCHEMA, sample_columns
+from cxr_faith.records.controls import BLURRED, CENTER, RANDOM
 from cxr_faith.run.anatomy import Organs, anatomy_column
-from cxr_faith.scoring import CENTER, RANDOM, localize, score_image
+from cxr_faith.scoring import localize, score_image
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
 from cxr_faith.vlm.checkpoint import peek

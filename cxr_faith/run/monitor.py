@@ -18,16 +18,14 @@ import lightning as L
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from cxr_faith.cases import BLURRED
 from cxr_faith.metrics.agreement import spearman
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.records.controls import is_control
 from cxr_faith.run.live import FOLDER
-from cxr_faith.scoring import CENTER, RANDOM
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
-CONTROLS = (RANDOM, CENTER, "random_map", "edges", "oracle")
 _DENSE = 0.1  # of a map's range
 
 
@@ -119,7 +117,7 @@ class Watch:
         limits, rows = self.thresholds, [row for members in self._rows for row in members]
         by_method: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            if row["method"] not in CONTROLS and not row["method"].endswith(BLURRED):
+            if not is_control(row["method"]):
                 by_method[row["method"]].append(row)
         for method, mine in by_method.items():
             yield from self._method_alerts(method, mine)
@@ -204,7 +202,7 @@ def _agreement(rows: Sequence[Row]) -> float:
     maps = {
         row["method"]: np.asarray(row["map"], dtype=np.float64).ravel()
         for row in rows
-        if row.get("map") is not None and row["method"] not in CONTROLS and not row["method"].endswith(BLURRED)
+        if row.get("map") is not None and not is_control(row["method"])
     }
     if len(maps) < 2:
         return float("nan")

@@ -12,12 +12,13 @@ from cxr_faith.data.images import load_image
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Sample
 from cxr_faith.records import read_records, write_atomic
+from cxr_faith.records.controls import CENTER, RANDOM, RANDOM_MAP, first_setting
 from cxr_faith.report.grids import compare_methods
 from cxr_faith.report.samples import gallery
 
 THUMB_SIDE, THUMB_QUALITY = 288, 80
 _COLUMNS = ["image_path", "question", "predicted", "status", "finding", "srg", "effect", "map", "grid_h", "grid_w"]
-_NOT_DRAWN = ("center", "random", "random_map")
+_NOT_DRAWN = (CENTER, RANDOM, RANDOM_MAP)
 
 
 def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
@@ -39,9 +40,7 @@ def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
     records = records[records["condition"].eq("none")]
     listing: dict[str, dict[str, Any]] = {}
     if not records.empty:
-        first = records.sort_values(["substrate", "target", "space"]).iloc[0]
-        same = records[["substrate", "target", "space"]].eq(first[["substrate", "target", "space"]]).all(axis=1)
-        records = records[same]
+        records = first_setting(records)
         chosen = list(dict.fromkeys(name for names in gallery(records).values() for name in names))
         samples = {sample.sample_id: sample for sample in _samples(data, set(chosen))}
         for number, sample_id in enumerate(name for name in chosen if name in samples):

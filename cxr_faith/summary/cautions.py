@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS, LEVEL
-from cxr_faith.report.samples import is_control
+from cxr_faith.records.controls import is_control
 
 LOW_COVERAGE = 0.5
 USUAL_RANDOM_AUC = (0.4, 0.6)

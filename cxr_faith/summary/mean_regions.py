@@ -15,14 +15,14 @@ import pandas as pd
 from cxr_faith.metrics.regions import REGIONS, border_weights, enrichment, mass_shares, region_weights
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import KEY
+from cxr_faith.records.controls import SETTING, first_setting
 from cxr_faith.summary.mean_curves import ExactSums
-from cxr_faith.summary.panels import AGREEMENT_SAMPLES, first_setting, maps_of
+from cxr_faith.summary.panels import AGREEMENT_SAMPLES, maps_of
 from cxr_faith.summary.significance import DIGITS
 from cxr_faith.summary.stability import variant_pairs
 
 COLUMNS = ("map", "grid_h", "grid_w", "anatomy")
 
-_SETTING = ["substrate", "target", "space"]
 _ORGAN = ("share", "enrichment")
 
 
@@ -105,7 +105,7 @@ class Maps:
     def __init__(self, everything: pd.DataFrame, methods: Sequence[str]) -> None:
         """Choose the samples whose maps are kept: some for agreement, those that have variants or conditions."""
         first = first_setting(everything)
-        self._setting = first[_SETTING].head(1)
+        self._setting = first[list(SETTING)].head(1)
         plain = first["condition"].eq(NONE)
         drawn = first.loc[plain & first["grid_h"].notna() & first["method"].isin(list(methods)), "sample_id"]
         pairs = variant_pairs(first[plain])
@@ -117,7 +117,7 @@ class Maps:
     def add(self, pieces: Iterable[pd.DataFrame]) -> "Maps":
         """Add records with the key and `COLUMNS`."""
         for piece in pieces:
-            piece = piece.reindex(columns=[*KEY, *COLUMNS]).merge(self._setting, on=_SETTING)
+            piece = piece.reindex(columns=[*KEY, *COLUMNS]).merge(self._setting, on=list(SETTING))
             self.regions.add(piece[piece["condition"].eq(NONE)])
             few = piece.loc[piece["map"].notna() & piece["sample_id"].isin(self._wanted), [*KEY, "map"]]
             # A copy: a map of a piece is a view, which would keep all maps of the piece.

@@ -20,7 +20,7 @@ from cxr_faith.metrics.calibration import (
     selective_accuracy,
 )
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
-from cxr_faith.report.samples import is_control
+from cxr_faith.records.controls import first_setting, is_control
 from cxr_faith.summary.board import Floats, numbers
 from cxr_faith.summary.significance import DIGITS
 
@@ -52,13 +52,6 @@ def panels(records: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
         "localization_across": across_methods(placed),
         "calibration": calibration_panel(first, listed),
     }
-
-
-def first_setting(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the first substrate, target and space, of those with the most rows: some may lack methods."""
-    setting = ["substrate", "target", "space"]
-    most = records[setting].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable").head(1)
-    return records[(records[setting] == list(most.index[0])).all(axis=1)] if len(most) else records
 
 
 def substrate_panel(records: pd.DataFrame) -> dict[str, Any]:

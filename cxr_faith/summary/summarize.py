@@ -13,6 +13,7 @@ import pandas as pd
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import KEY, read_records, scan_records, write_atomic
+from cxr_faith.records.controls import CENTER, RANDOM, SETTING, first_setting
 from cxr_faith.report.leaderboard import markdown
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary import mean_curves, mean_regions
@@ -30,14 +31,13 @@ from cxr_faith.summary.board import (
 from cxr_faith.summary.cautions import cautions
 from cxr_faith.summary.mean_curves import MeanCurves
 from cxr_faith.summary.mean_regions import Maps
-from cxr_faith.summary.panels import PANEL_COLUMNS, agreement_panel, first_setting, ood_scores, panels
+from cxr_faith.summary.panels import PANEL_COLUMNS, agreement_panel, ood_scores, panels
 from cxr_faith.summary.significance import add_statistics
 from cxr_faith.summary.stability import condition_panel, stability_panel
 
 FAILURES_LISTED = 20
 T = TypeVar("T")
 
-_SETTING = ("substrate", "target", "space")
 _PER_SAMPLE = (
     *("patient_id", "image_id", "finding", "kind", "present", "predicted", "p_yes"),
     *("correct", "yes_no_mass", "answer_mismatch"),
@@ -85,9 +85,9 @@ def summarize(
     found = sorted(set(records["method"]) - set(methods))
     order = [*(name for name in methods if records["method"].eq(name).any()), *found]
     samples = _samples(records)
-    slices, settings = _slices(samples), records.groupby(list(_SETTING), sort=True)
+    slices, settings = _slices(samples), records.groupby(list(SETTING), sort=True)
     common = {_names(setting): _common(rows, samples) for setting, rows in settings}
-    curves, compared = MeanCurves(samples.index, common, slices), [n for n in order if n not in ("random", "center")]
+    curves, compared = MeanCurves(samples.index, common, slices), [n for n in order if n not in (RANDOM, CENTER)]
     maps = Maps(everything, compared)
     for piece in pieces:
         curves.add([piece])
@@ -96,7 +96,7 @@ def summarize(
     for setting, members in sorted(settings, key=lambda one: -len(one[1])):  # first those with all methods
         arrays = list(method_rows(members, order, samples))
         for name, inside in slices.items():
-            head: dict[str, Any] = dict(zip(_SETTING, setting, strict=True)) | {"slice": name}
+            head: dict[str, Any] = dict(zip(SETTING, setting, strict=True)) | {"slice": name}
             one = head | board(arrays, inside, name, _names(setting), curves)
             add_statistics(
                 one, [(rows, inside[rows.sample]) for rows in arrays if inside[rows.sample].any()], len(samples)

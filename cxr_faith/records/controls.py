@@ -1,0 +1,40 @@
+"""Names that records and tables share: baselines, controls, and which setting comes first."""
+
+import pandas as pd
+
+RANDOM = "random"
+"""The baseline of R random orders; it has no map."""
+
+CENTER = "center"
+"""The baseline that ranks cells by their distance to the middle of the picture."""
+
+RANDOM_MAP, EDGES, ORACLE = "random_map", "edges", "oracle"
+"""Controls that are scored as methods are: a map of noise, the picture's edges, the finding's own mask."""
+
+CONTROLS = (RANDOM, CENTER, RANDOM_MAP, EDGES, ORACLE)
+"""Rows of a table that explain no model: every method is compared with them."""
+
+BLURRED = "/blurred"
+"""Ends the name of a method's blurred copy: its map smoothed by a Gaussian of σ = 1 cell."""
+
+SETTING = ("substrate", "target", "space")
+"""The columns that name a setting: methods are compared within one."""
+
+
+def is_control(method: str) -> bool:
+    """Whether a name is a baseline, a control, or a control made from a method's maps (`name/blurred`)."""
+    return method in CONTROLS or "/" in method
+
+
+def first_setting(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the setting that a run shows first.
+
+    It is the setting with the most rows, since others may lack methods; the first in the alphabet where two have
+    as many.
+
+    Args:
+        records: rows with the columns `substrate`, `target` and `space`.
+    """
+    columns = list(SETTING)
+    most = records[columns].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable").head(1)
+    return records[(records[columns] == list(most.index[0])).all(axis=1)] if len(most) else records
