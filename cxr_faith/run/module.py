@@ -1,7 +1,7 @@
 """The LightningModule: one `predict_step` takes questions about pictures and gives records."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -25,9 +25,10 @@ from cxr_faith.records import RECORD_SCHEMA, sample_columns
 from cxr_faith.records.controls import BLURRED, CENTER, RANDOM
 from cxr_faith.run.anatomy import Organs, anatomy_column
 from cxr_faith.scoring import localize, score_image
-from cxr_faith.vlm import Gemma3VLM, bundled_model
+from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
 from cxr_faith.vlm.checkpoint import peek
+from cxr_faith.vlm.config import ModelConfig
 
 Row = dict[str, Any]
 BASIC = ("random_map", "edges", "oracle")
@@ -42,35 +43,6 @@ _METRIC_COLUMNS = (
     *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
     *LOCALIZATION_COLUMNS,
 )
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Which model answers the questions.
-
-    Attributes:
-        path: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one that ships.
-        revision: hub revision.
-        dtype: default: bfloat16 on a GPU, float32 on a CPU.
-        prompt_template: how a question is put to the model; contains `{question}`.
-    """
-
-    path: str = "bundled"
-    revision: str | None = None
-    dtype: str | None = None
-    prompt_template: str = "{question}"
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without the model."""
-        if self.dtype not in (None, "float32", "bfloat16"):
-            raise ValueError(f"vlm.dtype must be float32 or bfloat16, got {self.dtype!r}")
-        if "{question}" not in self.prompt_template:
-            raise ValueError("vlm.prompt_template must contain '{question}'")
-
-    @property
-    def source(self) -> str:
-        """Folder or hub id."""
-        return str(bundled_model()) if self.path == "bundled" else self.path
 
 
 class FaithfulnessModule(L.LightningModule):

@@ -13,31 +13,15 @@ import torch
 
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.records import write_atomic
-from cxr_faith.run.module import FaithfulnessModule, ModelConfig
+from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.vlm.identity import model_identity
 
 FILE = "provenance.json"
 _PACKAGES = ("cxr-faith", "torch", "lightning", "transformers", "torchmetrics", "kornia", "datasets", "numpy")
-_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
 
 
 class RunDirectoryError(ValueError):
     """The run directory belongs to another run."""
-
-
-def model_identity(config: ModelConfig) -> dict[str, str]:
-    """Source, and a hash of all files of a local model or the revision of one on the hub.
-
-    A moved folder is the same model, so the path is no part of a local model's hash.
-    """
-    folder = Path(config.source)
-    if not folder.is_dir():
-        return {"source": config.path, "hash": f"hub:{config.path}@{config.revision or 'main'}"}
-    digest = hashlib.blake2b(digest_size=16)
-    for file in sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)}):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "blake2b").digest())
-    return {"source": config.path, "hash": digest.hexdigest()}
 
 
 def identity(module: FaithfulnessModule, data: CXRVQADataModule) -> dict[str, Any]:

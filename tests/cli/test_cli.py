@@ -17,9 +17,9 @@ from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.explainer.clinical import calibration_of
 from cxr_faith.records import RecordWriter
-from cxr_faith.run.module import ModelConfig
-from cxr_faith.run.provenance import model_identity
 from cxr_faith.vlm import bundled_model
+from cxr_faith.vlm.config import ModelConfig
+from cxr_faith.vlm.identity import model_identity
 from tests.synthetic import make_rows
 
 ROOT = Path(__file__).parents[2]
