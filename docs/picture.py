@@ -4,7 +4,6 @@ One answer about one bundled phantom, a map that the answer depends on and one t
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +14,7 @@ import cxr_faith
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Sample
-from cxr_faith.explainer import Explanation
+from cxr_faith.explainer import Explanation, Scores
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.report.figures import OKABE_ITO, Pixels, draw_map, wrapped
 from cxr_faith.report.grids import compose
@@ -61,7 +60,7 @@ def _question(figure: Figure, sample: Sample, picture: Pixels, explanation: Expl
 
 
 def _row(
-    figure: Figure, row: int, explanation: Explanation, scores: SimpleNamespace, pictures: tuple[Pixels, Pixels]
+    figure: Figure, row: int, explanation: Explanation, scores: Scores, pictures: tuple[Pixels, Pixels]
 ) -> None:
     """A method's map, and the picture without the first cells of it."""
     method, bottom = explanation.metadata["method"], 2.65 - 2.35 * row
@@ -85,7 +84,7 @@ def _row(
         figure.text(5.05 / 9.6, 0.95, title, fontsize=11, fontweight="bold", va="center")
 
 
-def _curves(figure: Figure, results: list[tuple[str, SimpleNamespace]]) -> None:
+def _curves(figure: Figure, results: list[tuple[str, Scores]]) -> None:
     axes = figure.add_axes((7.75 / 9.6, 0.75 / 5.1, 1.7 / 9.6, 3.75 / 5.1))
     for method, scores in results:
         share = 100 * np.array(scores.k) / scores.k[-1]

@@ -1,6 +1,7 @@
-"""The library's front door: explain and evaluate answers about single pictures."""
+"""Explain and score a model's answers about single pictures, from Python."""
 
 from cxr_faith.explainer.explainer import Explainer
 from cxr_faith.explainer.explanation import Explanation, LayerShare, Picture
+from cxr_faith.explainer.scores import Scores
 
-__all__ = ["Explainer", "Explanation", "LayerShare", "Picture"]
+__all__ = ["Explainer", "Explanation", "LayerShare", "Picture", "Scores"]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, overload
 
 import torch
@@ -12,10 +11,10 @@ from cxr_faith.attribution import AttributionBatch, Method, build_methods
 from cxr_faith.attribution.attention import image_share
 from cxr_faith.cases import Case, compute_maps, compute_token_maps, read_answers
 from cxr_faith.explainer.explanation import Explanation, LayerShare, Picture, View
+from cxr_faith.explainer.scores import Scores
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.records import RECORD_SCHEMA
 from cxr_faith.scoring import score_image
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.answers import KEYWORD, OPEN, STRATEGIES, likelihood_ratios, make_target, parse_target, pick_token
@@ -232,32 +231,28 @@ class Explainer:
         substrate: str = DEFAULT_SUBSTRATE,
         steps: int | str = 50,
         random_orders: int = 20,
-    ) -> SimpleNamespace:
+    ) -> Scores:
         """Score an explanation: deletion and insertion curves, and gaps to random orders and to the center.
 
         Args:
             explanation: of this explainer's model.
-            substrate: what stands for removed cells, such as `blur:0.1`, `mean`, `zero`, `noise`.
+            substrate: what replaces removed cells, such as `blur:0.1`, `mean`, `zero`, `noise`.
             steps: points of a curve after the first, or `adaptive`, see `Protocol`.
             random_orders: orders of the random baseline; even.
-
-        Returns:
-            An object whose attributes carry the names of the record columns (`deletion_auc`, `insertion_auc`, `srg`,
-            `drop_50`, `gap_srg_random`, `status`, …); missing values are NaN or None.
 
         Raises:
             ValueError: unknown substrate, or a schedule that does not fit the grid.
         """
         protocol = Protocol((substrate,), steps, random_orders, seed=self.seed)
         protocol.check_grid(self.vlm.grid)
-        case, method = explanation._case, explanation.metadata["method"]
+        case, method = explanation._case, str(explanation.metadata["method"])
+        chosen = Substrate.parse(substrate)
+        key = (case.image_id, case.prompt.question, method, chosen.spec, explanation.target.name)
         if case.off_format:
             reason = f"p(yes) + p(no) is {case.reply.yes_no_mass:.3f} at the first step"
-            told = {"method": method, "substrate": substrate, "status": "off_format", "reason": reason}
-            return SimpleNamespace(**dict.fromkeys(RECORD_SCHEMA.names) | told)
-        pixels, chosen = explanation._pixels, Substrate.parse(substrate)
-        rows = score_image(self._engine, pixels, case.image_id, [case], chosen, protocol)[0]
-        return SimpleNamespace(method=method, substrate=chosen.spec, **rows[method])
+            return Scores(*key, status="off_format", reason=reason)
+        rows = score_image(self._engine, explanation._pixels, case.image_id, [case], chosen, protocol)[0]
+        return Scores(*key, **rows[method])
 
     def _method(self, spec: MethodSpec) -> tuple[str, Method]:
         settings = {"class": spec} if isinstance(spec, str) else dict(spec)
