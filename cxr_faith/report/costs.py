@@ -17,7 +17,7 @@ from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records
 from cxr_faith.records.controls import first_setting
 from cxr_faith.report.leaderboard import find_board, method_label, number, percent, ranked, with_interval
-from cxr_faith.summary.board import mean, numbers
+from cxr_faith.summary.mean_scores import mean, numbers
 from cxr_faith.summary.summarize import while_it_runs
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")

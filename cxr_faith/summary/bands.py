@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from cxr_faith.metrics.functional import normalize_curve
-from cxr_faith.summary.board import never_scored
+from cxr_faith.summary.mean_scores import never_scored
 
 RESAMPLES, LEVEL, FEWEST_CLUSTERS, SEED = 2000, 0.95, 10, 0
 COLUMNS = (

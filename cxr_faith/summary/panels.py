@@ -21,7 +21,7 @@ from cxr_faith.metrics.calibration import (
 )
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.records.controls import first_setting, is_control
-from cxr_faith.summary.board import Floats, numbers
+from cxr_faith.summary.mean_scores import Floats, numbers
 from cxr_faith.summary.significance import DIGITS
 
 AGREEMENT_SAMPLES = 200

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cxr_faith.metrics.statistics import FLIPS, LEVEL, Estimates, estimate, holm
 from cxr_faith.records import GAPS
-from cxr_faith.summary.board import Flags, Floats, MethodRows
+from cxr_faith.summary.mean_scores import Flags, Floats, MethodRows
 
 TESTED = {
     **{name: (name, "common") for name in (*GAPS, "srg", "srg_logit")},

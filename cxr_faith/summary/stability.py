@@ -1,5 +1,6 @@
 """Do answers and maps survive another wording, a small change of the picture, another seed? From the records alone."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,93 @@ import pandas as pd
 
 from cxr_faith.metrics.agreement import spearman
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.summary.board import Floats, numbers
+from cxr_faith.summary.mean_scores import Floats, numbers
 from cxr_faith.summary.panels import maps_of
 from cxr_faith.summary.significance import DIGITS
 
 _ANSWER = ["predicted", "margin"]
+
+
+@dataclass(frozen=True)
+class AnswerChange:
+    """How answers change from a question to its variant, or from no condition to a condition."""
+
+    n: int
+    """Pairs in which both have an answer."""
+    flip_rate: float | None
+    """Share of the pairs whose answers differ."""
+    n_margin: int
+    """Pairs in which both have a margin."""
+    margin_shift: float | None
+    """Mean absolute change of the margin, in logits."""
+
+
+@dataclass(frozen=True)
+class MapChange:
+    """How one method's maps change from a question to its variant, or from no condition to a condition."""
+
+    method: str
+    """Name of the method."""
+    n: int
+    """Pairs in which both have a map."""
+    spearman: float | None
+    """Mean rank correlation of the two maps."""
+    n_gap: int
+    """Pairs in which both have `gap_srg_random`."""
+    gap_change: float | None
+    """Mean absolute change of `gap_srg_random`."""
+
+
+@dataclass(frozen=True)
+class VariantAnswers(AnswerChange):
+    """How answers change with the wording."""
+
+    strategy: str
+    """How the question was reworded; "all" for every variant."""
+
+
+@dataclass(frozen=True)
+class VariantMaps(MapChange):
+    """How one method's maps change with the wording."""
+
+    strategy: str
+    """How the question was reworded; "all" for every variant."""
+
+
+@dataclass(frozen=True)
+class ConditionAnswers(AnswerChange):
+    """How answers change under a condition."""
+
+    condition: str
+    """A small change of the image, or another seed, e.g. "shift:2"."""
+
+
+@dataclass(frozen=True)
+class ConditionMaps(MapChange):
+    """How one method's maps change under a condition."""
+
+    condition: str
+    """A small change of the image, or another seed, e.g. "shift:2"."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Do answers and maps survive another wording?"""
+
+    answers: tuple[VariantAnswers, ...]
+    """By strategy, "all" first; strategies without a pair are left out."""
+    maps: tuple[VariantMaps, ...]
+    """By strategy and method; methods without a pair of maps are left out."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Do answers and maps survive a small change of the image or another seed?"""
+
+    answers: tuple[ConditionAnswers, ...]
+    """By condition."""
+    maps: tuple[ConditionMaps, ...]
+    """By condition and method; methods without a pair of maps are left out."""
 
 
 def stability_panel(records: pd.DataFrame) -> dict[str, Any] | None:

@@ -17,7 +17,10 @@ from cxr_faith.records.controls import CENTER, RANDOM, SETTING, first_setting
 from cxr_faith.report.leaderboard import markdown
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary import mean_curves, mean_regions
-from cxr_faith.summary.board import (
+from cxr_faith.summary.cautions import cautions
+from cxr_faith.summary.mean_curves import MeanCurves
+from cxr_faith.summary.mean_regions import Maps
+from cxr_faith.summary.mean_scores import (
     NORMALIZED,
     UNNORMALIZED,
     UNSCORED,
@@ -28,9 +31,6 @@ from cxr_faith.summary.board import (
     never_scored,
     numbers,
 )
-from cxr_faith.summary.cautions import cautions
-from cxr_faith.summary.mean_curves import MeanCurves
-from cxr_faith.summary.mean_regions import Maps
 from cxr_faith.summary.panels import PANEL_COLUMNS, agreement_panel, ood_scores, panels
 from cxr_faith.summary.significance import add_statistics
 from cxr_faith.summary.stability import condition_panel, stability_panel

@@ -1,0 +1,56 @@
+"""A mean with its confidence interval and its test; patients are what is resampled."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over samples, its 95 % intervals over patients and its sign-flip test (`metrics.statistics`).
+
+    A number that does not exist, such as the ends of an interval over fewer than ten patients, is None.
+    """
+
+    mean: float | None
+    """Mean over the samples that have a value."""
+    n: int
+    """Samples with a value."""
+    clusters: int
+    """Patients with a value; an image without a patient counts as one."""
+    low: float | None
+    """Lower end of the percentile bootstrap interval."""
+    high: float | None
+    """Upper end of the percentile bootstrap interval."""
+    bca_low: float | None
+    """Lower end of the bias-corrected and accelerated interval (Efron 1987)."""
+    bca_high: float | None
+    """Upper end of the bias-corrected and accelerated interval."""
+    p: float | None
+    """Two-sided p that the mean is 0, by sign flips of whole patients."""
+    d_z: float | None
+    """Effect size: mean of the patients' means over their standard deviation."""
+    p_holm: float | None
+    """`p` after Holm's correction over the methods of the board, or over its pairs of methods."""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The interval to show: BCa where it exists, else percentile; None where there is neither."""
+        for low, high in ((self.bca_low, self.bca_high), (self.low, self.high)):
+            if low is not None and high is not None:
+                return low, high
+        return None
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """The mean difference `a - b` of two methods in the board's headline, over the samples that both have."""
+
+    mean: float
+    """Mean of a's value minus b's."""
+    p: float
+    """Two-sided p that the mean difference is 0."""
+    p_holm: float
+    """`p` after Holm's correction over all pairs of methods of the board."""
+    a: str
+    """The method that is listed first."""
+    b: str
+    """The method that is listed later."""

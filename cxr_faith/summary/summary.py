@@ -1,0 +1,169 @@
+"""The summary of a run: every number of `summary.json`, typed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from cxr_faith.summary.agreement import Agreement
+from cxr_faith.summary.board import Board, Setting
+from cxr_faith.summary.calibration import Calibration
+from cxr_faith.summary.codec import from_json, to_json
+from cxr_faith.summary.localization import Localization, LocalizationAcross
+from cxr_faith.summary.regions import Regions
+from cxr_faith.summary.stability import Conditions, Stability
+from cxr_faith.summary.substrates import Substrates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+"""Version of `summary.json`; it rises whenever a key changes its name or its meaning."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How the model answered over one slice of the samples."""
+
+    slice: str
+    """Which samples, as in `Board.slice`."""
+    n_samples: int
+    """Samples of the slice."""
+    n_patients: int
+    """Their patients; an image without a patient counts as one."""
+    n_known: int
+    """Samples whose answer is known to be right or wrong."""
+    accuracy: float | None
+    """Share of those that is right."""
+    yes_no_mass: float | None
+    """Mean p(yes) + p(no)."""
+    answer_mismatch: float | None
+    """Share of the samples whose generated text says something else than the margin."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be scored."""
+
+    sample_id: str
+    """Name of the sample."""
+    methods: str
+    """"all", or the names of the methods that failed, with commas."""
+    status: str
+    """Status of the first row that failed: "off_format" or "invalid"."""
+    reason: str | None
+    """Reason that the first row that failed gives."""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Samples that could not be scored by some method."""
+
+    n: int
+    """Number of such samples."""
+    first: tuple[Failure, ...]
+    """The first 20 of them by `sample_id`."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run's records say: a board for each setting and slice, and panels on how far to trust it.
+
+    It holds no time and no count of files: one process and many, a restart and an uninterrupted run give the same one.
+    """
+
+    n_samples: int
+    """Samples with records."""
+    n_patients: int
+    """Their patients; an image without a patient counts as one."""
+    n_without_patient: int
+    """Samples without a `patient_id`."""
+    samples_total: int | None
+    """Samples that the whole run has; None if unknown."""
+    missing: int
+    """Samples of the whole run that have no records."""
+    partial: bool
+    """Whether samples are missing."""
+    methods: tuple[str, ...]
+    """Names in the order of the config; others in the records follow, sorted."""
+    answers: tuple[Answers, ...]
+    """How the model answered, slice by slice."""
+    boards: tuple[Board, ...]
+    """Boards by setting, then by slice; the first setting (`records.controls.first_setting`) comes first."""
+    failures: Failures
+    """Samples that could not be scored."""
+    substrates: Substrates
+    """Do the substrates agree, and does one of them harm the answer by itself?"""
+    localization: tuple[Localization, ...]
+    """Mean localization scores of each method but `random`."""
+    localization_across: LocalizationAcross
+    """Are the methods with the more faithful maps also those whose maps are better placed?"""
+    calibration: Calibration
+    """Is the model as sure as it should be?"""
+    regions: tuple[Regions, ...]
+    """Where the maps lie, for each method with maps."""
+    agreement: tuple[Agreement, ...]
+    """Do the methods agree? Each pair of methods with maps, in the first setting."""
+    stability: Stability | None
+    """Do answers and maps survive another wording? None without variants of questions."""
+    conditions: Conditions | None
+    """Do answers and maps survive a small change of the image or another seed? None without conditions."""
+    warnings: tuple[str, ...]
+    """What a reader should know before the numbers, one sentence each, most serious first."""
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The settings in the order of the boards; the first one is what a run shows first."""
+        return list(dict.fromkeys(board.setting for board in self.boards))
+
+    @property
+    def first_boards(self) -> list[Board]:
+        """The boards of the first setting; none if the run has no records."""
+        return [board for board in self.boards if board.setting == self.boards[0].setting]
+
+    def board(
+        self, slice: str = "all", substrate: str | None = None, target: str | None = None, space: str | None = None
+    ) -> Board:
+        """The first board of a slice that has this substrate, target and space; None stands for any.
+
+        Raises:
+            KeyError: the summary has no such board.
+        """
+        wanted = Setting(substrate or "", target or "", space or "")
+        for board in self.boards:
+            fits = (name in ("", actual) for name, actual in zip(wanted, board.setting, strict=True))
+            if board.slice == slice and all(fits):
+                return board
+        asked = ", ".join(filter(None, (slice, *wanted)))
+        raise KeyError(f"the summary has no board of {asked}")
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row per setting, slice and method, with the columns of `Board.to_frame`."""
+        import pandas as pd
+
+        frames = [board.to_frame() for board in self.boards]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
+        values: dict[str, Any] = to_json(self)
+        return {"schema_version": SCHEMA_VERSION, **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The summary that `to_dict` wrote; a file without `schema_version` is read if it has all keys.
+
+        Raises:
+            ValueError: another version wrote it; the message says what to do.
+        """
+        version = values.get("schema_version", SCHEMA_VERSION)
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise ValueError(
+                f"written by a newer version of cxr_faith (schema {version}, this one reads {SCHEMA_VERSION}): "
+                f"update cxr_faith, or write it anew with `cxr-faith report RUN_DIR`"
+            )
+        try:
+            return from_json(cls, dict(values))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}: written by an older version of cxr_faith? `cxr-faith report RUN_DIR` writes it anew"
+            ) from None
