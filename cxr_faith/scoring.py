@@ -27,7 +27,7 @@ from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import CENTER, RANDOM
-from cxr_faith.vlm.base import Scores
+from cxr_faith.vlm.base import PictureScores
 
 
 def score_image(
@@ -53,7 +53,7 @@ def score_image(
     prompts = [case.prompt for case in cases]
     targets = [target for case in cases if (target := case.target) is not None]
 
-    def run(plan: Plan) -> list[Scores]:
+    def run(plan: Plan) -> list[PictureScores]:
         return engine.run(pixels, removed, plan, prompts, targets, fill, protocol.space)
 
     if protocol.adaptive:
@@ -143,7 +143,7 @@ def _columns(
     k: np.ndarray,
     orders: Mapping[str, np.ndarray | None],
     finite: Mapping[str, np.ndarray],
-    curves: Scores,
+    curves: PictureScores,
     errors: np.ndarray | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Record columns of one question from its curves, each [maps + R, 2, T + 1], and the errors of their areas."""

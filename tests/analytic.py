@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cxr_faith.vlm import VLM, Counts, Prompt, Reply, Scores, Target
+from cxr_faith.vlm import VLM, Counts, PictureScores, Prompt, Reply, Target
 
 CHANNELS = (0.5, -1.0, 2.0)
 
@@ -89,10 +89,10 @@ class LinearVLM(VLM):
             logit = torch.where(self.poison(prefix), torch.nan, logit)
         if target.kind == "margin":
             s = target.sign * logit
-            return Scores(s, s.sigmoid(), s)
+            return PictureScores(s, s.sigmoid(), s)
         rows = torch.stack([logit + index for index in target.scored], dim=1)
         log_p = torch.nn.functional.logsigmoid(rows)
-        return Scores(log_p.mean(1), log_p.exp().mean(1), rows.amin(1))
+        return PictureScores(log_p.mean(1), log_p.exp().mean(1), rows.amin(1))
 
     def trace(self, tokens, prompts, targets, observer=None, states=None):
         self.counts.trace += len(tokens)

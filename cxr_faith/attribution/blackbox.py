@@ -11,7 +11,7 @@ from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, by
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import BoolArray, stream
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
-from cxr_faith.vlm.base import VLM, Scores, Target
+from cxr_faith.vlm.base import VLM, PictureScores, Target
 
 
 class Masker:
@@ -24,7 +24,7 @@ class Masker:
 
     def scores(
         self, vlm: VLM, batch: AttributionBatch, targets: Sequence[Target], index: int, masks: BoolArray
-    ) -> list[Scores]:
+    ) -> list[PictureScores]:
         """Score one picture of a batch under masks.
 
         Args:

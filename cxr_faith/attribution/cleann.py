@@ -17,10 +17,10 @@ from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, by
 from cxr_faith.attribution.blackbox import Masker
 from cxr_faith.perturb.schedule import BoolArray, IntArray
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
-from cxr_faith.vlm.base import VLM, Scores, Target
+from cxr_faith.vlm.base import VLM, PictureScores, Target
 
 FloatArray = npt.NDArray[np.float64]
-Removal = Callable[[BoolArray], Scores]
+Removal = Callable[[BoolArray], PictureScores]
 """Scores [M] of pictures without the cells of bool [M, N]."""
 
 
@@ -97,7 +97,7 @@ class Cleann(Method):
             depth = depths(graph, read, self.radius)[:, columns].cpu().numpy()
             mass = heads[:, read, columns].flatten(0, 1).double().cpu().numpy()
 
-            def removal(removed: BoolArray, index: int = index) -> Scores:
+            def removal(removed: BoolArray, index: int = index) -> PictureScores:
                 return self._masker.scores(vlm, batch, [target[index]], index, ~removed)[0]
 
             values, extras = explaining_set(depth, mass, self.radius, removal)

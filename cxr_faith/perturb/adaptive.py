@@ -13,10 +13,10 @@ from torch import Tensor
 from cxr_faith.metrics.functional import effect_threshold
 from cxr_faith.perturb.engine import Plan
 from cxr_faith.perturb.schedule import BoolArray, IntArray, keep_masks
-from cxr_faith.vlm.base import Scores
+from cxr_faith.vlm.base import PictureScores
 
 FloatArray = npt.NDArray[np.float64]
-Run = Callable[[Plan], list[Scores]]
+Run = Callable[[Plan], list[PictureScores]]
 COARSE = 8
 """Intervals of the first pass."""
 CAUTION = 1.25
@@ -105,7 +105,7 @@ class Curves:
         run: which points were run, bool [orders, T + 1].
     """
 
-    scores: Scores
+    scores: PictureScores
     errors: FloatArray
     run: BoolArray
 
@@ -184,7 +184,7 @@ def _finish(values: FloatArray, known: BoolArray, k: IntArray) -> Curves:
     errors = [area_errors(values[0, i], row, k)[0].sum() / scale for i, row in enumerate(known)]
     filled = [fill_between(values[:, i], row, k) for i, row in enumerate(known)]
     parts = np.stack(filled, axis=1) if filled else values
-    scores = Scores(*(torch.from_numpy(part) for part in parts))
+    scores = PictureScores(*(torch.from_numpy(part) for part in parts))
     return Curves(scores, np.array(errors), known)
 
 
@@ -238,5 +238,7 @@ def _random_error(s: Tensor, k: IntArray) -> float:
 
 def _joined(parts: Sequence[Curves]) -> Curves:
     """The curves of several runs of one question, in turn."""
-    scores = Scores(*(torch.cat([getattr(part.scores, name) for part in parts]) for name in vars(parts[0].scores)))
+    scores = PictureScores(
+        *(torch.cat([getattr(part.scores, name) for part in parts]) for name in vars(parts[0].scores))
+    )
     return Curves(scores, np.concatenate([p.errors for p in parts]), np.concatenate([p.run for p in parts]))

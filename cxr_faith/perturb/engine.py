@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cxr_faith.perturb.road import Fill
 from cxr_faith.perturb.substrate import compose
-from cxr_faith.vlm.base import VLM, Prompt, Scores, Target
+from cxr_faith.vlm.base import VLM, PictureScores, Prompt, Target
 from cxr_faith.vlm.micro_batch import MicroBatch
 
 PIXELS, TOKENS = "pixels", "tokens"
@@ -114,7 +114,7 @@ class Engine:
         targets: Sequence[Target],
         fill: Fill | None = None,
         space: str = PIXELS,
-    ) -> list[Scores]:
+    ) -> list[PictureScores]:
         """Score every picture of a plan under every question that needs it.
 
         Args:
@@ -135,7 +135,7 @@ class Engine:
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
         groups = plan.groups(self.share)
         if not groups:
-            return [Scores(*rows) for rows in filled.cpu()]
+            return [PictureScores(*rows) for rows in filled.cpu()]
         with torch.no_grad():
             source = self._source(torch.stack([original, removed]), space, fill)
             # One copy for all groups: each waits for the work before it.
@@ -145,7 +145,7 @@ class Engine:
             )
             for (questions, *_), mine, there in zip(groups, keep, where, strict=True):
                 self._run_group(source, mine, there, filled, [(q, prompts[q], targets[q]) for q in questions])
-        return [Scores(*rows) for rows in filled.cpu()]
+        return [PictureScores(*rows) for rows in filled.cpu()]
 
     def _run_group(
         self,

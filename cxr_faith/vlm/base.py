@@ -84,7 +84,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Scores:
+class PictureScores:
     """Scores of pictures under one question, each float64 [batch].
 
     Attributes:
@@ -97,10 +97,10 @@ class Scores:
     probability: Tensor
     standing: Tensor
 
-    def at(self, places: npt.NDArray[np.int64]) -> "Scores":
+    def at(self, places: npt.NDArray[np.int64]) -> "PictureScores":
         """The scores that stand at some places, in their shape."""
         where = torch.from_numpy(places)
-        return Scores(self.s[where], self.probability[where], self.standing[where])
+        return PictureScores(self.s[where], self.probability[where], self.standing[where])
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class VLM(ABC):
         """Greedy answer for a prefix of one picture."""
 
     @abstractmethod
-    def score(self, prefix: Any, prompt: Prompt, target: Target) -> Scores:
+    def score(self, prefix: Any, prompt: Prompt, target: Target) -> PictureScores:
         """Scores of every picture of a prefix under one question."""
 
     @abstractmethod

@@ -19,7 +19,7 @@ from cxr_faith.attribution.cleann import (
 from cxr_faith.data.images import fit, load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.perturb.substrate import Substrate
-from cxr_faith.vlm import Scores, Target
+from cxr_faith.vlm import PictureScores, Target
 from tests.analytic import MARGIN, blind, one_cell, picture, redundant
 from tests.reference import blackbox, gemma
 from tests.reference import cleann as reference
@@ -112,7 +112,7 @@ def test_sets_of_an_additive_model_are_the_smallest(seed):
 
     def removal(removed):
         s = torch.from_numpy(score - removed @ contributions)
-        return Scores(s, s, s)
+        return PictureScores(s, s, s)
 
     found = smallest_change(rankings(depth, random.random((2, 10)), 3), 10, removal)
     expected = reference.smallest_sets(10, lambda cells: contributions[list(cells)].sum() > score)
@@ -228,7 +228,7 @@ def test_a_set_that_is_seen_otherwise_in_another_batch_is_kept():
     def removal(removed):
         calls.append(len(removed))
         s = torch.full((len(removed),), -0.01 if len(calls) % 2 else 0.01, dtype=torch.float64)
-        return Scores(s, s, s)
+        return PictureScores(s, s, s)
 
     kept = reduce_set(np.arange(4), 10, removal)
     assert 1 <= len(kept) < 4 and set(kept.tolist()) <= set(range(4))

@@ -20,7 +20,7 @@ import torch
 from cxr_faith.data import items as data_items
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import done_samples
-from cxr_faith.vlm import Gemma3VLM, Scores
+from cxr_faith.vlm import Gemma3VLM, PictureScores
 from tests.forked import start_ranks
 from tests.runs import SAMPLES, alive, assert_same, children, parts, ranks, records, run_here, start, wait_for
 
@@ -154,9 +154,11 @@ def test_logits_that_are_not_a_number_cost_their_sample(
     score, tokenize = Gemma3VLM.score, Gemma3VLM.prompt
     poisoned: Any = None
 
-    def nan_for_one(self: Gemma3VLM, prefix: Any, prompt: Any, target: Any) -> Scores:
+    def nan_for_one(self: Gemma3VLM, prefix: Any, prompt: Any, target: Any) -> PictureScores:
         scores = score(self, prefix, prompt, target)
-        return Scores(scores.s * torch.nan, scores.probability, scores.standing) if prompt == poisoned else scores
+        return (
+            PictureScores(scores.s * torch.nan, scores.probability, scores.standing) if prompt == poisoned else scores
+        )
 
     frame = records(reference)
     questions = frame.drop_duplicates("sample_id").set_index("sample_id")["question"]

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache, Gemma3ForConditionalGeneration
 
-from cxr_faith.vlm.base import VLM, ModelError, Observer, Prompt, PromptError, Reply, Scores, Target
+from cxr_faith.vlm.base import VLM, ModelError, Observer, PictureScores, Prompt, PromptError, Reply, Target
 from cxr_faith.vlm.capture import observed, observed_states
 from cxr_faith.vlm.checkpoint import load
 from cxr_faith.vlm.head import Head, whole_vectors
@@ -240,7 +240,7 @@ class Gemma3VLM(VLM):
             opens_yes_no=first in self.yes_ids or first in self.no_ids,
         )
 
-    def score(self, prefix: PrefixCache, prompt: Prompt, target: Target) -> Scores:
+    def score(self, prefix: PrefixCache, prompt: Prompt, target: Target) -> PictureScores:
         """Scores of every picture of a prefix under one question."""
         batch = prefix.layers[0].keys.shape[0]
         self.counts.score += batch
@@ -249,10 +249,10 @@ class Gemma3VLM(VLM):
         read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
         if target.kind == "margin":
             s = (target.sign * self._margin(hidden[:, read[0]])).double()
-            return Scores(s, whole_vectors(torch.sigmoid, s), s)
+            return PictureScores(s, whole_vectors(torch.sigmoid, s), s)
         log_p, standing = self._token_scores(hidden[:, read], [target] * batch)
         probability = whole_vectors(torch.exp, log_p.double())
-        return Scores(log_p.double().mean(1), probability.mean(1), standing.double().amin(1))
+        return PictureScores(log_p.double().mean(1), probability.mean(1), standing.double().amin(1))
 
     def trace(
         self,
