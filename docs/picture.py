@@ -59,9 +59,7 @@ def _question(figure: Figure, sample: Sample, picture: Pixels, explanation: Expl
     figure.text(0.1 / 9.6, 1.66 / 5.1, text, fontsize=10, va="top", linespacing=1.5)
 
 
-def _row(
-    figure: Figure, row: int, explanation: Explanation, scores: Scores, pictures: tuple[Pixels, Pixels]
-) -> None:
+def _row(figure: Figure, row: int, explanation: Explanation, scores: Scores, pictures: tuple[Pixels, Pixels]) -> None:
     """A method's map, and the picture without the first cells of it."""
     method, bottom = explanation.metadata["method"], 2.65 - 2.35 * row
     color, grid = METHODS[method], explanation.map.shape

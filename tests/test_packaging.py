@@ -40,7 +40,7 @@ def pins() -> dict[str, Version]:
 
 def project_files() -> list[Path]:
     """Files of the source tree, without what tools and runs leave in it."""
-    left_out = re.compile(r"^(\..*(?<!\.ci)|__pycache__|.*\.egg-info|build|dist|runs|explanations)$")
+    left_out = re.compile(r"^(\..*(?<!\.ci)|__pycache__|.*\.egg-info|build|dist|site|runs|explanations)$")
     files = []
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if not left_out.match(name)]
@@ -89,14 +89,15 @@ def test_package_data_is_complete(pyproject: dict[str, Any]) -> None:
 
 def test_every_dependency_is_pinned_within_its_range(pyproject: dict[str, Any], pins: dict[str, Version]) -> None:
     project = pyproject["project"]
-    for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
+    extras = project["optional-dependencies"]
+    for text in (*project["dependencies"], *extras["dev"], *extras["docs"]):
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
 def test_pins_cover_what_dependencies_need_in_turn(pins: dict[str, Version]) -> None:
     missing, seen = set(), set()
-    waiting = [Requirement("cxr-faith[dev]")]
+    waiting = [Requirement("cxr-faith[dev,docs]")]
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
@@ -126,7 +127,7 @@ def test_make_help_lists_the_targets() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony is not None
-    targets = "help venv install install-dev demo methods test test-fast test-cluster lint format train clean"
+    targets = "help venv install install-dev demo methods test test-fast test-cluster lint format docs train clean"
     assert listed == phony[1].split() == targets.split()
 
 
