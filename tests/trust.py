@@ -24,7 +24,8 @@ from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.protocol import Protocol
-from cxr_faith.report.leaderboard import find_board, p_value, ranked, with_interval
+from cxr_faith.report.formats import p_value, with_interval
+from cxr_faith.report.leaderboard import find_board, ranked
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from tests.runs import run_here
 

@@ -25,7 +25,7 @@ from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import write_atomic
-from cxr_faith.report.leaderboard import number
+from cxr_faith.report.formats import number
 from cxr_faith.run.module import FaithfulnessModule, vlm_cells
 from cxr_faith.vlm import VLM, Gemma3VLM, Target
 from cxr_faith.vlm.answers import predicted_answer

@@ -1,7 +1,7 @@
-"""What each method's maps cost, beside whether they beat random orders and hit the finding: a table for the terminal.
+"""The table of costs for the terminal: does a method beat random orders, does it hit the finding, what does a map cost?
 
-It is made from the records but is no part of the summary, which holds no time: two runs of one config have the same
-summary, byte for byte, and never the same seconds.
+Costs come from the records, not from the summary: two runs of one config write the same summary, byte for byte, but
+never take the same time.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,9 @@ from rich.text import Text
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records
 from cxr_faith.records.controls import first_setting
-from cxr_faith.report.leaderboard import find_board, method_label, number, percent, ranked, with_interval
+from cxr_faith.report.columns import method_label
+from cxr_faith.report.formats import number, percent, with_interval
+from cxr_faith.report.leaderboard import find_board, ranked
 from cxr_faith.summary.mean_scores import mean, numbers
 from cxr_faith.summary.summarize import while_it_runs
 

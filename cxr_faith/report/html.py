@@ -1,4 +1,4 @@
-"""The report of a run as one self-contained page: no network, opens from disk, sorts and filters by its own script."""
+"""The report of a run as one self-contained page, which needs no network and sorts and filters by its own script."""
 
 import base64
 import json
@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import foreign_columns, read_records, write_atomic
-from cxr_faith.report import leaderboard, samples
+from cxr_faith.report import legend, samples
 from cxr_faith.report.alerts import alert_notes
 from cxr_faith.report.figures import svg
 from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.page_data import page_data
 from cxr_faith.report.run_figures import reliability_of, scatter_of
+from cxr_faith.report.tables import answer_table
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary import bands
 from cxr_faith.summary.summarize import read_provenance
@@ -95,15 +96,12 @@ def render(
         warnings=[*summary["warnings"], *notes],
         doctor=_doctor(doctor or {}),
         provenance=list(_flat(provenance)),
-        answers=leaderboard.answer_table(summary),
+        answers=answer_table(summary),
         trust=trust_tables(summary),
         reliability=_markup(reliability_of(records)),
         scatter=_markup(scatter_of(summary)),
         failures=[[row[key] or "–" for key in _FAILURE] for row in summary["failures"]["first"]],
-        legend=[
-            *(*leaderboard.LEGEND, "Small: 95 % interval over patients."),
-            *(leaderboard.OWN_SUBSTRATE, leaderboard.SANITY),
-        ],
+        legend=[*legend.LEGEND, "Small: 95 % interval over patients.", legend.OWN_SUBSTRATE, legend.SANITY],
         left_out=_left_out(len(listed), content),
         glossary=GLOSSARY,
         # Ours, and JSON without "<" cannot end its element.

@@ -10,9 +10,11 @@ from matplotlib.colors import to_hex
 
 from cxr_faith.metrics.functional import STATUSES
 from cxr_faith.records.controls import is_control
-from cxr_faith.report import leaderboard
 from cxr_faith.report.charts import method_styles
+from cxr_faith.report.columns import board_title, by_scored, columns_of, method_label, samples_in, slice_title
+from cxr_faith.report.comparisons import few_patients
 from cxr_faith.report.figures import COLORMAP
+from cxr_faith.report.legend import SCORED
 from cxr_faith.report.samples import MAP_LEVELS, VALUES, gallery, sample_entries, short
 
 FOREST = (
@@ -84,37 +86,41 @@ def _setting(setting: Sequence[str], records: pd.DataFrame) -> dict[str, Any]:
 
 
 def _board(summary: Mapping[str, Any], board: Mapping[str, Any], settings: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    by_scored = board["headline"] == "srg_logit_scored"
-    keys = {c.key: "srg_logit_scored" if by_scored and c.key == "srg_logit" else c.key for c in leaderboard.COLUMNS}
+    columns = columns_of(board)
+    shown = sorted({*(column.key for column in columns), *(key for key, _ in FOREST)})
     return {
         "setting": settings.index((board["substrate"], board["target"], board["space"])),
         "slice": board["slice"],
-        "slice_title": leaderboard.slice_title(board["slice"]),
-        "title": leaderboard.board_title(summary, board),
-        "note": " ".join([*([leaderboard.SCORED] if by_scored else []), *leaderboard.few_patients(board)]),
+        "slice_title": slice_title(board["slice"]),
+        "title": board_title(summary, board),
+        "note": " ".join([*([SCORED] if by_scored(board) else []), *few_patients(board)]),
         "headline": board["headline"],
         "columns": [
-            {"key": keys[c.key], "label": f"{c.top} {c.bottom}".strip(), "arrow": c.arrow,
-             "signed": c.key.startswith("gap")}
-            for c in leaderboard.COLUMNS
+            {
+                "key": column.key,
+                "label": f"{column.top} {column.bottom}".strip(),
+                "arrow": column.arrow,
+                "signed": column.signed,
+            }
+            for column in columns
         ],
-        "rows": [_row(row, {*keys.values(), *(key for key, _ in FOREST)}, by_scored) for row in board["rows"]],
+        "rows": [_row(board, row, shown) for row in board["rows"]],
         "differences": [
             {"a": pair["a"], "b": pair["b"], "p_holm": pair["p_holm"]} for pair in board.get("differences", ())
         ],
-    }  # fmt: skip
+    }
 
 
-def _row(row: Mapping[str, Any], keys: set[str], by_scored: bool) -> dict[str, Any]:
+def _row(board: Mapping[str, Any], row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     curves = row.get("curves")
     return {
         "method": row["method"],
-        "label": leaderboard.method_label(row),
-        "n_used": row["n_scored" if by_scored else "n_common"],
+        "label": method_label(row),
+        "n_used": samples_in(board, row),
         "coverage": short(row["coverage"]),
         "status": row["status"],
-        "values": {key: row.get(key) for key in sorted(keys)},  # as they are: rounded twice, a digit may differ
-        "ci": {key: ends for key in sorted(keys) if (ends := interval(row, key)) is not None},
+        "values": {key: row.get(key) for key in keys},  # in full: rounding twice may change a digit
+        "ci": {key: ends for key in keys if (ends := interval(row, key)) is not None},
         "curves": None
         if curves is None
         else {name: [round(v, 4) for v in values] for name, values in curves.items() if name != "n"},

@@ -1,4 +1,4 @@
-"""What commands print: wide enough in a file or a pipe, and without blanks at the ends of lines there."""
+"""What commands print, in a terminal, a file or a pipe."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ from cxr_faith.report.leaderboard import render_leaderboard
 
 
 def wide_console() -> Console:
-    """The terminal; in a file or a pipe, which have no width, wide enough for the leaderboard."""
+    """The terminal, or a console wide enough for the leaderboard where the output is a file or a pipe."""
     console = Console()
     return console if console.is_terminal else Console(width=120)
 
 
 def show(console: Console, content: RenderableType) -> None:
-    """Print a table; into a file or a pipe without the blanks that fill its lines up."""
+    """Print a table; in a file or a pipe, lines have no trailing blanks."""
     if console.is_terminal:
         console.print(content, highlight=False)
         return
@@ -27,7 +27,7 @@ def show(console: Console, content: RenderableType) -> None:
 
 
 def show_summary(console: Console, summary: Mapping[str, Any], run_dir: str | Path) -> None:
-    """Print the leaderboard over all samples, what the methods cost, and what to know before believing the numbers."""
+    """Print the leaderboard over all samples, the methods' costs and the warnings."""
     if summary["boards"]:
         show(console, render_leaderboard(summary))
         show(console, render_costs(summary, run_dir))

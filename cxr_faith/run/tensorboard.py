@@ -15,7 +15,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from cxr_faith.records import read_records
 from cxr_faith.report.alerts import read_alerts
-from cxr_faith.report.leaderboard import markdown
+from cxr_faith.report.markdown import markdown
 from cxr_faith.run.live import SETTLING, remove_live, run_name
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.summary import bands

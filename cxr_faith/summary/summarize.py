@@ -14,7 +14,7 @@ import pandas as pd
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import KEY, read_records, scan_records, write_atomic
 from cxr_faith.records.controls import CENTER, RANDOM, SETTING, first_setting
-from cxr_faith.report.leaderboard import markdown
+from cxr_faith.report.markdown import markdown
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary import mean_curves, mean_regions
 from cxr_faith.summary.cautions import cautions

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 
 from cxr_faith.records import read_records
-from cxr_faith.report.leaderboard import find_board, markdown
+from cxr_faith.report.leaderboard import find_board
+from cxr_faith.report.markdown import markdown
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary.mean_regions import region_panel
 from cxr_faith.summary.panels import (
@@ -76,8 +77,8 @@ def test_localization_across_methods_leaves_controls_out(frame: pd.DataFrame) ->
     across = found["localization_across"]
     assert across["n_methods"] == 3 and across["iou_otsu"] is None
     assert across["auprc"] == pytest.approx(scipy.stats.spearmanr(srg, placed).statistic, abs=1e-9)
-    (table,) = (table for title, table, _ in trust_tables(found) if title.startswith("Does srg predict"))
-    assert table[1][-1][:3] == ["the methods' means", "", "3 methods"]
+    (table,) = (table for table in trust_tables(found) if table.title.startswith("Does srg predict"))
+    assert table.rows[-1][:3] == ["the methods' means", "", "3 methods"]
 
 
 def test_agreement_is_the_mean_over_samples(frame: pd.DataFrame) -> None:
@@ -198,7 +199,7 @@ def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> N
     assert 0 < expected < 0.3
     assert summary["substrates"]["ood"] == {"blur:0.1": pytest.approx(expected), "mean": pytest.approx(1)}
     text = markdown(summary, trust_tables(summary))
-    assert "## Does a substrate do harm of its own?" in text and "OOD score: What is lost" in text
+    assert "## Does a substrate do harm by itself?" in text and "OOD score: What is lost" in text
     # The best map is not to be had under one substrate alone.
     fewer = pd.concat([frame, frame[frame["method"].ne("oracle")].assign(substrate="mean")], ignore_index=True)
     ood = summarize(fewer, METHODS)["substrates"]["ood"]

@@ -11,15 +11,10 @@ import pytest
 
 from cxr_faith.metrics.statistics import estimate, holm
 from cxr_faith.records import read_records
-from cxr_faith.report.leaderboard import (
-    board_table,
-    comparisons,
-    few_patients,
-    find_board,
-    finding_tables,
-    markdown,
-    ranked,
-)
+from cxr_faith.report.comparisons import comparisons, few_patients
+from cxr_faith.report.leaderboard import find_board, ranked
+from cxr_faith.report.markdown import markdown
+from cxr_faith.report.tables import board_table, finding_tables
 from cxr_faith.summary.significance import _differences
 from cxr_faith.summary.summarize import summarize
 
@@ -134,10 +129,10 @@ def test_findings_have_intervals_and_counts_of_their_own(frame: pd.DataFrame) ->
     some = frame[frame["method"].ne("oracle") | frame["sample_id"].ne(first)].assign(finding="nodule")
     summary = summarize(some, METHODS)
     board = find_board(summary, "finding:nodule")
-    ((_, (header, rows)),) = finding_tables(summary)
+    (table,) = finding_tables(summary)
     n, of, patients = board["n_common"], board["n_samples"], board["rows"][0]["n_clusters"]
-    assert header == ["method", f"nodule (n={n} of {of}, {patients} patients)"]
-    cells = dict(rows)
+    assert table.header == ["method", f"nodule (n={n} of {of}, {patients} patients)"]
+    cells = dict(table.rows)
     assert cells["oracle"].endswith(f"] ({n - 1})") and cells["chefer"].endswith("]")
     assert "somewhat too short under 30" in markdown(summary)
 
@@ -155,8 +150,8 @@ def test_marks_are_explained_where_they_stand(summary: dict[str, Any]) -> None:
 
 
 def test_tables_show_patients_intervals_and_p(summary: dict[str, Any]) -> None:
-    header, rows = board_table(find_board(summary))
-    oracle = dict(zip(header, rows[0], strict=True))
+    table = board_table(find_board(summary))
+    oracle = dict(zip(table.header, table.rows[0], strict=True))
     assert (oracle["method"], oracle["n"], oracle["patients"]) == ("oracle", "20", "10")
     assert oracle["srg ↑"].count("[") == 1 and oracle["p"] not in ("–", "")
     d_z = find_board(summary)["rows"][METHODS.index("oracle")]["intervals"]["srg"]["d_z"]
@@ -173,8 +168,8 @@ def test_few_patients_are_said_and_have_no_interval(frame: pd.DataFrame) -> None
     assert "- Only 8 patients here: no interval under 10." in markdown(summary)
     found = find_board(summary)["rows"][0]["intervals"]["srg"]
     assert found["low"] is None and found["bca_high"] is None and found["p"] is not None
-    header, rows = board_table(find_board(summary))
-    assert "[" not in dict(zip(header, rows[0], strict=True))["srg ↑"]
+    table = board_table(find_board(summary))
+    assert "[" not in dict(zip(table.header, table.rows[0], strict=True))["srg ↑"]
     assert "under 30, intervals are somewhat too short" in "\n".join(summarize(frame, METHODS)["warnings"])
 
 

@@ -1,0 +1,36 @@
+"""The sentences below tables that say how to read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cxr_faith.report.columns import by_scored
+
+LEGEND = (
+    "↓ lower is better, ↑ higher is better; Δ = gap to a baseline, positive = better than it.",
+    "The gap in srg to random is srg itself: by construction random has an srg of 0.",
+    "n = samples in the means, those ok for every method that has them; cov = share of a method's rows that are ok.",
+)
+SCORED = "Here n and srg logit count every sample that could be scored; the other columns need samples that are ok."
+INTERVALS = (
+    "[…] = 95 % interval over patients: BCa bootstrap, none under 10 patients. p = test that the score that ranks the "
+    "board is 0, by sign flips of whole patients, Holm-adjusted over the methods."
+)
+EFFECT_SIZE = "d = effect size of that score: mean of the patients' means divided by their standard deviation."
+BY_FINDING = (
+    "In parentheses: sample count, where it differs from the column's. Intervals as above: none under 10 patients, "
+    "somewhat too short under 30."
+)
+SANITY = "† failed the sanity check: its maps hardly change when the model is made random."
+OWN_SUBSTRATE = "* the method perturbs with this substrate itself: compare it under another one."
+
+
+def legend(board: Mapping[str, Any]) -> list[str]:
+    """How to read a board, line by line; marks are explained only if the board has them."""
+    lines = list(LEGEND)
+    if by_scored(board):
+        lines.append(SCORED)
+    if any(row["own_substrate"] for row in board["rows"]):
+        lines.append(OWN_SUBSTRATE)
+    if any(row.get("sanity_failed") for row in board["rows"]):
+        lines.append(SANITY)
+    return lines

@@ -1,0 +1,58 @@
+"""A summary as Markdown, with aligned tables that read well in a terminal too."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_faith.report.columns import board_title, by_scored
+from cxr_faith.report.comparisons import comparisons, few_patients
+from cxr_faith.report.legend import EFFECT_SIZE, INTERVALS, SCORED, legend
+from cxr_faith.report.tables import FINDING, TextTable, answer_table, board_table, finding_tables
+
+
+def markdown(summary: Mapping[str, Any], more: Sequence[TextTable] = ()) -> str:
+    """The summary as one Markdown document.
+
+    Args:
+        summary: as `summarize` gives it.
+        more: further tables for its end, such as `trust_tables`.
+    """
+    patients, samples = summary["n_patients"], summary["n_samples"]
+    parts = [f"# Faithfulness summary\n\n{samples} samples of {patients} patients.\n"]
+    if summary["warnings"]:
+        parts.append("".join(f"- **Note:** {_escape(warning)}\n" for warning in summary["warnings"]))
+    for board in summary["boards"]:
+        if not board["slice"].startswith(FINDING):
+            note = SCORED if by_scored(board) else ""
+            parts.append(_section(board_title(summary, board), board_table(board), note))
+            parts.append("".join(f"- {_escape(line)}\n" for line in [*few_patients(board), *comparisons(board)]))
+    lines = dict.fromkeys(line for board in summary["boards"] for line in legend(board) if line != SCORED)
+    parts.append("".join(f"{_escape(line)}  \n" for line in [*lines, INTERVALS, EFFECT_SIZE]))
+    for table in [*finding_tables(summary), answer_table(summary), *more]:
+        parts.append(_section(table.title, table, table.note))
+    return "\n".join(parts)
+
+
+def _section(title: str, table: TextTable, note: str) -> str:
+    text = f"## {_escape(title)}\n\n{_table(table)}"
+    return f"{text}\n{_escape(note)}\n" if note else text
+
+
+def _table(table: TextTable) -> str:
+    """A Markdown table, first column left, the others right, padded."""
+    lines = [[_escape(cell) for cell in line] for line in (table.header, *table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        return f"| {' | '.join([first, *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])} |\n"
+
+    rule = f"| {' | '.join(['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])])} |\n"
+    return "".join([line(lines[0]), rule, *map(line, lines[1:])])
+
+
+def _escape(text: str) -> str:
+    """Text that cannot end a table's cell, carry HTML or start a list: names come from configs and manifests."""
+    for char, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+        text = text.replace(char, safe)
+    text = " ".join(text.split())
+    return f"\\{text}" if text.startswith("* ") else text
