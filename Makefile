@@ -38,7 +38,7 @@ test: $(INSTALLED_DEV) ## Run the whole test suite
 test-fast: $(INSTALLED_DEV) ## Run the tests that are not marked slow
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not cluster"
 
-test-cluster: $(INSTALLED_DEV) ## Run the tests on a private Slurm of two nodes, and the long run (root; see slurm/README.md)
+test-cluster: $(INSTALLED_DEV) ## Run the tests that kill ranks, the long run, and those on a private Slurm of two nodes (root; see slurm/README.md)
 	$(BIN)/python -m pytest -m cluster
 
 lint: $(INSTALLED_DEV) ## Check style and format (ruff) and types (mypy)

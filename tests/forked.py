@@ -16,21 +16,22 @@ GROUP_ALIVE = 99
 """Exit status of a rank whose `main` left the process group behind."""
 
 
-def start_ranks(config: Path, run_dir: Path, count: int, output: Path) -> list[BaseProcess]:
-    """So many ranks of `evaluate`, each started from outside as by Slurm or torchrun.
+def start_ranks(config: Path, run_dir: Path, count: int, output: Path, *options: str) -> list[BaseProcess]:
+    """Start each rank of `evaluate` from outside, as Slurm or torchrun does; one rank is an ordinary process.
 
     Args:
         config: the config.
         run_dir: the run directory.
         count: number of ranks.
         output: a file for what they print.
+        options: further options of `evaluate`.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cxr_faith.cli.evaluate", "tests.forked"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    arguments = command(config, run_dir, *(ranks(count) if count > 1 else []))[3:]
+    arguments = command(config, run_dir, *(ranks(count) if count > 1 else []), *options)[3:]
     started = []
     for rank in range(count):
         place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -41,11 +42,19 @@ def start_ranks(config: Path, run_dir: Path, count: int, output: Path) -> list[B
     return started
 
 
+def wait_for_ranks(started: list[BaseProcess], output: Path, statuses: list[int] | None = None) -> None:
+    """Wait until all ranks have ended, and assert their exit statuses: 0 if none are given."""
+    for process in started:
+        process.join(300)
+    assert [process.exitcode for process in started] == (statuses or [0] * len(started)), output.read_text()
+
+
 def _be_rank(arguments: list[str], variables: dict[str, str], output: str) -> None:
     for descriptor in (1, 2):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
     os.environ.clear()
     os.environ.update(variables)
+    sys.argv = ["cxr-faith", *arguments]
     torch.set_num_threads(1)
     status = main(arguments)
     sys.exit(GROUP_ALIVE if torch.distributed.is_initialized() else status)

@@ -81,14 +81,8 @@ def ranks(count: int) -> list[str]:
     return ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
 
 
-def run(config: Path, run_dir: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """`evaluate` in a process of its own."""
-    words = command(config, run_dir, *arguments)
-    return subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=600)
-
-
 def start(config: Path, run_dir: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """The same, left running."""
+    """`evaluate` in a new process, left running."""
     out, words = subprocess.PIPE, command(config, run_dir, *arguments)
     return subprocess.Popen(words, env=environment(), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, text=True)
 

@@ -19,7 +19,7 @@ from cxr_faith.records import RecordWriter
 from cxr_faith.report.leaderboard import leaderboard, render_leaderboard
 from cxr_faith.summary.summarize import write_summary
 from cxr_faith.vlm import Gemma3VLM
-from tests.conftest import random_model, random_processor
+from tests.random_model import random_model, random_processor
 from tests.synthetic import make_rows
 
 ASKED = ("Is there a nodule?", "Is there a pleural effusion?", "Is there a consolidation?")

@@ -14,8 +14,9 @@ from cxr_faith.attribution import METHODS, Attribution, AttributionBatch
 from cxr_faith.attribution.gradients import Gradient
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.vlm import Gemma3VLM, Prompt, Reply
-from tests.conftest import random_model
-from tests.runs import assert_same, cheap_options, parts, ranks, records, run, run_here
+from tests.forked import start_ranks, wait_for_ranks
+from tests.random_model import random_model
+from tests.runs import assert_same, cheap_options, parts, records, run_here
 
 PROTOCOL = {"steps": 4, "random_orders": 2, "max_new_tokens": 8, "controls": "none"}
 
@@ -58,8 +59,8 @@ def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str
     config = write(tmp_path, rows, methods, steps=2)
     model = ("--model.vlm.path", str(sure_model))
     assert run_here(config, tmp_path / "one", *model) == 0
-    done = run(config, tmp_path / "two", *model, *ranks(2), "--data.batch_size", "3")
-    assert done.returncode == 0, done.stdout + done.stderr
+    output = tmp_path / "output"
+    wait_for_ranks(start_ranks(config, tmp_path / "two", 2, output, *model, "--data.batch_size", "3"), output)
     assert_same(tmp_path / "two", tmp_path / "one")
     assert len(parts(tmp_path / "two")) == 2
 

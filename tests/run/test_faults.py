@@ -21,7 +21,7 @@ from cxr_faith.data import items as data_items
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import done_samples
 from cxr_faith.vlm import Gemma3VLM, PictureScores
-from tests.forked import start_ranks
+from tests.forked import start_ranks, wait_for_ranks
 from tests.runs import SAMPLES, alive, assert_same, children, parts, ranks, records, run_here, start, wait_for
 
 pytestmark = pytest.mark.slow
@@ -48,6 +48,7 @@ def mounted(tmp_path: Path) -> Iterator[Any]:
         subprocess.run(["umount", folder], check=False)
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_kill_of_any_rank_at_any_moment(seed: int, small: Path, reference: Path, tmp_path: Path) -> None:
     run_dir, chance = tmp_path / "run", random.Random(f"{seed} {time.time() if KILLS > 2 else ''}")
@@ -63,6 +64,7 @@ def test_kill_of_any_rank_at_any_moment(seed: int, small: Path, reference: Path,
     assert_same(run_dir, reference)
 
 
+@pytest.mark.cluster
 def test_five_kills_on_the_way_lose_nothing(small: Path, reference: Path, tmp_path: Path) -> None:
     run_dir, output, chance = tmp_path / "run", tmp_path / "output", random.Random("five kills")
     done: set[str] = set()
@@ -250,10 +252,7 @@ def test_more_ranks_than_samples_and_nothing_left(small: Path, reference: Path, 
     run_dir = tmp_path / "run"
     assert run_here(small, run_dir, "--limit", str(SAMPLES - 1)) == 0
     for _ in ("one sample for two ranks", "none"):
-        started = start_ranks(small, run_dir, 2, tmp_path / "output")
-        for process in started:
-            process.join(300)
-        assert [process.exitcode for process in started] == [0, 0], (tmp_path / "output").read_text()
+        wait_for_ranks(start_ranks(small, run_dir, 2, tmp_path / "output"), tmp_path / "output")
         assert_same(run_dir, reference)
 
 

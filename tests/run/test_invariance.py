@@ -12,7 +12,7 @@ import pytest
 
 from cxr_faith.data.module import Shard
 from cxr_faith.run.lock import run_lock
-from tests.forked import start_ranks
+from tests.forked import start_ranks, wait_for_ranks
 from tests.runs import ROOT, SAMPLES, assert_same, command, environment, parts, records, run_here
 
 
@@ -21,10 +21,7 @@ from tests.runs import ROOT, SAMPLES, assert_same, command, environment, parts, 
 def test_three_and_four_ranks(count: int, small: Path, reference: Path, tmp_path: Path) -> None:
     """Two, started by the first of them, are in `test_run.py`."""
     run_dir, output = tmp_path / "run", tmp_path / "output"
-    started = start_ranks(small, run_dir, count, output)
-    for process in started:
-        process.join(300)
-    assert [process.exitcode for process in started] == [0] * count, output.read_text()
+    wait_for_ranks(start_ranks(small, run_dir, count, output), output)
     assert_same(run_dir, reference)
     assert {path.name.split("-")[2] for path in parts(run_dir)} == {f"r{rank:05d}" for rank in range(count)}
 
@@ -111,9 +108,8 @@ def test_work_is_that_of_each_picture_and_memory_stays(small: Path, tmp_path: Pa
         callback = f"{{class_path: tests.run.work.Work, init_args: {{folder: {folder}}}}}"
         text = small.read_text().replace("devices: 1", f"devices: {count}, callbacks: [{callback}]")
         (folder / "config.yaml").write_text(text.replace("batch_size: 1", f"batch_size: {batch_size}"))
-        for process in (started := start_ranks(folder / "config.yaml", folder / "run", count, folder / "output")):
-            process.join(300)
-        assert [process.exitcode for process in started] == [0] * count, (folder / "output").read_text()
+        output = folder / "output"
+        wait_for_ranks(start_ranks(folder / "config.yaml", folder / "run", count, output), output)
         files = sorted(folder.glob("rank-*"))
         assert len(files) == count
         lines[count, batch_size] = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]

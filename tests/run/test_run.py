@@ -17,6 +17,7 @@ from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RECORD_SCHEMA
 from cxr_faith.run.module import FaithfulnessModule
+from tests.forked import start_ranks, wait_for_ranks
 from tests.runs import ROOT, VOLATILE, assert_same, environment, ranks, records, run_here
 
 CONFIG = """
@@ -104,7 +105,7 @@ def test_two_ranks_equal_one(samples: Path, alone: Path, tmp_path: Path) -> None
 def test_two_ranks_equal_one_with_nine_samples(tmp_path: Path) -> None:
     file, run, alone = config(some(9, tmp_path), tmp_path), tmp_path / "run", tmp_path / "alone"
     assert run_here(file, alone) == 0
-    evaluate(file, run, tmp_path / "values.json", *ranks(2))
+    wait_for_ranks(start_ranks(file, run, 2, tmp_path / "output"), tmp_path / "output")
     assert_same(run, alone)
     assert json.loads((run / "summary.json").read_text())["n_samples"] == 9
 

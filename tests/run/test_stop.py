@@ -19,7 +19,7 @@ from cxr_faith.__main__ import main
 from cxr_faith.run import evaluate as run_module
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.stop import StopRequest
-from tests.forked import start_ranks
+from tests.forked import start_ranks, wait_for_ranks
 from tests.runs import (
     ROOT,
     SAMPLES,
@@ -114,15 +114,14 @@ def test_a_request_that_came_before_the_ranks_were_started_is_passed_on() -> Non
 def test_one_rank_stops_within_a_batch_and_the_same_command_goes_on(
     small: Path, reference: Path, tmp_path: Path
 ) -> None:
-    run_dir = tmp_path / "run"
-    process = start(small, run_dir)
-    wait_for(lambda: bool(parts(run_dir)), process)
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    (process,) = start_ranks(small, run_dir, 1, output)
+    wait_for(lambda: bool(parts(run_dir)) or not process.is_alive())
     written, asked = len(parts(run_dir)), time.monotonic()
-    process.send_signal(signal.SIGUSR2)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 75, output
-    assert f"stopped on SIGUSR2, {run_dir} is as far as it got; to resume: " in output
-    assert f"evaluate --config {small} --run_dir {run_dir}" in output
+    os.kill(process.pid, signal.SIGUSR2)
+    wait_for_ranks([process], output, [75])
+    assert f"stopped on SIGUSR2, {run_dir} is as far as it got; to resume: " in output.read_text()
+    assert f"cxr-faith evaluate --config {small} --run_dir {run_dir}" in output.read_text()
     assert written <= records(run_dir)["sample_id"].nunique() <= written + 2, f"{time.monotonic() - asked:.1f} s"
     assert not (run_dir / "summary.json").exists()
     assert run_here(small, run_dir) == 0
@@ -165,18 +164,14 @@ def test_sigterm_to_all_ranks_at_once(small: Path, reference: Path, tmp_path: Pa
     wait_for(lambda: bool(parts(run_dir)) or not started[0].is_alive())
     for process in started:
         process.terminate()
-    for process in started:
-        process.join(300)
-    assert [process.exitcode for process in started] == [75, 0, 0], output.read_text()
+    wait_for_ranks(started, output, [75, 0, 0])
     assert output.read_text().count("to resume:") == 1
     assert 0 < records(run_dir)["sample_id"].nunique() < SAMPLES
-    resumed = start_ranks(small, run_dir, 2, output)
-    for process in resumed:
-        process.join(300)
-    assert [process.exitcode for process in resumed] == [0, 0], output.read_text()
+    wait_for_ranks(start_ranks(small, run_dir, 2, output), output)
     assert_same(run_dir, reference)
 
 
+@pytest.mark.cluster
 def test_sigterm_to_the_first_of_three_ranks_stops_all(small: Path, reference: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start(small, run_dir, *ranks(3))
@@ -196,16 +191,16 @@ def test_sigterm_to_the_first_of_three_ranks_stops_all(small: Path, reference: P
 def test_a_request_while_the_model_is_loading_costs_one_batch_at_most(
     small: Path, reference: Path, tmp_path: Path
 ) -> None:
-    run_dir = tmp_path / "run"
-    process = start(small, run_dir)
+    run_dir, output = tmp_path / "run", tmp_path / "output"
+    (process,) = start_ranks(small, run_dir, 1, output)
     # The lock is taken before the model is loaded.
-    wait_for((run_dir / ".lock").exists, process)
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 75, output
+    wait_for(lambda: (run_dir / ".lock").exists() or not process.is_alive())
+    process.terminate()
+    wait_for_ranks([process], output, [75])
     assert len(parts(run_dir)) == 1
 
 
+@pytest.mark.cluster
 def test_a_rank_that_stalls_is_named(small: Path, tmp_path: Path) -> None:
     run_dir, patience = tmp_path / "run", tmp_path / "patience.yaml"
     patience.write_text(
@@ -255,6 +250,7 @@ def test_a_rank_that_ends_the_others_lives_to_say_why() -> None:
     assert process.communicate(timeout=120)[1].endswith("rank 1 ended with -9\n") and process.returncode == 1
 
 
+@pytest.mark.cluster
 def test_ranks_whose_parent_was_killed_end_too(small: Path, reference: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     process = start(small, run_dir, *ranks(2))

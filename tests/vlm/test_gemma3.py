@@ -14,7 +14,7 @@ from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import Gemma3VLM, ModelError, Target, bundled_model
 from cxr_faith.vlm.answers import make_target
 from cxr_faith.vlm.checkpoint import peek
-from tests.conftest import RANDOM_SIDE, random_model, random_processor
+from tests.random_model import RANDOM_SIDE, random_model, random_processor
 from tests.reference import gemma
 
 QUESTION = "Is there a nodule?"
