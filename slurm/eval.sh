@@ -5,8 +5,9 @@
 #   sbatch --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 slurm/eval.sh configs/mimic.yaml
 #   sbatch --array=0-7 slurm/eval.sh configs/mimic.yaml     eight independent jobs, one run directory
 #
-# Options of sbatch go before the script and win over the lines below; whatever follows the config goes to
-# `cxr-faith evaluate`. The same line again, and a requeued job, go on where the run directory stands.
+# Options of sbatch go before the script and override the lines below; everything after the config is passed to
+# `cxr-faith evaluate`. To continue a run, submit the same line again; a requeued job continues by itself.
+# CONTAINER=cxr_faith.sif runs in an Apptainer image built from slurm/cxr_faith.def instead of VENV (default .venv).
 # slurm/README.md has sizes, variables and exit statuses.
 #
 #SBATCH --job-name=cxr-faith
@@ -40,17 +41,17 @@ job=$SLURM_JOB_ID
 shard=()
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
   if [[ $SLURM_ARRAY_TASK_MIN != 0 || $SLURM_ARRAY_TASK_COUNT != $((SLURM_ARRAY_TASK_MAX + 1)) ]]; then
-    echo "eval.sh: the array must be 0-N; submit all of it again, what is done takes no time" >&2
+    echo "eval.sh: the array must be 0-N; submit all of it again, finished tasks end at once" >&2
     exit 2
   fi
-  # The number of a task may be that of its array, which would put all tasks back into the queue.
+  # A task's SLURM_JOB_ID may be the array's, and requeueing that one requeues every task.
   job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   shard=(--shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
 fi
 
-# Fetch the model once before the job: many ranks must not ask the hub, and compute nodes often cannot.
+# Download the model before the job: compute nodes often have no network, and many ranks must not ask the hub at once.
 export HF_HUB_OFFLINE=1
-# Steps do not take --cpus-per-task over from the job since Slurm 22.05.
+# Since Slurm 22.05 srun does not inherit --cpus-per-task from the job.
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 
@@ -61,7 +62,7 @@ else
   export PATH="${VENV:-$PWD/.venv}/bin:$PATH"
 fi
 
-# --kill-on-bad-exit: if one rank dies, the others would wait for it at the end.
+# --kill-on-bad-exit: without it, the other ranks would wait at the end for one that died.
 status=0
 srun --kill-on-bad-exit=1 "${launcher[@]}" cxr-faith evaluate \
   --config "$config" --config configs/trainer/slurm.yaml \
@@ -73,11 +74,11 @@ srun --kill-on-bad-exit=1 "${launcher[@]}" cxr-faith evaluate \
 if [[ $status == 75 || $status == 140 ]]; then
   restarts=${SLURM_RESTART_COUNT:-0}
   if ((restarts >= ${MAX_RESTARTS:-50})); then
-    echo "eval.sh: stopped with work left after $restarts restarts; submit the same line again to go on" >&2
+    echo "eval.sh: stopped with work left after $restarts restarts; submit the same line again to continue" >&2
   else
     echo "eval.sh: stopped with work left, back into the queue (restart $((restarts + 1)))" >&2
     scontrol requeue "$job" ||
-      echo "eval.sh: this job may not be requeued; submit the same line again to go on" >&2
+      echo "eval.sh: this job may not be requeued; submit the same line again to continue" >&2
   fi
 fi
 exit "$status"

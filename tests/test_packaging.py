@@ -1,8 +1,7 @@
-"""What makes the project installable: metadata, package data, pins, Makefile, Slurm script."""
+"""What makes the project installable: metadata, package data, pins, Makefile, checks before a commit and in CI."""
 
 import os
 import re
-import shutil
 import subprocess
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution, entry_points
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -17,7 +17,6 @@ from packaging.version import Version
 import cxr_faith
 
 ROOT = Path(__file__).parents[1]
-SLURM_SCRIPT = ROOT / "slurm" / "eval.sh"
 # CUDA builds of torch bring these, each at the version that torch itself asks for.
 BUILD_SPECIFIC = ("nvidia-", "cuda-", "triton")
 # Absolute paths of somebody's machine.
@@ -139,6 +138,21 @@ def test_ci_runs_linters_and_tests() -> None:
     assert "set -euo pipefail" in text and "make lint" in text and "make test" in text
 
 
+def test_the_workflow_runs_the_ci_script_on_the_oldest_python(pyproject: dict[str, Any]) -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["check"]
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+    assert pyproject["project"]["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"
+
+
+def test_pre_commit_uses_the_pinned_ruff(pins: dict[str, Version]) -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    revisions = {repo["repo"].rsplit("/", 1)[-1]: repo.get("rev") for repo in config["repos"]}
+    assert revisions["ruff-pre-commit"] == f"v{pins['ruff']}"
+    hooks = {hook["id"] for repo in config["repos"] for hook in repo["hooks"]}
+    assert {"ruff-check", "ruff-format", "mypy"} <= hooks
+
+
 def test_tests_named_by_the_documents_exist() -> None:
     defined = set()
     for file in (ROOT / "tests").rglob("test_*.py"):
@@ -164,78 +178,3 @@ def test_no_machine_paths() -> None:
 def test_pattern_of_machine_paths() -> None:
     assert MACHINE_PATH.search("root: /" + "home/ann/data") and MACHINE_PATH.search('"/' + 'scratch/x"')
     assert not MACHINE_PATH.search("configs/work/a.yaml and https://x.org/home/page")
-
-
-def run_slurm_script(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run slurm/eval.sh in the repository's root with an `srun` that prints what it was asked to do."""
-    srun = folder / "srun"
-    srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "offline=$HF_HUB_OFFLINE" "$@"\nexit ${STATUS:-0}\n')
-    srun.chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    kept |= {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"} | environment
-    command = [shutil.which("bash") or "bash", str(SLURM_SCRIPT), *arguments]
-    return subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
-
-
-JOB = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "4", "SLURM_CPUS_PER_TASK": "8"}
-
-
-def test_slurm_script_asks_for_what_a_resumable_job_needs() -> None:
-    options = re.findall(r"^#SBATCH (.+)$", SLURM_SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
-    assert {"--requeue", "--open-mode=append", "--signal=USR2@120", "--ntasks-per-node=1"} <= set(options)
-
-
-def test_slurm_script_passes_the_job_on(tmp_path: Path) -> None:
-    result = run_slurm_script(tmp_path, "configs/demo.yaml", "--limit", "3", **JOB)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [
-        *("offline=1", "--kill-on-bad-exit=1", "cxr-faith", "evaluate"),
-        *("--config", "configs/demo.yaml", "--config", "configs/trainer/slurm.yaml"),
-        *("--trainer.num_nodes=2", "--trainer.devices=4", "--limit", "3"),
-    ]
-
-
-ARRAY = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
-ARRAY |= {"SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7"}
-
-
-def test_slurm_script_gives_each_task_of_an_array_its_shard(tmp_path: Path) -> None:
-    result = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, **ARRAY, SLURM_ARRAY_TASK_COUNT="8")
-    assert "--trainer.devices=4 --shard 3/8" in " ".join(result.stdout.split())
-    refused = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, **ARRAY, SLURM_ARRAY_TASK_COUNT="2")
-    assert refused.returncode == 2 and "must be 0-N" in refused.stderr and refused.stdout == ""
-
-
-def test_slurm_script_goes_back_into_the_queue_only_when_stopped_on_request(tmp_path: Path) -> None:
-    (tmp_path / "scontrol").write_text('#!/usr/bin/env bash\necho "scontrol $*"\n')
-    (tmp_path / "scontrol").chmod(0o755)
-    for status, requeued in ((0, False), (1, False), (2, False), (75, True), (137, False), (140, True)):
-        result = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, STATUS=str(status))
-        assert result.returncode == status
-        assert ("scontrol requeue 7" in result.stdout) is requeued
-    task = run_slurm_script(tmp_path, "configs/demo.yaml", **JOB, **ARRAY, SLURM_ARRAY_TASK_COUNT="8", STATUS="75")
-    assert "scontrol requeue 7_3" in task.stdout.splitlines()  # 7 alone would be all tasks of the array
-    again = JOB | {"SLURM_RESTART_COUNT": "2", "MAX_RESTARTS": "2", "STATUS": "75"}
-    result = run_slurm_script(tmp_path, "configs/demo.yaml", **again)
-    assert result.returncode == 75 and "scontrol" not in result.stdout and "submit the same line again" in result.stderr
-
-
-def test_slurm_script_runs_in_a_container(tmp_path: Path) -> None:
-    result = run_slurm_script(tmp_path, "configs/demo.yaml", CONTAINER="faith.sif", **JOB)
-    assert "apptainer exec --nv faith.sif cxr-faith evaluate" in " ".join(result.stdout.split())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "environment", "message"),
-    [
-        ([], JOB, "usage: sbatch"),
-        (["--limit", "3"], JOB, "usage: sbatch"),
-        (["configs/absent.yaml"], JOB, "no config configs/absent.yaml"),
-        (["configs/demo.yaml"], {}, "submit it with sbatch"),
-    ],
-)
-def test_slurm_script_refuses(tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str) -> None:
-    result = run_slurm_script(tmp_path, *arguments, **environment)
-    assert result.returncode == 2
-    assert message in result.stderr and len(result.stderr.splitlines()) == 1
-    assert result.stdout == ""
