@@ -12,9 +12,10 @@ from pathlib import Path
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from cxr_faith.bench.loader import loader_bench
+from cxr_faith.bench.loader import loader_bench, render_rates
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import write_manifest
+from cxr_faith.report.terminal import show, wide_console
 
 COPIES = 24
 
@@ -37,7 +38,8 @@ def main() -> None:
                 question = {"question": "Is there a nodule?", "kind": "yes_no"}
                 rows.append({"sample_id": path, "image_id": path, "image_path": path} | question)
         write_manifest(rows, folder / "manifest.parquet")
-        loader_bench(str(folder / "manifest.parquet"), size=options.size, workers=options.workers)
+        rates = loader_bench(str(folder / "manifest.parquet"), size=options.size, workers=options.workers)
+        show(wide_console(), render_rates(rates, options.size, options.workers))
 
 
 if __name__ == "__main__":

@@ -1,27 +1,48 @@
 """Which explanations of chest X-ray vision-language models to believe, measured.
 
-`Explainer` explains and scores one answer; `cxr-faith evaluate` does it for a data set, on one process or many.
+Explain one answer and score the explanation::
+
+    import cxr_faith
+
+    explainer = cxr_faith.Explainer.from_pretrained(cxr_faith.bundled_model())
+    explanation = explainer.explain("chest.png", "Is there a nodule?", method="chefer")
+    explanation.plot().savefig("chefer.png")
+    scores = explainer.evaluate(explanation)
+    print(explanation.answer, scores.deletion_auc, scores.gap_srg_random)
+
+`METHODS` holds the attribution methods by name, `adapters` brings models and methods of other libraries in, and
+`cxr-faith evaluate` does all this for a data set, on one process or many.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cxr_faith.explainer import Explainer, Explanation
+    from cxr_faith import adapters
+    from cxr_faith.attribution import METHODS
+    from cxr_faith.explainer import Explainer, Explanation, Scores
     from cxr_faith.vlm import bundled_model
 
 __version__ = "0.1.0"
-__all__ = ["Explainer", "Explanation", "__version__", "bundled_model"]
+__all__ = ["METHODS", "Explainer", "Explanation", "Scores", "__version__", "adapters", "bundled_model"]
 
 _HOMES = {
+    "METHODS": "cxr_faith.attribution",
     "Explainer": "cxr_faith.explainer",
     "Explanation": "cxr_faith.explainer",
+    "Scores": "cxr_faith.explainer",
     "bundled_model": "cxr_faith.vlm",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Loading torch and transformers takes seconds; `cxr-faith --help` need not wait for them.
+    # Loading torch and transformers takes seconds, so each name is loaded on its first use.
+    if name == "adapters":
+        return importlib.import_module("cxr_faith.adapters")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'cxr_faith' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -27,7 +27,7 @@ def start_ranks(config: Path, run_dir: Path, count: int, output: Path, *options:
         options: further options of `evaluate`.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cxr_faith.cli.evaluate", "tests.forked"])
+    context.set_forkserver_preload(["cxr_faith.cli.lightning_cli", "tests.forked"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

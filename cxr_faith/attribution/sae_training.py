@@ -18,18 +18,6 @@ from cxr_faith.data.sources.phantom import SIZE, render, sample_phantom
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.base import VLM
 
-FIT_SAE_HELP = """Train a top-k sparse autoencoder on a vision tower, for the method sae.
-
-It reads the tower's residual stream after a layer.
-
-examples:
-  cxr-faith fit-sae --config configs/sae_bundled.yaml
-  cxr-faith fit-sae --images /data/chest --model google/medgemma-4b-it \\
-      --layer 20 --out sae/medgemma-20
-
-The method then takes the folder:
-  --model.methods '{sae: {path: sae/medgemma-20}}'
-"""
 HELD_OUT = 10
 """Every tenth picture is held out."""
 AUXILIARY_WEIGHT = 1 / 32

@@ -20,30 +20,6 @@ from cxr_faith.bench.variants import VARIANTS, run_variant
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.records import write_atomic
 
-BENCH_HELP = """Measure speed: the engine beside the usual recipe, two libraries and the floor.
-
-The libraries are torchcam and Quantus; the floor is the bare forward passes.
-All run in one process, in turns, on the same picture, three questions, six
-methods, 20 random orders and 50 steps. Prints medians with their spread and
-ratios, and writes the same as JSON. The curves of the engine and of the usual
-recipe must agree to 1e-4, else the exit status is 1.
-
-presets:
-  tiny         the bundled model, every forward for real (a quarter of
-               an hour on two cores), and beside it adaptive curves
-               (protocol.steps: adaptive) and the space of tokens
-               (protocol.space: tokens)
-  small        82 M parameters with the vocabulary of Gemma 3, random weights;
-               some twenty forwards of each kind, multiplied by the exact
-               counts of the full schedule (five minutes on two cores)
-  medgemma-4b  the shape of MedGemma 4B, random weights, bfloat16, sampled
-               likewise; needs a GPU
-
-examples:
-  cxr-faith bench
-  cxr-faith bench --preset small --out benchmarks/small.json
-"""
-
 LIBRARY_STEPS_SAMPLED = 4
 
 

@@ -1,172 +1,140 @@
-"""Parsers of the command line: one line for an error, with the nearest right name."""
+"""`cxr-faith evaluate`: explain and score a data set's answers."""
 
-import re
+import os
 import sys
-import warnings
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator
-from difflib import get_close_matches
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from cxr_faith.cli.errors import UsageError, usage_errors
+from cxr_faith.cli.help import section, table
+from cxr_faith.cli.parser import CONFIG, Command, Given
+from cxr_faith.cli.signatures import Option, description_of, options_of, registry
+from cxr_faith.cli.startup import quick_imports, quiet_lightning
 
-from cxr_faith.data.module import CXRVQADataModule, Shard
-from cxr_faith.run.evaluate import RunOptions, trainer_defaults
-from cxr_faith.run.module import FaithfulnessModule
-from cxr_faith.run.monitor import Thresholds
-from cxr_faith.run.ranks import cluster_plugins
+if TYPE_CHECKING:
+    from cxr_faith.run.stop import StopRequest
 
-EVALUATE_HELP = """Explain a model's answers over a data set and score the explanations.
+DESCRIPTION = """Explain a model's answers over a data set and score the explanations.
 
 examples:
-  cxr-faith evaluate --config configs/demo.yaml
+  cxr-faith evaluate --config demo
   cxr-faith evaluate --config configs/demo.yaml --limit 8 --run_dir runs/try
-  cxr-faith evaluate --config configs/mimic.yaml \\
-      --config configs/trainer/ddp.yaml --model.protocol.steps 20
-  cxr-faith evaluate --config configs/demo.yaml --print_config
+  cxr-faith evaluate --config configs/mimic.yaml --config trainer/ddp \\
+      --model.protocol.steps 20
+  cxr-faith evaluate --config demo --print_config
 
-The same command resumes an interrupted run; records that are there are not
-computed again.
+The same command resumes an interrupted run and computes no record again.
 """
-
-_UNKNOWN_KEY = re.compile(r"(?:Key|Option|key) [\"']([\w./-]+)[\"'] is not expected|[Nn]ested key [\"']([\w./-]+)[\"']")
-_NOT_IN_GROUP = re.compile(r"Group '([\w.]+)' does not accept option '([\w.-]+)'")
-_NO_CONFIG = re.compile(r"Parser key \"config\": File does not exist: '?([^']+)'?")
-_UNKNOWN_OPTION = re.compile(r"[Uu]nrecognized arguments: (--[\w.-]+)")
+TRAINER = "PyTorch Lightning's Trainer: devices, processes, nodes"
 
 
-class RawHelp(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the examples, and shows a default that is an empty text."""
+@dataclass(frozen=True)
+class RunArguments:
+    """Where a run goes and how much of the data it takes; no part of its fingerprint.
 
-    def _get_help_string(self, action: Any) -> str:
-        text = str(super()._get_help_string(action))
-        return text.replace("default: %(default)s", 'default: ""') if action.default == "" else text
+    Attributes:
+        run_dir: the run directory (if left out, runs/<name of the first config>).
+        limit: only the first LIMIT samples.
+        shard: INDEX/COUNT, such as 3/8: only this part of the samples.
+        show_images: put pictures into the report and TensorBoard.
+    """
 
+    run_dir: str | None = None
+    limit: int | None = None
+    shard: str | None = None
+    show_images: bool = False
 
-class OneLineErrors:
-    """Mixin of a jsonargparse parser: an error is one line on stderr and exit status 2, without the usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong, with the nearest right name, and exit with 2."""
-        text = " ".join(str(message).split())
-        unknown = _UNKNOWN_OPTION.search(text)
-        if unknown:
-            text = f"unknown option {unknown[1]}{_nearest(unknown[1].removeprefix('--'), self._keys(), '--')}"
-        elif found := _NOT_IN_GROUP.search(text):
-            name = f"{found[1]}.{found[2]}"
-            text = f"unknown key {name}{_nearest(name, self._keys())}"
-        elif key := _UNKNOWN_KEY.search(text):
-            name = key[1] or key[2]
-            text = f"unknown key {name}{_nearest(name, self._keys())}"
-        elif file := _NO_CONFIG.search(text):
-            text = f"--config {file[1]}: file not found"
-        elif "arguments are required: model.methods" in text:
-            text = "--config FILE is required, such as configs/demo.yaml"
-        print(f"cxr-faith: error: {text}", file=sys.stderr)
-        raise SystemExit(2)
-
-    def _keys(self) -> list[str]:
-        return sorted({key for action in getattr(self, "_actions", []) for key in _names(action)})
+    def __post_init__(self) -> None:
+        """Check the limit."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
 
 
-class EvaluateParser(OneLineErrors, LightningArgumentParser):
-    """The parser of `evaluate`."""
+def run_command(name: str, description: str, own: str | None = None) -> Command:
+    """The command line of `evaluate`, and of `doctor` and `sanity`, which take the same configs.
+
+    Args:
+        name: the command.
+        description: the head of its help.
+        own: `module:class` of options that `evaluate` does not have.
+    """
+    methods = registry("cxr_faith.attribution", "METHODS")
+    groups = {
+        "options": [
+            CONFIG,
+            *options_of("cxr_faith.cli.evaluate:RunArguments"),
+            *(options_of(own) if own else []),
+            Option("print_config", "", "None", "print the whole configuration and exit."),
+            Option("help_trainer", "", "None", "list the Trainer's options, --trainer.KEY, and exit."),
+        ],
+        "model, methods and protocol": options_of("cxr_faith.run.module:FaithfulnessModule", "model."),
+        "data": options_of("cxr_faith.data.module:CXRVQADataModule", "data."),
+        "monitor": options_of("cxr_faith.run.monitor:Thresholds", "monitor."),
+    }
+    return Command(
+        name,
+        description,
+        groups,
+        usage="--config FILE [--config OVERLAY] [options]",
+        flags=("print_config", "help_trainer"),
+        config="demo",
+        hidden=(*options_of("lightning.pytorch.trainer.trainer:Trainer", "trainer."), SEED_EVERYTHING),
+        brief=True,
+        tail=table("methods, for --model.methods", {key: description_of(place) for key, place in methods.items()}),
+    )
 
 
-class CommandParser(OneLineErrors, ArgumentParser):
-    """The parser of the other commands."""
+SEED_EVERYTHING = Option("seed_everything", "int | bool", "False", "Lightning's seed; protocol.seed decides results.")
 
 
-class EvaluateCLI(LightningCLI):
-    """`cxr-faith evaluate`: type hints are the schema of the config."""
+def read_run(command: Command, arguments: list[str]) -> Given:
+    """Check the arguments of `evaluate`, `doctor` or `sanity` without loading a library.
 
-    command, description = "evaluate", EVALUATE_HELP
-
-    def __init__(self, args: list[str]) -> None:
-        """Parse and make module, data and trainer; nothing is loaded yet."""
-        # sys.argv stays as it is, since Lightning starts the other ranks with it.
-        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-        super().__init__(
-            FaithfulnessModule,
-            CXRVQADataModule,
-            args=args,
-            run=False,
-            save_config_callback=None,
-            seed_everything_default=False,
-            auto_configure_optimizers=False,
-            parser_kwargs={
-                "prog": f"cxr-faith {self.command}",
-                "allow_abbrev": False,
-                "usage": f"cxr-faith {self.command} --config FILE [--config OVERLAY] [overrides]",
-                "description": self.description,
-                "formatter_class": RawHelp,
-            },
-        )
-
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Our parser instead of Lightning's."""
-        parser = EvaluateParser(**kwargs)
-        parser.add_argument("-c", "--config", action="config", help="YAML file; a second one overlays the first")
-        return parser
-
-    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Trainer, model and data, under headings of our own."""
-        super().add_core_arguments_to_parser(parser)
-        titles = {
-            "trainer": "PyTorch Lightning's Trainer: devices, processes, nodes",
-            "model": "model, methods and protocol",
-            "data": "data",
-        }
-        groups = parser.groups or {}
-        for name, title in titles.items():
-            groups[name].title = title
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Where a run goes and how much it takes; outside its fingerprint."""
-        parser.add_argument("--run_dir", type=str | None, default=None, help="default: runs/<name of the config>")
-        parser.add_argument("--limit", type=int | None, default=None, help="only the first LIMIT samples")
-        parser.add_argument(
-            "--shard", type=str | None, default=None, help="INDEX/COUNT, e.g. 3/8: only this part of the samples"
-        )
-        parser.add_argument("--show_images", type=bool, default=False, help="put pictures into report and TensorBoard")
-        parser.add_class_arguments(Thresholds, "monitor")
-
-    def before_instantiate_classes(self) -> None:
-        """Settle the run directory and what a run needs of its Trainer."""
-        config = self.config
-        files = config.get("config") or []
-        stem = Path(str(files[0])).stem if files else "evaluate"
-        if config.limit is not None and config.limit < 1:
-            raise ValueError(f"limit must be at least 1, got {config.limit}")
-        shard = Shard() if config.shard is None else Shard.parse(config.shard)
-        monitor = Thresholds(**vars(config.monitor))
-        self.options = RunOptions(
-            Path(config.run_dir or f"runs/{stem}"), config.limit, config.show_images, shard, monitor
-        )
-        for key, value in trainer_defaults(self.options).items():
-            config.trainer[key] = value
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The Trainer, with the environment that surrounds this start."""
-        return super().instantiate_trainer(plugins=cluster_plugins(), **kwargs)
-
-    def resolved_config(self) -> str:
-        """The whole configuration as YAML, as it is after files and overrides; itself a config for `--config`."""
-        return str(self.parser.dump(self.config, skip_unset=False))
+    Raises:
+        UsageError: an unknown name, a missing option, or a file that does not exist.
+    """
+    if "--help_trainer" in arguments:
+        print(section(TRAINER, [option for option in command.hidden if option.key.startswith("trainer.")], brief=True))
+        raise SystemExit(0)
+    given = command.read(arguments)
+    manifest = given.values.get("data.manifest", "bundled")
+    is_run = "print_config" not in given.values
+    if is_run and manifest != "bundled" and not Path(str(manifest)).exists():
+        raise UsageError(f"data.manifest: {manifest}: manifest not found")
+    return given
 
 
-def _names(action: Any) -> Iterator[str]:
-    for option in action.option_strings:
-        if option.startswith("--"):
-            yield option.removeprefix("--")
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit status."""
+    from cxr_faith.run.stop import listening
+
+    with listening() as request:  # first of all: loading the libraries takes seconds
+        given = read_run(run_command("evaluate", DESCRIPTION), arguments)
+        return _evaluate(given.arguments, request)
 
 
-def _nearest(name: str, known: list[str], prefix: str = "") -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    if not near:
-        by_last = {key.rsplit(".", 1)[-1]: key for key in known}
-        near = [by_last[last] for last in get_close_matches(name.rsplit(".", 1)[-1], list(by_last), n=1)]
-    return f"; did you mean {prefix}{near[0]}?" if near else ""
+def _evaluate(arguments: list[str], request: "StopRequest") -> int:
+    with quick_imports():
+        from cxr_faith.attribution.base import MethodError
+        from cxr_faith.cli.lightning_cli import EvaluateCLI
+        from cxr_faith.run.evaluate import check, evaluate
+        from cxr_faith.run.lock import RunDirectoryInUseError
+        from cxr_faith.run.stop import EX_TEMPFAIL, StoppedError
+
+    quiet_lightning()
+    with usage_errors(ValueError, FileNotFoundError):
+        cli = EvaluateCLI(arguments)
+        identity = check(cli.model, cli.datamodule, cli.options)
+    config, rank = cli.resolved_config(), cli.trainer.global_rank
+    try:
+        with usage_errors(RunDirectoryInUseError, MethodError):
+            evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
+    except StoppedError as stop:
+        if rank:
+            # Rank 0 alone reports the stop: whoever watches the ranks would take another status for a crash.
+            sys.stdout.flush()
+            os._exit(0)
+        print(f"cxr-faith: {stop}", file=sys.stderr)
+        return EX_TEMPFAIL
+    return 0

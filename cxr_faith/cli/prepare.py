@@ -1,18 +1,22 @@
-"""Command line of `prepare`: one parser per source, made from the source's own signature and docstring."""
-
-from __future__ import annotations
+"""`cxr-faith prepare`: from a published data set to a manifest, and a look at manifests."""
 
 import json
-from difflib import get_close_matches
-from textwrap import fill
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from cxr_faith.bench.loader import loader_bench
-from cxr_faith.cli.evaluate import CommandParser, RawHelp
-from cxr_faith.data.prepare import PrepareOptions, check, prepare
-from cxr_faith.data.sources import SOURCES
-from cxr_faith.data.tally import PrepareError
+from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, usage_errors
+from cxr_faith.cli.help import paragraphs
+from cxr_faith.cli.parser import Command, Given, typed_values
+from cxr_faith.cli.prepare_look import bench, check
+from cxr_faith.cli.signatures import description_of, options_of, registry
+from cxr_faith.cli.startup import quick_imports
 
-PREPARE_HELP = """From a data set in its published layout to a manifest that `evaluate` runs on.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cxr_faith.data.prepare import Prepared
+
+DESCRIPTION = """From a data set in its published layout to a manifest that `evaluate` runs on.
 
 commands:
   prepare SOURCE --root R --out MANIFEST [options]
@@ -45,43 +49,47 @@ examples:
   cxr-faith prepare check manifests/mimic --images all
   cxr-faith evaluate --config configs/mimic.yaml
 """
+LOOKS = {"check": check, "bench": bench}
+"""What `prepare` does with a manifest that is there."""
 
 
-def run(name: str, arguments: list[str]) -> int:
-    """Run `prepare NAME ARGUMENTS`; returns the exit status.
-
-    Raises:
-        ValueError: What was asked for cannot be done.
-    """
-    if name in ("check", "bench"):
-        return _look(name, arguments)
-    if name not in SOURCES:
-        near = get_close_matches(name, [*SOURCES, "check", "bench"], n=1)
-        raise PrepareError(
-            f"no source {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(SOURCES)}")
-        )
-    source = SOURCES[name]
-    parser = CommandParser(
-        prog=f"cxr-faith prepare {name}",
-        description=_paragraphs((source.__doc__ or "").split("Args:")[0]),
-        formatter_class=RawHelp,
-        allow_abbrev=False,
-    )
-    parser.add_class_arguments(PrepareOptions, as_group=False)
-    own = parser.add_function_arguments(source, as_group=False, skip={"root", "tally"})
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(DESCRIPTION, end="")
+        return 0 if arguments else USAGE_STATUS
+    name, *rest = arguments
+    if name in LOOKS:
+        return LOOKS[name](rest)
+    sources = registry("cxr_faith.data.sources", "SOURCES")
+    if name not in sources:
+        hint = nearest(name, [*sources, *LOOKS]) or f"; there are {', '.join(sources)}"
+        raise UsageError(f"no source {name!r}{hint}")
+    own = options_of(sources[name], skip=("root", "tally"))
+    common = options_of("cxr_faith.data.prepare:PrepareOptions")
+    groups = {"options": common, f"options of {name}": own} if own else {"options": common}
+    command = Command(f"prepare {name}", paragraphs(description_of(sources[name])), groups)
     _check_columns(arguments)
-    parsed = vars(parser.parse_args(arguments))
-    prepare(name, PrepareOptions(**{k: v for k, v in parsed.items() if k not in own}), **{k: parsed[k] for k in own})
+    return _prepare(name, command.read(rest))
+
+
+def _prepare(name: str, given: Given) -> int:
+    with quick_imports():
+        from cxr_faith.data.prepare import PrepareOptions, prepare
+        from cxr_faith.data.sources import SOURCES
+        from cxr_faith.report.progress import progress_bar
+        from cxr_faith.report.terminal import wide_console
+
+    console = wide_console()
+    common, own = typed_values(given, {PrepareOptions: set(), SOURCES[name]: {"root", "tally"}})
+    with usage_errors(ValueError), progress_bar(console, f"prepare {name}") as progress:
+        prepared = prepare(name, PrepareOptions(**common), progress, **own)
+    _print(prepared, console)
     return 0
 
 
-def _paragraphs(text: str) -> str:
-    """A docstring's paragraphs, each folded to the width of a terminal."""
-    return "\n\n".join(fill(" ".join(part.split()), 79) for part in text.strip().split("\n\n")) + "\n"
-
-
 def _check_columns(arguments: list[str]) -> None:
-    """Say how --columns is written, before the parser says which types it has tried."""
+    """Say how --columns is written, before the typed parser lists the types that it tried."""
     for position, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--columns":
@@ -91,35 +99,32 @@ def _check_columns(arguments: list[str]) -> None:
             except ValueError:
                 mapping = False
             if not mapping:
-                raise PrepareError(f'--columns is written as \'{{"image_path": "path"}}\', got {value!r}')
+                raise UsageError(f'--columns is written as \'{{"image_path": "path"}}\', got {value!r}')
 
 
-def _look(name: str, arguments: list[str]) -> int:
-    """`check`: exit status 1 if there are faults; `bench`."""
-    described = {"check": "Open a manifest's pictures and masks and list the faults, with exit status 1."}
-    parser = CommandParser(
-        prog=f"cxr-faith prepare {name}",
-        description=described.get(name, "Pictures per second from files, by their type, and from a cache of them."),
-        formatter_class=RawHelp,
-        allow_abbrev=False,
-    )
-    parser.add_argument("manifest", type=str, help="Parquet file, or folder made by `cxr-faith prepare`")
-    parser.add_argument("--root", type=str | None, default=None, help="data root; default: the one noted by `prepare`")
-    if name == "check":
-        parser.add_argument("--images", type=int | str, default=200, help="how many samples to open, or all")
-        parsed = parser.parse_args(arguments)
-        images = None if parsed.images == "all" else parsed.images
-        if isinstance(images, str):
-            raise PrepareError(f"--images must be a number or all, got {images!r}")
-        return 1 if check(parsed.manifest, parsed.root, images) else 0
-    parser.add_argument("--size", type=int, default=896, help="side of the model's input, pixels")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode")
-    parser.add_argument("--images", type=int, default=200, help="pictures of each file type")
-    parser.add_argument(
-        "--cache",
-        type=str | None,
-        default=None,
-        help="folder for the cache that is measured, deleted after it; default: a temporary one",
-    )
-    loader_bench(**vars(parser.parse_args(arguments)))
-    return 0
+def _print(prepared: "Prepared", console: "Console") -> None:
+    from rich.table import Table
+
+    from cxr_faith.data.folder import DROPS
+    from cxr_faith.data.prepare import counted
+    from cxr_faith.report.terminal import show
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("images", str(prepared.images))
+    table.add_row("patients", str(prepared.patients) if prepared.patients else "not stated: clusters are images")
+    table.add_row("questions", f"{prepared.questions}   {_listed(prepared.kinds)}")
+    table.add_row("answers", _listed(prepared.answers))
+    table.add_row("boxes", str(prepared.boxes))
+    table.add_row("masks", str(prepared.masks))
+    for title, counts in (("dropped", prepared.dropped), ("changed", prepared.changed)):
+        for number, line in enumerate(counted(counts)):
+            table.add_row("" if number else title, line)
+    show(console, table)
+    where = f"manifest  {prepared.out}   fingerprint {prepared.fingerprint}"
+    console.print(where, soft_wrap=True, highlight=False)
+    if prepared.dropped:
+        console.print(f"drops     {prepared.out / DROPS}", soft_wrap=True, highlight=False)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -24,28 +23,6 @@ from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 
 RANDOM_ORDERS = 20
 TOKENS = "tokens"
-EXPLAIN_HELP = f"""Explain one answer about one picture.
-
-Prints the answer with its margin; writes an overlay and JSON.
-
-examples:
-  cxr-faith explain chest.png --question "Is there a nodule?"
-  cxr-faith explain chest.dcm --question "Is there a pleural effusion?" \\
-      --model google/medgemma-4b-it
-  cxr-faith explain chest.png --question "Where is the nodule?" \\
-      --method integrated_gradients --evaluate true
-  cxr-faith explain chest.png --question "Is there a nodule?" \\
-      --method attention --method_options '{{"layers": "deep"}}'
-  cxr-faith explain chest.png --question "What findings are there?" \\
-      --keyword effusion
-  cxr-faith explain chest.png --question "What findings are there?" \\
-      --target tokens
-  cxr-faith explain chest.png --question "Is there a nodule?" \\
-      --clinical true --calibration runs/demo \\
-      --paraphrases '["Can a nodule be seen?", "Does the film show a nodule?"]'
-
-{fill("methods: " + ", ".join(sorted(name for name, method in METHODS.items() if not method.needs_mask)), 79)}
-"""
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ def test_report_says_first_what_is_wrong_and_fills_no_lines(tmp_path: Path, run:
         ("picture", ["--method", "oracle"], "needs a finding mask"),
         ("picture", ["--target", "7x"], "target must be"),
         ("picture", ["--modle", "x"], "did you mean --model?"),
-        ("picture", ["--method", "cheffer"], "--method: no method 'cheffer'; did you mean 'chefer'?"),
+        ("picture", ["--method", "cheffer"], "--method: no method 'cheffer'; did you mean chefer?"),
         ("picture", ["--keyword", "nodule", "--target", "0"], "--keyword and --target exclude each other"),
         ("picture", ["--keyword", "scoliosis"], "the keyword 'scoliosis' is not in the answer"),
     ],

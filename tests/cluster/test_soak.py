@@ -11,7 +11,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from cxr_faith.cli.evaluate import EvaluateCLI
+from cxr_faith.cli.lightning_cli import EvaluateCLI
 from cxr_faith.data.sample import MANIFEST_SCHEMA
 from cxr_faith.records import done_samples
 from cxr_faith.run import evaluate as run

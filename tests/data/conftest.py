@@ -1,5 +1,6 @@
 """Small trees in the exact layouts that data sets are published in, with content of their own."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from cxr_faith.data.manifest import open_manifest
-from cxr_faith.data.prepare import PrepareOptions, prepare
+from cxr_faith.data.prepare import Prepared, PrepareOptions, prepare
 from tests.data.layouts import CHEXPERT, HEIGHT, VINDR, WIDTH, save, vqa_entry, write_csv, write_dicom, write_json
 
 
@@ -266,7 +267,9 @@ def prepared(tmp_path: Path) -> Callable[..., tuple[dict[str, dict[str, Any]], d
 
     def run(source: str, root: Path, common: dict[str, Any] | None = None, **options: Any) -> Any:
         out = tmp_path / "manifests" / source
-        card = prepare(source, PrepareOptions(str(root), str(out), **(common or {})), **options)
+        prepared = prepare(source, PrepareOptions(str(root), str(out), **(common or {})), **options)
+        card = json.loads((out / "card.json").read_text())
+        assert Prepared.from_card(out, card) == prepared
         rows = list(open_manifest(out))
         assert_counts(card, rows)
         return {row["sample_id"]: row for row in rows}, card

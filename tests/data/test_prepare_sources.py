@@ -271,4 +271,4 @@ def test_hub_folder(tmp_path: Path, prepared: Prepared) -> None:
 
 def test_limit(mimic: SimpleNamespace, tmp_path: Path) -> None:
     options = PrepareOptions(str(mimic.root), str(tmp_path / "m"), limit=2)
-    assert prepare("mimic-cxr-vqa", options, vqa=str(mimic.vqa))["questions"] == 2
+    assert prepare("mimic-cxr-vqa", options, vqa=str(mimic.vqa)).questions == 2

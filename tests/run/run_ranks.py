@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from cxr_faith.cli.evaluate import EvaluateCLI
+from cxr_faith.cli.lightning_cli import EvaluateCLI
 from cxr_faith.run.evaluate import check, evaluate
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""What a command says when it cannot do what was asked: one line on stderr, and the exit status."""
+
+import errno
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+USAGE_STATUS = 2
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors that mean: the disk did not take the results."""
+
+
+class UsageError(Exception):
+    """The user asked for something that cannot be done; the message becomes one line."""
+
+
+@contextmanager
+def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn these exceptions into a `UsageError` with the same message."""
+    try:
+        yield
+    except kinds as error:
+        raise UsageError(str(error)) from error
+
+
+def print_error(message: str) -> None:
+    """Print one line on stderr."""
+    print(f"cxr-faith: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def unwritable(error: OSError) -> str:
+    """The message for an error of the disk."""
+    place = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{place}{error.strerror}; nothing that was written is lost: "
+        "free space or fix the permissions, then run the same command again"
+    )
+
+
+def nearest(word: str, known: Sequence[str] | Mapping[str, object], prefix: str = "") -> str:
+    """End of an error message: the known name that is most like the word; empty if none is.
+
+    A dotted name that resembles none of them is compared by its last part, so `--steps` finds `model.protocol.steps`.
+    """
+    near = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    if not near:
+        by_last = {name.rsplit(".", 1)[-1]: name for name in known}
+        near = [by_last[last] for last in get_close_matches(word.rsplit(".", 1)[-1], list(by_last), n=1)]
+    return f"; did you mean {prefix}{near[0]}?" if near else ""

@@ -1,0 +1,59 @@
+"""`cxr-faith explain`: one answer about one picture."""
+
+from pathlib import Path
+from textwrap import fill
+
+from cxr_faith.cli.errors import UsageError, nearest, usage_errors
+from cxr_faith.cli.help import WIDTH
+from cxr_faith.cli.parser import Command, typed
+from cxr_faith.cli.signatures import options_of, registry
+from cxr_faith.cli.startup import quick_imports
+
+DESCRIPTION = """Explain one answer about one picture.
+
+IMAGE is a JPEG, PNG or DICOM file. Prints the answer with its margin; writes
+an overlay and JSON.
+
+examples:
+  cxr-faith explain chest.png --question "Is there a nodule?"
+  cxr-faith explain chest.dcm --question "Is there a pleural effusion?" \\
+      --model google/medgemma-4b-it
+  cxr-faith explain chest.png --question "Where is the nodule?" \\
+      --method integrated_gradients --evaluate true
+  cxr-faith explain chest.png --question "Is there a nodule?" \\
+      --method attention --method_options '{"layers": "deep"}'
+  cxr-faith explain chest.png --question "What findings are there?" \\
+      --keyword effusion
+  cxr-faith explain chest.png --question "What findings are there?" \\
+      --target tokens
+  cxr-faith explain chest.png --question "Is there a nodule?" \\
+      --clinical true --calibration runs/demo \\
+      --paraphrases '["Can a nodule be seen?", "Does the film show a nodule?"]'
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit status."""
+    methods = registry("cxr_faith.attribution", "METHODS")
+    command = Command(
+        "explain",
+        DESCRIPTION,
+        {"options": options_of("cxr_faith.explainer.explain:ExplainOptions")},
+        usage="IMAGE --question TEXT [options]",
+        positionals=("IMAGE",),
+        tail=fill(f"methods: {', '.join(sorted(methods.keys() - {'oracle'}))}", WIDTH) + "\n",
+    )
+    given = command.read(arguments)
+    image = given.positionals[0]
+    if not Path(image).is_file():
+        raise UsageError(f"{image}: file not found")
+    method = given.values.get("method", "chefer")
+    if method not in methods:
+        raise UsageError(f"--method: no method {method!r}{nearest(method, methods)}")
+    with quick_imports():
+        from cxr_faith.explainer.explain import ExplainOptions, explain
+
+    options = typed(ExplainOptions, given, ("image",))
+    with usage_errors(ValueError):
+        explain(image, options)
+    return 0

@@ -1,0 +1,89 @@
+"""The text of `--help`."""
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+
+from cxr_faith.cli.signatures import Option
+
+WIDTH = 79
+INDENT = 6
+_WORDS = {
+    "dict": "JSON",
+    "Mapping": "JSON",
+    "tuple": "LIST",
+    "list": "LIST",
+    "bool": "true|false",
+    "int": "NUMBER",
+    "float": "NUMBER",
+    "str": "TEXT",
+}
+"""Word of an annotation → what stands for the value in the help; the first one that occurs counts."""
+
+_FURTHER = re.compile(r"(?<!e\.g)\.\s|;\s|:\s(?=`)")
+"""Where the first clause of a text about an option ends."""
+
+
+def section(title: str, options: Sequence[Option], brief: bool = False) -> str:
+    """A title and its options, each with its kind of value, its default, and what it does.
+
+    Args:
+        title: what the options have in common.
+        options: in the order in which they are shown.
+        brief: show only the first clause about each option.
+    """
+    return "\n".join([f"{title}:", *(_entry(option, brief) for option in options)]) + "\n"
+
+
+def table(title: str, rows: Mapping[str, str]) -> str:
+    """A title and one line for each name; a text that is too long is cut."""
+    width = 4 + max(map(len, rows))
+    room = WIDTH - width
+    lines = [
+        f"  {name:{width - 2}}{text if len(text) <= room else text[: room - 1].rstrip() + '…'}"
+        for name, text in rows.items()
+    ]
+    return "\n".join([f"{title}:", *lines]) + "\n"
+
+
+def paragraphs(text: str) -> str:
+    """Text whose paragraphs are folded to the width of a terminal."""
+    return "\n\n".join(fill(" ".join(part.split()), WIDTH) for part in text.strip().split("\n\n")) + "\n"
+
+
+def _entry(option: Option, brief: bool) -> str:
+    text = option.text.replace("``", "`")
+    if brief:
+        text = _FURTHER.split(text)[0]
+    text = text.rstrip(".")
+    if option.default is None:
+        text = f"{text} (required)"
+    elif option.default != "None":
+        text = f"{text} (default: {_as_typed(option.default)})"
+    head = f"  --{option.key} {_kind(option)}".rstrip()
+    if len(head) + len(text) + 2 <= WIDTH:
+        return f"{head}  {text}"
+    indent = " " * INDENT
+    return f"{head}\n{fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent)}"
+
+
+def _kind(option: Option) -> str:
+    """What is written after an option's name; nothing after a flag."""
+    if not option.type:
+        return ""
+    choices = re.fullmatch(r"Literal\[(.*)\]", option.type)
+    if choices:
+        return choices[1].replace("'", "").replace(", ", "|")
+    if re.search(r"\bstr\b", option.type) and re.search(r"\b(int|float)\b", option.type):
+        return "VALUE"
+    return next((word for name, word in _WORDS.items() if re.search(rf"\b{name}\b", option.type)), "VALUE")
+
+
+def _as_typed(default: str) -> str:
+    """A default as it is typed on the command line: true for True, [a] for ('a',)."""
+    if default in ("True", "False"):
+        return default.lower()
+    if default.startswith("("):
+        return f"[{', '.join(str(value) for value in ast.literal_eval(default))}]"
+    return default

@@ -1,0 +1,38 @@
+"""`cxr-faith report`: summary and report again, from a run's records."""
+
+from pathlib import Path
+
+from cxr_faith.cli.errors import UsageError, usage_errors
+from cxr_faith.cli.parser import Command
+from cxr_faith.cli.startup import quick_imports
+
+DESCRIPTION = """Make summary and report again, from a run's records.
+
+Works on a run that is still going. Writes summary.json, summary.md and
+report/index.html into the run directory and prints the leaderboard.
+
+RUN_DIR is the run directory of `cxr-faith evaluate`.
+
+examples:
+  cxr-faith report runs/demo
+"""
+COMMAND = Command("report", DESCRIPTION, {}, usage="RUN_DIR", positionals=("RUN_DIR",))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns its exit status."""
+    run_dir = COMMAND.read(arguments).positionals[0]
+    if not Path(run_dir).is_dir():
+        raise UsageError(f"{run_dir}: no such run directory; run `cxr-faith evaluate` first")
+    with quick_imports():
+        from cxr_faith.report.html import write_report
+        from cxr_faith.report.terminal import show_summary, wide_console
+        from cxr_faith.summary.summarize import write_summary
+
+    with usage_errors(ValueError):
+        summary = write_summary(run_dir)
+        page = write_report(run_dir)
+    console = wide_console()
+    show_summary(console, summary, run_dir)
+    console.print(f"report       {page}", soft_wrap=True, highlight=False)
+    return 0

@@ -1,0 +1,137 @@
+"""Help, a typo and a missing file come before the heavy libraries are loaded; what the help says is true."""
+
+import inspect
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Trainer
+
+from cxr_faith.attribution import METHODS
+from cxr_faith.bench.bench import BenchOptions
+from cxr_faith.checks.doctor import DoctorOptions
+from cxr_faith.cli.configs import shipped_configs
+from cxr_faith.cli.evaluate import DESCRIPTION, run_command
+from cxr_faith.cli.lightning_cli import EvaluateCLI
+from cxr_faith.cli.signatures import description_of, options_of, registry
+from cxr_faith.data.sources import SOURCES
+from cxr_faith.explainer.explain import ExplainOptions
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "lightning", "transformers", "torchmetrics", "matplotlib", "datasets"}
+SECONDS = 2.0
+# Runs the code that follows it on the command line, then prints which modules are loaded, as the last line.
+LOADED = """
+import sys
+def run(code):
+    try:
+        exec(code, {})
+    except SystemExit as stop:
+        return stop.code
+status = run(sys.argv.pop(1))
+import json
+print("\\n" + json.dumps([status, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+COMMAND = "import sys; from cxr_faith.__main__ import main; sys.exit(main())"
+
+
+def loaded(code: str, *arguments: str) -> tuple[int, set[str], float]:
+    """Exit status, loaded top-level modules, and seconds of processor time of a new process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    words = [sys.executable, "-c", LOADED, code, *arguments]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    status, modules = json.loads(done.stdout.splitlines()[-1])
+    return status or 0, set(modules), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        *(([command, "--help"], 0) for command in ("evaluate", "explain", "report", "prepare", "doctor", "sanity")),
+        *(([command, "--help"], 0) for command in ("bench", "fit-sae")),
+        (["evaluate", "--help_trainer"], 0),
+        (["prepare", "mimic-cxr-vqa", "--help"], 0),
+        (["prepare", "check", "--help"], 0),
+        (["evaluate", "--config", "demo", "--limt", "3"], 2),
+        (["evaluate", "--config", "demo", "--model.protocol.step", "3"], 2),
+        (["evaluate", "--config", "nowhere.yaml"], 2),
+        (["evaluate", "--config", "demo", "--data.manifest", "nowhere.parquet"], 2),
+        (["doctor", "--config", "demo", "--sample", "3"], 2),
+        (["explain", "nowhere.png", "--question", "Is there a nodule?"], 2),
+        (["explain", "README.md", "--question", "Is there a nodule?", "--method", "cheffer"], 2),
+        (["report", "runs/nowhere"], 2),
+        (["bench", "--presett", "tiny"], 2),
+        (["fit-sae", "--config", "nowhere.yaml"], 2),
+        (["prepare", "vindr"], 2),
+        (["prepare", "check", "nowhere"], 2),
+    ],
+)
+def test_nothing_heavy_is_loaded_before_the_arguments_are_checked(arguments: list[str], status: int) -> None:
+    found, modules, seconds = loaded(COMMAND, *arguments)
+    print(f"{seconds:.2f} s of processor time")
+    assert found == status
+    assert modules & HEAVY == set()
+    assert seconds < SECONDS
+
+
+def test_options_are_those_of_the_typed_parser() -> None:
+    files = ["--config", str(ROOT / "configs" / "demo.yaml"), "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+    parser = EvaluateCLI(files, DoctorOptions).parser
+    names = {name.removeprefix("--") for action in parser._actions for name in action.option_strings}
+    command = run_command("doctor", "", "cxr_faith.checks.doctor:DoctorOptions")
+    groups = {
+        key[: key.index(".", start)] for key in command.options for start in range(len(key)) if key.find(".", start) > 0
+    }
+    ours = {*command.options, *groups, "-h", "help", "-c"}
+    without_plus = {name for name in names if not name.endswith(("+", ".help")) and name != "print_shtab"}
+    assert without_plus == ours - {"help_trainer"}
+
+
+@pytest.mark.parametrize(
+    ("place", "made"),
+    [
+        ("lightning.pytorch.trainer.trainer:Trainer", Trainer),
+        ("cxr_faith.explainer.explain:ExplainOptions", ExplainOptions),
+        ("cxr_faith.bench.bench:BenchOptions", BenchOptions),
+        *((place, SOURCES[name]) for name, place in registry("cxr_faith.data.sources", "SOURCES").items()),
+    ],
+)
+def test_signatures_in_the_source_are_the_real_ones(place: str, made: type) -> None:
+    real = {name: one for name, one in inspect.signature(made).parameters.items() if name not in ("tally", "self")}
+    options = {option.key: option for option in options_of(place, skip=("tally",))}
+    assert list(options) == list(real)
+    for name, parameter in real.items():
+        assert (options[name].default is None) == (parameter.default is inspect.Parameter.empty), name
+        if isinstance(parameter.default, str | int | float) and parameter.default != "":
+            assert options[name].default == str(parameter.default), name
+        assert options[name].text, name
+
+
+def test_methods_and_sources_are_the_registered_ones() -> None:
+    methods = registry("cxr_faith.attribution", "METHODS")
+    assert list(methods) == list(METHODS)
+    for name, place in methods.items():
+        assert description_of(place).split("\n")[0] == (METHODS[name].__doc__ or "").split("\n")[0]
+    assert list(registry("cxr_faith.data.sources", "SOURCES")) == list(SOURCES)
+
+
+def test_help_of_evaluate_shows_its_own_options_first() -> None:
+    text = run_command("evaluate", DESCRIPTION).help()
+    places = [text.index(part) for part in ("--run_dir", "--model.protocol.steps", "--data.manifest", "--monitor.")]
+    assert places == sorted(places) and len(text.splitlines()) <= 125
+    assert "--trainer.devices" not in text and "--help_trainer" in text
+    assert all(f"\n  {name} " in text for name in METHODS)
+
+
+def test_shipped_configs_go_by_their_names() -> None:
+    assert {"demo", "methods", "mimic", "vindr", "sae_bundled", "protocol/trust", "trainer/ddp"} <= set(
+        shipped_configs()
+    )
