@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 
 from cxr_faith.data.sources.phantom_questions import SIDED, SIDES
-from cxr_faith.vlm.families.gemma3 import NO_WORDS, YES_WORDS, single_tokens
+from cxr_faith.vlm.yes_no import NO_WORDS, YES_WORDS, single_tokens
 
 CHANNELS = [*(f"{f}/{s}" for f in SIDED for s in SIDES), "cardiomegaly"]
 SHAPE_SHARE = 0.12

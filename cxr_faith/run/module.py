@@ -27,8 +27,8 @@ from cxr_faith.run.anatomy import Organs, anatomy_column
 from cxr_faith.scoring import localize, score_image
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
-from cxr_faith.vlm.checkpoint import peek
 from cxr_faith.vlm.config import ModelConfig
+from cxr_faith.vlm.families.gemma3 import peek
 
 Row = dict[str, Any]
 BASIC = ("random_map", "edges", "oracle")

@@ -1,19 +1,23 @@
-"""What a vision-language model must offer so that its explanations can be computed and scored.
+"""What a vision-language model must offer so that its answers can be explained and scored.
 
-The stages are separate on purpose. `encode` and `prefill` depend on the picture alone, so their results serve every
-question about it; `score` adds a question. `trace` is the one differentiable route, and the only one that shows
-attention probabilities.
+The stages are separate: `encode` and `prefill` depend on the picture alone, so their results serve every question
+about it, and `score` adds a question. Only `trace` is differentiable and shows attention probabilities.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from cxr_faith.vlm.counts import Counts
+
+if TYPE_CHECKING:
+    from cxr_faith.vlm.prefix_cache import PrefixCache
 
 Observer = Callable[[int, Tensor], None]
 """Called as `observer(layer, values)` for each decoder layer: attention probabilities float32 [batch, heads, sequence,
@@ -21,21 +25,21 @@ sequence], or the layer's output [batch, sequence, hidden]."""
 
 
 class ModelError(ValueError):
-    """The model, its folder or its processor cannot be used; the message says what to do."""
+    """The model, its folder or its processor cannot be used; the message says why."""
 
 
 class PromptError(ValueError):
-    """A question that cannot be put to the model, such as one that spells a control token."""
+    """The model cannot be asked this question, for example because it spells a control token."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A tokenized question. The prefix ends with the last image token and is the same for every question.
+    """A tokenized question. Its prefix ends with the last image token and is the same for every question.
 
     Attributes:
-        question: the question as asked, without the prompt template.
+        question: as asked, without the prompt template.
         prefix_ids: token ids up to and including the last image token.
-        suffix_ids: token ids from there to where the answer begins.
+        suffix_ids: token ids from there to the start of the answer.
         image_start: position of the first image token.
     """
 
@@ -52,7 +56,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Target:
-    """The score s that is explained and evaluated (fixed on the intact picture).
+    """The score s that is explained and evaluated. It is fixed on the intact picture.
 
     Attributes:
         kind: `margin` (yes/no question: logsumexp of the yes logits minus logsumexp of the no logits) or `tokens`
@@ -71,11 +75,11 @@ class Target:
 
     @property
     def forced_ids(self) -> tuple[int, ...]:
-        """Answer tokens that must be fed so that the last scored token can be read."""
+        """Answer tokens to feed before the last scored token can be read."""
         return self.answer_ids[: max(self.scored)] if self.kind == "tokens" else ()
 
     def alone(self, index: int) -> "Target":
-        """The same answer with one token of it as the target."""
+        """The same answer, with the token at this index as the target."""
         return replace(self, name=str(index), scored=(index,))
 
     def read_positions(self, prompt: Prompt) -> list[int]:
@@ -90,7 +94,8 @@ class PictureScores:
     Attributes:
         s: the score (logits for a margin, nats for tokens).
         probability: sigmoid(s), or the mean over tokens of the token's probability.
-        standing: negative once the answer has changed: s, or the smallest token margin z_gold - max of the others.
+        standing: negative where the answer has changed: s, or the smallest margin of a token's logit over the best
+            other logit.
     """
 
     s: Tensor
@@ -98,9 +103,9 @@ class PictureScores:
     standing: Tensor
 
     def at(self, places: npt.NDArray[np.int64]) -> "PictureScores":
-        """The scores that stand at some places, in their shape."""
-        where = torch.from_numpy(places)
-        return PictureScores(self.s[where], self.probability[where], self.standing[where])
+        """The scores at these indices, in the shape of `places`."""
+        index = torch.from_numpy(places)
+        return PictureScores(self.s[index], self.probability[index], self.standing[index])
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,12 @@ class Reply:
     """The model's own answer to one question on one picture.
 
     Attributes:
-        token_ids: greedy tokens, without the end-of-turn token that closed them.
+        token_ids: greedy tokens, without the end-of-turn token.
         content: 0-based indices of the tokens that are not special.
-        text: decoded answer, special tokens left out.
+        text: decoded answer without special tokens.
         margin: yes/no margin of the first step, in logits.
         yes_no_mass: p(yes) + p(no) at the first step.
-        opens_yes_no: whether the first token is one of the yes/no ids.
+        opens_yes_no: whether the first token is one of the yes or no ids.
     """
 
     token_ids: tuple[int, ...]
@@ -124,43 +129,19 @@ class Reply:
     opens_yes_no: bool
 
 
-@dataclass
-class Counts:
-    """Pictures that passed each stage since the model was loaded.
-
-    Attributes:
-        embed: pictures cut into patches; fewer than `encode` where pictures were put together from patch embeddings.
-        encode: pictures through the vision tower.
-        prefill: pictures through the decoder up to the end of the image.
-        score: questions about pictures, on the cache.
-        trace: pictures through the whole decoder, for attributions.
-        backward: how many of those were differentiated.
-    """
-
-    embed: int = 0
-    encode: int = 0
-    prefill: int = 0
-    score: int = 0
-    trace: int = 0
-    backward: int = 0
-
-    def snapshot(self) -> "Counts":
-        """A copy, to take differences from."""
-        return Counts(**vars(self))
-
-
 @dataclass(eq=False)
 class VLM(ABC):
-    """A vision-language model whose picture becomes a grid of tokens that stands before the question.
+    """A vision-language model that reads a picture as a grid of tokens before the question.
 
     Attributes:
-        grid: (gH, gW) cells of a map, one image token each.
+        grid: (gH, gW) cells of a map; each is one image token.
         image_size: (H, W) of the model's input in pixels.
         layer_types: `full_attention` or `sliding_attention` for each decoder layer.
-        yes_ids: token ids that count as yes; `no_ids` likewise.
-        device: where tensors live.
+        yes_ids: token ids that mean yes.
+        no_ids: token ids that mean no.
+        device: where its weights are.
         counts: work done so far.
-        special_ids: token ids that carry no text, such as turn and image marks.
+        special_ids: token ids that carry no text, such as turn and image markers.
     """
 
     grid: tuple[int, int]
@@ -174,7 +155,7 @@ class VLM(ABC):
 
     @property
     def n_cells(self) -> int:
-        """Cells of a map: gH * gW."""
+        """Number of cells of a map, gH * gW."""
         return self.grid[0] * self.grid[1]
 
     @abstractmethod
@@ -194,32 +175,33 @@ class VLM(ABC):
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, N, hidden]."""
 
     def embed(self, pixels: Tensor) -> Tensor | None:
-        """Patch embeddings [batch, rows, columns, channels], each of its own patch alone; whole patches make a cell.
+        """Patch embeddings [batch, rows, columns, channels], each computed from its own patch alone.
 
-        Pictures whose cells come from two others can then be put together from the embeddings of these two.
+        A cell is a block of whole patches, so a picture whose cells come from two others can be composed from the
+        embeddings of these two.
 
         Returns:
-            None for a model that offers no such stage.
+            None for a model without this stage.
         """
         return None
 
     def encode_embedded(self, embedded: Tensor) -> Tensor:
         """What `encode` gives, from what `embed` gives."""
-        raise NotImplementedError(f"{type(self).__name__} embeds no patches")
+        raise NotImplementedError(f"{type(self).__name__} has no patch embeddings")
 
     def tower_hidden(self, pixels: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Image tokens, and the vision tower's residual stream after a layer, from which they are made.
+        """Image tokens, and the residual stream of the vision tower from which they are computed.
 
         Args:
             pixels: pixel values [batch, 3, H, W].
-            layer: 0-based index of the tower's layer.
+            layer: 0-based index of the tower's layer after which the stream is taken.
 
         Returns:
             Tokens [batch, N, hidden] and the stream [batch, patches, width], patches row by row over a square grid.
             Where gradients are enabled, the stream is a leaf of the graph.
 
         Raises:
-            ModelError: no such layer, or a tower that cannot be observed.
+            ModelError: no such layer, or the tower cannot be observed.
         """
         raise ModelError("the vision tower of this model cannot be observed")
 
@@ -227,24 +209,29 @@ class VLM(ABC):
         """Hash of the vision tower's weights, the same in float32 and bfloat16.
 
         Raises:
-            ModelError: a tower that cannot be observed.
+            ModelError: the tower cannot be observed.
         """
         raise ModelError("the vision tower of this model cannot be observed")
 
     @abstractmethod
-    def prefill(self, tokens: Tensor) -> Any:
+    def prefill(self, tokens: Tensor) -> "PrefixCache":
         """Image tokens [batch, N, hidden] to the decoder's cache up to the end of the image."""
 
     @abstractmethod
     def prompt(self, question: str) -> Prompt:
-        """Tokenize a question with the chat template."""
+        """Tokenize a question with the chat template.
+
+        Raises:
+            PromptError: the question spells a control token.
+            ModelError: the template does not give one BOS token and one block of image tokens.
+        """
 
     @abstractmethod
-    def answer(self, prefix: Any, prompt: Prompt, max_new_tokens: int) -> Reply:
+    def answer(self, prefix: "PrefixCache", prompt: Prompt, max_new_tokens: int) -> Reply:
         """Greedy answer for a prefix of one picture."""
 
     @abstractmethod
-    def score(self, prefix: Any, prompt: Prompt, target: Target) -> PictureScores:
+    def score(self, prefix: "PrefixCache", prompt: Prompt, target: Target) -> PictureScores:
         """Scores of every picture of a prefix under one question."""
 
     @abstractmethod
@@ -262,8 +249,8 @@ class VLM(ABC):
             tokens: image tokens [batch, N, hidden]; gradients flow to them.
             prompts: one for each picture, of equal length.
             targets: one for each prompt, of equal kind and with the same scored tokens.
-            observer: sees every decoder layer's attention probabilities; they take part in the graph.
-            states: sees every decoder layer's output, before the final norm; it takes part in the graph.
+            observer: gets every decoder layer's attention probabilities, which are part of the graph.
+            states: gets every decoder layer's output, before the final norm, which is part of the graph.
 
         Returns:
             float32 [batch, n]: the signed margin (n = 1), or the log-probability of each scored token. Their mean
@@ -272,7 +259,7 @@ class VLM(ABC):
 
     @abstractmethod
     def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
-        """What the model's head reads in hidden states, for some tokens only.
+        """Logits that the model's head computes from hidden states, for some tokens only.
 
         Args:
             states: output of the last decoder layer [batch, positions, hidden], before the final norm.
@@ -288,4 +275,4 @@ class VLM(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, str]:
-        """What names this model in a run's fingerprint: id, revision, hash of the weights, dtype."""
+        """What identifies this model in a run's fingerprint: source, revision, hash of the weights, dtype."""

@@ -1,8 +1,8 @@
-"""Attention probabilities and hidden states of a decoder, shown to an observer while it runs.
+"""Show a decoder's attention probabilities and hidden states to an observer while it runs.
 
-SDPA never forms the probabilities, and asking transformers for `output_attentions` keeps all layers alive. Here an
-attention function is registered that forms them for one layer, hands them to the observer and uses them for the
-layer's output, so that what is observed is what the model computed, and gradients with respect to it exist.
+SDPA never forms the probabilities, and transformers' `output_attentions` keeps those of all layers in memory. The
+attention function registered here forms them for one layer, hands them to the observer and computes the layer's output
+from them. So the observer sees what the model used, and gradients with respect to it exist.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ def _observed_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers' eager one, softmax and observed probabilities in float32."""
+    """Attention as in transformers' eager implementation, with softmax and probabilities in float32."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -48,11 +48,11 @@ AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
 
 @contextmanager
 def observed(configs: Sequence[Any], observer: Observer | None) -> Iterator[None]:
-    """Run a decoder with its attention shown to `observer`; with None, leave it as it is.
+    """Show the attention of a decoder to `observer` while it runs; with None, change nothing.
 
     Args:
-        configs: every config object that names the decoder's attention implementation: the layers' own and the one
-            that its masks are made from (transformers copies configs, so they need not be the same object).
+        configs: every config object that names the decoder's attention implementation: that of the layers and that
+            from which masks are made (transformers copies configs, so they may be different objects).
         observer: called once for each layer, first to last.
     """
     if observer is None:
@@ -72,7 +72,7 @@ def observed(configs: Sequence[Any], observer: Observer | None) -> Iterator[None
 
 @contextmanager
 def observed_states(layers: Sequence[torch.nn.Module], observer: Observer | None) -> Iterator[None]:
-    """Run a decoder with the output [batch, sequence, hidden] of each layer shown to `observer`; None: as it is.
+    """Show each layer's output [batch, sequence, hidden] to `observer` while a decoder runs; with None, do nothing.
 
     Args:
         layers: the decoder's layers, first to last.
@@ -96,3 +96,23 @@ def observed_states(layers: Sequence[torch.nn.Module], observer: Observer | None
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def leaf_output(module: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """Replace a module's output by a leaf of the graph while it runs, so that gradients stop there.
+
+    Yields:
+        A list that gets the leaf once the module has run. Where gradients are disabled it is the output itself.
+    """
+    outputs: list[Tensor] = []
+
+    def cut(module: torch.nn.Module, args: Any, output: Tensor) -> Tensor:
+        outputs.append(output.detach().requires_grad_(torch.is_grad_enabled()))
+        return outputs[-1]
+
+    handle = module.register_forward_hook(cut)
+    try:
+        yield outputs
+    finally:
+        handle.remove()

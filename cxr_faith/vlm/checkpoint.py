@@ -1,27 +1,41 @@
-"""A model's folder or hub id: what is in it, and its weights; safetensors only, no remote code."""
+"""Load a model from a folder or a hub id, and hash its weights; safetensors only, no remote code."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor, Gemma3ForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, PretrainedConfig, PreTrainedModel
 
 from cxr_faith.vlm.base import ModelError
 
 
-def load(path: str | Path, dtype: torch.dtype, revision: str | None = None) -> tuple[Any, Any]:
-    """(model, processor) on the CPU; see `Gemma3VLM.from_pretrained`.
+def read_config(path: str | Path, revision: str | None = None) -> PretrainedConfig:
+    """The model's config, which says what kind of model it is before any weights are read.
 
     Raises:
-        ModelError: the folder lacks weights or a processor, or holds another kind of model.
+        ModelError: no such folder, a folder without config or weights, or a config that cannot be read.
     """
-    if dtype == torch.float16:
-        raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
-    peek(path, revision)
+    _check_folder(path)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the config of {path}: {str(error).strip().splitlines()[0]}") from error
+    return config
+
+
+def load(
+    kind: type[PreTrainedModel], path: str | Path, dtype: torch.dtype, revision: str | None = None
+) -> tuple[Any, Any]:
+    """(model of this kind, its processor) on the CPU.
+
+    Raises:
+        ModelError: the folder lacks weights or a processor, or they do not fit the model.
+    """
     try:
         processor = AutoProcessor.from_pretrained(path, revision=revision or "main", trust_remote_code=False)
-        loaded: Any = Gemma3ForConditionalGeneration.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             path,
             revision=revision or "main",
             dtype=dtype,
@@ -32,13 +46,28 @@ def load(path: str | Path, dtype: torch.dtype, revision: str | None = None) -> t
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load a Gemma-3 model from {path}: {reason}") from error
+        raise ModelError(f"cannot load the model from {path}: {reason}") from error
     model, loading = loaded
     if loading["missing_keys"]:
         # transformers only warns, and leaves random numbers in their place.
         missing = sorted(loading["missing_keys"])
         raise ModelError(f"{path} lacks {len(missing)} weights, such as {missing[0]}")
     return model, processor
+
+
+def hash_weights(module: torch.nn.Module, dtype: torch.dtype | None = None) -> str:
+    """Hash of a module's weights and their names.
+
+    Args:
+        module: on any device.
+        dtype: hash the weights as if they were of this type; default: as they are.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        values = weight.detach().cpu().to(dtype or weight.dtype)
+        digest.update(values.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _check_folder(path: str | Path) -> None:
@@ -52,20 +81,3 @@ def _check_folder(path: str | Path) -> None:
         raise ModelError(f"{path} holds no config.json: not a transformers model folder")
     if not list(folder.glob("*.safetensors")):
         raise ModelError(f"{path} holds no *.safetensors weights (other weight formats are not read)")
-
-
-def peek(path: str | Path, revision: str | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(grid, image size) from the model's config alone, so that a bad setting stops before weights are read.
-
-    Raises:
-        ModelError: no such folder, or not a Gemma-3 with a vision tower.
-    """
-    _check_folder(path)
-    try:
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the config of {path}: {str(error).strip().splitlines()[0]}") from error
-    if config.model_type != "gemma3":
-        raise ModelError(f"{path} is a {config.model_type} model; this version reads gemma3 with a vision tower")
-    side, pixels = int(config.mm_tokens_per_image**0.5), config.vision_config.image_size
-    return (side, side), (pixels, pixels)

@@ -1,6 +1,7 @@
-"""From the decoder's last hidden states to numbers: the final norm and the rows of `lm_head`, in float32.
+"""Logits, margins and log-probabilities from the decoder's last hidden states, in float32.
 
-A score must not depend on the batch that it was computed in, so nothing here is rounded by the number of rows.
+A score must not depend on the batch that it was computed in, so every operation here rounds a row in the same way
+whatever the number of rows.
 """
 
 from collections.abc import Callable
@@ -15,14 +16,18 @@ _ROW_BLOCK = 16
 
 
 class Head:
-    """Reads logits, margins and log-probabilities in hidden states before the final norm."""
+    """The final RMSNorm and `lm_head`; all methods take hidden states before the final norm.
+
+    Args:
+        norm: the decoder's final RMSNorm.
+        lm_head: its output projection, one row for each token.
+    """
 
     def __init__(self, norm: Any, lm_head: Any) -> None:
-        """Take the decoder's final RMSNorm and its matrix of token rows; both stay where they are."""
         self._norm, self._lm_head = norm, lm_head
 
     def norm(self, hidden: Tensor) -> Tensor:
-        """The final RMSNorm in float32: a bfloat16 logit of 16 to 32 is exact to 0.125 only."""
+        """The final RMSNorm in float32; in bfloat16, a logit between 16 and 32 is exact to 0.125 only."""
         hidden = hidden.float()
         scaled = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self._norm.eps)
         normed: Tensor = scaled * (1 + self._norm.weight.float())
@@ -31,7 +36,7 @@ class Head:
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 logits [..., vocabulary], projected in slices so that no float32 copy of the matrix is kept.
 
-        Rows are padded to whole blocks: a matrix product rounds a row alike only where its block is full.
+        Rows are padded to whole blocks, since a matrix product rounds a row differently in an incomplete block.
         """
         rows, weight = self.norm(hidden).flatten(0, -2), self._lm_head.weight
         padded = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROW_BLOCK))
@@ -40,17 +45,17 @@ class Head:
         return unpadded
 
     def margin(self, hidden: Tensor, ids: Tensor, n_yes: int) -> Tensor:
-        """Logsumexp of the first `n_yes` of the ids' logits minus that of the others, from their rows only.
+        """Logsumexp of the logits of the first `n_yes` ids minus that of the other ids.
 
         Args:
             hidden: [batch, hidden].
-            ids: int64 [yes and no tokens].
-            n_yes: how many of them, the first, mean yes.
+            ids: int64, the tokens that mean yes, then those that mean no.
+            n_yes: number of tokens that mean yes.
 
         Returns:
             float32 [batch].
         """
-        # A sum for each row, not a matrix product: that would be rounded by the size of the batch.
+        # A sum for each row: a matrix product would round differently at different batch sizes.
         logits = (self.norm(hidden)[:, None] * self._lm_head.weight[ids].float()).sum(-1)
         margin: Tensor = logits[:, :n_yes].logsumexp(-1) - logits[:, n_yes:].logsumexp(-1)
         return margin
@@ -59,11 +64,11 @@ class Head:
         """Log-probability of each token, and its logit's margin over the best other one.
 
         Args:
-            hidden: where each token is read, [batch, n, hidden].
+            hidden: at the positions where the tokens are read, [batch, n, hidden].
             gold: the tokens, int64 [batch, n].
 
         Returns:
-            float32 [batch, n] each; the margins without a graph.
+            float32 [batch, n] each; the margins carry no gradient.
         """
         logits, gold = self.logits(hidden), gold[..., None]
         chosen = logits.gather(-1, gold)
@@ -78,7 +83,7 @@ class Head:
 
 
 def _project(rows: Tensor, part: Tensor) -> Tensor:
-    """Logits of some of the matrix's rows; for a backward pass their float32 copy is made again, not kept."""
+    """Logits of some of the matrix's rows; their float32 copy is made again for a backward pass, not kept."""
     if part.dtype == torch.float32 or not torch.is_grad_enabled():
         return rows @ part.float().T
     logits: Tensor = checkpoint(lambda x: x @ part.float().T, rows, use_reentrant=False, preserve_rng_state=False)
@@ -86,9 +91,9 @@ def _project(rows: Tensor, part: Tensor) -> Tensor:
 
 
 def whole_vectors(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """An elementwise function, on values padded to whole vector registers.
+    """An elementwise function of values padded to whole vector registers.
 
-    The last, incomplete register of a tensor is computed by other code, which may round otherwise.
+    Other code computes the last, incomplete register of a tensor, and may round differently.
     """
     flat = values.flatten()
     padded = torch.nn.functional.pad(flat, (0, -len(flat) % _ROW_BLOCK))

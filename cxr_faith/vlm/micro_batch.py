@@ -1,4 +1,4 @@
-"""How many pictures go through the model at once, and what happens when they are too many for its memory."""
+"""How many pictures go through the model at once; fewer after the device has run out of memory."""
 
 from collections.abc import Callable
 
@@ -6,18 +6,19 @@ import torch
 
 
 class MicroBatch:
-    """A number of pictures; half of those that did not fit, for good, once memory has run out.
+    """Runs work on a number of pictures in parts of at most `size`; halves `size` when memory runs out.
+
+    Args:
+        size: pictures in one pass, at first.
 
     Attributes:
-        size: pictures in one pass.
+        size: pictures in one pass, now.
+
+    Raises:
+        ValueError: a size below 1.
     """
 
     def __init__(self, size: int) -> None:
-        """Choose the number to begin with.
-
-        Raises:
-            ValueError: a size below 1.
-        """
         if size < 1:
             raise ValueError(f"micro_batch must be at least 1, got {size}")
         self.size = size
@@ -25,10 +26,10 @@ class MicroBatch:
     def run(self, count: int, work: Callable[[int, int], None]) -> None:
         """Call `work(start, stop)` for consecutive parts of `range(count)`.
 
-        A part that does not fit into memory is done again in smaller ones, so `work` must leave nothing half done.
+        A part that does not fit into memory is done again in smaller parts, so `work` must leave nothing half done.
 
         Raises:
-            RuntimeError: what `work` raised, other than memory that ran out for more than one picture.
+            RuntimeError: raised by `work`, other than running out of memory with more than one picture.
         """
         start = 0
         while start < count:
@@ -40,7 +41,7 @@ class MicroBatch:
                     raise
                 out_of_memory = True
             if out_of_memory:
-                # Out here, since the error's traceback keeps the batch's tensors alive.
+                # After the except block: the error's traceback keeps the batch's tensors alive.
                 self.size = (stop - start) // 2
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
@@ -49,6 +50,6 @@ class MicroBatch:
 
 
 def _ran_out_of_memory(error: RuntimeError) -> bool:
-    """On a CPU, PyTorch says it in words only; so do CUDA's libraries of their own workspaces."""
+    """On a CPU, only PyTorch's message says so; the same holds for the workspaces of CUDA libraries."""
     words = ("not enough memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -8,14 +8,17 @@ from transformers import DynamicCache
 
 
 class PrefixComplete(Exception):  # noqa: N818 - no error
-    """The last layer has its keys and values: nothing that comes after them belongs to the prefix."""
+    """Stops the decoder: the last layer's keys and values are stored, and the prefix needs nothing after them."""
 
 
 class FillingCache(DynamicCache):
-    """Stops the decoder once the last layer's keys and values are there."""
+    """Stores keys and values, and stops the decoder after those of the last layer.
+
+    Args:
+        layers: number of the decoder's layers.
+    """
 
     def __init__(self, layers: int) -> None:
-        """Expect so many layers."""
         super().__init__()
         self.expected = layers
 
@@ -25,7 +28,7 @@ class FillingCache(DynamicCache):
         """Store a layer's keys and values.
 
         Raises:
-            PrefixComplete: they are the last layer's.
+            PrefixComplete: these are the last layer's.
         """
         super().update(key, value, layer_idx, *args, **kwargs)
         if layer_idx + 1 == self.expected:
@@ -36,14 +39,16 @@ class FillingCache(DynamicCache):
 class PrefixCache(DynamicCache):
     """Keys and values up to the end of the image, read-only: `update` appends without storing.
 
-    One prefix then serves any number of questions. It keeps whole layers; sliding windows are applied by the masks,
-    which is exact also where a window would bind.
+    One prefix then serves any number of questions. It keeps all positions of every layer; the masks apply sliding
+    windows, which is exact where a window is shorter than the prefix, too.
+
+    Args:
+        filled: a cache that has seen the prefix; its layers are taken over.
     """
 
     layers: list[Any]
 
     def __init__(self, filled: DynamicCache) -> None:
-        """Take over the layers of a cache that has seen the prefix."""
         super().__init__()
         self.layers = filled.layers
 
@@ -55,7 +60,7 @@ class PrefixCache(DynamicCache):
         return torch.cat([layer.keys, key], dim=-2), torch.cat([layer.values, value], dim=-2)
 
     def growing(self) -> DynamicCache:
-        """A copy that can be appended to, for generation."""
+        """A copy that stores what is appended, for generation."""
         cache = DynamicCache()
         for index, layer in enumerate(self.layers):
             cache.update(layer.keys, layer.values, index)

@@ -81,7 +81,7 @@ def test_attention_is_restored_when_the_observer_raises(random_vlm, pictures):
 
 
 def test_no_observer_leaves_sdpa(random_vlm):
-    with observed(random_vlm._attention_configs, None):
+    with observed(random_vlm.decoder.attention_configs, None):
         assert implementations(random_vlm) == {"sdpa"}
 
 

@@ -13,7 +13,7 @@ from transformers import AutoProcessor
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import Gemma3VLM, ModelError, Target, bundled_model
 from cxr_faith.vlm.answers import make_target
-from cxr_faith.vlm.checkpoint import peek
+from cxr_faith.vlm.families.gemma3 import peek
 from tests.random_model import RANDOM_SIDE, random_model, random_processor
 from tests.reference import gemma
 
@@ -150,7 +150,7 @@ def test_a_prefix_ends_with_the_last_layers_keys_and_values(any_vlm, pictures):
     """The last layer's MLP has run for the suffix alone, and masks are made once for each length."""
     seen, last = [], any_vlm.model.model.language_model.layers[-1].mlp
     hook = last.register_forward_hook(lambda module, args, output: seen.append(tuple(args[0].shape[:2])))
-    any_vlm._masks.cache_clear()
+    any_vlm.decoder.masks.cache_clear()
     try:
         scores_of(any_vlm, pictures(any_vlm, 3), QUESTION, Target("margin"))
         scores_of(any_vlm, pictures(any_vlm, 2), QUESTION, Target("margin"))
@@ -158,7 +158,7 @@ def test_a_prefix_ends_with_the_last_layers_keys_and_values(any_vlm, pictures):
         hook.remove()
     length = len(any_vlm.prompt(QUESTION).suffix_ids)
     assert seen == [(3, length), (2, length)]
-    assert any_vlm._masks.cache_info().misses == 2
+    assert any_vlm.decoder.masks.cache_info().misses == 2
 
 
 def test_a_tower_one_level_further_in(random_vlm, pictures):
@@ -261,7 +261,7 @@ def test_answer_leaves_out_the_closing_token(random_vlm, pictures):
     with torch.no_grad():
         prefix, prompt = prefix_of(vlm, pictures(vlm, 1)), vlm.prompt(QUESTION)
         vlm.score(prefix, prompt, Target("margin"))
-        hidden = vlm._head.norm(vlm._extend(prefix, prompt.suffix_ids, 1))[0, -1]
+        hidden = vlm.decoder.head.norm(vlm.decoder.extend(prefix, prompt.suffix_ids, 1, True))[0, -1]
         vlm.model.lm_head.weight[stop] = 100 * hidden / hidden.norm()
         reply = vlm.answer(prefix, prompt, 5)
     assert (reply.token_ids, reply.content, reply.text) == ((), (), "")
@@ -336,10 +336,10 @@ def test_yes_and_no_ids_are_found_by_encoding(any_vlm):
 
 
 def test_a_tokenizer_without_single_yes_tokens_is_refused(random_vlm, monkeypatch):
-    monkeypatch.setattr("cxr_faith.vlm.families.gemma3.YES_WORDS", ("supercalifragilistic",))
+    monkeypatch.setattr("cxr_faith.vlm.yes_no.YES_WORDS", ("supercalifragilistic",))
     with pytest.raises(ModelError, match="no single token for any of supercalifragilistic"):
         Gemma3VLM(random_vlm.model, random_vlm.processor)
-    monkeypatch.setattr("cxr_faith.vlm.families.gemma3.YES_WORDS", ("no", "yes"))
+    monkeypatch.setattr("cxr_faith.vlm.yes_no.YES_WORDS", ("no", "yes"))
     with pytest.raises(ModelError, match="a yes and a no to the same token"):
         Gemma3VLM(random_vlm.model, random_vlm.processor)
 

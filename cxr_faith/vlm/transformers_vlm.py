@@ -1,0 +1,173 @@
+"""What all families share: answers, scores and traces of a transformers model of vision tower and decoder.
+
+A family (`cxr_faith.vlm.families`) adds how pictures become image tokens, how a question becomes a prompt, and its
+`Decoder`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from cxr_faith.vlm.base import VLM, Observer, PictureScores, Prompt, Reply, Target
+from cxr_faith.vlm.capture import observed, observed_states
+from cxr_faith.vlm.checkpoint import hash_weights
+from cxr_faith.vlm.decoder import Decoder
+from cxr_faith.vlm.generation import greedy, yes_no_step
+from cxr_faith.vlm.head import whole_vectors
+from cxr_faith.vlm.prefix_cache import PrefixCache
+from cxr_faith.vlm.yes_no import yes_no_ids
+
+
+class TransformersVLM(VLM):
+    """A frozen transformers model in evaluation mode, with its processor.
+
+    Args:
+        processor: the model's processor.
+        decoder: the language part of a model that is on its device.
+        grid: (gH, gW) image tokens.
+        image_size: (H, W) of the model's input in pixels.
+        stops: tokens that end an answer, besides the end of the sequence.
+        prompt_template: how a question is put to the model; contains `{question}`.
+        source: folder or hub id that the model came from.
+
+    Attributes:
+        model: the transformers model.
+        shortcuts: make attention masks once for each length, stop the prefix pass at the last layer's keys and values,
+            build composed pictures from patch embeddings. Off, every pass is transformers' own, with the same bits.
+    """
+
+    shortcuts: bool = True
+
+    def __init__(
+        self,
+        processor: Any,
+        decoder: Decoder,
+        grid: tuple[int, int],
+        image_size: tuple[int, int],
+        stops: Sequence[str],
+        prompt_template: str,
+        source: str,
+    ) -> None:
+        tokenizer = processor.tokenizer
+        yes_ids, no_ids = yes_no_ids(tokenizer)
+        special = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        super().__init__(
+            grid, image_size, decoder.layer_types, yes_ids, no_ids, decoder.model.device, special_ids=frozenset(special)
+        )
+        self.model: Any = decoder.model.eval().requires_grad_(False)
+        self.processor, self.tokenizer, self.decoder = processor, tokenizer, decoder
+        self.prompt_template, self.source = prompt_template, source
+        self.control_tokens = tuple(special.values())
+        self._stops = {tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(token) for token in stops)}
+        self._prompt = lru_cache(maxsize=4096)(self._tokenize)
+
+    @abstractmethod
+    def _tokenize(self, question: str) -> Prompt:
+        """The prompt of a question; see `VLM.prompt`."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the model; returns itself."""
+        self.model.to(device)
+        self.device = self.model.device
+        self.decoder.forget()
+        return self
+
+    def prompt(self, question: str) -> Prompt:
+        """Tokenize a question with the chat template, once; see `VLM.prompt`."""
+        return self._prompt(question)
+
+    def prefill(self, tokens: Tensor) -> PrefixCache:
+        """Image tokens [batch, N, hidden] to the decoder's cache up to the end of the image."""
+        self.counts.prefill += len(tokens)
+        prompt = self.prompt("")
+        embedded = self.decoder.embed(tokens, [prompt.prefix_ids] * len(tokens), prompt.image_start)
+        return self.decoder.prefill(embedded, prompt.image_start, self.shortcuts)
+
+    def answer(self, prefix: PrefixCache, prompt: Prompt, max_new_tokens: int) -> Reply:
+        """Greedy answer for a prefix of one picture."""
+        self.counts.score += 1
+        cache = prefix.growing()
+
+        def feed(ids: tuple[int, ...]) -> Tensor:
+            hidden = self.decoder.extend(cache, ids, 1, self.shortcuts)
+            return self.decoder.head.logits(hidden[:, -1])[0]
+
+        logits = feed(prompt.suffix_ids)
+        margin, mass = yes_no_step(logits, self.yes_ids, self.no_ids)
+        ids = greedy(logits, feed, self._stops, max_new_tokens)
+        content = tuple(index for index, token in enumerate(ids) if token not in self.special_ids)
+        return Reply(
+            token_ids=ids,
+            content=content,
+            text=self.tokenizer.decode([ids[index] for index in content]).strip(),
+            margin=margin,
+            yes_no_mass=mass,
+            opens_yes_no=int(logits.argmax()) in (*self.yes_ids, *self.no_ids),
+        )
+
+    def score(self, prefix: PrefixCache, prompt: Prompt, target: Target) -> PictureScores:
+        """Scores of every picture of a prefix under one question."""
+        batch = prefix.layers[0].keys.shape[0]
+        self.counts.score += batch
+        hidden = self.decoder.extend(prefix, prompt.suffix_ids + target.forced_ids, batch, self.shortcuts)
+        read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
+        if target.kind == "margin":
+            s = (target.sign * self._margin(hidden[:, read[0]])).double()
+            return PictureScores(s, whole_vectors(torch.sigmoid, s), s)
+        log_p, standing = self._token_scores(hidden[:, read], [target] * batch)
+        probability = whole_vectors(torch.exp, log_p.double())
+        return PictureScores(log_p.double().mean(1), probability.mean(1), standing.double().amin(1))
+
+    def trace(
+        self,
+        tokens: Tensor,
+        prompts: Sequence[Prompt],
+        targets: Sequence[Target],
+        observer: Observer | None = None,
+        states: Observer | None = None,
+    ) -> Tensor:
+        """Differentiable token scores of full sequences; see `VLM.trace`."""
+        self.counts.trace += len(tokens)
+        ids = [p.prefix_ids + p.suffix_ids + t.forced_ids for p, t in zip(prompts, targets, strict=True)]
+        shapes = {(len(i), t.kind, t.scored) for i, t in zip(ids, targets, strict=True)}
+        if len(shapes) != 1:
+            raise ValueError("prompts of one trace must be of equal length and targets of equal shape")
+        decoder, start = self.decoder, prompts[0].image_start
+        with observed(decoder.attention_configs, observer), observed_states(decoder.layers, states):
+            hidden = decoder.full(decoder.embed(tokens, ids, start), start)
+        read = hidden[:, targets[0].read_positions(prompts[0])]
+        if targets[0].kind == "margin":
+            signs = torch.tensor([t.sign for t in targets], device=hidden.device)
+            return (self._margin(read[:, 0]) * signs)[:, None]
+        return self._token_scores(read, targets)[0]
+
+    def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
+        """Logits of some tokens at every position; see `VLM.token_logits`."""
+        return self.decoder.head.token_logits(states, token_ids)
+
+    def decode(self, token_ids: Sequence[int]) -> list[str]:
+        """Each token as text."""
+        return [self.tokenizer.decode([token]) for token in token_ids]
+
+    def identity(self) -> dict[str, str]:
+        """Source, revision, dtype, prompt template and a hash of all weights."""
+        return {
+            "source": self.source,
+            "revision": getattr(self.model.config, "_commit_hash", None) or "",
+            "weights": hash_weights(self.model),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "prompt_template": self.prompt_template,
+        }
+
+    def _margin(self, hidden: Tensor) -> Tensor:
+        """Margin of yes over no, float32 [batch]."""
+        return self.decoder.head.margin(hidden, self.decoder.ids((*self.yes_ids, *self.no_ids))[0], len(self.yes_ids))
+
+    def _token_scores(self, hidden: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and margins over the best other token, each [batch, n], of the scored tokens."""
+        gold = torch.cat([self.decoder.ids(tuple(t.answer_ids[i] for i in t.scored)) for t in targets])
+        return self.decoder.head.token_scores(hidden, gold)
