@@ -12,7 +12,7 @@ from cxr_faith.attribution import METHODS
 from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.cli.lightning_cli import EvaluateCLI
 from cxr_faith.perturb.condition import Condition
-from cxr_faith.run.module import BASIC
+from cxr_faith.run.method_set import BASIC
 from cxr_faith.vlm import Gemma3VLM
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ def test_config_makes_all_parts(config: Path) -> None:
     # Trainers for GPUs cannot be made on every machine that runs the tests.
     cli = EvaluateCLI(["--config", str(config), "--trainer.accelerator", "cpu", "--trainer.devices", "1"])
     written = read(config)
-    assert set(written["model"]["methods"]) | {"center", *BASIC} == set(cli.model.methods)
+    assert set(written["model"]["methods"]) | {"center", *BASIC} == set(cli.model.method_set.methods)
     assert cli.model.protocol.steps == written["model"]["protocol"]["steps"]
     assert str(cli.options.run_dir) == f"runs/{config.stem}"
     assert cli.options.show_images is (config.stem in PHANTOMS), "patients' pictures stay out of reports by default"
@@ -104,7 +104,7 @@ def test_the_overlay_of_trust_scores_every_method_under_a_substrate_not_its_own(
     files = [str(ROOT / "configs" / name) for name in ("vindr.yaml", "protocol/trust.yaml")]
     cli = EvaluateCLI([*(word for file in files for word in ("--config", file)), "--trainer.accelerator", "cpu"])
     specs = set(cli.model.protocol.substrates)
-    own = {name: method.substrate.spec for name, method in cli.model.methods.items() if method.substrate}
+    own = {name: method.substrate.spec for name, method in cli.model.method_set.methods.items() if method.substrate}
     assert own and all(specs - {spec} for spec in own.values()) and cli.model.protocol.controls == "all"
     assert {spec.split(":")[0] for spec in cli.model.protocol.conditions} == set(Condition.NAMES)
 

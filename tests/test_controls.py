@@ -12,7 +12,7 @@ from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import BLURRED
-from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.run.method_set import MethodSet
 from cxr_faith.scoring import localize, score_image
 from tests.analytic import LinearVLM, picture
 from tests.trust import AtP
@@ -107,22 +107,22 @@ def test_names_of_a_run_hold_the_controls():
     config = {"edges": {}, "chefer": {}, "attention": {}}
 
     def names(**protocol):
-        return FaithfulnessModule(config, protocol=Protocol(**protocol)).names
+        return MethodSet(config, Protocol(**protocol)).names
 
     given, added = ["center", "edges", "chefer", "attention"], ["random_map", "oracle"]
     assert names(controls="none") == given
     assert names() == names(controls="basic") == [*given, *added, "chefer/blurred"]
     assert names(controls="all") == [*given, *added, *(f"{name}/blurred" for name in (*given[1:], *added))]
-    assert FaithfulnessModule({"oracle": {}}).names == ["center", "oracle", "random_map", "edges"]
-    own = FaithfulnessModule({"edges": {"class": "attention", "layers": "last"}})
-    assert own.method_config["edges"]["class"] == "attention" and own.blurred == ["edges"]
+    assert MethodSet({"oracle": {}}, Protocol()).names == ["center", "oracle", "random_map", "edges"]
+    own = MethodSet({"edges": {"class": "attention", "layers": "last"}}, Protocol())
+    assert own.options["edges"]["class"] == "attention" and own.blurred == ["edges"]
     with pytest.raises(ValueError, match="controls must be one of none, basic, all"):
         names(controls=True)
 
 
 def test_maps_made_with_a_substrate_are_scored_under_another_too():
     def scored(methods, *substrates, **protocol):
-        return FaithfulnessModule(methods, protocol=Protocol(substrates, **protocol)).scored
+        return MethodSet(methods, Protocol(substrates, **protocol)).scored
 
     config, controls = {"chefer": {}, "igos_pp": {}}, ["center", "random_map", "edges", "oracle"]
     both = scored(config, "blur:0.1")

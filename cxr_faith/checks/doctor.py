@@ -16,7 +16,6 @@ from rich import box
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.checks.model_checks import model_checks
 from cxr_faith.checks.sanity import read_cases
 from cxr_faith.data.module import CXRVQADataModule
@@ -109,7 +108,7 @@ def run_doctor(
         checks = [
             *(Check(*found) for case in zip(pictures, cases, strict=True) for found in model_checks(module, *case)),
             *([] if cases else [Check("model", "fail", "not measured", advice)]),
-            *record_checks(frame, [n for n, m in module.methods.items() if not isinstance(m, CONTROLS)]),
+            *record_checks(frame, module.method_set.explaining),
             _restart(frame, again),
             _tensorboard(trial / "tensorboard"),
         ]

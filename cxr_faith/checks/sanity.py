@@ -26,7 +26,7 @@ from cxr_faith.perturb.condition import Condition
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import write_atomic
 from cxr_faith.report.formats import number
-from cxr_faith.run.module import FaithfulnessModule, vlm_cells
+from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.vlm import VLM, Gemma3VLM, Target
 from cxr_faith.vlm.answers import predicted_answer
 
@@ -79,7 +79,7 @@ def run_sanity(module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path
     pictures, cases = read_cases(vlm, data, module.protocol, options.samples)
     if len(cases) < 2:
         raise ValueError(f"{data.manifest}: sanity needs two samples that the model answers, found {len(cases)}")
-    result = sanity(vlm, module.methods, pictures, cases, module.protocol, options.most_alike)
+    result = sanity(vlm, module.method_set.methods, pictures, cases, module.protocol, options.most_alike)
     write_atomic(run_dir / "sanity.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
@@ -94,7 +94,7 @@ def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: in
             if item.image is None or len(cases) == samples or 2 * alike >= max(samples, 2):
                 continue
             pixels, sample = vlm.normalize(item.image[None].to(vlm.device))[0], item.sample
-            cells = [vlm_cells(item, vlm.grid)]
+            cells = [item.finding_cells(vlm.grid)]
             [case] = read_answers(vlm, pixels, sample.image_id, [sample.question], [sample.kind], protocol, cells)
             if case.target is not None and not case.off_format:
                 pictures.append(pixels)

@@ -38,6 +38,18 @@ class SampleItem:
     anatomy: Mapping[str, Tensor] = field(default_factory=dict)
     error: str | None = None
 
+    def finding_cells(self, grid: tuple[int, int]) -> Tensor | None:
+        """Share of each cell under the finding, float32 ``[grid_h, grid_w]``; None without a mask."""
+        if self.finding_mask is None or self.geometry is None:
+            return None
+        return self.geometry.to_cells(self.finding_mask, grid)
+
+    def organ_cells(self, grid: tuple[int, int]) -> dict[str, Tensor]:
+        """Share of each cell that each organ covers, float32 ``[grid_h, grid_w]`` by label."""
+        if self.geometry is None:
+            return {}
+        return {label: self.geometry.to_cells(mask, grid) for label, mask in self.anatomy.items()}
+
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SampleItem:
         """The same with a function applied to picture and masks."""
         return replace(

@@ -9,9 +9,6 @@ pixel there is nothing to hit: NaN.
 import numpy as np
 import numpy.typing as npt
 from skimage.filters import threshold_otsu
-from torchmetrics import Metric, MetricCollection
-
-from cxr_faith.metrics.curves import ColumnMean
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,11 +54,6 @@ def localization_scores(
         "iou_top_10": _iou(top, inside, area),
         "auprc": average_precision(positive, inside, area - inside),
     }
-
-
-def localization_metrics() -> dict[str, Metric | MetricCollection]:
-    """Running means of the localization columns over samples and ranks; NaN values are left out."""
-    return {name: ColumnMean(name) for name in LOCALIZATION_COLUMNS}
 
 
 def average_precision(values: Floats, hits: Floats, misses: Floats) -> float:

@@ -1,7 +1,6 @@
 """`evaluate`: predict, then everything that is made from the merged records."""
 
 import os
-import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -170,7 +169,7 @@ def _evaluate(
     if ranks.any(stop.left_work):
         name = request.signal.name if request.signal else "a signal to another rank"
         raise StoppedError(f"stopped on {name}, {run_dir} is as far as it got; to resume: {resume_command()}")
-    values = metric_values(module, trainer)
+    values = module.metric_values()
     if trainer.is_global_zero:
         _finish_or_leave(run_dir, module, data, options, console)
     ranks.meet()
@@ -199,16 +198,6 @@ def _finish_or_leave(
         else:
             line = f"shard {options.shard.index} of {options.shard.count} is done; {left} samples are the other shards'"
             console.print(f"{line}; for a report now: cxr-faith report {run_dir}", soft_wrap=True, highlight=False)
-
-
-def metric_values(module: FaithfulnessModule, trainer: L.Trainer) -> dict[tuple[str, str], dict[str, torch.Tensor]]:
-    """Values of the torchmetrics over all ranks of this start; a call for every rank, also an empty one."""
-    # Lightning has moved the module to the CPU by now, where NCCL cannot reduce.
-    device = trainer.strategy.root_device
-    with warnings.catch_warnings():
-        # The oracle of a run without masks has no value, and says so by being NaN.
-        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-        return {key: collection.to(device).compute() for key, collection in module.metrics.items()}
 
 
 def finish(

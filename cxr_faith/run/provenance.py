@@ -13,6 +13,7 @@ import torch
 
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.records import write_atomic
+from cxr_faith.records.controls import RANDOM
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.vlm.identity import model_identity
 
@@ -31,12 +32,13 @@ def identity(module: FaithfulnessModule, data: CXRVQADataModule) -> dict[str, An
     """
     config = module.model_config
     dtype = config.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
-    files = {name: method.weights for name, method in module.methods.items() if method.weights}
+    method_set = module.method_set
+    files = method_set.weights
     return {
         "model": {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template},
         "data": data.fingerprint,
-        "methods": module.method_config | ({"weights": files} if files else {}),
-        "perturbation": asdict(module.protocol) | {"scored": module.scored},
+        "methods": method_set.options | ({"weights": files} if files else {}),
+        "perturbation": asdict(module.protocol) | {"scored": method_set.scored},
     }
 
 
@@ -72,7 +74,7 @@ def write_provenance(
     content = {
         "fingerprint": fingerprint(expected),
         "identity": expected,
-        "methods": [*module.names, "random"],
+        "methods": [*module.method_set.names, RANDOM],
         "samples_total": data.samples_total,
         "limit": data.limit,
         "model": model_identity(module.model_config) | {"revision": module.model_config.revision or ""},

@@ -1,0 +1,109 @@
+"""The rows of the records: what was asked, what the model answered, and what a map is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cxr_faith.data.sample import Sample
+from cxr_faith.metrics.regions import enrichment, mass_shares
+from cxr_faith.records.schema import RECORD_SCHEMA, sample_columns
+from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
+from cxr_faith.vlm.base import Reply
+
+Row = dict[str, Any]
+"""Columns of a record by name, as in `RECORD_SCHEMA`; columns left out are null."""
+
+
+def question_columns(sample: Sample, space: str, target: str | int) -> Row:
+    """Columns that all records of a sample share, whatever the model answers."""
+    return sample_columns(sample) | {"present": is_present(sample), "space": space, "target": str(target)}
+
+
+def answer_columns(sample: Sample, kind: str, reply: Reply) -> Row:
+    """Columns of the model's answer.
+
+    Args:
+        sample: for its reference.
+        kind: `yes_no`, `choice` or `open`, as stated or as decided from the answer.
+        reply: the answer on the intact picture.
+    """
+    predicted = predicted_answer(reply, kind)
+    row: Row = {
+        "kind": kind,
+        "predicted": predicted,
+        "generated": reply.text,
+        "answer_mismatch": is_mismatch(reply, kind),
+        "correct": is_correct(predicted, sample.answer),
+    }
+    if kind == YES_NO:
+        p_yes = float(torch.tensor(reply.margin, dtype=torch.float64).sigmoid())
+        row |= {"yes_no_mass": reply.yes_no_mass, "margin": reply.margin, "p_yes": p_yes}
+    return row
+
+
+def map_columns(
+    saliency: np.ndarray,
+    organs: Mapping[str, Tensor],
+    extras: Mapping[str, Any],
+    costs: Mapping[str, float | None],
+) -> Row:
+    """Columns of one method's map.
+
+    Args:
+        saliency: [grid_h, grid_w].
+        organs: label → share of each cell that the organ covers [grid_h, grid_w].
+        extras: what the method gave beside the map; only what the records have a column for is kept.
+        costs: forwards, backwards, seconds and peak memory.
+    """
+    row: Row = {"map": saliency.ravel(), "grid_h": saliency.shape[0], "grid_w": saliency.shape[1]}
+    row["anatomy"] = organ_shares(saliency, organs)
+    kept = {name: value for name, value in extras.items() if name in RECORD_SCHEMA.names}
+    return row | dict(costs) | kept
+
+
+def failed_rows(common: Row, names: Mapping[str, Sequence[str]], status: str, reason: str) -> list[Row]:
+    """Rows of a sample that cannot be scored: one for each map and substrate, all with the reason.
+
+    Args:
+        common: the columns of the sample.
+        names: substrate → names of the maps.
+        status: `invalid` or `off_format`.
+        reason: one line for people.
+    """
+    common = common | {"status": status, "reason": reason, "own_substrate": False}
+    return [common | {"method": name, "substrate": spec} for spec, listed in names.items() for name in listed]
+
+
+def organ_shares(saliency: np.ndarray, organs: Mapping[str, Tensor]) -> list[Row]:
+    """The `anatomy` column of one map: share of its positive mass on each organ, and its enrichment there.
+
+    Args:
+        saliency: [grid_h, grid_w].
+        organs: label → share of each cell that the organ covers [grid_h, grid_w].
+
+    Returns:
+        `label`, `share` and `enrichment` for each organ; empty for a map that is not finite, and without the organs
+        on which enrichment is undefined.
+    """
+    if not organs or not np.isfinite(saliency).all():
+        return []
+    weights = np.stack([share.double().cpu().numpy() for share in organs.values()])
+    shares = mass_shares(saliency, weights)
+    ratios = enrichment(shares, weights)
+    return [
+        {"label": label, "share": float(share), "enrichment": float(ratio)}
+        for label, share, ratio in zip(organs, shares, ratios, strict=True)
+        if np.isfinite(ratio)
+    ]
+
+
+def is_present(sample: Sample) -> bool | None:
+    """Whether the reference says that the finding is present; None where it does not say."""
+    if not sample.finding:
+        return None
+    if sample.kind == YES_NO and sample.answer:
+        return sample.answer[0].casefold() == "yes"
+    return True if sample.finding_mask_path or sample.boxes else None

@@ -1,0 +1,144 @@
+"""The steps of `predict_step`: answer → explain → score → rows.
+
+A `Reading` carries one picture with its questions from step to step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from cxr_faith.cases import NO_REPLY, Case, compute_maps, read_answers
+from cxr_faith.data.items import SampleItem
+from cxr_faith.data.sample import Sample
+from cxr_faith.perturb.condition import NONE, Condition
+from cxr_faith.perturb.engine import Engine
+from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.protocol import Protocol
+from cxr_faith.records.controls import RANDOM
+from cxr_faith.records.rows import Row, answer_columns, failed_rows, map_columns, question_columns
+from cxr_faith.run.method_set import MethodSet
+from cxr_faith.scoring import localize, score_image
+from cxr_faith.vlm import VLM
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One picture and the questions about it that are in a batch.
+
+    Attributes:
+        pixels: the picture as the model gets it, under the condition [3, H, W].
+        items: the samples, in the order of the batch.
+        cases: one for each sample; `explain` fills in the maps.
+        placed: masks are where the picture shows what they cover. Under a condition they may not be, so places are
+            measured on the picture as it is.
+    """
+
+    pixels: Tensor
+    items: Sequence[SampleItem]
+    cases: Sequence[Case]
+    placed: bool
+
+
+def answer(vlm: VLM, items: Sequence[SampleItem], condition: str, protocol: Protocol) -> list[Reading]:
+    """Ask the model every question; questions about one picture share its image tokens.
+
+    Args:
+        vlm: the model.
+        items: samples that have a picture.
+        condition: what is done to every picture first, or `none`.
+        protocol: the protocol under that condition.
+    """
+    by_image: dict[str, list[SampleItem]] = {}
+    for item in items:
+        by_image.setdefault(item.sample.image_id, []).append(item)
+    readings = []
+    for image_id, members in by_image.items():
+        image = members[0].image
+        assert image is not None
+        pixels = vlm.normalize(image[None].to(vlm.device))[0]
+        if condition != NONE:
+            pixels = Condition.parse(condition).apply(pixels, image_id, protocol.seed)
+        questions = [item.sample.question for item in members]
+        kinds = [item.sample.kind for item in members]
+        cells = [item.finding_cells(vlm.grid) for item in members]
+        cases = read_answers(vlm, pixels, image_id, questions, kinds, protocol, cells)
+        readings.append(Reading(pixels, members, cases, placed=condition == NONE))
+    return readings
+
+
+def explain(vlm: VLM, method_set: MethodSet, readings: Sequence[Reading], seed: int) -> None:
+    """Compute the maps of every method; a method that fails on a sample loses its own map only."""
+    pixels = [reading.pixels for reading in readings for _ in reading.cases]
+    cases = [case for reading in readings for case in reading.cases]
+    compute_maps(vlm, method_set.methods, pixels, cases, seed, blurred=method_set.blurred, forgive=True)
+
+
+def score(engine: Engine, method_set: MethodSet, reading: Reading, protocol: Protocol) -> list[Row]:
+    """Rows of all questions about one picture: scored ones, and those that say why there is nothing to score."""
+    rows: list[Row] = []
+    scorable = []
+    for item, case in zip(reading.items, reading.cases, strict=True):
+        if case.target is None:
+            rows += failed(method_set, item.sample, protocol, case.reason or "nothing to explain", case)
+        elif case.off_format:
+            reason = f"p(yes) + p(no) is {case.reply.yes_no_mass:.3f} at the first step"
+            rows += failed(method_set, item.sample, protocol, reason, case, "off_format")
+        else:
+            scorable.append((item, case))
+    if not scorable:
+        return rows
+    shared = [_shared_columns(item, case, engine.vlm.grid, reading.placed, protocol) for item, case in scorable]
+    image_id = scorable[0][1].image_id
+    for spec, names in method_set.scored.items():
+        chosen = [replace(case, maps={n: case.maps[n] for n in names if n in case.maps}) for _, case in scorable]
+        scores = score_image(engine, reading.pixels, image_id, chosen, Substrate.parse(spec), protocol)
+        for (_, case), columns, (common, by_name) in zip(scorable, scores, shared, strict=True):
+            columns |= {n: {"status": "invalid", "reason": why} for n, why in case.failed.items() if n in names}
+            for name in (name for name in (*method_set.names, RANDOM) if name in columns):
+                own = {"method": name, "substrate": spec, "own_substrate": method_set.uses_substrate(name, spec)}
+                rows.append(common | own | by_name.get(name, {}) | columns[name])
+    return rows
+
+
+def failed(
+    method_set: MethodSet,
+    sample: Sample,
+    protocol: Protocol,
+    reason: str,
+    case: Case | None = None,
+    status: str = "invalid",
+) -> list[Row]:
+    """Rows of a sample that cannot be scored: one for each map and substrate, all with the reason.
+
+    Args:
+        method_set: what would have been scored.
+        sample: the sample.
+        protocol: for the key columns.
+        reason: one line for people.
+        case: the model's answer, where there is one.
+        status: `invalid` or `off_format`.
+    """
+    names = {spec: method_set.without_mask(spec) for spec in method_set.scored}
+    return failed_rows(_common_columns(sample, case, protocol), names, status, reason)
+
+
+def _common_columns(sample: Sample, case: Case | None, protocol: Protocol) -> Row:
+    """Columns that all rows of a sample share."""
+    columns = question_columns(sample, protocol.space, protocol.target)
+    if case is None or case.reply is NO_REPLY:
+        return columns
+    return columns | answer_columns(sample, case.kind, case.reply)
+
+
+def _shared_columns(
+    item: SampleItem, case: Case, grid: tuple[int, int], placed: bool, protocol: Protocol
+) -> tuple[Row, dict[str, Row]]:
+    """Columns that do not depend on the substrate: those of the sample, and those of each map by its name."""
+    places = localize(case, item.finding_mask if placed else None, protocol.seed)
+    organs = item.organ_cells(grid) if placed else {}
+    by_name = {}
+    for name, saliency in case.maps.items():
+        columns = map_columns(saliency, organs, case.extras.get(name, {}), case.costs.get(name, {}))
+        by_name[name] = columns | places.get(name, {})
+    return _common_columns(item.sample, case, protocol), by_name
