@@ -4,7 +4,8 @@
 cluster give the same numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,13 @@ from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import CENTER, RANDOM
 from cxr_faith.vlm.base import PictureScores
 
+Columns = dict[str, Any]
+"""Columns of a record by name."""
+
 
 def score_image(
     engine: Engine, pixels: Tensor, image_id: str, cases: Sequence[Case], substrate: Substrate, protocol: Protocol
-) -> list[dict[str, dict[str, Any]]]:
+) -> list[dict[str, Columns]]:
     """Curves and scalars of every map of every question about one picture, under one substrate.
 
     Args:
@@ -57,44 +61,65 @@ def score_image(
         return engine.run(pixels, removed, plan, prompts, targets, fill, protocol.space)
 
     if protocol.adaptive:
-        mine = [case_orders(engine.vlm.grid, image_id, case, protocol) for case in cases]
+        orders = [CaseOrders.of(case, engine.vlm.grid, image_id, protocol.seed) for case in cases]
         shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
-        own = [list(finite.values()) for _, finite in mine]
-        allowed = protocol.auc_error, protocol.random_error
-        found = adaptive_curves(run, own, shuffled, k, *allowed, engine.share)
-        together = zip(cases, mine, found, strict=True)
-        return [_columns(case, k, *orders, curves.scores, curves.errors) for case, orders, curves in together]
-    plan, asked = plan_curves(engine.vlm.grid, image_id, cases, protocol)
-    scored = zip(cases, asked, run(plan), strict=True)
-    return [_columns(case, k, orders, finite, scores.at(places)) for case, (orders, finite, places), scores in scored]
+        own = [list(one.finite.values()) for one in orders]
+        curves = adaptive_curves(run, own, shuffled, k, protocol.auc_error, protocol.random_error, engine.share)
+        scored = zip(cases, orders, curves, strict=True)
+        return [_columns(case, k, one, curve.scores, curve.errors) for case, one, curve in scored]
+    plan, questions = plan_curves(engine.vlm.grid, image_id, cases, protocol)
+    results = zip(cases, questions, run(plan), strict=True)
+    return [_columns(case, k, question.orders, scores.at(question.places)) for case, question, scores in results]
 
 
-def case_orders(
-    grid: tuple[int, int], image_id: str, case: Case, protocol: Protocol
-) -> tuple[dict[str, np.ndarray | None], dict[str, np.ndarray]]:
-    """Orders of a question's maps and of the center, None for a map that is not finite; and those of the others."""
-    orders = {name: map_order(values, protocol.seed, image_id, name) for name, values in case.maps.items()}
-    orders[CENTER] = center_order(grid, protocol.seed, image_id)
-    return orders, {name: order for name, order in orders.items() if order is not None}
+@dataclass(frozen=True)
+class CaseOrders:
+    """Orders of the cells for one question, by the name of the map; `center` is among them.
+
+    Attributes:
+        finite: name → permutation of the cells, most salient first.
+        not_finite: names of the maps that hold NaN or infinity, and have no order.
+    """
+
+    finite: dict[str, np.ndarray]
+    not_finite: tuple[str, ...]
+
+    @classmethod
+    def of(cls, case: Case, grid: tuple[int, int], image_id: str, seed: int) -> "CaseOrders":
+        """Orders of a question's maps and of the center."""
+        orders = {name: map_order(values, seed, image_id, name) for name, values in case.maps.items()}
+        orders[CENTER] = center_order(grid, seed, image_id)
+        finite = {name: order for name, order in orders.items() if order is not None}
+        return cls(finite, tuple(name for name in orders if name not in finite))
 
 
-Asked = tuple[dict[str, np.ndarray | None], dict[str, np.ndarray], np.ndarray]
-"""One question's orders by name, those of finite maps, and the places [orders + R, 2, T + 1] of their pictures."""
+@dataclass(frozen=True)
+class QuestionPlan:
+    """Where the curves of one question find their pictures in the plan of an image.
+
+    Attributes:
+        orders: orders of the question's maps.
+        places: numbers of the pictures of the deletion and insertion curves [finite maps + R, 2, T + 1]; the R random
+            orders come last.
+    """
+
+    orders: CaseOrders
+    places: np.ndarray
 
 
 def plan_curves(
     grid: tuple[int, int], image_id: str, cases: Sequence[Case], protocol: Protocol
-) -> tuple[Plan, list[Asked]]:
-    """The distinct pictures of all curves of an image's questions; the baselines' are shared by the questions."""
+) -> tuple[Plan, list[QuestionPlan]]:
+    """The distinct pictures of all curves of an image's questions; questions share those of the baselines."""
     n_cells = grid[0] * grid[1]
-    k, plan, asked = schedule(n_cells, protocol.finest(n_cells)), Plan(n_cells), list[Asked]()
+    k, plan, questions = schedule(n_cells, protocol.finest(n_cells)), Plan(n_cells), list[QuestionPlan]()
     shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
-    for question, case in enumerate(cases):
-        orders, finite = case_orders(grid, image_id, case, protocol)
+    for number, case in enumerate(cases):
+        orders = CaseOrders.of(case, grid, image_id, protocol.seed)
         # By the mirror identity the reversed order of a pair needs the same pictures: the plan merges them.
-        places = [_add_curves(plan, question, order, k) for order in (*finite.values(), *shuffled)]
-        asked.append((orders, finite, np.stack(places)))
-    return plan, asked
+        places = [_add_curves(plan, number, order, k) for order in (*orders.finite.values(), *shuffled)]
+        questions.append(QuestionPlan(orders, np.stack(places)))
+    return plan, questions
 
 
 def map_order(values: np.ndarray, seed: int, image_id: str, method: str) -> np.ndarray | None:
@@ -124,13 +149,13 @@ def localize(case: Case, mask: Tensor | None, seed: int) -> dict[str, dict[str, 
     """
     if mask is None:
         return {}
-    pixels, found = mask.cpu().numpy(), {}
+    pixels, columns = mask.cpu().numpy(), {}
     for name, values in case.maps.items():
         order = map_order(values, seed, case.image_id, name)
         if order is not None:
             # The center map is minus a distance: read it as nearness, which is positive.
-            found[name] = localization_scores(values - values.min() if name == CENTER else values, pixels, order)
-    return found
+            columns[name] = localization_scores(values - values.min() if name == CENTER else values, pixels, order)
+    return columns
 
 
 def _add_curves(plan: Plan, question: int, order: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -139,14 +164,17 @@ def _add_curves(plan: Plan, question: int, order: np.ndarray, k: np.ndarray) -> 
 
 
 def _columns(
-    case: Case,
-    k: np.ndarray,
-    orders: Mapping[str, np.ndarray | None],
-    finite: Mapping[str, np.ndarray],
-    curves: PictureScores,
-    errors: np.ndarray | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Record columns of one question from its curves, each [maps + R, 2, T + 1], and the errors of their areas."""
+    case: Case, k: np.ndarray, orders: CaseOrders, curves: PictureScores, errors: np.ndarray | None = None
+) -> dict[str, Columns]:
+    """Record columns of one question from its curves.
+
+    Args:
+        case: the question.
+        k: schedule [T + 1], in cells.
+        orders: orders of its maps.
+        curves: scores, each [maps + R, 2, T + 1].
+        errors: estimated error of each order's areas [maps + R], with adaptive curves.
+    """
     s, probability, standing = curves.s, curves.probability, curves.standing
     valid = s.isfinite().all(-1).all(-1)
     status = classify(s[:, 0, 0], s[:, 0, -1], torch.full_like(valid, case.off_format), valid)
@@ -157,37 +185,33 @@ def _columns(
         *(standing[:, 0], standing[:, 1]),
         status=status,
     )
-    n_maps, names, rows = len(finite), list(finite), dict[str, dict[str, Any]]()
+    names, n_maps = list(orders.finite), len(orders.finite)
 
-    shuffled = {name: values[n_maps:][None] for name, values in scalars.items()}
+    shuffled = {column: values[n_maps:][None] for column, values in scalars.items()}
     random = random_summary(shuffled)
-    named = {name: values[:n_maps] for name, values in scalars.items()}
-    center = {name: values[[names.index(CENTER)]] for name, values in named.items()}
-    z, p = random_test(named["srg"], shuffled["srg"].expand(n_maps, -1))
-    named |= baseline_gaps(named, random, center) | {"random_z": z, "random_p": p}
-    listed = {name: values.tolist() for name, values in named.items()}
-    statuses = status_names(status)
-    for row, name in enumerate(names):
-        gaps = {f"gap_{metric}_center": None for metric in ("deletion", "insertion", "srg")} if name == CENTER else {}
-        rows[name] = (
-            {column: values[row] for column, values in listed.items()}
-            | gaps
-            | {
-                "status": statuses[row],
-                "order": finite[name].tolist(),
-                "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
-                "auc_error": None if errors is None else float(errors[row]),
-                **_curves(k, s[row], probability[row]),
-            }
-        )
-    means = random | baseline_gaps(random, None, center)
-    rows[RANDOM] = {name: float(values[0]) for name, values in means.items()} | {
+    of_maps = {column: values[:n_maps] for column, values in scalars.items()}
+    center = {column: values[[names.index(CENTER)]] for column, values in of_maps.items()}
+    z, p = random_test(of_maps["srg"], shuffled["srg"].expand(n_maps, -1))
+    of_maps |= baseline_gaps(of_maps, random, center) | {"random_z": z, "random_p": p}
+    listed, statuses = {column: values.tolist() for column, values in of_maps.items()}, status_names(status)
+    rows: dict[str, Columns] = {}
+    for row, (name, order) in enumerate(orders.finite.items()):
+        rows[name] = {column: values[row] for column, values in listed.items()} | {
+            "status": statuses[row],
+            "order": order.tolist(),
+            "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
+            "auc_error": None if errors is None else float(errors[row]),
+            **_curves(k, s[row], probability[row]),
+        }
+    rows[CENTER] |= {f"gap_{metric}_center": None for metric in ("deletion", "insertion", "srg")}
+    of_random = random | baseline_gaps(random, None, center)
+    rows[RANDOM] = {column: float(values[0]) for column, values in of_random.items()} | {
         # One order that could not be scored spoils the mean over all of them.
         "status": statuses[-1] if bool(valid[n_maps:].all()) else "invalid",
         "auc_error": None if errors is None else float(errors[n_maps:].mean()),
         **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0)),
     }
-    for name in orders.keys() - finite.keys():
+    for name in orders.not_finite:
         rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}
     return rows
 

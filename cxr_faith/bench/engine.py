@@ -180,10 +180,10 @@ def _sign(scene: Scene, question: int) -> int:
 def deletion_pictures(scene: Scene) -> int:
     """Distinct pictures of all deletion curves alone, of all questions."""
     plan, k = Plan(scene.vlm.n_cells), schedule(scene.vlm.n_cells, scene.protocol.finest(scene.vlm.n_cells))
-    _, asked = plan_curves(scene.vlm.grid, scene.image_id, scene.cases, scene.protocol)
+    _, questions = plan_curves(scene.vlm.grid, scene.image_id, scene.cases, scene.protocol)
     rng = stream(scene.protocol.seed, scene.image_id, "orders")
     shuffled = random_orders(plan.n_cells, scene.protocol.random_orders, rng)
-    for question, (_, finite, _) in enumerate(asked):
-        for order in (*finite.values(), *shuffled):
-            plan.add(question, keep_masks(order, k, "deletion"))
+    for number, question in enumerate(questions):
+        for order in (*question.orders.finite.values(), *shuffled):
+            plan.add(number, keep_masks(order, k, "deletion"))
     return len(plan)
