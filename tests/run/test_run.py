@@ -16,7 +16,8 @@ from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RECORD_SCHEMA
-from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.run.method_set import MethodSet
+from cxr_faith.run.predict import failed
 from tests.forked import start_ranks, wait_for_ranks
 from tests.runs import ROOT, VOLATILE, assert_same, environment, ranks, records, run_here
 
@@ -167,9 +168,8 @@ def test_bad_samples_are_recorded_and_the_run_goes_on(samples: Path, tmp_path: P
 
 
 def test_records_name_the_space() -> None:
-    spaces = {"pixels": FaithfulnessModule({"edges": {}})}
-    spaces["tokens"] = FaithfulnessModule({"edges": {}}, protocol=Protocol(space="tokens"))
-    for space, module in spaces.items():
-        rows = module._failed(Sample("s", question="Is there a nodule?"), "no picture")
+    for space, protocol in {"pixels": Protocol(), "tokens": Protocol(space="tokens")}.items():
+        methods = MethodSet({"edges": {}}, protocol)
+        rows = failed(methods, Sample("s", question="Is there a nodule?"), protocol, "no picture")
         assert {row["space"] for row in rows} == {space}
         assert [row["method"] for row in rows] == ["center", "edges", "random_map", "random"]
