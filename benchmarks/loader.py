@@ -1,7 +1,6 @@
-"""Pictures per second on a real radiograph: `python benchmarks/loader.py [--workers N]`, after `make install`.
+"""Pictures per second on a real radiograph: `python benchmarks/loader.py [--workers N]`, after `make install-dev`.
 
-The radiograph of pydicom-data (1,955 × 1,841 pixels, 15 bits) as JPEG 2000 DICOM and as JPEG of the same size, 24
-copies of each.
+Reads 24 copies each of pydicom-data's radiograph (1,955 × 1,841 pixels, 15 bits) as JPEG 2000 DICOM and as JPEG.
 """
 
 import argparse

@@ -1,6 +1,7 @@
-"""What gradient methods keep of a 4B model in bfloat16, above its weights: `python benchmarks/memory.py`.
+"""Memory that gradient methods need beyond the weights of a 4B model in bfloat16: `python benchmarks/memory.py`.
 
-Autograd keeps the same of each layer, so one of the true shape tells of all; weights count once and are left out.
+Autograd saves the same amount for every layer, so one layer of the true shape is measured and multiplied. Weights are
+left out.
 """
 
 import torch
@@ -16,18 +17,18 @@ from cxr_faith.attribution.smooth_grad import COPIES_AT_ONCE
 from cxr_faith.bench.scene import SHAPES
 
 TOKENS = 300
-"""Length of a question about a picture."""
+"""Tokens of a question about a picture, image tokens included."""
 SHAPE = SHAPES["medgemma-4b"]
 
 
 def kept_megabytes(layer: nn.Module, inputs: torch.Tensor, **arguments: object) -> float:
-    """What autograd holds of a layer's forward pass, in MB of 10⁶ bytes."""
+    """Memory that autograd saves during a layer's forward pass, in MB of 10⁶ bytes."""
     weights = {weight.untyped_storage().data_ptr() for weight in layer.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage  # held, so that no other one can come to its address
+        kept[storage.data_ptr()] = storage  # a reference, so that no other storage can reuse its address
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -36,7 +37,7 @@ def kept_megabytes(layer: nn.Module, inputs: torch.Tensor, **arguments: object) 
 
 
 def decoder_layer(attention: str) -> float:
-    """A decoder layer by `sdpa`, or by `eager`, which shows its attention."""
+    """MB of a decoder layer with `sdpa`, or with `eager`, which returns its attention."""
     config = Gemma3TextConfig(**SHAPE["text"], attn_implementation=attention)
     layer = Gemma3DecoderLayer(config, layer_idx=0).to(torch.bfloat16).eval().requires_grad_(False)
     hidden = torch.randn(1, TOKENS, config.hidden_size, dtype=torch.bfloat16)
@@ -47,7 +48,7 @@ def decoder_layer(attention: str) -> float:
 
 
 def tower_layer() -> float:
-    """A layer of the vision tower."""
+    """MB of a layer of the vision tower."""
     config = SiglipVisionConfig(**SHAPE["vision"], vision_use_head=False, attn_implementation="sdpa")
     layer = SiglipEncoderLayer(config).to(torch.bfloat16).eval().requires_grad_(False)
     patches = (config.image_size // config.patch_size) ** 2
@@ -55,7 +56,7 @@ def tower_layer() -> float:
 
 
 def measure() -> dict[str, float]:
-    """MB of one layer of each kind, and GB of the methods."""
+    """MB of one layer of each kind, and GB of each method."""
     shown, plain, tower = decoder_layer("eager"), decoder_layer("sdpa"), tower_layer()
     decoder, towers = (SHAPE[part]["num_hidden_layers"] for part in ("text", "vision"))
     picture = (decoder * plain + towers * tower) / 1e3

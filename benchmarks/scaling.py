@@ -1,7 +1,7 @@
-"""How time and memory grow with samples, and what a second rank gives: `python benchmarks/scaling.py`.
+"""How time and memory grow with the samples, and the speed-up of a second rank: `python benchmarks/scaling.py`.
 
-Evaluates fresh phantoms by a short schedule with `cxr-faith evaluate`, one thread for each rank, with one rank and with
-two in turns, and prints medians. Nothing else should be running: two ranks need two idle cores.
+Evaluates new phantoms on a short schedule with `cxr-faith evaluate`, alternately with one rank and with two, one thread
+each, and prints medians. Nothing else should be running: two ranks need two idle cores.
 """
 
 import argparse
@@ -25,10 +25,13 @@ SCHEDULE = {"protocol.steps": "6", "protocol.random_orders": "4", "methods": "{a
 
 
 class Clock(L.Callback):
-    """Notes after each batch: samples so far, seconds since the first batch began, resident MB."""
+    """Writes a line after each batch: samples so far, seconds since the first batch began, resident MB.
+
+    Args:
+        out: Path of the file, to which `.RANK` is appended.
+    """
 
     def __init__(self, out: str) -> None:
-        """Write to the file `out` followed by the rank."""
         self.out, self.samples, self.begin = out, 0, 0.0
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -36,7 +39,7 @@ class Clock(L.Callback):
         self.begin = time.perf_counter()
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *_) -> None:
-        """Note a line."""
+        """Write a line."""
         self.samples += len(batch)
         status = Path("/proc/self/status").read_text()
         resident = int(status.split("VmRSS:")[1].split()[0]) / 1024
@@ -45,7 +48,7 @@ class Clock(L.Callback):
 
 
 def evaluate(manifest: Path, ranks: int, folder: Path) -> list[np.ndarray]:
-    """[batches, 3] of each rank: samples so far, seconds, resident MB."""
+    """Run an evaluation; returns [batches, 3] of each rank: samples so far, seconds, resident MB."""
     folder.mkdir()
     schedule = [part for key, value in SCHEDULE.items() for part in (f"--model.{key}", value)]
     command = [sys.executable, "-m", "cxr_faith", "evaluate", "--config", str(ROOT / "configs/demo.yaml"), *schedule]
@@ -60,7 +63,7 @@ def evaluate(manifest: Path, ranks: int, folder: Path) -> list[np.ndarray]:
 
 
 def lines(path: Path) -> list[str]:
-    """The file's lists as plain columns."""
+    """The file's JSON lists as whitespace-separated columns."""
     return [line.strip("[]\n").replace(",", " ") for line in path.read_text().splitlines()]
 
 

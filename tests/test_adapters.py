@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cxr_faith.adapters import MapAttribution, YesNoClassifier, explain_function, quantus_explain, records_dataset
-from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.geometry import fit
+from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.explainer import Explainer
 from cxr_faith.records import RECORD_SCHEMA, RecordWriter, read_records

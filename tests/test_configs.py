@@ -1,4 +1,4 @@
-"""Every config that ships is read by the command line's own parser, and makes module, data and Trainer."""
+"""The command line's parser reads every shipped config and builds the module, the data and the Trainer from it."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ OVERLAYS = sorted(ROOT.glob("configs/*/*.yaml"))
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a config loads no model; nor does it believe to be a Slurm job if the tests are one."""
+    """Reading a config loads no model, and does not see the Slurm job that the tests may run in."""
     monkeypatch.setattr(Gemma3VLM, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
     for name in ("SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_NTASKS_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def overlaid(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Nested merge in which the second one wins."""
+    """Nested merge; the values of `top` win."""
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -44,14 +44,14 @@ def overlaid(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def assert_within(expected: Any, found: Any, where: str = "") -> None:
-    """Every key of `expected` has the same value in `found`, which may have more keys."""
+def assert_within(expected: Any, actual: Any, where: str = "") -> None:
+    """Every key of `expected` has the same value in `actual`, which may have more keys."""
     if isinstance(expected, dict):
-        assert isinstance(found, dict) and expected.keys() <= found.keys(), where
+        assert isinstance(actual, dict) and expected.keys() <= actual.keys(), where
         for key, value in expected.items():
-            assert_within(value, found[key], f"{where}.{key}")
+            assert_within(value, actual[key], f"{where}.{key}")
     else:
-        assert found == expected, where
+        assert actual == expected, where
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -67,7 +67,8 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
 def test_there_are_configs_and_overlays() -> None:
     assert {path.stem for path in CONFIGS} >= {"demo", "methods", "mimic", "vindr"}
     assert {f"{path.parent.name}/{path.stem}" for path in OVERLAYS} >= {
-        *("trainer/ddp", "trainer/slurm"),
+        "trainer/ddp",
+        "trainer/slurm",
         "protocol/trust",
     }
 
@@ -76,8 +77,8 @@ def test_there_are_configs_and_overlays() -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_config_is_read_as_written(config: Path, overlay: Path | None, capsys: pytest.CaptureFixture[str]) -> None:
     files = [config] if overlay is None else [config, overlay]
-    found = printed(capsys, *(word for file in files for word in ("--config", str(file))))
-    assert_within(overlaid(read(config), read(overlay) if overlay else {}), found)
+    parsed = printed(capsys, *(word for file in files for word in ("--config", str(file))))
+    assert_within(overlaid(read(config), read(overlay) if overlay else {}), parsed)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

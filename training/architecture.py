@@ -1,4 +1,4 @@
-"""Shape and initialisation of the bundled model: a true Gemma-3 (SigLIP tower, projector, decoder), very small."""
+"""Architecture and initialization of the bundled model: a very small Gemma-3 (SigLIP tower, projector, decoder)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAYER_TYPES = ["sliding_attention", "sliding_attention", "full_attention"] * 2
 
 
 def build_config(tokenizer: GemmaTokenizer) -> Gemma3Config:
-    """The model's configuration for a tokenizer; 12x12 image tokens, six decoder layers of which two are global."""
+    """The model's configuration for a tokenizer: 12 × 12 image tokens and six decoder layers, two of them global."""
     text = Gemma3TextConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -62,11 +62,11 @@ def build_config(tokenizer: GemmaTokenizer) -> Gemma3Config:
 
 @torch.no_grad()
 def build_model(tokenizer: GemmaTokenizer, seed: int = 0) -> Gemma3ForConditionalGeneration:
-    """A freshly initialised model.
+    """A newly initialized model.
 
-    Gemma's norms stand after attention and MLP too, so by default each sublayer adds a vector of RMS 1 to embeddings
-    that are much smaller, and the projector starts at zero: the decoder then never learns to look at the picture.
-    Quieter post-norms (1 + w = .3), embeddings of RMS 1 and a projector of RMS 1 cure that.
+    Gemma also has norms after attention and MLP, so by default each sublayer adds a vector of RMS 1 to much smaller
+    embeddings, and the projector starts at zero: the decoder then never learns to use the picture. Smaller post-norms
+    (1 + w = 0.3), embeddings of RMS 1 and a projector of RMS 1 fix that.
     """
     torch.manual_seed(seed)
     config = build_config(tokenizer)

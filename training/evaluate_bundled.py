@@ -2,8 +2,9 @@
 
     python training/evaluate_bundled.py --model cxr_faith/vlm/bundled
 
-Prints accuracy by finding and kind, color and shape answers, and a short faithfulness check: does `yes` hang on the
-lesion, and is the lesion mask a better explanation than the middle of the picture? About three minutes on two cores.
+Prints accuracy by finding and kind, accuracy on color and shape pictures, and a short faithfulness check: does `yes`
+depend on the lesion, and is the lesion's mask a better explanation than the center of the picture? About three minutes
+on two cores.
 """
 
 from __future__ import annotations
@@ -33,14 +34,13 @@ WORDS = [space + word for word in ("yes", "Yes", "YES", "no", "No", "NO") for sp
 
 
 class Reader:
-    """A saved model that answers questions on pictures.
+    """A saved model that answers questions about pictures.
 
     Args:
-        folder: Model folder.
+        folder: Folder with model and processor.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Load model and processor from the folder alone."""
         self.model = Gemma3ForConditionalGeneration.from_pretrained(folder, local_files_only=True).eval()
         self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         tokenizer = self.processor.tokenizer
@@ -59,7 +59,7 @@ class Reader:
 
     @torch.no_grad()
     def margins(self, inputs: dict[str, Tensor], pixels: Tensor) -> Tensor:
-        """Yes/no margins [n] of one question on n pictures [n, 3, side, side]."""
+        """Yes/no margins [n] of one question about n pictures [n, 3, side, side]."""
         parts = []
         for start in range(0, len(pixels), BATCH):
             part = pixels[start : start + BATCH]
@@ -83,7 +83,7 @@ def table(title: str, hits: dict[str, list[bool]]) -> None:
 
 
 def accuracy(reader: Reader, root: Path, rows: list[dict]) -> None:
-    """Accuracy on the rows of a manifest."""
+    """Print the accuracy on the rows of a manifest."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
         inputs = reader.inputs(Image.open(root / row["image_path"]), row["question"])
@@ -102,7 +102,7 @@ def accuracy(reader: Reader, root: Path, rows: list[dict]) -> None:
 
 
 def shapes(reader: Reader, count: int) -> None:
-    """Exact match on color and shape pictures."""
+    """Print the share of exact answers on color and shape pictures."""
     hits: dict[str, list[bool]] = defaultdict(list)
     pictures = [phantom_shapes.sample_shape(f"held-out-{i}", SEED) for i in range(count)]
     images, _ = phantom_shapes.render_shapes(pictures, (256, 288))
@@ -129,7 +129,7 @@ def orders_of(mask: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarra
 
 
 def faithfulness(reader: Reader, root: Path, rows: Iterable[dict]) -> None:
-    """Deletion and insertion with hard cells and blur on findings that are there and were answered yes."""
+    """Print deletion and insertion scores (whole cells, blur) on findings that are present and answered yes."""
     rng, blur = np.random.default_rng(0), blur_matrix()
     scores: dict[str, list[float]] = defaultdict(list)
     flips, cell = [], IMAGE_SIZE // GRID
@@ -160,7 +160,7 @@ def faithfulness(reader: Reader, root: Path, rows: Iterable[dict]) -> None:
         for name, (deletion, insertion) in zip(orders, area, strict=True):
             scores[f"srg {name}"].append(insertion - deletion)
             scores[f"srg {name} | {row['finding']}"].append(insertion - deletion)
-    print("\nfaithfulness, findings that are there")
+    print("\nfaithfulness, findings that are present")
     for name in sorted(scores):
         print(f"  {name:34s} {np.mean(scores[name]):.3f}  (n = {len(scores[name])})")
     print(f"  lesion cells blurred: {np.mean(flips):.3f} flip to no  (n = {len(flips)})")

@@ -1,4 +1,4 @@
-"""Which questions a training picture gets, and their answers given the cells that are left of it."""
+"""Chooses the questions of a training picture, with the answers for the cells that are left of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cxr_faith.data.sources.phantom import Phantom
 SEEN, GONE = 0.6, 0.25
 NOTHING, ENOUGH = 0.15, 0.55
 Areas = Mapping[str, NDArray[np.float16]]
-# Question, reply and, for a yes/no question, the margin that is wanted, from -1 (surely no) to 1 (surely yes).
+# Question, reply and, for a yes/no question, the target margin from -1 (certainly no) to 1 (certainly yes).
 Lesson = tuple[str, str, float | None]
 
 _PHRASINGS: dict[tuple[str, str | None, str | None], list[pq.Question]] = {}
@@ -29,12 +29,12 @@ def share_left(area: NDArray[np.float16], kept: NDArray[np.bool_]) -> float:
 
 
 def state(share: float) -> bool | None:
-    """Seen, gone, or undecided (None) for a share of the lesion that is left."""
+    """Whether a lesion is visible, given the share of it that is left; None if that is undecided."""
     return True if share > SEEN else False if share < GONE else None
 
 
 def grade(share: float) -> float:
-    """Wanted margin, -1 to 1, for a share of a lesion that is left: the evidence is the lesion's visible area."""
+    """Target margin, -1 to 1, given the share of the lesion that is left."""
     return 2 * min(max((share - NOTHING) / (ENOUGH - NOTHING), 0.0), 1.0) - 1
 
 
@@ -45,7 +45,7 @@ def visible(spec: Phantom, areas: Areas, kept: NDArray[np.bool_]) -> dict[tuple[
 
 
 def graded_lesson(question: pq.Question, spec: Phantom, areas: Areas, kept: NDArray[np.bool_]) -> Lesson:
-    """A yes/no question with the margin that the visible area of the lesion asks for."""
+    """A yes/no question with the target margin for the visible area of its lesion."""
     there = [
         share_left(areas[f"{p.finding}/{p.side}" if p.side else p.finding], kept)
         for p in spec.lesions
@@ -66,7 +66,7 @@ def lesion_cells(question: pq.Question, areas: Areas) -> NDArray[np.float64] | N
 
 
 def yes_no_question(spec: Phantom, rng: np.random.Generator, present: float = 0.75) -> pq.Question:
-    """A yes/no question about one of the picture's lesions or, now and then, about any finding."""
+    """A yes/no question about one of the picture's lesions (probability `present`) or about any finding."""
     if spec.lesions and rng.random() < present:
         lesion = spec.lesions[rng.integers(len(spec.lesions))]
         finding, side = lesion.finding, lesion.side
@@ -93,8 +93,8 @@ def chest_lessons(
         areas: Its lesions as cell shares.
         kept: Cells that are left, bool [grid, grid].
         rng: Source of randomness.
-        sides: Ask more about sides, which takes the longest to learn, and about nodules, the smallest of the lesions.
-        graded: Ask yes/no questions also about lesions that are partly there; the wanted margin says how much.
+        sides: Ask more about sides, which take longest to learn, and about nodules, the smallest lesions.
+        graded: Ask yes/no questions also about partly visible lesions; the target margin grows with the visible area.
 
     Returns:
         Up to nine lessons: presence, presence on a side, side, place and list.
@@ -116,7 +116,7 @@ def chest_lessons(
         count = max(1, min(len(yes), most))
         return yes[:most] + no[:count]
 
-    # Lesions that were there before cells went come first: "gone" is the "no" that teaches where to look.
+    # Often the picture's own lesions first: the "no" for a removed lesion teaches where to look.
     findings = [pq.FINDINGS[i] for i in rng.permutation(len(pq.FINDINGS))]
     had = {finding for finding, _ in seen}
     if rng.random() < 0.5:
@@ -127,7 +127,8 @@ def chest_lessons(
     sided = [(f, s) for f in findings if f in pq.SIDED for s in pq.SIDES]
     sided = [sided[i] for i in rng.permutation(len(sided))]
     if rng.random() < 0.5:
-        # The other side of what is there; the other half of the time also what never was, or "no" would mean that.
+        # In half of the pictures ask about the other side of a lesion; in the rest also about absent findings, or "no"
+        # would always mean the other side.
         sided.sort(key=lambda pair: pair[0] not in had)
     lessons += balanced(sided, "side_presence", 2 if sides else 1)
     places = [f for f in findings if f in pq.SIDED]
@@ -154,6 +155,6 @@ def shape_lessons(
             lessons.append((question.text, question.answer, None))
         elif question.kind == "yes_no" and (question.answer == "no" or state(left) is False):
             lessons.append((question.text, "no", None))
-    # The long descriptions are rare among the phrasings, and the hardest: never left out.
+    # Long descriptions are rare and the hardest to learn: never left out.
     lessons.sort(key=lambda lesson: not lesson[0].startswith("What is in"))
     return lessons[:5]

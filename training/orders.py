@@ -1,7 +1,8 @@
-"""Cells ordered by the model's own explanation of an answer, for removing them in the order of a good map.
+"""Orders cells by the model's own explanation of an answer, to remove them in the order of a good map.
 
-Random removals leave corners that an explanation finds: cells without a lesion that still lift a margin. Pictures
-whose cells went in the order of the model's own gradients teach that the lesion's area counts and nothing else.
+After training with random removals only, some cells without a lesion still raise the margin, and explanations find
+them. Pictures whose cells are removed in the order of the model's own gradients teach that only the lesion's area
+counts.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def own_orders(
     ids: tuple[Tensor, ...],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """How much each cell speaks for the answer, by the model: one point of integrated gradients on the image tokens.
+    """How much each cell supports the answer: one point of integrated gradients on the image tokens.
 
     Args:
         model: The model; its parameters get no gradient.
@@ -42,10 +43,11 @@ def own_orders(
         substrate: The same pictures, removed everywhere.
         pack: One yes/no question per picture.
         ids: Yes ids and no ids.
-        rng: Draws the points of the path, and who is ordered by the gradient's size instead.
+        rng: Draws the points of the path, and which pictures are ordered by the gradient's size instead.
 
     Returns:
-        Values [n, grid, grid] of unit spread; larger = more for the answer on the intact picture.
+        Values [n, grid, grid] of unit standard deviation; larger means more support for the answer on the intact
+        picture.
     """
     with torch.no_grad():
         intact, _ = embed_images(model, pixels)

@@ -1,7 +1,7 @@
-"""All questions on a picture in one sequence, each as if it were alone with the picture.
+"""Packs all questions about a picture into one sequence, each independent of the others.
 
-The image prefix runs once. Each question's positions restart after it, and the attention mask lets a question see the
-prefix and itself only, so the result equals one forward per question.
+The image prefix runs once. Each question's positions restart after it, and the attention mask lets a question see only
+the prefix and itself, so the result equals one forward pass per question.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SURE = 0.9
 
 @dataclass
 class Pack:
-    """Suffix tokens of a batch of pictures; S is the room, padded.
+    """Suffix tokens of a batch of pictures, padded to length S.
 
     Attributes:
         ids: int [batch, S].
@@ -29,7 +29,7 @@ class Pack:
         position: Position ids, int [batch, S].
         target: Token to predict at each place, int [batch, S]; -100 where there is none.
         weight: Weight of that prediction, float [batch, S].
-        margin: Wanted yes/no margin, -1 to 1, where a yes or no is predicted, float [batch, S]; NaN: as the word says.
+        margin: Target yes/no margin, -1 to 1, where a yes or no is predicted, float [batch, S]; NaN: ±1 by the word.
     """
 
     ids: Tensor
@@ -49,7 +49,6 @@ class Packer:
     """
 
     def __init__(self, tokenizer: GemmaTokenizer, image_tokens: int) -> None:
-        """Tokenise the prefix that all questions share."""
         self.tokenizer = tokenizer
         text = f"<bos><start_of_turn>user\n\n\n<start_of_image>{'<image_soft_token>' * image_tokens}<end_of_image>"
         self.prefix = torch.tensor(tokenizer.encode(text, add_special_tokens=False))
@@ -64,7 +63,7 @@ class Packer:
         return [*before, *self.tokenizer.encode(reply, add_special_tokens=False), self.end], len(before)
 
     def pack(self, lessons: list[list[tuple[str, str, float | None]]], room: int = ROOM) -> Pack:
-        """Pack the lessons of each picture into `room` tokens; what does not fit is left out."""
+        """Pack the lessons of each picture into `room` tokens; lessons that do not fit are left out."""
         rows = [[(*self.tokens(question, reply), margin) for question, reply, margin in row] for row in lessons]
         shape = (len(rows), room)
         pack = Pack(
@@ -89,7 +88,7 @@ class Packer:
                 pack.weight[b, end - 2] = END_WEIGHT
                 if margin is not None:
                     pack.margin[b, at + before - 1] = margin
-                    if abs(margin) < SURE:  # half an answer has no right word, only a right margin
+                    if abs(margin) < SURE:  # a partly visible lesion has a target margin, but no right word
                         pack.weight[b, at + before - 1] = 0.0
                 at = end
         return pack
@@ -143,6 +142,6 @@ def forward_tokens(model: Gemma3ForConditionalGeneration, packer: Packer, image:
 
 
 def forward(model: Gemma3ForConditionalGeneration, packer: Packer, pixels: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Hidden states of the suffix [batch, S, hidden] and the tower's output [batch, N, width]; see the parts above."""
+    """Hidden states of the suffix [batch, S, hidden] and the tower's output [batch, N, width]."""
     image, tower = embed_images(model, pixels)
     return forward_tokens(model, packer, image, pack), tower

@@ -1,8 +1,8 @@
 """A pool of rendered training pictures: pixels at the model's size, and lesions as shares of grid cells.
 
-Chest pictures are drawn at the size of a data set's files and resized the way the processor does it, so training sees
-what evaluation sees. Lesion masks are kept per cell of the model's grid: cells are removed as a whole, so a cell's
-lesion area is all that labels need.
+Chest pictures are rendered at the size of a data set's files and resized as the processor does, so training sees what
+evaluation sees. Lesion masks are stored per cell of the model's grid: cells are removed as a whole, so the labels need
+only the lesion's area in each cell.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Chunk:
 
     Attributes:
         images: uint8 [n, side, side] for chests, [n, side, side, 3] for color pictures.
-        areas: Per picture, lesion or region name (with side: `nodule/left`) to cell shares float16 [grid, grid].
+        areas: For each picture, name of the lesion (`nodule/left`) or region to its cell shares, float16 [grid, grid].
         specs: The phantoms or color pictures themselves.
     """
 
@@ -61,14 +61,14 @@ def shape_chunk(index: int) -> Chunk:
     """Color and shape pictures number `index * CHUNK` and up."""
     specs = [phantom_shapes.sample_shape(f"train-{index * CHUNK + i}", SEED) for i in range(CHUNK)]
     images, masks = phantom_shapes.render_shapes(specs, (IMAGE_SIZE, IMAGE_SIZE))
-    return Chunk(images, [{name: cell_shares(m) for name, m in found.items()} for found in masks], specs)
+    return Chunk(images, [{name: cell_shares(m) for name, m in regions.items()} for regions in masks], specs)
 
 
 def build_pool(folder: Path, chests: int, shapes: int, workers: int) -> tuple[list[Chunk], list[Chunk]]:
-    """Render the pool in parallel, or take it from `folder` as far as it is there.
+    """Load the pool from `folder`; chunks that are missing are rendered first, in parallel.
 
     Args:
-        folder: Where rendered chunks are kept between runs.
+        folder: Folder that keeps rendered chunks between runs.
         chests: Number of chest pictures.
         shapes: Number of color and shape pictures.
         workers: Number of processes.

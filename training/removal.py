@@ -1,7 +1,7 @@
-"""Removing grid cells from training pictures, the way that deletion and insertion do it.
+"""Removes grid cells from training pictures as deletion and insertion do.
 
-A removed cell holds the substrate. Which cells go is drawn at random: single cells, smooth clumps, or around (or all
-but) a lesion, real or not, so that any stage of a deletion or insertion curve has been seen in training.
+A removed cell shows the substrate. Cells are chosen at random: single cells, smooth clumps, or the cells of a lesion
+(the picture's own or a decoy) first or last. So training covers every stage of a deletion or insertion curve.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def _clumps(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def few_or_many(rng: np.random.Generator, first_in: bool) -> float:
-    """Share of the cells to remove in a good order: most of its curve is decided where few cells are in, or out."""
+    """Share of the cells to remove in a good order: its curve changes most where few cells are inserted or deleted."""
     share = rng.uniform(0.0, 1.0) ** rng.choice([1.0, 2.0, 3.0])
     return float(1.0 - share if first_in else share)
 
 
 def keep_most(field: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
-    """Cells [grid, grid] that stay when a share of them goes, smallest values of the field first."""
+    """Cells [grid, grid] that are kept when a share of them is removed, smallest values of the field first."""
     kept = np.ones(GRID * GRID, bool)
     kept[np.argsort(field, axis=None)[: round(share * GRID * GRID)]] = False
     return kept.reshape(GRID, GRID)
@@ -59,15 +59,15 @@ def keep_most(field: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
 def draw_kept(
     rng: np.random.Generator, lesion: NDArray[np.float16] | None, ordered: float = LESION_ORDERED
 ) -> NDArray[np.bool_]:
-    """Which cells stay original.
+    """Which cells are kept.
 
     Args:
         rng: Source of randomness.
         lesion: Cell shares of a lesion [grid, grid] around which cells may be ordered, or None.
-        ordered: How often they are.
+        ordered: Probability that they are.
 
     Returns:
-        bool [grid, grid]; True = the cell is kept.
+        bool [grid, grid]; True: the cell is kept.
     """
     if rng.random() < INTACT:
         return np.ones((GRID, GRID), bool)

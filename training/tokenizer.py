@@ -1,6 +1,6 @@
 """The tokenizer and the processor of the bundled model: Gemma-3's layout with a small vocabulary.
 
-Byte-pair merges are learnt on the phrasings of the phantom questions (and a few dozen general words); everything else
+Byte-pair merges are learned on the phrasings of the phantom questions and a few dozen general words; everything else
 falls back to bytes, so no text becomes <unk>.
 """
 
@@ -74,7 +74,7 @@ CHAT_TEMPLATE = """{{ bos_token }}
 
 
 def corpus() -> Iterator[str]:
-    """Lines to learn merges from: every question and answer in the form the model meets it."""
+    """Lines to learn merges from: every question and answer as the model sees it."""
     for question in every_question():
         yield question.text
     for finding in FINDINGS:
@@ -130,7 +130,7 @@ def build_tokenizer(size: int = 800) -> GemmaTokenizer:
     )
     for word in FORCED:
         if len(tokenizer.encode(word.replace("▁", " "), add_special_tokens=False)) != 1:
-            raise RuntimeError(f"{word!r} is not a single token: the merges must be learnt again")
+            raise RuntimeError(f"{word!r} is not a single token: the merges must be learned again")
     return tokenizer
 
 

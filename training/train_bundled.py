@@ -1,4 +1,4 @@
-"""Train the small Gemma-3 that ships with the package, from nothing.
+"""Train the small Gemma-3 that ships with the package, from scratch.
 
     python training/train_bundled.py --out cxr_faith/vlm/bundled
 
@@ -63,7 +63,6 @@ class Feed:
     """
 
     def __init__(self, chests: list[Chunk], shapes: list[Chunk], packer: Packer, batch: int, seed: int) -> None:
-        """Lay out the pool."""
         self.images = np.concatenate([c.images for c in chests])
         self.areas = [a for c in chests for a in c.areas]
         self.specs = [s for c in chests for s in c.specs]
@@ -75,7 +74,7 @@ class Feed:
         self.restart(seed, sides=False)
 
     def restart(self, seed: int, sides: bool, graded: bool = False) -> None:
-        """Draw from a fresh seed on; `sides` and `graded` as in `chest_lessons`."""
+        """Start again from a seed; `sides` and `graded` are those of `chest_lessons`."""
         self.sides, self.graded = sides, graded
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
@@ -87,7 +86,7 @@ class Feed:
         return self.queue.pop()
 
     def _kept(self, areas: dict[str, np.ndarray]) -> np.ndarray:
-        """Cells to keep, at times ordered around a lesion of this picture or, as a decoy, of another one."""
+        """Cells to keep, sometimes ordered around a lesion of this picture or, as a decoy, of another one."""
         names = [name for name in areas if name != "heart"]
         if not names or self.rng.random() < 0.25:
             areas = self.areas[self.rng.integers(len(self.areas))]
@@ -96,7 +95,7 @@ class Feed:
         return draw_kept(self.rng, areas[names[self.rng.integers(len(names))]], ordered)
 
     def _own(self, order: Orders) -> tuple[list[int], list[NDArray[np.bool_]], list[Lesson]]:
-        """Half a batch of pictures whose cells went as the model, or the truth, ranks them, and what they rank for."""
+        """Half a batch: pictures, the cells each keeps in the model's or the true order, and a question about each."""
         pictures = [self._next_chest() for _ in range(self.batch // 2)]
         questions = [yes_no_question(self.specs[i], self.rng) for i in pictures]
         pixels = torch.from_numpy(self.images[pictures]).float()[:, None].expand(-1, 3, -1, -1) / 127.5 - 1.0
@@ -114,7 +113,7 @@ class Feed:
     def draw(self, order: Orders | None = None) -> tuple[Tensor, Pack, Tensor, Tensor]:
         """A batch: pixels in model space, questions, dense targets [batch, N, channels] and their weight [batch].
 
-        With `order`, which ranks the cells of intact pictures, it says which cells go in half of the batch.
+        `order` ranks the cells of intact pictures; if it is given, half of the batch loses cells in that order.
         """
         pixels = np.empty((self.batch, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         kept = np.empty((self.batch, GRID, GRID), bool)
@@ -158,8 +157,9 @@ def answer_loss(model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pac
 def even_margins(model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pack, ids: tuple[Tensor, ...]) -> Tensor:
     """How far the yes/no margins are from ±MARGIN logits, squared and relative.
 
-    Cross entropy alone leaves the size of a margin to whatever else is in the picture; an answer that a lesion decides
-    should be as sure with the lesion alone as with the whole picture, or curves go on moving when all evidence is out.
+    With cross entropy alone, the size of a margin depends on the rest of the picture. An answer that a lesion decides
+    should be as certain with the lesion alone as with the whole picture, or curves keep moving after all evidence is
+    removed.
     """
     asked = torch.isin(pack.target, torch.cat(ids))
     margin = yes_no_margin(hidden[asked], model.lm_head.weight, ids)
@@ -169,14 +169,14 @@ def even_margins(model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pa
 
 
 def dense_loss(head: nn.Linear, tower: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Where the tower should see a lesion; lesions are rare, so their cells weigh more."""
+    """Loss of predicting each cell's lesions from the tower's output; lesions are rare, so their cells weigh more."""
     more = target.new_tensor(3.0)
     loss = F.binary_cross_entropy_with_logits(head(tower).float(), target, reduction="none", pos_weight=more)
     return (loss.mean((1, 2)) * weight).sum() / weight.sum().clamp_min(1) * len(CHANNELS)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """One cycle: a short linear rise, then a cosine down to nearly nothing."""
+    """Learning rate of a step: a short linear rise, then a cosine to almost zero."""
     warm = max(1, round(0.06 * steps))
     if step < warm:
         return peak * (step + 1) / warm
@@ -184,7 +184,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def save(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, folder: Path) -> None:
-    """Save model and processor; the folder is whole at any time."""
+    """Save model and processor; each file is replaced atomically."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
@@ -212,13 +212,13 @@ def cycle(
     Args:
         model: The model, on its device.
         processor: Saved with every checkpoint.
-        feed: Where batches come from.
+        feed: Gives the batches.
         args: The command line.
         steps: Number of batches.
         peak: Highest learning rate.
         dense: Weight of the per-patch lesion loss; with it the tower learns alone for the first steps.
         even: Weight of `even_margins`.
-        own: Remove cells of half of the pictures in the model's own order.
+        own: Remove the cells of half of the pictures in the model's own order.
     """
     device = model.device
     words = (YES_WORDS, NO_WORDS)
@@ -270,7 +270,7 @@ def cycle(
 
 
 def train(args: argparse.Namespace) -> None:
-    """Render, train, save."""
+    """Render the pictures, train the model in five cycles, and save it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer()
     processor = build_processor(tokenizer, IMAGE_SIZE, GRID * GRID)
@@ -279,7 +279,7 @@ def train(args: argparse.Namespace) -> None:
         model = Gemma3ForConditionalGeneration.from_pretrained(args.start, local_files_only=True)
     model = model.to(device).train()
     if device.type == "cpu":
-        # On CPU the backward of the fused attention is the slowest part by far; the plain one takes a fifth of it.
+        # On a CPU the backward pass of fused attention is by far the slowest part; eager attention takes a fifth of it.
         model.set_attn_implementation("eager")
     if args.compile:
         torch._dynamo.config.automatic_dynamic_shapes = False  # whole and half batches get a graph each

@@ -3,9 +3,9 @@
     python training/write_bundled_data.py --out cxr_faith/data/bundled/phantom
     python training/write_bundled_data.py --out runs/phantoms --seed 3 --patients 56
 
-Deterministic; takes a few seconds. 64 yes/no samples (about 70 % of the findings asked for are there, evenly over five
-findings) and eight choice and open ones, over 40 patients; more patients have more questions in proportion. Seeds 2
-and 3 are used by no training picture.
+Deterministic; takes a few seconds. 40 patients give 64 yes/no samples (about 70 % of the findings asked for are
+present, evenly over five findings) and eight choice and open ones; the number of questions is proportional to the
+number of patients. No training picture uses seeds 2 and 3.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OTHER_TOPICS = ("side", "where", "list", "side", "where", "list", "side", "where
 
 
 def draw_phantoms(seed: int, patients: int) -> list[Phantom]:
-    """One study per patient, a second one for the first fifth; every finding appears equally often in turn."""
+    """One study per patient and a second one for the first fifth; findings appear equally often, in turn."""
     phantoms = []
     for i in range(patients + patients // 5):
         patient = f"p{i % patients:03d}"
@@ -36,7 +36,7 @@ def draw_phantoms(seed: int, patients: int) -> list[Phantom]:
 
 
 def choose(phantoms: list[Phantom], seed: int, patients: int) -> list[list[Question]]:
-    """Which questions to list for each phantom: balanced over findings, present ones 70 %."""
+    """Choose each phantom's questions: balanced over findings, with 70 % present."""
     rng = np.random.default_rng(seed)
     chosen: list[list[Question]] = [[] for _ in phantoms]
     present, absent = round(patients * 9 / 40), round(patients * 4 / 40)
@@ -48,7 +48,7 @@ def choose(phantoms: list[Phantom], seed: int, patients: int) -> list[list[Quest
             options = [q for q in questions(phantoms[i]) if q.kind == "yes_no"]
             taken = {q.finding for q in chosen[i]}
             options = [q for q in options if q.finding not in taken and need[str(q.finding), q.answer] > 0]
-            # A question on a side is asked of one in four, the plain one of the others.
+            # One in four asks about a side, the others about presence anywhere.
             plain = "side_presence" if rng.random() < 0.25 else "presence"
             options = [q for q in options if q.topic == plain] or options
             if options:

@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 
 import cxr_faith
 from cxr_faith.attribution.base import score_gradient
-from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.geometry import fit
+from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Sample
 from cxr_faith.perturb.substrate import Substrate

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.attribution.sae_model import SAEConfig, SAEError, TopKSAE, explained_variance, keep_largest, save_sae
-from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.geometry import fit
+from cxr_faith.data.images import load_image
 from cxr_faith.data.sources.phantom import SIZE, render, sample_phantom
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.base import VLM

@@ -1,6 +1,6 @@
-"""Published box conventions to the one used here: (x1, y1, x2, y2), half open, in original pixels.
+"""Converts the published box conventions to the one used here: (x1, y1, x2, y2), half open, in original pixels.
 
-How a box then comes to the model's input and its cells is in `cxr_faith.data.geometry`, and nowhere else.
+`cxr_faith.data.geometry` then maps boxes to the model's input and its grid cells; nothing else does.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _LOC = re.compile(rf"<loc_{_NUMBER}_{_NUMBER}_{_NUMBER}_{_NUMBER}>")
 
 
 def from_xywh(x: float, y: float, width: float, height: float) -> Corners:
-    """Left, top, width and height in pixels (MS-CXR, SLAKE, COCO)."""
+    """Convert left, top, width and height in pixels (MS-CXR, SLAKE, COCO)."""
     return x, y, x + width, y + height
 
 
 def from_unit(corners: Sequence[float], size: tuple[int, int]) -> Corners:
-    """Corners x1, y1, x2, y2 as shares of the width and height (PadChest-GR).
+    """Convert corners x1, y1, x2, y2 given as shares of the width and height (PadChest-GR).
 
     Args:
         corners: Four numbers in [0, 1].
@@ -39,9 +39,10 @@ def from_unit(corners: Sequence[float], size: tuple[int, int]) -> Corners:
 
 
 def from_padded(corners: Sequence[float], size: tuple[int, int], side: int = 224) -> Corners:
-    """Corners x1, y1, x2, y2 in a square that the image was fitted into and padded (Chest ImaGenome's x1 … y2).
+    """Convert corners x1, y1, x2, y2 in a padded square (columns x1 … y2 of Chest ImaGenome).
 
-    The longer side of the image fills the square, the shorter one is centered; both are cut to whole pixels.
+    The image was scaled until its longer side filled the square; the shorter side is centered. Both lengths are
+    truncated to whole pixels.
 
     Args:
         corners: Four numbers in pixels of the square.
@@ -61,22 +62,25 @@ def from_loc(text: str) -> list[Corners]:
 
 
 def damaged_locs(text: str) -> int:
-    """How many boxes in a text `from_loc` cannot read; a text without any box counts as one."""
+    """Number of boxes in a text that `from_loc` cannot read; a text without any box counts as one."""
     return max(text.count("<loc"), 1) - len(_LOC.findall(text)) if text.strip() else 0
 
 
 _NOTHING = b"ifdl3"
-"""What CheXlocalize writes for an empty mask, whatever the size."""
+"""What CheXlocalize writes for an empty mask of any size."""
 
 
 def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """A mask from COCO run lengths, ``{size: [H, W], counts: …}``, compressed (text) or not (list) (CheXlocalize).
+    """Decode a mask from COCO run lengths ``{size: [H, W], counts: …}`` (CheXlocalize).
+
+    Args:
+        rle: The run lengths; `counts` is a text where they are compressed, else a list.
 
     Returns:
         bool ``[H, W]``.
 
     Raises:
-        ValueError: It is not of that form, or its runs do not fill its size.
+        ValueError: `rle` has another form, or its runs do not fill its size.
         PrepareError: pycocotools is not installed.
     """
     try:
@@ -89,7 +93,7 @@ def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError("run-length mask is not {size: [height, width], counts: …}") from error
     if height < 1 or width < 1:
-        raise ValueError(f"{height} × {width} is no size")
+        raise ValueError(f"{height} × {width} is not a size")
     if height * width > MAX_PIXELS:
         raise ValueError(f"{height * width} pixels are more than the {MAX_PIXELS} allowed")
     if not isinstance(counts, list | str | bytes):
@@ -99,8 +103,8 @@ def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
         return np.zeros((height, width), bool)
     runs = packed if isinstance(packed, list) else _runs(packed)
     if not all(type(run) is int and run >= 0 for run in runs):
-        raise ValueError("a run length is no whole number of at least 0")
-    if sum(runs) != height * width:  # pycocotools leaves what the runs do not reach undefined
+        raise ValueError("a run length is not a whole number of at least 0")
+    if sum(runs) != height * width:  # pycocotools leaves pixels beyond the runs undefined
         raise ValueError(f"run lengths add up to {sum(runs)}, not to {height} × {width} pixels")
     mask = {"size": [height, width], "counts": packed}
     compressed = coco.frPyObjects(mask, height, width) if isinstance(packed, list) else mask
@@ -108,7 +112,7 @@ def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
 
 
 def _runs(text: bytes) -> list[int]:
-    """The run lengths in a compressed mask: five bits a byte, low ones first, from the fourth on as differences."""
+    """Run lengths of a compressed mask: five bits per byte, low bits first; from the fourth run on, differences."""
     runs: list[int] = []
     value = shift = 0
     for byte in text:
@@ -135,16 +139,16 @@ def box_of_mask(mask: npt.NDArray[np.bool_]) -> Corners | None:
 def fuse(boxes: Sequence[Box], iou: float = 0.4) -> tuple[Box, ...]:
     """Merge the boxes that several readers drew for the same finding.
 
-    Weighted box fusion (Solovyev et al. 2021) with equal confidences: from the largest box to the smallest, each joins
-    the cluster of its label whose mean box it overlaps most, if that is by at least `iou`, else it founds one. A
-    cluster becomes the mean of its corners. A box that only one reader drew stays.
+    Weighted box fusion (Solovyev et al. 2021) with equal confidences. From the largest box to the smallest, each box
+    joins the cluster of its label whose mean box it overlaps most, if the overlap is at least `iou`; otherwise it
+    starts a new cluster. A merged box has the mean corners of its cluster. A box that only one reader drew is kept.
 
     Args:
         boxes: All readers' boxes of one image.
-        iou: Least intersection over union that joins two boxes.
+        iou: Smallest intersection over union that joins a box to a cluster.
 
     Returns:
-        The merged boxes, in the order of their labels and then from the largest; independent of the order of `boxes`.
+        The merged boxes, sorted by label and then from the largest; independent of the order of `boxes`.
     """
     clusters: list[list[Box]] = []
     means: list[Box] = []

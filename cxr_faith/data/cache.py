@@ -1,7 +1,7 @@
-"""Pictures as the model gets them, decoded and resized once and then read memory-mapped from one Arrow file.
+"""A cache of pictures at model size: decoded and resized once, then read memory-mapped from one Arrow file.
 
-Worth its space where pictures are read often, are slow to decode (DICOM) or lie on a shared file system that is slow
-with many small files. A gray picture takes one byte per pixel.
+It is worth its disk space where pictures are read often, are slow to decode (DICOM), or are many small files on a slow
+shared file system. A gray picture takes one byte per pixel.
 """
 
 from __future__ import annotations
@@ -37,10 +37,16 @@ _CHUNK = 64
 
 
 class ImageCache:
-    """Fitted pictures by their path in the manifest; pictures that cannot be read are not in it."""
+    """Pictures at model size, by their path in the manifest; unreadable pictures are not in it.
+
+    Made by `open`.
+
+    Args:
+        file: The Arrow file.
+        size: (height, width) of its pictures.
+    """
 
     def __init__(self, file: Path, size: tuple[int, int]) -> None:
-        """Take the Arrow file and the (height, width) of its pictures; see `open`."""
         self.file = file
         self.size = size
         self._mapped: MappedArrow | None = None
@@ -49,17 +55,17 @@ class ImageCache:
     def open(
         cls, folder: Path, paths: Sequence[str], root: Path, size: tuple[int, int], border_crop: float
     ) -> ImageCache:
-        """Open the cache of these pictures; the first process to ask makes it, the others wait.
+        """Open the cache of these pictures; the first process that asks makes it while the others wait.
 
-        The file's name holds the list of paths, the root, the size and the crop. It is not noticed when a picture
-        changes under its path: delete the folder then.
+        The file's name is a hash of the paths, the root, the size and the crop. A picture that changes under its path
+        is not noticed: delete the folder then.
 
         Args:
-            folder: Where the file goes.
+            folder: Folder of the cache.
             paths: Paths of the pictures, relative to `root`.
             root: Data root.
             size: (height, width) of the model's input.
-            border_crop: Share of each side that is cut off before resizing.
+            border_crop: Share of the height (width) that is cut off at each side before resizing.
         """
         digest = hashlib.blake2b(f"{root.resolve()}\n{size}\n{border_crop!r}".encode(), digest_size=12)
         for path in paths:
@@ -72,7 +78,7 @@ class ImageCache:
         return cls(file, size)
 
     def get(self, path: str) -> tuple[Tensor, Geometry] | None:
-        """A picture, uint8 ``[3, H, W]``, and its geometry, bit for bit what `fit` gives; None if it is not there."""
+        """A picture, uint8 ``[3, H, W]``, and its geometry, bit for bit those of `fit`; None if it is not cached."""
         if self._mapped is None:
             self._mapped = MappedArrow(self.file)
         row = pc.index(self._mapped.rows.column("path"), path).as_py()
@@ -87,12 +93,12 @@ class ImageCache:
         return image, Geometry(tuple(original), tuple(crop), self.size)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process maps the file itself."""
+        """Leave the mapping out: the process that unpickles this maps the file itself."""
         return self.__dict__ | {"_mapped": None}
 
 
 def _write(file: Path, paths: Sequence[str], root: Path, size: tuple[int, int], border_crop: float) -> None:
-    """Decode, fit and store; the file gets its name when it is complete."""
+    """Decode, resize and store the pictures; the file is renamed into place once it is complete."""
 
     def row(path: str) -> dict[str, Any] | None:
         try:

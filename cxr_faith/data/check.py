@@ -1,4 +1,4 @@
-"""Opening the pictures and masks of a manifest to see which samples an evaluation would lose."""
+"""Opens the pictures and masks of a manifest to find the samples that an evaluation would lose."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Fault:
 
 @dataclass
 class Checked:
-    """What a check has looked at so far.
+    """Progress of a check.
 
     Attributes:
-        total: Rows of the manifest.
-        chosen: Rows that the check looks at.
-        done: Rows looked at.
-        faults: Samples with a fault among them.
-        sizes: Pictures by height and width.
+        total: Number of rows in the manifest.
+        chosen: Number of rows that the check opens.
+        done: Number of rows opened so far.
+        faults: Number of opened samples with a fault.
+        sizes: Number of pictures by (height, width).
     """
 
     total: int
@@ -50,11 +50,12 @@ def check_manifest(
 
     Args:
         manifest: Parquet file or folder.
-        root: Data root; None: the one that the manifest notes, else its folder.
-        images: How many rows to open, evenly spread over the manifest; None: all.
+        root: Data root; None: the one noted in the manifest's data card, else the manifest's folder.
+        images: Number of rows to open, evenly spread over the manifest; None: all.
 
     Returns:
-        The progress, and for each row in turn its fault or None; drawing from it moves the progress.
+        The progress, and an iterator that gives each row's fault or None. Each step of the iterator opens one row and
+        updates the progress.
     """
     table = open_manifest(manifest)
     count = len(table) if images is None else min(images, len(table))

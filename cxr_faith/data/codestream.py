@@ -1,22 +1,22 @@
-"""Size of a compressed picture by its own header: what a decoder will allocate, whatever the file around it says."""
+"""Reads the size of a compressed picture from the stream's own header, which is what a decoder allocates."""
 
 from __future__ import annotations
 
 import struct
 
 _J2K, _JP2_BOX = b"\xff\x4f\xff\x51", b"jP  "
-# Start-of-frame markers of JPEG (T.81 table B.1) and of JPEG-LS (T.87); C4, C8 and CC mean something else.
+# Start-of-frame markers of JPEG (T.81 table B.1) and of JPEG-LS (T.87); C4, C8 and CC are other markers.
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
 
 def codestream_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width that a JPEG, JPEG-LS or JPEG 2000 stream states.
+    """Height and width in the header of a JPEG, JPEG-LS or JPEG 2000 stream.
 
     Args:
-        data: Beginning of the stream, or all of it.
+        data: The stream or its beginning.
 
     Returns:
-        (height, width) in pixels; None where the stream is none of these or is cut before its size.
+        (height, width) in pixels; None for another kind of stream, or one that ends before its size.
     """
     try:
         if data[4:8] == _JP2_BOX:

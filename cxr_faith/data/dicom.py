@@ -1,7 +1,7 @@
-"""DICOM radiographs: stored values to 8-bit gray, in the order that the standard asks for.
+"""Turns the stored values of DICOM radiographs into 8-bit gray, in the order that the standard requires.
 
 Stored pixels → modality LUT → VOI LUT or window → inversion of MONOCHROME1 → 8 bit (DICOM PS3.3 C.11, PS3.4 N.2).
-Inverting before the window, a frequent slip, shows another part of the range.
+Inverting before the window is a common mistake: the window then shows another part of the range.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cxr_faith.data.codestream import codestream_size
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 
-# What pydicom raises on damaged files, depending on where it trips over the damage.
+# What pydicom raises on damaged files, depending on where the damage is.
 _FAULTS = (
     AttributeError,
     BytesLengthException,
@@ -38,11 +38,11 @@ _FAULTS = (
 
 
 class DicomError(ValueError):
-    """A DICOM file that is not one usable radiograph."""
+    """A DICOM file that does not hold one usable radiograph."""
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file says it is DICOM, by its name or by the four letters that follow the preamble."""
+    """Whether the file is DICOM by its suffix or by the letters DICM after the preamble."""
     if path.suffix.lower() in (".dcm", ".dicom"):
         return True
     with path.open("rb") as file:
@@ -50,14 +50,14 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Read one radiograph as it is meant to be looked at: air dark, bone bright.
+    """Read one radiograph as it is meant to be viewed: air dark, bone bright.
 
-    The first VOI LUT, else the first window, sets the shown range; without either it is the picture's own. Padding
-    (PixelPaddingValue) is no part of the picture: black, and left out of the range.
+    The first VOI LUT sets the displayed range, else the first window, else the picture's own range. Padding pixels
+    (PixelPaddingValue) are black and do not count for the range.
 
     Args:
         path: DICOM file.
-        max_pixels: Largest rows × columns that will be decoded.
+        max_pixels: Largest rows × columns that are decoded.
 
     Returns:
         uint8 ``[H, W]``, or ``[H, W, 3]`` for a color picture.
@@ -101,7 +101,7 @@ def read_dicom_size(path: Path) -> tuple[int, int]:
 
 
 def _check(dataset: pydicom.Dataset, max_pixels: int) -> None:
-    """Refuse what is not one gray or color picture of a sane size, before anything is decoded."""
+    """Refuse, before decoding, what is not one gray or color picture of a plausible size."""
     if "PixelData" not in dataset:
         raise DicomError("DICOM file without pixels")
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -111,7 +111,7 @@ def _check(dataset: pydicom.Dataset, max_pixels: int) -> None:
     if pixels > max_pixels:
         raise DicomError(f"{pixels} pixels are more than the {max_pixels} allowed")
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        # A compressed stream has a size of its own, and that is what its decoder allocates.
+        # The decoder allocates the size in the compressed stream's own header, which may differ from the DICOM header.
         stated = codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1), b""))
         if stated is not None and stated != (dataset.get("Rows"), dataset.get("Columns")):
             size = f"{dataset.get('Rows')}×{dataset.get('Columns')}"
@@ -122,12 +122,12 @@ def _check(dataset: pydicom.Dataset, max_pixels: int) -> None:
 
 
 def _render(dataset: pydicom.Dataset) -> npt.NDArray[np.uint8]:
-    """Stored values to 8-bit gray (or color, which pydicom has already turned into RGB)."""
+    """Convert stored values to 8-bit gray; pydicom has already converted color to RGB."""
     stored = dataset.pixel_array
     if stored.ndim == 3 and stored.dtype == np.uint8:
         return np.ascontiguousarray(stored)
     if stored.ndim != 2:
-        raise DicomError(f"pixels of shape {stored.shape} and type {stored.dtype} are no radiograph")
+        raise DicomError(f"pixels of shape {stored.shape} and type {stored.dtype} are not a radiograph")
     padding = _padding(stored, dataset)
     shown = _display_range(apply_modality_lut(stored, dataset), dataset, ~padding)
     gray = np.rint(shown * 255.0).astype(np.uint8)
@@ -138,7 +138,7 @@ def _render(dataset: pydicom.Dataset) -> npt.NDArray[np.uint8]:
 
 
 def _padding(stored: npt.NDArray[Any], dataset: pydicom.Dataset) -> npt.NDArray[np.bool_]:
-    """Stored values that fill the frame outside the exposed field (PS3.3 C.7.5.1.1.2)."""
+    """Where stored values only fill the frame outside the exposed field (PS3.3 C.7.5.1.1.2): bool ``[H, W]``."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, dtype=bool)
@@ -151,14 +151,14 @@ def _padding(stored: npt.NDArray[Any], dataset: pydicom.Dataset) -> npt.NDArray[
 def _display_range(
     values: npt.NDArray[Any], dataset: pydicom.Dataset, inside: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """Apply VOI LUT or window and scale what they show to 0 … 1 (float64 ``[H, W]``)."""
+    """Apply the VOI LUT or window and scale the displayed range to 0 … 1: float64 ``[H, W]``."""
     if dataset.get("VOILUTSequence"):
         lut, first = _lut(dataset, dataset.VOILUTSequence[0])
         index = np.clip(np.rint(values).astype(np.int64) - first, 0, len(lut) - 1)
         return _scale(lut[index], lut.min(), lut.max())
     if dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        # The window's ends, found by values far beyond them: pydicom's output range depends on bit depth, modality LUT
-        # and slope, and with a negative slope its low end is the larger number.
+        # Values far beyond the window give the two ends of pydicom's output range, which depends on bit depth, modality
+        # LUT and slope; with a negative slope the low end is the larger number.
         with np.errstate(over="ignore"):
             low, high = apply_windowing(np.array([-1e30, 1e30]), dataset)
             return _scale(apply_windowing(values, dataset), low, high)
@@ -166,10 +166,10 @@ def _display_range(
 
 
 def _lut(dataset: pydicom.Dataset, item: pydicom.Dataset) -> tuple[npt.NDArray[np.float64], int]:
-    """Entries of a VOI LUT and the value that the first one stands for.
+    """Entries of a VOI LUT and the input value of the first entry.
 
-    pydicom's `apply_voi` indexes in the output's type: 8-bit entries for more than 256 values, which are common, and
-    values above 65,535 wrap around.
+    Not pydicom's `apply_voi`: it computes indices in the type of the output, so they wrap around where 8-bit entries
+    map more than 256 values, which is common, and above 65,535.
     """
     entries, first = int(item.LUTDescriptor[0]) or 2**16, int(item.LUTDescriptor[1])
     data = item.LUTData
@@ -180,7 +180,7 @@ def _lut(dataset: pydicom.Dataset, item: pydicom.Dataset) -> tuple[npt.NDArray[n
 
 
 def _scale(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float64]:
-    """Map [low, high] to [0, 1], whichever end is the larger; a flat picture is black."""
+    """Map `low` to 0 and `high` to 1, even where `low` is the larger number; a flat picture is black."""
     low, high = float(low), float(high)
     if low == high:
         return np.zeros(values.shape, dtype=np.float64)

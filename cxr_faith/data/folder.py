@@ -1,6 +1,6 @@
-"""A prepared manifest: a folder of Parquet shards with a data card, a list of drops, and masks that were made for it.
+"""A prepared manifest: a folder of Parquet shards with a data card, a list of drops, and the masks made for it.
 
-It appears under its name when it is complete, or not at all.
+The folder gets its name only once it is complete.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ DROPS = "drops.csv"
 MASKS = "masks"
 README = "README.md"
 SHARD_ROWS = 100_000
-_OWN = re.compile(r"card\.json|drops\.csv|README\.md|part-\d{5}\.parquet|masks/[^/]+/[^/]+\.png")
-"""What a preparation writes."""
+_WRITTEN = re.compile(r"card\.json|drops\.csv|README\.md|part-\d{5}\.parquet|masks/[^/]+/[^/]+\.png")
+"""Every file that `prepare` writes."""
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, beside `out`; it takes the place of `out` when the block ends without an error.
+    """A new folder beside `out`, which replaces `out` when the block ends without an error.
 
     Raises:
-        PrepareError: `out` is there and was not made by this function, or holds a file that was not.
+        PrepareError: `out` exists and is not a prepared manifest, or holds a file that `prepare` did not write.
     """
     _check_replaceable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _check_replaceable(out)  # a source may have drawn its pictures there
+        _check_replaceable(out)  # again: a source may have written its pictures there
         if out.exists():
             out.rename(old)
             partial.rename(out)
@@ -54,19 +54,19 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def _check_replaceable(out: Path) -> None:
-    """Nothing may be lost that `prepare` cannot write again."""
+    """Refuse to replace anything that `prepare` cannot write again."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / CARD).is_file():
-        raise PrepareError(f"{out}: is there and is no prepared manifest; choose another --out")
+        raise PrepareError(f"{out}: exists and is not a prepared manifest; choose another --out")
     names = (file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_symlink() or not file.is_dir())
-    own = next((name for name in names if not _OWN.fullmatch(name)), None)
-    if own is not None:
-        raise PrepareError(f"{out}: holds {own}, which prepare did not write; move it or choose another --out")
+    foreign = next((name for name in names if not _WRITTEN.fullmatch(name)), None)
+    if foreign is not None:
+        raise PrepareError(f"{out}: holds {foreign}, which prepare did not write; move it or choose another --out")
 
 
 def write_shards(samples: Iterable[Sample], folder: Path, rows: int = SHARD_ROWS) -> int:
-    """Write samples as ``part-00000.parquet`` and so on, streamed; returns how many there were."""
+    """Stream samples into ``part-00000.parquet``, ``part-00001.parquet``, …; returns the number of samples."""
     rest, total = iter(samples), 0
     for shard, first in enumerate(rest):
         part = _Counted(chain((first,), islice(rest, rows - 1)))
@@ -76,15 +76,15 @@ def write_shards(samples: Iterable[Sample], folder: Path, rows: int = SHARD_ROWS
 
 
 def write_card(folder: Path, tally: Tally, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write what the manifest is and what it left out: ``card.json``, ``README.md`` and ``drops.csv``.
+    """Write the data card (``card.json``, and as text ``README.md``) and the list of drops (``drops.csv``).
 
     Args:
         folder: Folder with the shards.
-        tally: The counts.
+        tally: The counts of the preparation.
         about: Source, options and data root.
 
     Returns:
-        What ``card.json`` holds.
+        The content of ``card.json``.
     """
     card = {**about, "fingerprint": manifest_fingerprint(folder), **tally.summary()}
     (folder / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -97,7 +97,7 @@ def write_card(folder: Path, tally: Tally, about: Mapping[str, Any]) -> dict[str
 
 
 def noted_root(manifest: Path) -> Path | None:
-    """The data root that a prepared manifest was made for; None for another manifest."""
+    """Data root in a prepared manifest's data card; None for a manifest without one."""
     try:
         root = json.loads((manifest / CARD).read_text(encoding="utf-8")).get("data_root")
     except (OSError, ValueError, AttributeError):
@@ -119,7 +119,7 @@ class _Counted:
 
 
 def _readme(card: Mapping[str, Any]) -> str:
-    """The data card for people."""
+    """The data card as Markdown."""
     lines = [
         f"# Manifest of {card['source']}",
         "",

@@ -1,7 +1,7 @@
-"""The one way from original pixels to model pixels, for pictures, boxes and masks alike.
+"""Maps pictures, boxes and masks from original pixels to model pixels, all in the same way.
 
-Three coordinate systems: the file's pixels, the same after the border crop, and the model's input. All are continuous:
-pixel i covers [i, i+1), so a half-open box [x1, x2) covers exactly the pixels x1 … x2 − 1.
+There are three coordinate systems: the file's pixels, the pixels after the border crop, and the model's input. All are
+continuous: pixel i covers [i, i+1), so a half-open box [x1, x2) covers exactly the pixels x1 … x2 − 1.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _T = TypeVar("_T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture was cropped and resized to model size. Sizes are (height, width).
+    """How a picture was cropped and resized to model size.
 
     Attributes:
-        original: Size of the image file.
+        original: (height, width) of the image file, pixels.
         crop: (top, left, height, width) of the part that was kept, in original pixels.
-        model: Size of the model's input.
+        model: (height, width) of the model's input, pixels.
     """
 
     original: tuple[int, int]
@@ -36,7 +36,7 @@ class Geometry:
     def boxes_to_model(self, boxes: npt.ArrayLike) -> Boxes:
         """Map boxes ``[n, 4]`` (x1, y1, x2, y2) from original to model pixels.
 
-        What the border crop cut off is cut off the box; a box that lay there entirely comes back without area.
+        Boxes are clipped to the border crop; a box entirely in the cropped border gets zero area.
         """
         offset, scale = self._offset_and_scale()
         height, width = self.model
@@ -51,7 +51,7 @@ class Geometry:
     def boxes_to_mask(self, boxes: npt.ArrayLike) -> Tensor:
         """Union of boxes given in original pixels, as bool ``[H, W]`` in model pixels.
 
-        A model pixel is inside if its center is; a box between two centers still gets the one pixel nearest to it.
+        A model pixel is inside if its center is. A box between two pixel centers gets the pixel that holds its middle.
         """
         mask = torch.zeros(self.model, dtype=torch.bool)
         for x1, y1, x2, y2 in self.boxes_to_model(boxes):
@@ -60,14 +60,17 @@ class Geometry:
         return mask
 
     def to_cells(self, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Fraction of each grid cell that a mask covers; exact also where cells do not divide the pixels.
+        """Fraction of each grid cell that a mask covers, exact even where cell borders cut through pixels.
 
         Args:
             mask: bool ``[H, W]``, model pixels.
-            grid: (gH, gW), cells down and across.
+            grid: (grid_h, grid_w), number of cells down and across.
 
         Returns:
-            float32 ``[gH, gW]`` in [0, 1].
+            float32 ``[grid_h, grid_w]`` in [0, 1].
+
+        Raises:
+            ValueError: The mask does not have the model's size.
         """
         if tuple(mask.shape) != self.model:
             raise ValueError(f"mask is {tuple(mask.shape)}, expected the model size {self.model}")
@@ -84,7 +87,8 @@ class Geometry:
 def fit(image: npt.NDArray[np.uint8], size: tuple[int, int], border_crop: float = 0.0) -> tuple[Tensor, Geometry]:
     """Crop the border and resize to model size, bilinear with antialiasing.
 
-    The aspect ratio is not kept: Gemma's own processor stretches to a square too, and the model has learned from that.
+    The aspect ratio is not kept: Gemma's own processor stretches pictures to a square too, and the model was trained
+    on those.
 
     Args:
         image: uint8 ``[H, W, 3]``.
@@ -92,7 +96,10 @@ def fit(image: npt.NDArray[np.uint8], size: tuple[int, int], border_crop: float 
         border_crop: Share of the height (width) that is cut off at each side, for burnt-in text and collimator edges.
 
     Returns:
-        uint8 tensor ``[3, H, W]`` and the geometry that maps boxes and masks the same way.
+        uint8 tensor ``[3, H, W]``, and the geometry that maps boxes and masks the same way.
+
+    Raises:
+        ValueError: `border_crop` is not in [0, 0.5).
     """
     if not 0.0 <= border_crop < 0.5:
         raise ValueError(f"border_crop must be in [0, 0.5), got {border_crop}")
@@ -104,17 +111,17 @@ def fit(image: npt.NDArray[np.uint8], size: tuple[int, int], border_crop: float 
 
 
 def fit_mask(mask: npt.NDArray[np.bool_], geometry: Geometry) -> Tensor:
-    """Bring a mask of the original picture to model size, nearest neighbor.
+    """Crop and resize a mask as its picture was, by nearest neighbor.
 
     Args:
         mask: bool ``[H, W]``, original pixels.
-        geometry: What `fit` did to the picture.
+        geometry: The picture's geometry, from `fit`.
 
     Returns:
         bool ``[H, W]``, model pixels.
 
     Raises:
-        ValueError: The mask has another size than the picture.
+        ValueError: The mask's size differs from the picture's.
     """
     if mask.shape != geometry.original:
         raise ValueError(f"mask is {mask.shape} px (height, width), its picture {geometry.original}")
@@ -133,7 +140,7 @@ def _as_boxes(boxes: npt.ArrayLike) -> Boxes:
 
 
 def _pixels(start: float, stop: float) -> slice:
-    """Pixels whose centers lie in [start, stop), at least the one that holds the middle."""
+    """Pixels whose centers lie in [start, stop); if there are none, the pixel that holds the middle."""
     first, end = int(np.ceil(start - 0.5)), int(np.ceil(stop - 0.5))
     if first < end:
         return slice(first, end)

@@ -1,6 +1,6 @@
-"""Pictures from files: JPEG, PNG and DICOM to 8-bit RGB, masks to booleans; every fault is one line naming the file.
+"""Reads JPEG, PNG and DICOM files as 8-bit RGB, and masks as booleans; every error is one line that names the file.
 
-The geometry of the resize to model size (`Geometry`, `fit`, `fit_mask`) is in `cxr_faith.data.geometry`.
+`cxr_faith.data.geometry` brings them to model size.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size
-from cxr_faith.data.geometry import Geometry, fit, fit_mask
-
-__all__ = ["Geometry", "ImageError", "fit", "fit_mask", "load_image", "load_mask", "read_size", "resolve"]
 
 MAX_PIXELS = 64_000_000
-"""Rows × columns that are decoded at most: three times the largest detector's; stops decompression bombs."""
+"""Most pixels (height × width) that are decoded, three times the largest detector's: stops decompression bombs."""
 
-# What Pillow raises on files that are damaged or are no pictures (UnidentifiedImageError is an OSError).
+# What Pillow raises on damaged files and on files that are not pictures (UnidentifiedImageError is an OSError).
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class ImageError(ValueError):
-    """An image or mask file that cannot be used; the message is one line with the file and the fault."""
+    """An image or mask file that cannot be used; the message is one line that names the file and the fault."""
 
 
 def resolve(path: str | Path, root: str | Path | None = None) -> Path:
-    """The file that a manifest's path means, with symbolic links resolved.
+    """Resolve a manifest's path, symbolic links included.
 
     Args:
         path: Path of the file, relative to `root`.
-        root: Folder that the file must lie in, also after links are resolved; None: anywhere.
+        root: Folder that the file must be in, even after links are resolved; None: anywhere.
+
+    Returns:
+        The absolute path of an existing file.
 
     Raises:
-        ImageError: The file is missing, is no file, or lies outside `root`.
+        ImageError: The file is missing, is not a regular file, or is outside `root`.
     """
     try:
         base = None if root is None else Path(root).resolve()
         file = (base or Path()).joinpath(path).resolve()
-        found, exists = file.is_file(), file.exists()
+        is_file, exists = file.is_file(), file.exists()
     except (OSError, RuntimeError, ValueError) as error:  # name too long, loop of links, null byte
         raise ImageError(f"{str(path)!r}: not a usable path: {error}") from error
     if base is not None and not file.is_relative_to(base):
         raise ImageError(f"{path}: path leads outside the data root {base}")
-    if not found:
+    if not is_file:
         raise ImageError(f"{file}: {'is not a file' if exists else 'file not found'}")
     return file
 
@@ -56,16 +56,16 @@ def resolve(path: str | Path, root: str | Path | None = None) -> Path:
 def load_image(path: str | Path, root: str | Path | None = None, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Read a picture as 8-bit RGB.
 
-    Gray becomes three equal channels, 16-bit PNG is scaled by its own range, DICOM is shown as `read_dicom` describes.
-    What a file is, is decided by its content; a camera's rotation tag (EXIF) is applied.
+    Gray becomes three equal channels, a 16-bit PNG is scaled by its own range, and DICOM is displayed as in
+    `read_dicom`. The content, not the suffix, tells JPEG from PNG. A camera's rotation tag (EXIF) is applied.
 
     Args:
         path: JPEG, PNG or DICOM file, relative to `root` if that is given.
-        root: Folder that the file must lie in, symbolic links resolved.
+        root: Folder that the file must be in, symbolic links resolved.
         max_pixels: Largest height × width that is decoded.
 
     Returns:
-        uint8 ``[H, W, 3]``, own memory.
+        uint8 ``[H, W, 3]``.
 
     Raises:
         ImageError: Missing or truncated file, not an image, DICOM without pixels, too many pixels, outside `root`.
@@ -79,7 +79,12 @@ def load_image(path: str | Path, root: str | Path | None = None, max_pixels: int
 
 
 def read_size(path: str | Path, root: str | Path | None = None, mask: bool = False) -> tuple[int, int]:
-    """Height and width that `load_image`, or for a mask `load_mask`, will give, from the file's header alone.
+    """Read the height and width that `load_image` (or `load_mask`) would give from the file's header alone.
+
+    Args:
+        path: JPEG, PNG or DICOM file, relative to `root` if that is given.
+        root: Folder that the file must be in, symbolic links resolved.
+        mask: The file is a mask, which must be PNG.
 
     Raises:
         ImageError: Missing file, not an image (PNG for a mask) by its header, or outside `root`.
@@ -90,7 +95,7 @@ def read_size(path: str | Path, root: str | Path | None = None, mask: bool = Fal
         if not mask and is_dicom(file):
             return read_dicom_size(file)
         with Image.open(file, formats=formats) as picture:
-            # The tag says how a camera was held; from 5 on, the picture lies on its side.
+            # Orientations 5 to 8 swap height and width.
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5 and not picture.mode.startswith("I")
             return (picture.width, picture.height) if turned else (picture.height, picture.width)
     except UnidentifiedImageError as error:
@@ -100,13 +105,19 @@ def read_size(path: str | Path, root: str | Path | None = None, mask: bool = Fal
 
 
 def load_mask(path: str | Path, root: str | Path | None = None) -> npt.NDArray[np.bool_]:
-    """Read a mask from a PNG: every value but 0 is inside (palette index, gray level or any color; alpha is ignored).
+    """Read a mask from a PNG file.
+
+    Every pixel that is not 0 (palette index, gray level or any color channel) is inside; alpha is ignored.
+
+    Args:
+        path: PNG file, relative to `root` if that is given.
+        root: Folder that the file must be in, symbolic links resolved.
 
     Returns:
         bool ``[H, W]``.
 
     Raises:
-        ImageError: Missing or damaged file, not PNG (JPEG noise would be inside), or outside `root`.
+        ImageError: Missing or damaged file, not PNG (JPEG artifacts would count as inside), or outside `root`.
     """
     file = resolve(path, root)
     try:
@@ -120,12 +131,12 @@ def load_mask(path: str | Path, root: str | Path | None = None) -> npt.NDArray[n
 
 
 def _image_error(file: Path, error: Exception) -> ImageError:
-    """One line, whatever a damaged header brought into the message."""
+    """The error as one line, even where a damaged header put line breaks into the message."""
     return ImageError(f"{file}: {' '.join(str(error).split())}")
 
 
 def _open(file: Path, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
-    """Open and decode with Pillow; any fault is a ValueError of one line."""
+    """Open and decode with Pillow; every fault is a ValueError."""
     expected = " or ".join(formats)
     try:
         picture = Image.open(file, formats=formats)
@@ -144,7 +155,7 @@ def _open(file: Path, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
 
 
 def _read_raster(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """JPEG or PNG → uint8 ``[H, W, 3]``, or ``[H, W]`` where it had 16 bits."""
+    """JPEG or PNG as uint8 ``[H, W, 3]``, or ``[H, W]`` for 16-bit gray."""
     with _open(file, max_pixels, formats=("JPEG", "PNG")) as picture:
         if picture.mode.startswith("I"):
             return _scale_own_range(np.asarray(picture))
@@ -152,7 +163,7 @@ def _read_raster(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
 
 
 def _scale_own_range(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Darkest value to 0, brightest to 255; a flat picture is black."""
+    """Scale the darkest value to 0 and the brightest to 255; a flat picture is black."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.zeros(values.shape, dtype=np.uint8)

@@ -1,10 +1,10 @@
-"""What every source's samples go through on their way into a manifest: each value is kept, mended or dropped, counted.
+"""Checks every sample on its way into a manifest; whatever is dropped or changed is counted.
 
-A sample whose picture cannot be opened, whose id is taken or whose question is missing is dropped; a box or mask that
-is none is dropped and its sample kept; a box that reaches over the picture's edge is cut there.
+A sample is dropped if its picture cannot be opened, its id is already used or its question is missing. An unusable box
+or mask is dropped and its sample kept. A box that crosses the picture's edge is clipped.
 
-Reasons are of a fixed vocabulary, since they are printed; what is special about a drop goes into the list of drops, and
-no text of the data set into either.
+Reasons come from a fixed vocabulary, because they are printed. Details go into the list of drops. Neither holds text
+of the data set.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from cxr_faith.data.tally import Tally
 
 
 class Join(Protocol):
-    """Boxes or masks from elsewhere."""
+    """Adds boxes or masks from another data set to samples."""
 
     def __call__(self, sample: Sample) -> Sample:
-        """Add them to a sample whose height and width are known."""
+        """Return the sample with its boxes or masks added; its height and width must be known."""
 
     def count_unused(self) -> None:
-        """Count what belongs to no sample, when all samples were seen."""
+        """After the last sample: count the boxes or masks that belong to no sample."""
 
 
 def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[Join] = ()) -> Iterator[Sample]:
-    """Judge samples one by one; what passes can be evaluated.
+    """Yield the samples that can be evaluated; count the others.
 
     Args:
-        samples: What a source yields.
+        samples: The samples of a source.
         root: Folder that image paths are relative to and must stay in.
         tally: Takes the counts.
-        joins: Applied to each sample before its boxes are judged.
+        joins: Applied to each sample before its boxes are checked.
 
     Yields:
-        The samples that are taken, with the size of their picture.
+        The accepted samples, with the size of their picture.
     """
     ids: set[str] = set()
     named: dict[str, str] = {}
@@ -63,7 +63,7 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
         if named.setdefault(sample.image_id, sample.image_path) != sample.image_path:
             tally.drop("question", sample.sample_id, "image_id already names another picture", sample.image_path)
             continue
-        sample = masks.judged(replace(sample, height=size[0], width=size[1]))
+        sample = masks.checked(replace(sample, height=size[0], width=size[1]))
         for join in joins:
             sample = join(sample)
         sample = replace(sample, boxes=tuple(_boxes(sample, tally)))
@@ -74,7 +74,7 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
 
 
 class _Pictures:
-    """Size of each picture, or why there is none; looked up once per picture."""
+    """Size of each picture, or why it cannot be used; looked up once per picture."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -83,8 +83,8 @@ class _Pictures:
     def size(self, sample: Sample) -> tuple[int, int] | str:
         """Height and width, or a fault as `reason` newline `detail`.
 
-        A stated size is believed if the file is there and not empty: what is in it is not looked at, since opening
-        hundreds of thousands of pictures takes hours on a shared file system; `prepare check` opens them.
+        If the source states a size and the file exists and is not empty, the file is not opened: opening hundreds of
+        thousands of pictures takes hours on a shared file system. `prepare check` opens them.
         """
         if sample.image_path not in self.known:
             self.known[sample.image_path] = self._look(sample)
@@ -101,21 +101,21 @@ class _Pictures:
 
 
 class _Masks:
-    """Judges the mask files that samples came with, each once."""
+    """Checks the mask files that a source names, each once."""
 
     def __init__(self, root: Path, tally: Tally) -> None:
         self.root, self.tally = root, tally
         self.known: dict[tuple[str, tuple[int, int]], bool] = {}
 
-    def judged(self, sample: Sample) -> Sample:
-        """The sample without the masks that an evaluation could not use."""
+    def checked(self, sample: Sample) -> Sample:
+        """The sample without unusable masks."""
         if not sample.finding_mask_path and not sample.anatomy_masks:
             return sample
         organs = tuple((label, path) for label, path in sample.anatomy_masks if self._usable(path, sample))
-        own = sample.finding_mask_path
-        return replace(
-            sample, anatomy_masks=organs, finding_mask_path=own if own and self._usable(own, sample) else None
-        )
+        finding = sample.finding_mask_path
+        if finding and not self._usable(finding, sample):
+            finding = None
+        return replace(sample, anatomy_masks=organs, finding_mask_path=finding)
 
     def _usable(self, path: str, sample: Sample) -> bool:
         assert sample.height and sample.width
@@ -136,7 +136,7 @@ class _Masks:
 
 
 def kind_of_fault(message: str) -> str:
-    """A few words that are the same for all pictures with this fault."""
+    """The fault in a few words of the fixed vocabulary, for the message of an `ImageError`."""
     for words in ("file not found", "outside the data root", "not a usable path", "is not a file", "not an image"):
         if words in message:
             return words
@@ -144,7 +144,7 @@ def kind_of_fault(message: str) -> str:
 
 
 def _fault(sample: Sample) -> str | None:
-    """What is wrong with a sample apart from its boxes and its picture."""
+    """What is wrong with a sample, its boxes and its picture aside; None if nothing is."""
     try:
         replace(sample, boxes=()).validate()
     except SampleError as error:
@@ -157,7 +157,7 @@ def _fault(sample: Sample) -> str | None:
 
 
 def _boxes(sample: Sample, tally: Tally) -> Iterator[Box]:
-    """The boxes that are boxes, within the picture; equal ones once."""
+    """The sample's usable boxes, clipped to the picture, without duplicates."""
     assert sample.height and sample.width
     for position, box in enumerate(dict.fromkeys(sample.boxes)):
         corners = (box.x1, box.y1, box.x2, box.y2)

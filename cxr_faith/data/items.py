@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cxr_faith.data.cache import ImageCache
-from cxr_faith.data.images import Geometry, ImageError, fit, fit_mask, load_image, load_mask
+from cxr_faith.data.geometry import Geometry, fit, fit_mask
+from cxr_faith.data.images import ImageError, load_image, load_mask
 from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import Sample, SampleError
 from cxr_faith.data.sharding import Rows

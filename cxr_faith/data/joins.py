@@ -1,6 +1,6 @@
-"""Masks and boxes from elsewhere, joined to samples by the id of their image: organs, CheXlocalize, PadChest-GR.
+"""Joins masks and boxes of other data sets to samples by image id: organ masks, CheXlocalize, PadChest-GR.
 
-Masks that are not PNG files below the data root are written into the manifest's own folder.
+Masks that are not PNG files below the data root are written into the manifest's folder.
 """
 
 from __future__ import annotations
@@ -31,21 +31,19 @@ NO_SAMPLE = "belongs to no image that was taken"
 class AnatomyMasks:
     """Joins organ masks: ``FOLDER/<label>/<image_id>.png``, or ``FOLDER/<label>.json`` with COCO run lengths by id.
 
-    An image id that ends like a file (a.jpg) may stand there without that ending (a.png).
+    The mask of an image id with a file suffix (a.jpg) may be named without it (a.png).
+
+    Args:
+        folder: Folder of the masks.
+        root: Data root; PNG files below it stay where they are.
+        out: Folder of the manifest that is being written.
+        tally: Takes the masks that are dropped.
+
+    Raises:
+        PrepareError: The folder is missing or has neither form.
     """
 
     def __init__(self, folder: Path, root: Path, out: Path, tally: Tally) -> None:
-        """Look which labels there are.
-
-        Args:
-            folder: Folder of the masks.
-            root: Data root; PNG files below it stay where they are.
-            out: Folder of the manifest in the making.
-            tally: Takes the masks that are dropped.
-
-        Raises:
-            PrepareError: The folder is missing or has neither form.
-        """
         self.folder, self.root, self.out, self.tally = folder, root, out, tally
         if not folder.is_dir():
             raise PrepareError(f"{folder}: no such folder of masks")
@@ -57,7 +55,7 @@ class AnatomyMasks:
         self._seen: set[tuple[str, str]] = set()
 
     def __call__(self, sample: Sample) -> Sample:
-        """Add the organs of the sample's image to those that it has."""
+        """Add the organ masks of the sample's image; they replace masks with the same label."""
         if sample.image_id not in self._known:
             files = [(label, self._file(label, sample)) for label in self.labels]
             files += [(label, self._from_rle(label, sample)) for label in self.rles]
@@ -67,7 +65,7 @@ class AnatomyMasks:
         return replace(sample, anatomy_masks=(*kept, *added))
 
     def count_unused(self) -> None:
-        """Count the masks of images that no sample has."""
+        """Count the masks whose image is in no sample."""
         files = (
             (label, str(file.relative_to(self.folder / label).with_suffix("")))
             for label in self.labels
@@ -108,23 +106,31 @@ class AnatomyMasks:
 
 
 class CheXlocalize:
-    """Joins the pixel masks of CheXlocalize, COCO run lengths by image and finding, as the mask of a finding."""
+    """Joins the masks of CheXlocalize (COCO run lengths by image and finding) as masks of findings.
+
+    Args:
+        path: ``gt_segmentations_{val,test}.json``.
+        out: Folder of the manifest that is being written; takes the masks.
+        tally: Takes the masks that are dropped.
+
+    Raises:
+        PrepareError: The file is missing or damaged.
+    """
 
     def __init__(self, path: Path, out: Path, tally: Tally) -> None:
-        """Read ``gt_segmentations_{val,test}.json``; masks are written into `out`, the manifest in the making."""
         self.images: Mapping[str, Any] = read_json(path, dict)
         self.out, self.tally = out, tally
         self._seen: set[str] = set()
 
     def __call__(self, sample: Sample) -> Sample:
-        """Set the mask of the sample's finding, if it is marked and the sample has none."""
-        # Its ids are the last three parts of the path: patient64541_study1_view1_frontal.
+        """Set the mask of the sample's finding, if CheXlocalize has one and the sample does not."""
+        # CheXlocalize's ids are the last three parts of the image path: patient64541_study1_view1_frontal.
         key = "_".join(PurePosixPath(sample.image_path).with_suffix("").parts[-3:])
         key = next((name for name in (sample.image_id, _bare(sample.image_id)) if name in self.images), key)
         marks = self.images.get(key)
         self._seen.add(key)
         if marks is not None and not isinstance(marks, Mapping):
-            self.tally.drop("mask", key, "entry is no mapping")
+            self.tally.drop("mask", key, "entry is not a mapping")
         if not isinstance(marks, Mapping) or not sample.finding or sample.finding_mask_path:
             return sample
         rle = next((rle for label, rle in marks.items() if str(label).lower() == sample.finding.lower()), None)
@@ -134,17 +140,24 @@ class CheXlocalize:
         return replace(sample, finding_mask_path=write_mask(mask, self.out, sample.finding, sample.image_id))
 
     def count_unused(self) -> None:
-        """Count the marked images that no sample has."""
+        """Count the images of the file that are in no sample."""
         for name in self.images:
             if name not in self._seen:
                 self.tally.drop("image", name, NO_SAMPLE)
 
 
 class PadChestGR:
-    """Joins the boxes of PadChest-GR, shares of the image's size, both readers' merged."""
+    """Joins the boxes of PadChest-GR, given as shares of the image's size; both readers' boxes are merged.
+
+    Args:
+        path: ``grounded_reports_*.json``.
+        tally: Takes the entries and boxes that are dropped.
+
+    Raises:
+        PrepareError: The file is missing or damaged.
+    """
 
     def __init__(self, path: Path, tally: Tally) -> None:
-        """Read ``grounded_reports_*.json``."""
         self.tally = tally
         self.images: dict[str, list[tuple[str, Any]]] = {}
         self._seen: set[str] = set()
@@ -158,12 +171,8 @@ class PadChestGR:
             for place, finding in enumerate(findings):
                 drawn = _drawn(finding)
                 if drawn is None:
-                    tally.drop(
-                        "box",
-                        name,
-                        "finding that is not {labels, boxes, extra_boxes}",
-                        f"entry {position}, finding {place}",
-                    )
+                    fault = "finding that is not {labels, boxes, extra_boxes}"
+                    tally.drop("box", name, fault, f"entry {position}, finding {place}")
                 boxes += drawn or ()
 
     def __call__(self, sample: Sample) -> Sample:
@@ -176,7 +185,7 @@ class PadChestGR:
         for position, (label, corners) in enumerate(self.images.get(name, ())):
             values = [number(corner) for corner in corners] if isinstance(corners, list) else []
             if len(values) != 4 or not all(0.0 <= value <= 1.0 for value in values):
-                self.tally.drop("box", sample.image_id, "corner is no share of the image", f"box {position}")
+                self.tally.drop("box", sample.image_id, "corner is not a share of the image", f"box {position}")
             elif values[0] >= values[2] or values[1] >= values[3]:
                 self.tally.drop("box", sample.image_id, "empty or of negative size", f"box {position}: {values}")
             else:
@@ -184,14 +193,14 @@ class PadChestGR:
         return replace(sample, boxes=(*sample.boxes, *fuse(boxes)))
 
     def count_unused(self) -> None:
-        """Count the images with boxes that no sample has."""
+        """Count the images with boxes that are in no sample."""
         for name, boxes in self.images.items():
             if boxes and name not in self._seen:
                 self.tally.drop("image", name, NO_SAMPLE)
 
 
 def _drawn(finding: Any) -> list[tuple[str, Any]] | None:
-    """(label, corners) of a finding of PadChest-GR, once for each of its labels; None for another form."""
+    """(label, corners) of each box of a PadChest-GR finding, for each of its labels; None for another form."""
     if not isinstance(finding, dict):
         return None
     labels, boxes, more = (finding.get(key) or [] for key in ("labels", "boxes", "extra_boxes"))
@@ -203,7 +212,7 @@ def _drawn(finding: Any) -> list[tuple[str, Any]] | None:
 def joins(
     root: Path, out: Path, tally: Tally, masks: str | None, chexlocalize: str | None, padchest_gr: str | None
 ) -> list[Join]:
-    """The joins that were asked for, in a fixed order."""
+    """The joins that `prepare`'s options ask for, in a fixed order."""
     asked: list[Join] = []
     if masks:
         asked.append(AnatomyMasks(Path(masks), root, out, tally))
@@ -215,7 +224,7 @@ def joins(
 
 
 def decoded(rle: Any, sample: Sample, label: str, tally: Tally) -> npt.NDArray[np.bool_] | None:
-    """A run-length mask of a sample's image; None, and counted, where it is damaged or of another size."""
+    """A run-length mask of a sample's image; None, and counted, if it is damaged or of another size."""
     try:
         mask = from_rle(rle)
     except PrepareError:
@@ -230,7 +239,7 @@ def decoded(rle: Any, sample: Sample, label: str, tally: Tally) -> npt.NDArray[n
 
 
 def write_mask(mask: npt.NDArray[np.bool_], out: Path, label: str, image_id: str) -> str:
-    """Write a mask as PNG into the manifest's folder; returns its path there."""
+    """Write a mask as PNG into the manifest's folder; returns its path relative to that folder."""
     target = _mask_path(label, image_id)
     (out / target).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask.astype(np.uint8) * 255).save(out / target)
@@ -238,8 +247,9 @@ def write_mask(mask: npt.NDArray[np.bool_], out: Path, label: str, image_id: str
 
 
 def _mask_path(label: str, image_id: str) -> str:
-    """Path below the manifest's folder; ids of images may hold slashes and dots, and stay apart without them."""
+    """Path of a mask in the manifest's folder."""
     names = []
+    # Image ids may hold slashes and dots: these are replaced, and a hash keeps the names unique.
     for word in (label, image_id):
         name = re.sub(r"[^\w -]", "_", word)
         names.append(name if name == word else f"{name}-{hashlib.blake2b(word.encode(), digest_size=4).hexdigest()}")
@@ -247,5 +257,5 @@ def _mask_path(label: str, image_id: str) -> str:
 
 
 def _bare(image_id: str) -> str:
-    """An image id without the ending of a picture's file, which ids of the source `table` have."""
+    """An image id without a picture's file suffix; ids of the source `table` are paths and have one."""
     return re.sub(r"\.(png|jpe?g|dcm|dicom)$", "", image_id, flags=re.IGNORECASE)

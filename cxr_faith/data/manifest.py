@@ -1,7 +1,7 @@
 """The manifest: a Parquet table with one row per sample, written atomically and read memory-mapped.
 
-Parquet cannot be memory-mapped, so the first reader turns it into an Arrow file, streamed, in a cache folder beside the
-manifest; the file's name holds the manifest's content hash, so an edited manifest gets a new one.
+Parquet cannot be memory-mapped, so the first reader converts it to an Arrow file in a cache folder beside the manifest.
+The file is named after the hash of the manifest's content, so an edited manifest gets a new one.
 """
 
 from __future__ import annotations
@@ -34,42 +34,45 @@ class ManifestError(ValueError):
 
 
 class MappedManifest(datasets.Dataset):  # type: ignore[misc]  # the library has no types
-    """A manifest's rows, memory-mapped, that can give their pages back."""
+    """A manifest's rows, memory-mapped, whose memory can be released.
+
+    Args:
+        arrow: Arrow file in stream format.
+    """
 
     def __init__(self, arrow: str) -> None:
-        """Map an Arrow file in stream format."""
         mapped = MappedArrow(arrow)
         super().__init__(MemoryMappedTable(mapped.rows, arrow))
         self._mapped, self._arrow = mapped, arrow
 
     def __reduce__(self) -> tuple[type[MappedManifest], tuple[str]]:
-        """Another process maps the file itself."""
+        """Pickle the path only: the process that unpickles this maps the file itself."""
         return MappedManifest, (self._arrow,)
 
     def release(self) -> None:
-        """Give the pages back; they are read again when they are asked for."""
+        """Release the memory of the pages read so far; they are read again when needed."""
         self._mapped.release()
 
 
 def bundled_manifest() -> Path:
-    """Manifest of the phantom data set that ships with the package."""
+    """Path of the manifest of the phantom data set that ships with the package."""
     return Path(__file__).parent / "bundled" / "phantom" / "manifest.parquet"
 
 
 def write_manifest(rows: Iterable[Sample | Mapping[str, Any]], path: str | Path) -> None:
-    """Write a manifest so that it is there completely or not at all; rows are streamed.
+    """Stream rows into a manifest; the file appears only once it is complete.
 
     Args:
         rows: Samples, or mappings from column name to value (columns left out are null).
         path: Parquet file; an existing one is replaced.
 
     Raises:
-        ManifestError: A row has a column that manifests do not have.
+        ManifestError: A row has a column that is not in `MANIFEST_SCHEMA`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with partial.open("xb") as file:  # its mode is the process's umask's, which tempfile would not heed
+    with partial.open("xb") as file:  # not tempfile, which ignores the umask
         try:
             with pq.ParquetWriter(file, MANIFEST_SCHEMA, compression="zstd") as writer:
                 for chunk in _chunks(_plain(row, path) for row in rows):
@@ -84,7 +87,7 @@ def write_manifest(rows: Iterable[Sample | Mapping[str, Any]], path: str | Path)
 
 
 def manifest_fingerprint(path: str | Path) -> str:
-    """Hash of a manifest's content (hex, 128 bit), read in chunks; a folder's shards count in the order of their names.
+    """Hash of a manifest's content (128 bits in hex); the shards of a folder count in the order of their names.
 
     Raises:
         ManifestError: There is no such manifest.
@@ -97,20 +100,20 @@ def manifest_fingerprint(path: str | Path) -> str:
 
 
 def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> MappedManifest:
-    """Open a manifest memory-mapped: no row is loaded before it is asked for.
+    """Open a manifest memory-mapped: rows are loaded only when they are read.
 
-    Any number of processes may open it at once: one converts, the others wait.
+    Any number of processes may open it at once: one converts it while the others wait.
 
     Args:
         path: Parquet file, or folder of Parquet shards (``*.parquet``, in the order of their names).
-        cache_dir: Folder for the Arrow file where the manifest's own folder cannot be written to.
+        cache_dir: Folder for the Arrow file if the manifest's folder is not writable.
 
     Returns:
         The rows, with the columns and types of `MANIFEST_SCHEMA`.
 
     Raises:
-        ManifestError: Missing or unreadable file, missing column, wrong type, empty, or sample ids that are null or
-            not unique; an image id that names two pictures; or no folder to write the cache to.
+        ManifestError: The file is missing, unreadable or empty; a column is missing or has the wrong type; a sample id
+            is null or repeated; an image id names two pictures; or no folder for the cache is writable.
     """
     path = Path(path)
     name = f"{path.name}-{manifest_fingerprint(path)}.arrow"
@@ -126,7 +129,7 @@ def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> Mapp
 
 
 def _convert(path: Path, arrow: Path) -> None:
-    """Stream the Parquet rows into an Arrow file; it gets its name only when it is complete and checked."""
+    """Stream the Parquet rows into an Arrow file, which gets its name once it is complete and checked."""
     partial = arrow.with_suffix(".partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, MANIFEST_SCHEMA) as writer:
         for shard in _shards(path):
@@ -140,7 +143,7 @@ def _convert(path: Path, arrow: Path) -> None:
 
 
 def _read_batches(shard: Path) -> Iterator[pa.RecordBatch]:
-    """Rows of one Parquet file with the manifest's columns and types."""
+    """Read the rows of one Parquet file with the manifest's columns and types."""
     try:
         with pq.ParquetFile(shard) as file:
             missing = [name for name in MANIFEST_SCHEMA.names if name not in file.schema_arrow.names]
@@ -154,10 +157,10 @@ def _read_batches(shard: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _cast(column: pa.Array, field: pa.Field, shard: Path) -> pa.Array:
-    """A column in the manifest's type; tables made with pandas often have another one that says the same."""
+    """Cast a column to the manifest's type: tables made with pandas often have an equivalent one."""
     try:
         if pa.types.is_floating(column.type) and pa.types.is_string(field.type):
-            raise pa.ArrowInvalid("numbers with a fraction are no names")
+            raise pa.ArrowInvalid("floating-point numbers cannot be names")
         return column.cast(field.type)
     except pa.ArrowException as error:
         raise ManifestError(
@@ -166,7 +169,7 @@ def _cast(column: pa.Array, field: pa.Field, shard: Path) -> pa.Array:
 
 
 def _check_ids(arrow: Path, path: Path) -> None:
-    """Records are kept by sample id: without one, or with two alike, results would be lost."""
+    """Check that sample ids are set and unique: results are stored by sample id and would be lost otherwise."""
     with pa.memory_map(str(arrow)) as source:
         rows = pa.ipc.open_stream(source).read_all()
         ids = rows.column("sample_id")
@@ -182,8 +185,9 @@ def _check_ids(arrow: Path, path: Path) -> None:
 
 
 def _check_images(rows: pa.Table, path: Path) -> None:
-    """An image's questions share its picture and its random streams, so an image id must name one picture."""
-    pairs = rows.select(["image_id", "image_path"]).filter(pc.field("image_id") != "")  # null and "" are bad samples
+    """Check that an image id names one picture: its questions share that picture and its random streams."""
+    # Samples whose image id is null or empty are dropped later, one by one.
+    pairs = rows.select(["image_id", "image_path"]).filter(pc.field("image_id") != "")
     counts = pairs.group_by("image_id").aggregate([("image_path", "count_distinct")])
     several = counts.filter(pc.field("image_path_count_distinct") > 1).column("image_id")
     if not len(several):
@@ -195,7 +199,7 @@ def _check_images(rows: pa.Table, path: Path) -> None:
     first, other = (own.filter(same(paths, known)).column("sample_id")[0].as_py() for same in (pc.equal, pc.not_equal))
     raise ManifestError(
         f"{path}: manifest column image_id: {image!r} names the picture of sample {first!r} and another one of sample "
-        f"{other!r}; give each picture an image_id of its own"
+        f"{other!r}; give each picture its own image_id"
     )
 
 
@@ -207,7 +211,7 @@ def _shards(path: Path) -> list[Path]:
 
 
 def _first_writable(folders: list[Path], path: Path) -> Path:
-    """The first folder that a file can be made in; its own .gitignore keeps it out of version control."""
+    """The first writable folder; a .gitignore in it keeps it out of version control."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -234,7 +238,7 @@ def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last through a power cut."""
+    """Make a rename in this folder survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""One sample, that is one question about one image, and the columns of the manifest that lists them."""
+"""A sample is one question about one image; a manifest lists samples, with the columns defined here."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ MANIFEST_SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
-"""The manifest's columns, in order. Every column must be there; every value but ``sample_id`` may be null."""
+"""The manifest's columns, in order. Every column is required; every value but ``sample_id`` may be null."""
 
 
 class SampleError(ValueError):
-    """A sample that cannot be used; the message is one line and says which value is at fault."""
+    """A sample that cannot be used; the message is one line that names the faulty value."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box around something, ``(x1, y1)`` inside and ``(x2, y2)`` outside (half open), in original pixels."""
+    """A labeled box in original pixels, half open: it includes ``(x1, y1)`` and excludes ``(x2, y2)``."""
 
     label: str
     x1: float
@@ -62,27 +62,27 @@ class Box:
 class Sample:
     """One question about one image: the manifest's columns, in the manifest's order.
 
-    A value is kept as it stands in the manifest, so that a faulty one can be shown; `validate` judges it.
+    Values are kept as they are in the manifest, so that an error can show a faulty one; `validate` checks them.
 
     Attributes:
-        sample_id: Names this (image, question) pair; unique in a manifest.
-        patient_id: Patient, the unit that statistics cluster by.
-        study_id: Study of that patient.
-        image_id: The image; it seeds every random stream, so all questions of an image share one.
+        sample_id: Id of this (image, question) pair, unique in a manifest.
+        patient_id: Id of the patient, the unit that statistics cluster by.
+        study_id: Id of the patient's study.
+        image_id: Id of the image. It seeds every random stream, so all questions about an image share them.
         image_path: Image file, relative to the data root.
         question: The question as it is put to the model.
-        question_group: Names the paraphrases of one question.
+        question_group: Id that the paraphrases of one question share.
         variant: Which paraphrase of the group this is.
-        strategy: How the paraphrase was made; stability is told by it. A turn of a conversation is a variant too: the
-            same question, with the turns before it as text.
+        strategy: How the paraphrase was made; groups the stability results. A turn of a conversation is a variant too:
+            the same question, with the earlier turns as text.
         kind: ``yes_no``, ``choice`` or ``open``; None: decided from the first token that the model generates.
-        answer: Reference answers; an empty tuple is a reference that says "none"; None: unknown.
+        answer: Reference answers; an empty tuple: the reference is "none"; None: the reference is unknown.
         finding: The finding that the question is about.
-        side: Its side.
+        side: The finding's side.
         split: Split of the source data set.
-        boxes: Boxes in original pixels; those labeled as `finding` are that finding's.
+        boxes: Boxes in original pixels; boxes whose label is `finding` belong to that finding.
         finding_mask_path: PNG mask of the finding, relative to the data root, of the image's size.
-        anatomy_masks: Pairs (label, path) of PNG masks of organs.
+        anatomy_masks: (label, path) of each PNG mask of an organ.
         height: Height of the image file, pixels.
         width: Width of the image file, pixels.
         source: Data set that the sample comes from.
@@ -111,7 +111,7 @@ class Sample:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Build a sample from a manifest row; columns that a manifest does not have are ignored."""
+        """Build a sample from a manifest row; columns that are not in `MANIFEST_SCHEMA` are ignored."""
         values: dict[str, Any] = {field.name: row.get(field.name) for field in fields(cls)}
         for name in ("image_id", "image_path", "question"):
             values[name] = values[name] or ""
@@ -121,7 +121,7 @@ class Sample:
         return cls(**values)
 
     def to_row(self) -> dict[str, Any]:
-        """The manifest row of this sample, in the types of `MANIFEST_SCHEMA`."""
+        """The sample as a manifest row, with the types of `MANIFEST_SCHEMA`."""
         row: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         row["answer"] = None if self.answer is None else list(self.answer)
         row["boxes"] = [dict(vars(box)) for box in self.boxes]
@@ -129,7 +129,7 @@ class Sample:
         return row
 
     def validate(self) -> None:
-        """Judge every value that can be judged without the image.
+        """Check every value that can be checked without the image.
 
         Raises:
             SampleError: A required value is missing, the kind is unknown, or a box is empty or not finite.
@@ -138,7 +138,7 @@ class Sample:
             if not getattr(self, name):
                 raise SampleError(f"{name} is missing")
         if self.kind is not None and self.kind not in KINDS:
-            # Where a table's columns are mixed up, the value is a text of the data set, which is not to be shown.
+            # If a table's columns are mixed up, the value may be text of the data set, which must not be printed.
             shown = f" {self.kind!r}" if self.kind.isidentifier() and len(self.kind) <= 12 else ""
             raise SampleError(f"unknown kind{shown}: expected {', '.join(KINDS)} or null")
         for box in self.boxes:
@@ -150,7 +150,7 @@ class Sample:
 
 
 def _box(row: Mapping[str, Any] | None) -> Box:
-    """A box of a manifest row; what is null there is no number here, for `Sample.validate` to find."""
+    """A box of a manifest row; null corners become NaN, which `Sample.validate` reports."""
     row = row or {}
     x1, y1, x2, y2 = (math.nan if row.get(corner) is None else row[corner] for corner in ("x1", "y1", "x2", "y2"))
     return Box(row.get("label") or "", x1, y1, x2, y2)

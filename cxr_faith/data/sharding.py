@@ -1,6 +1,6 @@
-"""Which rank gets which rows in which batches: whole images, nothing twice, nothing left out, at any world size.
+"""Distributes rows over ranks and batches by whole images; every row goes to exactly one rank at any world size.
 
-An image's questions share its perturbed pictures, so they stay on one rank and, as far as they fit, in one batch.
+An image's questions share its perturbed pictures, so they stay on one rank and, if they fit, in one batch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of the samples a run takes; the parts of one count are a partition of all samples.
+    """Part of the samples that a run takes; the `count` parts together are all samples, each once.
 
     Attributes:
         index: 0-based number of the part.
-        count: number of parts; 1: everything.
+        count: number of parts; 1: all samples.
     """
 
     index: int = 0
@@ -43,18 +43,21 @@ class Shard:
 
 
 def shard_by_image(images: Rows, rank: int, world_size: int) -> Rows:
-    """Positions that one rank takes: whole images, about as many positions for every rank.
+    """Positions of one rank: whole images, with about as many positions for every rank.
 
-    Images with the most positions are dealt first, each to the rank that has the fewest positions so far.
+    Images with the most positions are assigned first, each to the rank that has the fewest positions so far.
 
     Args:
-        images: int ``[n]``, code of each position's image; any integers, equal for equal images.
+        images: int ``[n]``, code of each position's image, equal for equal images.
         rank: This rank.
-        world_size: Number of ranks; may exceed the number of images: the ranks left over get nothing.
+        world_size: Number of ranks; with more ranks than images, some ranks get no positions.
 
     Returns:
-        int64 positions, images in the order in which they first occur, an image's questions side by side. The ranks'
-        results are a partition of all positions.
+        int64 positions, images in the order of their first occurrence, an image's questions side by side. Every
+        position belongs to exactly one rank.
+
+    Raises:
+        ValueError: `rank` is not in [0, world_size).
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} is not in a world of {world_size}")
@@ -71,13 +74,19 @@ def shard_by_image(images: Rows, rank: int, world_size: int) -> Rows:
 
 
 class ImageBatches(Sampler[list[int]]):
-    """Batch sampler over positions whose images stand side by side; cuts between images where it can.
+    """Batch sampler that keeps an image's questions in one batch where they fit.
 
-    An image with more questions than `batch_size` is cut every `batch_size` samples.
+    An image with more questions than `batch_size` is split every `batch_size` samples.
+
+    Args:
+        images: int ``[n]``, image code of each position, equal codes side by side.
+        batch_size: Largest number of samples in a batch.
+
+    Raises:
+        ValueError: `batch_size` is less than 1.
     """
 
     def __init__(self, images: Rows, batch_size: int) -> None:
-        """Take int ``[n]`` image codes, equal ones side by side, and the largest number of samples per batch."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.edges = _batch_edges(images, batch_size)
@@ -87,13 +96,13 @@ class ImageBatches(Sampler[list[int]]):
         return len(self.edges) - 1
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Positions of one batch after the other."""
+        """The positions of each batch."""
         for start, stop in zip(self.edges[:-1], self.edges[1:], strict=True):
             yield list(range(start, stop))
 
 
 def _batch_edges(images: Rows, batch_size: int) -> Rows:
-    """Where batches begin, and the end: as many whole images as fit, else a cut every `batch_size` rows."""
+    """First row of each batch, and the end: as many whole images as fit, else `batch_size` rows of one image."""
     total = len(images)
     image_starts = np.flatnonzero(np.diff(images, prepend=images[:1] - 1)) if total else np.empty(0, dtype=np.int64)
     borders = np.append(image_starts, total)

@@ -1,4 +1,4 @@
-"""Reading the tables and JSON files of published data sets; every fault is one line that names the file."""
+"""Reads the tables and JSON files of published data sets; every error is one line that names the file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pandas as pd
 
 from cxr_faith.data.tally import PrepareError
 
-# What reading a file that is truncated, damaged or of another encoding raises.
+# What reading a truncated, damaged or differently encoded file raises.
 _FAULTS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError)
 
 
 def find_file(folder: str | Path, *names: str) -> Path:
-    """The first of these files that the folder has.
+    """The first of these files that exists in the folder.
 
     Args:
-        folder: Folder that they are looked for in, or one of the files itself.
+        folder: Folder to search, or the file itself.
         names: Paths below the folder, the usual one first.
 
     Raises:
-        PrepareError: None of them is there.
+        PrepareError: None of them exists.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -40,23 +40,23 @@ def find_file(folder: str | Path, *names: str) -> Path:
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read a CSV file, plain or gzipped, with every value as text or missing.
+    """Read a CSV file, plain or gzipped, with every value as text.
 
     Args:
         path: The file.
-        columns: Columns that must be there.
-        optional: Further columns to read where they are there; None: all of them.
+        columns: Required columns.
+        optional: Further columns to read if the file has them; None: all other columns.
 
     Returns:
-        The named columns as strings; an empty field is NaN.
+        The columns as strings; an empty field is NaN.
 
     Raises:
-        PrepareError: The file is missing, damaged, empty, lacks a column, which is named, or has rows with more fields
-            than its header.
+        PrepareError: The file is missing, damaged or empty, lacks a column, or has rows with more fields than its
+            header.
     """
     try:
         with _open_text(path) as file, warnings.catch_warnings():
-            # A comma at the end of each row is no column; pandas warns where it would cut off more than that.
+            # pandas drops a trailing comma in each row silently, but warns before it cuts off values.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"], index_col=False)
     except pd.errors.ParserWarning as error:
@@ -76,10 +76,14 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] | Non
 
 
 def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
-    """Read a JSON file, plain or gzipped, that holds a list or a mapping with something in it.
+    """Read a JSON file, plain or gzipped, that holds a list or mapping which is not empty.
+
+    Args:
+        path: The file.
+        kind: `list` or `dict`, the type that the file must hold.
 
     Raises:
-        PrepareError: The file is missing, damaged, empty, or holds something else.
+        PrepareError: The file is missing, damaged or empty, or holds another type.
     """
     try:
         with _open_text(path) as file:
@@ -99,10 +103,10 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Read a JSON Lines file.
+    """Read a JSON Lines file, plain or gzipped.
 
     Raises:
-        PrepareError: The file is missing, damaged or has a line that is no JSON, which is named.
+        PrepareError: The file is missing, damaged or empty, or a line is not valid JSON; the message has its number.
     """
     rows, number = [], 0
     try:
@@ -123,14 +127,14 @@ def read_lines(path: Path) -> list[Any]:
 
 
 def text(value: object) -> str | None:
-    """A table's value as text; None where it is missing or blank."""
+    """A table's value as text; None if it is missing or blank."""
     if value is None or value != value:  # only NaN differs from itself
         return None
     return str(value).strip() or None
 
 
 def number(value: object) -> float:
-    """A table's value as a number; NaN where it is none."""
+    """A table's value as a number; NaN if it is not one."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -138,27 +142,32 @@ def number(value: object) -> float:
 
 
 def length(value: object) -> int | None:
-    """A table's value as a length in pixels; None where it is none."""
+    """A table's value as a length in pixels; None if it is not a positive whole number."""
     pixels = number(value)
     return int(pixels) if math.isfinite(pixels) and 1 <= pixels < 2**31 and pixels == int(pixels) else None
 
 
 def listed(names: str, known: Sequence[str] | None, what: str) -> list[str]:
-    """Names that an option gives, separated by commas.
+    """Split an option's value at its commas.
+
+    Args:
+        names: The option's value.
+        known: Names that are allowed; None: any.
+        what: What is named, for the error: the option is ``--{what}s``.
 
     Raises:
-        PrepareError: There is none, or one that is not among the known ones; the message says which there are.
+        PrepareError: `names` is empty, or has a name that is not in `known`; the message lists those.
     """
-    found = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in found if known is not None and name not in known]
-    if unknown or not found:
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in given if known is not None and name not in known]
+    if unknown or not given:
         fault = f"no {what} {', '.join(unknown)}" if unknown else f"--{what}s names no {what}"
         raise PrepareError(f"{fault}; there are {', '.join(known)}" if known else fault)
-    return found
+    return given
 
 
 def among(value: object, known: Sequence[str]) -> str:
-    """A table's value for a reason that is printed: itself if it is a known word, else no text of the data set."""
+    """A table's value as part of a printed reason: one of `known`, else words that quote no text of the data set."""
     word = text(value)
     if word is None:
         return "not stated"

@@ -1,4 +1,4 @@
-"""The count of a preparation: what was taken, what was dropped and why, so that nothing is lost in silence."""
+"""Counts what a preparation takes and drops, and why, so that nothing is lost silently."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cxr_faith.data.sample import Sample
 
 
 class PrepareError(ValueError):
-    """Input that cannot be prepared at all; the message is one line that names the file and says what to do."""
+    """Input that cannot be prepared; the message is one line that names the file and says what to do."""
 
 
 class Drop(NamedTuple):
-    """One thing that was left out.
+    """Something that was left out.
 
     Attributes:
         what: question, image, box, mask or row.
         name: Its id.
-        reason: Why, in words that are the same for all drops of one kind.
-        detail: What is special about this one.
+        reason: Why, in words of the fixed vocabulary.
+        detail: The details of this drop, such as its row.
     """
 
     what: str
@@ -31,20 +31,21 @@ class Drop(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a preparation took and left.
+    """What a preparation took, dropped and changed.
 
     Attributes:
-        questions: Samples taken.
+        questions: Number of samples taken.
         images: Ids of the images taken.
         patients: Ids of the patients taken.
-        kinds: Questions by kind; ``unknown`` where the manifest leaves it open.
-        answers: Questions by kind and reference: ``yes_no: yes``, ``open: stated``, ``open: none``, ``open: unknown``.
-        boxes: Different boxes of different images.
-        masks: Different mask files, of findings and of organs.
-        drops: What was left out, each thing once per reason.
-        notes: What was kept in another form than it came in, counted.
-        expected: Number of rows to come, as far as the source knows it, for a progress bar.
-        seen: Rows that were judged so far.
+        kinds: Number of questions by kind; ``unknown`` where the sample has none.
+        answers: Number of questions by kind and reference: ``yes_no: yes``, ``open: stated``, ``open: none``,
+            ``open: unknown``.
+        boxes: The distinct (image id, box) pairs.
+        masks: Paths of the mask files of findings and organs.
+        drops: What was left out, each thing once per reason, in order.
+        notes: Number of values that were changed, by what was changed.
+        expected: Number of rows to expect, if the source knows it, for the progress bar.
+        seen: Number of rows checked so far.
     """
 
     questions: int = 0
@@ -72,20 +73,20 @@ class Tally:
         self.masks.update(path for path in (sample.finding_mask_path, *(p for _, p in sample.anatomy_masks)) if path)
 
     def drop(self, what: str, name: object, reason: str, detail: object = "") -> None:
-        """Count something that was left out; the same thing for the same reason counts once."""
+        """Count something that was left out; the same thing counts once per reason."""
         self.drops[Drop(what, str(name), reason, " ".join(str(detail).split()))] = None
 
     def note(self, text: str) -> None:
-        """Count something that was kept in another form."""
+        """Count a value that was changed."""
         self.notes[text] += 1
 
     @property
     def reasons(self) -> Counter[str]:
-        """Drops by what and reason."""
+        """Number of drops by what was dropped and why."""
         return Counter(f"{drop.what}: {drop.reason}" for drop in self.drops)
 
     def summary(self) -> dict[str, Any]:
-        """All counts, as the data card keeps them."""
+        """All counts, as the data card holds them."""
         return {
             "images": len(self.images),
             "patients": len(self.patients),
@@ -100,7 +101,7 @@ class Tally:
 
 
 def _answer(sample: Sample) -> str:
-    """Yes or no where that is the reference, else whether there is one."""
+    """Reference of a sample for the counts: yes or no, stated, none or unknown."""
     if sample.answer is None:
         return "unknown"
     if sample.kind == "yes_no" and len(sample.answer) == 1:

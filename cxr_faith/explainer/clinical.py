@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_faith.data.images import fit_mask, load_mask
+from cxr_faith.data.geometry import fit_mask
+from cxr_faith.data.images import load_mask
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.metrics.calibration import expected_calibration_error
 from cxr_faith.perturb.condition import NONE

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from cxr_faith.cases import Case
-from cxr_faith.data.images import Geometry, fit, load_image
+from cxr_faith.data.geometry import Geometry, fit
+from cxr_faith.data.images import load_image
 from cxr_faith.report.figures import overlay
 from cxr_faith.vlm import Target
 from cxr_faith.vlm.answers import YES_NO, predicted_answer

@@ -16,7 +16,8 @@ from cxr_faith.attribution.cleann import (
     reduce_set,
     smallest_change,
 )
-from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.geometry import fit
+from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm import PictureScores, Target

@@ -6,7 +6,8 @@ import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
 from cxr_faith.attribution.igos import IGOSPP, Problem, bilateral_tv, kept_shares, select_tokens
-from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.geometry import fit
+from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm import Target

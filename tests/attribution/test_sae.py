@@ -20,7 +20,8 @@ from cxr_faith.attribution.sae_model import (
     read_config,
     save_sae,
 )
-from cxr_faith.data.images import fit, load_image
+from cxr_faith.data.geometry import fit
+from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.vlm import Gemma3VLM, Target
 from cxr_faith.vlm.base import ModelError

@@ -1,4 +1,4 @@
-"""Small trees in the exact layouts that data sets are published in, with content of their own."""
+"""Small made-up data sets in the exact layouts in which the real ones are published."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.data.layouts import CHEXPERT, HEIGHT, VINDR, WIDTH, save, vqa_entry, 
 
 
 def assert_counts(card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """The card's counts are those of the rows that were written."""
+    """Check that the card's counts are those of the rows that were written."""
     boxes = {(row["image_id"], *box.values()) for row in rows for box in row["boxes"]}
     masks = {row["finding_mask_path"] for row in rows} | {m["path"] for row in rows for m in row["anatomy_masks"]}
     assert card["questions"] == len(rows) == sum(card["kinds"].values()) == sum(card["answers"].values())

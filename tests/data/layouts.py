@@ -1,4 +1,4 @@
-"""Writers of the small files that trees in published layouts are made of."""
+"""Writes the small files of made-up data sets in published layouts."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ VINDR = ("Cardiomegaly", "Nodule/Mass", "Pleural effusion", "Other lesion", "Pne
 
 
 def pixels(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A smooth picture of its own, uint8 [height, width]."""
+    """A smooth picture, different for each number, uint8 ``[height, width]``."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
     y, x = rng.uniform(0.2, 0.8, 2) * (height, width)
@@ -29,7 +29,7 @@ def save(path: Path, seed: int, **size: int) -> None:
 
 
 def write_csv(path: Path, header: str, *rows: str) -> Path:
-    """A CSV file, gzipped if its name says so."""
+    """Write a CSV file, gzipped if its name ends in .gz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = "\n".join([header, *rows]) + "\n"
     if path.suffix == ".gz":

@@ -1,4 +1,4 @@
-"""Every published box convention, by drawing: the box that comes out holds exactly the pixels that were drawn."""
+"""Every published box convention: the converted box holds exactly the pixels that were drawn."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def drawn() -> np.ndarray:
 
 
 def covers(corners: tuple[float, float, float, float]) -> bool:
-    """Whether the box, brought through the one geometry, is the drawn rectangle, pixel by pixel."""
+    """Whether the box, mapped to the model's input, is the drawn rectangle, pixel by pixel."""
     geometry = Geometry((HEIGHT, WIDTH), (0, 0, HEIGHT, WIDTH), (HEIGHT, WIDTH))
     return bool((geometry.boxes_to_mask([corners]).numpy() == drawn()).all())
 
@@ -45,7 +45,7 @@ def test_shares_of_the_size_are_of_width_and_height() -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_padded_square(turned: bool) -> None:
-    """Fit the drawing into a padded square, look where it is there, and come back to where it was."""
+    """Fit the drawing into a padded square, read its box there, and convert the box back."""
     mask = drawn().T if turned else drawn()
     height, width = mask.shape
     ratio = 224 / max(height, width)
@@ -104,9 +104,9 @@ def test_empty_run_lengths_of_chexlocalize() -> None:
         ({"size": [3, 3], "counts": "40"}, "add up to 4"),
         ({"size": [3, 3], "counts": "9P"}, "cut off"),
         ({"size": [3, 3], "counts": None}, "counts is NoneType"),
-        ({"size": [3, 3], "counts": [10, -1]}, "no whole number"),
-        ({"size": [3, 3], "counts": ["a"]}, "no whole number"),
-        ({"size": [-3, -3], "counts": [9]}, "is no size"),
+        ({"size": [3, 3], "counts": [10, -1]}, "not a whole number"),
+        ({"size": [3, 3], "counts": ["a"]}, "not a whole number"),
+        ({"size": [-3, -3], "counts": [9]}, "is not a size"),
         ({"size": [float("inf"), 3], "counts": [9]}, "not {size"),
     ],
 )
@@ -116,7 +116,7 @@ def test_damaged_run_lengths(rle: dict, fault: str) -> None:
 
 
 def test_the_way_to_model_and_cells_is_the_pictures() -> None:
-    """A box in each convention, cropped and resized, lies where the drawing lies after the same crop and resize."""
+    """A box in each convention lies on the drawing after both are cropped and resized."""
     picture = np.repeat(drawn().astype(np.uint8)[..., None] * 255, 3, axis=2)
     image, geometry = fit(picture, (45, 45), border_crop=0.1)
     for corners in (from_xywh(X1, Y1, X2 - X1, Y2 - Y1), from_loc(f"<loc_{X1}_{Y1}_{X2}_{Y2}>")[0]):
@@ -145,7 +145,7 @@ def test_merging_does_not_depend_on_the_order() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_merging_agrees_with_counting_pixels(seed: int) -> None:
-    """Two readers: means then lie on the half pixels that the twin can draw."""
+    """Two readers, so that mean corners lie on the half pixels that the reference can draw."""
     rng = np.random.default_rng(seed)
     first = [(x, y, x + w, y + h) for x, y, w, h in rng.integers((2, 2, 8, 8), (36, 36, 22, 22), (3, 4)).tolist()]
     second = [tuple(np.add(box, rng.integers(-2, 3, 4)).tolist()) for box in first]
@@ -157,7 +157,7 @@ def test_merging_agrees_with_counting_pixels(seed: int) -> None:
 
 
 def test_merging_agrees_with_the_published_one() -> None:
-    """On clusters that are apart, where the order in which boxes are taken does not matter."""
+    """Clusters that are far apart, so that the order of the boxes does not matter."""
     rng = np.random.default_rng(1)
     centers = [(20, 20), (60, 25), (30, 70)]
     readers = [

@@ -1,4 +1,4 @@
-"""The image cache: the same pictures to the bit, read without the files."""
+"""The image cache gives the same pictures bit for bit, without reading the files again."""
 
 import pickle
 from pathlib import Path

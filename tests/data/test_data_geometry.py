@@ -1,4 +1,4 @@
-"""What is drawn into a picture must be found where its box says, through crop and resize."""
+"""After crop and resize, a shape drawn into a picture lies where its mapped box says."""
 
 import numpy as np
 import pytest

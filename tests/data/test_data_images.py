@@ -1,4 +1,4 @@
-"""JPEG and PNG reading, masks, and every way in which a file can be wrong."""
+"""Reading JPEG, PNG and masks, and every way in which a file can be faulty."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Writing, opening, caching and judging manifests; samples to rows and back."""
+"""Writing, opening, caching and checking manifests; samples to rows and back."""
 
 import os
 import subprocess

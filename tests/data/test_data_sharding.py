@@ -1,4 +1,4 @@
-"""Every position on exactly one rank, images whole, batches cut between images."""
+"""Every position goes to exactly one rank, images stay whole, and batches are split between images."""
 
 import numpy as np
 import pytest

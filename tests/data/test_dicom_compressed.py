@@ -1,4 +1,4 @@
-"""Compressed transfer syntaxes through pydicom's decoders, and streams that are larger than they say."""
+"""Compressed transfer syntaxes through pydicom's decoders, and streams larger than the DICOM header states."""
 
 import struct
 from pathlib import Path

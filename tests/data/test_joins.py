@@ -1,4 +1,4 @@
-"""Masks and boxes that are joined by image id, and what an evaluation sees of them."""
+"""Masks and boxes joined by image id, and what an evaluation gets of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -144,7 +144,7 @@ def test_padchest_gr_merges_both_readers(pictures: SimpleNamespace, prepared: Ca
     assert card["drops"] == {
         "box: finding that is not {labels, boxes, extra_boxes}": 2,
         "row: entry without ImageID or findings": 1,
-        "box: corner is no share of the image": 1,
+        "box: corner is not a share of the image": 1,
         "image: belongs to no image that was taken": 1,
     }
     assert card["options"]["padchest_gr"] == str(path)

@@ -1,4 +1,4 @@
-"""Phantoms: the same picture for the same name at any size, masks that are the truth, a manifest that says so."""
+"""Phantoms: the same name gives the same picture at any size, masks match it, and the manifest lists both."""
 
 from pathlib import Path
 
@@ -87,10 +87,10 @@ def test_pictures_are_plausible(phantoms: list[Phantom]) -> None:
 def test_lesions_are_spread_over_sides_and_zones() -> None:
     many = [sample_phantom(f"spread-{i}", 3) for i in range(600)]
     for finding in ("nodule", "consolidation"):
-        found = [(p.side, p.zone) for phantom in many for p in phantom.lesions if p.finding == finding]
+        places = [(p.side, p.zone) for phantom in many for p in phantom.lesions if p.finding == finding]
         for side in ("right", "left"):
             for zone in ("upper", "middle", "lower"):
-                assert found.count((side, zone)) > 0.08 * len(found)
+                assert places.count((side, zone)) > 0.08 * len(places)
 
 
 def test_wanted_findings_and_unknown_names() -> None:

@@ -1,4 +1,4 @@
-"""Bad input: one clear line, or a drop that is counted by reason and listed; never silence."""
+"""Bad input gives one clear line, or a drop that is counted by reason and listed; never silence."""
 
 import csv
 import gzip
@@ -197,7 +197,7 @@ def test_folder_is_there_completely_or_not_at_all(tmp_path: Path) -> None:
     assert (out / CARD).read_text() == "{}" and [path.name for path in tmp_path.iterdir()] == ["m"]
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.tex").write_text("mine")
-    assert "is no prepared manifest" in one_line(lambda: new_folder(tmp_path / "own").__enter__())
+    assert "is not a prepared manifest" in one_line(lambda: new_folder(tmp_path / "own").__enter__())
     assert (tmp_path / "own" / "thesis.tex").read_text() == "mine"
     (out / "masks/heart").mkdir(parents=True)
     (out / "masks/heart/a.png").touch()
@@ -216,7 +216,7 @@ def test_a_manifest_does_not_take_the_place_of_its_pictures(tmp_path: Path) -> N
         assert "is or holds --root" in one_line(lambda options=options: prepare("phantom", options, patients=1))
     assert not (tmp_path / "p").exists()
     options = PrepareOptions(str(tmp_path / "p"), str(tmp_path / "p/images"))
-    assert "is no prepared manifest" in one_line(lambda: prepare("phantom", options, patients=1))
+    assert "is not a prepared manifest" in one_line(lambda: prepare("phantom", options, patients=1))
     assert len(list((tmp_path / "p/images").glob("*.jpg"))) == 1
 
 
@@ -279,7 +279,7 @@ def test_malformed_entries_are_counted(mimic: SimpleNamespace, prepared: Callabl
         "question: question is missing": 1,
         "question: image_path is another image's": 1,
         "question: image outside the data root": 1,
-        "question: entry is no mapping": 1,
+        "question: entry is not a mapping": 1,
         "question: sample id is there already": 1,
     }
 
@@ -319,21 +319,22 @@ def test_damaged_tables_of_mimic(mimic: SimpleNamespace, prepared: Callable) -> 
     edit("chexpert", lambda text: text.replace("11000183,51967845", "1,999"))
     rows, card = prepared("mimic-cxr", mimic.root, splits="train,validate,test")
     assert {(row["image_id"], row["split"], row["height"]) for row in rows.values()} == {
-        ("aaaa-1", "test", HEIGHT), ("bbbb-1", "validate", HEIGHT),
-    }  # fmt: skip
+        ("aaaa-1", "test", HEIGHT),
+        ("bbbb-1", "validate", HEIGHT),
+    }
     assert card["drops"] == {
         "image: view LATERAL": 1,
         "row: image is in the split table twice": 1,
         "row: study is in the CheXpert table, not in the metadata": 1,
         "image: its study is not in the CheXpert table": 1,
     }
-    assert card["notes"]["sizes that are none, read from the picture instead"] == 2
+    assert card["notes"]["invalid sizes, read from the picture instead"] == 2
 
 
 @pytest.mark.parametrize(
     ("marks", "reason"),
     [
-        ('{"Heart": [1, 2, 3, 4]}', "row: detection.json is no list"),
+        ('{"Heart": [1, 2, 3, 4]}', "row: detection.json is not a list"),
         ('[{"Heart": [1,', "row: detection.json is not readable"),
         ('["Heart"]', "box: detection that is not {name: [x, y, width, height]}"),
     ],
@@ -378,7 +379,7 @@ def test_each_fault_of_a_table_is_counted_and_none_of_its_texts_printed(
         "mask: has no label or path": 1,
         "mask: outside the data root": 1,
     }
-    assert card["notes"] == {"sizes that are none, read from the picture instead": 1}
+    assert card["notes"] == {"invalid sizes, read from the picture instead": 1}
     listed = (tmp_path / "manifests/table" / DROPS).read_text()
     assert "report text" not in capsys.readouterr().out + listed
 
@@ -394,4 +395,4 @@ def test_hub_pictures_outside_the_data_set_stay_there(tmp_path: Path, prepared: 
     for name in ("./gone", "/gone", "~/gone", "gone", "a/b/c"):
         options = PrepareOptions(str(tmp_path / "root"), str(tmp_path / "m"))
         message = one_line(lambda name=name, options=options: prepare("hub", options, dataset=name))
-        assert message == f"{name}: no such folder, and no hub id, which is owner/name"
+        assert message == f"{name}: no such folder, and not a hub id of the form owner/name"

@@ -1,4 +1,4 @@
-"""Each source on a tree in its published layout: which rows come out, with which answers and boxes."""
+"""Each source on a folder in its published layout: the rows, answers and boxes that it gives."""
 
 import json
 from collections.abc import Callable
@@ -60,9 +60,8 @@ def test_arguments_that_a_mirror_made_text(mimic: SimpleNamespace, prepared: Pre
         entry["template_arguments"] = form(entry["template_arguments"])
     write_json(mimic.vqa / "test.json", entries)
     rows, _ = prepared("mimic-cxr-vqa", mimic.root, vqa=str(mimic.vqa), splits="test")
-    assert [row["finding"] for row in rows.values()] == [
-        "atelectasis", "lung opacity", None, None, "enlarged cardiac silhouette",
-    ]  # fmt: skip
+    findings = ["atelectasis", "lung opacity", None, None, "enlarged cardiac silhouette"]
+    assert [row["finding"] for row in rows.values()] == findings
 
 
 def test_mimic_cxr_labels(mimic: SimpleNamespace, prepared: Prepared) -> None:
@@ -120,8 +119,9 @@ def test_vindr_is_balanced_and_reproducible(vindr: SimpleNamespace, prepared: Pr
 def test_vindr_test_split(vindr: SimpleNamespace, prepared: Prepared) -> None:
     rows, card = prepared("vindr-cxr", vindr.root)
     assert {(row["image_id"], row["finding"], *row["answer"]) for row in rows.values()} == {
-        ("e1", "cardiomegaly", "yes"), ("e2", "cardiomegaly", "no"),
-    }  # fmt: skip
+        ("e1", "cardiomegaly", "yes"),
+        ("e2", "cardiomegaly", "no"),
+    }
     present = rows["vindr-cxr/e1/cardiomegaly/0"]
     assert boxes(present) == {("cardiomegaly", 30.5, 20.25, 90.0, 60.0)}
     assert present["image_path"] == "test/e1.dicom" and present["height"] == HEIGHT
@@ -224,16 +224,14 @@ def test_table_of_paraphrases(tmp_path: Path, prepared: Prepared) -> None:
 )
 def test_table_of_boxes_relative_to_a_size(tmp_path: Path, prepared: Callable, box_format: str, corners: str) -> None:
     save(tmp_path / "root/a.png", 0)
-    path = write_csv(
-        *(tmp_path / "q.csv", "image_path,question,finding,height,width,boxes"),
-        *(f'a.png,Is it?,Edema,{HEIGHT},{WIDTH},"[{corners}]"', f'a.png,Is it?,Edema,,,"[{corners}]"'),
-    )
+    sized, unsized = f'a.png,Is it?,Edema,{HEIGHT},{WIDTH},"[{corners}]"', f'a.png,Is it?,Edema,,,"[{corners}]"'
+    path = write_csv(tmp_path / "q.csv", "image_path,question,finding,height,width,boxes", sized, unsized)
     rows, card = prepared("table", tmp_path / "root", file=str(path), box_format=box_format)
-    ((label, *found),) = boxes(rows["q/0"])
+    ((label, *box),) = boxes(rows["q/0"])
     assert label == "Edema" and not rows["q/1"]["boxes"]
     # The square of 224 px holds the picture of 120 × 80 at 224 / 120, with 37 rows above it.
     expected = {"unit": [12, 16, 60, 48], "padded": [22 / 224 * 120, 34 / 224 * 120, 60, 93 / 224 * 120]}
-    np.testing.assert_allclose(found, expected[box_format])
+    np.testing.assert_allclose(box, expected[box_format])
     assert card["drops"] == {"box: is relative to a size that the table does not state": 1}
 
 

@@ -1,7 +1,7 @@
-"""Long manifests: opened at once, and no more memory than short ones.
+"""Long manifests open at once and need no more memory than short ones.
 
-What is timed is an opening after the first: that one turns Parquet into Arrow once, in a process of its own here, and
-is not within the two seconds. What is measured is the loader, the part of a run that could grow with the manifest.
+The first opening converts Parquet to Arrow and is not timed: a separate process does it. The loader's memory is
+measured, because that is the part of a run that could grow with the manifest.
 """
 
 import json
@@ -41,7 +41,7 @@ print(json.dumps({"seconds": seconds, "count": count} | memory))
 
 
 def write_rows(total: int, folder: Path) -> None:
-    """The same rows again and again, with ids of their own."""
+    """The same rows repeated, with unique ids."""
     first = pa.Table.from_pylist([sample.to_row() for sample in rows(SHORT)], schema=MANIFEST_SCHEMA)
     folder.mkdir()
     with pq.ParquetWriter(folder / "part-00000.parquet", MANIFEST_SCHEMA) as writer:
@@ -79,10 +79,10 @@ def test_memory_and_time_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
         pytest.skip("reads memory from /proc")
     for i in range(50):
         Image.fromarray(np.full((64, 64), i, np.uint8)).save(tmp_path / f"{i}.png")
-    found = {}
+    measured = {}
     for total in (SHORT, LONG):
         write_rows(total, tmp_path / str(total))
-        for _ in range(2):  # the first process converts, the second is what every later run is
+        for _ in range(2):  # the first process converts the manifest; the second is measured, as every later run
             done = subprocess.run(
                 [sys.executable, "-c", PROBE, str(tmp_path / str(total)), str(tmp_path)],
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
@@ -90,9 +90,10 @@ def test_memory_and_time_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
                 text=True,
                 check=True,
             )
-            found[total] = json.loads(done.stdout.splitlines()[-1])
-    print(found)
-    assert found[LONG]["seconds"] < 2
-    assert 700 < found[LONG]["count"] < 900 and 700 < found[SHORT]["count"] < 900
-    assert found[LONG]["VmRSS"] < 1.05 * found[SHORT]["VmRSS"]  # resident, with the pages of the mapped file
-    assert found[LONG]["RssAnon"] < 1.05 * found[SHORT]["RssAnon"]
+            measured[total] = json.loads(done.stdout.splitlines()[-1])
+    print(measured)
+    long, short = measured[LONG], measured[SHORT]
+    assert long["seconds"] < 2
+    assert 700 < long["count"] < 900 and 700 < short["count"] < 900
+    assert long["VmRSS"] < 1.05 * short["VmRSS"]  # resident, with the pages of the mapped file
+    assert long["RssAnon"] < 1.05 * short["RssAnon"]

@@ -1,7 +1,7 @@
-"""Data sources: one module per data set, each a generator of samples from the data set's published layout.
+"""Data sources: one generator of samples per data set, which reads the data set's published layout.
 
-A source takes the root, the tally of the preparation and its own options, and yields `Sample`; what all samples go
-through is in `cxr_faith.data.intake`.
+A source takes the root, the tally of the preparation and its own options, and yields samples.
+`cxr_faith.data.intake` then checks the samples of every source.
 """
 
 from __future__ import annotations
@@ -29,4 +29,4 @@ SOURCES: dict[str, Callable[..., Iterator[Sample]]] = {
     "table": table,
     "hub": hub,
 }
-"""Sources by the name that the command line knows them by."""
+"""Sources by their names on the command line."""

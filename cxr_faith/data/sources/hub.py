@@ -1,4 +1,4 @@
-"""A `datasets` data set, from a local folder or by its hub id, whose rows hold a picture, a question and an answer."""
+"""Any data set for the `datasets` library whose rows hold a picture, a question and an answer."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def hub(
     answer: str = "answer",
     patient: str | None = None,
 ) -> Iterator[Sample]:
-    """Questions of a `datasets` data set; its pictures are written to ROOT/images, each different one once.
+    """Questions of a data set from the hub or a folder; its pictures are written to ROOT/images, without duplicates.
 
-    A data set that is named by its hub id is downloaded to ROOT/.cache; a folder is read where it is. Pictures that the
-    rows only name by a path must lie in that folder, and relative paths are relative to it.
+    A data set from the hub is downloaded to ROOT/.cache; a folder is read in place. Where rows hold the path of a
+    picture, the path is relative to that folder and must stay in it.
 
     Args:
         root: Folder that the pictures are written to.
         tally: Takes the counts.
         dataset: hub id, or folder with Parquet, JSON or CSV files or one written by `save_to_disk`.
         split: split to take.
-        config: configuration of the data set, where it has several.
+        config: configuration of the data set, if it has several.
         image: column of the picture.
         question: column of the question.
         answer: column of the answer, a text or a list of texts.
@@ -77,7 +77,7 @@ def hub(
 
 
 def _picture(value: Any, root: Path, base: Path, name: str, tally: Tally) -> Path | None:
-    """Write a row's picture below the root, named by its content; None, and counted, where there is none."""
+    """Write a row's picture below the root, named by its content; None, and counted, if it cannot be used."""
     try:
         content = _content(value, base)
     except ImageError as error:
@@ -96,7 +96,7 @@ def _picture(value: Any, root: Path, base: Path, name: str, tally: Tally) -> Pat
 
 def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.Dataset:
     if not Path(dataset).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", dataset):
-        raise PrepareError(f"{dataset}: no such folder, and no hub id, which is owner/name")
+        raise PrepareError(f"{dataset}: no such folder, and not a hub id of the form owner/name")
     try:
         if any((Path(dataset) / name).is_file() for name in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(dataset)
@@ -111,10 +111,10 @@ def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.
 
 
 def _content(value: Any, base: Path) -> bytes:
-    """The picture's file as it is in the data set.
+    """Content of a row's picture file.
 
     Raises:
-        ImageError: There is none, or it is not in the data set's folder.
+        ImageError: The row has no picture, or it is outside the data set's folder.
     """
     if isinstance(value, Mapping):
         if value.get("bytes"):

@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG 2.x: its pictures and labels, and the questions of MIMIC-Ext-MIMIC-CXR-VQA about them.
+"""MIMIC-CXR-JPG 2.x: questions from its labels, and the questions of MIMIC-Ext-MIMIC-CXR-VQA.
 
 Layout of the root: ``files/p10/p10000032/s50414267/<dicom_id>.jpg`` and ``mimic-cxr-2.0.0-*.csv.gz`` (plain .csv too).
 """
@@ -22,7 +22,7 @@ from cxr_faith.data.tally import Tally
 VQA_SPLITS = {"train": "train.json", "valid": "valid.json", "test": "test.json"}
 VQA_KINDS = {"verify": "yes_no", "choose": "choice", "query": "open"}
 CHEXPERT_ANSWERS = {1.0: ("yes",), 0.0: ("no",), -1.0: None}
-# What MS-CXR calls the findings that the questions name after Chest ImaGenome.
+# Finding in the questions (named as in Chest ImaGenome) to its name in MS-CXR.
 MS_CXR_NAMES = {"enlarged cardiac silhouette": "cardiomegaly", "pulmonary edema/hazy opacity": "edema"}
 NOT_A_FINDING = ("No Finding", "Support Devices")
 
@@ -38,16 +38,16 @@ def mimic_cxr_vqa(
 ) -> Iterator[Sample]:
     """Questions of MIMIC-Ext-MIMIC-CXR-VQA about pictures of MIMIC-CXR-JPG.
 
-    `verify` questions are yes/no, `choose` are choice, `query` are open; the answer list is kept as published, an empty
-    one means none. The finding is the attribute that a question names, if it names just one.
+    `verify` questions are yes/no, `choose` are choice, `query` are open. The answer list is kept as published; an empty
+    list means none. The finding is the question's attribute, if it names exactly one.
 
     Args:
         root: Folder of MIMIC-CXR-JPG.
         tally: Takes the counts.
         vqa: folder of MIMIC-Ext-MIMIC-CXR-VQA (train.json, valid.json, test.json).
         ms_cxr: CSV file or folder of MS-CXR: boxes of findings.
-        chest_imagenome: gold box CSV or folder of Chest ImaGenome: boxes of the anatomy that a question names; where
-            the reference says yes, they count as the finding's unless MS-CXR has better ones.
+        chest_imagenome: gold box CSV or folder of Chest ImaGenome: boxes of the anatomy that a question names; if the
+            reference is yes, they also count as boxes of the finding unless MS-CXR has some.
         views: view positions to take, separated by commas.
         splits: splits of the questions to take, separated by commas.
     """
@@ -69,9 +69,9 @@ def mimic_cxr_vqa(
 def mimic_cxr(
     root: Path, tally: Tally, views: str = "AP,PA", splits: str = "validate,test", phrasings: int = 1
 ) -> Iterator[Sample]:
-    """Yes/no questions made from the CheXpert labels of MIMIC-CXR-JPG: 1 yes, 0 no, blank not asked.
+    """Yes/no questions from the CheXpert labels of MIMIC-CXR-JPG: 1 is yes, 0 is no, a blank is not asked.
 
-    An uncertain label (−1) is asked too; its reference is unknown (null), which is how the rows are told apart.
+    An uncertain label (−1) is asked too; its reference is unknown (null).
 
     Args:
         root: Folder of MIMIC-CXR-JPG.
@@ -100,7 +100,7 @@ def mimic_cxr(
 def _count_unmatched(
     labeled: set[str], pictures: Pictures, by_study: Mapping[str, list[dict[str, Any]]], tally: Tally
 ) -> None:
-    """Studies that only one of the two tables has."""
+    """Count studies that only one of the two tables has."""
     for study in sorted(labeled - pictures.studies):
         tally.drop("row", study, "study is in the CheXpert table, not in the metadata")
     for study in sorted(by_study.keys() - labeled):
@@ -109,7 +109,7 @@ def _count_unmatched(
 
 
 def _label_samples(columns: Mapping[str, Any], name: str, value: object, count: int, tally: Tally) -> Iterator[Sample]:
-    """The phrasings of the question about one label of one picture."""
+    """The question about one label of one picture, in `count` phrasings."""
     word = text(value)
     if word is None:
         return
@@ -140,7 +140,7 @@ def _label_samples(columns: Mapping[str, Any], name: str, value: object, count: 
 def _vqa_sample(entry: object, name: str, split: str, pictures: Pictures, tally: Tally) -> Sample | None:
     """One entry of the question files, or None if it is dropped."""
     if not isinstance(entry, dict):
-        tally.drop("question", name, "entry is no mapping")
+        tally.drop("question", name, "entry is not a mapping")
         return None
     missing = [key for key in ("image_id", "question", "semantic_type", "answer") if key not in entry]
     if missing:
@@ -179,7 +179,7 @@ def _vqa_sample(entry: object, name: str, split: str, pictures: Pictures, tally:
 
 
 def _with_boxes(sample: Sample, objects: list[str], findings: BoxesByImage, anatomy: BoxesByImage) -> Sample:
-    """Boxes of the finding from MS-CXR, and of the anatomy that the question names."""
+    """Add the finding's boxes of MS-CXR, and the boxes of the anatomy that the question names."""
     same = MS_CXR_NAMES.get(sample.finding or "")
     own = [
         replace(box, label=sample.finding) if same and box.label == same and sample.finding else box
@@ -193,7 +193,7 @@ def _with_boxes(sample: Sample, objects: list[str], findings: BoxesByImage, anat
 
 
 def _arguments(entry: Mapping[str, Any], name: str) -> list[str] | None:
-    """Values of one kind of template argument; a mirror of the data set has them as text. None: of an unknown form."""
+    """Values of one kind of template argument, which mirrors of the data set store as text; None: unknown form."""
     arguments = entry.get("template_arguments") or {}
     if isinstance(arguments, str):
         try:

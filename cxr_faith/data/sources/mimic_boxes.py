@@ -1,4 +1,4 @@
-"""Boxes that other data sets give for pictures of MIMIC-CXR: MS-CXR (findings) and Chest ImaGenome gold (anatomy)."""
+"""Boxes on pictures of MIMIC-CXR from two other data sets: MS-CXR (findings) and Chest ImaGenome gold (anatomy)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ IMAGENOME_GOLD = "gold_dataset/gold_bbox_coordinate_annotations_1000images.csv"
 
 
 def read_ms_cxr(path: Path, pictures: Pictures, tally: Tally) -> BoxesByImage:
-    """Boxes by image, labeled with the finding in small letters.
+    """Read MS-CXR: boxes by image id, labeled with the finding in lower case.
 
     Args:
-        path: ``MS_CXR_Local_Alignment_v*.csv``, or the folder that it is in.
-        pictures: The pictures of MIMIC-CXR-JPG; a box that was drawn on one of another size is dropped.
+        path: ``MS_CXR_Local_Alignment_v*.csv``, or its folder.
+        pictures: The pictures of MIMIC-CXR-JPG; a box drawn on a picture of another size is dropped.
         tally: Takes the rows that are dropped.
 
     Raises:
@@ -49,12 +49,12 @@ def read_ms_cxr(path: Path, pictures: Pictures, tally: Tally) -> BoxesByImage:
 
 
 def read_chest_imagenome(path: Path, pictures: Pictures, tally: Tally) -> BoxesByImage:
-    """Gold boxes by image, labeled with the anatomy in small letters, in pixels of the original picture.
+    """Read Chest ImaGenome's gold boxes by image id, labeled with the anatomy in lower case, in original pixels.
 
-    The file also has the corners in a padded 224 px square, in columns with shorter names; those are left alone.
+    The file's columns with shorter names, which hold the corners in a padded 224 px square, are not used.
 
     Args:
-        path: The gold box CSV, the folder that it is in, or the folder of Chest ImaGenome.
+        path: The gold box CSV, its folder, or the folder of Chest ImaGenome.
         pictures: The pictures of MIMIC-CXR-JPG.
         tally: Takes the rows that are dropped.
 
@@ -77,7 +77,7 @@ def read_chest_imagenome(path: Path, pictures: Pictures, tally: Tally) -> BoxesB
 
 
 def _fault(name: str | None, label: str | None, corners: Corners, pictures: Pictures) -> str | None:
-    """Why a row gives no box; judged here, as a box may be given to several questions and labels later."""
+    """Why a row is not a usable box; checked here, once, because several questions may get the same box."""
     x1, y1, x2, y2 = corners
     height, width = pictures.sizes.get(name or "", (math.inf, math.inf))
     if name is None or label is None:

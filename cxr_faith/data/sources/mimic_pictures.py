@@ -1,4 +1,4 @@
-"""Pictures of MIMIC-CXR-JPG by their tables: which there are, of whom, in which split and of what size."""
+"""Reads the tables of MIMIC-CXR-JPG: each picture's patient, study, view, split and size."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Pictures:
     """Pictures of MIMIC-CXR-JPG.
 
     Attributes:
-        taken: Columns by id, of those that have a wanted view and a split.
-        sizes: (height, width) by id, of all whose size is stated.
-        ids: Ids of all.
+        taken: Metadata by id, of the pictures with a wanted view and a split.
+        sizes: (height, width) by id, of all pictures whose size the metadata have.
+        ids: Ids of all pictures.
         studies: Ids of all studies.
     """
 
@@ -50,41 +50,41 @@ def read_pictures(root: Path, views: str, tally: Tally) -> Pictures:
     Args:
         root: Folder of MIMIC-CXR-JPG.
         views: View positions to take, separated by commas.
-        tally: Takes the pictures and rows that are left.
+        tally: Takes the pictures and rows that are dropped.
 
     Raises:
-        PrepareError: A table or a column is missing, or no view is named.
+        PrepareError: A table or a column is missing, or `views` is empty.
     """
     wanted = {view.upper() for view in listed(views, None, "view")}
     metadata = read_table(table_file(root, "metadata"), (*IDS, "ViewPosition"), ("Rows", "Columns"))
     splits = _splits(root, tally)
-    found = Pictures({}, {}, set(), set())
+    pictures = Pictures({}, {}, set(), set())
     for position, row in enumerate(metadata.to_dict("records")):
         picture = {str(name): text(value) for name, value in row.items()}
         name, study, view = picture["dicom_id"], picture["study_id"], (picture["ViewPosition"] or "").upper()
         if study:
-            found.studies.add(study)
+            pictures.studies.add(study)
         if not name or not picture["subject_id"] or not study:
             tally.drop("row", name or "", "metadata row without its three ids", f"row {position + 1}")
-        elif name in found.ids:
+        elif name in pictures.ids:
             tally.drop("row", name, "image is in the metadata twice", f"row {position + 1}")
         else:
-            _add_size(found, name, picture, tally)
+            _add_size(pictures, name, picture, tally)
             if view not in wanted:
                 tally.drop("image", name, f"view {among(view, VIEWS)}")
             elif name not in splits:
                 tally.drop("image", name, "in the metadata, not in the split table")
             else:
-                found.taken[name] = {**picture, "split": splits[name]}
+                pictures.taken[name] = {**picture, "split": splits[name]}
         if name:
-            found.ids.add(name)
-    for name in sorted(splits.keys() - found.ids):
+            pictures.ids.add(name)
+    for name in sorted(splits.keys() - pictures.ids):
         tally.drop("row", name, "in the split table, not in the metadata")
-    return found
+    return pictures
 
 
 def picture_columns(picture: Mapping[str, Any], sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """A sample's columns that come from its picture."""
+    """The manifest's columns that a sample takes from its picture."""
     subject, study, name = picture["subject_id"], picture["study_id"], picture["dicom_id"]
     height, width = sizes.get(name, (None, None))
     return {
@@ -99,12 +99,12 @@ def picture_columns(picture: Mapping[str, Any], sizes: Mapping[str, tuple[int, i
 
 
 def table_file(root: Path, name: str) -> Path:
-    """One of the tables, gzipped as published or plain."""
+    """Path of one of the tables, gzipped as published or plain."""
     return find_file(root, f"mimic-cxr-2.0.0-{name}.csv.gz", f"mimic-cxr-2.0.0-{name}.csv")
 
 
 def _splits(root: Path, tally: Tally) -> dict[str, str]:
-    """Split by image; the first row of an image counts."""
+    """Split of each picture; its first row counts."""
     splits: dict[str, str] = {}
     table = read_table(table_file(root, "split"), ("dicom_id", "split"), ())
     for position, row in enumerate(table.to_dict("records")):
@@ -118,10 +118,10 @@ def _splits(root: Path, tally: Tally) -> dict[str, str]:
     return splits
 
 
-def _add_size(found: Pictures, name: str, picture: Mapping[str, str | None], tally: Tally) -> None:
+def _add_size(pictures: Pictures, name: str, picture: Mapping[str, str | None], tally: Tally) -> None:
     stated = picture.get("Rows"), picture.get("Columns")
     height, width = map(length, stated)
     if height and width:
-        found.sizes[name] = height, width
+        pictures.sizes[name] = height, width
     elif any(stated):
-        tally.note("sizes that are none, read from the picture instead")
+        tally.note("invalid sizes, read from the picture instead")

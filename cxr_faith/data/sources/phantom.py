@@ -1,8 +1,8 @@
 """Procedural frontal chest phantoms: radiograph-like pictures whose findings are known to the pixel.
 
-A phantom is a small specification (pose, anatomy, exposure, lesions) that is drawn from its name and a seed, and drawn
-on demand at any size. Lesions are spread over apices, bases and periphery of both lungs, so that "the middle of the
-picture" is a bad explanation. The radiological convention holds: the left of the picture is the patient's right.
+A phantom is a small specification (pose, anatomy, exposure, lesions), sampled from its name and a seed and rendered at
+any size. Lesions are spread over the apices, bases and periphery of both lungs, so that "the middle of the
+picture" is a bad explanation. As in radiographs, the left of the picture is the patient's right.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from cxr_faith.data.sources import phantom_questions as pq
 from cxr_faith.data.sources.phantom_files import write_samples
 from cxr_faith.data.sources.phantom_placement import place
-from cxr_faith.data.sources.phantom_questions import FINDINGS, Question
+from cxr_faith.data.sources.phantom_questions import FINDINGS, Question, answer, every_question
 from cxr_faith.data.sources.phantom_render import ANATOMY, render, stream
 from cxr_faith.data.sources.phantom_spec import Lesion, Phantom
 
@@ -31,14 +30,14 @@ def sample_phantom(
     study_id: str | None = None,
     findings: Iterable[str] | None = None,
 ) -> Phantom:
-    """Draw a phantom from its name: the same name and seed give the same phantom, whatever else is drawn.
+    """Sample a phantom: the same name and seed always give the same phantom.
 
     Args:
         image_id: Name of the picture.
         seed: Seed of the data set.
-        patient_id: Name of the patient (default: the picture's), which fixes the anatomy.
-        study_id: Name of the study (default: the picture's).
-        findings: Findings it must show; drawn at random by default (none to three of them).
+        patient_id: Name of the patient, which determines the anatomy; default: the picture's name.
+        study_id: Name of the study; default: the picture's name.
+        findings: Findings to show; default: none to three of them at random.
 
     Returns:
         The phantom.
@@ -81,21 +80,21 @@ def sample_phantom(
 
 
 def questions(phantom: Phantom) -> list[Question]:
-    """All questions that have an answer on this phantom, every phrasing, in a fixed order."""
-    asked = ((q, pq.answer(q, phantom.visible, phantom.zones)) for q in pq.every_question())
+    """All phrasings of all questions that have an answer on this phantom, in a fixed order."""
+    asked = ((q, answer(q, phantom.visible, phantom.zones)) for q in every_question())
     return [replace(q, answer=text) for q, text in asked if text is not None and not _presumes_too_much(q, phantom)]
 
 
 def _presumes_too_much(question: Question, phantom: Phantom) -> bool:
-    """Whether a question asks for the place of something that is not there."""
+    """Whether a question asks where a finding is that the phantom does not have."""
     return question.topic in ("where", "side") and all(p.finding != question.finding for p in phantom.lesions)
 
 
 def write(root: Path, n_patients: int, seed: int = 0, size: tuple[int, int] = SIZE, split: str = "test") -> Path:
     """Write a data set: pictures, masks and manifest.
 
-    Every second patient has two studies, every fourth three; each study has one picture. Each picture gets one
-    phrasing of each of its questions.
+    Of four patients, one has three studies, one has two, and two have one. Each study has one picture, and each picture
+    one phrasing of each of its questions.
 
     Args:
         root: Folder to write into.
@@ -117,7 +116,7 @@ def write(root: Path, n_patients: int, seed: int = 0, size: tuple[int, int] = SI
 
 
 def one_phrasing(phantom: Phantom) -> list[Question]:
-    """One phrasing, drawn by the picture's name, of each question on a phantom."""
+    """One phrasing of each question about a phantom, chosen at random from the picture's name."""
     rng = stream(phantom.seed, phantom.image_id, "phrasing")
     groups: dict[str, list[Question]] = {}
     for question in questions(phantom):

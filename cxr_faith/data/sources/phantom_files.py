@@ -1,4 +1,4 @@
-"""Writing phantoms to disk: pictures, masks and the manifest that lists the questions."""
+"""Writes phantoms to disk: pictures, masks and the manifest with the questions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxr_faith.data.boxes import box_of_mask
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample
 from cxr_faith.data.sources.phantom_questions import Question
 from cxr_faith.data.sources.phantom_render import ANATOMY, render
@@ -20,22 +21,14 @@ JPEG_QUALITY = 93
 BATCH = 32
 
 
-def box_of(mask: NDArray[np.bool_], label: str) -> Box | None:
-    """Tight half-open box of a mask [H, W] in its pixels; None for an empty mask."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return None
-    return Box(label, float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-
-
 def write_samples(
     root: Path, asked: Sequence[tuple[Phantom, Sequence[Question]]], size: tuple[int, int], split: str
 ) -> Path:
     """Write pictures, masks and a manifest.
 
     Args:
-        root: Folder to write into (made if it is missing).
-        asked: Phantoms, each with the questions to list.
+        root: Folder to write into; created if it is missing.
+        asked: Phantoms, each with its questions.
         size: Height and width of the pictures.
         split: Name of the split.
 
@@ -81,7 +74,7 @@ def _sample(
     size: tuple[int, int],
     split: str,
 ) -> Sample:
-    """The manifest row of one question; its lesion mask is written when the lesion it asks for is there."""
+    """The sample of one question; writes the mask of its finding if the phantom has that finding."""
     finding = question.finding
     sides = [p.side for p in phantom.lesions if p.finding == finding and question.side in (None, p.side)]
     name = f"{finding}/{question.side}" if question.side else finding
@@ -90,7 +83,7 @@ def _sample(
         mask_path = _mask_path(phantom, str(name))
         _write_mask(root / mask_path, masks[str(name)])
         parts = [masks[f"{finding}/{side}" if side else finding] for side in sides]
-        boxes = [box for part in parts if (box := box_of(part, finding)) is not None]
+        boxes = [Box(finding, *corners) for part in parts if (corners := box_of_mask(part)) is not None]
     known_side = sides[0] if len(sides) == 1 else None
     return Sample(
         sample_id=f"{phantom.image_id}.{question.group.replace('/', '.')}.{question.variant}",

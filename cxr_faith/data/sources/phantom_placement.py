@@ -1,4 +1,4 @@
-"""Where a phantom's lesions go: spread over both lungs and all zones, focal ones in free lung."""
+"""Places a phantom's lesions: spread over both lungs and all zones, focal ones in free lung."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BILATERAL = 0.12
 
 
 def place(phantom: Phantom, wanted: set[str], rng: np.random.Generator) -> tuple[Lesion, ...]:
-    """Lesions for the wanted findings, large ones first, focal ones where nothing else is.
+    """Place a lesion for each finding: large ones first, focal ones where the lung is still free.
 
     Args:
         phantom: The phantom without lesions.
@@ -31,7 +31,7 @@ def place(phantom: Phantom, wanted: set[str], rng: np.random.Generator) -> tuple
             continue
         sides = [str(s) for s in rng.permutation(SIDES)]
         if finding == "pneumothorax":
-            # Not on the side of an effusion, where free: the two would hide each other.
+            # Prefer a side without an effusion: the two would hide each other.
             sides.sort(key=lambda side: any(p.side == side for p in placed))
             sides = sides[:1]
         elif rng.random() >= BILATERAL:
@@ -72,7 +72,7 @@ def _lesion(phantom: Phantom, finding: str, side: str, placed: Sequence[Lesion],
 
 
 def _lateral(phantom: Phantom, rng: np.random.Generator) -> float:
-    """Distance of a focal lesion from the midline, the periphery being preferred."""
+    """Distance of a focal lesion from the midline, more often in the periphery."""
     low = 0.09 if rng.random() < 0.4 else 0.2
     return float(rng.uniform(low, phantom.lung_width))
 
@@ -84,14 +84,14 @@ def _zone(phantom: Phantom, y: float) -> str:
 
 
 def _room(phantom: Phantom, lesion: Lesion, placed: Sequence[Lesion]) -> float:
-    """How well a focal lesion lies in free lung: positive when it does, else the worst lack of room."""
+    """How much room a focal lesion has: positive in free lung, else minus the largest overlap or excess."""
     angles = np.linspace(0.0, 2 * np.pi, 8, endpoint=False)
     reach = lesion.r * (1.0 if lesion.finding == "nodule" else 0.8)
     x = np.asarray([lesion.cx, *(lesion.cx + reach * np.cos(angles))], np.float32)
     y = np.asarray([lesion.cy, *(lesion.cy + reach * np.sin(angles))], np.float32)
     body = [np.float32(v) for v in (phantom.lung_width, phantom.diaphragm, phantom.heart_size, phantom.heart_shift)]
     inside = lung(x * np.float32(SIGN[lesion.side or "left"]), y, body[0], body[1])  # type: ignore[arg-type]
-    # A consolidation may be cut by the border of the lung, a nodule must lie in it.
+    # The border of the lung may cut a consolidation; a nodule must be entirely inside.
     slack = 0.004 if lesion.finding == "nodule" else -0.7 * lesion.r
     free = min(float(inside.min()) - slack, float(inside[0]) - 0.02)
     free = min(free, -float(heart(x, y, body[2], body[3]).max()) - 0.01)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""Questions about a chest phantom, and their answers given which lesions can be seen.
+"""Questions about a chest phantom, and their answers given which of its lesions are visible.
 
-An answer is a function of visibility, not of the phantom alone: when a lesion has been removed from a picture, the
-right answer is that of a picture without it. `visible` maps (finding, side) to True (seen), False (gone) or None
-(partly there, so no answer is right); a pair that is missing is a lesion that never was there.
+The answer depends on what is visible: once a lesion is removed from a picture, the right answer is that for a picture
+without it. `visible` maps (finding, side) to True (visible), False (removed) or None (partly visible: no answer is
+right). A pair that is missing is a lesion that the phantom does not have.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ Visible = Mapping[tuple[str, str | None], bool | None]
 
 @dataclass(frozen=True)
 class Question:
-    """One question text with what is needed to answer it.
+    """One phrasing of a question, with what is needed to answer it.
 
     Attributes:
-        text: The plain question, as a user would type it.
+        text: The question as a user would type it.
         topic: presence, side_presence, side, where or list.
         kind: yes_no, choice or open.
-        finding: The finding that is asked about; None for a list of findings.
-        side: The side that is asked about (side_presence only), as the patient's side.
+        finding: The finding that it asks about; None for a list of findings.
+        side: The patient's side that it asks about (side_presence only).
         variant: Index of the phrasing within the topic.
-        answer: The answer on the intact picture; empty until it is known.
+        answer: The answer on the intact picture; empty if it is not known yet.
     """
 
     text: str
@@ -70,7 +70,7 @@ class Question:
 
     @property
     def group(self) -> str:
-        """Key that all phrasings of one question about one picture share."""
+        """Key shared by all phrasings of a question about a picture."""
         return "/".join(part.replace(" ", "_") for part in (self.topic, self.finding, self.side) if part)
 
 
@@ -97,7 +97,7 @@ def phrasings(topic: str, finding: str | None = None, side: str | None = None) -
 
 
 def _seen(finding: str, visible: Visible, side: str | None = None) -> bool | None:
-    """Whether a finding (on a side, or anywhere) is seen; None where that is undecided."""
+    """Whether a finding is visible, on one side or anywhere; None if it is only partly visible."""
     states = [v for (name, where), v in visible.items() if name == finding and (side is None or where == side)]
     if any(v is True for v in states):
         return True
@@ -105,32 +105,32 @@ def _seen(finding: str, visible: Visible, side: str | None = None) -> bool | Non
 
 
 def _only_side(finding: str, visible: Visible) -> str | None:
-    """The one side on which a finding is seen, None when there is no such single side."""
+    """The only side on which a finding is visible; None if there is no single side."""
     states = {where: v for (name, where), v in visible.items() if name == finding}
     seen = [where for where, v in states.items() if v is True]
     return seen[0] if len(seen) == 1 and all(v is not None for v in states.values()) else None
 
 
 def answer(question: Question, visible: Visible, zones: Mapping[tuple[str, str | None], str | None]) -> str | None:
-    """The right answer to a question, given what can be seen.
+    """The right answer to a question, given which lesions are visible.
 
     Args:
         question: The question.
-        visible: State of every lesion of the picture, by (finding, side).
+        visible: Visibility of every lesion of the picture, by (finding, side).
         zones: Zone (upper, middle, lower) of every lesion that has one, by (finding, side).
 
     Returns:
-        The answer text, or None when no answer is right (a lesion is half visible, or the question presumes a lesion
-        that is not there).
+        The answer; None if no answer is right (a lesion is partly visible, or the question presumes a lesion that the
+        picture does not show).
     """
     if question.topic in ("presence", "side_presence"):
         state = _seen(question.finding or "", visible, question.side)
         return None if state is None else ("yes" if state else "no")
     if question.topic == "list":
-        found = {finding: _seen(finding, visible) for finding in FINDINGS}
-        if any(state is None for state in found.values()):
+        states = {finding: _seen(finding, visible) for finding in FINDINGS}
+        if any(state is None for state in states.values()):
             return None
-        return ", ".join(f for f, state in found.items() if state) or "no finding"
+        return ", ".join(f for f, state in states.items() if state) or "no finding"
     finding = question.finding or ""
     side = _only_side(finding, visible)
     if question.topic == "side" or side is not None:
@@ -139,13 +139,13 @@ def answer(question: Question, visible: Visible, zones: Mapping[tuple[str, str |
 
 
 def _location(finding: str, side: str, zones: Mapping[tuple[str, str | None], str | None]) -> str:
-    """Answer to "Where is the ...": finding, side and, where there is one, zone."""
+    """Answer to "Where is the ...": finding, side and, if it has one, zone."""
     zone = zones.get((finding, side))
     return f"{finding} in the {side} {zone} lung" if zone else f"{finding} on the {side} side"
 
 
 def every_question() -> Iterator[Question]:
-    """All questions that can be asked about a chest phantom, in a fixed order, without answers."""
+    """All phrasings of all questions about a chest phantom, in a fixed order, without answers."""
     for finding in FINDINGS:
         yield from phrasings("presence", finding)
     for finding in SIDED:

@@ -1,9 +1,9 @@
-"""Drawing of chest phantoms: anatomy and lesions as soft implicit shapes in body coordinates.
+"""Renders chest phantoms: anatomy and lesions as soft implicit shapes in body coordinates.
 
-Every shape is a function f(x, y) that is positive inside, in units of the picture's side; a logistic edge makes it
-soft, its sign is the exact mask. Body coordinates have their origin in the middle of the thorax, y pointing down and
-x to the right of the picture, which is the patient's left. Nothing depends on the number of pixels, so the same
-phantom shows the same picture at any size.
+A shape is a function f(x, y) that is positive inside, in units of the picture's side. A logistic edge makes it soft;
+its sign is the exact mask. Body coordinates have their origin in the middle of the thorax; y points down, and x points
+to the right of the picture, which is the patient's left. Nothing depends on the number of pixels, so a phantom looks
+the same at any size.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ CHUNK = 8
 
 
 def stream(*names: object) -> np.random.Generator:
-    """A random generator of its own for these names (blake2, never global state)."""
+    """An independent random generator for these names, seeded by their blake2 hash."""
     digest = hashlib.blake2b("/".join(map(str, names)).encode(), digest_size=16).digest()
     return np.random.default_rng(np.random.SeedSequence(int.from_bytes(digest, "little")))
 
 
 def _column(values: Sequence[float]) -> Field:
-    """Per-phantom numbers as [B, 1, 1]."""
+    """One number per phantom, as ``[batch, 1, 1]``."""
     return np.asarray(values, np.float32).reshape(-1, 1, 1)
 
 
 def _soft(f: Field, width: float) -> Field:
-    """Logistic edge of a signed shape."""
+    """A signed shape with a logistic edge of this width: values in (0, 1)."""
     return np.asarray(1.0 / (1.0 + np.exp(np.clip(-f / width, -30.0, 30.0))), np.float32)
 
 
@@ -57,7 +57,7 @@ def lung(ax: Field, y: Field, width: Field, bottom: Field, shrink: Field | float
         shrink: How far the outer border has moved inwards (a collapsed lung).
 
     Returns:
-        Positive inside, about the distance to the border.
+        About the distance to the border, positive inside.
     """
     top = -0.37 + 1.2 * shrink
     t = np.clip((y - top) / (bottom - top), 0.0, 1.0)
@@ -99,7 +99,7 @@ def lesion_shape(lesion: Lesion, x: Field, y: Field, width: Field, bottom: Field
         level = lesion.cy - 0.55 * np.square(np.clip(ax - 0.08, 0.0, 1.0))
         return np.asarray(np.minimum(inside, y - level), np.float32)
     if lesion.finding == "pneumothorax":
-        # The gap is widest where the lung has fallen away from: the apex, the side, or both.
+        # The gap is widest where the lung has collapsed: at the apex, the side, or both.
         gap = lesion.r * np.clip(1.0 + lesion.tilt * (y + 0.05) / 0.3, 0.25, 1.6)
         return np.minimum(inside, -lung(ax, y, width, bottom, gap))
     dx, dy = x - lesion.cx, y - lesion.cy
@@ -112,15 +112,14 @@ def lesion_shape(lesion: Lesion, x: Field, y: Field, width: Field, bottom: Field
 
 
 class Canvas:
-    """Body coordinates, anatomy and noise of a few phantoms, ready to be painted.
+    """Body coordinates and anatomy at every pixel of a few phantoms, and their noise.
 
     Args:
-        phantoms: B phantoms.
+        phantoms: The phantoms of the batch.
         size: Height and width in pixels.
     """
 
     def __init__(self, phantoms: Sequence[Phantom], size: tuple[int, int]) -> None:
-        """Evaluate the anatomy's shapes at every pixel."""
         self.phantoms, self.size = phantoms, size
         height, width = size
         self.v, self.u = np.meshgrid(
@@ -141,20 +140,20 @@ class Canvas:
         self.lungs = {side: lung(self.x * np.float32(s), self.y, self.width, self.bottom) for side, s in SIGN.items()}
 
     def noise(self, purpose: str, cells: int) -> Field:
-        """Smooth unit noise with `cells` knots per side, per phantom [B, H, W]."""
+        """Smooth noise with `cells` knots per side, one field per phantom: ``[batch, H, W]``."""
         streams = [stream(p.seed, p.image_id, purpose) for p in self.phantoms]
         fields = np.stack([s.standard_normal((cells, cells), np.float32) for s in streams])
         rows, columns = (_interpolation(n, cells) for n in self.size)
         return np.asarray(rows @ fields @ columns.T, np.float32)
 
     def lesion(self, index: int, lesion: Lesion) -> Field:
-        """Signed shape [H, W] of a lesion of phantom `index`."""
+        """Signed shape ``[H, W]`` of a lesion of phantom `index`."""
         params = (a[index] for a in (self.width, self.bottom, self.heart_size, self.heart_shift))
         return lesion_shape(lesion, self.x[index], self.y[index], *params)
 
 
 def _interpolation(pixels: int, cells: int) -> Field:
-    """Linear interpolation matrix [pixels, cells] between evenly spread knots."""
+    """Matrix ``[pixels, cells]`` of linear interpolation between evenly spaced knots."""
     position = (np.arange(pixels) + 0.5) / pixels * (cells - 1)
     low = np.minimum(position.astype(int), cells - 2)
     matrix = np.zeros((pixels, cells), np.float32)
@@ -164,7 +163,7 @@ def _interpolation(pixels: int, cells: int) -> Field:
 
 
 def _anatomy(c: Canvas) -> tuple[Field, Field]:
-    """Density of the healthy chest and the soft lung field, each [B, H, W]."""
+    """Density of the healthy chest and the soft lung field, each ``[batch, H, W]``."""
     ax = np.abs(c.x)
     trunk = np.minimum(0.46 - ax + 0.05 * np.sin(5 * c.y), (c.y + 0.47) - 0.30 * np.clip(ax - 0.13, 0.0, 1.0))
     body = _soft(np.maximum(trunk, 0.11 - ax), 0.012)
@@ -187,13 +186,13 @@ def _anatomy(c: Canvas) -> tuple[Field, Field]:
 
 
 def _paint(density: Field, lesion: Lesion, f: Field, texture: Field, heart_edge: Field) -> None:
-    """Draw one lesion of one phantom into its density [H, W], in place."""
+    """Draw one lesion into its phantom's density ``[H, W]``, in place."""
     if lesion.finding == "nodule":
         density += lesion.contrast * _soft(f, 0.004)
     elif lesion.finding == "consolidation":
         density += lesion.contrast * _soft(f, 0.010) * (1.0 + 0.28 * texture) * heart_edge
     elif lesion.finding == "pleural effusion":
-        # A little over the border, or the lung's soft edge would show as a dark rim.
+        # Slightly beyond the border, or the lung's soft edge would show as a dark rim.
         inside = _soft(f + 0.012, 0.006)
         density += inside * (0.66 - density) * (lesion.contrast / 0.3)
     elif lesion.finding == "pneumothorax":
@@ -203,7 +202,7 @@ def _paint(density: Field, lesion: Lesion, f: Field, texture: Field, heart_edge:
 
 
 def _paint_all(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDArray[np.uint8], dict[str, Mask]]:
-    """Draw a few phantoms; masks of findings that none of them shows are left out."""
+    """Render a few phantoms; findings that none of them has get no mask."""
     c = Canvas(phantoms, size)
     density, _ = _anatomy(c)
     texture = c.noise("texture", 40)
@@ -221,7 +220,7 @@ def _paint_all(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDAr
 
 
 def _expose(c: Canvas, density: Field) -> NDArray[np.uint8]:
-    """Tube settings, grain and the side marker: density to 8-bit pixels [B, H, W]."""
+    """Apply exposure, grain and side marker: density to 8-bit pixels ``[batch, H, W]``."""
     tilt = c.noise("exposure", 3)
     level = np.clip(density * (1.0 + 0.05 * tilt), 0.0, None) ** _column([p.gamma for p in c.phantoms])
     grain = _column([p.grain for p in c.phantoms]) * c.noise("grain", 176)
@@ -239,22 +238,22 @@ def _expose(c: Canvas, density: Field) -> NDArray[np.uint8]:
 
 
 def render(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDArray[np.uint8], dict[str, Mask]]:
-    """Draw phantoms.
+    """Render phantoms.
 
     Args:
-        phantoms: What to draw, B of them.
+        phantoms: The phantoms.
         size: Height and width in pixels.
 
     Returns:
-        Pictures uint8 [B, H, W] (bright = dense) and masks bool [B, H, W]: one per finding, one per finding and side
-        (`nodule/left`), and the anatomy (`right lung`, `left lung`, `heart`).
+        Pictures, uint8 ``[batch, H, W]`` (bright is dense), and masks by name, bool ``[batch, H, W]``: one per finding,
+        one per finding and side (`nodule/left`), and the anatomy (`right lung`, `left lung`, `heart`).
     """
     names = [*ANATOMY, *FINDINGS, *(f"{f}/{side}" for f in SIDED for side in SIDES)]
     images = np.empty((len(phantoms), *size), np.uint8)
     masks = {name: np.zeros((len(phantoms), *size), bool) for name in names}
     for start in range(0, len(phantoms), CHUNK):
         part = slice(start, start + CHUNK)
-        images[part], found = _paint_all(phantoms[part], size)
-        for name, mask in found.items():
+        images[part], shown = _paint_all(phantoms[part], size)
+        for name, mask in shown.items():
             masks[name][part] = mask
     return images, masks

@@ -1,7 +1,7 @@
-"""Plain color and shape pictures, whose answers depend on a known part of the picture.
+"""Plain color and shape pictures for training: the answer depends on a known part of the picture.
 
 Layouts: `split` (two halves), `quadrant` (four fields) and `shape` (a circle, square or triangle on a background).
-Left and right are the viewer's here. Everything is drawn in normalised coordinates, so any size shows the same picture.
+Left and right are the viewer's here. Coordinates are normalized, so a picture looks the same at any size.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SAME_HALF = {"left": "left", "right": "right", "upper": "top", "lower": "bottom"
 
 @dataclass(frozen=True)
 class ShapePicture:
-    """What is on one picture.
+    """Everything that determines one picture.
 
     Attributes:
         image_id: Name of the picture.
         seed: Seed of its pixel noise.
         layout: split_vertical, split_horizontal, quadrant or shape.
-        colors: Field colors in reading order; for `shape` the color of the shape and of the background.
+        colors: Field colors in reading order; for `shape` the colors of the shape and the background.
         shape: Kind of shape (layout `shape` only).
         center: Center (x, y) of the shape, in [0, 1].
         radius: Half the extent of the shape, as a share of the side.
@@ -60,7 +60,14 @@ class ShapePicture:
 
 @dataclass(frozen=True)
 class ShapeQuestion:
-    """A question on a color or shape picture; `region` names the mask that the answer depends on (None: all of it)."""
+    """A question about a color or shape picture.
+
+    Attributes:
+        text: The question.
+        kind: yes_no or open.
+        answer: The right answer.
+        region: Name of the mask that the answer depends on; None: the whole picture.
+    """
 
     text: str
     kind: str
@@ -69,7 +76,7 @@ class ShapeQuestion:
 
 
 def sample_shape(image_id: str, seed: int) -> ShapePicture:
-    """Draw a random color or shape picture, the same one for the same name and seed."""
+    """Sample a color or shape picture: the same name and seed always give the same one."""
     digest = hashlib.blake2b(f"{seed}/{image_id}/shapes".encode(), digest_size=8).digest()
     stream = int.from_bytes(digest, "little")
     rng = np.random.default_rng(stream)
@@ -81,13 +88,13 @@ def sample_shape(image_id: str, seed: int) -> ShapePicture:
     if layout != "shape":
         return ShapePicture(image_id, stream, layout, colors, grain=grain)
     radius = float(rng.uniform(0.1, 0.2))
-    # Kept off the middle lines, so that the quadrant of the shape is never in doubt.
+    # Off the middle lines, so that the quadrant of the shape is unambiguous.
     x, y = (float(np.where(rng.random() < 0.5, *sorted(rng.uniform(0.2, 0.4) + np.array([0.0, 0.4])))) for _ in "xy")
     return ShapePicture(image_id, stream, layout, colors, SHAPES[rng.integers(3)], (x, y), radius, grain)
 
 
 def _regions(picture: ShapePicture, x: Field, y: Field) -> dict[str, NDArray[np.bool_]]:
-    """Named masks [H, W] of the fields or of the shape, in the order of the colors."""
+    """Masks ``[H, W]`` of the fields or of the shape by name, in the order of the colors."""
     if picture.layout == "quadrant":
         columns, rows = {"left": x < 0.5, "right": x >= 0.5}, {"upper": y < 0.5, "lower": y >= 0.5}
         return {q: rows[q.split()[0]] & columns[q.split()[1]] for q in QUADRANTS}
@@ -108,14 +115,14 @@ def _regions(picture: ShapePicture, x: Field, y: Field) -> dict[str, NDArray[np.
 def render_shapes(
     pictures: Sequence[ShapePicture], size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], list[dict[str, NDArray[np.bool_]]]]:
-    """Draw pictures.
+    """Render pictures.
 
     Args:
-        pictures: What to draw, B of them.
+        pictures: The pictures.
         size: Height and width in pixels.
 
     Returns:
-        Pictures uint8 [B, H, W, 3], and for each one its named region masks, bool [H, W].
+        Pixels, uint8 ``[batch, H, W, 3]``, and for each picture its region masks by name, bool ``[H, W]``.
     """
     height, width = size
     y, x = np.meshgrid(
@@ -138,7 +145,7 @@ def render_shapes(
 
 
 def shape_questions(picture: ShapePicture) -> list[ShapeQuestion]:
-    """All questions on a color or shape picture with their answers."""
+    """All questions about a color or shape picture, with their answers."""
     if picture.layout == "quadrant":
         return [
             ShapeQuestion(text.format(q=q), "open", color, q)

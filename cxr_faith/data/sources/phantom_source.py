@@ -1,4 +1,4 @@
-"""Procedural phantoms as a source: draws the data set, then lists it."""
+"""Procedural phantoms as a source: writes the data set, then yields its samples."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cxr_faith.data.tally import PrepareError, Tally
 
 
 def phantoms(root: Path, tally: Tally, patients: int = 50, seed: int = 1, split: str = "test") -> Iterator[Sample]:
-    """Chest phantoms whose evidence is known to the pixel; pictures and masks are drawn into ROOT.
+    """Questions about chest phantoms whose lesions are known to the pixel; pictures and masks are written into ROOT.
 
     Args:
         root: Folder that the pictures are written to.
         tally: Takes the counts.
-        patients: how many patients; every second one has two studies, every fourth three.
+        patients: number of patients; of four, one has three studies, one has two, and two have one.
         seed: the same seed gives the same pictures.
         split: name of the split.
     """

@@ -1,4 +1,4 @@
-"""What determines one phantom picture: pose, anatomy, exposure and lesions."""
+"""The specification of one phantom picture: pose, anatomy, exposure and lesions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Lesion:
         side: The patient's side, right or left; None for the heart.
         zone: upper, middle or lower for nodule and consolidation.
         cx: Center, x.
-        cy: Center, y; for an effusion the height of its level.
+        cy: Center, y; for an effusion the y of its level.
         r: Radius; for a pneumothorax the width of the gap.
-        tilt: Aspect ratio; for a pneumothorax how the gap grows downwards.
+        tilt: Aspect ratio; for a pneumothorax how much the gap widens downwards.
         phase: Shape of an irregular outline.
-        contrast: How much density it adds.
+        contrast: Density that it adds.
     """
 
     finding: str
@@ -48,11 +48,11 @@ class Phantom:
         angle: Rotation in radians.
         lung_width: Lateral reach of the lungs.
         diaphragm: y of the diaphragm.
-        heart_size: Long half axis of the heart.
+        heart_size: Long semi-axis of the heart.
         heart_shift: Shift of the heart towards the patient's left.
         gamma: Exposure curve.
         gain: Exposure gain.
-        grain: Standard deviation of the grain, 1 being white.
+        grain: Standard deviation of the grain; white is 1.
         marker: Letter of the side marker, or an empty string.
         marker_at: Left and top of the marker, in [0, 1].
     """
@@ -78,7 +78,7 @@ class Phantom:
 
     @property
     def visible(self) -> dict[tuple[str, str | None], bool | None]:
-        """State of each lesion on the intact picture: all are seen."""
+        """Visibility of each lesion on the intact picture: all are visible."""
         return {(lesion.finding, lesion.side): True for lesion in self.lesions}
 
     @property

@@ -1,4 +1,4 @@
-"""Phrasings of "is this finding there?", for data sets that have labels but no questions."""
+"""Phrasings of "is this finding present?", for data sets with labels but without questions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PHRASINGS = (
     "Are there signs of {finding}?",
     "Is {finding} present?",
 )
-"""The first is asked by default; with several, each is a variant of the same question group."""
+"""The first one is the default; several form a question group, each as one variant."""
 
 
 def phrasings(finding: str, count: int) -> list[str]:
-    """The first `count` phrasings of the question.
+    """The first `count` phrasings of the question about a finding.
 
     Raises:
-        ValueError: There are not so many.
+        ValueError: `count` is less than 1 or more than there are.
     """
     if not 1 <= count <= len(PHRASINGS):
         raise ValueError(f"phrasings must be 1 to {len(PHRASINGS)}, got {count}")
@@ -26,5 +26,5 @@ def phrasings(finding: str, count: int) -> list[str]:
 
 
 def shuffled(ids: list[str], purpose: str) -> list[str]:
-    """Ids in an order that depends on their names only, for a choice that is the same on every machine."""
+    """Ids in a pseudo-random order that depends only on the ids and the purpose, the same on every machine."""
     return sorted(ids, key=lambda name: hashlib.blake2b(f"{purpose}/{name}".encode(), digest_size=8).digest())

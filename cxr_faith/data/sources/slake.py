@@ -1,4 +1,4 @@
-"""SLAKE 1.0: English questions about its chest radiographs, with the organs and lesions that it marks.
+"""SLAKE 1.0: English questions about its chest radiographs, with its boxes of organs and lesions.
 
 Layout of the root: ``{train,validate,test}.json`` and ``imgs/xmlab<n>/{source.jpg,detection.json}``.
 """
@@ -24,14 +24,14 @@ LANGUAGES, MODALITIES = ("en", "zh"), ("X-Ray", "CT", "MRI")
 def slake(root: Path, tally: Tally, splits: str = "train,validate,test", language: str = "en") -> Iterator[Sample]:
     """Questions of SLAKE with `modality` X-Ray; all of its radiographs are of the chest.
 
-    Closed questions answered with yes or no are yes/no, other closed ones choice, the rest open. Boxes are those of
-    `detection.json`; a marked thing that the question names is its finding.
+    Closed questions answered with yes or no are yes/no, other closed ones choice, the rest open. The boxes come from
+    `detection.json`; if a question names the label of a box, that label is its finding.
 
     Args:
         root: Folder of SLAKE.
         tally: Takes the counts.
         splits: splits to take, separated by commas.
-        language: q_lang to take (en, zh).
+        language: questions to take by their `q_lang` (en, zh).
     """
     boxes: dict[str, tuple[Box, ...]] = {}
     for split in listed(splits, SPLITS, "split"):
@@ -39,7 +39,7 @@ def slake(root: Path, tally: Tally, splits: str = "train,validate,test", languag
         tally.expected = (tally.expected or 0) + len(entries)
         for position, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                tally.drop("row", f"{split}.json entry {position}", "entry is no mapping")
+                tally.drop("row", f"{split}.json entry {position}", "entry is not a mapping")
                 continue
             name = f"slake/{split}/{entry.get('qid', position)}"
             image, question = text(entry.get("img_name")), text(entry.get("question"))
@@ -61,7 +61,7 @@ def _sample(
     answer = text(entry.get("answer"))
     word = (answer or "").lower().strip(".")
     closed = (text(entry.get("answer_type")) or "").upper() == "CLOSED"
-    # The longest name that occurs: "left lung" rather than "lung".
+    # The longest label first: "left lung" rather than "lung".
     named = sorted(
         {box.label for box in boxes if box.label in question.lower()}, key=lambda label: (-len(label), label)
     )
@@ -80,7 +80,7 @@ def _sample(
 
 
 def _boxes(root: Path, image: str, tally: Tally) -> tuple[Box, ...]:
-    """What the picture's `detection.json` marks: a list of {name: [x, y, width, height]}."""
+    """Boxes of the picture's `detection.json`, a list of {name: [x, y, width, height]}."""
     path = f"imgs/{Path(image).parent}/detection.json"
     try:
         marks = json.loads(resolve(path, root).read_text(encoding="utf-8"))
@@ -94,9 +94,9 @@ def _boxes(root: Path, image: str, tally: Tally) -> tuple[Box, ...]:
         tally.drop("row", path, "detection.json is not readable")
         return ()
     if not isinstance(marks, list):
-        tally.drop("row", path, "detection.json is no list")
+        tally.drop("row", path, "detection.json is not a list")
         return ()
-    found = []
+    boxes = []
     for position, mark in enumerate(marks):
         if not isinstance(mark, dict):
             tally.drop("box", image, "detection that is not {name: [x, y, width, height]}", position)
@@ -104,7 +104,7 @@ def _boxes(root: Path, image: str, tally: Tally) -> tuple[Box, ...]:
         for label, xywh in mark.items():
             if isinstance(xywh, list) and len(xywh) == 4:
                 x, y, width, height = map(number, xywh)
-                found.append(Box(str(label).lower(), *from_xywh(x, y, width, height)))
+                boxes.append(Box(str(label).lower(), *from_xywh(x, y, width, height)))
             else:
                 tally.drop("box", image, "detection that is not {name: [x, y, width, height]}", position)
-    return tuple(found)
+    return tuple(boxes)

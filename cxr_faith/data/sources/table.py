@@ -1,4 +1,4 @@
-"""Any table of questions: CSV, JSON Lines or Parquet, with a mapping from the manifest's columns to its own."""
+"""Any table of questions (CSV, JSON, JSON Lines or Parquet), with a mapping from the manifest's columns to its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxr_faith.data.sample import KINDS, MANIFEST_SCHEMA, Box, Sample
 from cxr_faith.data.tables import length, number, read_json, read_lines, read_table, text
 from cxr_faith.data.tally import PrepareError, Tally
 
-# Header of sets of paraphrased questions: what the manifest's columns are called there.
+# The manifest's columns and their names in tables of paraphrased questions.
 PARAPHRASES = {
     "image_id": "dicom_id",
     "patient_id": "subject_id",
@@ -38,20 +38,20 @@ def table(
 ) -> Iterator[Sample]:
     """Questions from a table with at least an image path and a question per row.
 
-    Columns with the manifest's names are taken as they are, others through `columns`; a header of paraphrases
-    (baseline_question, question_variant, …) is known. An answer is a text, a list, or a list as JSON text. Without a
-    kind, a single answer yes or no makes a question yes/no, and the model's first token decides where there is none.
-    Without an image_id, the image's path is its id.
+    Columns with the manifest's names are taken as they are, others through `columns`; the header of paraphrase tables
+    (baseline_question, question_variant, …) is recognized. An answer is a text, a list, or a list as JSON text. A
+    question without a kind is yes/no if its only answer is yes or no; without an answer, the model's first token
+    decides. An image without an image_id gets its path as id.
 
     Args:
         root: Folder that image paths are relative to.
         tally: Takes the counts.
         file: CSV (.csv, .csv.gz), JSON (.json), JSON Lines (.jsonl) or Parquet file.
-        columns: what the manifest's columns are called in the table, e.g. '{"image_path": "path"}'.
-        box_format: how the column boxes is written: xyxy or xywh in pixels, unit (x1, y1, x2, y2 as shares of the
-            size), padded (x1, y1, x2, y2 in a padded square of 224 px), or loc (a text with <loc_x1_y1_x2_y2>); unit
-            and padded need the columns height and width.
-        box_label: label of boxes that have none; default: the row's finding.
+        columns: the table's names of the manifest's columns, e.g. '{"image_path": "path"}'.
+        box_format: format of the column boxes: xyxy or xywh in pixels, unit (x1, y1, x2, y2 as shares of the size),
+            padded (x1, y1, x2, y2 in a padded square of 224 px), or loc (a text with <loc_x1_y1_x2_y2>); unit and
+            padded need the columns height and width.
+        box_label: label of boxes without one; default: the row's finding.
     """
     if box_format not in BOX_FORMATS:
         raise PrepareError(f"no box format {box_format!r}; there are {', '.join(BOX_FORMATS)}")
@@ -83,10 +83,13 @@ def table(
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a table as mappings.
+    """Read all rows of a table.
+
+    Returns:
+        The rows as mappings from column name to value.
 
     Raises:
-        PrepareError: The file is missing, damaged, empty or of another kind.
+        PrepareError: The file is missing, damaged, empty or of another format.
     """
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if suffix.lower() in (".csv", ".csv.gz"):
@@ -107,7 +110,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not rows:
         raise PrepareError(f"{path}: holds no row")
     if not all(isinstance(row, dict) for row in rows):
-        raise PrepareError(f"{path}: holds something else than rows with named columns")
+        raise PrepareError(f"{path}: holds something other than rows with named columns")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
@@ -126,14 +129,14 @@ def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_lab
     height, width = (length(values.get(name)) for name in ("height", "width"))
     size = (height, width) if height and width else None
     if size is None and (text(values.get("height")) or text(values.get("width"))):
-        tally.note("sizes that are none, read from the picture instead")
+        tally.note("invalid sizes, read from the picture instead")
     group = given["question_group"]
     return Sample(
         sample_id=sample_id,
         image_id=image_id,
         image_path=path,
         question=text(values.get("question")) or "",
-        # A group is of one image, whatever its name says.
+        # A question group belongs to one image, even where several images have groups of the same name.
         **(given | {"question_group": f"{image_id}/{group}" if group else None}),
         kind=kind,
         answer=answer,
@@ -160,7 +163,7 @@ def _answer(value: Any, tally: Tally) -> tuple[str, ...] | None:
 
 
 def _parsed(value: Any) -> Any:
-    """A list as it is or as JSON text; None for anything else."""
+    """A list, or a list as JSON text; None for anything else."""
     if isinstance(value, list):
         return value
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -172,11 +175,13 @@ def _parsed(value: Any) -> Any:
 
 
 def _entries(value: Any, what: str, name: str, tally: Tally) -> list[Any]:
-    """Entries of a list; what is there and is none is counted."""
+    """Entries of a list of lists or mappings; any other value counts as dropped."""
     entries = _parsed(value)
-    if entries is None and text(value) is not None:
-        tally.drop(what, name, "is not written as a list of lists or mappings")
-    if isinstance(entries, list) and not any(isinstance(entry, list | dict) for entry in entries) and entries:
+    if entries is None:
+        unusable = text(value) is not None
+    else:
+        unusable = bool(entries) and not any(isinstance(entry, list | dict) for entry in entries)
+    if unusable:
         tally.drop(what, name, "is not written as a list of lists or mappings")
         return []
     return entries or []
@@ -195,7 +200,7 @@ def _masks(value: Any, name: str, tally: Tally) -> Iterator[tuple[str, str]]:
 def _boxes(
     value: Any, box_format: str, label: str, size: tuple[int, int] | None, name: str, tally: Tally
 ) -> Iterator[Box]:
-    """Boxes of one row: a text with <loc_…>, or a list of [a, b, c, d] or of mappings with label and corners."""
+    """Boxes of one row: a text with <loc_…>, or a list of four numbers or mappings (label and corners) each."""
     if box_format == "loc":
         located = text(value) or ""
         yield from (Box(label, *corners) for corners in from_loc(located))

@@ -1,4 +1,4 @@
-"""VinDr-CXR 1.0.0: presence questions made from its image labels, with the readers' boxes merged.
+"""VinDr-CXR 1.0.0: presence questions from its image labels, with the readers' boxes merged.
 
 Layout of the root: ``train/<image_id>.dicom``, ``test/<image_id>.dicom`` and
 ``annotations/{annotations,image_labels}_{train,test}.csv``.
@@ -22,21 +22,22 @@ from cxr_faith.data.tally import Tally
 
 SPLITS = ("train", "test")
 OTHER = "other disease"
-# Names the two splits spell differently, and labels that no question asks for.
+# Spellings that differ between the two splits.
 SAME = {"other diseases": OTHER, "other disease(s)": OTHER}
+# Labels without a question.
 NOT_ASKED = ("no finding", OTHER, "other lesion")
 
 
 @dataclass(frozen=True)
 class _Votes:
-    """How many readers saw a label on an image, of how many who looked."""
+    """Number of readers who saw a label on an image, and of all its readers."""
 
     seen: int
     readers: int
 
     @property
     def answer(self) -> str | None:
-        """Yes by a majority (2 of 3), no if nobody saw it, else None: the readers disagree."""
+        """Yes if a majority (2 of 3) saw it, no if nobody did, else None: the readers disagree."""
         if 2 * self.seen > self.readers:
             return "yes"
         return "no" if self.seen == 0 else None
@@ -45,19 +46,19 @@ class _Votes:
 def vindr_cxr(
     root: Path, tally: Tally, splits: str = "test", phrasings: int = 1, balanced: bool = True
 ) -> Iterator[Sample]:
-    """Presence questions per label of VinDr-CXR.
+    """Presence questions for each label of VinDr-CXR.
 
-    In the training split a label is there if two of its three readers say so and absent if none does; images on which
-    one reader stands alone are left out for that label. The test split is a consensus. `No finding`, `Other disease`
-    and `Other lesion` are not asked for. A finding's boxes are merged over the readers (see
-    `cxr_faith.data.boxes.fuse`); every sample carries all boxes of its image whose label holds.
+    In the training split a finding is present if at least two of the three readers saw it and absent if none did; where
+    one reader alone saw it, the image gets no question about it. The test split is a consensus. `No finding`, `Other
+    disease` and `Other lesion` get no question. The readers' boxes of a finding are merged (see
+    `cxr_faith.data.boxes.fuse`); every sample has all boxes of the findings present in its image.
 
     Args:
         root: Folder of VinDr-CXR.
         tally: Takes the counts.
         splits: splits to take, separated by commas (train, test).
         phrasings: how many phrasings of each question, 1 to 5; they form a question group.
-        balanced: per label, as many images without it as with it, drawn by name; false: all of them.
+        balanced: for each label, as many images without it as with it, chosen by a hash of their ids; false: all.
     """
     for split in listed(splits, SPLITS, "split"):
         votes = _votes(find_file(root, f"annotations/image_labels_{split}.csv", f"image_labels_{split}.csv"), tally)
@@ -92,7 +93,7 @@ def _samples(name: str, split: str, finding: str, answer: str, boxes: Sequence[B
 
 
 def _votes(path: Path, tally: Tally) -> dict[str, dict[str, _Votes]]:
-    """Votes by label and image; readers of an image who label it twice count once, with either yes."""
+    """Votes by label and image; a reader with several rows for an image counts once, as yes if one of them is."""
     table = read_table(path, ("image_id",))
     labels = [name for name in table.columns if name not in ("image_id", "rad_id", "rad_ID")]
     reader = next((name for name in ("rad_id", "rad_ID") if name in table.columns), None)
@@ -102,7 +103,7 @@ def _votes(path: Path, tally: Tally) -> dict[str, dict[str, _Votes]]:
     table = table[~unnamed]
     values = table[labels].apply(pd.to_numeric, errors="coerce")
     for row in table.index[values.isna().any(axis=1)]:
-        tally.drop("row", str(table["image_id"][row]), "label that is no number", path.name)
+        tally.drop("row", str(table["image_id"][row]), "label that is not a number", path.name)
     values = values.dropna().assign(image_id=table["image_id"], reader=table[reader].fillna("") if reader else "")
     by_reader = values.groupby(["image_id", "reader"], sort=True)[labels].max().gt(0)
     readers = by_reader.groupby(level="image_id").size()
@@ -115,7 +116,7 @@ def _votes(path: Path, tally: Tally) -> dict[str, dict[str, _Votes]]:
 
 
 def _boxes(path: Path, votes: Mapping[str, Mapping[str, _Votes]], tally: Tally) -> dict[str, tuple[Box, ...]]:
-    """Merged boxes by image, of labels that hold there; a row without corners says that there is nothing to box."""
+    """Merged boxes by image, of findings present there; a row without corners means that there is nothing to box."""
     corners = ("x_min", "y_min", "x_max", "y_max")
     drawn: dict[str, list[Box]] = {}
     for position, row in enumerate(read_table(path, ("image_id", "class_name", *corners), ()).to_dict("records")):
@@ -124,15 +125,15 @@ def _boxes(path: Path, votes: Mapping[str, Mapping[str, _Votes]], tally: Tally) 
         if name is None:
             tally.drop("box", "", "row without image id", f"{path.name} row {position + 1}")
         elif not any(map(math.isfinite, (x1, y1, x2, y2))):
-            if label != "no finding" and _has_box(votes, label, name):
-                tally.note("findings that hold, without a box")
+            if label != "no finding" and _is_present(votes, label, name):
+                tally.note("findings that are present, without a box")
         elif not all(map(math.isfinite, (x1, y1, x2, y2))):
             tally.drop("box", name, "corner is not a number", f"{label} {x1} {y1} {x2} {y2}")
         elif x1 >= x2 or y1 >= y2:
             tally.drop("box", name, "empty or of negative size", f"{label} {x1} {y1} {x2} {y2}")
         elif all(name not in images for images in votes.values()):
             tally.drop("box", name, "image has no labels")
-        elif not _has_box(votes, label, name):
+        elif not _is_present(votes, label, name):
             tally.drop("box", name, "finding that most readers do not see", label)
         else:
             drawn.setdefault(name, []).append(Box(label, x1, y1, x2, y2))
@@ -143,9 +144,9 @@ def _boxes(path: Path, votes: Mapping[str, Mapping[str, _Votes]], tally: Tally) 
     return fused
 
 
-def _has_box(votes: Mapping[str, Mapping[str, _Votes]], label: str, name: str) -> bool:
-    found = votes.get(label, {}).get(name)
-    return found is not None and found.answer == "yes"
+def _is_present(votes: Mapping[str, Mapping[str, _Votes]], label: str, name: str) -> bool:
+    vote = votes.get(label, {}).get(name)
+    return vote is not None and vote.answer == "yes"
 
 
 def _choose(

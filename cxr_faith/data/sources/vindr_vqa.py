@@ -1,4 +1,4 @@
-"""VinDr-CXR-VQA: questions with answers, reasons and boxes about abnormal pictures of VinDr-CXR."""
+"""VinDr-CXR-VQA: questions with answers and boxes about abnormal pictures of VinDr-CXR."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def vindr_cxr_vqa(root: Path, tally: Tally, vqa: str) -> Iterator[Sample]:
     """Questions of VinDr-CXR-VQA; all its pictures are abnormal.
 
     A question whose answer begins with yes or no is yes/no, with that word as its reference; the others are open. The
-    boxes are those of `gt_location`, labeled with `gt_finding`.
+    boxes come from `gt_location` and are labeled with `gt_finding`.
 
     Args:
         root: Folder of VinDr-CXR (train/<id>.dicom, test/<id>.dicom).
         tally: Takes the counts.
-        vqa: JSON file of VinDr-CXR-VQA, or a folder that has just one.
+        vqa: JSON file of VinDr-CXR-VQA, or a folder with exactly one JSON file.
     """
     path = Path(vqa)
     if path.is_dir():

@@ -1,7 +1,7 @@
 """VQA-RAD: clinicians' questions about radiology pictures, as published on OSF.
 
-Layout of the root: ``VQA_RAD Dataset Public.json`` and ``VQA_RAD Image Folder/``. Mirrors in Parquet do not say which
-organ a picture shows; prepare those with the source `hub`.
+Layout of the root: ``VQA_RAD Dataset Public.json`` and ``VQA_RAD Image Folder/``. Parquet mirrors lack the organ of a
+picture; prepare them with the source `hub`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def vqa_rad(root: Path, tally: Tally, organ: str = "CHEST") -> Iterator[Sample]:
     Args:
         root: Folder of VQA-RAD.
         tally: Takes the counts.
-        organ: image_organ to take (CHEST, HEAD, ABD). Some chest pictures are CT slices; the data set does not say
-            which.
+        organ: questions to take by their `image_organ` (CHEST, HEAD, ABD); some chest pictures are CT slices, and the
+            data set does not mark them.
     """
     entries = read_json(find_file(root, FILE), list)
     tally.expected = len(entries)
     for position, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            tally.drop("row", f"entry {position}", "entry is no mapping")
+            tally.drop("row", f"entry {position}", "entry is not a mapping")
             continue
         name = f"vqa-rad/{entry.get('qid', position)}"
         shown, image, question = (text(entry.get(key)) for key in ("image_organ", "image_name", "question"))
