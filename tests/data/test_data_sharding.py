@@ -1,5 +1,7 @@
 """Every position goes to exactly one rank, images stay whole, and batches are split between images."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -17,21 +19,20 @@ def images_of(kind: str, samples: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["one question each", "runs", "scattered", "one image"])
-@pytest.mark.parametrize("samples", [0, 1, 2, 3, 7, 9, 64])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5])
-def test_shards_are_a_partition_that_keeps_images_whole(kind: str, samples: int, world_size: int) -> None:
-    images = images_of(kind, samples)
-    shards = [shard_by_image(images, rank, world_size) for rank in range(world_size)]
-    assert sorted(np.concatenate(shards).tolist()) == list(range(samples))
-    owners = [set(images[shard].tolist()) for shard in shards]
-    assert sum(len(owner) for owner in owners) == len(set(images.tolist()))  # no image on two ranks
-    largest = np.unique(images, return_counts=True)[1].max(initial=0)
-    assert max(map(len, shards)) - min(map(len, shards)) <= largest
-    for shard in shards:
-        codes = images[shard]
-        assert (np.diff(codes) != 0).sum() == max(len(set(codes.tolist())) - 1, 0)  # side by side
-        for code in set(codes.tolist()):
-            assert (np.diff(shard[codes == code]) > 0).all()  # the manifest's order within an image
+def test_shards_are_a_partition_that_keeps_images_whole(kind: str) -> None:
+    for samples, world_size in itertools.product([0, 1, 2, 3, 7, 9, 64], [1, 2, 3, 4, 5]):
+        case, images = f"{samples} samples on {world_size} ranks", images_of(kind, samples)
+        shards = [shard_by_image(images, rank, world_size) for rank in range(world_size)]
+        assert sorted(np.concatenate(shards).tolist()) == list(range(samples)), case
+        owners = [set(images[shard].tolist()) for shard in shards]
+        assert sum(len(owner) for owner in owners) == len(set(images.tolist())), case  # no image on two ranks
+        largest = np.unique(images, return_counts=True)[1].max(initial=0)
+        assert max(map(len, shards)) - min(map(len, shards)) <= largest, case
+        for shard in shards:
+            codes = images[shard]
+            assert (np.diff(codes) != 0).sum() == max(len(set(codes.tolist())) - 1, 0), case  # side by side
+            for code in set(codes.tolist()):
+                assert (np.diff(shard[codes == code]) > 0).all(), case  # the manifest's order within an image
 
 
 def test_images_go_in_the_order_of_their_first_question() -> None:
