@@ -11,15 +11,20 @@ import textwrap
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from cxr_faith.__main__ import main
 from cxr_faith.run import evaluate as run_module
 from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.run.ranks import end_children
 from cxr_faith.run.stop import StopRequest
-from tests.forked import start_ranks, wait_for_ranks
+from tests.forked import start_process, start_ranks, wait_for_ranks
 from tests.runs import (
     ROOT,
     SAMPLES,
@@ -228,26 +233,21 @@ def test_a_rank_that_stalls_is_named(small: Path, tmp_path: Path) -> None:
     assert not alive(rank_one)
 
 
-def test_a_rank_that_ends_the_others_lives_to_say_why() -> None:
-    process = python(
-        """
-        import os, subprocess, sys
-        from types import SimpleNamespace
-        from lightning.fabric.plugins.environments import LightningEnvironment
-        from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
-        from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-        from cxr_faith.run.ranks import end_children
-        launcher = _SubprocessScriptLauncher(LightningEnvironment(), num_processes=2, num_nodes=1)
-        launcher.procs = [child] = [subprocess.Popen(["sleep", "600"])]
-        observer = _ChildProcessObserver(os.getpid(), launcher.procs, sleep_period=1)
-        observer.start()
-        end_children(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)))
-        observer.join()  # it looks once more, and would end this process
-        sys.exit(f"rank 1 ended with {child.returncode}")
-    """,
-        stderr=subprocess.PIPE,
-    )
-    assert process.communicate(timeout=120)[1].endswith("rank 1 ended with -9\n") and process.returncode == 1
+def end_the_other_rank() -> None:
+    """What rank 0 does after an error: it ends rank 1, which Lightning's observer must not take for a fault."""
+    launcher = _SubprocessScriptLauncher(LightningEnvironment(), num_processes=2, num_nodes=1)
+    launcher.procs = [child] = [subprocess.Popen(["sleep", "600"])]
+    observer = _ChildProcessObserver(os.getpid(), launcher.procs, sleep_period=1)
+    observer.start()
+    end_children(SimpleNamespace(strategy=SimpleNamespace(launcher=launcher)))  # type: ignore[arg-type]
+    observer.join()  # it looks once more, and would end this process
+    sys.exit(f"rank 1 ended with {child.returncode}")
+
+
+def test_a_rank_that_ends_the_others_lives_to_say_why(tmp_path: Path) -> None:
+    process = start_process(tmp_path / "output", end_the_other_rank)
+    wait_for_ranks([process], tmp_path / "output", [1])
+    assert (tmp_path / "output").read_text().endswith("rank 1 ended with -9\n")
 
 
 @pytest.mark.cluster
