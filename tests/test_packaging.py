@@ -69,7 +69,7 @@ def test_files_named_by_the_metadata_exist(pyproject: dict[str, Any]) -> None:
     for name in (project["readme"], *project["license-files"]):
         assert (ROOT / name).stat().st_size > 0
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_every_pattern_of_package_data_finds_a_file(pyproject: dict[str, Any]) -> None:
@@ -157,12 +157,11 @@ def test_tests_named_by_the_documents_exist() -> None:
     defined = set()
     for file in (ROOT / "tests").rglob("test_*.py"):
         defined |= set(re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
+    documents = [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
     named = {
-        name
-        for document in ("README.md", "SECURITY.md")
-        for name in re.findall(r"`(test_\w+)`", (ROOT / document).read_text(encoding="utf-8"))
+        name for document in documents for name in re.findall(r"`(test_\w+)`", document.read_text(encoding="utf-8"))
     }
-    assert len(named) > 15 and named - defined == set()
+    assert len(named) > 25 and named - defined == set()
 
 
 def test_no_machine_paths() -> None:

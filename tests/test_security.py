@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import stat
 import struct
 import subprocess
@@ -45,6 +46,16 @@ def test_nothing_that_is_read_can_run_code() -> None:
                 assert ast.unparse(words["weights_only"]) == "True", file
             for word, forbidden in (("allow_pickle", "True"), ("trust_remote_code", "True"), ("shell", "True")):
                 assert word not in words or ast.unparse(words[word]) != forbidden, f"{file}: {name}({word}={forbidden})"
+
+
+def test_the_pages_script_makes_no_markup_and_no_request() -> None:
+    script = (ROOT / "cxr_faith" / "report" / "page.js").read_text(encoding="utf-8")
+    markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\(|new Function"
+    request = r"\bfetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon|\bimport\("
+    assert re.findall(f"{markup}|{request}", script) == []
+    page = (ROOT / "cxr_faith" / "report" / "page.html.j2").read_text(encoding="utf-8")
+    assert page.count("<script") == 2 and '<script type="application/json" id="data">' in page
+    assert "default-src 'none'" in page
 
 
 def test_a_pickle_in_place_of_weights_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

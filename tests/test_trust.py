@@ -1,6 +1,6 @@
 """Meta-evaluation on the bundled model: what is broken on purpose loses, the truth wins, noise is nothing.
 
-`python -m tests.trust` prints the same for more samples; the README shows it.
+`python -m tests.trust` prints the same for more samples; docs/trust.md shows it.
 """
 
 import pytest

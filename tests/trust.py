@@ -1,6 +1,6 @@
 """How far can the numbers be trusted? Methods that are broken on purpose, noise and the truth go through the pipeline.
 
-`python -m tests.trust` prints the figures of the README (some minutes on two cores). The bundled model answers
+`python -m tests.trust` prints the tables of docs/trust.md (some minutes on two cores). The bundled model answers
 questions about findings that are there, whose evidence is known.
 """
 

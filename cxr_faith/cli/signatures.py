@@ -6,6 +6,7 @@ defaults and docstrings, and these are in the source files. A test compares them
 
 import ast
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,9 +60,11 @@ def description_of(place: str) -> str:
 def registry(module: str, name: str) -> dict[str, str]:
     """Entries of a table of classes or functions: key → `module:name`.
 
-    The table may be written as one dict, or entry by entry as in `METHODS["rise"] = Rise`.
+    The table may be written as one dict, or entry by entry as in `METHODS["rise"] = Rise`. If its module is loaded, what
+    other modules have added to it counts too.
     """
-    places: dict[str, str] = {}
+    loaded = getattr(sys.modules.get(module), name, {})
+    places = {key: f"{entry.__module__}:{entry.__name__}" for key, entry in loaded.items()}
     for statement in _tree(module).body:
         match statement:
             case ast.Assign(targets=[ast.Subscript(ast.Name(id), ast.Constant(str(key)))], value=ast.Name(held)):
@@ -169,6 +172,8 @@ def _lookup(module: str, name: str) -> tuple[Definition | ast.expr, str]:
 @cache
 def _tree(module: str) -> ast.Module:
     """Syntax tree of a module; only its top package is looked up, so nothing is imported."""
+    if file_of_loaded := getattr(sys.modules.get(module), "__file__", None):
+        return ast.parse(Path(file_of_loaded).read_text(encoding="utf-8"), file_of_loaded)
     top, *rest = module.split(".")
     spec = find_spec(top)
     if spec is None or not spec.submodule_search_locations:

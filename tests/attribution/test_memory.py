@@ -46,9 +46,9 @@ def test_memory_that_runs_out_halves_what_runs_together(name, random_vlm, pictur
 
 
 @pytest.mark.slow
-def test_what_the_readme_says_is_kept_of_a_4b_model():
+def test_what_the_documents_say_is_kept_of_a_4b_model():
     """Layers of the true shape."""
-    found, text = measure(), (Path(__file__).parents[2] / "README.md").read_text()
+    found, text = measure(), (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
     for name, stated in [("decoder layer with its attention, MB", "42.8 MB"), ("tower layer, MB", "92.2 MB")]:
         assert f"{found[name]:.3g} MB" == stated and stated in text
     for name in ("chefer", "integrated_gradients, 4 points", "smooth_grad and igos_pp, 4 pictures"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-TUTORIAL = Path(__file__).parents[1] / "tutorial" / "tutorial.py"
+TUTORIAL = Path(__file__).parents[2] / "tutorial" / "tutorial.py"
 
 
 @pytest.mark.slow

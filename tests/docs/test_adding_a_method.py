@@ -1,7 +1,4 @@
-"""The README's section on adding a method: its code, run as it stands there."""
-
-import re
-from pathlib import Path
+"""The section on adding a method: its code, run as it stands there."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,16 +9,16 @@ import cxr_faith
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import read_records
+from tests.docs.documents import blocks, document, section
 from tests.runs import run_here
 
-SECTION = re.search(r"### Adding a method\n(.*?)\n#", (Path(__file__).parents[1] / "README.md").read_text(), re.S)
+SECTION = section(document("docs/extending.md"), "Adding a method")
 
 
 @pytest.fixture
 def code():
     """The section's one example; what it registers is taken out again."""
-    assert SECTION is not None
-    examples = re.findall(r"```python\n(.*?)```", SECTION[1], re.S)
+    examples = blocks(SECTION, "python")
     assert len(examples) == 1 and len(examples[0].splitlines()) <= 25
     before = dict(METHODS)
     exec(examples[0], {})
@@ -67,4 +64,4 @@ def test_the_section_names_what_exists():
     from cxr_faith.vlm.base import VLM
 
     for name in ("trace", "encode", "token_logits"):
-        assert f"`{name}`" in SECTION[1] and callable(getattr(VLM, name))
+        assert f"`{name}`" in SECTION and callable(getattr(VLM, name))

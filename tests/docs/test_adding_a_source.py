@@ -1,4 +1,4 @@
-"""The README's sections on adding a data source and a VLM: the code is run as it stands there, the names exist."""
+"""The sections on adding a data source and a VLM: the code is run as it stands there, the names exist."""
 
 import importlib
 import re
@@ -16,28 +16,22 @@ from cxr_faith.data.manifest import open_manifest
 from cxr_faith.data.sources import SOURCES
 from cxr_faith.vlm.base import VLM
 from tests.analytic import LinearVLM
+from tests.docs.documents import ROOT, blocks, document, section
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def section(title: str) -> str:
-    found = re.search(rf"### {title}\n(.*?)\n##", README, re.S)
-    assert found is not None
-    return found[1]
+PAGE = document("docs/extending.md")
 
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Imports the section's one example from a file; what it registers is taken out again."""
-    (example,) = re.findall(r"```python\n(.*?)```", section("Adding a data source"), re.S)
+    (example,) = blocks(section(PAGE, "Adding a data source"), "python")
     before = dict(SOURCES)
-    (tmp_path / "readme_source.py").write_text(example, encoding="utf-8")
+    (tmp_path / "page_source.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    importlib.import_module("readme_source")
+    importlib.import_module("page_source")
     (name,) = set(SOURCES) - set(before)
     yield name
-    del sys.modules["readme_source"]
+    del sys.modules["page_source"]
     SOURCES.clear()
     SOURCES.update(before)
 
@@ -61,7 +55,7 @@ def test_the_example_is_a_source_with_an_option(
 
 
 def test_the_stages_of_a_vlm_are_those_that_it_must_offer() -> None:
-    text = section("Adding a VLM")
+    text = section(PAGE, "Adding a VLM")
     named = {name for name in VLM.__abstractmethods__ if f"`{name}`" in text}
     assert named == VLM.__abstractmethods__ - {"to"}
     assert all((ROOT / path).is_file() for path in re.findall(r"`([\w/]+\.py)`", text))
