@@ -27,8 +27,9 @@ from cxr_faith.run.evaluate import RunOptions, trainer_defaults
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.ranks import cluster_plugins
 from cxr_faith.run.stop import StopRequest
-from cxr_faith.summary.mean_regions import region_panel
-from cxr_faith.summary.panels import agreement_panel, calibration_panel
+from cxr_faith.summary.agreement import agreement_panel
+from cxr_faith.summary.calibration import calibration_panel
+from cxr_faith.summary.regions import region_panel
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -181,7 +182,7 @@ def record_checks(frame: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check
         "moves the wrong way", moves, moves <= 0.3, True, "curves are noisy: more samples, or a softer mask", ""
     )
     yield from _map_checks(first, methods)
-    ece = calibration_panel(first, methods)["ece"]
+    ece = calibration_panel(first, methods).ece
     ece = np.nan if ece is None else ece
     advice = "p(yes) is no probability: rank by margin instead"
     yield graded("calibration error (ECE)", ece, ece < 0.15, True, advice, missing=NO_REFERENCES)
@@ -196,11 +197,11 @@ def _finite_curves(frame: pd.DataFrame) -> Check:
 
 
 def _map_checks(first: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check]:
-    border = [r["border"] for r in region_panel(first, methods) if r["border"] is not None]
+    border = [r.border for r in region_panel(first, methods) if r.border is not None]
     worst = max(border, default=np.nan)
     advice = "maps lie on the edge of the picture: burnt-in text or collimator? try data.border_crop"
     yield graded("border share of the maps, highest", worst, worst < 0.4, True, advice)
-    found = [pair["spearman"] for pair in agreement_panel(first, methods) if pair["spearman"] is not None]
+    found = [pair.spearman for pair in agreement_panel(first, methods) if pair.spearman is not None]
     mean = float(np.mean(found)) if found else np.nan
     advice = "methods contradict each other: look at the maps, and trust none before the gaps tell them apart"
     yield graded("agreement of the methods (Spearman)", mean, mean > 0.3, True, advice, missing=ONE_METHOD)

@@ -26,11 +26,11 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"{run_dir}: no such run directory; run `cxr-faith evaluate` first")
     with quick_imports():
         from cxr_faith.report.html import write_report
+        from cxr_faith.report.results import write_results
         from cxr_faith.report.terminal import show_summary, wide_console
-        from cxr_faith.summary.summarize import write_summary
 
     with usage_errors(ValueError):
-        summary = write_summary(run_dir)
+        summary = write_results(run_dir).to_dict()
         page = write_report(run_dir)
     console = wide_console()
     show_summary(console, summary, run_dir)

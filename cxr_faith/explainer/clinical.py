@@ -17,7 +17,7 @@ from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records, write_atomic
 from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
 from cxr_faith.report.clinical_sheet import clinical_sheet, save_sheet
-from cxr_faith.summary.summarize import read_provenance
+from cxr_faith.summary.load import read_provenance
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.config import ModelConfig
 from cxr_faith.vlm.identity import model_identity

@@ -7,6 +7,8 @@ from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS
 from cxr_faith.report.columns import by_scored
 from cxr_faith.report.formats import patients
 from cxr_faith.report.leaderboard import ranked
+from cxr_faith.summary.board import Board
+from cxr_faith.summary.codec import from_json
 from cxr_faith.summary.significance import not_told_apart, upside_down
 
 FEWEST_TO_TEST = 6
@@ -34,11 +36,12 @@ def comparisons(board: Mapping[str, Any]) -> list[str]:
     if count < FEWEST_TO_TEST:
         return [f"No difference between two methods can be significant with {patients(count)}."]
     ranking = [row["method"] for row in ranked(board)]
-    tied, score = not_told_apart(board, ranking), "srg logit" if by_scored(board) else "srg"
+    typed = from_json(Board, board)
+    tied, score = not_told_apart(typed, ranking), "srg logit" if by_scored(board) else "srg"
     lines = [f"{name} is not significantly better in {score} than {', '.join(below)}." for name, below in tied.items()]
     if not tied:
         lines = [f"All differences in {score} between two methods are significant (5 %, Holm over all pairs)."]
-    for pair in upside_down(board, ranking):
-        better, worse = (pair["a"], pair["b"]) if pair["mean"] > 0 else (pair["b"], pair["a"])
-        lines.append(f"On the {pair['n']} samples that both have, {better} is significantly better than {worse}.")
+    for pair in upside_down(typed, ranking):
+        better, worse = (pair.a, pair.b) if pair.mean > 0 else (pair.b, pair.a)
+        lines.append(f"On the {pair.n} samples that both have, {better} is significantly better than {worse}.")
     return lines

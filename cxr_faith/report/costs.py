@@ -19,8 +19,8 @@ from cxr_faith.records.controls import first_setting
 from cxr_faith.report.columns import method_label
 from cxr_faith.report.formats import number, percent, with_interval
 from cxr_faith.report.leaderboard import find_board, ranked
-from cxr_faith.summary.mean_scores import mean, numbers
-from cxr_faith.summary.summarize import while_it_runs
+from cxr_faith.summary.columns import mean, numbers
+from cxr_faith.summary.load import while_it_runs
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")
 CAPTION = (

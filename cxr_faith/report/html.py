@@ -23,7 +23,7 @@ from cxr_faith.report.run_figures import reliability_of, scatter_of
 from cxr_faith.report.tables import answer_table
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary import bands
-from cxr_faith.summary.summarize import read_provenance
+from cxr_faith.summary.load import read_provenance
 
 DETAIL_BUDGET = 11_000_000
 """Bytes for the samples' scores, maps and curves: with 2,000 samples the page stays below 15 MB."""

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.records import done_samples, write_atomic
 from cxr_faith.report.html import write_report
+from cxr_faith.report.results import write_results
 from cxr_faith.report.terminal import show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.live import LiveScalars
@@ -28,7 +29,6 @@ from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_c
 from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
-from cxr_faith.summary.summarize import write_summary
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def finish(
     run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions, console: Console
 ) -> None:
     """All that is made from the merged records: summary, pictures, report, TensorBoard, leaderboard."""
-    summary = write_summary(run_dir)
+    summary = write_results(run_dir).to_dict()
     if options.show_images:
         write_pictures(run_dir, data)
     report = write_report(run_dir)

@@ -1,6 +1,7 @@
 """Confidence bands of mean curves: a bootstrap over patients, point by point."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,69 +10,89 @@ import pandas as pd
 import torch
 
 from cxr_faith.metrics.functional import normalize_curve
-from cxr_faith.summary.mean_scores import never_scored
+from cxr_faith.records.controls import SETTING
+from cxr_faith.summary.board import Board
+from cxr_faith.summary.codec import to_json
+from cxr_faith.summary.curves import Bands
+from cxr_faith.summary.method_rows import never_scored
+from cxr_faith.summary.summary import Summary
 
-RESAMPLES, LEVEL, FEWEST_CLUSTERS, SEED = 2000, 0.95, 10, 0
+RESAMPLES = 2000
+LEVEL = 0.95
+SEED = 0
+
+FEWEST_CLUSTERS = 10
+"""Below this number of patients there are no bands."""
+
 COLUMNS = (
-    *("patient_id", "image_id", "finding", "present", "status"),
-    *("k", "deletion_scores", "insertion_scores", "s_original", "s_substrate"),
+    "patient_id",
+    "image_id",
+    "finding",
+    "present",
+    "status",
+    "k",
+    "deletion_scores",
+    "insertion_scores",
+    "s_original",
+    "s_substrate",
 )
 """The columns of the records that bands are made from."""
 
-Bands = dict[str, dict[str, list[float]]]
 
+def with_bands(summary: Summary, records: pd.DataFrame) -> Summary:
+    """The summary with `bands` in the curves of its boards over all samples, by presence and by finding.
 
-def add_bands(summary: Mapping[str, Any], records: pd.DataFrame) -> None:
-    """Add `deletion_low`, `deletion_high`, `insertion_low`, `insertion_high` to the curves of a summary's boards.
-
-    Bands cover the boards over all samples, by presence and by finding; the curves of the others stay without, and so
-    do those of fewer than ten patients.
+    The curves of other slices, and those of fewer than ten patients, stay without bands.
 
     Args:
-        summary: as `write_summary` returns it; its boards are changed.
-        records: the run's rows with `COLUMNS`.
+        summary: a run's summary.
+        records: the run's rows with `COLUMNS`, condition "none".
     """
     lost = never_scored(records)
-    records = records[~lost] if lost.any() else records  # a copy of all curves is what a large run has no room for
-    for board in summary["boards"]:
-        inside = _members(records, board)
-        if inside is None or not inside.any():
-            continue
-        bands = curve_bands(records[inside])
-        for row in board["rows"]:
-            if "curves" in row and row["method"] in bands:
-                row["curves"] |= bands[row["method"]]
+    records = records[~lost] if lost.any() else records  # no copy without need: curves are most of the memory
+    return replace(summary, boards=tuple(_board_with_bands(board, records) for board in summary.boards))
 
 
-def curve_bands(records: pd.DataFrame) -> Bands:
-    """Method → lower and upper ends of the 95 % percentile intervals of its mean normalized curves.
+def _board_with_bands(board: Board, records: pd.DataFrame) -> Board:
+    inside = _members(records, board)
+    if inside is None or not inside.any():
+        return board
+    bands = curve_bands(records[inside])
+    rows = (
+        replace(row, curves=replace(row.curves, bands=bands[row.method]))
+        if row.curves is not None and row.method in bands
+        else row
+        for row in board.rows
+    )
+    return replace(board, rows=tuple(rows))
+
+
+def curve_bands(records: pd.DataFrame) -> dict[str, Bands]:
+    """Method → 95 % percentile intervals of its mean normalized curves; methods of few patients are left out.
 
     The mean is over the samples that are ok for every method that has a row for them. Whole patients are drawn, with
-    replacement, 2,000 times from a fixed stream; a patient without a name is an image.
+    replacement, 2,000 times from a fixed stream; a sample without a patient takes its image as one.
 
     Args:
-        records: rows of one substrate, target and space, and of one slice.
+        records: rows of one setting and slice.
     """
     common = records["status"].eq("ok").groupby(records["sample_id"]).transform("all")
     rows = records[common]
-    bands: Bands = {}
     if rows.empty:
-        return bands
+        return {}
     clusters, names = pd.factorize(rows["patient_id"].fillna(rows["image_id"]), sort=True)
     if len(names) < FEWEST_CLUSTERS:
-        return bands
+        return {}
     sums = {}
     for method in sorted(set(rows["method"])):
         mine = rows["method"].eq(method).to_numpy(bool)
         if len(set(clusters[mine])) >= FEWEST_CLUSTERS:
             sums[method] = _cluster_sums(rows[mine], clusters[mine], len(names))
     if not sums:
-        return bands
-    totals = _draws(len(names)) @ np.hstack(list(sums.values()))  # of all methods: one pass over the draws
+        return {}
+    totals = _draws(len(names)) @ np.hstack(list(sums.values()))  # all methods at once: one pass over the draws
     widths = np.cumsum([columns.shape[1] for columns in sums.values()])
-    for method, total in zip(sums, np.split(totals, widths[:-1], axis=1), strict=True):
-        bands[method] = _ends(total)
-    return bands
+    return {method: _ends(total) for method, total in zip(sums, np.split(totals, widths[:-1], axis=1), strict=True)}
 
 
 def _draws(n_clusters: int) -> npt.NDArray[np.float64]:
@@ -92,29 +113,34 @@ def _cluster_sums(rows: pd.DataFrame, clusters: npt.NDArray[np.intp], n_clusters
     return sums
 
 
-def _ends(totals: npt.NDArray[np.float64]) -> dict[str, list[float]]:
+def _ends(totals: npt.NDArray[np.float64]) -> Bands:
     """Percentile ends of the means, from totals [resamples, 1 + 2 * points] whose first column counts."""
     drawn = totals[:, 0] > 0
     means = totals[drawn, 1:] / totals[drawn, :1]
     tail = 100 * (1 - LEVEL) / 2
-    ends = np.percentile(means, (tail, 100 - tail), axis=0).reshape(2, 2, -1).tolist()  # end, side, point
-    return {
-        f"{side}_{end}": ends[number][of]
-        for of, side in enumerate(("deletion", "insertion"))
-        for number, end in enumerate(("low", "high"))
-    }
+    ends = np.percentile(means, (tail, 100 - tail), axis=0).reshape(2, 2, -1)  # end, curve, point
+    (deletion_low, insertion_low), (deletion_high, insertion_high) = (map(tuple, end) for end in ends.tolist())
+    return Bands(deletion_low, deletion_high, insertion_low, insertion_high)
 
 
-def _members(records: pd.DataFrame, board: Mapping[str, Any]) -> npt.NDArray[np.bool_] | None:
+def _members(records: pd.DataFrame, board: Board) -> npt.NDArray[np.bool_] | None:
     """The rows of a board's setting and slice; None for a slice that has no bands."""
-    setting = [records[name].eq(board[name]).to_numpy(bool) for name in ("substrate", "target", "space")]
-    inside: npt.NDArray[np.bool_] = np.logical_and.reduce(setting)
-    name: str = board["slice"]
-    if name == "all":
+    inside: npt.NDArray[np.bool_] = records[list(SETTING)].eq(list(board.setting)).all(axis=1).to_numpy(bool)
+    if board.slice == "all":
         return inside
-    if name in ("present", "absent"):
-        flags = records["present"].eq(name == "present").to_numpy(bool, na_value=False)
+    if board.slice in ("present", "absent"):
+        flags = records["present"].eq(board.slice == "present").to_numpy(bool, na_value=False)
         return np.asarray(inside & flags, bool)
-    if name.startswith("finding:"):
-        return np.asarray(inside & records["finding"].eq(name.removeprefix("finding:")).to_numpy(bool), bool)
+    if board.slice.startswith("finding:"):
+        flags = records["finding"].eq(board.slice.removeprefix("finding:")).to_numpy(bool)
+        return np.asarray(inside & flags, bool)
     return None
+
+
+def add_bands(summary: Mapping[str, Any], records: pd.DataFrame) -> None:
+    """`with_bands` for a summary that is JSON, in place."""
+    boards = with_bands(Summary.from_dict(summary), records).boards
+    for entry, board in zip(summary["boards"], boards, strict=True):
+        for values, row in zip(entry["rows"], board.rows, strict=True):
+            if row.curves is not None and row.curves.bands is not None:
+                values["curves"] |= to_json(row.curves.bands)

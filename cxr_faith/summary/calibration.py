@@ -1,7 +1,21 @@
 """Is the model as sure as it should be, and do surer answers have more faithful maps?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cxr_faith.metrics.calibration import (
+    area_under_roc,
+    expected_calibration_error,
+    reliability,
+    selective_accuracy,
+)
+from cxr_faith.summary.columns import numbers, rank_correlation, rounded
+
+COLUMNS = ("p_yes", "margin", "predicted", "correct", "status", "srg")
+"""The columns of the records that this panel reads."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +52,32 @@ class Calibration:
     """Method → Spearman's correlation over samples between the absolute margin and `srg`."""
     confidence_n: Mapping[str, int]
     """Method → samples in that correlation."""
+
+
+def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> Calibration:
+    """Calibration and AUROC of p(yes), selective accuracy, and whether surer answers have more faithful maps.
+
+    Args:
+        first: rows of one setting, condition "none".
+        methods: the order in which methods are listed; those without rows are left out.
+    """
+    samples = first.groupby("sample_id", sort=True)[["p_yes", "margin", "predicted", "correct"]].first()
+    known = samples[samples["p_yes"].notna() & samples["correct"].notna()]
+    p, correct = numbers(known["p_yes"]), numbers(known["correct"])
+    is_yes = known["predicted"].eq("yes").to_numpy(bool) == (correct == 1)
+    ok = first[first["status"].eq("ok")]
+    confidence, counts = {}, {}
+    for method in (name for name in methods if first["method"].eq(name).any()):
+        rows = ok[ok["method"].eq(method)]
+        margin, srg = np.abs(numbers(rows["margin"])), numbers(rows["srg"])
+        confidence[method] = rank_correlation(margin, srg)
+        counts[method] = int((np.isfinite(margin) & np.isfinite(srg)).sum())
+    return Calibration(
+        n=len(known),
+        ece=rounded(expected_calibration_error(p, is_yes)),
+        auroc=rounded(area_under_roc(p, is_yes)),
+        reliability=tuple(ReliabilityBin(**one) for one in reliability(p, is_yes)),
+        selective_accuracy=selective_accuracy(np.maximum(p, 1 - p), correct),
+        confidence_with_srg=confidence,
+        confidence_n=counts,
+    )

@@ -1,11 +1,10 @@
 """Mean normalized curves by method and slice, from records that come in pieces.
 
-Curves are most of what a summary reads, so they are never all in memory. Sums are exact: the mean does not depend on
-the order of the pieces, nor on how many ranks wrote them.
+Curves are most of what a summary reads, so they are never all in memory. Sums are exact: a mean depends neither on the
+order of the pieces nor on how many ranks wrote them.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -14,25 +13,29 @@ import torch
 
 from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.records.controls import SETTING
+from cxr_faith.summary.board import Setting
+from cxr_faith.summary.columns import Flags
+from cxr_faith.summary.curves import Curves
 
 COLUMNS = ("status", "k", "deletion_scores", "insertion_scores", "s_original", "s_substrate")
+"""The columns of the records that mean curves are made from."""
 
-Setting = tuple[str, str, str]
-"""Substrate, target and space."""
-
-Flags = npt.NDArray[np.bool_]
 Whole = npt.NDArray[np.int64]
 
-# A value is a whole number of 2**-12 and a remainder in whole numbers of 2**-48. Values up to 2**26 (a curve's are a
-# few hundred at most, since the effect is not below .5) leave room for 2**25 rows in 64 bits.
+# A value is split into a whole number of 2**-12 and a remainder in whole numbers of 2**-48. A curve's values are a few
+# hundred at most, since the effect is at least .5; values up to 2**26 leave room for 2**25 rows in 64 bits.
 _COARSE, _FINE = 2.0**12, 2.0**48
 
 
 class ExactSums:
-    """Sums of arrays in fixed point, accurate to 2**-49 a term; the order of the terms does not matter."""
+    """Sums of arrays in fixed point, accurate to 2**-49 a term; the order of the terms does not matter.
+
+    Args:
+        shape: shape of one term.
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        """Zero."""
         self._coarse, self._fine = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
 
     def add(self, values: npt.NDArray[np.float64]) -> None:
@@ -57,28 +60,28 @@ class MeanCurves:
     """
 
     def __init__(self, samples: "pd.Index[str]", common: Mapping[Setting, Flags], slices: Mapping[str, Flags]) -> None:
-        """No curve yet."""
         self._samples, self._common, self._slices = samples, common, slices
         self._steps: dict[tuple[Setting, str], tuple[Whole, str]] = {}
         self._sums: dict[tuple[Setting, str, str], tuple[ExactSums, int]] = {}
 
-    def add(self, pieces: Iterable[pd.DataFrame]) -> "MeanCurves":
+    def add(self, piece: pd.DataFrame) -> None:
         """Add records with the key and `COLUMNS`; rows with a condition other than "none" are left out.
 
         Raises:
             ValueError: curves of one method that were measured at different steps.
         """
-        for piece in pieces:
-            piece = piece[piece["condition"].eq(NONE)]
-            for key, rows in piece.groupby(["substrate", "target", "space", "method"], sort=True):
-                setting: Any = key[:3]
-                position = self._samples.get_indexer(pd.Index(rows["sample_id"]))
-                # A run that is going on may have written more since its samples were listed.
-                chosen = self._common[setting][position] & (position >= 0) if setting in self._common else position < -1
-                chosen &= rows["status"].eq("ok").to_numpy(bool)  # a method that failed everywhere is left out of "all"
-                if chosen.any():
-                    self._add(setting, str(key[3]), rows[chosen], position[chosen])
-        return self
+        piece = piece[piece["condition"].eq(NONE)]
+        for key, rows in piece.groupby([*SETTING, "method"], sort=True):
+            *place, method = map(str, key)
+            setting = Setting(*place)
+            if setting not in self._common:
+                continue
+            position = self._samples.get_indexer(pd.Index(rows["sample_id"]))
+            # An unfinished run may have written more records since its samples were listed: position is -1 there.
+            chosen = self._common[setting][position] & (position >= 0)
+            chosen &= rows["status"].eq("ok").to_numpy(bool)  # a method that failed everywhere has common samples too
+            if chosen.any():
+                self._add(setting, method, rows[chosen], position[chosen])
 
     def _add(self, setting: Setting, method: str, rows: pd.DataFrame, position: npt.NDArray[np.intp]) -> None:
         steps, first = self._steps.setdefault(
@@ -97,11 +100,13 @@ class MeanCurves:
                 sums.add(curves[within])
                 self._sums[setting, method, name] = sums, count + int(within.sum())
 
-    def mean(self, setting: Setting, method: str, name: str) -> dict[str, Any] | None:
-        """`n`, `x`, `deletion` and `insertion` of one method in one slice; None if it has no common sample there."""
+    def mean(self, setting: Setting, method: str, name: str) -> Curves | None:
+        """The mean curves of one method in one slice; None if it has no common sample there."""
         if (setting, method, name) not in self._sums:
             return None
         sums, count = self._sums[setting, method, name]
         steps, _ = self._steps[setting, method]
         deletion, insertion = sums.mean(count).tolist()
-        return {"n": count, "x": (steps / steps[-1]).tolist(), "deletion": deletion, "insertion": insertion}
+        return Curves(
+            n=count, x=tuple((steps / steps[-1]).tolist()), deletion=tuple(deletion), insertion=tuple(insertion)
+        )

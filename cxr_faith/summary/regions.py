@@ -1,7 +1,21 @@
-"""Where the maps lie: regions of the chest, the border of the image, organs."""
+"""Where the maps lie: regions of the chest, the border of the image, organs.
 
-from collections.abc import Mapping
+Maps are read in pieces and are never all in memory. Sums are exact: a mean does not depend on the order of the pieces.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+
+from cxr_faith.metrics.regions import REGIONS, border_weights, enrichment, mass_shares, region_weights
+from cxr_faith.summary.columns import Floats, maps_of, rounded
+from cxr_faith.summary.mean_curves import ExactSums
+
+COLUMNS = ("map", "grid_h", "grid_w", "anatomy")
+"""The columns of the records that this panel reads."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +67,72 @@ class Regions(RegionValues):
     """Mean of mass share over area share; 1 is an even map."""
     organs: Mapping[str, Organ]
     """Organ → how much of the maps lies on it; empty without organ masks."""
+
+
+class _Mean:
+    """Mean of rows of numbers, without rows that are not finite."""
+
+    def __init__(self, width: int) -> None:
+        self._width, self._sums, self.count = width, ExactSums((width,)), 0
+
+    def add(self, values: Floats) -> None:
+        """Add rows [rows, width]."""
+        values = values[np.isfinite(values).all(axis=1)]
+        self._sums.add(values)
+        self.count += len(values)
+
+    def values(self) -> list[float | None]:
+        """The means; None without rows."""
+        if not self.count:
+            return [None] * self._width
+        return [rounded(value) for value in self._sums.mean(self.count)]
+
+
+class MeanRegions:
+    """Mean share of each map's positive mass, and its enrichment, by region (the patient's sides), border and organ."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, _Mean] = {}
+        self._enriched: dict[str, _Mean] = {}
+        self._organs: dict[str, dict[str, _Mean]] = {}
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Add records of one setting, condition "none", with `COLUMNS`."""
+        rows = rows[rows["map"].notna() & rows["grid_h"].notna()]
+        for name, mine in rows.groupby("method", sort=True):
+            maps, method = maps_of(mine), str(name)
+            grid = (maps.shape[1], maps.shape[2])
+            weights = np.concatenate([region_weights(grid), border_weights(grid)[None]])
+            shares = mass_shares(maps, weights)
+            self._shares.setdefault(method, _Mean(len(weights))).add(shares)
+            self._enriched.setdefault(method, _Mean(len(weights))).add(enrichment(shares, weights))
+            organs, measured = self._organs.setdefault(method, {}), dict[str, list[list[float]]]()
+            for organ in chain.from_iterable(mine["anatomy"].dropna()):
+                measured.setdefault(organ["label"], []).append([organ["share"], organ["enrichment"]])
+            for label, pairs in measured.items():
+                organs.setdefault(label, _Mean(2)).add(np.array(pairs, np.float64))
+
+    def panel(self, methods: Sequence[str]) -> tuple[Regions, ...]:
+        """One entry for each of these methods that has a map."""
+        return tuple(self._entry(method) for method in methods if method in self._shares)
+
+    def _entry(self, method: str) -> Regions:
+        shares, names = self._shares[method], (*REGIONS, "border")
+        organs = {}
+        for label, mean in sorted(self._organs[method].items()):
+            share, enriched = mean.values()
+            organs[label] = Organ(n=mean.count, share=share, enrichment=enriched)
+        return Regions(
+            method=method,
+            n=shares.count,
+            enrichment=RegionValues(**dict(zip(names, self._enriched[method].values(), strict=True))),
+            organs=organs,
+            **dict(zip(names, shares.values(), strict=True)),
+        )
+
+
+def region_panel(first: pd.DataFrame, methods: Sequence[str]) -> tuple[Regions, ...]:
+    """The panel of records of one setting that are all in memory."""
+    regions = MeanRegions()
+    regions.add(first)
+    return regions.panel(methods)

@@ -1,7 +1,19 @@
 """Do the substrates agree, and does one of them harm the answer by itself?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import kendalltau
+
+from cxr_faith.records.controls import RANDOM, is_control
+from cxr_faith.summary.board import Board
+from cxr_faith.summary.columns import FEWEST, numbers, rounded
+
+COLUMNS = ("status", "srg", "deletion_auc")
+"""The columns of the records that this panel reads."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,70 @@ class Substrates:
     pairs: tuple[SubstratePair, ...]
     """Every pair of substrates."""
     breaks_early: Mapping[str, float | None]
-    """Substrate → 1 − 2 × the deletion AUC of random orders: towards 1 if any few cells break the answer."""
+    """Substrate → 1 − 2 × the deletion AUC of random orders.
+
+    0 if the answer fades in step with the image, towards 1 if any few cells are enough to break it, as for images far
+    from what the model knows.
+    """
     ood: Mapping[str, float | None]
-    """Substrate → out-of-distribution score: the effect lost when the best map's lower half is replaced."""
+    """Substrate → out-of-distribution score, see `ood_scores`."""
+
+
+def substrate_panel(records: pd.DataFrame, boards: Sequence[Board]) -> Substrates:
+    """Do the substrates rank the methods alike, and does one of them harm the answer by itself?
+
+    Methods are ranked by their mean `srg`, over the samples that are ok for both substrates. Baselines and controls
+    are left out: they are far from the methods under any substrate, and would raise τ.
+
+    Args:
+        records: as `read_records` gives them, sorted by key, condition "none".
+        boards: those of the run.
+    """
+    for name in ("target", "space"):  # the first of each
+        records = records[records[name].eq(records[name].min())]
+    is_ok = records["status"].eq("ok")
+    ok = records[is_ok & ~records["method"].map(is_control).astype(bool)]
+    wide = ok.pivot_table(index=["sample_id", "method"], columns="substrate", values="srg")
+    random = records[records["method"].eq(RANDOM) & is_ok].groupby("substrate")
+    return Substrates(
+        pairs=tuple(_pair(wide[[a, b]].dropna(), a, b) for a, b in combinations(sorted(wide.columns), 2)),
+        breaks_early={str(name): rounded(1 - 2 * numbers(rows["deletion_auc"]).mean()) for name, rows in random},
+        ood=ood_scores(boards),
+    )
+
+
+def _pair(wide: pd.DataFrame, a: str, b: str) -> SubstratePair:
+    """Two substrates, from `srg` by (sample, method) under both."""
+    means = wide.groupby(level="method").mean()
+    tau = kendalltau(means[a], means[b]).statistic if len(means) >= FEWEST else np.nan
+    samples = wide.index.get_level_values("sample_id")
+    return SubstratePair(a=a, b=b, n_methods=len(means), n_samples=int(samples.nunique()), kendall_tau=rounded(tau))
+
+
+def ood_scores(boards: Sequence[Board]) -> dict[str, float | None]:
+    """How far each substrate takes images from what the model knows: an out-of-distribution score.
+
+    The score is the share of the effect that is lost when half of the cells are replaced, namely those that the best
+    map ranks lowest: 1 − the highest mean insertion curve at x = .5, not below 0. The evidence is in the half that
+    stays, so a harmless substrate loses nothing; towards 1, the substrate breaks the answer wherever it is put. It is
+    an upper bound: evidence that is spread over the whole image, or maps that are all bad, raise it too.
+
+    Args:
+        boards: those of a summary. For each substrate the first board over all samples counts, and of its methods
+            those that have all its common samples, there and under every other substrate.
+
+    Returns:
+        Substrate → score in units of the effect; None without a curve.
+    """
+    kept: dict[str, dict[str, float]] = {}
+    for board in boards:
+        if board.slice == "all" and board.substrate not in kept:
+            curves = {row.method: row.curves for row in board.rows if row.curves is not None}
+            kept[board.substrate] = {
+                name: float(np.interp(0.5, c.x, c.insertion)) for name, c in curves.items() if c.n == board.n_common
+            }
+    shared = set[str]().union(*kept.values()).intersection(*(mine for mine in kept.values() if mine))
+    return {
+        substrate: rounded(max(0.0, 1 - max(mine[name] for name in shared))) if mine and shared else None
+        for substrate, mine in kept.items()
+    }

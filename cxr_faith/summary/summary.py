@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from cxr_faith.summary.agreement import Agreement
+from cxr_faith.summary.answers import Answers
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.calibration import Calibration
 from cxr_faith.summary.codec import from_json, to_json
+from cxr_faith.summary.conditions import Conditions
+from cxr_faith.summary.failures import Failures
 from cxr_faith.summary.localization import Localization, LocalizationAcross
 from cxr_faith.summary.regions import Regions
-from cxr_faith.summary.stability import Conditions, Stability
+from cxr_faith.summary.stability import Stability
 from cxr_faith.summary.substrates import Substrates
 
 if TYPE_CHECKING:
@@ -18,50 +21,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 """Version of `summary.json`; it rises whenever a key changes its name or its meaning."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """How the model answered over one slice of the samples."""
-
-    slice: str
-    """Which samples, as in `Board.slice`."""
-    n_samples: int
-    """Samples of the slice."""
-    n_patients: int
-    """Their patients; an image without a patient counts as one."""
-    n_known: int
-    """Samples whose answer is known to be right or wrong."""
-    accuracy: float | None
-    """Share of those that is right."""
-    yes_no_mass: float | None
-    """Mean p(yes) + p(no)."""
-    answer_mismatch: float | None
-    """Share of the samples whose generated text says something else than the margin."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A sample that could not be scored."""
-
-    sample_id: str
-    """Name of the sample."""
-    methods: str
-    """"all", or the names of the methods that failed, with commas."""
-    status: str
-    """Status of the first row that failed: "off_format" or "invalid"."""
-    reason: str | None
-    """Reason that the first row that failed gives."""
-
-
-@dataclass(frozen=True)
-class Failures:
-    """Samples that could not be scored by some method."""
-
-    n: int
-    """Number of such samples."""
-    first: tuple[Failure, ...]
-    """The first 20 of them by `sample_id`."""
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def test_the_table_shows_the_first_the_middle_and_the_last_stage(result):
 def test_the_leaderboard_marks_who_failed(run_dir):
     verdicts = {"chefer": True, "attention": False}
     (run_dir / "sanity.json").write_text(json.dumps({"methods": {n: {"failed": f} for n, f in verdicts.items()}}))
-    summary = write_summary(run_dir)
+    summary = write_summary(run_dir).to_dict()
     assert {row["method"] for row in leaderboard(summary) if row["sanity_failed"]} == {"chefer"}
     assert "Failed the sanity check" in "\n".join(summary["warnings"])
     table = render_leaderboard(summary)

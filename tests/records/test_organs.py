@@ -15,7 +15,7 @@ from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Sample
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.records.rows import organ_shares
-from cxr_faith.summary.mean_regions import region_panel
+from cxr_faith.summary.regions import region_panel
 from tests.runs import run_here
 from tests.synthetic import make_rows
 
@@ -80,5 +80,8 @@ def test_the_panel_averages_over_samples_that_have_the_mask(tmp_path):
             row["anatomy"] = [{"label": "lung", "share": 0.5 - index / 4, "enrichment": 1.0 + index}]
     RecordWriter(tmp_path, 0, 0).write(rows)
     frame: pd.DataFrame = read_records(tmp_path)
-    panel = {entry["method"]: entry["organs"] for entry in region_panel(frame, ["chefer", "attention"])}
+    panel = {
+        entry.method: {label: vars(organ) for label, organ in entry.organs.items()}
+        for entry in region_panel(frame, ["chefer", "attention"])
+    }
     assert panel == {"chefer": {"lung": {"n": 2, "share": 0.375, "enrichment": 1.5}}, "attention": {}}

@@ -10,7 +10,7 @@ from rich.console import Console
 from cxr_faith.__main__ import main
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.costs import method_costs, render_costs
-from cxr_faith.summary.summarize import write_summary
+from cxr_faith.report.results import write_results
 
 
 def with_costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def test_table_is_in_the_order_of_the_leaderboard_and_printed(
     rows: list[dict[str, Any]], tmp_path: Path, capsys: Any
 ) -> None:
     RecordWriter(tmp_path, rank=0, start=0).write(with_costs(rows))
-    summary = write_summary(tmp_path)
+    summary = write_results(tmp_path).to_dict()
     console = Console(width=200, record=True, file=open("/dev/null", "w"))
     console.print(render_costs(summary, tmp_path))
     text = console.export_text()

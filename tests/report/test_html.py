@@ -136,8 +136,8 @@ def test_bands_are_the_plain_bootstrap_over_patients(run_dir: Path) -> None:
         numbers = rng.integers(len(patients), size=len(patients))
         drawn = [curve for number in numbers for curve in curves[patients[number]]]
         means.append(np.mean(drawn, axis=0))
-    np.testing.assert_allclose(band["deletion_low"], np.percentile(means, 2.5, axis=0), atol=1e-9)
-    np.testing.assert_allclose(band["deletion_high"], np.percentile(means, 97.5, axis=0), atol=1e-9)
+    np.testing.assert_allclose(band.deletion_low, np.percentile(means, 2.5, axis=0), atol=1e-9)
+    np.testing.assert_allclose(band.deletion_high, np.percentile(means, 97.5, axis=0), atol=1e-9)
     assert curve_bands(records[records["patient_id"].isin(patients[:9])]) == {}
 
 

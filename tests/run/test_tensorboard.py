@@ -38,7 +38,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(run_dir: Path, show_images: bool = False) -> None:
     module: Any = SimpleNamespace(protocol=Protocol(), model_config=SimpleNamespace(path="bundled"))
-    write_tensorboard(run_dir, write_summary(run_dir), module, show_images)
+    write_tensorboard(run_dir, write_summary(run_dir).to_dict(), module, show_images)
 
 
 def load(run_dir: Path, run: str = ".") -> EventAccumulator:

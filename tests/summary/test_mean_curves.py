@@ -31,7 +31,7 @@ def test_sums_are_exact_and_do_not_depend_on_the_order() -> None:
 def test_a_summary_from_pieces_is_that_of_the_whole(rows: list[dict[str, Any]], seed: int) -> None:
     frame = pd.DataFrame(rows)
     whole = summarize(frame)
-    assert any("curves" in row for board in whole["boards"] for row in board["rows"])
+    assert any(row.curves is not None for board in whole.boards for row in board.rows)
     shuffled = list(range(len(frame)))
     random.Random(seed).shuffle(shuffled)
     pieces = [frame.iloc[part] for part in np.array_split(shuffled, 9)]

@@ -1,5 +1,6 @@
 """Panels beside the leaderboard: against scipy and loops on the records, and on runs with a known fault."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -8,20 +9,20 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from cxr_faith.metrics.regions import REGIONS
 from cxr_faith.records import read_records
-from cxr_faith.report.leaderboard import find_board
+from cxr_faith.records.controls import first_setting
 from cxr_faith.report.markdown import markdown
+from cxr_faith.report.results import write_results
 from cxr_faith.report.trust import trust_tables
-from cxr_faith.summary.mean_regions import region_panel
-from cxr_faith.summary.panels import (
-    agreement_panel,
-    calibration_panel,
-    first_setting,
-    localization_panel,
-    substrate_panel,
-)
-from cxr_faith.summary.stability import condition_panel, stability_panel
-from cxr_faith.summary.summarize import summarize, write_summary
+from cxr_faith.summary.agreement import agreement_panel
+from cxr_faith.summary.calibration import calibration_panel
+from cxr_faith.summary.conditions import condition_panel
+from cxr_faith.summary.localization import method_localization
+from cxr_faith.summary.regions import region_panel
+from cxr_faith.summary.stability import stability_panel
+from cxr_faith.summary.substrates import substrate_panel
+from cxr_faith.summary.summarize import summarize
 from tests.summary.write_large_run import write
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
@@ -40,55 +41,56 @@ def frame(run_dir: Path) -> pd.DataFrame:
 def test_substrates_are_compared_by_kendalls_tau(frame: pd.DataFrame) -> None:
     other = frame.assign(substrate="mean", srg=-frame["srg"].astype(float))
     third = frame.assign(substrate="zero", srg=frame["srg"].astype(float) * 2)
-    found = substrate_panel(pd.concat([frame, other, third]))
-    taus = {(pair["a"], pair["b"]): pair["kendall_tau"] for pair in found["pairs"]}
+    panel = substrate_panel(pd.concat([frame, other, third]), boards=[])
+    taus = {(pair.a, pair.b): pair.kendall_tau for pair in panel.pairs}
     assert taus == {("blur:0.1", "mean"): -1.0, ("blur:0.1", "zero"): 1.0, ("mean", "zero"): -1.0}
-    assert found["pairs"][0]["n_methods"] == 3  # controls are no methods
+    assert panel.pairs[0].n_methods == 3  # controls are no methods
     ok = frame[frame["status"].eq("ok") & frame["method"].isin(METHODS[:3])]
-    assert found["pairs"][0]["n_samples"] == ok["sample_id"].nunique()
+    assert panel.pairs[0].n_samples == ok["sample_id"].nunique()
     random = frame[frame["method"].eq("random") & frame["status"].eq("ok")]["deletion_auc"].astype(float)
-    assert found["breaks_early"]["mean"] == pytest.approx(1 - 2 * random.mean())
+    assert panel.breaks_early["mean"] == pytest.approx(1 - 2 * random.mean())
 
 
 def test_a_substrate_that_lacks_methods_does_not_come_first(frame: pd.DataFrame) -> None:
     some = frame[frame["method"].isin(["attention", "center", "random"])].assign(substrate="a")
     both = pd.concat([some, frame], ignore_index=True)
     assert set(first_setting(both)["substrate"]) == {"blur:0.1"}
-    assert find_board(summarize(both, METHODS))["substrate"] == "blur:0.1"
+    assert summarize(both, METHODS).board().substrate == "blur:0.1"
     assert set(first_setting(both[both["method"].eq("center")])["substrate"]) == {"a"}  # as many rows: by name
 
 
 def test_localization_is_joined_with_srg_on_the_same_samples(frame: pd.DataFrame) -> None:
-    found = localization_panel(frame, frame, "chefer")
+    panel = method_localization(frame, frame, "chefer")
     mine = frame[frame["method"].eq("chefer")]
     ok = mine[mine["status"].eq("ok") & mine["pointing_game"].notna()]
     expected = scipy.stats.spearmanr(ok["srg"].astype(float), ok["pointing_game"]).statistic
-    assert found["with_srg"]["blur:0.1"]["pointing_game"] == pytest.approx(expected, abs=1e-9)
-    assert found["with_srg"]["blur:0.1"]["n"] == len(ok)
-    assert found["with_srg"]["blur:0.1"]["iou_otsu"] is None and found["iou_otsu"] is None
-    assert found["srg_located"] == pytest.approx(np.mean(ok["srg"].astype(float)), abs=1e-9)
-    assert found["auprc"] == pytest.approx(mine["auprc"].mean()) and found["n"] == mine["pointing_game"].notna().sum()
+    assert panel.with_srg["blur:0.1"].pointing_game == pytest.approx(expected, abs=1e-9)
+    assert panel.with_srg["blur:0.1"].n == len(ok)
+    assert panel.with_srg["blur:0.1"].iou_otsu is None and panel.iou_otsu is None
+    assert panel.srg_located == pytest.approx(np.mean(ok["srg"].astype(float)), abs=1e-9)
+    assert panel.auprc == pytest.approx(mine["auprc"].mean()) and panel.n == mine["pointing_game"].notna().sum()
 
 
 def test_localization_across_methods_leaves_controls_out(frame: pd.DataFrame) -> None:
-    found = summarize(frame, METHODS)
-    panel = {entry["method"]: entry for entry in found["localization"]}
-    srg, placed = ([panel[name][key] for name in METHODS[:3]] for key in ("srg_located", "auprc"))
-    across = found["localization_across"]
-    assert across["n_methods"] == 3 and across["iou_otsu"] is None
-    assert across["auprc"] == pytest.approx(scipy.stats.spearmanr(srg, placed).statistic, abs=1e-9)
-    (table,) = (table for table in trust_tables(found) if table.title.startswith("Does srg predict"))
+    summary = summarize(frame, METHODS)
+    panel = {entry.method: entry for entry in summary.localization}
+    srg, placed = ([panel[name].srg_located for name in METHODS[:3]], [panel[name].auprc for name in METHODS[:3]])
+    across = summary.localization_across
+    assert across.n_methods == 3 and across.iou_otsu is None
+    assert across.auprc == pytest.approx(scipy.stats.spearmanr(srg, placed).statistic, abs=1e-9)
+    tables = trust_tables(summary.to_dict())
+    (table,) = (table for table in tables if table.title.startswith("Does srg predict"))
     assert table.rows[-1][:3] == ["the methods' means", "", "3 methods"]
 
 
 def test_agreement_is_the_mean_over_samples(frame: pd.DataFrame) -> None:
-    found = agreement_panel(frame, ["chefer", "attention", "oracle"])
-    assert [(pair["a"], pair["b"]) for pair in found] == list(combinations(["chefer", "attention", "oracle"], 2))
+    pairs = agreement_panel(frame, ["chefer", "attention", "oracle"])
+    assert [(pair.a, pair.b) for pair in pairs] == list(combinations(["chefer", "attention", "oracle"], 2))
     maps = frame[frame["map"].notna()].set_index(["method", "sample_id"])["map"]
     shared = maps["chefer"].index.intersection(maps["oracle"].index)
     values = [scipy.stats.spearmanr(maps["chefer", s], maps["oracle", s]).statistic for s in shared]
-    assert found[1]["spearman"] == pytest.approx(np.mean(values), abs=1e-9) and found[1]["n"] == len(shared) < 40
-    assert abs(found[0]["spearman"]) < 0.1 and found[0]["ssim"] < 0.3 and found[0]["top_overlap"] < 0.2  # noise
+    assert pairs[1].spearman == pytest.approx(np.mean(values), abs=1e-9) and pairs[1].n == len(shared) < 40
+    assert abs(pairs[0].spearman) < 0.1 and pairs[0].ssim < 0.3 and pairs[0].top_overlap < 0.2  # noise
     copied = frame.assign(
         map=[a if m != "attention" else None for a, m in zip(frame["map"], frame["method"], strict=True)]
     )
@@ -97,25 +99,25 @@ def test_agreement_is_the_mean_over_samples(frame: pd.DataFrame) -> None:
 
 def test_regions_of_even_maps_are_even(frame: pd.DataFrame) -> None:
     [chefer, *_] = region_panel(frame, METHODS)
-    assert sum(chefer[name] for name in chefer if "_" in name) == pytest.approx(1)
-    assert chefer["right_upper"] == pytest.approx(1 / 6, abs=0.02)
-    assert chefer["border"] == pytest.approx(1 - 0.9**2, abs=0.02)
-    assert list(chefer["enrichment"]) == [name for name in chefer if "_" in name] + ["border"]
-    assert chefer["enrichment"]["border"] == pytest.approx(chefer["border"] / (1 - 0.9**2))
-    assert max(abs(ratio - 1) for ratio in chefer["enrichment"].values()) < 0.1
+    assert sum(chefer.value(name) for name in REGIONS) == pytest.approx(1)
+    assert chefer.right_upper == pytest.approx(1 / 6, abs=0.02)
+    assert chefer.border == pytest.approx(1 - 0.9**2, abs=0.02)
+    assert list(vars(chefer.enrichment)) == [*REGIONS, "border"]
+    assert chefer.enrichment.border == pytest.approx(chefer.border / (1 - 0.9**2))
+    assert max(abs(ratio - 1) for ratio in vars(chefer.enrichment).values()) < 0.1
 
 
 def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
-    found = calibration_panel(frame, METHODS)
-    assert found["n"] == 39 and sum(b["n"] for b in found["reliability"]) == 39
+    panel = calibration_panel(frame, METHODS)
+    assert panel.n == 39 and sum(b.n for b in panel.reliability) == 39
     # 20 present said with .9, 18 absent with .1, one absent with .1 answered yes by its label.
-    assert 0.09 < found["ece"] < 0.13
-    assert found["auroc"] == 1.0  # label and answer differ for one sample, which is as unsure as the absent ones
-    assert found["selective_accuracy"]["1"] == pytest.approx(38 / 39)
+    assert 0.09 < panel.ece < 0.13
+    assert panel.auroc == 1.0  # label and answer differ for one sample, which is as unsure as the absent ones
+    assert panel.selective_accuracy["1"] == pytest.approx(38 / 39)
     ok = frame[frame["method"].eq("chefer") & frame["status"].eq("ok")]
     expected = scipy.stats.spearmanr(ok["margin"].abs(), ok["srg"].astype(float)).statistic
-    assert found["confidence_with_srg"]["chefer"] == pytest.approx(expected, abs=1e-9)
-    assert found["confidence_n"]["chefer"] == len(ok)
+    assert panel.confidence_with_srg["chefer"] == pytest.approx(expected, abs=1e-9)
+    assert panel.confidence_n["chefer"] == len(ok)
 
 
 def paraphrased(frame: pd.DataFrame) -> pd.DataFrame:
@@ -134,27 +136,27 @@ def paraphrased(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_stability_compares_each_variant_with_its_baseline(frame: pd.DataFrame) -> None:
-    found = stability_panel(paraphrased(frame))
-    assert found is not None
-    answers = {entry["strategy"]: entry for entry in found["answers"]}
-    assert (answers["reword"]["n"], answers["reword"]["flip_rate"], answers["negate"]["flip_rate"]) == (3, 0, 1)
-    assert answers["all"]["flip_rate"] == 0.5 and answers["reword"]["margin_shift"] == pytest.approx(0.5)
+    panel = stability_panel(paraphrased(frame))
+    assert panel is not None
+    answers = {entry.strategy: entry for entry in panel.answers}
+    assert (answers["reword"].n, answers["reword"].flip_rate, answers["negate"].flip_rate) == (3, 0, 1)
+    assert answers["all"].flip_rate == 0.5 and answers["reword"].margin_shift == pytest.approx(0.5)
     chefer, reworded, negated = (
-        next(entry for entry in found["maps"] if (entry["strategy"], entry["method"]) == (strategy, "chefer"))
+        next(entry for entry in panel.maps if (entry.strategy, entry.method) == (strategy, "chefer"))
         for strategy in ("all", "reword", "negate")
     )
     maps = [
         frame[frame["method"].eq("chefer") & frame["sample_id"].eq(s)]["map"].iloc[0] for s in ("s00", "s04", "s08")
     ]
     turned = [scipy.stats.spearmanr(m, m[::-1]).statistic for m in maps]
-    assert chefer["n"] == 6 and chefer["spearman"] == pytest.approx((3 + sum(turned)) / 6)
-    assert chefer["gap_change"] == pytest.approx(0.125)
-    assert (reworded["n"], reworded["spearman"], reworded["gap_change"]) == (3, 1, 0)
+    assert chefer.n == 6 and chefer.spearman == pytest.approx((3 + sum(turned)) / 6)
+    assert chefer.gap_change == pytest.approx(0.125)
+    assert (reworded.n, reworded.spearman, reworded.gap_change) == (3, 1, 0)
     with_gap = frame[frame["method"].eq("chefer") & frame["sample_id"].isin(["s00", "s04", "s08"])]["gap_srg_random"]
-    assert reworded["n_gap"] == with_gap.notna().sum() and answers["reword"]["n_margin"] == 3
-    assert negated["spearman"] == pytest.approx(sum(turned) / 3) and negated["gap_change"] == pytest.approx(0.25)
+    assert reworded.n_gap == with_gap.notna().sum() and answers["reword"].n_margin == 3
+    assert negated.spearman == pytest.approx(sum(turned) / 3) and negated.gap_change == pytest.approx(0.25)
     assert stability_panel(frame) is None
-    assert "random" not in [entry["method"] for entry in found["maps"]]
+    assert "random" not in [entry.method for entry in panel.maps]
 
 
 def test_conditions_are_compared_sample_by_sample(frame: pd.DataFrame) -> None:
@@ -167,20 +169,20 @@ def test_conditions_are_compared_sample_by_sample(frame: pd.DataFrame) -> None:
         map=[values[::-1] if there else None for values, there in zip(frame["map"], drawn, strict=True)],
     )
     turned = turned[turned["sample_id"].lt("s10")]
-    found = condition_panel(pd.concat([turned, frame]))
-    assert found is not None and condition_panel(frame) is None
-    [answers] = found["answers"]
+    panel = condition_panel(pd.concat([turned, frame]))
+    assert panel is not None and condition_panel(frame) is None
+    [answers] = panel.answers
     answered = frame.loc[frame["sample_id"].lt("s10") & frame["predicted"].notna(), "sample_id"].nunique()
-    assert (answers["condition"], answers["n"]) == ("shift:2", answered)
-    assert answers["flip_rate"] == pytest.approx(1 / answered) and answers["margin_shift"] == pytest.approx(0.25)
-    oracle = next(entry for entry in found["maps"] if entry["method"] == "oracle")
+    assert (answers.condition, answers.n) == ("shift:2", answered)
+    assert answers.flip_rate == pytest.approx(1 / answered) and answers.margin_shift == pytest.approx(0.25)
+    oracle = next(entry for entry in panel.maps if entry.method == "oracle")
     maps = frame[frame["method"].eq("oracle") & frame["sample_id"].lt("s10") & drawn]["map"]
     expected = np.mean([scipy.stats.spearmanr(m, m[::-1]).statistic for m in maps])
-    assert oracle["n"] == len(maps) == 5 and oracle["spearman"] == pytest.approx(expected)
-    assert oracle["gap_change"] == pytest.approx(0.5)
+    assert oracle.n == len(maps) == 5 and oracle.spearman == pytest.approx(expected)
+    assert oracle.gap_change == pytest.approx(0.5)
     # What else the summary says is of the plain rows alone.
     plain, both = (summarize(rows, METHODS) for rows in (frame, pd.concat([turned, frame])))
-    assert {k: v for k, v in both.items() if k != "conditions"} == {k: v for k, v in plain.items() if k != "conditions"}
+    assert both.conditions == panel and replace(both, conditions=None) == plain
 
 
 def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> None:
@@ -193,24 +195,25 @@ def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> N
             for c, e in zip(broken[name], ends, strict=True)
         ]
     summary = summarize(pd.concat([frame, broken], ignore_index=True), METHODS)
-    board = find_board(summary, substrate="blur:0.1")
-    rows = [row["curves"] for row in board["rows"] if row["curves"]["n"] == board["n_common"]]
-    expected = 1 - max(curves["insertion"][4] for curves in rows)  # of 8 steps
+    board = summary.board(substrate="blur:0.1")
+    shared = [row.curves for row in board.rows if row.curves.n == board.n_common]
+    expected = 1 - max(curves.insertion[4] for curves in shared)  # of 8 steps
     assert 0 < expected < 0.3
-    assert summary["substrates"]["ood"] == {"blur:0.1": pytest.approx(expected), "mean": pytest.approx(1)}
-    text = markdown(summary, trust_tables(summary))
+    assert summary.substrates.ood == {"blur:0.1": pytest.approx(expected), "mean": pytest.approx(1)}
+    text = markdown(summary.to_dict(), trust_tables(summary.to_dict()))
     assert "## Does a substrate do harm by itself?" in text and "OOD score: What is lost" in text
     # The best map is not to be had under one substrate alone.
     fewer = pd.concat([frame, frame[frame["method"].ne("oracle")].assign(substrate="mean")], ignore_index=True)
-    ood = summarize(fewer, METHODS)["substrates"]["ood"]
-    assert ood["blur:0.1"] == ood["mean"] > summary["substrates"]["ood"]["blur:0.1"]
+    ood = summarize(fewer, METHODS).substrates.ood
+    assert ood["blur:0.1"] == ood["mean"] > summary.substrates.ood["blur:0.1"]
 
 
 def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> None:
     both = pd.concat([frame, paraphrased(frame)])
     summary = summarize(both.drop_duplicates(["sample_id", "method"], ignore_index=True), METHODS)
-    assert {"substrates", "localization", "agreement", "regions", "calibration", "stability"} <= set(summary)
-    write_summary(run_dir)
+    assert summary.substrates.ood and summary.localization and summary.agreement and summary.regions
+    assert summary.calibration.n and summary.stability
+    write_results(run_dir)
     text = (run_dir / "summary.md").read_text()
     for title in ("Do the methods agree? SSIM", "Is the model as sure", "Do surer answers have", "Does a substrate do"):
         assert f"## {title}" in text

@@ -1,8 +1,8 @@
 """Intervals, tests and comparisons of a summary: against the records, and on methods whose truth is known."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ import pytest
 from cxr_faith.metrics.statistics import estimate, holm
 from cxr_faith.records import read_records
 from cxr_faith.report.comparisons import comparisons, few_patients
-from cxr_faith.report.leaderboard import find_board, ranked
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.tables import board_table, finding_tables
-from cxr_faith.summary.significance import _differences
+from cxr_faith.summary.codec import to_json
+from cxr_faith.summary.significance import paired_differences
 from cxr_faith.summary.summarize import summarize
+from cxr_faith.summary.summary import Summary
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
 
@@ -27,7 +28,7 @@ def frame(run_dir: Path) -> pd.DataFrame:
 
 
 @pytest.fixture
-def summary(frame: pd.DataFrame) -> dict[str, Any]:
+def summary(frame: pd.DataFrame) -> Summary:
     return summarize(frame, METHODS)
 
 
@@ -38,40 +39,40 @@ def paired(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return wide.reset_index("sample_id", drop=True).astype(float)
 
 
-def test_intervals_are_those_of_the_paired_columns(frame: pd.DataFrame, summary: dict[str, Any]) -> None:
-    board = find_board(summary)
+def test_intervals_are_those_of_the_paired_columns(frame: pd.DataFrame, summary: Summary) -> None:
+    board = summary.board()
     for column in ("gap_srg_center", "gap_deletion_random", "srg_logit"):
         wide = paired(frame, column)
         expected = estimate(wide.to_numpy(), wide.index.to_numpy())
         adjusted = dict(zip(wide.columns, holm(expected.p), strict=True))
-        for row in board["rows"]:
-            found, place = row["intervals"][column], list(wide.columns).index(row["method"])
+        for row in board.rows:
+            interval, place = row.intervals[column], list(wide.columns).index(row.method)
             for name in ("low", "high", "bca_low", "bca_high", "p", "d_z"):
                 value = getattr(expected, name)[place]
-                assert found[name] == (None if np.isnan(value) else pytest.approx(value, rel=1e-8)), (column, name)
-            assert (found["n"], found["clusters"]) == (expected.n[place], expected.clusters[place])
-            wanted = adjusted[row["method"]]
-            assert found["p_holm"] == (None if np.isnan(wanted) else pytest.approx(wanted))
-            assert found["mean"] == (None if row[column] is None else pytest.approx(row[column], abs=1e-9))
+                assert getattr(interval, name) == (None if np.isnan(value) else pytest.approx(value, rel=1e-8)), name
+            assert (interval.n, interval.clusters) == (expected.n[place], expected.clusters[place])
+            wanted, mean = adjusted[row.method], row.value(column)
+            assert interval.p_holm == (None if np.isnan(wanted) else pytest.approx(wanted))
+            assert interval.mean == (None if mean is None else pytest.approx(mean, abs=1e-9))
 
 
-def test_differences_are_paired_and_adjusted_over_all_pairs(frame: pd.DataFrame, summary: dict[str, Any]) -> None:
-    pairs = find_board(summary)["differences"]
-    assert {(pair["a"], pair["b"]) for pair in pairs} == set(combinations(METHODS, 2))
+def test_differences_are_paired_and_adjusted_over_all_pairs(frame: pd.DataFrame, summary: Summary) -> None:
+    pairs = summary.board().differences
+    assert {(pair.a, pair.b) for pair in pairs} == set(combinations(METHODS, 2))
     wide = paired(frame, "srg")
-    expected = estimate(np.stack([wide[p["a"]] - wide[p["b"]] for p in pairs], axis=1), wide.index.to_numpy())
-    assert [pair["p"] for pair in pairs] == pytest.approx(expected.p)
-    assert [pair["p_holm"] for pair in pairs] == pytest.approx(holm(expected.p))
-    assert all(not board["differences"] for board in summary["boards"] if board["slice"].startswith("finding:"))
+    expected = estimate(np.stack([wide[pair.a] - wide[pair.b] for pair in pairs], axis=1), wide.index.to_numpy())
+    assert [pair.p for pair in pairs] == pytest.approx(expected.p)
+    assert [pair.p_holm for pair in pairs] == pytest.approx(holm(expected.p))
+    assert all(not board.differences for board in summary.boards if board.slice.startswith("finding:"))
 
 
 def test_many_methods_can_still_be_told_apart() -> None:
     """Holm multiplies the smallest p by the number of pairs: with 10,000 flips for 703 pairs none would be left."""
     rng, patients = np.random.default_rng(0), np.arange(60)
-    picked = [(SimpleNamespace(method=f"m{index}"), None) for index in range(38)]
+    names = [f"m{index}" for index in range(38)]
     values = 0.02 * np.arange(38) + 0.001 * rng.standard_normal((60, 38))
-    pairs = _differences(picked, values, patients)
-    assert len(pairs) == 703 and max(pair["p_holm"] for pair in pairs) < 0.05
+    pairs = paired_differences(names, values, patients)
+    assert len(pairs) == 703 and max(pair.p_holm for pair in pairs) < 0.05
 
 
 def test_equal_methods_are_not_told_apart_and_others_are(rows: list[dict[str, Any]]) -> None:
@@ -86,18 +87,18 @@ def test_equal_methods_are_not_told_apart_and_others_are(rows: list[dict[str, An
                 if row["method"] == "chefer":
                     many.append(row | ids | {"method": "twin", "srg": row["srg"] + 0.02 * rng.standard_normal()})
     summary = summarize(pd.DataFrame(many), METHODS)
-    board = find_board(summary)
-    assert board["rows"][0]["n_clusters"] == 60
-    names = [row["method"] for row in ranked(board)]
+    board = summary.board()
+    assert board.rows[0].n_clusters == 60
+    names = [row.method for row in board.ranked()]
     better, worse = sorted(("chefer", "twin"), key=names.index)
-    lines = comparisons(board)
+    lines = comparisons(to_json(board))
     assert f"{better} is not significantly better in srg than {worse}." in lines
     assert not any(line.startswith("oracle ") for line in lines)
-    assert lines[0] in markdown(summary)
-    random_map = next(row for row in board["rows"] if row["method"] == "random_map")["intervals"]["gap_srg_random"]
-    assert random_map["low"] < 0 < random_map["high"] and random_map["p_holm"] > 0.05
-    oracle = next(row for row in board["rows"] if row["method"] == "oracle")["intervals"]["gap_srg_random"]
-    assert oracle["p_holm"] < 0.05 and oracle["low"] > 0 and oracle["d_z"] > 1
+    assert lines[0] in markdown(summary.to_dict())
+    random_map = board.row("random_map").intervals["gap_srg_random"]
+    assert random_map.low < 0 < random_map.high and random_map.p_holm > 0.05
+    oracle = board.row("oracle").intervals["gap_srg_random"]
+    assert oracle.p_holm < 0.05 and oracle.low > 0 and oracle.d_z > 1
 
 
 def test_a_ranking_that_common_samples_turn_is_told(rows: list[dict[str, Any]]) -> None:
@@ -111,16 +112,18 @@ def test_a_ranking_that_common_samples_turn_is_told(rows: list[dict[str, Any]]) 
             if easy:
                 many.append(row | ids | {"method": "oracle", "srg": 0.8 - 0.001 * copy})
     summary = summarize(pd.DataFrame(many), METHODS)
-    board = find_board(summary)
-    assert [row["method"] for row in ranked(board)] == ["oracle", "chefer"]
-    n = next(row["n_common"] for row in board["rows"] if row["method"] == "oracle")
-    assert f"On the {n} samples that both have, chefer is significantly better than oracle." in comparisons(board)
+    board = summary.board()
+    assert [row.method for row in board.ranked()] == ["oracle", "chefer"]
+    n = board.row("oracle").n_common
+    assert f"On the {n} samples that both have, chefer is significantly better than oracle." in comparisons(
+        to_json(board)
+    )
 
 
 def test_with_five_patients_nothing_can_be_significant(frame: pd.DataFrame) -> None:
-    board = find_board(summarize(frame[frame["patient_id"].lt("p05")], METHODS))
-    assert min(pair["p"] for pair in board["differences"]) > 0.05
-    assert comparisons(board) == ["No difference between two methods can be significant with 5 patients."]
+    board = summarize(frame[frame["patient_id"].lt("p05")], METHODS).board()
+    assert min(pair.p for pair in board.differences) > 0.05
+    assert comparisons(to_json(board)) == ["No difference between two methods can be significant with 5 patients."]
 
 
 def test_findings_have_intervals_and_counts_of_their_own(frame: pd.DataFrame) -> None:
@@ -128,66 +131,78 @@ def test_findings_have_intervals_and_counts_of_their_own(frame: pd.DataFrame) ->
     first = frame["sample_id"].min()
     some = frame[frame["method"].ne("oracle") | frame["sample_id"].ne(first)].assign(finding="nodule")
     summary = summarize(some, METHODS)
-    board = find_board(summary, "finding:nodule")
-    (table,) = finding_tables(summary)
-    n, of, patients = board["n_common"], board["n_samples"], board["rows"][0]["n_clusters"]
+    board = summary.board("finding:nodule")
+    (table,) = finding_tables(summary.to_dict())
+    n, of, patients = board.n_common, board.n_samples, board.rows[0].n_clusters
     assert table.header == ["method", f"nodule (n={n} of {of}, {patients} patients)"]
     cells = dict(table.rows)
     assert cells["oracle"].endswith(f"] ({n - 1})") and cells["chefer"].endswith("]")
-    assert "somewhat too short under 30" in markdown(summary)
+    assert "somewhat too short under 30" in markdown(summary.to_dict())
 
 
-def test_marks_are_explained_where_they_stand(summary: dict[str, Any]) -> None:
-    for board in summary["boards"]:
-        for row in board["rows"]:
-            row["own_substrate"] = False
-    assert "† failed" not in markdown(summary) and "perturbs with this" not in markdown(summary)
-    for row in find_board(summary)["rows"]:
-        row |= {"sanity_failed": row["method"] == "chefer", "own_substrate": row["method"] == "attention"}
-    text = markdown(summary)
+def marked(summary: Summary, failed: str, own: str) -> str:
+    """The Markdown of a summary in which one method failed the sanity check and one perturbs with the substrate."""
+    boards = [
+        replace(
+            board,
+            rows=tuple(
+                replace(row, sanity_failed=row.method == failed, own_substrate=row.method == own) for row in board.rows
+            ),
+        )
+        for board in summary.boards
+    ]
+    return markdown(replace(summary, boards=tuple(boards)).to_dict())
+
+
+def test_marks_are_explained_where_they_stand(summary: Summary) -> None:
+    none = marked(summary, failed="", own="")
+    assert "† failed" not in none and "perturbs with this" not in none
+    text = marked(summary, failed="chefer", own="attention")
     assert "| chefer† " in text and "| attention* " in text
     assert text.count("† failed the sanity check") == 1 and text.count("perturbs with this substrate itself") == 1
 
 
-def test_tables_show_patients_intervals_and_p(summary: dict[str, Any]) -> None:
-    table = board_table(find_board(summary))
+def test_tables_show_patients_intervals_and_p(summary: Summary) -> None:
+    table = board_table(to_json(summary.board()))
     oracle = dict(zip(table.header, table.rows[0], strict=True))
     assert (oracle["method"], oracle["n"], oracle["patients"]) == ("oracle", "20", "10")
     assert oracle["srg ↑"].count("[") == 1 and oracle["p"] not in ("–", "")
-    d_z = find_board(summary)["rows"][METHODS.index("oracle")]["intervals"]["srg"]["d_z"]
+    d_z = summary.board().row("oracle").intervals["srg"].d_z
     assert float(oracle["d"]) == pytest.approx(d_z, rel=0.01) and d_z > 1
-    assert "[…] = 95 % interval" in markdown(summary)
-    assert few_patients(find_board(summary)) == ["Only 10 patients here: under 30, intervals are somewhat too short."]
-    assert few_patients(find_board(summary, "wrong")) == ["Only 1 patient here: no interval under 10."]
+    assert "[…] = 95 % interval" in markdown(summary.to_dict())
+    assert few_patients(to_json(summary.board())) == [
+        "Only 10 patients here: under 30, intervals are somewhat too short."
+    ]
+    assert few_patients(to_json(summary.board("wrong"))) == ["Only 1 patient here: no interval under 10."]
 
 
 def test_few_patients_are_said_and_have_no_interval(frame: pd.DataFrame) -> None:
     few = frame[frame["patient_id"].lt("p08")]
     summary = summarize(few, METHODS)
-    assert "Only 8 patients: no interval under 10." in summary["warnings"]
-    assert "- Only 8 patients here: no interval under 10." in markdown(summary)
-    found = find_board(summary)["rows"][0]["intervals"]["srg"]
-    assert found["low"] is None and found["bca_high"] is None and found["p"] is not None
-    table = board_table(find_board(summary))
+    assert "Only 8 patients: no interval under 10." in summary.warnings
+    assert "- Only 8 patients here: no interval under 10." in markdown(summary.to_dict())
+    interval = summary.board().rows[0].intervals["srg"]
+    assert interval.low is None and interval.bca_high is None and interval.p is not None
+    table = board_table(to_json(summary.board()))
     assert "[" not in dict(zip(table.header, table.rows[0], strict=True))["srg ↑"]
-    assert "under 30, intervals are somewhat too short" in "\n".join(summarize(frame, METHODS)["warnings"])
+    assert "under 30, intervals are somewhat too short" in "\n".join(summarize(frame, METHODS).warnings)
 
 
 def test_samples_without_patient_are_counted(frame: pd.DataFrame) -> None:
     unnamed = frame.assign(patient_id=frame["patient_id"].where(frame["sample_id"].ge("s04"), None))
     summary = summarize(unnamed, METHODS)
-    assert summary["n_without_patient"] == 4 and summary["n_patients"] == 9 + 2
-    assert any(warning.startswith("4 samples have no patient_id") for warning in summary["warnings"])
+    assert summary.n_without_patient == 4 and summary.n_patients == 9 + 2
+    assert any(warning.startswith("4 samples have no patient_id") for warning in summary.warnings)
 
 
 def test_noise_that_is_none_and_smoothness_are_said(frame: pd.DataFrame) -> None:
-    assert not any("random_map differs" in line for line in summarize(frame, METHODS)["warnings"])
+    assert not any("random_map differs" in line for line in summarize(frame, METHODS).warnings)
     shifted = frame.copy()
     noise = shifted["method"].eq("random_map") & shifted["srg"].notna()
     for column in ("srg", "gap_srg_random"):
         shifted.loc[noise, column] = 0.3 + 0.01 * np.arange(noise.sum())
     blurred = frame[frame["method"].eq("chefer")].assign(method="chefer/blurred", srg=lambda rows: rows["srg"] + 0.1)
     both = pd.concat([shifted, blurred], ignore_index=True)
-    warnings = "\n".join(summarize(both, METHODS)["warnings"])
+    warnings = "\n".join(summarize(both, METHODS).warnings)
     assert "random_map differs from random orders under blur:0.1" in warnings
     assert "a blurred copy of the map scores better than the map itself: chefer." in warnings

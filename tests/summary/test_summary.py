@@ -11,20 +11,24 @@ from rich.console import Console
 
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report.html import write_report
-from cxr_faith.report.leaderboard import find_board, leaderboard, render_leaderboard
-from cxr_faith.summary.bands import add_bands
+from cxr_faith.report.leaderboard import render_leaderboard
+from cxr_faith.report.results import write_results
+from cxr_faith.summary.bands import with_bands
+from cxr_faith.summary.board_row import BoardRow
+from cxr_faith.summary.failures import Failure
 from cxr_faith.summary.summarize import summarize, write_summary
+from cxr_faith.summary.summary import Summary
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
 
 
 @pytest.fixture
-def summary(run_dir: Path) -> dict[str, Any]:
+def summary(run_dir: Path) -> Summary:
     return summarize(read_records(run_dir), METHODS)
 
 
-def by_method(summary: dict[str, Any], slice: str = "all") -> dict[str, dict[str, Any]]:
-    return {row["method"]: row for row in find_board(summary, slice)["rows"]}
+def by_method(summary: Summary, slice: str = "all") -> dict[str, BoardRow]:
+    return {row.method: row for row in summary.board(slice).rows}
 
 
 def ok_everywhere(rows: list[dict[str, Any]]) -> set[str]:
@@ -32,19 +36,19 @@ def ok_everywhere(rows: list[dict[str, Any]]) -> set[str]:
     return {row["sample_id"] for row in rows} - {row["sample_id"] for row in rows if row["status"] != "ok"}
 
 
-def test_means_are_over_the_samples_that_are_ok_for_all(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def test_means_are_over_the_samples_that_are_ok_for_all(summary: Summary, rows: list[dict[str, Any]]) -> None:
     common = ok_everywhere(rows)
     assert 0 < len(common) < 40
     for method, entry in by_method(summary).items():
         mine = [row for row in rows if row["method"] == method]
         chosen = [row for row in mine if row["sample_id"] in common]
-        assert (entry["n"], entry["n_common"]) == (len(mine), len(chosen))
-        assert entry["n_ok"] == sum(row["status"] == "ok" for row in mine)
-        assert entry["coverage"] == entry["n_ok"] / len(mine)
+        assert (entry.n, entry.n_common) == (len(mine), len(chosen))
+        assert entry.n_ok == sum(row["status"] == "ok" for row in mine)
+        assert entry.coverage == entry.n_ok / len(mine)
         for column in ("deletion_auc", "insertion_auc", "srg", "drop_50", "retained_50", "srg_logit", "tie_share"):
-            assert entry[column] == pytest.approx(np.mean([row[column] for row in chosen]), abs=1e-12), column
+            assert entry.value(column) == pytest.approx(np.mean([row[column] for row in chosen]), abs=1e-12), column
         ratio = sum(row["srg_logit"] for row in chosen) / sum(row["effect"] for row in chosen)
-        assert entry["srg_ratio_of_sums"] == pytest.approx(ratio, abs=1e-12)
+        assert entry.srg_ratio_of_sums == pytest.approx(ratio, abs=1e-12)
 
 
 def test_a_method_without_rows_for_a_sample_does_not_block_the_others(rows: list[dict[str, Any]]) -> None:
@@ -52,8 +56,8 @@ def test_a_method_without_rows_for_a_sample_does_not_block_the_others(rows: list
     keep = frame["method"].ne("oracle") | frame["sample_id"].lt("s10")
     summary = summarize(frame[keep].reset_index(drop=True), METHODS)
     entries = by_method(summary)
-    assert entries["oracle"]["n_common"] == 5 and entries["chefer"]["n_common"] == 20
-    assert {row["n_common"] for row in find_board(summary, "with_oracle")["rows"]} == {5}
+    assert entries["oracle"].n_common == 5 and entries["chefer"].n_common == 20
+    assert {row.n_common for row in summary.board("with_oracle").rows} == {5}
 
 
 def test_one_method_that_failed_takes_its_sample_from_every_mean(rows: list[dict[str, Any]]) -> None:
@@ -61,48 +65,45 @@ def test_one_method_that_failed_takes_its_sample_from_every_mean(rows: list[dict
     hit = next(row for row in changed if row["method"] == "attention" and row["sample_id"] == "s04")
     hit |= {"status": "invalid", "reason": "map is not finite", "srg": None}
     summary = summarize(pd.DataFrame(changed), METHODS)
-    assert by_method(summary)["chefer"]["n_common"] == 19
-    assert by_method(summary)["chefer"]["n_ok"] == 20
-    expected = {"sample_id": "s04", "methods": "attention", "status": "invalid", "reason": "map is not finite"}
-    assert expected in summary["failures"]["first"]
+    assert by_method(summary)["chefer"].n_common == 19
+    assert by_method(summary)["chefer"].n_ok == 20
+    expected = Failure(sample_id="s04", methods="attention", status="invalid", reason="map is not finite")
+    assert expected in summary.failures.first
 
 
 def test_a_method_that_failed_everywhere_takes_no_sample_from_the_others(
     run_dir: Path, rows: list[dict[str, Any]]
 ) -> None:
-    before = find_board(summarize(read_records(run_dir), METHODS))
+    before = summarize(read_records(run_dir), METHODS).board()
     lost = ("sample_id", "image_id", "patient_id", "substrate", "target", "space", "condition", "present", "finding")
     mine = [{name: row.get(name) for name in lost} for row in rows if row["method"] == "chefer"]
     broken = [row | {"method": "broken", "status": "invalid", "reason": "broken: no"} for row in mine]
     RecordWriter(run_dir, rank=1, start=0).write(broken)
     frame = read_records(run_dir)
     summary = summarize(frame, [*METHODS, "broken"])
-    after = find_board(summary)
-    add_bands(summary, frame)
-    assert after["n_common"] == before["n_common"] > 0
-    others = {row["method"]: row for row in after["rows"]}
+    after = with_bands(summary, frame).board()
+    assert after.n_common == before.n_common > 0
+    others = {row.method: row for row in after.rows}
     broken_row = others.pop("broken")
-    assert broken_row["coverage"] == 0 and broken_row["srg"] is None
-    for row in before["rows"]:
-        assert others[row["method"]]["srg"] == row["srg"] and others[row["method"]]["n_common"] == row["n_common"]
-        assert others[row["method"]]["curves"]["n"] == row["curves"]["n"]
-        assert "deletion_low" in others[row["method"]]["curves"] or row["method"] == "oracle"
+    assert broken_row.coverage == 0 and broken_row.srg is None
+    for row in before.rows:
+        assert others[row.method].srg == row.srg and others[row.method].n_common == row.n_common
+        assert others[row.method].curves.n == row.curves.n
+        assert others[row.method].curves.bands is not None or row.method == "oracle"
 
 
-def test_answered_no_is_ranked_by_scores_that_need_no_effect(
-    summary: dict[str, Any], rows: list[dict[str, Any]]
-) -> None:
-    board = find_board(summary, "answered_no")
-    assert (board["headline"], board["n_common"], board["n_scored"]) == ("srg_logit_scored", 0, 17)
+def test_answered_no_is_ranked_by_scores_that_need_no_effect(summary: Summary, rows: list[dict[str, Any]]) -> None:
+    board = summary.board("answered_no")
+    assert (board.headline, board.n_common, board.n_scored) == ("srg_logit_scored", 0, 17)
     chefer = by_method(summary, "answered_no")["chefer"]
     chosen = [
         row["srg_logit"]
         for row in rows
         if row["method"] == "chefer" and row["predicted"] == "no" and row["status"] in ("inverted", "degenerate")
     ]
-    assert len(chosen) == chefer["n_scored"] == 17
-    assert chefer["srg_logit_scored"] == pytest.approx(np.mean(chosen), abs=1e-12)
-    assert chefer["srg"] is None and chefer["srg_logit"] is None and "curves" not in chefer
+    assert len(chosen) == chefer.n_scored == 17
+    assert chefer.srg_logit_scored == pytest.approx(np.mean(chosen), abs=1e-12)
+    assert chefer.srg is None and chefer.srg_logit is None and chefer.curves is None
 
 
 @pytest.mark.parametrize(("n_ok", "headline"), [(1, "srg_logit_scored"), (5, "srg")])
@@ -112,18 +113,18 @@ def test_a_handful_of_samples_ranks_no_slice(run_dir: Path, n_ok: int, headline:
     absent = sorted(frame.loc[frame["present"].eq(False) & frame["status"].ne("ok"), "sample_id"].unique())
     changed = frame.copy()
     changed.loc[changed["sample_id"].isin(absent[:n_ok]) & changed["status"].eq("inverted"), "status"] = "ok"
-    board = find_board(summarize(changed, METHODS), "absent")
-    assert 0 < board["n_common"] <= n_ok < board["n_scored"] and board["headline"] == headline
+    board = summarize(changed, METHODS).board("absent")
+    assert 0 < board.n_common <= n_ok < board.n_scored and board.headline == headline
 
 
-def test_slices_split_by_reference_and_by_prediction(summary: dict[str, Any]) -> None:
-    sizes = {board["slice"]: board["n_samples"] for board in summary["boards"]}
+def test_slices_split_by_reference_and_by_prediction(summary: Summary) -> None:
+    sizes = {board.slice: board.n_samples for board in summary.boards}
     expected = {"all": 40, "present": 20, "absent": 20, "answered_yes": 21, "answered_no": 18}
     expected |= {"correct": 38, "wrong": 1}
     assert sizes == expected | {"finding:nodule": 20, "finding:<b>effusion</b>": 20}
 
 
-def test_standard_error_is_that_of_patient_means(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def test_standard_error_is_that_of_patient_means(summary: Summary, rows: list[dict[str, Any]]) -> None:
     common = ok_everywhere(rows)
     patients: dict[str, list[float]] = {}
     for row in rows:
@@ -131,27 +132,27 @@ def test_standard_error_is_that_of_patient_means(summary: dict[str, Any], rows: 
             patients.setdefault(row["patient_id"], []).append(row["gap_deletion_random"])
     means = [np.mean(values) for values in patients.values()]
     expected = np.std(means, ddof=1) / math.sqrt(len(means))
-    assert by_method(summary)["chefer"]["gap_deletion_random_se"] == pytest.approx(expected, rel=1e-9)
+    assert by_method(summary)["chefer"].gap_deletion_random_se == pytest.approx(expected, rel=1e-9)
 
 
-def test_statuses_flips_and_missing_baselines(summary: dict[str, Any]) -> None:
+def test_statuses_flips_and_missing_baselines(summary: Summary) -> None:
     entries = by_method(summary)
     expected = {"ok": 20, "degenerate": 9, "inverted": 9, "off_format": 1, "invalid": 1}
-    assert entries["chefer"]["status"] == expected
-    assert entries["chefer"]["substrate_flips"] == 1.0 and 0 < entries["oracle"]["flip_deletion"] < 0.5
-    assert entries["center"]["gap_srg_center"] is None and entries["center"]["gap_srg_center_se"] is None
-    assert entries["random"]["gap_srg_random"] is None
-    assert entries["integrated_gradients"]["own_substrate"] and not entries["chefer"]["own_substrate"]
+    assert entries["chefer"].status == expected
+    assert entries["chefer"].substrate_flips == 1.0 and 0 < entries["oracle"].flip_deletion < 0.5
+    assert entries["center"].gap_srg_center is None and entries["center"].gap_srg_center_se is None
+    assert entries["random"].gap_srg_random is None
+    assert entries["integrated_gradients"].own_substrate and not entries["chefer"].own_substrate
 
 
-def test_mean_curves_are_normalized(summary: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def test_mean_curves_are_normalized(summary: Summary, rows: list[dict[str, Any]]) -> None:
     common = ok_everywhere(rows)
     chosen = [row for row in rows if row["method"] == "oracle" and row["sample_id"] in common]
-    curves = by_method(summary)["oracle"]["curves"]
+    curves = by_method(summary)["oracle"].curves
     expected = np.mean([(row["deletion_scores"] - row["s_substrate"]) / row["effect"] for row in chosen], axis=0)
-    np.testing.assert_allclose(curves["deletion"], expected, atol=1e-12)
-    assert (curves["n"], curves["x"][0], curves["x"][-1]) == (20, 0.0, 1.0)
-    assert curves["deletion"][0] == pytest.approx(1) and curves["insertion"][0] == pytest.approx(0)
+    np.testing.assert_allclose(curves.deletion, expected, atol=1e-12)
+    assert (curves.n, curves.x[0], curves.x[-1]) == (20, 0.0, 1.0)
+    assert curves.deletion[0] == pytest.approx(1) and curves.insertion[0] == pytest.approx(0)
 
 
 def test_curves_at_different_steps_are_refused(rows: list[dict[str, Any]]) -> None:
@@ -162,16 +163,16 @@ def test_curves_at_different_steps_are_refused(rows: list[dict[str, Any]]) -> No
         summarize(pd.DataFrame(changed), METHODS)
 
 
-def test_answers_count_samples_not_rows(summary: dict[str, Any]) -> None:
-    answers = {entry["slice"]: entry for entry in summary["answers"]}
-    assert (answers["all"]["n_samples"], answers["all"]["n_known"], answers["all"]["n_patients"]) == (40, 39, 10)
-    assert answers["all"]["accuracy"] == pytest.approx(38 / 39)
-    assert answers["all"]["answer_mismatch"] == pytest.approx(1 / 40)
-    assert answers["finding:nodule"]["accuracy"] == 1.0
+def test_answers_count_samples_not_rows(summary: Summary) -> None:
+    answers = {entry.slice: entry for entry in summary.answers}
+    assert (answers["all"].n_samples, answers["all"].n_known, answers["all"].n_patients) == (40, 39, 10)
+    assert answers["all"].accuracy == pytest.approx(38 / 39)
+    assert answers["all"].answer_mismatch == pytest.approx(1 / 40)
+    assert answers["finding:nodule"].accuracy == 1.0
 
 
 def files_of(run_dir: Path) -> tuple[bytes, bytes]:
-    write_summary(run_dir)
+    write_results(run_dir)
     return (run_dir / "summary.json").read_bytes(), (run_dir / "summary.md").read_bytes()
 
 
@@ -191,7 +192,7 @@ def test_files_are_the_same_bytes_for_any_number_of_ranks(run_dir: Path, rows: A
 
 def test_a_run_with_a_torn_part_is_partial(run_dir: Path, rows: list[dict[str, Any]]) -> None:
     (run_dir / "provenance.json").write_text(json.dumps({"methods": METHODS, "samples_total": 40}))
-    assert write_summary(run_dir)["partial"] is False
+    assert write_summary(run_dir).partial is False
     part = next((run_dir / "records").glob("part-*"))
     part.unlink()
     RecordWriter(run_dir, 0, 1).write([row for row in rows if row["sample_id"] < "s30"])
@@ -199,8 +200,8 @@ def test_a_run_with_a_torn_part_is_partial(run_dir: Path, rows: list[dict[str, A
     assert torn is not None
     torn.write_bytes(torn.read_bytes()[:-100])
     summary = write_summary(run_dir)
-    assert (summary["partial"], summary["missing"], summary["n_samples"]) == (True, 10, 30)
-    assert summary["warnings"][0] == "Partial: 30 of 40 samples have records, 10 are missing."
+    assert (summary.partial, summary.missing, summary.n_samples) == (True, 10, 30)
+    assert summary.warnings[0] == "Partial: 30 of 40 samples have records, 10 are missing."
     assert json.loads((run_dir / "summary.json").read_text())["partial"] is True
 
 
@@ -211,12 +212,12 @@ def test_warnings_name_low_coverage_random_auc_and_a_beaten_oracle(rows: list[di
             row["deletion_auc"] += 0.3
         if row["method"] == "chefer":
             row["srg"] += 0.5
-    warnings = "\n".join(summarize(pd.DataFrame(changed), METHODS)["warnings"])
+    warnings = "\n".join(summarize(pd.DataFrame(changed), METHODS).warnings)
     assert "Random orders have a deletion AUC of 0.80 under blur:0.1" in warnings
     assert "Oracle is not the best under blur:0.1: chefer has srg 0.8" in warnings
     few = pd.DataFrame(rows)
     few = few[few["present"].eq(False) | few["sample_id"].lt("s10")]
-    assert "compare 5 of 25 samples (20%)" in "\n".join(summarize(few, METHODS)["warnings"])
+    assert "compare 5 of 25 samples (20%)" in "\n".join(summarize(few, METHODS).warnings)
 
 
 def test_a_directory_of_other_things_is_a_one_line_error(tmp_path: Path) -> None:
@@ -228,38 +229,38 @@ def test_a_directory_of_other_things_is_a_one_line_error(tmp_path: Path) -> None
 
 
 def test_an_empty_directory_gives_a_report_that_says_so(tmp_path: Path) -> None:
-    assert any("No sample could be scored" in warning for warning in write_summary(tmp_path)["warnings"])
+    assert any("No sample could be scored" in warning for warning in write_results(tmp_path).warnings)
     assert "No sample could be scored" in (tmp_path / "summary.md").read_text()
     assert "No sample could be scored" in write_report(tmp_path).read_text()
 
 
-def test_leaderboard_is_best_first_and_fits_the_terminal(summary: dict[str, Any]) -> None:
-    assert [row["method"] for row in leaderboard(summary)][:3] == ["oracle", "chefer", "integrated_gradients"]
-    assert summary["methods"] == [*METHODS, "random"]
+def test_leaderboard_is_best_first_and_fits_the_terminal(summary: Summary) -> None:
+    assert [row.method for row in summary.board().ranked()][:3] == ["oracle", "chefer", "integrated_gradients"]
+    assert summary.methods == (*METHODS, "random")
     console = Console(width=200, record=True, file=open("/dev/null", "w"))
-    for board in summary["boards"]:
-        console.print(render_leaderboard(summary, board["slice"]))
+    for board in summary.boards:
+        console.print(render_leaderboard(summary.to_dict(), board.slice))
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 110
     assert "integrated_gradients*" in text and "* the method perturbs with this substrate itself" in text
     assert "↓ lower is better, ↑ higher is better" in text and "Δdel ↑" in text
     with pytest.raises(KeyError, match="no board"):
-        leaderboard(summary, substrate="mean")
+        summary.board(substrate="mean")
 
 
 def test_substrates_and_targets_are_never_mixed(rows: list[dict[str, Any]]) -> None:
     more = [dict(row, target="first") for row in rows] + [dict(row, substrate="mean") for row in rows]
     tokens = [dict(row, condition="seed:1", srg=99.0) for row in rows]
     summary = summarize(pd.DataFrame([*rows, *more, *tokens]), METHODS)
-    assert {(board["substrate"], board["target"]) for board in summary["boards"]} == {
-        ("blur:0.1", "answer"), ("blur:0.1", "first"), ("mean", "answer")}  # fmt: skip
-    assert find_board(summary, substrate="mean")["rows"][0]["n"] == 40
-    assert "target first" in str(render_leaderboard(summary, target="first").title)
-    assert leaderboard(summary, target="first")[0]["srg"] < 1
+    settings = {(board.substrate, board.target) for board in summary.boards}
+    assert settings == {("blur:0.1", "answer"), ("blur:0.1", "first"), ("mean", "answer")}
+    assert summary.board(substrate="mean").rows[0].n == 40
+    assert "target first" in str(render_leaderboard(summary.to_dict(), target="first").title)
+    assert summary.board(target="first").ranked()[0].srg < 1
 
 
 def test_markdown_survives_hostile_names(run_dir: Path) -> None:
-    write_summary(run_dir)
+    write_results(run_dir)
     text = (run_dir / "summary.md").read_text()
     assert "<b>" not in text and "&lt;b&gt;effusion" in text
     table = [line for line in text.splitlines() if line.startswith("|")]

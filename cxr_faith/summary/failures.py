@@ -1,0 +1,57 @@
+"""Which samples could not be scored, and why."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cxr_faith.summary.method_rows import UNSCORED
+
+LISTED = 20
+"""Samples that are listed at most."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be scored."""
+
+    sample_id: str
+    """Name of the sample."""
+    methods: str
+    """"all", or the names of the methods that failed, with commas."""
+    status: str
+    """Status of the first row that failed: "off_format" or "invalid"."""
+    reason: str | None
+    """Reason that this row gives."""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Samples that some method could not score."""
+
+    n: int
+    """Number of such samples."""
+    first: tuple[Failure, ...]
+    """The first 20 of them by `sample_id`."""
+
+
+def failures_of(records: pd.DataFrame) -> Failures:
+    """The samples with rows that could not be scored.
+
+    Args:
+        records: as `read_records` gives them, sorted by key, condition "none".
+    """
+    failed = records[records["status"].isin(UNSCORED)]
+    ids = sorted(set(failed["sample_id"]))
+    listed = records[records["sample_id"].isin(ids[:LISTED])].groupby("sample_id", sort=True)
+    return Failures(n=len(ids), first=tuple(_failure(str(sample), rows) for sample, rows in listed))
+
+
+def _failure(sample: str, rows: pd.DataFrame) -> Failure:
+    failed = rows[rows["status"].isin(UNSCORED)]
+    reason = failed["reason"].iloc[0]
+    return Failure(
+        sample_id=sample,
+        methods="all" if len(failed) == len(rows) else ", ".join(dict.fromkeys(failed["method"])),
+        status=failed["status"].iloc[0],
+        reason=None if pd.isna(reason) else reason,
+    )

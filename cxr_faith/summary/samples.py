@@ -1,0 +1,58 @@
+"""The samples of a run as one table, and the slices of them that have boards of their own."""
+
+import pandas as pd
+
+from cxr_faith.records.controls import ORACLE
+from cxr_faith.summary.columns import Flags
+
+COLUMNS = (
+    "patient_id",
+    "image_id",
+    "finding",
+    "kind",
+    "present",
+    "predicted",
+    "p_yes",
+    "correct",
+    "yes_no_mass",
+    "answer_mismatch",
+)
+"""The columns of the records that are the same in all rows of a sample."""
+
+
+def sample_table(records: pd.DataFrame) -> pd.DataFrame:
+    """One row per sample, sorted by `sample_id`: `COLUMNS`, `patient` and `masked`.
+
+    A value is the first that is not null among the sample's rows. `patient` is the image where there is no
+    `patient_id`. `masked` says whether the sample has a row of `oracle`, so a mask of the finding.
+    """
+    samples = records.groupby("sample_id", sort=True)[list(COLUMNS)].first()
+    patients = samples["patient_id"].fillna(samples["image_id"])
+    masked = samples.index.isin(records.loc[records["method"].eq(ORACLE), "sample_id"])
+    return samples.assign(patient=patients, masked=masked)
+
+
+def slices_of(samples: pd.DataFrame) -> dict[str, Flags]:
+    """Name of each slice → which samples are in it, [samples]; empty slices are left out.
+
+    Args:
+        samples: what `sample_table` gave.
+    """
+    yes_no = samples["p_yes"].notna()
+    slices = {
+        "all": pd.Series(True, index=samples.index),
+        "present": samples["present"].eq(True),
+        "absent": samples["present"].eq(False),
+        "answered_yes": yes_no & samples["predicted"].eq("yes"),
+        "answered_no": yes_no & samples["predicted"].eq("no"),
+        "correct": samples["correct"].eq(True),
+        "wrong": samples["correct"].eq(False),
+    }
+    kinds = sorted(set(samples["kind"].dropna()))
+    if len(kinds) > 1:
+        slices |= {f"kind:{kind}": samples["kind"].eq(kind) for kind in kinds}
+    if not samples["masked"].eq(slices["present"]).all():
+        slices["with_oracle"] = samples["masked"]  # where `oracle` and the other methods have the same samples
+    for finding in sorted(set(samples["finding"].dropna())):
+        slices[f"finding:{finding}"] = samples["finding"].eq(finding)
+    return {name: inside.to_numpy(bool) for name, inside in slices.items() if inside.any()}
