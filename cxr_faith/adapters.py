@@ -1,6 +1,6 @@
-"""Ways into other toolkits: a yes/no classifier with Captum's and Quantus' interfaces, and records as a Dataset.
+"""Use explanations with other toolkits: Captum and Quantus interfaces, and records as a `datasets.Dataset`.
 
-None of those libraries is needed to import this.
+None of these libraries is imported before it is needed.
 
 Example:
     >>> from captum.metrics import sensitivity_max                              # doctest: +SKIP
@@ -9,33 +9,39 @@ Example:
     >>> sensitivity_max(maps.attribute, pixels, target=1)                       # doctest: +SKIP
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from cxr_faith.attribution import AttributionBatch, build_methods
 from cxr_faith.explainer import Explainer, Picture
+from cxr_faith.explainer.answer_explainer import MethodSpec
 from cxr_faith.records import RECORD_SCHEMA, read_records
 from cxr_faith.vlm.base import Target
+
+if TYPE_CHECKING:
+    import datasets
+
+Classes = int | Sequence[int] | Tensor
+"""0 or 1 (`NO` or `YES`) for all pictures, or one for each."""
 
 NO, YES = 0, 1
 """The two classes of a `YesNoClassifier`."""
 
 
 def explain_function(
-    explainer: Explainer, method: str | Mapping[str, Any] = "chefer"
+    explainer: Explainer, method: MethodSpec = "chefer"
 ) -> Callable[[Picture, str], NDArray[np.float32]]:
-    """A plain function (picture, question) → map [gH, gW], for toolkits that know nothing of this package.
+    """A plain function (picture, question) → map [gH, gW], for toolkits that take such functions.
 
-    A robustness suite can call it with paraphrases of one question about one picture: the map is of the model's own
-    answer to the question as it is asked, and nothing random depends on the wording.
+    A robustness suite can call it with paraphrases of one question about one picture. Each map explains the model's
+    own answer to that wording, and no random number depends on the wording.
     """
 
     def explain(image: Picture, question: str) -> NDArray[np.float32]:
@@ -47,16 +53,14 @@ def explain_function(
 class YesNoClassifier(nn.Module):
     """One yes/no question as a classifier of pictures: logits [batch, 2] whose difference is the margin.
 
-    The class 1 (yes) has the margin as its logit and the class 0 (no) has 0, so softmax gives p(yes) = sigmoid(margin).
+    Class 1 (yes) has the margin as its logit and class 0 (no) has 0, so softmax gives p(yes) = sigmoid(margin).
+
+    Args:
+        explainer: holds the model.
+        question: the yes/no question that is asked about every picture.
     """
 
     def __init__(self, explainer: Explainer, question: str) -> None:
-        """Ask this question of every picture.
-
-        Args:
-            explainer: holds the model.
-            question: a yes/no question.
-        """
         super().__init__()
         self.vlm, self.seed = explainer.vlm, explainer.seed
         self.question, self._prompt = question, explainer.vlm.prompt(question)
@@ -74,24 +78,21 @@ class YesNoClassifier(nn.Module):
 
 
 class MapAttribution:
-    """Captum's interface, `attribute(inputs, target)`, on any attribution method of this package.
+    """Any attribution method of this package behind Captum's interface, `attribute(inputs, target)`.
 
-    The map is spread over the pixels: each pixel, in each channel, has the value of its cell.
+    Each pixel gets the value of its cell, in every channel.
+
+    Args:
+        classifier: the question; Captum calls it `forward_func`.
+        method: a name of `cxr_faith.attribution.METHODS`, or `{"class": name, options…}`.
+        image_id: seeds what is random in a method, in the same way for all pictures, so that tests with noisy pictures
+            compare nothing but the maps.
+
+    Raises:
+        ValueError: unknown method or option, or a method that needs a finding mask.
     """
 
-    def __init__(
-        self, classifier: YesNoClassifier, method: str | Mapping[str, Any] = "chefer", image_id: str = "image"
-    ) -> None:
-        """Choose the method.
-
-        Args:
-            classifier: the question that is asked; Captum calls it `forward_func`.
-            method: a name of `cxr_faith.attribution.METHODS`, or `{"class": name, options…}`.
-            image_id: seeds what is random in a method, alike for all pictures: noise tests then compare maps only.
-
-        Raises:
-            ValueError: unknown method or option, or a method that needs a finding mask.
-        """
+    def __init__(self, classifier: YesNoClassifier, method: MethodSpec = "chefer", image_id: str = "image") -> None:
         settings = {"class": method} if isinstance(method, str) else dict(method)
         name = str(settings.get("class", ""))
         self.forward_func, self._method = classifier, build_methods({name: settings})[name]
@@ -100,56 +101,57 @@ class MapAttribution:
         self._image_id = image_id
 
     def attribute(
-        self, inputs: Tensor | tuple[Tensor, ...], target: int | Sequence[int] | Tensor | None = None
+        self, inputs: Tensor | tuple[Tensor, ...], target: Classes | None = None
     ) -> Tensor | tuple[Tensor, ...]:
-        """Attributions of the inputs' shape, float32 [batch, 3, H, W].
+        """Attributions in the shape of the inputs, float32 [batch, 3, H, W].
 
         Args:
-            inputs: pixel values as the model gets them, [batch, 3, H, W]; in a tuple of one, as Captum's metrics hand
-                them on, a tuple comes back.
-            target: 1 explains "yes", 0 "no", one for all or one for each picture; default: the model's own answer.
+            inputs: pixel values as the model gets them, [batch, 3, H, W]. Captum's metrics pass a tuple of one and get
+                a tuple back.
+            target: 1 explains "yes", 0 explains "no", for all pictures or one for each; default: the model's own
+                answer.
         """
         if isinstance(inputs, tuple):
             (pictures,) = inputs
             return (self._spread(pictures, target),)
         return self._spread(inputs, target)
 
-    def _spread(self, inputs: Tensor, target: int | Sequence[int] | Tensor | None) -> Tensor:
-        """The maps on the pixels."""
+    def _spread(self, inputs: Tensor, target: Classes | None) -> Tensor:
+        """The maps on the pixel grid."""
         maps = self.maps(inputs, target)
         height, width = inputs.shape[-2:]
         rows = torch.arange(height, device=maps.device) * maps.shape[1] // height
         columns = torch.arange(width, device=maps.device) * maps.shape[2] // width
         return maps[:, rows][:, :, columns][:, None].expand(-1, inputs.shape[1], -1, -1).to(inputs.device).contiguous()
 
-    def maps(self, inputs: Tensor, target: int | Sequence[int] | Tensor | None = None) -> Tensor:
-        """The maps themselves, float32 [batch, gH, gW]; arguments as for `attribute`."""
+    def maps(self, inputs: Tensor, target: Classes | None = None) -> Tensor:
+        """The maps, float32 [batch, gH, gW]; arguments as for `attribute`."""
         classifier, vlm = self.forward_func, self.forward_func.vlm
         pixels = inputs.detach().to(vlm.device).float()
         chosen = classifier(pixels).argmax(1) if target is None else torch.as_tensor(target).reshape(-1)
         signs = [1 if int(one) == YES else -1 for one in chosen.expand(len(pixels)).tolist()]
-        found = []
-        for picture, sign in zip(pixels, signs, strict=True):  # one at a time, as everywhere: see cases.compute_maps
+        maps = []
+        for picture, sign in zip(pixels, signs, strict=True):  # one at a time, see cases.compute_maps
             batch = AttributionBatch(picture[None], [classifier._prompt], [self._image_id], classifier.seed)
-            found.append(self._method.attribute(vlm, batch, [Target("margin", sign=sign)]).maps[0].float())
-        return torch.stack(found)
+            maps.append(self._method.attribute(vlm, batch, [Target("margin", sign=sign)]).maps[0].float())
+        return torch.stack(maps)
 
 
 def quantus_explain(
     model: YesNoClassifier,
-    inputs: NDArray[np.floating[Any]],
-    targets: NDArray[np.integer[Any]],
-    method: str | Mapping[str, Any] = "chefer",
-    **_: Any,
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    method: MethodSpec = "chefer",
+    **_: object,
 ) -> NDArray[np.float32]:
-    """Quantus' `explain_func`.
+    """An `explain_func` for Quantus.
 
     Args:
-        model: the classifier, as it was given to the metric.
+        model: the classifier that the metric was given.
         inputs: pixel values as the model gets them, [batch, 3, H, W].
         targets: classes, [batch].
-        method: as for `MapAttribution`; through `explain_func_kwargs`.
-        **_: what Quantus passes on besides (device and the like), which is not needed.
+        method: as for `MapAttribution`; set it in `explain_func_kwargs`.
+        **_: other arguments of Quantus, such as the device, which are ignored.
 
     Returns:
         float32 [batch, 1, H, W].
@@ -159,16 +161,18 @@ def quantus_explain(
     return MapAttribution(model, method)._spread(pixels, chosen)[:, :1].cpu().numpy()
 
 
-def records_dataset(run_dir: str | Path, columns: Sequence[str] | None = None) -> datasets.Dataset:
-    """A run's merged records as a `datasets.Dataset`, in memory, with the types of the records' schema.
+def records_dataset(run_dir: str | Path, columns: Sequence[str] | None = None) -> "datasets.Dataset":
+    """A run's merged records as a `datasets.Dataset` in memory, with the types of the records' schema.
 
     Args:
         run_dir: the run directory.
-        columns: only these columns and the key; default all.
+        columns: only these columns and the key; default: all.
 
     Raises:
-        ValueError: a column that no record has.
+        ValueError: unknown column.
     """
+    import datasets  # takes seconds to load, and nothing else here needs it
+
     frame = read_records(run_dir, columns)
     schema = pa.schema([RECORD_SCHEMA.field(name) for name in frame.columns])
     return datasets.Dataset(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))

@@ -1,98 +1,62 @@
-"""What the Explainer takes and gives: pictures, and explanations that can be drawn."""
+"""One explained answer: the map, what it explains, and how to draw it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from cxr_faith.cases import Case
-from cxr_faith.data.geometry import Geometry, fit
-from cxr_faith.data.images import load_image
-from cxr_faith.report.figures import overlay
-from cxr_faith.vlm import Target
+from cxr_faith.data.geometry import Geometry
+from cxr_faith.explainer.view import View
 from cxr_faith.vlm.answers import YES_NO, predicted_answer
-from cxr_faith.vlm.base import VLM
+from cxr_faith.vlm.base import VLM, Target
 
-Picture = str | Path | Image.Image | NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A picture as it was given and as the model gets it.
-
-    Attributes:
-        image_id: seeds everything random.
-        picture: uint8 [H, W, 3], as given.
-        geometry: how it was fitted to the model's input.
-        pixels: pixel values [3, H, W] in model input space.
-    """
-
-    image_id: str
-    picture: NDArray[np.uint8]
-    geometry: Geometry
-    pixels: Tensor
-
-    @classmethod
-    def open(cls, vlm: VLM, image: Picture, image_id: str | None = None) -> "View":
-        """Read and fit a picture; its id is by default the file's name, or `image`."""
-        picture = _picture(image)
-        fitted, geometry = fit(picture, vlm.image_size)
-        name = image_id or (Path(image).name if isinstance(image, str | Path) else "image")
-        return cls(name, picture, geometry, vlm.normalize(fitted[None])[0])
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class LayerShare:
-    """How much one decoder layer looks at the picture.
-
-    Attributes:
-        layer: 0-based index.
-        kind: `global`, or `sliding` for a layer with local attention.
-        share: share of the attention at the answer's position that falls on the image tokens, mean over heads.
-    """
+    """How much attention one decoder layer pays to the picture."""
 
     layer: int
+    """0-based index of the layer."""
     kind: str
+    """`global`, or `sliding` for a layer with local attention."""
     share: float
+    """Share of the attention at the answer's position that falls on the image tokens, mean over heads."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why the model gave its answer.
-
-    Attributes:
-        map: float32 [gH, gW]; larger = more important for the answer.
-        answer: `yes` or `no` for yes/no questions, else the generated text.
-        tokens: the generated answer, token by token.
-        target: the score that is explained; `target.scored` are the indices of its tokens.
-        text_relevancy: relevance of each token around the image, (token, value) in order; None for methods that give
-            none.
-        metadata: question, method, kind, generated text, margin in logits, p_yes, yes_no_mass, image_id, grid, and what
-            the method itself reports.
-        picture: uint8 [H, W, 3], as given.
-    """
+    """Which parts of the picture the model's answer depends on, according to one attribution method."""
 
     map: NDArray[np.float32]
+    """Importance of each cell for the answer, float32 [gH, gW]; larger = more important."""
     answer: str
+    """`yes` or `no` for yes/no questions, else the generated text."""
     tokens: tuple[str, ...]
+    """The generated answer, token by token."""
     target: Target
+    """The score that is explained; `target.scored` are the indices of its tokens."""
     text_relevancy: tuple[tuple[str, float], ...] | None
+    """(token, relevance) of each token around the image, in order; None for methods that rate the image alone."""
     metadata: Mapping[str, Any]
+    """Question, method, kind, generated text, margin, p_yes, yes_no_mass, image_id, grid, and the method's extras."""
     picture: NDArray[np.uint8] = field(repr=False)
+    """The picture as it was given, uint8 [H, W, 3]."""
     geometry: Geometry = field(repr=False)
+    """How the picture was fitted to the model's input."""
     _case: Case = field(repr=False)
     _pixels: Tensor = field(repr=False)
 
     @classmethod
     def of(cls, vlm: VLM, case: Case, method: str, view: View) -> "Explanation":
-        """The explanation of a case that has a map of the method.
+        """The explanation of a case, from the method's map.
 
         Raises:
             ValueError: the map has values that are not finite.
@@ -127,11 +91,13 @@ class Explanation:
 
     @property
     def extras(self) -> Mapping[str, Any]:
-        """What the method itself reports; `metadata` holds it too."""
+        """What the method reports besides its map; `metadata` holds it too."""
         return self._case.extras[str(self.metadata["method"])]
 
-    def plot(self) -> Figure:
-        """The map on its picture, in the picture's own proportions, with patient sides marked."""
+    def plot(self) -> "Figure":
+        """A figure of the map on its picture, in the picture's proportions, with patient sides marked."""
+        from cxr_faith.report.figures import overlay  # matplotlib takes a second to load: only where it is drawn
+
         title = f"{self.metadata['question']} {self.answer} ({self.metadata['method']})"
         if self.target.kind == "tokens" and len(self.target.scored) < len(self._case.reply.content):
             title += f": {''.join(self.tokens[index] for index in self.target.scored).strip()}"
@@ -162,17 +128,3 @@ def _text_relevancy(vlm: VLM, case: Case, method: str) -> tuple[tuple[str, float
     ids = prompt.prefix_ids + prompt.suffix_ids + case.target.forced_ids
     text = [i for i in range(len(ids)) if not prompt.image_start <= i < prompt.image_start + vlm.n_cells]
     return tuple(zip(vlm.decode([ids[i] for i in text]), sequence[text].tolist(), strict=True))
-
-
-def _picture(image: Picture) -> NDArray[np.uint8]:
-    """Any accepted picture as uint8 [H, W, 3].
-
-    Raises:
-        ValueError: not a picture.
-    """
-    if isinstance(image, str | Path):
-        return load_image(image)
-    array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
-        raise ValueError(f"a picture must be uint8 [H, W] or [H, W, 3], got {array.dtype} {list(array.shape)}")
-    return np.ascontiguousarray(np.broadcast_to(array[..., None], (*array.shape, 3)) if array.ndim == 2 else array)
