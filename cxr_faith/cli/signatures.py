@@ -60,8 +60,8 @@ def description_of(place: str) -> str:
 def registry(module: str, name: str) -> dict[str, str]:
     """Entries of a table of classes or functions: key → `module:name`.
 
-    The table may be written as one dict, or entry by entry as in `METHODS["rise"] = Rise`. If its module is loaded, what
-    other modules have added to it counts too.
+    The table may be written as one dict, or entry by entry as in `METHODS["rise"] = Rise`. If its module is loaded,
+    entries that other modules have added to it count too.
     """
     loaded = getattr(sys.modules.get(module), name, {})
     places = {key: f"{entry.__module__}:{entry.__name__}" for key, entry in loaded.items()}
