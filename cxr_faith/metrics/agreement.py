@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.stats import rankdata
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,6 +35,9 @@ def ssim(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     Returns:
         [pairs]; a constant map is scaled to 0.
     """
+    # Imported where it is used: torchmetrics takes seconds to import and brings matplotlib with it.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     first, second = (torch.from_numpy(_scaled(maps))[:, None] for maps in (a, b))
     if not len(first):
         return np.zeros(0)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,6 +19,9 @@ def expected_calibration_error(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> f
         p_yes: [samples].
         is_yes: whether the reference answer is yes, [samples].
     """
+    # Imported where it is used: torchmetrics takes seconds to import and brings matplotlib with it.
+    from torchmetrics.functional.classification import binary_calibration_error
+
     # torchmetrics has a bin of its own for exactly 1, which belongs into the last.
     p = torch.tensor(np.asarray(p_yes, float)).clamp(max=1 - 2**-52)
     truth = torch.tensor(np.asarray(is_yes, bool)).int()
@@ -33,6 +35,8 @@ def area_under_roc(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> float:
         p_yes: [samples].
         is_yes: whether the reference answer is yes, [samples].
     """
+    from torchmetrics.functional.classification import binary_auroc
+
     p, truth = torch.tensor(np.asarray(p_yes, float)), torch.tensor(np.asarray(is_yes, bool)).int()
     return float(binary_auroc(p, truth)) if len(truth.unique()) == 2 else float("nan")
 
