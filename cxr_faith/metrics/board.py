@@ -4,15 +4,15 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from cxr_faith.metrics.curves import ColumnMean, method_metrics
-from cxr_faith.metrics.functional import normalize_curve
+from cxr_faith.metrics.functional import GAPS, normalize_curve
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
-
-GAPS = tuple(f"gap_{name}_{to}" for to in ("random", "center") for name in ("deletion", "insertion", "srg"))
 
 SCALARS = ("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50", *GAPS, *LOCALIZATION_COLUMNS)
 """Columns of the records that are averaged over the samples that have them."""
@@ -25,6 +25,21 @@ COLUMNS = ("substrate", "method", "status", *SCALARS, *ENDS, *CURVES)
 
 Key = tuple[str, str]
 """(substrate, method)"""
+
+
+class RowCount(ColumnMean):
+    """Number of rows, whatever their status."""
+
+    def __init__(self) -> None:
+        super().__init__("ok")
+
+    def prepare(self, values: Tensor) -> Tensor:
+        """Counts False as well as True."""
+        return torch.ones_like(values, dtype=torch.float64)
+
+    def compute(self) -> Tensor:
+        """Rows over all ranks, float64."""
+        return self.count
 
 
 class MetricBoard:
@@ -41,23 +56,25 @@ class MetricBoard:
         self.collections: dict[Key, MetricCollection] = {}
         for key in keys:
             self.collections[key] = method_metrics(steps)
-            self.collections[key].add_metrics({name: ColumnMean(name) for name in LOCALIZATION_COLUMNS})
+            localization = {name: ColumnMean(name) for name in LOCALIZATION_COLUMNS}
+            self.collections[key].add_metrics({**localization, "samples": RowCount()})
 
     def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows of the records; columns left out are missing values."""
+        """Add rows of the records: column → value; columns left out are missing values."""
         groups: dict[Key, list[Mapping[str, Any]]] = {}
         for row in rows:
             groups.setdefault((row["substrate"], row["method"]), []).append(row)
-        missing = [float("nan")] * (self._steps + 1)
         for key, members in groups.items():
-            ok = torch.tensor([row["status"] == "ok" for row in members])
-            columns = {name: _column(members, name) for name in SCALARS}
-            ends = [_column(members, name) for name in ENDS]
-            for name in CURVES:
-                scores = torch.tensor([_or(row.get(name), missing) for row in members], dtype=torch.float64)
-                curve = torch.where(ok[:, None], normalize_curve(scores, *ends), torch.nan)
-                columns[name.replace("scores", "curve")] = curve
-            self.collections[key].update(ok=ok, **columns)
+            scalars = {name: [row.get(name) for row in members] for name in (*SCALARS, *ENDS)}
+            curves = {name: [row.get(name) for row in members] for name in CURVES}
+            self._add(key, [row["status"] for row in members], scalars, curves)
+
+    def update_frame(self, frame: pd.DataFrame) -> None:
+        """Add rows of the records that were read back, with the columns `COLUMNS`."""
+        for (substrate, method), rows in frame.groupby(["substrate", "method"], sort=False):
+            scalars = {name: rows[name].tolist() for name in (*SCALARS, *ENDS)}
+            curves = {name: rows[name].tolist() for name in CURVES}
+            self._add((str(substrate), str(method)), rows["status"].tolist(), scalars, curves)
 
     def compute(self, device: torch.device) -> dict[Key, dict[str, Tensor]]:
         """Values over all ranks, NaN where no sample has one; a call for every rank, also for one without samples.
@@ -70,10 +87,19 @@ class MetricBoard:
             warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
             return {key: collection.to(device).compute() for key, collection in self.collections.items()}
 
+    def _add(
+        self, key: Key, status: Sequence[str], scalars: Mapping[str, Sequence[Any]], curves: Mapping[str, Sequence[Any]]
+    ) -> None:
+        ok = torch.tensor([one == "ok" for one in status])
+        columns = {name: _column(values) for name, values in scalars.items()}
+        ends = [columns.pop(name) for name in ENDS]
+        missing = np.full(self._steps + 1, np.nan)
+        for name, values in curves.items():
+            scores = torch.from_numpy(np.stack([missing if one is None else np.asarray(one, float) for one in values]))
+            curve = torch.where(ok[:, None], normalize_curve(scores, *ends), torch.nan)
+            columns[name.replace("scores", "curve")] = curve
+        self.collections[key].update(ok=ok, **columns)
 
-def _column(rows: Sequence[Mapping[str, Any]], name: str) -> Tensor:
-    return torch.tensor([_or(row.get(name), float("nan")) for row in rows], dtype=torch.float64)
 
-
-def _or(value: Any, missing: Any) -> Any:
-    return missing if value is None else value
+def _column(values: Sequence[Any]) -> Tensor:
+    return torch.tensor([float("nan") if value is None else value for value in values], dtype=torch.float64)

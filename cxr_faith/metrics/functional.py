@@ -31,6 +31,9 @@ ENDPOINT_COLUMNS = ("s_original", "s_substrate", "effect")
 CURVE_COLUMNS = NORMALIZED_COLUMNS + UNNORMALIZED_COLUMNS
 """Every scalar that depends on the order of the cells."""
 
+GAPS = tuple(f"gap_{name}_{to}" for to in ("random", "center") for name in ("deletion", "insertion", "srg"))
+"""Paired gaps to the two baselines; positive = better than the baseline."""
+
 _GAPS = (("deletion", "deletion_auc", -1), ("insertion", "insertion_auc", 1), ("srg", "srg", 1))
 MC_ERROR_COLUMNS = ("deletion_auc", "insertion_auc", "srg")
 

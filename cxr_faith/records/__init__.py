@@ -6,9 +6,10 @@ parts, and a reader merges whatever parts there are: duplicates are dropped by k
 Readers go through parts by row groups of some thousand rows; maps and curves of a whole run need not fit into memory.
 """
 
+from cxr_faith.metrics.functional import GAPS
 from cxr_faith.records.files import write_atomic
 from cxr_faith.records.reader import done_samples, foreign_columns, read_records, scan_records
-from cxr_faith.records.schema import GAPS, KEY, RECORD_SCHEMA, sample_columns
+from cxr_faith.records.schema import KEY, RECORD_SCHEMA, sample_columns
 from cxr_faith.records.writer import RecordWriter, claim_start, next_start, remove_leftovers
 
 __all__ = [

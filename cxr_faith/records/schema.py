@@ -8,16 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
-from cxr_faith.metrics.functional import CURVE_COLUMNS, ENDPOINT_COLUMNS, MC_ERROR_COLUMNS
+from cxr_faith.metrics.functional import CURVE_COLUMNS, ENDPOINT_COLUMNS, GAPS, MC_ERROR_COLUMNS
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 
 KEY = ("sample_id", "method", "substrate", "target", "space", "condition")
 """What names a record; `space` is pixels or tokens, `condition` is "none" outside sanity and stability runs."""
-
-GAPS = (
-    *("gap_deletion_random", "gap_insertion_random", "gap_srg_random"),
-    *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
-)
 
 _ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
 _NOT_RECORDED = ("height", "width", "source")

@@ -1,7 +1,7 @@
 """`evaluate`: predict, then everything that is made from the merged records."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from cxr_faith.report.terminal import show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.live import LiveScalars
 from cxr_faith.run.lock import merge_lock, run_lock
+from cxr_faith.run.measured import publish, read_back
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.monitor import Monitor, Thresholds
 from cxr_faith.run.pictures import write_pictures
@@ -29,6 +30,8 @@ from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_c
 from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
+from cxr_faith.summary.metric_rows import MetricRow, disagreements, metric_rows
+from cxr_faith.summary.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,13 @@ def _evaluate(
     if ranks.any(stop.left_work):
         name = request.signal.name if request.signal else "a signal to another rank"
         raise StoppedError(f"stopped on {name}, {run_dir} is as far as it got; to resume: {resume_command()}")
+    if trainer.is_global_zero:
+        read_back(module.board, run_dir, data.skip)
     values = module.metric_values()
     if trainer.is_global_zero:
-        _finish_or_leave(run_dir, module, data, options, console)
+        rows = metric_rows(values)
+        publish(run_dir, module, rows, options.shard, console)
+        _finish_or_leave(run_dir, data, options, rows, console)
     ranks.meet()
     watch.close()
     return values
@@ -184,32 +191,33 @@ def _left(run_dir: Path, data: CXRVQADataModule) -> int:
 
 
 def _finish_or_leave(
-    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions, console: Console
+    run_dir: Path, data: CXRVQADataModule, options: RunOptions, rows: Sequence[MetricRow], console: Console
 ) -> None:
     """Make the report; of several shards, the one that finds all samples done makes it."""
     if options.shard.count == 1:
-        finish(run_dir, module, data, options, console)
+        summary = finish(run_dir, data, options, console)
+        for line in disagreements(rows, summary):
+            console.print(f"warning      {line}; do not trust this run", soft_wrap=True, highlight=False, markup=False)
         return
     with merge_lock(run_dir):
         data.shard = Shard()
         left = _left(run_dir, data)
         if not left:
-            finish(run_dir, module, data, options, console)
+            finish(run_dir, data, options, console)
         else:
             line = f"shard {options.shard.index} of {options.shard.count} is done; {left} samples are the other shards'"
             console.print(f"{line}; for a report now: cxr-faith report {run_dir}", soft_wrap=True, highlight=False)
 
 
-def finish(
-    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions, console: Console
-) -> None:
+def finish(run_dir: Path, data: CXRVQADataModule, options: RunOptions, console: Console) -> Summary:
     """All that is made from the merged records: summary, pictures, report, TensorBoard, leaderboard."""
-    summary = write_results(run_dir).to_dict()
+    summary = write_results(run_dir)
     if options.show_images:
         write_pictures(run_dir, data)
     report = write_report(run_dir)
-    write_tensorboard(run_dir, summary, module, options.show_images)
-    show_summary(console, summary, run_dir)
+    write_tensorboard(run_dir, summary.to_dict(), options.show_images)
+    show_summary(console, summary.to_dict(), run_dir)
     console.print(f"report       {report}", soft_wrap=True, highlight=False)
     console.print(f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}", soft_wrap=True, highlight=False)
     console.print(f"records      {run_dir / 'records'}", soft_wrap=True, highlight=False)
+    return summary

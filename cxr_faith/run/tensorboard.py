@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams as hparams_summary
 
 from cxr_faith.records import read_records
 from cxr_faith.report.alerts import read_alerts
 from cxr_faith.report.markdown import markdown
 from cxr_faith.run.live import SETTLING, remove_live, run_name
-from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.run.measured import HPARAMS
 from cxr_faith.summary import bands
 
 _SCALARS = (
@@ -26,10 +24,9 @@ _SCALARS = (
     *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
 )
 _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
-_HPARAM_METRICS = ("srg", "deletion_auc", "insertion_auc", "drop_50", "gap_srg_center", "coverage")
 
 
-def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: FaithfulnessModule, show_images: bool) -> None:
+def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], show_images: bool) -> None:
     """Write `tensorboard/` anew from a summary and the records.
 
     Each method is a run of its own, so that TensorBoard draws all of them into one chart in colors of their own, and
@@ -40,13 +37,13 @@ def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: Faithfu
     Args:
         run_dir: the run directory.
         summary: as `write_summary` returns it.
-        module: for the hyperparameters.
         show_images: also the pictures of `report/pictures`.
     """
     folder = run_dir / "tensorboard"
     remove_live(run_dir)
     for old in folder.rglob("events.out.tfevents.*"):
-        old.unlink()
+        if not old.name.endswith(HPARAMS):
+            old.unlink()
     columns = tuple(dict.fromkeys((*bands.COLUMNS, *_HISTOGRAMS, *SETTLING)))
     records = read_records(run_dir, columns)
     records = records[records["condition"].eq("none")]
@@ -62,7 +59,6 @@ def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], module: Faithfu
                 if "curves" in row:
                     _add_curves(writer, place, row["curves"])
             _add_samples(writer, samples[samples["method"].eq(method)])
-            _add_hparams(writer, summary, module, method)
     with SummaryWriter(str(folder)) as writer:
         writer.add_custom_scalars(_layout(summary))
         _add_text(writer, summary)
@@ -136,25 +132,3 @@ def _add_text(writer: SummaryWriter, summary: Mapping[str, Any]) -> None:
     writer.add_text("leaderboard", markdown(summary), 0)
     alerts = "".join(f"- {warning}\n" for warning in summary["warnings"]) or "None.\n"
     writer.add_text("alerts", alerts.replace("<", "&lt;"), 0)
-
-
-def _add_hparams(writer: SummaryWriter, summary: Mapping[str, Any], module: FaithfulnessModule, method: str) -> None:
-    """The protocol with a method, and what that reached on all samples: a line of the table of hyperparameters."""
-    protocol = module.protocol
-    settings = {
-        "method": method,
-        "model": module.model_config.path,
-        "steps": protocol.steps,
-        "random_orders": protocol.random_orders,
-        "substrates": " ".join(protocol.substrates),
-        "softness": protocol.softness,
-        "target": str(protocol.target),
-        "seed": protocol.seed,
-    }
-    row: Mapping[str, Any] = next((row for board, row in _rows(summary, method) if board["slice"] == "all"), {})
-    metrics = {f"hparam/{name}": row[name] for name in _HPARAM_METRICS if row.get(name) is not None}
-    file_writer: Any = writer._get_file_writer()
-    for part in hparams_summary(settings, metrics):
-        file_writer.add_summary(part)
-    for tag, value in metrics.items():
-        writer.add_scalar(tag, torch.tensor(value), 0)

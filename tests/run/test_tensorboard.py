@@ -9,21 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from cxr_faith.metrics.board import COLUMNS, MetricBoard
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.run import tensorboard
 from cxr_faith.run.live import LiveScalars, run_name
+from cxr_faith.run.measured import write_hparams
 from cxr_faith.run.tensorboard import write_tensorboard
+from cxr_faith.summary.metric_rows import metric_rows
 from cxr_faith.summary.summarize import write_summary
 from tests.report.browser import chromium
 from tests.runs import SAMPLES, run_here
-from tests.synthetic import make_rows
+from tests.synthetic import STEPS, make_rows
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,11 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(run_dir: Path, show_images: bool = False) -> None:
     module: Any = SimpleNamespace(protocol=Protocol(), model_config=SimpleNamespace(path="bundled"))
-    write_tensorboard(run_dir, write_summary(run_dir).to_dict(), module, show_images)
+    frame = read_records(run_dir, COLUMNS)
+    board = MetricBoard(dict.fromkeys(zip(frame["substrate"], frame["method"], strict=True)), STEPS)
+    board.update_frame(frame)
+    write_hparams(run_dir, module, metric_rows(board.compute(torch.device("cpu"))))
+    write_tensorboard(run_dir, write_summary(run_dir).to_dict(), show_images)
 
 
 def load(run_dir: Path, run: str = ".") -> EventAccumulator:
@@ -109,7 +117,9 @@ def test_text_hparams_and_pictures_only_when_asked(run_dir: Path) -> None:
         content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
         start = HParamsPluginData.FromString(content).session_start_info
         assert start.hparams["method"].string_value == method and start.hparams["steps"].number_value == 50
-        assert len(events.Scalars("hparam/srg")) == 1  # written anew: nothing of the run before is left
+        frame = read_records(run_dir, ["srg"])
+        [srg] = events.Scalars("hparam/srg")  # written anew: nothing of the run before is left
+        assert srg.value == pytest.approx(frame.loc[frame["method"].eq(method), "srg"].mean(), abs=1e-6)
 
 
 def test_a_name_is_a_folder_below_tensorboard() -> None:

@@ -1,0 +1,36 @@
+"""The board of the torchmetrics as a table for the terminal, before the slower statistics are there."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from cxr_faith.report.formats import number
+from cxr_faith.summary.metric_rows import MetricRow
+
+COLUMNS = {
+    "deletion_auc": "del ↓",
+    "insertion_auc": "ins ↑",
+    "srg": "srg ↑",
+    "drop_50": "drop@50 ↑",
+    "gap_srg_random": "Δ random ↑",
+    "gap_srg_center": "Δ center ↑",
+}
+"""Columns of the torchmetrics → their titles."""
+
+
+def render_metrics(rows: Sequence[MetricRow], substrate: str) -> Table:
+    """The methods under one substrate, best srg first."""
+    shown = [row for row in rows if row.substrate == substrate]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.title = Text(f"torchmetrics over all ranks · {substrate} · samples that are ok", style="bold")
+    table.add_column("method", overflow="fold", max_width=28)
+    table.add_column("n", justify="right")
+    table.add_column("cov", justify="right")
+    for title in COLUMNS.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in sorted(shown, key=lambda row: -(row.means["srg"] if row.means["srg"] is not None else float("-inf"))):
+        cells = [number(row.means[name], signed=name.startswith("gap")) for name in COLUMNS]
+        table.add_row(Text(row.method), str(row.n_ok), f"{row.coverage:.0%}", *cells)
+    return table

@@ -1,0 +1,97 @@
+"""What the torchmetrics of a run come to: read back, printed and written at the end of prediction."""
+
+import json
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from cxr_faith.data.sharding import Shard
+from cxr_faith.metrics.board import COLUMNS, MetricBoard
+from cxr_faith.perturb.condition import NONE
+from cxr_faith.records import scan_records, write_atomic
+from cxr_faith.report.metric_table import render_metrics
+from cxr_faith.report.terminal import show
+from cxr_faith.run.live import run_name
+from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.summary.metric_rows import MetricRow
+
+FILE = "metrics.json"
+HPARAMS = ".hparams"
+"""Ends the names of event files that hold the table of hyperparameters; `write_tensorboard` leaves them alone."""
+
+_HPARAM_METRICS = ("srg", "deletion_auc", "insertion_auc", "drop_50", "gap_srg_center")
+
+
+def read_back(board: MetricBoard, run_dir: Path, done: AbstractSet[str]) -> None:
+    """Add the records that earlier starts have written, so that the board covers the whole run.
+
+    A call for one rank, before the ranks' sums are added.
+
+    Args:
+        board: the torchmetrics of this start.
+        run_dir: the run directory.
+        done: ids of the samples that were done before this start; others are in the board already.
+    """
+    if done:
+        for piece in scan_records(run_dir, COLUMNS):
+            board.update_frame(piece[piece["condition"].eq(NONE) & piece["sample_id"].isin(done)])
+
+
+def publish(
+    run_dir: Path, module: FaithfulnessModule, rows: Sequence[MetricRow], shard: Shard, console: Console
+) -> None:
+    """Print the board, and write it as `metrics.json` and as the table of hyperparameters of TensorBoard."""
+    for substrate in dict.fromkeys(row.substrate for row in rows):
+        show(console, render_metrics(rows, substrate))
+    write_metrics(run_dir, rows, shard)
+    write_hparams(run_dir, module, rows)
+
+
+def write_metrics(run_dir: Path, rows: Sequence[MetricRow], shard: Shard) -> None:
+    """Write the board as JSON, one flat row for each substrate and method; a shard writes a file of its own.
+
+    `pandas.DataFrame(json["rows"])` is the board as a table.
+    """
+    path = run_dir / FILE
+    if shard.count > 1:
+        path = path.with_stem(f"metrics-{shard.index}-of-{shard.count}")
+    content = {"samples": max((row.samples for row in rows), default=0), "rows": [row.to_dict() for row in rows]}
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_hparams(run_dir: Path, module: FaithfulnessModule, rows: Sequence[MetricRow]) -> None:
+    """Write the table of hyperparameters of TensorBoard: for each method the protocol, and what it reached.
+
+    Args:
+        run_dir: the run directory.
+        module: for the protocol and the model's name.
+        rows: the torchmetrics; of a method with several substrates the first row counts.
+    """
+    folder = run_dir / "tensorboard"
+    for old in folder.rglob(f"events.out.tfevents.*{HPARAMS}"):
+        old.unlink()
+    protocol = module.protocol
+    settings = {
+        "model": module.model_config.path,
+        "steps": protocol.steps,
+        "random_orders": protocol.random_orders,
+        "substrates": " ".join(protocol.substrates),
+        "softness": protocol.softness,
+        "target": str(protocol.target),
+        "seed": protocol.seed,
+    }
+    for row in {row.method: row for row in reversed(rows)}.values():
+        reached = {name: row.means[name] for name in _HPARAM_METRICS} | {"coverage": row.coverage}
+        metrics = {f"hparam/{name}": value for name, value in reached.items() if value is not None}
+        with SummaryWriter(str(folder / run_name(row.method)), filename_suffix=HPARAMS) as writer:
+            file_writer: Any = writer._get_file_writer()
+            for part in hparams({"method": row.method, **settings}, metrics):
+                file_writer.add_summary(part)
+            for tag, value in metrics.items():
+                writer.add_scalar(tag, torch.tensor(value), 0)
