@@ -19,7 +19,8 @@ from cxr_faith.attribution import METHODS, Attribution, Method, build_methods
 from cxr_faith.attribution.attention import Attention
 from cxr_faith.attribution.relevancy import Chefer
 from cxr_faith.checks.randomization import random_stages, randomize
-from cxr_faith.checks.sanity import read_cases, sanity
+from cxr_faith.checks.samples import read_cases
+from cxr_faith.checks.sanity import sanity
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.perturb.schedule import stream
@@ -161,11 +162,12 @@ def sanity_lines(samples: int, methods: dict[str, Any]) -> list[list[str]]:
         data.image_size, data.cache_dir = vlm.image_size, Path(folder)
         pictures, cases = read_cases(vlm, data, protocol, samples)
     checked = build_methods(methods) | {"brightness": Brightness()}
-    found = sanity(vlm, checked, pictures, cases, protocol)["methods"]
+    result = sanity(vlm, checked, pictures, cases, protocol)
     lines = [["method", "random pairs", "random model", "verdict"]]
-    for name, entry in found.items():
-        figures = [f"{values['spearman']:.3f}" for values in (entry["random_pairs"], entry["cascade"][-1])]
-        lines.append([name, *figures, "FAIL" if entry["failed"] else "pass"])
+    for name, method in result.methods.items():
+        last = list(method.cascade.values())[-1]
+        figures = [f"{likeness.spearman:.3f}" for likeness in (method.random_pairs, last)]
+        lines.append([name, *figures, "FAIL" if method.failed else "pass"])
     return lines
 
 

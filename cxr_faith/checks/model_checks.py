@@ -1,7 +1,6 @@
 """The checks of `doctor` that look into the model: tokens, attention mask, attributions, perturbed pictures."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,16 +10,14 @@ from cxr_faith.attribution import AttributionBatch, build_methods
 from cxr_faith.attribution.attention import image_columns, observe
 from cxr_faith.attribution.base import score_gradient
 from cxr_faith.cases import Case
+from cxr_faith.checks.checklist import Check, judged
 from cxr_faith.perturb.schedule import keep_masks, schedule
 from cxr_faith.perturb.substrate import Substrate, compose
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.vlm import VLM, Target
 
-Found = tuple[str, Literal["pass", "warn", "fail"], str, str]
-"""Name, status, figure and advice of a check."""
 
-
-def model_checks(module: FaithfulnessModule, pixels: Tensor, case: Case) -> Iterator[Found]:
+def model_checks(module: FaithfulnessModule, pixels: Tensor, case: Case) -> Iterator[Check]:
     """Checks of one picture [3, H, W] and one question with a target."""
     vlm = module.engine.vlm
     assert case.target is not None
@@ -34,24 +31,20 @@ def model_checks(module: FaithfulnessModule, pixels: Tensor, case: Case) -> Iter
     yield _dtype(vlm)
 
 
-def _judge(name: str, good: bool, figure: str, advice: str, fair: bool = False) -> Found:
-    return (name, "pass", figure, "") if good else (name, "warn" if fair else "fail", figure, advice)
-
-
-def _tokens(vlm: VLM, case: Case) -> Iterator[Found]:
+def _tokens(vlm: VLM, case: Case) -> Iterator[Check]:
     ids = case.prompt.prefix_ids + case.prompt.suffix_ids
     tokenizer = getattr(vlm, "tokenizer", None)
     if tokenizer is not None:
         count = ids.count(tokenizer.bos_token_id)
-        yield _judge("one BOS token", count == 1, str(count), "the chat template and the tokenizer both add one")
+        yield judged("one BOS token", count == 1, str(count), "the chat template and the tokenizer both add one")
     start, image = case.prompt.image_start, ids[case.prompt.image_start]
     block = ids[start : start + vlm.n_cells]
     good = set(block) == {image} and ids.count(image) == vlm.n_cells == len(block)
     figure = f"{ids.count(image)} image tokens from {start}, grid {vlm.grid[0]}x{vlm.grid[1]}"
-    yield _judge("image tokens in one block", good, figure, "pan and scan must be off; check the chat template")
+    yield judged("image tokens in one block", good, figure, "pan and scan must be off; check the chat template")
 
 
-def _both_directions(vlm: VLM, batch: AttributionBatch, target: Target) -> Found:
+def _both_directions(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
     """Image tokens see each other in both directions only where token_type_ids reach the model."""
     columns = image_columns(vlm, batch)
 
@@ -60,50 +53,50 @@ def _both_directions(vlm: VLM, batch: AttributionBatch, target: Target) -> Found
 
     shares = observe(vlm, batch, [target], ahead)
     share = float(torch.stack(shares).mean()) if shares else 0.0
-    advice = "token_type_ids do not reach the model: its image attention is causal, and its answers are others"
-    return _judge("image attention goes both ways", share > 0.01, f"{share:.3f} of it looks ahead", advice)
+    advice = "token_type_ids do not reach the model: its image attention is causal, which changes its answers"
+    return judged("image attention goes both ways", share > 0.01, f"{share:.3f} of it looks ahead", advice)
 
 
-def _yes_no(vlm: VLM) -> Found:
+def _yes_no(vlm: VLM) -> Check:
     shared = set(vlm.yes_ids) & set(vlm.no_ids)
     good = bool(vlm.yes_ids) and bool(vlm.no_ids) and not shared
     figure = f"{len(vlm.yes_ids)} yes, {len(vlm.no_ids)} no, {len(shared)} shared"
-    return _judge("yes and no tokens", good, figure, "the tokenizer has no single token for yes or no")
+    return judged("yes and no tokens", good, figure, "the tokenizer has no single token for yes or no")
 
 
-def _completeness(vlm: VLM, batch: AttributionBatch, target: Target) -> Found:
+def _completeness(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
     method = build_methods({"integrated_gradients": {}})["integrated_gradients"]
     residual = float(method.attribute(vlm, batch, [target]).extras["completeness_residual"][0])
     advice = "the path integral misses the effect: more steps, or float32 instead of bfloat16"
-    return _judge(
+    return judged(
         "integrated gradients add up", residual < 0.05, f"{residual:.3g} of the effect missing", advice, residual < 0.3
     )
 
 
-def _full_product(vlm: VLM, batch: AttributionBatch, target: Target) -> Found:
-    """Chefer's row against row p − 1 of the whole product of layers."""
-    found = build_methods({"chefer": {}})["chefer"].attribute(vlm, batch, [target]).maps[0].flatten()
+def _full_product(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
+    """Chefer's row must be row p − 1 of the full product over the layers."""
+    row = build_methods({"chefer": {}})["chefer"].attribute(vlm, batch, [target]).maps[0].flatten()
     attentions: list[Tensor] = []
     with torch.enable_grad():
         tokens = vlm.encode(batch.pixels).detach().requires_grad_()
         traced = vlm.trace(tokens, batch.prompts, [target], lambda _, probabilities: attentions.append(probabilities))
         scores = traced.unbind(1)
-    expected = torch.zeros_like(found)
+    expected = torch.zeros_like(row)
     for index, position in enumerate(target.read_positions(batch.prompts[0])):
         gradients = score_gradient(scores[index], attentions, more=index + 1 < len(scores))
-        product = torch.eye(attentions[0].shape[-1], device=found.device)
+        product = torch.eye(attentions[0].shape[-1], device=row.device)
         for attention, gradient in zip(attentions, gradients, strict=True):
             relevance = (gradient.float() * attention.detach().float()).clamp_min(0).mean(1)[0]
             product = product + relevance @ product
         expected += product[position, image_columns(vlm, batch)]
-    error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
-    return _judge(
+    error = float((row - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    return judged(
         "chefer row is the full product's", error < 1e-3, f"relative error {error:.1e}", "report this as a bug"
     )
 
 
-def _mirror(vlm: VLM, pixels: Tensor, image_id: str, module: FaithfulnessModule) -> Found:
-    """Insertion of an order shows the very pictures of deletion of the reversed order, last to first."""
+def _mirror(vlm: VLM, pixels: Tensor, image_id: str, module: FaithfulnessModule) -> Check:
+    """Insertion by an order shows the same pictures as deletion by the reversed order, last to first."""
     k = schedule(vlm.n_cells, module.protocol.finest(vlm.n_cells))
     order = np.random.default_rng(0).permutation(vlm.n_cells)
     removed = Substrate.parse(module.protocol.substrates[0]).apply(pixels[None], [image_id], module.protocol.seed)[0]
@@ -113,13 +106,13 @@ def _mirror(vlm: VLM, pixels: Tensor, image_id: str, module: FaithfulnessModule)
         back = torch.from_numpy(keep_masks(order[::-1], k[[-1 - step]], "deletion")).to(pixels.device)
         softness = module.protocol.softness
         same += torch.equal(*(compose(pixels, removed, mask, vlm.grid, softness) for mask in (there, back)))
-    return _judge("mirror identity", same == len(k), f"{same} of {len(k)} pictures equal", "report this as a bug")
+    return judged("mirror identity", same == len(k), f"{same} of {len(k)} pictures equal", "report this as a bug")
 
 
-def _dtype(vlm: VLM) -> Found:
+def _dtype(vlm: VLM) -> Check:
     model = getattr(vlm, "model", None)
     dtype = getattr(model, "dtype", torch.float32)
     figure = str(dtype).removeprefix("torch.")
     good = dtype in (torch.float32, torch.bfloat16)
     slow = dtype == torch.bfloat16 and vlm.device.type == "cpu"
-    return _judge("number format", good and not slow, figure, "bfloat16 on a GPU, float32 on a CPU", fair=good)
+    return judged("number format", good and not slow, figure, "bfloat16 on a GPU, float32 on a CPU", fair=good)

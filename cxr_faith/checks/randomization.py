@@ -22,7 +22,7 @@ def random_stages(vlm: VLM) -> list[tuple[str, list[str]]]:
 
 
 def randomize(vlm: VLM, names: Sequence[str], seed: int) -> None:
-    """Shuffle the entries of each of these parameters: what was learned goes, the scale of the numbers stays."""
+    """Shuffle the entries of each of these parameters: this destroys what was learned and keeps the scale."""
     parameters = dict(_model(vlm).named_parameters())
     with torch.no_grad():
         for name in names:
@@ -35,8 +35,8 @@ def _blocks(title: str, pattern: re.Pattern[str], names: Sequence[str]) -> Itera
     """At most four blocks of layers, last layers first."""
     by_layer: dict[int, list[str]] = {}
     for name in names:
-        if found := pattern.search(name):
-            by_layer.setdefault(int(found[1]), []).append(name)
+        if match := pattern.search(name):
+            by_layer.setdefault(int(match[1]), []).append(name)
     for part in np.array_split(sorted(by_layer, reverse=True), min(BLOCKS, len(by_layer))):
         layers = part.tolist()
         place = f"{layers[-1]}–{layers[0]}" if len(layers) > 1 else str(layers[0])

@@ -6,43 +6,32 @@ shows the picture, not the model.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
 from cxr_faith.attribution import Method
 from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.checks.randomization import random_stages, randomize
+from cxr_faith.checks.samples import read_cases
+from cxr_faith.checks.sanity_result import SMALL_CHANGES, Likeness, MethodSanity, SanityResult
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import write_atomic
-from cxr_faith.report.formats import number
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.vlm import VLM, Gemma3VLM, Target
 from cxr_faith.vlm.answers import predicted_answer
 
 NO_QUESTION = "?"
-CHANGED = ("blank picture", "other picture", "no question")
-SMALL_CHANGES = {
-    "shift 2 px": "shift:2",
-    "contrast +5 %": "contrast:1.05",
-    "contrast -5 %": "contrast:0.95",
-    "noise 2 %": "noise:0.02",
-}
-"""Changes of the picture that should change neither answer nor map: name → condition."""
-
-_MEASURES: dict[str, Callable[[Any, Any], Any]] = {"spearman": spearman, "ssim": ssim, "top_overlap": top_overlap}
 
 Maps = dict[str, list[np.ndarray]]
+"""Method → one map [grid_h, grid_w] for each sample."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class SanityOptions:
     """How `sanity` checks.
 
     Attributes:
-        samples: so many of the first samples that can be explained.
+        samples: number of samples, the first ones that can be explained.
         most_alike: a method fails if its maps keep a mean Spearman above this with all layers random.
     """
 
@@ -60,14 +49,13 @@ class SanityOptions:
     def __post_init__(self) -> None:
         """Check the values."""
         if self.samples < 2 or not 0 < self.most_alike <= 1:
-            raise ValueError("sanity needs at least 2 samples and a Spearman between 0 and 1")
+            raise ValueError("sanity needs --samples of at least 2 and --most_alike between 0 and 1")
 
 
-def run_sanity(module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path, options: SanityOptions) -> Any:
+def run_sanity(
+    module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path, options: SanityOptions
+) -> SanityResult:
     """Check all methods of a configuration, and write `sanity.json` into the run directory.
-
-    Returns:
-        What `sanity` returns.
 
     Raises:
         ValueError: fewer than two samples can be explained.
@@ -78,30 +66,10 @@ def run_sanity(module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path
     data.image_size, data.cache_dir = module.image_size, run_dir / "cache"
     pictures, cases = read_cases(vlm, data, module.protocol, options.samples)
     if len(cases) < 2:
-        raise ValueError(f"{data.manifest}: sanity needs two samples that the model answers, found {len(cases)}")
+        raise ValueError(f"{data.manifest}: sanity needs two samples that the model answers, there are {len(cases)}")
     result = sanity(vlm, module.method_set.methods, pictures, cases, module.protocol, options.most_alike)
-    write_atomic(run_dir / "sanity.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_atomic(run_dir / "sanity.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
     return result
-
-
-def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: int) -> tuple[list[Tensor], list[Case]]:
-    """Pictures and answered questions of the first samples that can be explained, at most half of one picture."""
-    pictures: list[Tensor] = []
-    cases: list[Case] = []
-    for batch in data.loader():
-        for item in batch:
-            alike = sum(case.image_id == item.sample.image_id for case in cases)
-            if item.image is None or len(cases) == samples or 2 * alike >= max(samples, 2):
-                continue
-            pixels, sample = vlm.normalize(item.image[None].to(vlm.device))[0], item.sample
-            cells = [item.finding_cells(vlm.grid)]
-            [case] = read_answers(vlm, pixels, sample.image_id, [sample.question], [sample.kind], protocol, cells)
-            if case.target is not None and not case.off_format:
-                pictures.append(pixels)
-                cases.append(case)
-        if len(cases) == samples:
-            break
-    return pictures, cases
 
 
 def sanity(
@@ -111,8 +79,8 @@ def sanity(
     cases: Sequence[Case],
     protocol: Protocol,
     most_alike: float = 0.5,
-) -> dict[str, Any]:
-    """All checks. The model's weights are random afterwards.
+) -> SanityResult:
+    """Run all checks. The model's weights are random afterwards.
 
     Args:
         vlm: the model.
@@ -122,65 +90,71 @@ def sanity(
         protocol: for seeds and targets.
         most_alike: highest mean Spearman to the trained maps that passes with all layers random.
 
-    Returns:
-        `inputs` (share of the answers kept for each changed input), `methods`: name → `random_pairs`
-        (maps of different samples), `inputs`, `other_answer` and `cascade` (a list over stages), each with Spearman,
-        SSIM and top overlap to the trained model's maps; `control`; `failed`, None for a method whose maps with all
-        layers random cannot be compared: they are constant, or not finite.
+    Raises:
+        ValueError: all cases are about one picture.
+    """
+    seed, targets = protocol.seed, [case.target for case in cases]
+    trained = _maps(vlm, methods, pictures, cases, targets, seed)
+    pairs = {name: _alike(maps, [maps[other] for other in partners(cases)]) for name, maps in trained.items()}
+    kept: dict[str, float] = {}
+    inputs: dict[str, dict[str, Likeness]] = {}
+    for change, (changed, questions) in _changed_inputs(pictures, cases, seed).items():
+        answers = _answers(vlm, changed, cases, questions, protocol)
+        same = [_says(now) == _says(case) for now, case in zip(answers, cases, strict=True)]
+        kept[change] = float(np.mean(same))
+        inputs[change] = _compare(trained, _maps(vlm, methods, changed, answers, targets, seed))
+    other_answer = _other_answer(vlm, methods, pictures, cases, trained, seed)
+    cascade: dict[str, dict[str, Likeness]] = {}
+    for stage, names in random_stages(vlm):
+        randomize(vlm, names, seed)
+        cascade[stage] = _compare(trained, _maps(vlm, methods, pictures, cases, targets, seed))
+    results = {}
+    for name, method in methods.items():
+        by_stage = {stage: likeness[name] for stage, likeness in cascade.items()}
+        control = isinstance(method, CONTROLS)
+        last = list(by_stage.values())[-1].spearman
+        failed = False if control else None if last is None else last > most_alike
+        by_change = {change: likeness[name] for change, likeness in inputs.items()}
+        results[name] = MethodSanity(control, pairs[name], by_change, other_answer.get(name), by_stage, failed)
+    return SanityResult(len(cases), most_alike, kept, results)
+
+
+def _other_answer(
+    vlm: VLM,
+    methods: Mapping[str, Method],
+    pictures: Sequence[Tensor],
+    cases: Sequence[Case],
+    trained: Maps,
+    seed: int,
+) -> dict[str, Likeness]:
+    """Likeness of the maps of the other answer, which only a yes/no question has; empty without such a question."""
+    turned = {
+        index: Target("margin", target.name, sign=-target.sign)
+        for index, case in enumerate(cases)
+        if (target := case.target) and target.kind == "margin"
+    }
+    if not turned:
+        return {}
+    asked_pictures, asked_cases = [pictures[i] for i in turned], [cases[i] for i in turned]
+    maps = _maps(vlm, methods, asked_pictures, asked_cases, list(turned.values()), seed)
+    return _compare({name: [of_method[i] for i in turned] for name, of_method in trained.items()}, maps)
+
+
+def partners(cases: Sequence[Case]) -> list[int]:
+    """For each case the index of the next one about another picture, wrapping around.
 
     Raises:
         ValueError: all cases are about one picture.
     """
-    seed = protocol.seed
-    trained = _maps(vlm, methods, pictures, cases, [case.target for case in cases], seed)
-    result: dict[str, Any] = {"samples": len(cases), "most_alike": most_alike, "inputs": {}, "methods": {}}
-    for name, method in methods.items():
-        others = [trained[name][other] for other in partners(cases)]
-        control = isinstance(method, CONTROLS)  # they do not look at the model, by design, and cannot fail
-        result["methods"][name] = {"control": control, "random_pairs": _alike(trained[name], others), "inputs": {}}
-    for change, (changed, questions) in _changed_inputs(pictures, cases, seed).items():
-        answers = _answers(vlm, changed, cases, questions, protocol)
-        kept = [_says(now) == _says(case) for now, case in zip(answers, cases, strict=True)]
-        result["inputs"][change] = {"answers_kept": float(np.mean(kept))}
-        maps = _maps(vlm, methods, changed, answers, [case.target for case in cases], seed)
-        _compare(result, trained, maps, lambda entry, found, change=change: entry["inputs"].update({change: found}))
-    turned = {
-        index: Target("margin", t.name, sign=-t.sign)
-        for index, case in enumerate(cases)
-        if (t := case.target) and t.kind == "margin"
-    }
-    if turned:  # only a yes/no question has another answer
-        shown, answered = [pictures[i] for i in turned], [cases[i] for i in turned]
-        maps = _maps(vlm, methods, shown, answered, list(turned.values()), seed)
-        asked = {name: [found[i] for i in turned] for name, found in trained.items()}
-        _compare(result, asked, maps, lambda entry, found: entry.update({"other_answer": found}))
-    for stage, names in random_stages(vlm):
-        randomize(vlm, names, seed)
-        maps = _maps(vlm, methods, pictures, cases, [case.target for case in cases], seed)
-        _compare(
-            result,
-            trained,
-            maps,
-            lambda entry, found, stage=stage: entry.setdefault("cascade", []).append({"stage": stage} | found),
-        )
-    for entry in result["methods"].values():
-        last = entry["cascade"][-1]["spearman"]
-        entry["failed"] = False if entry["control"] else None if last is None else last > most_alike
-    return result
-
-
-def partners(cases: Sequence[Case]) -> list[int]:
-    """For each case the next one about another picture, round and round.
-
-    Raises:
-        ValueError: there is one picture only.
-    """
     count = len(cases)
-    ahead = [[(i + step) % count for step in range(1, count)] for i in range(count)]
-    found = [next((j for j in js if cases[j].image_id != cases[i].image_id), None) for i, js in enumerate(ahead)]
-    if None in found:
-        raise ValueError("sanity needs samples of two pictures: give --samples a larger number")
-    return [j for j in found if j is not None]
+    chosen = []
+    for index, case in enumerate(cases):
+        following = ((index + step) % count for step in range(1, count))
+        other = next((j for j in following if cases[j].image_id != case.image_id), None)
+        if other is None:
+            raise ValueError("sanity needs samples of two pictures: give --samples a larger number")
+        chosen.append(other)
+    return chosen
 
 
 def _changed_inputs(
@@ -222,7 +196,7 @@ def _maps(
     targets: Sequence[Target | None],
     seed: int,
 ) -> Maps:
-    """Maps of every method for the given targets; a method without a map for a sample gives NaN there."""
+    """Maps of every method for the given targets; a map is NaN where a method gives none."""
     asked = [
         Case(case.prompt, case.image_id, case.kind, case.reply, target, finding_cells=case.finding_cells)
         for case, target in zip(cases, targets, strict=True)
@@ -232,41 +206,20 @@ def _maps(
     return {name: [case.maps.get(name, missing) for case in asked] for name in methods}
 
 
-def _compare(result: dict[str, Any], trained: Maps, maps: Maps, keep: Any) -> None:
-    for name, entry in result["methods"].items():
-        keep(entry, _alike(trained[name], maps[name]))
+def _compare(trained: Maps, maps: Maps) -> dict[str, Likeness]:
+    """Method → how alike its maps are to those of the trained model."""
+    return {name: _alike(trained[name], maps[name]) for name in maps}
 
 
-def _alike(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> dict[str, float | None]:
+def _alike(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Likeness:
     """Mean of each measure over the pairs of maps that are finite."""
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if np.isfinite(x).all() and np.isfinite(y).all()]
     if not pairs:
-        return dict.fromkeys(_MEASURES)
+        return Likeness()
     first, second = (np.stack(side) for side in zip(*pairs, strict=True))
-    values = {name: measure(first, second) for name, measure in _MEASURES.items()}
-    return {
-        name: float(found[np.isfinite(found)].mean()) if np.isfinite(found).any() else None
-        for name, found in values.items()
-    }
+    return Likeness(*(_finite_mean(measure(first, second)) for measure in (spearman, ssim, top_overlap)))
 
 
-def render_sanity(result: Mapping[str, Any]) -> Table:
-    """Spearman to the trained model's maps, one row for each method."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"sanity · {result['samples']} samples · Spearman to the trained maps")
-    stages = [entry["stage"] for entry in next(iter(result["methods"].values()))["cascade"]]
-    shown = sorted({0, len(stages) // 2, len(stages) - 1})  # a terminal has no room for every layer; the file has all
-    columns = ["random pairs", *CHANGED, "small shifts, lowest", "other answer", *(stages[i] for i in shown), "verdict"]
-    table.add_column("method", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    for name, entry in result["methods"].items():
-        inputs = entry["inputs"]
-        small = min((inputs[change] for change in SMALL_CHANGES), key=lambda values: values["spearman"] or 0.0)
-        changed = [*(inputs[change] for change in CHANGED), small, entry.get("other_answer", {})]
-        found = [entry["random_pairs"], *changed, *(entry["cascade"][i] for i in shown)]
-        told = {None: "not measured", True: "FAIL", False: "pass"}
-        verdict = "control" if entry["control"] else told[entry["failed"]]
-        table.add_row(name, *(number(values.get("spearman")) for values in found), verdict)
-    kept = ", ".join(f"{name} {values['answers_kept']:.0%}" for name, values in result["inputs"].items())
-    table.caption = f"answers kept: {kept}"
-    return table
+def _finite_mean(values: np.ndarray) -> float | None:
+    finite = np.isfinite(values)
+    return float(values[finite].mean()) if finite.any() else None

@@ -20,7 +20,8 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     given = read_run(run_command("doctor", DESCRIPTION, "cxr_faith.checks.doctor:DoctorOptions"), arguments)
     with quick_imports():
-        from cxr_faith.checks.doctor import DoctorOptions, failed, render_doctor, run_doctor
+        from cxr_faith.checks.checklist import failed, render_doctor
+        from cxr_faith.checks.doctor import DoctorOptions, run_doctor
         from cxr_faith.cli.lightning_cli import EvaluateCLI
         from cxr_faith.report.terminal import show, wide_console
 

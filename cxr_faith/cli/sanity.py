@@ -21,7 +21,8 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     given = read_run(run_command("sanity", DESCRIPTION, "cxr_faith.checks.sanity:SanityOptions"), arguments)
     with quick_imports():
-        from cxr_faith.checks.sanity import SanityOptions, render_sanity, run_sanity
+        from cxr_faith.checks.sanity import SanityOptions, run_sanity
+        from cxr_faith.checks.sanity_result import render_sanity
         from cxr_faith.cli.lightning_cli import EvaluateCLI
         from cxr_faith.report.terminal import show, wide_console
 

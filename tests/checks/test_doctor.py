@@ -18,7 +18,8 @@ from cxr_faith.attribution import Attribution, AttributionBatch
 from cxr_faith.attribution import gradients as attribution_gradients
 from cxr_faith.attribution.relevancy import Chefer
 from cxr_faith.checks import doctor, model_checks
-from cxr_faith.checks.doctor import Check, _restart, _tensorboard, failed, graded, record_checks, render_doctor
+from cxr_faith.checks.checklist import Check, failed, graded, render_doctor
+from cxr_faith.checks.doctor import _restart, _tensorboard
 from cxr_faith.checks.model_checks import (
     _both_directions,
     _completeness,
@@ -28,6 +29,7 @@ from cxr_faith.checks.model_checks import (
     _tokens,
     _yes_no,
 )
+from cxr_faith.checks.record_checks import record_checks
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.vlm import Target
@@ -108,15 +110,15 @@ def test_advice_is_about_what_is_missing(frame: pd.DataFrame) -> None:
 def test_a_causal_image_block_and_shared_tokens_are_found(random_vlm, pictures, monkeypatch) -> None:
     pixels, prompt = pictures(random_vlm, 1), random_vlm.prompt("Is there a nodule?")
     batch, target = AttributionBatch(pixels, [prompt], ["a"]), Target("margin")
-    assert _both_directions(random_vlm, batch, target)[1] == "pass"
-    assert _full_product(random_vlm, batch, target)[1] == "pass"
-    assert _yes_no(random_vlm)[1] == "pass"
+    assert _both_directions(random_vlm, batch, target).status == "pass"
+    assert _full_product(random_vlm, batch, target).status == "pass"
+    assert _yes_no(random_vlm).status == "pass"
     inner = random_vlm.model.model
     forward = inner.forward
     monkeypatch.setattr(inner, "forward", lambda *a, token_type_ids=None, **k: forward(*a, **k))
-    assert _both_directions(random_vlm, batch, target)[1] == "fail"
+    assert _both_directions(random_vlm, batch, target).status == "fail"
     monkeypatch.setattr(random_vlm, "no_ids", random_vlm.yes_ids)
-    assert _yes_no(random_vlm)[1] == "fail"
+    assert _yes_no(random_vlm).status == "fail"
 
 
 def test_faults_of_the_prompt_are_found(random_vlm) -> None:
@@ -127,7 +129,7 @@ def test_faults_of_the_prompt_are_found(random_vlm) -> None:
     def judged(ids: tuple[int, ...], start: int) -> list[str]:
         changed = replace(prompt, prefix_ids=ids, image_start=start)
         case = SimpleNamespace(prompt=changed)
-        return [found[1] for found in _tokens(random_vlm, case)]
+        return [check.status for check in _tokens(random_vlm, case)]
 
     assert judged(prompt.prefix_ids, prompt.image_start) == ["pass", "pass"]
     assert judged((bos, *prompt.prefix_ids), prompt.image_start + 1) == ["fail", "pass"]
@@ -139,16 +141,16 @@ def test_faults_of_the_mathematics_are_found(random_vlm, pictures, monkeypatch) 
     pixels, prompt = pictures(random_vlm, 1), random_vlm.prompt("Is there a nodule?")
     batch, target = AttributionBatch(pixels, [prompt], ["a"]), Target("margin")
     module = SimpleNamespace(protocol=Protocol(("mean",), steps=4, random_orders=2))
-    assert _completeness(random_vlm, batch, target)[1] == "pass"
-    assert _mirror(random_vlm, pixels[0], "a", module)[1] == "pass"
+    assert _completeness(random_vlm, batch, target).status == "pass"
+    assert _mirror(random_vlm, pixels[0], "a", module).status == "pass"
     gradients = attribution_gradients.token_gradients
     monkeypatch.setattr(attribution_gradients, "token_gradients", lambda *a: [one / 3 for one in gradients(*a)])
-    assert _completeness(random_vlm, batch, target)[1] == "fail"
+    assert _completeness(random_vlm, batch, target).status == "fail"
     masks = model_checks.keep_masks
     monkeypatch.setattr(model_checks, "keep_masks", lambda order, k, mode: masks(order, k, "deletion"))
-    assert _mirror(random_vlm, pixels[0], "a", module)[1] == "fail"
+    assert _mirror(random_vlm, pixels[0], "a", module).status == "fail"
     monkeypatch.setattr(Chefer, "attribute", lambda *a: Attribution(torch.rand(1, *random_vlm.grid)))
-    assert _full_product(random_vlm, batch, target)[1] == "fail"
+    assert _full_product(random_vlm, batch, target).status == "fail"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_faults_of_the_mathematics_are_found(random_vlm, pictures, monkeypatch) 
 )
 def test_number_formats(dtype: str, device: str, status: str) -> None:
     vlm = SimpleNamespace(model=SimpleNamespace(dtype=getattr(torch, dtype)), device=torch.device(device))
-    assert _dtype(vlm)[1] == status
+    assert _dtype(vlm).status == status
 
 
 def test_faults_of_the_disk_are_found(frame: pd.DataFrame, tmp_path: Path, monkeypatch) -> None:

@@ -13,7 +13,8 @@ from cxr_faith.__main__ import main
 from cxr_faith.attribution import Attribution, Method, build_methods
 from cxr_faith.cases import read_answers
 from cxr_faith.checks.randomization import random_stages, randomize
-from cxr_faith.checks.sanity import CHANGED, SMALL_CHANGES, _alike, partners, render_sanity, sanity
+from cxr_faith.checks.sanity import _alike, partners, sanity
+from cxr_faith.checks.sanity_result import CHANGED, SMALL_CHANGES, Likeness, render_sanity
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.leaderboard import leaderboard, render_leaderboard
@@ -49,12 +50,17 @@ def result(vlm, pictures):
     return sanity(vlm, methods, images, cases, Protocol())
 
 
+def last(method):
+    """Likeness with all layers random."""
+    return list(method.cascade.values())[-1]
+
+
 def test_a_method_that_ignores_the_model_fails_and_controls_do_not(result):
-    found = result["methods"]
-    assert found["picture"]["failed"] and found["picture"]["cascade"][-1]["spearman"] == pytest.approx(1)
-    assert not found["edges"]["failed"] and found["edges"]["cascade"][-1]["spearman"] == pytest.approx(1)
-    assert found["edges"]["control"] and not found["chefer"]["control"]
-    assert not found["gradient"]["failed"] and found["gradient"]["cascade"][-1]["spearman"] < 0.5
+    found = result.methods
+    assert found["picture"].failed and last(found["picture"]).spearman == pytest.approx(1)
+    assert not found["edges"].failed and last(found["edges"]).spearman == pytest.approx(1)
+    assert found["edges"].control and not found["chefer"].control
+    assert not found["gradient"].failed and last(found["gradient"]).spearman < 0.5
 
 
 def test_another_picture_is_another_picture():
@@ -74,31 +80,31 @@ def test_a_map_that_cannot_be_compared_passes_no_test(vlm, pictures):
     images = list(pictures(model, 2, seed=4))
     cases = [read_answers(model, p, f"i{i}", ASKED[:1], ["yes_no"], Protocol())[0] for i, p in enumerate(images)]
     found = sanity(model, {"constant": Constant()}, images, cases, Protocol())
-    assert found["methods"]["constant"]["failed"] is None
+    assert found.methods["constant"].failed is None
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(render_sanity(found))
     assert "not measured" in console.export_text()
 
 
 def test_the_cascade_goes_from_the_top_down(result, vlm):
-    stages = [stage["stage"] for stage in result["methods"]["gradient"]["cascade"]]
+    stages = list(result.methods["gradient"].cascade)
     assert stages == ["decoder 3–4", "decoder 2", "decoder 1", "decoder 0", "projector", "tower 1", "tower 0"]
     named = {name for _, names in random_stages(vlm) for name in names}
     kept = {name for name, _ in vlm.model.named_parameters()} - named
     assert kept and not any("layers" in name or "projector" in name for name in kept)
-    first = result["methods"]["gradient"]["cascade"][0]["spearman"]
+    first = result.methods["gradient"].cascade["decoder 3–4"].spearman
     assert 0 < first < 1  # one block alone already moves the maps, but not to noise
 
 
 def test_changed_inputs_change_maps_as_they_must(result):
-    found = result["methods"]
-    assert found["edges"]["inputs"]["no question"]["spearman"] == pytest.approx(1)
-    assert found["edges"]["inputs"]["other picture"]["spearman"] < 0.9
-    assert found["edges"]["inputs"]["blank picture"]["spearman"] is None  # a flat map has no ranks
+    found = result.methods
+    assert found["edges"].inputs["no question"].spearman == pytest.approx(1)
+    assert found["edges"].inputs["other picture"].spearman < 0.9
+    assert found["edges"].inputs["blank picture"].spearman is None  # a flat map has no ranks
     # The L2 norm of a gradient does not know the sign of the score.
-    assert found["gradient"]["other_answer"]["spearman"] == pytest.approx(1, abs=1e-6)
-    assert found["chefer"]["other_answer"]["spearman"] < 0.99
-    assert set(result["inputs"]) == {*CHANGED, *SMALL_CHANGES}
+    assert found["gradient"].other_answer.spearman == pytest.approx(1, abs=1e-6)
+    assert found["chefer"].other_answer.spearman < 0.99
+    assert set(result.answers_kept) == {*CHANGED, *SMALL_CHANGES}
 
 
 def test_only_yes_no_questions_are_asked_for_the_other_answer(vlm, pictures):
@@ -110,15 +116,15 @@ def test_only_yes_no_questions_are_asked_for_the_other_answer(vlm, pictures):
     ]
     asked = [case for case in cases if case.target is not None and case.target.kind == "margin"]
     assert len(asked) == 2 < len(cases)
-    found = sanity(vlm, build_methods({"gradient": {}}), images, cases, Protocol())["methods"]["gradient"]
-    assert found["other_answer"]["spearman"] == pytest.approx(1, abs=1e-6)
+    found = sanity(vlm, build_methods({"gradient": {}}), images, cases, Protocol()).methods["gradient"]
+    assert found.other_answer.spearman == pytest.approx(1, abs=1e-6)
 
 
 def test_small_changes_change_little(result):
     for change in list(SMALL_CHANGES)[1:]:
-        assert result["methods"]["picture"]["inputs"][change]["spearman"] > 0.95
-        assert result["inputs"][change]["answers_kept"] == 1
-    shifted = result["methods"]["picture"]["inputs"]["shift 2 px"]["spearman"]
+        assert result.methods["picture"].inputs[change].spearman > 0.95
+        assert result.answers_kept[change] == 1
+    shifted = result.methods["picture"].inputs["shift 2 px"].spearman
     assert 0.5 < shifted < 1
 
 
@@ -137,13 +143,13 @@ def test_shuffling_keeps_the_numbers_and_is_seeded(pictures):
 def test_likeness_leaves_out_what_is_missing():
     maps = list(np.random.default_rng(0).random((3, 6, 6)))
     holes = [maps[0], np.full((6, 6), np.nan), maps[2]]
-    assert _alike(maps, holes)["spearman"] == pytest.approx(1)
-    assert _alike(maps[:1], holes[1:2]) == {"spearman": None, "ssim": None, "top_overlap": None}
+    assert _alike(maps, holes).spearman == pytest.approx(1)
+    assert _alike(maps[:1], holes[1:2]) == Likeness(None, None, None)
 
 
 def test_the_table_shows_the_first_the_middle_and_the_last_stage(result):
     table = render_sanity(result)
-    stages = [entry["stage"] for entry in result["methods"]["chefer"]["cascade"]]
+    stages = list(result.methods["chefer"].cascade)
     shown = [stages[0], stages[len(stages) // 2], stages[-1]]
     assert [column.header for column in table.columns][-4:] == [*shown, "verdict"]
     assert len(table.columns) == 1 + 1 + len(CHANGED) + 1 + 1 + 3 + 1 and table.row_count == 5

@@ -14,7 +14,6 @@ from lightning.pytorch import Trainer
 from cxr_faith.attribution import METHODS
 from cxr_faith.bench.bench import BenchOptions
 from cxr_faith.checks.doctor import DoctorOptions
-from cxr_faith.cli.configs import shipped_configs
 from cxr_faith.cli.evaluate import DESCRIPTION, run_command
 from cxr_faith.cli.lightning_cli import EvaluateCLI
 from cxr_faith.cli.signatures import description_of, options_of, registry
@@ -129,9 +128,3 @@ def test_help_of_evaluate_shows_its_own_options_first() -> None:
     assert places == sorted(places) and len(text.splitlines()) <= 125
     assert "--trainer.devices" not in text and "--help_trainer" in text
     assert all(f"\n  {name} " in text for name in METHODS)
-
-
-def test_shipped_configs_go_by_their_names() -> None:
-    assert {"demo", "methods", "mimic", "vindr", "sae_bundled", "protocol/trust", "trainer/ddp"} <= set(
-        shipped_configs()
-    )

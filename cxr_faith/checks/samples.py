@@ -1,0 +1,31 @@
+"""The samples that `doctor` and `sanity` look at: the first ones that can be explained."""
+
+from torch import Tensor
+
+from cxr_faith.cases import Case, read_answers
+from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.protocol import Protocol
+from cxr_faith.vlm import VLM
+
+
+def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: int) -> tuple[list[Tensor], list[Case]]:
+    """Pictures [3, H, W] and answered questions of the first samples that can be explained.
+
+    At most half of the samples are about one picture.
+    """
+    pictures: list[Tensor] = []
+    cases: list[Case] = []
+    for batch in data.loader():
+        for item in batch:
+            of_same_picture = sum(case.image_id == item.sample.image_id for case in cases)
+            if item.image is None or len(cases) == samples or 2 * of_same_picture >= max(samples, 2):
+                continue
+            pixels, sample = vlm.normalize(item.image[None].to(vlm.device))[0], item.sample
+            cells = [item.finding_cells(vlm.grid)]
+            [case] = read_answers(vlm, pixels, sample.image_id, [sample.question], [sample.kind], protocol, cells)
+            if case.target is not None and not case.off_format:
+                pictures.append(pixels)
+                cases.append(case)
+        if len(cases) == samples:
+            break
+    return pictures, cases

@@ -1,0 +1,118 @@
+"""What a command says and returns when it cannot go on, and which file a config's name means."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cxr_faith.__main__ import main
+from cxr_faith.cli import report
+from cxr_faith.cli.configs import find_config, shipped_configs
+from cxr_faith.cli.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x"),
+            1,
+            "runs/x: No space left on device; nothing that",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), 1, "Permission denied; nothing that was written is lost"),
+        (UsageError("a\n  b"), 2, "a b"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(
+    error: BaseException, status: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(report, "main", fail)
+    assert main(["report", "runs/x"]) == status
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"cxr-faith: error: {line}") and printed.count("\n") == 1
+
+
+def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(report, "main", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        main(["report", "runs/x"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)  # as after `| head -0`
+    words = [sys.executable, "-m", "cxr_faith", "evaluate", "--help"]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=variables, stdout=write, stderr=subprocess.PIPE, text=True, timeout=300)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_config_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"demo", "methods", "mimic", "vindr", "sae_bundled", "protocol/trust", "trainer/ddp"} <= set(
+        shipped_configs()
+    )
+    monkeypatch.chdir(tmp_path)
+    assert find_config("demo").read_text() == (ROOT / "configs" / "demo.yaml").read_text()
+    assert find_config("trainer/ddp").parts[-2:] == ("trainer", "ddp.yaml")
+    Path("demo").write_text("limit: 3\n")
+    assert find_config("demo") == Path("demo"), "an existing file comes first"
+    with pytest.raises(UsageError, match=r"--config trainer/dpd: file not found.*did you mean trainer/ddp\?.*mimic"):
+        find_config("trainer/dpd")
+
+
+@pytest.mark.parametrize("spelling", [["--config", "demo"], ["--config=demo"], ["-c", "demo"]])
+def test_shipped_configs_overlay_each_other(
+    spelling: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["evaluate", *spelling, "--config", "protocol/trust", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["data"]["manifest"] == "bundled" and config["model"]["protocol"]["controls"] == "all"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "line"),
+    [
+        (
+            "model: {protocol: {substrate: [mean]}}",
+            [],
+            "wrong.yaml: unknown key model.protocol.substrate; did you mean",
+        ),
+        ("[1, 2]", [], "wrong.yaml: the file must hold keys and values"),
+        ("model: [1, 2]", [], "wrong.yaml: model must hold keys and values"),
+        ("a: [", [], "wrong.yaml: cannot be read as YAML"),
+        ("data: {manifest: bundled}", [], "--model.methods missing"),
+        ("data: {manifest: bundled}", ["--model.protocol", "{step: 3}"], "unknown key model.protocol.step; did you"),
+        ("data: {manifest: bundled}", ["--limit"], "--limit needs a value"),
+        ("data: {manifest: bundled}", ["--model.methods", "{chefer: {}}", "more"], "unexpected argument 'more'"),
+        ("trainer: {device: 2}", [], "unknown key trainer.device; did you mean trainer.devices?"),
+    ],
+)
+def test_a_wrong_name_or_file_is_named(
+    content: str,
+    arguments: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wrong.yaml").write_text(content)
+    assert main(["evaluate", "--config", "wrong.yaml", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert line in printed and printed.count("\n") == 1
