@@ -108,10 +108,10 @@ def package(bare: Path) -> Path:
     return folder
 
 
-def test_evaluate_with_a_shipped_config(bare: Path, package: Path, tmp_path: Path) -> None:
+def test_evaluate_by_the_name_of_a_shipped_config(bare: Path, tmp_path: Path) -> None:
     shorter = ["--model.protocol.steps=4", "--model.protocol.random_orders=2", "--model.methods={attention: {}}"]
     one_process = ["--trainer.devices=1", "--trainer.strategy=auto"]
-    evaluate = [bare / "cxr-faith", "evaluate", "--config", package / "configs" / "demo.yaml", "--limit", "2"]
+    evaluate = [bare / "cxr-faith", "evaluate", "--config", "demo", "--limit", "2"]
     printed = run([*evaluate, *shorter, *one_process], tmp_path)
     assert "attention" in printed and "oracle" in printed
     summary = json.loads((tmp_path / "runs" / "demo" / "summary.json").read_text())

@@ -13,166 +13,25 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from architecture import GRID, IMAGE_SIZE, build_model
-from lessons import Lesson, chest_lessons, graded_lesson, lesion_cells, shape_lessons, yes_no_question
+from feed import CHANNELS, Feed
+from losses import answer_loss, dense_loss, even_margins
 from numpy.typing import NDArray
-from orders import own_orders, yes_no_margin
+from orders import own_orders
 from packing import Pack, Packer, forward
-from pool import Chunk, build_pool
-from removal import (
-    LESION_ORDERED,
-    SUBSTRATE_SHARES,
-    SUBSTRATES,
-    blur_matrix,
-    draw_kept,
-    few_or_many,
-    keep_most,
-    remove,
-)
+from pool import build_pool
 from tokenizer import build_processor, build_tokenizer
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
 
-from cxr_faith.data.sources.phantom_questions import SIDED, SIDES
 from cxr_faith.vlm.yes_no import NO_WORDS, YES_WORDS, single_tokens
 
-CHANNELS = [*(f"{f}/{s}" for f in SIDED for s in SIDES), "cardiomegaly"]
-SHAPE_SHARE = 0.12
 TOWER_STEPS = 100
-MARGIN = 7.0
-OWN_ROOM = 40
-TRUTH_ORDERED = 0.35
-Orders = Callable[[Tensor, Tensor, Pack, np.random.Generator], NDArray[np.float64]]
-
-
-class Feed:
-    """Endless training batches from a pool of pictures.
-
-    Args:
-        chests: Rendered chest pictures.
-        shapes: Rendered color and shape pictures.
-        packer: Packs the questions.
-        batch: Pictures per batch.
-        seed: Seed of everything drawn here.
-    """
-
-    def __init__(self, chests: list[Chunk], shapes: list[Chunk], packer: Packer, batch: int, seed: int) -> None:
-        self.images = np.concatenate([c.images for c in chests])
-        self.areas = [a for c in chests for a in c.areas]
-        self.specs = [s for c in chests for s in c.specs]
-        self.shape_images = np.concatenate([c.images for c in shapes])
-        self.shape_areas = [a for c in shapes for a in c.areas]
-        self.shape_specs = [s for c in shapes for s in c.specs]
-        self.packer, self.batch = packer, batch
-        self.blur = blur_matrix()
-        self.restart(seed, sides=False)
-
-    def restart(self, seed: int, sides: bool, graded: bool = False) -> None:
-        """Start again from a seed; `sides` and `graded` are those of `chest_lessons`."""
-        self.sides, self.graded = sides, graded
-        self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.queue: list[int] = []
-
-    def _next_chest(self) -> int:
-        if not self.queue:
-            self.queue = self.rng.permutation(len(self.specs)).tolist()
-        return self.queue.pop()
-
-    def _kept(self, areas: dict[str, np.ndarray]) -> np.ndarray:
-        """Cells to keep, sometimes ordered around a lesion of this picture or, as a decoy, of another one."""
-        names = [name for name in areas if name != "heart"]
-        if not names or self.rng.random() < 0.25:
-            areas = self.areas[self.rng.integers(len(self.areas))]
-            names = list(areas)
-        ordered = LESION_ORDERED * (2 if self.graded else 1)
-        return draw_kept(self.rng, areas[names[self.rng.integers(len(names))]], ordered)
-
-    def _own(self, order: Orders) -> tuple[list[int], list[NDArray[np.bool_]], list[Lesson]]:
-        """Half a batch: pictures, the cells each keeps in the model's or the true order, and a question about each."""
-        pictures = [self._next_chest() for _ in range(self.batch // 2)]
-        questions = [yes_no_question(self.specs[i], self.rng) for i in pictures]
-        pixels = torch.from_numpy(self.images[pictures]).float()[:, None].expand(-1, 3, -1, -1) / 127.5 - 1.0
-        pack = self.packer.pack([[(q.text, "yes", 1.0)] for q in questions], OWN_ROOM)
-        fields = order(pixels, self.blur @ pixels @ self.blur.T, pack, self.rng)
-        kept, lessons = [], []
-        for i, question, own in zip(pictures, questions, fields, strict=True):
-            first_in, truth = self.rng.random() < 0.5, lesion_cells(question, self.areas[i])
-            by_truth = truth is not None and self.rng.random() < TRUTH_ORDERED
-            field = truth + 0.01 * self.rng.random((GRID, GRID)) if by_truth and truth is not None else own
-            kept.append(keep_most(field if first_in else -field, few_or_many(self.rng, first_in)))
-            lessons.append(graded_lesson(question, self.specs[i], self.areas[i], kept[-1]))
-        return pictures, kept, lessons
-
-    def draw(self, order: Orders | None = None) -> tuple[Tensor, Pack, Tensor, Tensor]:
-        """A batch: pixels in model space, questions, dense targets [batch, N, channels] and their weight [batch].
-
-        `order` ranks the cells of intact pictures; if it is given, half of the batch loses cells in that order.
-        """
-        pixels = np.empty((self.batch, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-        kept = np.empty((self.batch, GRID, GRID), bool)
-        dense = np.zeros((self.batch, GRID, GRID, len(CHANNELS)), np.float32)
-        is_chest = self.rng.random(self.batch) >= SHAPE_SHARE
-        kinds = self.rng.choice(len(SUBSTRATES), self.batch, p=SUBSTRATE_SHARES)
-        own = self._own(order) if order else ([], [], [])
-        is_chest[: len(own[0])] = True
-        kinds[: len(own[0])] = SUBSTRATES.index("blur")
-        lessons: list[list[Lesson]] = []
-        for b in range(self.batch):
-            if is_chest[b]:
-                i = own[0][b] if b < len(own[0]) else self._next_chest()
-                pixels[b] = self.images[i][..., None]
-                kept[b] = own[1][b] if b < len(own[0]) else self._kept(self.areas[i])
-                for c, name in enumerate(CHANNELS):
-                    if name in self.areas[i]:
-                        dense[b, ..., c] = self.areas[i][name] * kept[b]
-                asked = chest_lessons(self.specs[i], self.areas[i], kept[b], self.rng, self.sides, self.graded)
-                lessons.append([own[2][b], *asked] if b < len(own[0]) else asked)
-            else:
-                i = int(self.rng.integers(len(self.shape_specs)))
-                pixels[b] = self.shape_images[i]
-                kept[b] = self._kept(self.shape_areas[i])
-                lessons.append(shape_lessons(self.shape_specs[i], self.shape_areas[i], kept[b], self.rng))
-        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        x = remove(x, torch.from_numpy(kept), kinds, self.blur, self.generator)
-        return x, self.packer.pack(lessons), torch.from_numpy(dense).flatten(1, 2), torch.from_numpy(is_chest).float()
-
-
-def answer_loss(model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Weighted cross entropy of the replies, and the share of reply tokens that are right."""
-    at = pack.target >= 0
-    logits = model.lm_head(hidden[at]).float()
-    target, weight = pack.target[at], pack.weight[at]
-    loss = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
-    content = weight == weight.max()
-    return loss, (logits.argmax(-1) == target)[content].float().mean()
-
-
-def even_margins(model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pack, ids: tuple[Tensor, ...]) -> Tensor:
-    """How far the yes/no margins are from ±MARGIN logits, squared and relative.
-
-    With cross entropy alone, the size of a margin depends on the rest of the picture. An answer that a lesion decides
-    should be as certain with the lesion alone as with the whole picture, or curves keep moving after all evidence is
-    removed.
-    """
-    asked = torch.isin(pack.target, torch.cat(ids))
-    margin = yes_no_margin(hidden[asked], model.lm_head.weight, ids)
-    word = torch.where(torch.isin(pack.target[asked], ids[0]), 1.0, -1.0)
-    wanted = torch.where(pack.margin[asked].isnan(), word, pack.margin[asked])
-    return (margin / MARGIN - wanted).square().mean()
-
-
-def dense_loss(head: nn.Linear, tower: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Loss of predicting each cell's lesions from the tower's output; lesions are rare, so their cells weigh more."""
-    more = target.new_tensor(3.0)
-    loss = F.binary_cross_entropy_with_logits(head(tower).float(), target, reduction="none", pos_weight=more)
-    return (loss.mean((1, 2)) * weight).sum() / weight.sum().clamp_min(1) * len(CHANNELS)
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -181,6 +40,26 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     if step < warm:
         return peak * (step + 1) / warm
     return peak * (0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
+
+
+def build_optimizer(parameters: Sequence[nn.Parameter], peak: float) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+
+
+def moved(pack: Pack, device: torch.device) -> Pack:
+    """The pack on a device."""
+    return Pack(**{name: value.to(device) for name, value in vars(pack).items()})
+
+
+def show_progress(marks: Sequence[tuple[float, float]], seconds: float) -> None:
+    """Print the mean loss and accuracy of the last 25 steps, and the pace since the first."""
+    loss, right = np.mean(marks[-25:], 0)
+    print(f"step {len(marks)} loss {loss:.4f} right {right:.4f} s/step {seconds / len(marks):.3f}", flush=True)
 
 
 def save(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, folder: Path) -> None:
@@ -221,30 +100,26 @@ def cycle(
         own: Remove the cells of half of the pictures in the model's own order.
     """
     device = model.device
-    words = (YES_WORDS, NO_WORDS)
-    ids = tuple(torch.tensor(single_tokens(feed.packer.tokenizer, w), device=device) for w in words)
+    tokens = (single_tokens(feed.packer.tokenizer, words) for words in (YES_WORDS, NO_WORDS))
+    ids = tuple(torch.tensor(of_word, device=device) for of_word in tokens)
     head = nn.Linear(model.config.vision_config.hidden_size, len(CHANNELS)).to(device)
     nn.init.constant_(head.bias, -4.0)
     parameters = [*model.parameters(), *(head.parameters() if dense else ())]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+    optimizer = build_optimizer(parameters, peak)
 
     def order(pixels: Tensor, substrate: Tensor, pack: Pack, rng: np.random.Generator) -> NDArray[np.float64]:
-        pack = Pack(**{name: value.to(device) for name, value in vars(pack).items()})
+        pack = moved(pack, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             return own_orders(model, feed.packer, pixels.to(device), substrate.to(device), pack, ids, rng)
 
-    started, marks = time.time(), []
-    saved = started
+    started = saved = time.time()
+    marks: list[tuple[float, float]] = []
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak)
         pixels, pack, areas, is_chest = feed.draw(order if own else None)
         pixels, areas, is_chest = pixels.to(device), areas.to(device), is_chest.to(device)
-        pack = Pack(**{name: value.to(device) for name, value in vars(pack).items()})
+        pack = moved(pack, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             if dense and step < TOWER_STEPS:
                 tower = model.model.vision_tower(pixel_values=pixels).last_hidden_state
@@ -262,8 +137,7 @@ def cycle(
         optimizer.step()
         marks.append((loss.item(), right.item()))
         if step % 25 == 24:
-            mean, pace = np.mean(marks[-25:], 0), (time.time() - started) / (step + 1)
-            print(f"step {step + 1} loss {mean[0]:.4f} right {mean[1]:.4f} s/step {pace:.3f}", flush=True)
+            show_progress(marks, time.time() - started)
         if time.time() - saved > args.save_every:
             save(model, processor, args.work / "checkpoint")
             saved = time.time()

@@ -19,6 +19,8 @@ from cxr_faith.data.images import ImageError, read_size, resolve
 from cxr_faith.data.sample import Box, Sample, SampleError
 from cxr_faith.data.tally import Tally
 
+NO_SAMPLE = "belongs to no image that was taken"
+
 
 class Join(Protocol):
     """Adds boxes or masks from another data set to samples."""
