@@ -125,9 +125,9 @@ def test_a_model_to_which_either_of_two_cells_is_enough(name, options):
 
 
 @pytest.mark.parametrize(
-    "name", ["chefer", "chefer_global", "gradient", "grad_x_input", "integrated_gradients", "smooth_grad", "sae"]
-    + ["grad_cam", "igos_pp"],
-)  # fmt: skip
+    "name",
+    "chefer chefer_global gradient grad_x_input integrated_gradients smooth_grad sae grad_cam igos_pp".split(),
+)
 def test_gradients_that_are_not_finite_give_no_finite_map(name, options):
     """The score is finite, the slope of a root at 0 is not: the map must say so instead of pointing nowhere."""
     vlm = model([CELL])

@@ -22,8 +22,14 @@ def sample(index, rng, **changes):
         saliency = base + 0.1 * rng.random(36) * base.max() * 0.1
         row = {"sample_id": f"s{index}", "method": method, "status": "ok", "map": saliency}
         rows.append(row | {"deletion_auc": rng.uniform(0.1, 0.4)} | changes)
-    return [*rows, {"sample_id": f"s{index}", "method": "random", "status": changes.get("status", "ok"),
-                    "deletion_auc": 0.9, "map": None}]  # fmt: skip
+    status = changes.get("status", "ok")
+    random = {"sample_id": f"s{index}", "method": "random", "status": status, "deletion_auc": 0.9, "map": None}
+    return [*rows, random]
+
+
+def with_unrelated_maps(index, rng):
+    """A good sample in which the maps of the two methods have nothing in common."""
+    return [row | ({"map": rng.gamma(0.3, size=36)} if row["map"] is not None else {}) for row in sample(index, rng)]
 
 
 def alerts(make, count=60, seconds=lambda index: 1.0):
@@ -41,12 +47,11 @@ def test_a_good_run_is_silent():
         ("deletion_auc", "chefer", lambda i, rng: sample(i, rng, deletion_auc=rng.uniform(0.82, 0.95))),
         ("auc_spread", "chefer", lambda i, rng: sample(i, rng, deletion_auc=0.3)),
         ("dense_share", "attention", lambda i, rng: sample(i, rng, map=1 + rng.permutation(36))),
-        ("agreement", None, lambda i, rng: [row | ({"map": rng.gamma(0.3, size=36)} if row["map"] is not None else {})
-                                            for row in sample(i, rng)]),
+        ("agreement", None, with_unrelated_maps),
         ("invalid_share", None, lambda i, rng: sample(i, rng, status="invalid" if i % 5 == 0 else "ok")),
         ("coverage_drop", None, lambda i, rng: sample(i, rng, status="degenerate" if i > 30 else "ok")),
     ],
-)  # fmt: skip
+)
 def test_each_fault_is_named_once(kind, method, make):
     found = [alert for alert in alerts(make) if alert.kind == kind]
     assert sum(alert.method == method for alert in found) == 1
