@@ -5,7 +5,6 @@
 
 import pytest
 
-from cxr_faith.report.leaderboard import find_board
 from tests import trust
 
 pytestmark = pytest.mark.slow
@@ -20,28 +19,28 @@ def summary(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(summary):
-    return {row["method"]: row for row in find_board(summary)["rows"]}
+    return {row.method: row for row in summary.board().rows}
 
 
 def test_nothing_beats_the_truth_and_noise_is_nothing(summary, rows):
-    board = find_board(summary)
+    board = summary.board()
     for name in rows.keys() - {"oracle", "random"}:
         ahead = trust.loss(board, name, "oracle")
-        assert ahead["bca_high"] > 0, name  # a method may come as close as twelve samples can tell
+        assert ahead.bca_high > 0, name  # a method may come as close as twelve samples can tell
         if name not in ("attention", "attention at p", "chefer"):
-            assert ahead["bca_low"] > 0, name
+            assert ahead.bca_low > 0, name
     for noise in ("random_map", "noise, ReLU"):
         for column in ("gap_deletion_random", "gap_insertion_random", "srg"):
-            found = rows[noise]["intervals"][column]
-            assert found["bca_low"] < 0 < found["bca_high"], (noise, column)
+            interval = rows[noise].intervals[column]
+            assert interval.bca_low < 0 < interval.bca_high, (noise, column)
     for name in ("oracle", "attention", "chefer"):
-        assert rows[name]["intervals"]["srg"]["bca_low"] > 0.3
+        assert rows[name].intervals["srg"].bca_low > 0.3
 
 
 @pytest.mark.parametrize("name", trust.BROKEN)
 def test_a_broken_method_loses_against_the_one_it_was(summary, name):
-    found = trust.loss(find_board(summary), name, trust.BROKEN[name][1])
-    assert found["mean"] > 0.02 and found["bca_low"] > 0, found
+    difference = trust.loss(summary.board(), name, trust.BROKEN[name][1])
+    assert difference.mean > 0.02 and difference.bca_low > 0, difference
 
 
 def test_a_map_that_never_looks_at_the_model_is_flagged():

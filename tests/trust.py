@@ -26,7 +26,10 @@ from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.protocol import Protocol
 from cxr_faith.report.formats import p_value, with_interval
-from cxr_faith.report.leaderboard import find_board, ranked
+from cxr_faith.summary.board import Board
+from cxr_faith.summary.interval import Difference
+from cxr_faith.summary.load import load_run
+from cxr_faith.summary.summary import Summary
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from tests.runs import run_here
 
@@ -99,7 +102,7 @@ def write_manifest(file: Path, samples: int) -> None:
     pq.write_table(pa.Table.from_pandas(chosen, schema=schema, preserve_index=False), file)
 
 
-def run(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) -> dict[str, Any]:
+def run(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) -> Summary:
     """Evaluate on the bundled phantoms; the summary."""
     METHODS.update({kind.__name__: kind for kind, _ in BROKEN.values()})
     folder.mkdir(parents=True)
@@ -116,21 +119,21 @@ def run(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) ->
         for kind, _ in BROKEN.values():
             del METHODS[kind.__name__]
     assert status == 0
-    return json.loads((folder / "run" / "summary.json").read_text())
+    return load_run(folder / "run").summary
 
 
-def meta(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) -> dict[str, Any]:
+def meta(folder: Path, samples: int, methods: dict[str, Any], **protocol: Any) -> Summary:
     """The truth and noise, the given methods and the broken ones, on one board."""
     broken = {name: {"class": kind.__name__} for name, (kind, _) in BROKEN.items()}
     return run(folder, samples, methods | broken, **protocol)
 
 
-def loss(board: dict[str, Any], name: str, than: str) -> dict[str, Any]:
+def loss(board: Board, name: str, than: str) -> Difference:
     """The paired difference `than` − `name`, with its interval and p."""
-    [pair] = [pair for pair in board["differences"] if {pair["a"], pair["b"]} == {name, than}]
-    if pair["a"] == than:
+    [pair] = [pair for pair in board.differences if {pair.a, pair.b} == {name, than}]
+    if pair.a == than:
         return pair
-    return pair | {"mean": -pair["mean"], "bca_low": -pair["bca_high"], "bca_high": -pair["bca_low"]}
+    return replace(pair, a=than, b=name, mean=-pair.mean, bca_low=-pair.bca_high, bca_high=-pair.bca_low)
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:
@@ -139,16 +142,16 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
-def board_lines(summary: dict[str, Any]) -> list[list[str]]:
+def board_lines(summary: Summary) -> list[list[str]]:
     """Each method's srg with its interval; for a broken one, what it loses and p of that difference."""
-    board = find_board(summary)
+    board = summary.board()
     lines = [["method", "srg [95 %]", "p", "loses", "p of the loss"]]
-    for row in ranked(board):
-        name, against = row["method"], []
+    for row in board.ranked():
+        name, against = row.method, []
         if name in BROKEN:
             lost = loss(board, name, BROKEN[name][1])
-            against = [f"{lost['mean']:.3f} to {BROKEN[name][1]}", p_value(lost["p_holm"])]
-        p = p_value(row["intervals"]["srg"]["p_holm"])
+            against = [f"{lost.mean:.3f} to {BROKEN[name][1]}", p_value(lost.p_holm)]
+        p = p_value(row.intervals["srg"].p_holm)
         lines.append([name, with_interval(row, "srg"), p, *(against or ["", ""])])
     return lines
 
@@ -171,14 +174,14 @@ def sanity_lines(samples: int, methods: dict[str, Any]) -> list[list[str]]:
     return lines
 
 
-def substrate_lines(summary: dict[str, Any]) -> list[list[str]]:
+def substrate_lines(summary: Summary) -> list[list[str]]:
     """The out-of-distribution score of each substrate."""
     lines = [["substrate", "OOD score", "breaks early"]]
-    panel = summary["substrates"]
-    return lines + [[n, f"{panel['ood'][n]:.3f}", f"{v:.3f}"] for n, v in panel["breaks_early"].items()]
+    panel = summary.substrates
+    return lines + [[n, f"{panel.ood[n]:.3f}", f"{v:.3f}"] for n, v in panel.breaks_early.items()]
 
 
-def substrates(folder: Path, samples: int) -> dict[str, Any]:
+def substrates(folder: Path, samples: int) -> Summary:
     """A few methods under substrates that the model has seen in training (blur) and those it has not."""
     others = ["blur:0.1", "mean", "zero", "noise"]
     return run(folder, samples, {"attention": {}, "chefer": {}, "oracle": {}}, substrates=others)
@@ -188,5 +191,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         first = meta(Path(scratch) / "meta", 24, INTACT | CONTROLS)
         second = substrates(Path(scratch) / "substrates", 8)
-    print(f"\n{first['n_samples']} samples of {first['n_patients']} patients\n\n{table(board_lines(first))}")
+    print(f"\n{first.n_samples} samples of {first.n_patients} patients\n\n{table(board_lines(first))}")
     print(f"\n{table(sanity_lines(4, INTACT))}\n\n{table(substrate_lines(second))}")

@@ -33,8 +33,9 @@ from cxr_faith.data.sample import Sample
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.report.bars import layer_attention_bars, region_bars, text_relevancy_bars
 from cxr_faith.report.charts import mean_curves
-from cxr_faith.report.clinical import evidence_of
+from cxr_faith.report.clinical.evidence import evidence_of
 from cxr_faith.report.grids import compare_methods, deletion_film
+from cxr_faith.summary.curves import Curves
 from cxr_faith.vlm.base import Target
 
 OUT = Path(os.environ.get("TUTORIAL_OUT", "tutorial-figures"))
@@ -158,9 +159,9 @@ show(layer_attention_bars(shares, vlm.layer_types), "4-layers")
 # %%
 show(text_relevancy_bars(chefer.text_relevancy[:-1]), "4-words")
 evidence = evidence_of(chefer.map, {})
-print(evidence["words"])
-thirds = {f"{third} third": share for third, share in evidence["thirds"].items()}
-show(region_bars({**thirds, **evidence["organs"]}, dict.fromkeys(thirds, 1 / 3)), "4-regions")
+print(evidence.words)
+thirds = {f"{third} third": share for third, share in evidence.thirds.items()}
+show(region_bars({**thirds, **evidence.organs}, dict.fromkeys(thirds, 1 / 3)), "4-regions")
 
 # %% [markdown]
 # ## 5. Does the answer depend on what the map shows?
@@ -177,12 +178,12 @@ results = {
 for name, found in results.items():
     print(f"{name:12} {found.status:10} srg {found.srg:+.2f}  z {found.random_z:+.1f}  p {found.random_p:.2f}")
 curves = {
-    name: {
-        "x": np.array(found.k) / found.k[-1],
-        "deletion": found.deletion_scores,
-        "insertion": found.insertion_scores,
-        "n": 1,
-    }
+    name: Curves(
+        n=1,
+        x=np.array(found.k) / found.k[-1],
+        deletion=found.deletion_scores,
+        insertion=found.insertion_scores,
+    )
     for name, found in results.items()
 }
 show(mean_curves(curves, logit=True), "5-curves")

@@ -25,14 +25,12 @@ def main(arguments: list[str]) -> int:
     if not Path(run_dir).is_dir():
         raise UsageError(f"{run_dir}: no such run directory; run `cxr-faith evaluate` first")
     with quick_imports():
-        from cxr_faith.report.html import write_report
         from cxr_faith.report.results import write_results
         from cxr_faith.report.terminal import show_summary, wide_console
 
     with usage_errors(ValueError):
-        summary = write_results(run_dir).to_dict()
-        page = write_report(run_dir)
+        results = write_results(run_dir)
     console = wide_console()
-    show_summary(console, summary, run_dir)
-    console.print(f"report       {page}", soft_wrap=True, highlight=False)
+    show_summary(console, results.summary, run_dir)
+    console.print(f"report       {results.page}", soft_wrap=True, highlight=False)
     return 0

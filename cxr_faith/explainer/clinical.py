@@ -15,8 +15,11 @@ from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.metrics.calibration import expected_calibration_error
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records, write_atomic
-from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
-from cxr_faith.report.clinical_sheet import clinical_sheet, save_sheet
+from cxr_faith.report.charts import AnswerCurves
+from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
+from cxr_faith.report.clinical.page import clinical_page
+from cxr_faith.report.clinical.sheet import clinical_sheet, save_sheet
+from cxr_faith.report.clinical.summary import clinical_summary
 from cxr_faith.summary.load import read_provenance
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.config import ModelConfig
@@ -65,9 +68,9 @@ def write_clinical(
     curves = None
     if scores.get("k") is not None and scores["status"] in ("ok", "degenerate", "inverted"):
         k = np.asarray(scores["k"], np.float64)
-        curves = {"x": k / k[-1], "deletion": scores["deletion_scores"], "insertion": scores["insertion_scores"]}
+        curves = AnswerCurves((k / k[-1]).tolist(), scores["deletion_scores"], scores["insertion_scores"])
     drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop)
-    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(summary.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     json_path, page, sheet = (stem.with_name(f"{stem.name}-clinical.{ending}") for ending in ("json", "html", "pdf"))
     write_atomic(json_path, text + "\n")
     write_atomic(page, clinical_page(summary, *drawn))
@@ -97,7 +100,7 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: dict[str, An
         map=explanation.map,
         method=meta["method"],
         model={**model, "parameters": parameters},
-        scores=scores,
+        faithfulness=Faithfulness.from_record(scores) if scores else None,
         others=others,
         masks={} if known.masks is None else organ_masks(known.masks, explanation),
         calibration=None if run is None else calibration_of(run, model["source"]),
@@ -123,7 +126,7 @@ def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.f
     }
 
 
-def calibration_of(run_dir: str | Path, source: str) -> dict[str, Any]:
+def calibration_of(run_dir: str | Path, source: str) -> ModelCalibration:
     """How right a run's yes/no answers are, and how sure the model was of them.
 
     Args:
@@ -144,10 +147,10 @@ def calibration_of(run_dir: str | Path, source: str) -> dict[str, Any]:
     p_yes = answers["p_yes"].to_numpy(np.float64)
     correct = answers["correct"].to_numpy(bool)
     confidence = np.maximum(p_yes, 1 - p_yes)
-    return {
-        "dataset": Path(run_dir).name,
-        "n": len(answers),
-        "accuracy": float(correct.mean()),
-        "ece": expected_calibration_error(p_yes, (p_yes >= 0.5) == correct),
-        "confidence_range": [float(confidence.min()), float(confidence.max())],
-    }
+    return ModelCalibration(
+        dataset=Path(run_dir).name,
+        n=len(answers),
+        accuracy=float(correct.mean()),
+        ece=expected_calibration_error(p_yes, (p_yes >= 0.5) == correct),
+        confidence_range=(float(confidence.min()), float(confidence.max())),
+    )

@@ -1,4 +1,4 @@
-"""Bars about one explanation: what each layer looks at, where on the picture the map lies, which words count."""
+"""Bars about one explanation: attention by layer, the map by region, relevance by word."""
 
 from collections.abc import Mapping, Sequence
 
@@ -43,9 +43,9 @@ def layer_attention_bars(shares: Sequence[float], layer_types: Sequence[str]) ->
 
 
 def region_bars(shares: Mapping[str, float | None], areas: Mapping[str, float] | None = None) -> Figure:
-    """Draw which share of a map's positive mass lies in each region, with the region's share of the area as a tick.
+    """Draw the share of a map's positive mass in each region, with the region's share of the area as a tick.
 
-    A bar beyond its tick is a region that the map favors (enrichment above 1).
+    The map favors a region whose bar goes beyond its tick (enrichment above 1).
 
     Args:
         shares: region → share of the mass, 0 to 1; None (no mass) draws no bar.
@@ -57,8 +57,8 @@ def region_bars(shares: Mapping[str, float | None], areas: Mapping[str, float] |
     axes.barh(names, [shares[name] or 0 for name in names], color=OKABE_ITO[0], height=0.65)
     if areas:
         known = [(row, areas[name]) for row, name in enumerate(names) if name in areas]
-        axes.plot([area for _, area in known], [row for row, _ in known], "|", color="black", ms=10, mew=1.5,
-                  label="share of the area")  # fmt: skip
+        x, y = [area for _, area in known], [row for row, _ in known]
+        axes.plot(x, y, "|", color="black", ms=10, mew=1.5, label="share of the area")
         legend_below(figure)
     axes.set(xlabel="share of the map", xlim=(0, max([0.05, *(share or 0 for share in shares.values())]) * 1.1))
     axes.invert_yaxis()
@@ -67,7 +67,7 @@ def region_bars(shares: Mapping[str, float | None], areas: Mapping[str, float] |
 
 
 def text_relevancy_bars(relevancy: Sequence[tuple[str, float]], most: int = 30) -> Figure:
-    """Draw the relevance of the words around the image, in their order; the strongest ones where there are many.
+    """Draw the relevance of the words around the image, in their order; of many words the strongest.
 
     Args:
         relevancy: (token, value), in order, as `Explanation.text_relevancy`.
@@ -92,6 +92,6 @@ def text_relevancy_bars(relevancy: Sequence[tuple[str, float]], most: int = 30) 
 
 
 def visible(token: str) -> str:
-    """A token with what one cannot see written out: a leading space as an open box, line breaks as an arrow."""
+    """A token with its whitespace made visible: a leading space as an open box, a line break as an arrow."""
     shown = token.replace("\n", "↵").replace("\t", "⇥").replace("▁", " ")
     return f"␣{shown[1:]}" if shown.startswith(" ") else shown or "∅"

@@ -1,8 +1,9 @@
-"""Charts of a summary's numbers: mean curves, gaps as a forest, faithfulness against localization."""
+"""Charts of numbers: curves, gaps as a forest, faithfulness against localization, reliability."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TypedDict
 
 import matplotlib as mpl
 import numpy as np
@@ -14,58 +15,77 @@ from matplotlib.lines import Line2D
 from cxr_faith.metrics.calibration import BINS, expected_calibration_error, reliability
 from cxr_faith.records.controls import CENTER, ORACLE, RANDOM
 from cxr_faith.report.figures import COLUMN_WIDTH, OKABE_ITO, chart, legend_below, plain
+from cxr_faith.summary.curves import Curves
 
-_STYLES = ("-", "--", "-.")
 _MARKERS = "osD^vP"
 
 
-class Interval(NamedTuple):
-    """A mean with its confidence interval, for one line of a forest; `low` and `high` None where there is none.
-
-    Attributes:
-        method: who.
-        finding: of what; lines of one finding stand together.
-        mean: the gap.
-        low: lower end.
-        high: upper end.
-        n: samples in the mean.
-    """
+@dataclass(frozen=True)
+class ForestLine:
+    """One line of a forest: a mean gap with its confidence interval."""
 
     method: str
+    """The method; lines of one method have one color."""
     finding: str
+    """The heading of the line's group."""
     mean: float
+    """The mean gap."""
     low: float | None
+    """Lower end of the interval; None if there is no interval."""
     high: float | None
+    """Upper end of the interval; None if there is no interval."""
     n: int
+    """Samples in the mean."""
 
 
-def method_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Color and line of each method: seven colors, then the same dashed; the baselines grey, the oracle black."""
-    styles, number = {}, 0
-    for name in names:
-        if name == RANDOM:
-            styles[name] = {"color": "0.45", "ls": ":", "lw": 1.8}
-        elif name == CENTER:
-            styles[name] = {"color": "0.45", "ls": "--", "lw": 1.5}
-        elif name == ORACLE:
-            styles[name] = {"color": "black", "ls": "-", "lw": 1.8}
-        else:
-            color, line = OKABE_ITO[number % len(OKABE_ITO)], _STYLES[number // len(OKABE_ITO) % len(_STYLES)]
-            styles[name] = {"color": color, "ls": line, "lw": 1.5}
-            number += 1
-    return styles
+@dataclass(frozen=True)
+class AnswerCurves:
+    """One answer's score while cells are removed and while they are shown, most salient first."""
+
+    x: Sequence[float]
+    """Share of the cells, from 0 to 1, [points]."""
+    deletion: Sequence[float]
+    """Score with that share removed, in logits or nats, [points]."""
+    insertion: Sequence[float]
+    """Score with only that share shown, in logits or nats, [points]."""
 
 
-def mean_curves(
-    curves: Mapping[str, Mapping[str, Any]], logit: bool = False, width: float = 2 * COLUMN_WIDTH
-) -> Figure:
-    """Draw mean curves of several methods: deletion (MoRF) beside insertion (LeRF, read backwards).
+class LineStyle(TypedDict):
+    """How matplotlib draws a method's line."""
+
+    color: str
+    """Color name or hex code."""
+    ls: str
+    """Solid, dashed, dash-dotted or dotted."""
+    lw: float
+    """Width in points."""
+
+
+_STYLES = ("-", "--", "-.")
+_CONTROL_STYLES: dict[str, LineStyle] = {
+    RANDOM: {"color": "0.45", "ls": ":", "lw": 1.8},
+    CENTER: {"color": "0.45", "ls": "--", "lw": 1.5},
+    ORACLE: {"color": "black", "ls": "-", "lw": 1.8},
+}
+
+
+def method_styles(names: Sequence[str]) -> dict[str, LineStyle]:
+    """Each method's line: seven colors, then the same dashed; the baselines grey, the oracle black."""
+    styles = dict(_CONTROL_STYLES)
+    others = [name for name in dict.fromkeys(names) if name not in styles]
+    for number, name in enumerate(others):
+        color, line = OKABE_ITO[number % len(OKABE_ITO)], _STYLES[number // len(OKABE_ITO) % len(_STYLES)]
+        styles[name] = {"color": color, "ls": line, "lw": 1.5}
+    return {name: styles[name] for name in names}
+
+
+def mean_curves(curves: Mapping[str, Curves], logit: bool = False, width: float = 2 * COLUMN_WIDTH) -> Figure:
+    """Draw mean curves of several methods: deletion beside insertion, with their bands if they have any.
 
     Args:
-        curves: method → `x`, `deletion`, `insertion`, each [steps + 1], and `n`, the number of samples, as in a
-            summary's boards; with `deletion_low`, `deletion_high`, `insertion_low`, `insertion_high` also a band.
+        curves: method → its curves.
         logit: the values are scores in logits or nats rather than shares of the effect.
-        width: of the figure, in inches; below 5 the panels stand one above the other, for one column of a paper.
+        width: of the figure, in inches; below 5 one panel is above the other, for one column of a paper.
     """
     stacked = width < 5
     legend_columns = max(1, int(width / 1.7))
@@ -86,84 +106,72 @@ def mean_curves(
     for panel in panels if stacked else panels[:1]:
         panel.set_ylabel(label)
     handles = [Line2D([], [], **styles[name]) for name in curves]
-    labels = [f"{name} (n={curve['n']})" for name, curve in curves.items()]
+    labels = [f"{name} (n={curve.n})" for name, curve in curves.items()]
     legend_below(figure, legend_columns, handles=handles, labels=labels)
     return figure
 
 
-def _curve(panel: Axes, curve: Mapping[str, Any], kind: str, style: Mapping[str, Any]) -> None:
-    x = 100 * np.asarray(curve["x"])
-    panel.plot(x, curve[kind], **style)
-    low, high = curve.get(f"{kind}_low"), curve.get(f"{kind}_high")
-    if low is not None and high is not None:
+def _curve(panel: Axes, curve: Curves, kind: str, style: LineStyle) -> None:
+    x, bands = 100 * np.asarray(curve.x), curve.bands
+    panel.plot(x, getattr(curve, kind), **style)
+    if bands is not None:
+        low, high = getattr(bands, f"{kind}_low"), getattr(bands, f"{kind}_high")
         panel.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
-def answer_curves(curves: Mapping[str, Any]) -> Figure:
-    """Draw one answer's score while cells are removed and while they are shown.
-
-    Args:
-        curves: `x`, `deletion`, `insertion`, each [steps + 1], in units of the score.
-    """
+def answer_curves(curves: AnswerCurves) -> Figure:
+    """Draw one answer's score while cells are removed and while they are shown."""
     figure = chart(2.4)
     draw_answer_curves(figure.subplots(), curves)
     return figure
 
 
-def draw_answer_curves(axes: Axes, curves: Mapping[str, Any]) -> None:
+def draw_answer_curves(axes: Axes, curves: AnswerCurves) -> None:
     """Draw one answer's curves into axes; see `answer_curves`."""
-    share = 100 * np.asarray(curves["x"])
-    axes.plot(share, curves["deletion"], color=OKABE_ITO[1], label="removed")
-    axes.plot(share, curves["insertion"], color=OKABE_ITO[0], ls="--", label="shown")
+    share = 100 * np.asarray(curves.x)
+    axes.plot(share, curves.deletion, color=OKABE_ITO[1], label="removed")
+    axes.plot(share, curves.insertion, color=OKABE_ITO[0], ls="--", label="shown")
     axes.set(xlabel="cells removed or shown, most salient first (%)", ylabel="score of the answer", xlim=(0, 100))
     axes.legend(frameon=False, fontsize=8)
     plain(axes)
 
 
 def gap_forest(
-    intervals: Sequence[Interval],
+    lines: Sequence[ForestLine],
     label: str = "gap (positive = better than the baseline)",
     methods: Sequence[str] = (),
 ) -> Figure:
-    """Draw means with their intervals, one line each, grouped by finding; a line at 0 is "no better".
+    """Draw means with their intervals, grouped by finding; a vertical line at 0 is "no better".
 
-    An interval that reaches over 0 is drawn with an open marker.
+    A marker is open if the interval includes 0 or is missing.
 
     Args:
-        intervals: in the order in which they should stand, from the top.
+        lines: from the top to the bottom; those of one finding become one group.
         label: of the axis.
-        methods: the order that colors are given in, so that they are those of the run's other charts; default: as the
-            lines come.
+        methods: the order in which colors are given, for the same colors as in the run's other charts; default: the
+            order of the lines.
 
     Raises:
         ValueError: nothing to draw.
     """
-    if not intervals:
+    if not lines:
         raise ValueError("a forest plot needs one interval or more")
-    findings = list(dict.fromkeys(line.finding for line in intervals))
-    styles = method_styles(list(dict.fromkeys([*methods, *(line.method for line in intervals)])))
-    n_lines = len(intervals) + len(findings)
-    figure = chart(0.6 + 0.15 * n_lines)
+    findings = list(dict.fromkeys(line.finding for line in lines))
+    styles = method_styles(list(dict.fromkeys([*methods, *(line.method for line in lines)])))
+    figure = chart(0.6 + 0.15 * (len(lines) + len(findings)))
     axes = figure.subplots()
-    labels, y = [], 0.0
+    labels: list[tuple[str, str]] = []  # text and font weight
     for finding in findings:
-        labels.append((y, finding, True))
-        y += 1
-        for line in (line for line in intervals if line.finding == finding):
-            color = styles[line.method]["color"]
-            known = line.low is not None and line.high is not None
-            if line.low is not None and line.high is not None:
-                axes.plot([line.low, line.high], [y, y], color=color, lw=1.4, solid_capstyle="butt")
-            clear = known and not (line.low or 0) <= 0 <= (line.high or 0)
-            axes.plot(line.mean, y, "o", ms=4, mec=color, mfc=color if clear else "white")
-            labels.append((y, f"{line.method} (n={line.n})", False))
-            y += 1
+        labels.append((finding, "bold"))
+        for line in (line for line in lines if line.finding == finding):
+            _forest_line(axes, len(labels), line, styles[line.method]["color"])
+            labels.append((f"{line.method} (n={line.n})", "normal"))
     axes.axvline(0, color="0.3", lw=1, zorder=0)
-    axes.set_xlabel(label, loc="right")  # a long one goes on below the names
-    axes.set(ylim=(y - 0.4, -0.6), yticks=[at for at, _, _ in labels])
-    axes.set_yticklabels([text for _, text, _ in labels])
-    for tick, (_, _, heading) in zip(axes.get_yticklabels(), labels, strict=True):
-        tick.set_fontweight("bold" if heading else "normal")
+    axes.set_xlabel(label, loc="right")  # a long one continues below the names
+    axes.set(ylim=(len(labels) - 0.4, -0.6), yticks=range(len(labels)))
+    axes.set_yticklabels([text for text, _ in labels])
+    for tick, (_, weight) in zip(axes.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight(weight)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.9", lw=0.8)
     axes.set_axisbelow(True)
@@ -171,17 +179,25 @@ def gap_forest(
     return figure
 
 
+def _forest_line(axes: Axes, y: float, line: ForestLine, color: str) -> None:
+    clear = False
+    if line.low is not None and line.high is not None:
+        axes.plot([line.low, line.high], [y, y], color=color, lw=1.4, solid_capstyle="butt")
+        clear = not line.low <= 0 <= line.high
+    axes.plot(line.mean, y, "o", ms=4, mec=color, mfc=color if clear else "white")
+
+
 def faithfulness_scatter(
     points: Mapping[str, tuple[float, float]], x_label: str = "pointing game", y_label: str = "srg"
 ) -> Figure:
-    """Draw where methods look against how much the model needs what they show.
+    """Draw each method's faithfulness (up) against its localization (right).
 
-    A method far right and low points at the finding although the model's answer does not depend on it there.
+    A method far right and low points at the finding, but the model's answer does not depend on it there.
 
     Args:
         points: method → (localization, faithfulness).
-        x_label: what x is.
-        y_label: what y is.
+        x_label: name of the localization score.
+        y_label: name of the faithfulness score.
     """
     figure = chart(2.6 + 0.16 * math.ceil(len(points) / 2))
     axes = figure.subplots()
@@ -198,7 +214,7 @@ def faithfulness_scatter(
 
 
 def reliability_diagram(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> Figure:
-    """Draw how often "yes" is right against how sure the model is, with the count of each bin below.
+    """Draw how often the reference is yes against the model's p(yes), with the count of each bin below.
 
     Args:
         p_yes: the model's probability of yes, [n].
@@ -209,7 +225,7 @@ def reliability_diagram(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> Figure:
     """
     n, truths = np.size(p_yes), np.size(is_yes)
     if n == 0 or n != truths:
-        raise ValueError(f"reliability needs as many references as probabilities, got {truths}, {n}")
+        raise ValueError(f"reliability needs as many references as probabilities, got {truths} and {n}")
     bins = reliability(p_yes, is_yes)
     figure = chart(3.8)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

@@ -1,7 +1,10 @@
 """The leaderboard's columns, and what boards, slices and methods are called."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+
+from cxr_faith.summary.board import Board, Setting
+from cxr_faith.summary.board_row import BoardRow
+from cxr_faith.summary.summary import Summary
 
 SLICE_TITLES = {
     "all": "all samples",
@@ -15,20 +18,18 @@ SLICE_TITLES = {
 }
 
 
-class Column(NamedTuple):
-    """One number of a leaderboard row.
-
-    Attributes:
-        key: its name in a board's row.
-        top: the first word of its header.
-        bottom: the second word of its header; may be empty.
-        arrow: which direction is better, ↑ or ↓.
-    """
+@dataclass(frozen=True)
+class Column:
+    """One number of a leaderboard row."""
 
     key: str
+    """Its name in a board's row."""
     top: str
+    """The first word of its header."""
     bottom: str
+    """The second word of its header; may be empty."""
     arrow: str
+    """Which direction is better, ↑ or ↓."""
 
     @property
     def signed(self) -> bool:
@@ -50,26 +51,21 @@ COLUMNS = (
 )
 
 
-def columns_of(board: Mapping[str, Any]) -> list[Column]:
+def columns_of(board: Board) -> list[Column]:
     """The columns of a board; one that is ranked by srg logit shows it over all samples that could be scored."""
-    if not by_scored(board):
+    if not board.by_scored:
         return list(COLUMNS)
-    return [column._replace(key="srg_logit_scored") if column.key == "srg_logit" else column for column in COLUMNS]
+    return [replace(column, key="srg_logit_scored") if column.key == "srg_logit" else column for column in COLUMNS]
 
 
-def by_scored(board: Mapping[str, Any]) -> bool:
-    """Whether a board is ranked by srg logit over all samples that could be scored, rather than by srg."""
-    return bool(board["headline"] == "srg_logit_scored")
-
-
-def samples_in(board: Mapping[str, Any], row: Mapping[str, Any]) -> int:
+def samples_in(board: Board, row: BoardRow) -> int:
     """The number of samples in the mean that ranks a method."""
-    return int(row["n_scored" if by_scored(board) else "n_common"])
+    return row.n_scored if board.by_scored else row.n_common
 
 
-def method_label(row: Mapping[str, Any]) -> str:
+def method_label(row: BoardRow) -> str:
     """A method's name, marked if it is scored under its own substrate (*) or failed the sanity check (†)."""
-    return f"{row['method']}{'*' * row['own_substrate']}{'†' * row.get('sanity_failed', False)}"
+    return f"{row.method}{'*' * row.own_substrate}{'†' * bool(row.sanity_failed)}"
 
 
 def slice_title(name: str) -> str:
@@ -77,12 +73,19 @@ def slice_title(name: str) -> str:
     return SLICE_TITLES.get(name, name.replace(":", " ", 1))
 
 
-def board_title(summary: Mapping[str, Any], board: Mapping[str, Any]) -> str:
+def board_title(summary: Summary, board: Board) -> str:
     """A board's slice, substrate and counts; target and space only if the run has several of them."""
-    several = [key for key in ("target", "space") if len({other[key] for other in summary["boards"]}) > 1]
-    setting = ", ".join([board["substrate"], *(f"{key} {board[key]}" for key in several)])
-    if by_scored(board):
-        counts = f"{board['n_samples']} samples, {board['n_common']} ok, {board['n_scored']} scored, by srg logit"
+    if board.by_scored:
+        counts = f"{board.n_samples} samples, {board.n_common} ok, {board.n_scored} scored, by srg logit"
     else:
-        counts = f"{board['n_common']} of {board['n_samples']} samples ok, by srg"
-    return f"{slice_title(board['slice'])} · {setting} · {counts}"
+        counts = f"{board.n_common} of {board.n_samples} samples ok, by srg"
+    return f"{slice_title(board.slice)} · {_setting_title(summary, board.setting)} · {counts}"
+
+
+def _setting_title(summary: Summary, setting: Setting) -> str:
+    parts = [setting.substrate]
+    if len({other.target for other in summary.settings}) > 1:
+        parts.append(f"target {setting.target}")
+    if len({other.space for other in summary.settings}) > 1:
+        parts.append(f"space {setting.space}")
+    return ", ".join(parts)

@@ -4,10 +4,10 @@ Costs come from the records, not from the summary: two runs of one config write 
 never take the same time.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.table import Table
@@ -18,11 +18,21 @@ from cxr_faith.records import read_records
 from cxr_faith.records.controls import first_setting
 from cxr_faith.report.columns import method_label
 from cxr_faith.report.formats import number, percent, with_interval
-from cxr_faith.report.leaderboard import find_board, ranked
 from cxr_faith.summary.columns import mean, numbers
 from cxr_faith.summary.load import while_it_runs
+from cxr_faith.summary.summary import Summary
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")
+HEADERS = (
+    "srg ↑\n[95 %]",
+    "with\nmask",
+    "hit\n↑",
+    "energy\n↑",
+    "for-\nwards",
+    "back-\nwards",
+    "sec-\nonds ↓",
+    "GPU\nMiB",
+)
 CAPTION = (
     "[95 %] over patients; random orders have an srg of 0. Where there is a mask: hit = share of",
     "a map's maxima on the finding (pointing game), energy = share of its positive mass there.",
@@ -31,60 +41,63 @@ CAPTION = (
 )
 
 
-def method_costs(records: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """What one map of each method takes.
+@dataclass(frozen=True)
+class MethodCost:
+    """What one map of a method takes; None if no record has a value."""
+
+    forwards: float | None
+    """Mean number of forward passes."""
+    backwards: float | None
+    """Mean number of backward passes."""
+    seconds: float
+    """Median seconds."""
+    peak_memory: float | None
+    """Highest GPU memory, in bytes."""
+
+
+def method_costs(records: pd.DataFrame) -> dict[str, MethodCost]:
+    """Method → what one of its maps takes; methods without maps, such as `random`, are left out.
 
     Args:
-        records: the key and `COSTS`; maps do not depend on the substrate, so the rows of the first one are taken.
-
-    Returns:
-        method -> mean `forwards` and `backwards`, median `seconds`, largest `peak_memory` in bytes; None where no row
-        has a value. Methods whose maps cost nothing, such as `random`, which has none, are left out.
+        records: the key and `COSTS`; maps do not depend on the substrate, so the rows of the first setting count.
     """
-    costs: dict[str, dict[str, float | None]] = {}
+    costs = {}
     for name, rows in first_setting(records[records["condition"].eq(NONE)]).groupby("method", sort=True):
-        values = {column: numbers(rows[column].dropna()) for column in COSTS}
-        if len(values["seconds"]):
-            costs[str(name)] = {
-                "forwards": mean(values["forwards"]),
-                "backwards": mean(values["backwards"]),
-                "seconds": float(pd.Series(values["seconds"]).median()),
-                "peak_memory": float(values["peak_memory"].max()) if len(values["peak_memory"]) else None,
-            }
+        forwards, backwards, seconds, peak_memory = (numbers(rows[column].dropna()) for column in COSTS)
+        if len(seconds):
+            costs[str(name)] = MethodCost(
+                forwards=mean(forwards),
+                backwards=mean(backwards),
+                seconds=float(np.median(seconds)),
+                peak_memory=float(peak_memory.max()) if len(peak_memory) else None,
+            )
     return costs
 
 
-def render_costs(summary: Mapping[str, Any], run_dir: str | Path) -> Table:
-    """Hits and cost of each method of a run as a rich table, in the order of the leaderboard.
+def render_costs(summary: Summary, run_dir: str | Path) -> Table:
+    """Localization and cost of each method of a run, in the order of the leaderboard.
 
     Args:
-        summary: as `write_summary` gives it.
+        summary: the run's summary.
         run_dir: the run directory, for its records.
     """
     costs = method_costs(while_it_runs(lambda: read_records(run_dir, COSTS)))
-    places = {entry["method"]: entry for entry in summary["localization"]}
+    places = {entry.method: entry for entry in summary.localization}
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left", min_width=92)
     table.title = Text("better than random? on the finding? at what cost?", style="bold")
     table.caption = Text("\n".join(CAPTION), style="dim")
     table.add_column("\nmethod", overflow="fold", max_width=28)
-    for header in (
-        "srg ↑\n[95 %]",
-        "with\nmask",
-        "hit\n↑",
-        "energy\n↑",
-        "for-\nwards",
-        "back-\nwards",
-        "sec-\nonds ↓",
-        "GPU\nMiB",
-    ):
+    for header in HEADERS:
         table.add_column(header, justify="right", no_wrap=True)
-    for row in ranked(find_board(summary)):
-        if row["method"] in costs and row["method"] in places:
-            place, cost = places[row["method"]], costs[row["method"]]
-            hits = (percent(place["pointing_game"]), percent(place["energy_inside"]))
-            spent = (number(cost[column]) for column in ("forwards", "backwards", "seconds"))
-            memory = cost["peak_memory"]
-            mebibytes = number(None if memory is None else memory / 2**20)
-            label, srg = Text(method_label(row)), with_interval(row, "srg")
-            table.add_row(label, srg, str(place["n"]), *hits, *spent, mebibytes)
+    for row in summary.board().ranked():
+        if row.method in costs and row.method in places:
+            place = places[row.method]
+            hits = (percent(place.pointing_game), percent(place.energy_inside))
+            cells = (with_interval(row, "srg"), str(place.n), *hits, *_spent(costs[row.method]))
+            table.add_row(Text(method_label(row)), *cells)
     return table
+
+
+def _spent(cost: MethodCost) -> list[str]:
+    mebibytes = None if cost.peak_memory is None else cost.peak_memory / 2**20
+    return [number(value) for value in (cost.forwards, cost.backwards, cost.seconds, mebibytes)]

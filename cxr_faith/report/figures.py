@@ -1,7 +1,7 @@
 """A map on its picture, and what all figures share: colors, side marks, titles, SVG.
 
-Figures are objects throughout, no pyplot: nothing to close, safe in workers. `figure.savefig` writes PNG, PDF or SVG by
-the name's ending. `grids.py` puts several maps into one figure, `charts.py` and `bars.py` draw numbers.
+No function uses pyplot, so figures need no closing and are safe in workers. `figure.savefig` writes PNG, PDF or SVG by
+the name's ending. `grids.py` puts several maps into one figure; `charts.py` and `bars.py` draw numbers.
 """
 
 import io
@@ -20,10 +20,10 @@ from matplotlib.patheffects import withStroke
 from cxr_faith.data.sample import Box
 
 COLORMAP = "viridis"
-"""Perceptually uniform, and none of its colors is a grey of the radiograph."""
+"""Perceptually uniform, and without the greys of a radiograph."""
 STRONGEST_ALPHA = 0.6
 LIMITS = (2, 98)
-"""Percentiles of a map that are drawn as its weakest and its strongest color: one outlier does not hide the rest."""
+"""Percentiles of a map that get its weakest and its strongest color, so that one outlier does not hide the rest."""
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 """Seven colors that differ for all common kinds of color vision (Okabe & Ito 2008; wine in place of yellow)."""
@@ -31,10 +31,11 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.floating[Any]]
 COLUMN_WIDTH = 3.4
-"""Inches: the width of charts, which is that of a paper's column, with letters of 7 to 8 points."""
+"""Width of charts in inches, that of a paper's column; letters have 7 to 8 points."""
 DPI = 200
 
 Region = tuple[float, float, float, float]
+"""Top, left, height and width of a part of a picture, in pixels."""
 
 
 def overlay(
@@ -63,7 +64,7 @@ def overlay(
     height, width = picture.shape[:2]
     long_side = 5.0  # inches
     size = (long_side * width / max(height, width), long_side * height / max(height, width))
-    # Title and scale get their own strips, so that the axes have the picture's proportions exactly.
+    # Title and scale have strips beside the axes, which keep the picture's proportions exactly.
     lines = wrapped(title, size[0])
     head, foot = 0.08 + 0.19 * len(lines), 0.42
     figure = Figure(figsize=(size[0], size[1] + head + foot), dpi=150)
@@ -74,8 +75,8 @@ def overlay(
     scale.ax.set_xticklabels([f"≤ {limits[0]:.2g}", f"≥ {limits[1]:.2g}"], fontsize=7)
     scale.outline.set_visible(False)
     if lines:
-        figure.text(0.5, 1 - 0.05 / figure.get_figheight(), "\n".join(lines), ha="center", va="top", fontsize=9,
-                    parse_math=False)  # fmt: skip
+        top = 1 - 0.05 / figure.get_figheight()
+        figure.text(0.5, top, "\n".join(lines), ha="center", va="top", fontsize=9, parse_math=False)
     return figure
 
 
@@ -124,7 +125,7 @@ def draw_map(
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     _mark_sides(axes, marks)
     for box in boxes or ():
-        # White with a dark edge: seen on bone, on lung and on every color of the map.
+        # White with a dark edge is visible on bone, on lung and on every color of the map.
         outline = Rectangle((box.x1, box.y1), box.x2 - box.x1, box.y2 - box.y1, fill=False, ec="white", lw=marks / 9)
         outline.set_path_effects([withStroke(linewidth=marks / 4, foreground="black")])
         axes.add_patch(outline)
@@ -186,7 +187,7 @@ def chart(height: float, width: float = COLUMN_WIDTH) -> Figure:
 
 
 def plain(axes: Axes) -> None:
-    """No formulas in names (they come from configs and manifests), no box around the plot, small letters."""
+    """Remove the box around the plot, make letters small, and read no name as a formula: names come from users."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=7)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
@@ -196,7 +197,7 @@ def plain(axes: Axes) -> None:
 
 
 def legend_below(figure: Figure, columns: int = 2, **entries: Any) -> None:
-    """A legend below the plot, whose names are no formulas."""
+    """Draw a legend below the plot; no name is read as a formula."""
     box = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, **entries)
     for text in box.get_texts():
         text.set_parse_math(False)
@@ -204,12 +205,22 @@ def legend_below(figure: Figure, columns: int = 2, **entries: Any) -> None:
 
 def _mark_sides(axes: Axes, size: float) -> None:
     for x, text, side in ((0.015, "R", "left"), (0.985, "L", "right")):
-        axes.text(x, 0.985, text, transform=axes.transAxes, ha=side, va="top", fontsize=size, fontweight="bold",
-                  color="white", path_effects=[withStroke(linewidth=2, foreground="black")])  # fmt: skip
+        axes.text(
+            x,
+            0.985,
+            text,
+            transform=axes.transAxes,
+            ha=side,
+            va="top",
+            fontsize=size,
+            fontweight="bold",
+            color="white",
+            path_effects=[withStroke(linewidth=2, foreground="black")],
+        )
 
 
 def wrapped(title: str | None, width: float, points: float = 9, most: int = 3) -> list[str]:
-    """A title in at most so many lines that fit a width in inches; the last one is cut with an ellipsis."""
+    """The lines of a title, at most `most` of them, that fit a width in inches; a cut one ends with an ellipsis."""
     per_line = max(8, int(width * 130 / points))
     words = [word[i : i + per_line] for word in (title or "").split() for i in range(0, len(word), per_line)]
     lines = [""]

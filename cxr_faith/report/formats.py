@@ -1,7 +1,6 @@
-"""How tables write numbers: three decimals, shares in percent, an en dash for a value that does not exist."""
+"""How tables and pages write numbers; a value that does not exist is an en dash."""
 
-from collections.abc import Mapping
-from typing import Any
+from cxr_faith.summary.board_row import BoardRow
 
 
 def number(value: float | None, signed: bool = False) -> str:
@@ -23,15 +22,27 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
+def whole_percent(share: float | None) -> str:
+    """A share in whole percent; only certainty is called 100%, and only 0 is called 0%."""
+    if share is None:
+        return "–"
+    if 0.995 <= share < 1:
+        return "over 99%"
+    if 0 < share < 0.005:
+        return "under 1%"
+    return f"{share:.0%}"
+
+
 def patients(count: int) -> str:
     """A count of patients, in the singular or the plural."""
     return f"{count} patient{'s' * (count != 1)}"
 
 
-def with_interval(row: Mapping[str, Any], key: str, signed: bool = False) -> str:
+def with_interval(row: BoardRow, column: str, signed: bool = False) -> str:
     """A mean with its 95 % interval over patients: the BCa interval if there is one, else the percentile interval."""
-    text, interval = number(row[key], signed), row["intervals"].get(key)
-    if interval is None or row[key] is None or interval["low"] is None:
+    value, interval = row.value(column), row.intervals.get(column)
+    text = number(value, signed)
+    if value is None or interval is None or interval.ends is None:
         return text
-    kind = "bca_" if interval["bca_low"] is not None else ""
-    return f"{text} [{number(interval[kind + 'low'], signed)}, {number(interval[kind + 'high'], signed)}]"
+    low, high = interval.ends
+    return f"{text} [{number(low, signed)}, {number(high, signed)}]"

@@ -1,4 +1,4 @@
-"""Several maps or pictures in one figure: methods side by side, the answer word by word, a deletion as a film."""
+"""Several maps or pictures in one figure: methods side by side, an answer word by word, a deletion step by step."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def compare_methods(
 def token_strip(
     picture: Pixels, tokens: Sequence[str], maps: Sequence[Map], region: Region | None = None, columns: int = 6
 ) -> Figure:
-    """Draw the answer's words in order, each with its own small map: the mean over its tokens, as their score is.
+    """Draw the answer's words in order, each with a small map: the mean over its tokens, as for the score.
 
     Args:
         picture: [H, W] or [H, W, 3].
@@ -76,9 +76,9 @@ def token_strip(
 
 
 def answer_words(tokens: Sequence[str]) -> list[list[int]]:
-    """Places of the tokens of each word: what stands between spaces, with its punctuation; spaces alone are left out.
+    """The places of each word's tokens; a word is the text between spaces, with its punctuation.
 
-    Of an answer that is nothing but spaces, each token counts as a word.
+    If the answer has only spaces, each token counts as a word.
     """
     words: list[list[int]] = []
     open_word = False
@@ -103,14 +103,14 @@ def deletion_film(
     scores: Mapping[float, float] | None = None,
     columns: int = 6,
 ) -> Figure:
-    """Draw the picture while its most salient cells go: at 0, 10, 25, 50, 75 and 100 %.
+    """Draw the picture while its cells are removed, most salient first: at 0, 10, 25, 50, 75 and 100 %.
 
     Args:
         picture: what the model sees, [H, W] or [H, W, 3].
-        substrate: what stands for removed cells, of the same shape.
+        substrate: what replaces removed cells, of the same shape.
         order: the cells, most salient first, [grid_h · grid_w].
         grid: (grid_h, grid_w).
-        shares: of the cells that are gone, one frame each; rounded to whole cells.
+        shares: of the cells that are removed, one frame each; rounded to whole cells.
         scores: share → the score of that frame, written above it.
         columns: frames in a row; three fit a paper's column.
 
@@ -135,7 +135,7 @@ def deletion_film(
 def compose(
     picture: Pixels, substrate: Pixels, order: npt.NDArray[np.integer[Any]], grid: tuple[int, int], share: float
 ) -> Pixels:
-    """The picture with a share of its cells, most salient first, from the substrate; a pixel belongs to one cell."""
+    """The picture with a share of its cells, most salient first, replaced by the substrate; a pixel is in one cell."""
     height, width = picture.shape[:2]
     gone = np.zeros(grid[0] * grid[1], bool)
     gone[order[: round(share * len(order))]] = True
@@ -176,8 +176,8 @@ def _panels(
         top = head + caption + row * (panel[1] + caption + gap)
         place = (left / total_w, 1 - (top + panel[1]) / total_h, panel[0] / total_w, panel[1] / total_h)
         cells.append(figure.add_axes(place))
-        # One line stands on its baseline, so that names with and without descenders are level.
+        # A single line is placed by its baseline, so that names with and without descenders are level.
         align, lift = ("baseline", 0.07) if len(text) == 1 else ("bottom", 0.04)
-        figure.text((left + panel[0] / 2) / total_w, 1 - (top - lift) / total_h, "\n".join(text), ha="center",
-                    va=align, fontsize=_POINTS, parse_math=False, linespacing=1.1)  # fmt: skip
+        x, y = (left + panel[0] / 2) / total_w, 1 - (top - lift) / total_h
+        figure.text(x, y, "\n".join(text), ha="center", va=align, fontsize=_POINTS, parse_math=False, linespacing=1.1)
     return figure, cells

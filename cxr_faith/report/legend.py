@@ -1,9 +1,6 @@
 """The sentences below tables that say how to read them."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from cxr_faith.report.columns import by_scored
+from cxr_faith.summary.board import Board
 
 LEGEND = (
     "↓ lower is better, ↑ higher is better; Δ = gap to a baseline, positive = better than it.",
@@ -24,13 +21,13 @@ SANITY = "† failed the sanity check: its maps hardly change when the model is 
 OWN_SUBSTRATE = "* the method perturbs with this substrate itself: compare it under another one."
 
 
-def legend(board: Mapping[str, Any]) -> list[str]:
+def legend(board: Board) -> list[str]:
     """How to read a board, line by line; marks are explained only if the board has them."""
     lines = list(LEGEND)
-    if by_scored(board):
+    if board.by_scored:
         lines.append(SCORED)
-    if any(row["own_substrate"] for row in board["rows"]):
+    if any(row.own_substrate for row in board.rows):
         lines.append(OWN_SUBSTRATE)
-    if any(row.get("sanity_failed") for row in board["rows"]):
+    if any(row.sanity_failed for row in board.rows):
         lines.append(SANITY)
     return lines

@@ -1,31 +1,30 @@
 """A summary as Markdown, with aligned tables that read well in a terminal too."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from cxr_faith.report.columns import board_title, by_scored
+from cxr_faith.report.columns import board_title
 from cxr_faith.report.comparisons import comparisons, few_patients
 from cxr_faith.report.legend import EFFECT_SIZE, INTERVALS, SCORED, legend
 from cxr_faith.report.tables import FINDING, TextTable, answer_table, board_table, finding_tables
+from cxr_faith.summary.summary import Summary
 
 
-def markdown(summary: Mapping[str, Any], more: Sequence[TextTable] = ()) -> str:
+def markdown(summary: Summary, more: Sequence[TextTable] = ()) -> str:
     """The summary as one Markdown document.
 
     Args:
-        summary: as `summarize` gives it.
+        summary: the run's summary.
         more: further tables for its end, such as `trust_tables`.
     """
-    patients, samples = summary["n_patients"], summary["n_samples"]
-    parts = [f"# Faithfulness summary\n\n{samples} samples of {patients} patients.\n"]
-    if summary["warnings"]:
-        parts.append("".join(f"- **Note:** {_escape(warning)}\n" for warning in summary["warnings"]))
-    for board in summary["boards"]:
-        if not board["slice"].startswith(FINDING):
-            note = SCORED if by_scored(board) else ""
+    parts = [f"# Faithfulness summary\n\n{summary.n_samples} samples of {summary.n_patients} patients.\n"]
+    if summary.warnings:
+        parts.append("".join(f"- **Note:** {_escape(warning)}\n" for warning in summary.warnings))
+    for board in summary.boards:
+        if not board.slice.startswith(FINDING):
+            note = SCORED if board.by_scored else ""
             parts.append(_section(board_title(summary, board), board_table(board), note))
             parts.append("".join(f"- {_escape(line)}\n" for line in [*few_patients(board), *comparisons(board)]))
-    lines = dict.fromkeys(line for board in summary["boards"] for line in legend(board) if line != SCORED)
+    lines = dict.fromkeys(line for board in summary.boards for line in legend(board) if line != SCORED)
     parts.append("".join(f"{_escape(line)}  \n" for line in [*lines, INTERVALS, EFFECT_SIZE]))
     for table in [*finding_tables(summary), answer_table(summary), *more]:
         parts.append(_section(table.title, table, table.note))

@@ -1,6 +1,7 @@
-"""What the page's script draws from: boards, intervals, curves and samples as one JSON-able dict."""
+"""What the page's script draws: boards, intervals, curves and samples as one JSON object."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import matplotlib as mpl
@@ -11,11 +12,17 @@ from matplotlib.colors import to_hex
 from cxr_faith.metrics.functional import STATUSES
 from cxr_faith.records.controls import is_control
 from cxr_faith.report.charts import method_styles
-from cxr_faith.report.columns import board_title, by_scored, columns_of, method_label, samples_in, slice_title
+from cxr_faith.report.columns import board_title, columns_of, method_label, samples_in, slice_title
 from cxr_faith.report.comparisons import few_patients
 from cxr_faith.report.figures import COLORMAP
+from cxr_faith.report.gallery import TITLES, gallery
 from cxr_faith.report.legend import SCORED
-from cxr_faith.report.samples import MAP_LEVELS, VALUES, gallery, sample_entries, short
+from cxr_faith.report.run_files import Thumb
+from cxr_faith.report.samples import MAP_LEVELS, VALUES, sample_entries, short
+from cxr_faith.summary.board import Board, Setting
+from cxr_faith.summary.board_row import BoardRow
+from cxr_faith.summary.curves import Curves
+from cxr_faith.summary.summary import Summary
 
 FOREST = (
     ("gap_srg_center", "Δ srg to center"),
@@ -26,39 +33,29 @@ FOREST = (
     ("gap_insertion_center", "Δ insertion to center"),
     ("srg_logit", "srg logit"),
 )
-GALLERY_TITLES = {
-    "best": "Best explained (highest mean srg of the methods)",
-    "worst": "Worst explained (lowest mean srg)",
-    "degenerate": "Degenerate (hardly any effect to explain, or an inverted one)",
-    "disagreeing": "Disagreeing (lowest rank correlation between the methods' maps)",
-}
 _DASHES = {"-": None, "--": "6 4", "-.": "8 3 2 3", ":": "2 3"}
-_Z = 1.96
 
 
-def page_data(
-    summary: Mapping[str, Any], records: pd.DataFrame, thumbs: Mapping[str, Any], budget: int
-) -> dict[str, Any]:
+def page_data(summary: Summary, records: pd.DataFrame, thumbs: Mapping[str, Thumb], budget: int) -> dict[str, Any]:
     """Everything that the page's script reads.
 
     Args:
-        summary: as `summarize` gives it.
+        summary: the run's summary, with bands if they are to be drawn.
         records: rows of the samples that are listed.
-        thumbs: sample → `uri` and `region`.
+        thumbs: sample → its small picture.
         budget: bytes for the samples' scores, maps and curves.
     """
-    settings = list(dict.fromkeys((b["substrate"], b["target"], b["space"]) for b in summary["boards"]))
-    methods = list(summary["methods"])
-    chosen: dict[str, list[str]] = {}
+    settings, methods = summary.settings, list(summary.methods)
+    examples: dict[str, list[str]] = {}
     entries: list[dict[str, Any]] = []
     if settings:
-        inside = records[["substrate", "target", "space"]].eq(list(settings[0])).all(axis=1)
+        first = records[list(Setting._fields)].eq(list(settings[0])).all(axis=1)
         entries = sample_entries(records, settings, methods, budget)
-        chosen = gallery(records[inside]) if "map" in records.columns else {}
+        examples = gallery(records[first]) if "map" in records.columns else {}
     return {
         "settings": [_setting(setting, records) for setting in settings],
         "several": len({setting[1:] for setting in settings}) > 1,
-        "boards": [_board(summary, board, settings) for board in summary["boards"]],
+        "boards": [_board(summary, board) for board in summary.boards],
         "methods": methods,
         "controls": [name for name in methods if is_control(name)],
         "styles": _styles(methods),
@@ -66,35 +63,35 @@ def page_data(
         "values": list(VALUES),
         "forest": [list(pair) for pair in FOREST],
         "samples": entries,
-        "gallery": chosen,
-        "gallery_titles": GALLERY_TITLES,
-        "thumbs": {sample: thumbs[sample] for sample in sorted(thumbs)},
+        "gallery": examples,
+        "gallery_titles": TITLES,
+        "thumbs": {sample: asdict(thumbs[sample]) for sample in sorted(thumbs)},
         "viridis": (mpl.colormaps[COLORMAP](np.linspace(0, 1, MAP_LEVELS))[:, :3] * 255).round().astype(int).tolist(),
     }
 
 
-def _setting(setting: Sequence[str], records: pd.DataFrame) -> dict[str, Any]:
-    """A setting's names, and the abscissa of its samples' curves."""
-    named = dict(zip(("substrate", "target", "space"), setting, strict=True))
+def _setting(setting: Setting, records: pd.DataFrame) -> dict[str, Any]:
+    """A setting's names, and the x of its samples' curves."""
+    names = setting._asdict()
     x: list[float] = []
     if "k" in records.columns:
-        mine = records[(records[list(named)] == pd.Series(named)).all(axis=1) & records["k"].notna()]
+        mine = records[(records[list(names)] == pd.Series(names)).all(axis=1) & records["k"].notna()]
         if not mine.empty:
             k = np.asarray(mine["k"].iloc[0], np.float64)
             x = [round(float(share), 5) for share in k / k[-1]]
-    return named | {"x": x}
+    return names | {"x": x}
 
 
-def _board(summary: Mapping[str, Any], board: Mapping[str, Any], settings: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+def _board(summary: Summary, board: Board) -> dict[str, Any]:
     columns = columns_of(board)
     shown = sorted({*(column.key for column in columns), *(key for key, _ in FOREST)})
     return {
-        "setting": settings.index((board["substrate"], board["target"], board["space"])),
-        "slice": board["slice"],
-        "slice_title": slice_title(board["slice"]),
+        "setting": summary.settings.index(board.setting),
+        "slice": board.slice,
+        "slice_title": slice_title(board.slice),
         "title": board_title(summary, board),
-        "note": " ".join([*([SCORED] if by_scored(board) else []), *few_patients(board)]),
-        "headline": board["headline"],
+        "note": " ".join([*([SCORED] if board.by_scored else []), *few_patients(board)]),
+        "headline": board.headline,
         "columns": [
             {
                 "key": column.key,
@@ -104,45 +101,36 @@ def _board(summary: Mapping[str, Any], board: Mapping[str, Any], settings: Seque
             }
             for column in columns
         ],
-        "rows": [_row(board, row, shown) for row in board["rows"]],
-        "differences": [
-            {"a": pair["a"], "b": pair["b"], "p_holm": pair["p_holm"]} for pair in board.get("differences", ())
-        ],
+        "rows": [_row(board, row, shown) for row in board.rows],
+        "differences": [{"a": pair.a, "b": pair.b, "p_holm": pair.p_holm} for pair in board.differences],
     }
 
 
-def _row(board: Mapping[str, Any], row: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    curves = row.get("curves")
+def _row(board: Board, row: BoardRow, columns: Sequence[str]) -> dict[str, Any]:
     return {
-        "method": row["method"],
+        "method": row.method,
         "label": method_label(row),
         "n_used": samples_in(board, row),
-        "coverage": short(row["coverage"]),
-        "status": row["status"],
-        "values": {key: row.get(key) for key in keys},  # in full: rounding twice may change a digit
-        "ci": {key: ends for key in keys if (ends := interval(row, key)) is not None},
-        "curves": None
-        if curves is None
-        else {name: [round(v, 4) for v in values] for name, values in curves.items() if name != "n"},
+        "coverage": short(row.coverage),
+        "status": dict(row.status),
+        "values": {column: row.value(column) for column in columns},  # in full: rounding twice may change a digit
+        "ci": {column: ends for column in columns if (ends := _ends(row, column)) is not None},
+        "curves": None if row.curves is None else _curves(row.curves),
     }
 
 
-def interval(row: Mapping[str, Any], key: str) -> list[float] | None:
-    """The 95 % interval of a summary row's mean.
+def _ends(row: BoardRow, column: str) -> list[float | None] | None:
+    """The 95 % interval to show; None if there is none."""
+    interval = row.intervals.get(column)
+    return None if interval is None or interval.ends is None else [short(end) for end in interval.ends]
 
-    BCa where the summary has it, else the percentile interval; a summary without intervals has standard errors over
-    patients, of which 1.96 to each side are taken. None where there is neither.
-    """
-    found = row.get("intervals", {}).get(key)
-    if found is not None:
-        kind = "bca_" if found.get("bca_low") is not None else ""
-        low, high = found.get(f"{kind}low"), found.get(f"{kind}high")
-    elif row.get(f"{key}_se") is not None and row.get(key) is not None:
-        low, high = row[key] - _Z * row[f"{key}_se"], row[key] + _Z * row[f"{key}_se"]
-    else:
-        return None
-    ends = [short(low), short(high)]
-    return None if None in ends else [end for end in ends if end is not None]
+
+def _curves(curves: Curves) -> dict[str, list[float]]:
+    """Mean curves and the ends of their bands, if there are any."""
+    lines = {"x": curves.x, "deletion": curves.deletion, "insertion": curves.insertion}
+    if curves.bands is not None:
+        lines |= asdict(curves.bands)
+    return {name: [round(value, 4) for value in values] for name, values in lines.items()}
 
 
 def _styles(methods: Sequence[str]) -> dict[str, dict[str, str | None]]:

@@ -1,22 +1,35 @@
-"""What a run directory holds beside its records: the summary as JSON and as Markdown."""
+"""All results that are made from a run's records, in one call."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_faith.records import write_atomic
+from cxr_faith.report.html import write_report
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary.summarize import write_summary
 from cxr_faith.summary.summary import Summary
 
 
-def write_results(run_dir: str | Path) -> Summary:
-    """Summarize the records of a run directory into its `summary.json` and `summary.md`.
+@dataclass(frozen=True)
+class Results:
+    """The results of a run."""
+
+    summary: Summary
+    """The numbers, which `summary.json` holds too."""
+    page: Path
+    """The report, `report/index.html`."""
+
+
+def write_results(run_dir: str | Path) -> Results:
+    """Write `summary.json`, `summary.md` and `report/index.html` of a run directory from its records.
+
+    A run that has begun and has no record yet, and an empty directory, get results that say so.
 
     Raises:
-        ValueError: the directory is not a run directory.
+        ValueError: there is no such directory, it holds other things than a run, or one of its files cannot be used.
         OSError: a file could not be saved.
     """
     summary = write_summary(run_dir)
-    values = summary.to_dict()
-    write_atomic(Path(run_dir) / "summary.md", markdown(values, trust_tables(values)))
-    return summary
+    write_atomic(Path(run_dir) / "summary.md", markdown(summary, trust_tables(summary)))
+    return Results(summary, write_report(run_dir))

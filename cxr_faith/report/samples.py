@@ -1,4 +1,4 @@
-"""What the page shows of single samples: which ones are worth a look, and their maps and curves in few bytes.
+"""Single samples on the page: their scores, and their maps and curves in few bytes.
 
 A sample's detail is one string of bytes, deflated and base64: for each of its rows a map of 64 levels on its own scale
 (the first row of a method only) and both curves in 256 levels between the sample's lowest and highest score.
@@ -13,23 +13,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import rankdata
 
-from cxr_faith.records.controls import is_control
+from cxr_faith.records.controls import CENTER
 from cxr_faith.report.figures import scaled_all
+from cxr_faith.summary.board import Setting
 
-GALLERY_SIZE = 6
 MAP_LEVELS, CURVE_LEVELS = 64, 256
-SAMPLES_AT_ONCE = 500
 ROW_BYTES = 70
-"""Of a row's scores on the page, about."""
+"""Bytes of one row's scores on the page, roughly."""
 
 COLUMNS = (
-    *("image_id", "question", "reference", "predicted", "generated", "kind", "finding", "present", "correct", "status"),
-    *("reason", "p_yes", "margin", "effect", "s_original", "s_substrate", "own_substrate"),
-    *("deletion_auc", "insertion_auc", "srg", "srg_logit", "gap_srg_random", "gap_srg_center", "random_p"),
+    "image_id",
+    "question",
+    "reference",
+    "predicted",
+    "generated",
+    "kind",
+    "finding",
+    "present",
+    "correct",
+    "status",
+    "reason",
+    "p_yes",
+    "margin",
+    "effect",
+    "s_original",
+    "s_substrate",
+    "own_substrate",
+    "deletion_auc",
+    "insertion_auc",
+    "srg",
+    "srg_logit",
+    "gap_srg_random",
+    "gap_srg_center",
+    "random_p",
 )
+"""The columns of the records that a page of samples is made from."""
 DETAIL_COLUMNS = ("k", "deletion_scores", "insertion_scores", "map", "grid_h", "grid_w")
+"""The columns that maps and curves of samples are made from."""
 VALUES = ("srg", "deletion_auc", "insertion_auc", "gap_srg_center", "random_p", "srg_logit")
 """Columns of a sample's rows that the page lists."""
 
@@ -37,78 +58,29 @@ Columns = dict[str, list[Any]]
 """Name → values of all rows, ordered by sample, setting and method."""
 
 
-def gallery(records: pd.DataFrame, size: int = GALLERY_SIZE) -> dict[str, list[str]]:
-    """Samples worth a look, by kind, most telling first.
-
-    best and worst: mean srg over the methods that are no control; degenerate: samples without enough effect to divide
-    by (degenerate or inverted), smallest first; disagreeing: lowest mean rank correlation between the methods' maps.
-
-    Args:
-        records: one setting's rows, with `method, status, srg, effect, map`.
-        size: samples of each kind.
-    """
-    real = records[~records["method"].map(is_control)]
-    if real.empty:
-        real = records
-    srg = real[real["status"].eq("ok")].groupby("sample_id")["srg"].mean().dropna().sort_values(kind="stable")
-    weak = real[real["status"].isin(("degenerate", "inverted"))].groupby("sample_id")["effect"].first()
-    agreement = _agreement(real[real["map"].notna()])
-    found = {
-        "best": srg.index[::-1][:size],
-        "worst": srg.index[: min(size, max(0, len(srg) - size))],
-        "degenerate": weak.abs().sort_values(kind="stable").index[:size],
-        "disagreeing": agreement.sort_values(kind="stable").index[:size],
-    }
-    return {kind: [str(name) for name in names] for kind, names in found.items()}
-
-
-def _agreement(rows: pd.DataFrame) -> pd.Series:
-    """Sample → mean Spearman correlation over all pairs of its maps; only samples with two maps that have contrast."""
-    rows = rows.sort_values("sample_id", kind="stable")
-    samples, names = pd.factorize(rows["sample_id"])
-    found = np.full(len(names), np.nan)
-    maps = rows["map"].to_list()
-    for number in range(0, len(names), SAMPLES_AT_ONCE):
-        start, stop = np.searchsorted(samples, (number, number + SAMPLES_AT_ONCE))
-        for size in sorted({len(values) for values in maps[start:stop]}):
-            chosen = [row for row in range(start, stop) if len(maps[row]) == size]
-            ranks = rankdata([maps[row] for row in chosen], axis=1)
-            ranks -= ranks.mean(axis=1, keepdims=True)
-            norms = np.linalg.norm(ranks, axis=1)
-            # With unit vectors the sum over all pairs is (|sum of vectors|^2 - their number) / 2.
-            units = np.divide(ranks, norms[:, None], out=np.zeros_like(ranks), where=norms[:, None] > 0)
-            owners, which = np.unique(samples[chosen], return_inverse=True)
-            totals, counts = np.zeros((len(owners), size)), np.bincount(which, norms > 0)
-            np.add.at(totals, which, units)
-            enough = counts > 1
-            pairs = ((totals**2).sum(axis=1) - counts)[enough] / (counts * (counts - 1))[enough]
-            found[owners[enough]] = pairs
-    return pd.Series(found, index=pd.Index(names)).dropna()
-
-
 def sample_entries(
-    records: pd.DataFrame, settings: Sequence[tuple[str, str, str]], methods: Sequence[str], budget: int
+    records: pd.DataFrame, settings: Sequence[Setting], methods: Sequence[str], budget: int
 ) -> list[dict[str, Any]]:
     """One entry per sample for the page, in the order of `sample_id`.
 
     Args:
         records: all rows; with `DETAIL_COLUMNS` each entry may carry its maps and curves.
-        settings: (substrate, target, space) in the page's order.
+        settings: in the page's order.
         methods: names in the page's order.
-        budget: bytes for rows of scores, and base64 for maps and curves; samples after that have scores only.
+        budget: bytes for scores, maps and curves; once they are used up, samples have scores only.
 
     Returns:
         Dicts with `id`, what was asked and answered, `rows` (lists: setting, method, status, own substrate, has a map,
         has curves, then `VALUES`), `range` (lowest and highest score), `grid` and `detail` (base64 or None).
     """
     place = {name: number for number, name in enumerate(methods)}
-    setting_of = {setting: number for number, setting in enumerate(settings)}
+    setting_of: dict[tuple[str, str, str], int] = {setting: number for number, setting in enumerate(settings)}
     asked = zip(records["substrate"], records["target"], records["space"], strict=True)
     keys = pd.DataFrame({"sample": records["sample_id"].to_numpy(object)})
     keys["setting"], keys["method"] = [setting_of[key] for key in asked], records["method"].map(place).to_numpy()
     order = keys.sort_values(["sample", "setting", "method"], kind="stable").index.to_numpy()
     keys = keys.loc[order]
-    # Columns, not a frame of rows: a hundred thousand of them are gone through here.
+    # Lists of columns, since indexing a frame row by row is slow for a hundred thousand rows.
     columns: Columns = {str(name): records[name].to_numpy(object)[order].tolist() for name in records.columns}
     values = [_short_all(records[name].to_numpy(np.float64, na_value=np.nan)[order]) for name in VALUES]
     setting, method = keys["setting"].tolist(), keys["method"].tolist()
@@ -139,7 +111,7 @@ def sample_entries(
 
 
 def _about(columns: Columns, rows: range) -> dict[str, Any]:
-    """What is the same for all rows of a sample: the first value that is not null."""
+    """What is the same for all rows of a sample: the first value of each column that is not null."""
 
     def first(name: str) -> Any:
         return next((value for value in columns[name][rows.start : rows.stop] if not _missing(value)), None)
@@ -166,7 +138,7 @@ def _pack(columns: Columns, rows: range, entry: dict[str, Any]) -> tuple[str | N
     known = np.concatenate([curve.ravel() for curve in curves.values()] or [np.zeros(0)])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     entry["range"] = [short(low), short(high)]
-    maps, hidden = {}, {"center"}  # it has no positive value, and is the same for every picture
+    maps, hidden = {}, {CENTER}  # its map has no positive value and is the same for every picture
     for row in rows:
         if columns["method"][row] not in hidden and not _missing(columns["grid_h"][row]):
             values = columns["map"][row]

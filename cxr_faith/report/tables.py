@@ -1,13 +1,13 @@
 """A summary's numbers as tables of text: a board with its intervals, srg by finding, and the model's answers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cxr_faith.report.columns import COLUMNS, columns_of, method_label, samples_in, slice_title
 from cxr_faith.report.formats import number, p_value, patients, percent, with_interval
-from cxr_faith.report.leaderboard import ranked
 from cxr_faith.report.legend import BY_FINDING
+from cxr_faith.summary.board import Board
+from cxr_faith.summary.board_row import BoardRow
+from cxr_faith.summary.summary import Summary
 
 FINDING = "finding:"
 """Begins the name of a slice that holds one finding's samples."""
@@ -27,62 +27,57 @@ class TextTable:
     """How to read the table; may be empty."""
 
 
-def board_table(board: Mapping[str, Any]) -> TextTable:
+def board_table(board: Board) -> TextTable:
     """A board with intervals over patients, best method first."""
     titles = (" ".join(filter(None, (column.top, column.bottom, column.arrow))) for column in COLUMNS)
     rows = []
-    for row in ranked(board):
-        test = row["intervals"][board["headline"]]
+    for row in board.ranked():
+        test = row.intervals[board.headline]
         means = [with_interval(row, column.key, column.signed) for column in columns_of(board)]
-        counts = [str(samples_in(board, row)), str(row["n_clusters"]), f"{row['coverage']:.0%}"]
-        rows.append([method_label(row), *counts, *means, p_value(test["p_holm"]), number(test["d_z"], signed=True)])
-    title = slice_title(board["slice"])
+        counts = [str(samples_in(board, row)), str(row.n_clusters), f"{row.coverage:.0%}"]
+        rows.append([method_label(row), *counts, *means, p_value(test.p_holm), number(test.d_z, signed=True)])
+    title = slice_title(board.slice)
     return TextTable(title, ["method", "n", "patients", "coverage", *titles, "p", "d"], rows)
 
 
-def finding_tables(summary: Mapping[str, Any]) -> list[TextTable]:
-    """Srg by method and finding with intervals: one table for each substrate, target and space that has findings."""
-    settings = list(dict.fromkeys(map(_setting, summary["boards"])))
-    several = len({setting[1:] for setting in settings}) > 1
+def finding_tables(summary: Summary) -> list[TextTable]:
+    """Srg by method and finding with intervals: one table for each setting that has findings."""
+    several = len({setting[1:] for setting in summary.settings}) > 1
     tables = []
-    for setting in settings:
-        boards = [b for b in summary["boards"] if _setting(b) == setting and b["slice"].startswith(FINDING)]
+    for setting in summary.settings:
+        boards = [board for board in summary.boards if board.setting == setting and board.slice.startswith(FINDING)]
         if boards:
-            columns = [{row["method"]: _srg_of_finding(board, row) for row in board["rows"]} for board in boards]
-            rows = [[method, *(column.get(method, "–") for column in columns)] for method in summary["methods"]]
+            columns = [{row.method: _srg_of_finding(board, row) for row in board.rows} for board in boards]
+            rows = [[method, *(column.get(method, "–") for column in columns)] for method in summary.methods]
             title = f"srg by finding · {', '.join(setting if several else setting[:1])}"
             tables.append(TextTable(title, ["method", *map(_finding_title, boards)], rows, BY_FINDING))
     return tables
 
 
-def _setting(board: Mapping[str, Any]) -> tuple[str, str, str]:
-    return board["substrate"], board["target"], board["space"]
-
-
-def _finding_title(board: Mapping[str, Any]) -> str:
+def _finding_title(board: Board) -> str:
     """A finding's name, how many of its samples count, and from how many patients."""
-    count = max((row["n_clusters"] for row in board["rows"]), default=0)
-    name = board["slice"].removeprefix(FINDING)
-    return f"{name} (n={board['n_common']} of {board['n_samples']}, {patients(count)})"
+    count = max((row.n_clusters for row in board.rows), default=0)
+    name = board.slice.removeprefix(FINDING)
+    return f"{name} (n={board.n_common} of {board.n_samples}, {patients(count)})"
 
 
-def _srg_of_finding(board: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    differs = row["n_common"] != board["n_common"]
-    return with_interval(row, "srg") + (f" ({row['n_common']})" if differs else "")
+def _srg_of_finding(board: Board, row: BoardRow) -> str:
+    differs = row.n_common != board.n_common
+    return with_interval(row, "srg") + (f" ({row.n_common})" if differs else "")
 
 
-def answer_table(summary: Mapping[str, Any]) -> TextTable:
+def answer_table(summary: Summary) -> TextTable:
     """How the model answered, slice by slice."""
     rows = [
         [
-            slice_title(answers["slice"]),
-            str(answers["n_samples"]),
-            str(answers["n_patients"]),
-            percent(answers["accuracy"]),
-            number(answers["yes_no_mass"]),
-            percent(answers["answer_mismatch"]),
+            slice_title(answers.slice),
+            str(answers.n_samples),
+            str(answers.n_patients),
+            percent(answers.accuracy),
+            number(answers.yes_no_mass),
+            percent(answers.answer_mismatch),
         ]
-        for answers in summary["answers"]
+        for answers in summary.answers
     ]
     header = ["slice", "samples", "patients", "accuracy", "p(yes)+p(no)", "text differs from margin"]
     return TextTable("Answers", header, rows)

@@ -1,13 +1,12 @@
 """What commands print, in a terminal, a file or a pipe."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, RenderableType
 
 from cxr_faith.report.costs import render_costs
 from cxr_faith.report.leaderboard import render_leaderboard
+from cxr_faith.summary.summary import Summary
 
 
 def wide_console() -> Console:
@@ -26,10 +25,10 @@ def show(console: Console, content: RenderableType) -> None:
     console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def show_summary(console: Console, summary: Mapping[str, Any], run_dir: str | Path) -> None:
+def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> None:
     """Print the leaderboard over all samples, the methods' costs and the warnings."""
-    if summary["boards"]:
+    if summary.boards:
         show(console, render_leaderboard(summary))
         show(console, render_costs(summary, run_dir))
-    for warning in summary["warnings"]:
+    for warning in summary.warnings:
         console.print(f"note         {warning}", soft_wrap=True, highlight=False, markup=False)

@@ -15,7 +15,6 @@ from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.records import done_samples, write_atomic
-from cxr_faith.report.html import write_report
 from cxr_faith.report.results import write_results
 from cxr_faith.report.terminal import show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
@@ -211,13 +210,12 @@ def _finish_or_leave(
 
 def finish(run_dir: Path, data: CXRVQADataModule, options: RunOptions, console: Console) -> Summary:
     """All that is made from the merged records: summary, pictures, report, TensorBoard, leaderboard."""
-    summary = write_results(run_dir)
     if options.show_images:
         write_pictures(run_dir, data)
-    report = write_report(run_dir)
-    write_tensorboard(run_dir, summary.to_dict(), options.show_images)
-    show_summary(console, summary.to_dict(), run_dir)
-    console.print(f"report       {report}", soft_wrap=True, highlight=False)
+    results = write_results(run_dir)
+    write_tensorboard(run_dir, results.summary, options.show_images)
+    show_summary(console, results.summary, run_dir)
+    console.print(f"report       {results.page}", soft_wrap=True, highlight=False)
     console.print(f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}", soft_wrap=True, highlight=False)
     console.print(f"records      {run_dir / 'records'}", soft_wrap=True, highlight=False)
-    return summary
+    return results.summary

@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from cxr_faith.metrics.agreement import spearman
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records.controls import is_control
+from cxr_faith.report.alerts import Alert
 from cxr_faith.run.live import FOLDER
 
 logger = logging.getLogger(__name__)
@@ -57,25 +58,6 @@ class Thresholds:
         """Check the window."""
         if self.window < 2:
             raise ValueError(f"monitor.window must be at least 2 samples, got {self.window}")
-
-
-@dataclass(frozen=True)
-class Alert:
-    """One thing that looks wrong.
-
-    Attributes:
-        kind: name of the threshold.
-        method: the method concerned; None: the run.
-        value: what was measured.
-        samples: samples of this rank so far.
-        message: one line for people.
-    """
-
-    kind: str
-    method: str | None
-    value: float
-    samples: int
-    message: str
 
 
 class Watch:

@@ -1,7 +1,7 @@
 """TensorBoard: a run's mean curves with bands, scalars, histograms and leaderboard; no picture unless asked for."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ from cxr_faith.report.markdown import markdown
 from cxr_faith.run.live import SETTLING, remove_live, run_name
 from cxr_faith.run.measured import HPARAMS
 from cxr_faith.summary import bands
+from cxr_faith.summary.board import Board
+from cxr_faith.summary.board_row import BoardRow
+from cxr_faith.summary.curves import Curves
+from cxr_faith.summary.summary import Summary
 
 _SCALARS = (
     *("deletion_auc", "insertion_auc", "srg", "drop_50", "coverage"),
@@ -26,7 +30,7 @@ _SCALARS = (
 _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
 
 
-def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], show_images: bool) -> None:
+def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> None:
     """Write `tensorboard/` anew from a summary and the records.
 
     Each method is a run of its own, so that TensorBoard draws all of them into one chart in colors of their own, and
@@ -36,7 +40,7 @@ def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], show_images: bo
 
     Args:
         run_dir: the run directory.
-        summary: as `write_summary` returns it.
+        summary: the run's summary.
         show_images: also the pictures of `report/pictures`.
     """
     folder = run_dir / "tensorboard"
@@ -47,32 +51,33 @@ def write_tensorboard(run_dir: Path, summary: Mapping[str, Any], show_images: bo
     columns = tuple(dict.fromkeys((*bands.COLUMNS, *_HISTOGRAMS, *SETTLING)))
     records = read_records(run_dir, columns)
     records = records[records["condition"].eq("none")]
-    bands.add_bands(summary, records)
+    summary = bands.with_bands(summary, records)
     samples = records[records["status"].eq("ok")].sort_values("sample_id", kind="stable")
-    for method in dict.fromkeys(row["method"] for board in summary["boards"] for row in board["rows"]):
+    for method in dict.fromkeys(row.method for board in summary.boards for row in board.rows):
         with SummaryWriter(str(folder / run_name(method))) as writer:
             for board, row in _rows(summary, method):
-                place = _place(board["slice"], board["substrate"])
+                place = _place(board.slice, board.substrate)
                 for name in _SCALARS:
-                    if row.get(name) is not None:
-                        writer.add_scalar(f"{name}/{place}", row[name], 0)
-                if "curves" in row:
-                    _add_curves(writer, place, row["curves"])
+                    value = getattr(row, name)
+                    if value is not None:
+                        writer.add_scalar(f"{name}/{place}", value, 0)
+                if row.curves is not None:
+                    _add_curves(writer, place, row.curves)
             _add_samples(writer, samples[samples["method"].eq(method)])
     with SummaryWriter(str(folder)) as writer:
         writer.add_custom_scalars(_layout(summary))
         _add_text(writer, summary)
         for alert in read_alerts(run_dir):
-            writer.add_text(f"alerts/{alert['kind']}", alert["message"], alert["samples"])
+            writer.add_text(f"alerts/{alert.kind}", alert.message, alert.samples)
         if show_images:
             for path in sorted((run_dir / "report" / "pictures").glob("*-methods.png")):
                 picture = np.asarray(Image.open(path).convert("RGB"))
                 writer.add_image(f"gallery/{path.stem}", picture, dataformats="HWC")
 
 
-def _rows(summary: Mapping[str, Any], method: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _rows(summary: Summary, method: str) -> Iterator[tuple[Board, BoardRow]]:
     """A method's row of each board that has one, with the board."""
-    return ((board, row) for board in summary["boards"] for row in board["rows"] if row["method"] == method)
+    return ((board, row) for board in summary.boards for row in board.rows if row.method == method)
 
 
 def _place(slice: str, substrate: str) -> str:
@@ -80,26 +85,29 @@ def _place(slice: str, substrate: str) -> str:
     return f"{slice}/{substrate}".replace(":", "_")
 
 
-def _add_curves(writer: SummaryWriter, place: str, curves: Mapping[str, Any]) -> None:
-    """Mean curves, and the edges of their bands where there are enough patients for them."""
+def _add_curves(writer: SummaryWriter, place: str, curves: Curves) -> None:
+    """Mean curves, and the edges of their bands if they have any."""
     for side in ("deletion", "insertion"):
-        for name, end in ((side, ""), (f"{side}_low", "/low"), (f"{side}_high", "/high")):
-            drawn = zip(curves["x"], curves[name], strict=True) if name in curves else ()
-            points = {round(100 * x): y for x, y in drawn}  # of a finer schedule the last one of each percentage
+        lines = {"": getattr(curves, side)}
+        if curves.bands is not None:
+            lines |= {f"/{end}": getattr(curves.bands, f"{side}_{end}") for end in ("low", "high")}
+        for end, line in lines.items():
+            # A finer schedule has several points at one percentage: the last one counts.
+            points = {round(100 * x): y for x, y in zip(curves.x, line, strict=True)}
             for step, y in points.items():
                 writer.add_scalar(f"{side}_curve/{place}{end}", y, step)
 
 
-def _layout(summary: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
+def _layout(summary: Summary) -> dict[str, dict[str, list[Any]]]:
     """For each board a chart of the curves of all runs that are ticked, and one with their bands."""
     charts: dict[str, dict[str, list[Any]]] = {"curves": {}, "bands": {}}
-    for board in summary["boards"]:
-        place = _place(board["slice"], board["substrate"])
-        shown = [row["curves"] for row in board["rows"] if "curves" in row]
+    for board in summary.boards:
+        place = _place(board.slice, board.substrate)
+        shown = [row.curves for row in board.rows if row.curves is not None]
         for side in ("deletion", "insertion") if shown else ():
             tag, title = f"{side}_curve/{place}", f"{side} · {place}"
             charts["curves"][title] = ["Multiline", [f"{re.escape(tag)}$"]]
-            if any(f"{side}_low" in curves for curves in shown):
+            if any(curves.bands is not None for curves in shown):
                 charts["bands"][title] = ["Margin", [tag, f"{tag}/low", f"{tag}/high"]]
     # The page smooths lines until it is told not to, and a layout cannot tell it.
     return {f"{name} (set smoothing to 0)": layout for name, layout in charts.items() if layout}
@@ -127,8 +135,8 @@ def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tupl
             yield int(last) + 1, float(means[last])
 
 
-def _add_text(writer: SummaryWriter, summary: Mapping[str, Any]) -> None:
+def _add_text(writer: SummaryWriter, summary: Summary) -> None:
     """The leaderboard as a page of text, and what a reader should know first as alerts."""
     writer.add_text("leaderboard", markdown(summary), 0)
-    alerts = "".join(f"- {warning}\n" for warning in summary["warnings"]) or "None.\n"
+    alerts = "".join(f"- {warning}\n" for warning in summary.warnings) or "None.\n"
     writer.add_text("alerts", alerts.replace("<", "&lt;"), 0)

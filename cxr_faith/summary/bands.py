@@ -1,8 +1,6 @@
 """Confidence bands of mean curves: a bootstrap over patients, point by point."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +10,6 @@ import torch
 from cxr_faith.metrics.functional import normalize_curve
 from cxr_faith.records.controls import SETTING
 from cxr_faith.summary.board import Board
-from cxr_faith.summary.codec import to_json
 from cxr_faith.summary.curves import Bands
 from cxr_faith.summary.method_rows import never_scored
 from cxr_faith.summary.summary import Summary
@@ -135,12 +132,3 @@ def _members(records: pd.DataFrame, board: Board) -> npt.NDArray[np.bool_] | Non
         flags = records["finding"].eq(board.slice.removeprefix("finding:")).to_numpy(bool)
         return np.asarray(inside & flags, bool)
     return None
-
-
-def add_bands(summary: Mapping[str, Any], records: pd.DataFrame) -> None:
-    """`with_bands` for a summary that is JSON, in place."""
-    boards = with_bands(Summary.from_dict(summary), records).boards
-    for entry, board in zip(summary["boards"], boards, strict=True):
-        for values, row in zip(entry["rows"], board.rows, strict=True):
-            if row.curves is not None and row.curves.bands is not None:
-                values["curves"] |= to_json(row.curves.bands)

@@ -17,7 +17,7 @@ from cxr_faith.checks.sanity import _alike, partners, sanity
 from cxr_faith.checks.sanity_result import CHANGED, SMALL_CHANGES, Likeness, render_sanity
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter
-from cxr_faith.report.leaderboard import leaderboard, render_leaderboard
+from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.summary.summarize import write_summary
 from cxr_faith.vlm import Gemma3VLM
 from tests.random_model import random_model, random_processor
@@ -159,9 +159,9 @@ def test_the_table_shows_the_first_the_middle_and_the_last_stage(result):
 def test_the_leaderboard_marks_who_failed(run_dir):
     verdicts = {"chefer": True, "attention": False}
     (run_dir / "sanity.json").write_text(json.dumps({"methods": {n: {"failed": f} for n, f in verdicts.items()}}))
-    summary = write_summary(run_dir).to_dict()
-    assert {row["method"] for row in leaderboard(summary) if row["sanity_failed"]} == {"chefer"}
-    assert "Failed the sanity check" in "\n".join(summary["warnings"])
+    summary = write_summary(run_dir)
+    assert {row.method for row in summary.board().rows if row.sanity_failed} == {"chefer"}
+    assert "Failed the sanity check" in "\n".join(summary.warnings)
     table = render_leaderboard(summary)
     assert "chefer†" in [str(cell) for cell in table.columns[0].cells] and "† failed" in str(table.caption)
     (run_dir / "sanity.json").write_text("[]")

@@ -215,7 +215,7 @@ def test_calibration_must_be_the_models_own(tmp_path: Path) -> None:
     known = {"source": "bundled", "hash": model_identity(ModelConfig())["hash"], "revision": ""}
     (tmp_path / "provenance.json").write_text(json.dumps({"model": known}))
     found = calibration_of(tmp_path, str(bundled_model()))
-    assert (found["n"], found["confidence_range"]) == (39, [0.9, 0.9])
+    assert (found.n, found.confidence_range) == (39, (0.9, 0.9))
     (tmp_path / "provenance.json").write_text(json.dumps({"model": known | {"source": "other", "hash": "x"}}))
     with pytest.raises(ValueError, match=r"a run of another model \(other\)"):
         calibration_of(tmp_path, str(bundled_model()))

@@ -10,11 +10,20 @@ from matplotlib.figure import Figure
 
 from cxr_faith.data.sample import Box
 from cxr_faith.report.bars import layer_attention_bars, region_bars, text_relevancy_bars
-from cxr_faith.report.charts import Interval, faithfulness_scatter, gap_forest, mean_curves, reliability_diagram
-from cxr_faith.report.clinical import Answer, clinical_summary
-from cxr_faith.report.clinical_sheet import clinical_sheet
+from cxr_faith.report.charts import (
+    AnswerCurves,
+    ForestLine,
+    faithfulness_scatter,
+    gap_forest,
+    mean_curves,
+    reliability_diagram,
+)
+from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
+from cxr_faith.report.clinical.sheet import clinical_sheet
+from cxr_faith.report.clinical.summary import clinical_summary
 from cxr_faith.report.figures import overlay
 from cxr_faith.report.grids import compare_methods, deletion_film, token_strip
+from cxr_faith.summary.curves import Bands, Curves
 
 BASELINE = Path(__file__).with_name("baseline")
 STYLE = {"font.family": "DejaVu Sans", "text.hinting": "none"}
@@ -44,9 +53,9 @@ def curves() -> Figure:
     for number, name in enumerate(METHODS):
         power = 6 - number * 0.75
         falling, rising = (1 - X) ** power, 1 - (1 - X) ** power
-        drawn[name] = {"x": X, "deletion": falling, "insertion": rising, "n": 51 - number}
-        for side, values in (("deletion", falling), ("insertion", rising)):
-            drawn[name] |= {f"{side}_low": values - 0.05 * X, f"{side}_high": values + 0.05 * X}
+        width = 0.05 * X
+        bands = Bands(falling - width, falling + width, rising - width, rising + width)
+        drawn[name] = Curves(n=51 - number, x=X, deletion=falling, insertion=rising, bands=bands)
     return mean_curves(drawn, width=3.4)
 
 
@@ -55,8 +64,8 @@ def forest() -> Figure:
     for shift, finding in enumerate(("all", "nodule", "pleural effusion")):
         for number, name in enumerate(METHODS[:4]):
             mean = 0.4 - 0.17 * number - 0.1 * shift
-            lines.append(Interval(name, finding, mean, mean - 0.12, mean + 0.1, 51 - 12 * shift))
-    lines.append(Interval("oracle", "pneumothorax", 0.2, None, None, 4))
+            lines.append(ForestLine(name, finding, mean, mean - 0.12, mean + 0.1, 51 - 12 * shift))
+    lines.append(ForestLine("oracle", "pneumothorax", 0.2, None, None, 4))
     return gap_forest(lines)
 
 
@@ -82,13 +91,22 @@ def clinical() -> Figure:
         map=lesion_map(),
         method="chefer",
         model={"source": "bundled", "weights": "0123456789abcdef", "parameters": 1_680_000},
-        scores={"status": "ok", "substrate": "blur:0.1", "effect": 12.5, "srg": 0.81, "random_z": 4.4,
-                "random_p": 0.048, "gap_srg_center": 0.33},
+        faithfulness=Faithfulness(
+            status="ok",
+            substrate="blur:0.1",
+            deletion_auc=None,
+            insertion_auc=None,
+            srg=0.81,
+            random_z=4.4,
+            random_p=0.048,
+            effect=12.5,
+            gap_srg_center=0.33,
+        ),
         others={"attention": lesion_map(0.34), "gradient": lesion_map(0.6, 0.6)},
-        calibration={"dataset": "demo", "n": 64, "accuracy": 0.97, "ece": 0.02, "confidence_range": [0.5, 0.9]},
+        calibration=ModelCalibration("demo", n=64, accuracy=0.97, ece=0.02, confidence_range=(0.5, 0.9)),
         paraphrases=["no", "yes"],
-    )  # fmt: skip
-    drawn = {"x": X, "deletion": 9 - 16 * X**0.5, "insertion": -7 + 16 * X**0.4}
+    )
+    drawn = AnswerCurves(X, 9 - 16 * X**0.5, -7 + 16 * X**0.4)
     return clinical_sheet(clinical_summary(answer), picture(), lesion_map(), drawn)
 
 
@@ -119,11 +137,13 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         [0.6 + 0.3 * np.sin(i) for i in range(12)],
         ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(12)],
     ),
-    "regions": lambda: region_bars({"right upper": 0.55, "left upper": 0.1, "right lower": 0.2, "left lower": 0.15},
-                                   {"right upper": 0.25, "left upper": 0.25, "right lower": 0.25}),
+    "regions": lambda: region_bars(
+        {"right upper": 0.55, "left upper": 0.1, "right lower": 0.2, "left lower": 0.15},
+        {"right upper": 0.25, "left upper": 0.25, "right lower": 0.25},
+    ),
     "words": words,
     "clinical": clinical,
-}  # fmt: skip
+}
 
 
 def draw(name: str, folder: Path) -> Path:

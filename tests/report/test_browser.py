@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from cxr_faith.records import RecordWriter
-from cxr_faith.report.clinical import Answer, clinical_page, clinical_summary
-from cxr_faith.report.html import write_report
-from cxr_faith.summary.summarize import write_summary
+from cxr_faith.report.charts import AnswerCurves
+from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
+from cxr_faith.report.clinical.page import clinical_page
+from cxr_faith.report.clinical.summary import clinical_summary
+from cxr_faith.report.results import write_results
 from tests.report.browser import Browser, chromium
 from tests.synthetic import NASTY
 
@@ -36,8 +38,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -
     (pictures / "00.jpg").write_bytes(buffer.getvalue())
     listing = {"s00": {"file": "00.jpg", "methods": None, "region": [0.1, 0.05, 0.8, 0.9]}}
     (pictures / "pictures.json").write_text(json.dumps(listing))
-    write_summary(run_dir)
-    return write_report(run_dir)
+    return write_results(run_dir).page
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ FIRST_COLUMN = "[...document.querySelectorAll('#board tbody tr td:first-child')]
 
 
 def choose(browser: Browser, select: str, value: str, event: str = "change") -> None:
-    browser.run(f"(s => {{ s.value = {json.dumps(value)}; s.dispatchEvent(new Event('{event}')); }})"
-                f"(document.getElementById({json.dumps(select)}))")  # fmt: skip
+    change = f"(s => {{ s.value = {json.dumps(value)}; s.dispatchEvent(new Event('{event}')); }})"
+    browser.run(f"{change}(document.getElementById({json.dumps(select)}))")
 
 
 def test_sorts_by_a_click_and_says_so(opened: Browser) -> None:
@@ -94,8 +95,8 @@ def test_filters_by_substrate_finding_and_method(opened: Browser) -> None:
 
 
 def test_forests_have_the_leaderboards_order_and_no_empty_line(opened: Browser) -> None:
-    names = opened.run("[...document.querySelectorAll('#forest svg')].map((s) => [...s.querySelectorAll('text')]"
-                       ".map((t) => t.textContent).filter((t) => data.methods.includes(t)))")  # fmt: skip
+    texts = "[...s.querySelectorAll('text')].map((t) => t.textContent).filter((t) => data.methods.includes(t))"
+    names = opened.run(f"[...document.querySelectorAll('#forest svg')].map((s) => {texts})")
     board = [name.rstrip("*") for name in opened.run(FIRST_COLUMN)]
     assert len(names) == 3 and names[0] == [name for name in board if name not in ("center", "random")]  # no gap
     assert all(one == [name for name in names[0] if name in one] and len(one) > 2 for one in names[1:])
@@ -119,8 +120,8 @@ def test_a_map_is_upright_and_where_it_belongs(opened: Browser, rows: list[dict[
     values = next(r["map"] for r in rows if (r["sample_id"], r["method"]) == ("s02", "chefer"))
     opened.run("location.hash = '#sample=s02'")
     opened.until("document.querySelector('#sample canvas[aria-label=\"map of chefer\"]')")
-    pixels = opened.run("(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])"
-                        "(document.querySelector('#sample canvas[aria-label=\"map of chefer\"]'))")  # fmt: skip
+    canvas = "document.querySelector('#sample canvas[aria-label=\"map of chefer\"]')"
+    pixels = opened.run(f"(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])({canvas})")
     green = np.array(pixels).reshape(12, 12, 4)[..., 1]  # grows with the value all along viridis
     assert np.corrcoef(green.ravel(), np.argsort(np.argsort(values.ravel())))[0, 1] > 0.98
 
@@ -238,17 +239,26 @@ def test_a_clinical_page_prints_on_one_sheet(browser: Browser, tmp_path: Path, s
             map=corner,
             method="integrated_gradients",
             model={"source": "/a/long/path" * 8, "weights": "0123456789abcdef" * 2, "parameters": 4_300_000_000},
-            scores={"status": "ok", "substrate": "blur:0.1", "effect": 12.5, "srg": -0.1, "random_z": -0.4,
-                    "random_p": 0.48, "gap_srg_center": -0.33},
+            faithfulness=Faithfulness(
+                status="ok",
+                substrate="blur:0.1",
+                deletion_auc=None,
+                insertion_auc=None,
+                srg=-0.1,
+                random_z=-0.4,
+                random_p=0.48,
+                effect=12.5,
+                gap_srg_center=-0.33,
+            ),
             others={name: noise for name in ("attention", "chefer", "gradient", "grad_x_input")},
-            calibration={"dataset": "runs", "n": 64, "accuracy": 0.97, "ece": 0.02, "confidence_range": [0.9, 1.0]},
+            calibration=ModelCalibration("runs", n=64, accuracy=0.97, ece=0.02, confidence_range=(0.9, 1.0)),
             paraphrases=["no", "yes"],
         )
-    )  # fmt: skip
-    assert len(summary["flags"]) == 5
+    )
+    assert len(summary.flags) == 5
     x = np.linspace(0, 1, 5)
     page = tmp_path / "clinical.html"
-    curves = {"x": x, "deletion": 1 - x, "insertion": x}
+    curves = AnswerCurves(x, 1 - x, x)
     page.write_text(clinical_page(summary, np.full(shape, 90, np.uint8), corner, curves), encoding="utf-8")
     browser.visit(page.as_uri())
     assert (browser.sheets(8.27, 11.69), browser.sheets(8.5, 11.0)) == (1, 1)

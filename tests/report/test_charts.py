@@ -4,7 +4,7 @@ from matplotlib import pyplot
 from matplotlib.colors import to_hex, to_rgb
 
 from cxr_faith.report.charts import (
-    Interval,
+    ForestLine,
     faithfulness_scatter,
     gap_forest,
     mean_curves,
@@ -12,6 +12,7 @@ from cxr_faith.report.charts import (
     reliability_diagram,
 )
 from cxr_faith.report.figures import OKABE_ITO, svg
+from cxr_faith.summary.curves import Bands, Curves
 
 
 def seen_by(color: str, kind: str) -> np.ndarray:
@@ -38,7 +39,7 @@ def test_twenty_methods_have_twenty_styles() -> None:
 
 def test_mean_curves_draw_every_method_and_leave_no_global_state() -> None:
     x = np.linspace(0, 1, 5)
-    curves = {name: {"x": x, "deletion": 1 - x, "insertion": x, "n": 7} for name in ("chefer", "random", "<i>$a$</i>")}
+    curves = {name: Curves(n=7, x=x, deletion=1 - x, insertion=x) for name in ("chefer", "random", "<i>$a$</i>")}
     figure = mean_curves(curves)
     deletion, insertion = figure.axes
     assert "lower is better" in deletion.get_title() and "higher is better" in insertion.get_title()
@@ -54,19 +55,19 @@ def test_mean_curves_draw_every_method_and_leave_no_global_state() -> None:
 
 def test_bands_span_low_to_high() -> None:
     x = np.linspace(0, 1, 5)
-    curve = {"x": x, "deletion": 1 - x, "insertion": x, "n": 7, "deletion_low": 0.9 - x, "deletion_high": 1.2 - x}
-    deletion, insertion = mean_curves({"chefer": curve}).axes
-    (band,) = deletion.collections
-    corners = band.get_paths()[0].vertices
-    assert corners[:, 1].min() == pytest.approx(-0.1) and corners[:, 1].max() == pytest.approx(1.2)
-    assert not insertion.collections
+    bands = Bands(deletion_low=0.9 - x, deletion_high=1.2 - x, insertion_low=x - 0.3, insertion_high=x + 0.4)
+    deletion, insertion = mean_curves({"chefer": Curves(n=7, x=x, deletion=1 - x, insertion=x, bands=bands)}).axes
+    for panel, low, high in ((deletion, -0.1, 1.2), (insertion, -0.3, 1.4)):
+        (band,) = panel.collections
+        corners = band.get_paths()[0].vertices
+        assert corners[:, 1].min() == pytest.approx(low) and corners[:, 1].max() == pytest.approx(high)
 
 
 def test_forest_shows_every_interval_and_opens_what_holds_zero() -> None:
     lines = [
-        Interval("chefer", "nodule", 0.4, 0.1, 0.7, 30),
-        Interval("edges", "nodule", 0.1, -0.2, 0.4, 30),
-        Interval("chefer", "effusion", -0.3, None, None, 4),
+        ForestLine("chefer", "nodule", 0.4, 0.1, 0.7, 30),
+        ForestLine("edges", "nodule", 0.1, -0.2, 0.4, 30),
+        ForestLine("chefer", "effusion", -0.3, None, None, 4),
     ]
     (axes,) = gap_forest(lines).axes
     texts = [tick.get_text() for tick in axes.get_yticklabels()]

@@ -7,16 +7,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from cxr_faith.metrics.regions import border_weights
-from cxr_faith.report.clinical import (
-    FRACTIONS_CAVEAT,
-    SCHEMA_VERSION,
-    Answer,
-    clinical_page,
-    clinical_summary,
-    evidence_of,
-    percent,
-)
-from cxr_faith.report.clinical_sheet import clinical_sheet
+from cxr_faith.report.charts import AnswerCurves
+from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
+from cxr_faith.report.clinical.evidence import FRACTIONS_CAVEAT, evidence_of
+from cxr_faith.report.clinical.page import clinical_page
+from cxr_faith.report.clinical.sheet import clinical_sheet
+from cxr_faith.report.clinical.summary import SCHEMA_VERSION, clinical_summary
+from cxr_faith.report.formats import whole_percent
 from tests.synthetic import NASTY
 
 MODEL = {"source": "<b>model</b>", "weights": "abc123", "parameters": 1_680_000}
@@ -24,9 +21,16 @@ GOOD = {"status": "ok", "srg": 0.8, "random_z": 4.0, "random_p": 0.05, "effect":
 
 
 def answer(values: np.ndarray, **changes: Any) -> Answer:
-    known: dict[str, Any] = {"question": NASTY, "answer": "yes", "p_yes": 0.9, "map": values, "method": "chefer",
-                             "model": MODEL, "scores": GOOD}  # fmt: skip
-    return Answer(**known | changes)
+    known: dict[str, Any] = {
+        "question": NASTY,
+        "answer": "yes",
+        "p_yes": 0.9,
+        "map": values,
+        "method": "chefer",
+        "model": MODEL,
+    }
+    scores = changes.pop("scores", GOOD)
+    return Answer(**known | changes, faithfulness=Faithfulness.from_record(scores) if scores else None)
 
 
 def cell(row: int, column: int, grid: tuple[int, int] = (12, 12)) -> np.ndarray:
@@ -46,7 +50,7 @@ def cell(row: int, column: int, grid: tuple[int, int] = (12, 12)) -> np.ndarray:
 )
 def test_the_peak_is_on_the_patients_side(values: np.ndarray, words: str) -> None:
     evidence = evidence_of(values, {})
-    assert evidence["peak"]["words"] == words and evidence["words"].startswith(f"Strongest in the {words}.")
+    assert evidence.peak.words == words and evidence.words.startswith(f"Strongest in the {words}.")
 
 
 def test_shares_are_those_of_a_loop_over_pixels() -> None:
@@ -64,36 +68,37 @@ def test_shares_are_those_of_a_loop_over_pixels() -> None:
         sums["heart"] += row[(x > 0.4) & (x < 0.75)].sum() * (0.45 < y < 0.8)
         sums["lungs"] += row[((x > 0.1) & (x < 0.4)) | ((x > 0.6) & (x < 0.9))].sum() * (0.1 < y < 0.75)
     got = evidence_of(values, {})
-    flat = {**got["sides"], **got["thirds"], **got["organs"], "border": got["border"]}
+    flat = {**got.sides, **got.thirds, **got.organs, "border": got.border}
     assert {name: flat[name] for name in sums} == pytest.approx(sums, abs=1e-6)
-    assert got["caveat"] == FRACTIONS_CAVEAT
+    assert got.caveat == FRACTIONS_CAVEAT
     assert border_weights((16, 16)).mean() == pytest.approx(0.19)
 
 
 def test_masks_replace_the_fractions_and_their_caveat() -> None:
     evidence = evidence_of(cell(3, 3), {"heart": cell(3, 3) / 4})
-    assert evidence["organs"]["heart"] == 0.5 and set(evidence["organs"]) == {"heart", "lungs", "mediastinum"}
-    assert evidence["caveat"] == f"{FRACTIONS_CAVEAT} By fractions: lungs, mediastinum."
+    assert set(evidence.organs) == {"heart", "lungs", "mediastinum"}
+    assert evidence.organs["heart"] == 0.5
+    assert evidence.caveat == f"{FRACTIONS_CAVEAT} By fractions: lungs, mediastinum."
     every = {name: cell(3, 3) / 4 for name in ("heart", "left lung", "right lung", "mediastinum")}
     evidence = evidence_of(cell(3, 3), every)
-    assert evidence["organs"] == dict.fromkeys(every, 0.5) and evidence["caveat"] is None
+    assert evidence.organs == dict.fromkeys(every, 0.5) and evidence.caveat is None
 
 
 def test_half_of_the_mass_in_how_much_of_the_picture() -> None:
-    assert evidence_of(cell(0, 0), {})["coverage"] == pytest.approx(1 / 144)
-    assert evidence_of(np.ones((4, 4)), {})["coverage"] == pytest.approx(0.5)
+    assert evidence_of(cell(0, 0), {}).coverage == pytest.approx(1 / 144)
+    assert evidence_of(np.ones((4, 4)), {}).coverage == pytest.approx(0.5)
 
 
 def test_the_empty_map_has_no_evidence() -> None:
     summary = clinical_summary(answer(-np.ones((4, 4))))
-    assert summary["evidence"]["sides"] is None and "The map is empty." in summary["flags"]
+    assert summary.evidence.sides is None and "The map is empty." in summary.flags
     assert "Strongest" not in clinical_page(summary, np.zeros((40, 40), np.uint8), -np.ones((4, 4)))
 
 
 def test_no_flag_without_a_reason() -> None:
-    calibrated = {"dataset": "demo", "n": 64, "accuracy": 0.97, "ece": 0.02, "confidence_range": [0.6, 1.0]}
+    calibrated = ModelCalibration("demo", n=64, accuracy=0.97, ece=0.02, confidence_range=(0.6, 1.0))
     same = {"attention": cell(5, 5) + 0.1 * cell(5, 6)}
-    assert clinical_summary(answer(cell(5, 5), calibration=calibrated, others=same))["flags"] == []
+    assert clinical_summary(answer(cell(5, 5), calibration=calibrated, others=same)).flags == ()
 
 
 @pytest.mark.parametrize(
@@ -109,9 +114,9 @@ def test_no_flag_without_a_reason() -> None:
         ({"calibration": None}, "Calibration unknown"),
         ({"p_yes": None}, "No confidence"),
         ({"cautions": ["It knows circles only."]}, "It knows circles only."),
-        ({"calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0, "confidence_range": [0.95, 1]}}, "Out of"),
+        ({"calibration": ModelCalibration("d", n=9, accuracy=1, ece=0, confidence_range=(0.95, 1))}, "Out of"),
         (
-            {"calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0.15, "confidence_range": [0, 1]}},
+            {"calibration": ModelCalibration("d", n=9, accuracy=1, ece=0.15, confidence_range=(0, 1))},
             "Poorly calibrated: such probabilities are off by 0.15",
         ),
     ],
@@ -119,7 +124,7 @@ def test_no_flag_without_a_reason() -> None:
 def test_each_safety_flag(changes: dict[str, Any], flag: str) -> None:
     values = np.random.default_rng(0).random((12, 12))
     summary = clinical_summary(answer(changes.get("map", values), **{k: v for k, v in changes.items() if k != "map"}))
-    assert any(flag in found for found in summary["flags"]), summary["flags"]
+    assert any(flag in one for one in summary.flags), summary.flags
 
 
 @pytest.mark.parametrize(
@@ -128,14 +133,17 @@ def test_each_safety_flag(changes: dict[str, Any], flag: str) -> None:
         {},
         {"p_yes": None, "scores": {}, "paraphrases": ["no"], "masks": {"heart": np.ones((12, 12))}},
         {"map": -np.ones((4, 4)), "scores": {"status": "off_format"}, "others": {"edges": np.eye(4)}},
-        {"scores": GOOD | {"status": "degenerate", "srg": float("nan")}, "others": {"edges": np.eye(12)},
-         "calibration": {"dataset": "d", "n": 9, "accuracy": 1, "ece": 0.2, "confidence_range": [0.95, 1]}},
+        {
+            "scores": GOOD | {"status": "degenerate", "srg": float("nan")},
+            "others": {"edges": np.eye(12)},
+            "calibration": ModelCalibration("d", n=9, accuracy=1, ece=0.2, confidence_range=(0.95, 1)),
+        },
     ],
-)  # fmt: skip
+)
 def test_the_json_is_as_its_schema_says(changes: dict[str, Any]) -> None:
     schema = json.loads(files("cxr_faith.report").joinpath("clinical.schema.json").read_text())
     Draft202012Validator.check_schema(schema)
-    summary = json.loads(json.dumps(clinical_summary(answer(**{"values": cell(5, 2)} | renamed(changes)))))
+    summary = json.loads(json.dumps(clinical_summary(answer(**{"values": cell(5, 2)} | renamed(changes))).to_dict()))
     Draft202012Validator(schema).validate(summary)
     assert schema["properties"]["schema_version"] == {
         "const": SCHEMA_VERSION,
@@ -151,10 +159,10 @@ def renamed(changes: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_page_is_self_contained_and_says_what_it_is() -> None:
     summary = clinical_summary(answer(cell(5, 2)))
-    assert summary["schema_version"] == SCHEMA_VERSION
-    json.dumps(summary, allow_nan=False)
+    assert summary.to_dict()["schema_version"] == SCHEMA_VERSION
+    json.dumps(summary.to_dict(), allow_nan=False)
     x = np.linspace(0, 1, 5)
-    page = clinical_page(summary, np.full((60, 50), 90, np.uint8), cell(5, 2), {"x": x, "deletion": -x, "insertion": x})
+    page = clinical_page(summary, np.full((60, 50), 90, np.uint8), cell(5, 2), AnswerCurves(x, -x, x))
     assert "not for diagnosis" in page and "1,680,000" in page and "abc123" in page and "<svg" in page
     assert "<script" not in page and "<b>model" not in page and "&lt;b&gt;model" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
@@ -173,13 +181,13 @@ def test_nothing_is_cut_off_the_sheet(shape: tuple[int, int], length: int) -> No
             model=MODEL | {"source": "/a/long/path" * 8},
             scores=GOOD | {"random_p": 0.4},
             others=dict.fromkeys(("attention", "chefer", "gradient", "rollout"), noise),
-            calibration={"dataset": "d", "n": 9, "accuracy": 1, "ece": 0.2, "confidence_range": [0.95, 1]},
+            calibration=ModelCalibration("d", n=9, accuracy=1, ece=0.2, confidence_range=(0.95, 1)),
             paraphrases=["no", "yes"],
             cautions=["It knows circles only."],
         )
     )
-    assert len(summary["flags"]) == 7
-    curves = {"x": x, "deletion": 1 - x, "insertion": x}
+    assert len(summary.flags) == 7
+    curves = AnswerCurves(x, 1 - x, x)
     figure = clinical_sheet(summary, np.full(shape, 90, np.uint8), cell(0, 0), curves)
     figure.canvas.draw()
     places = [one.get_window_extent() for one in (*figure.texts, *figure.axes)]
@@ -195,7 +203,7 @@ def test_nothing_is_cut_off_the_sheet(shape: tuple[int, int], length: int) -> No
     assert figure.get_figheight() < 13
     few = clinical_summary(answer(cell(0, 0), others={"attention": noise}, paraphrases=["no"]))
     usual = clinical_sheet(few, np.full(shape, 90, np.uint8), cell(0, 0), curves)
-    assert len(few["flags"]) == 4 and usual.get_figheight() == pytest.approx(11.69)
+    assert len(few.flags) == 4 and usual.get_figheight() == pytest.approx(11.69)
 
 
 def test_a_map_that_is_not_finite_is_refused() -> None:
@@ -205,7 +213,7 @@ def test_a_map_that_is_not_finite_is_refused() -> None:
 
 def test_only_certainty_is_called_100_percent() -> None:
     shares = [None, 0.0, 0.004, 0.006, 0.5, 0.994, 0.9951, 0.9986, 1.0]
-    assert [percent(share) for share in shares] == [
+    assert [whole_percent(share) for share in shares] == [
         *("–", "0%", "under 1%", "1%", "50%", "99%", "over 99%", "over 99%", "100%"),
     ]
     page = clinical_page(clinical_summary(answer(cell(5, 2), p_yes=0.0014)), np.zeros((40, 40), np.uint8), cell(5, 2))

@@ -33,16 +33,16 @@ def test_costs_are_plain_means_of_one_substrate(rows: list[dict[str, Any]]) -> N
     costs = method_costs(pd.DataFrame(twice).reindex(columns=list(pd.DataFrame(more).columns)))
     mine = [row for row in more if row["method"] == "chefer"]
     assert set(costs) == {"chefer", "oracle"}
-    assert costs["chefer"]["seconds"] == median(row["seconds"] for row in mine) < 0.5
-    assert costs["chefer"]["backwards"] == sum(row["backwards"] for row in mine) / len(mine)
-    assert costs["chefer"]["peak_memory"] == 3 * 2**20 and costs["oracle"]["peak_memory"] is None
+    assert costs["chefer"].seconds == median(row["seconds"] for row in mine) < 0.5
+    assert costs["chefer"].backwards == sum(row["backwards"] for row in mine) / len(mine)
+    assert costs["chefer"].peak_memory == 3 * 2**20 and costs["oracle"].peak_memory is None
 
 
 def test_table_is_in_the_order_of_the_leaderboard_and_printed(
     rows: list[dict[str, Any]], tmp_path: Path, capsys: Any
 ) -> None:
     RecordWriter(tmp_path, rank=0, start=0).write(with_costs(rows))
-    summary = write_results(tmp_path).to_dict()
+    summary = write_results(tmp_path).summary
     console = Console(width=200, record=True, file=open("/dev/null", "w"))
     console.print(render_costs(summary, tmp_path))
     text = console.export_text()

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report import html
+from cxr_faith.report.gallery import gallery
 from cxr_faith.report.html import write_report
-from cxr_faith.report.samples import gallery
+from cxr_faith.report.results import write_results
 from cxr_faith.summary.summarize import write_summary
 from tests.synthetic import NASTY
 
@@ -48,8 +50,7 @@ class Page(HTMLParser):
 
 
 def write(run_dir: Path) -> Page:
-    write_summary(run_dir)
-    page = Page(write_report(run_dir).read_text())
+    page = Page(write_results(run_dir).page.read_text())
     assert page.open == []
     return page
 
@@ -129,8 +130,10 @@ def test_bands_are_the_plain_bootstrap_over_patients(run_dir: Path) -> None:
     ok = {name for name, rows in records.groupby("sample_id") if rows["status"].eq("ok").all()}
     mine = records[records["method"].eq("chefer") & records["sample_id"].isin(ok)]
     patients = sorted(set(mine["patient_id"]))
-    curves = {p: [(np.array(r.deletion_scores) - r.s_substrate) / r.effect for r in rows.itertuples()]
-              for p, rows in mine.groupby("patient_id")}  # fmt: skip
+    curves = {
+        patient: [(np.array(row.deletion_scores) - row.s_substrate) / row.effect for row in rows.itertuples()]
+        for patient, rows in mine.groupby("patient_id")
+    }
     rng, means = np.random.default_rng(SEED), []
     for _ in range(RESAMPLES):
         numbers = rng.integers(len(patients), size=len(patients))
@@ -143,13 +146,13 @@ def test_bands_are_the_plain_bootstrap_over_patients(run_dir: Path) -> None:
 
 def test_the_gallery_holds_what_it_says(run_dir: Path) -> None:
     records = read_records(run_dir)
-    found = gallery(records, 4)
+    examples = gallery(records, 4)
     real = records[records["method"].isin(("chefer", "attention", "integrated_gradients")) & records["status"].eq("ok")]
     mean = real.groupby("sample_id")["srg"].mean()
-    assert found["best"] == list(mean.sort_values(ascending=False).index[:4])
-    assert found["worst"] == list(mean.sort_values().index[:4])
+    assert examples["best"] == list(mean.sort_values(ascending=False).index[:4])
+    assert examples["worst"] == list(mean.sort_values().index[:4])
     statuses = records.drop_duplicates("sample_id").set_index("sample_id")["status"]
-    assert set(statuses[found["degenerate"]]) <= {"degenerate", "inverted"} and len(found["degenerate"]) == 4
+    assert set(statuses[examples["degenerate"]]) <= {"degenerate", "inverted"} and len(examples["degenerate"]) == 4
     worst = {}
     for sample, rows in records[records["method"].isin(("chefer", "attention", "integrated_gradients"))].groupby(
         "sample_id"
@@ -158,7 +161,7 @@ def test_the_gallery_holds_what_it_says(run_dir: Path) -> None:
         if maps.shape[1] > 1:
             matrix = maps.corr("spearman").to_numpy()
             worst[sample] = matrix[np.triu_indices(len(matrix), 1)].mean()
-    assert found["disagreeing"] == sorted(worst, key=worst.__getitem__)[:4]
+    assert examples["disagreeing"] == sorted(worst, key=worst.__getitem__)[:4]
 
 
 def test_the_page_is_the_same_bytes_each_time(run_dir: Path) -> None:
@@ -234,12 +237,10 @@ def test_broken_files_are_named(run_dir: Path, name: str) -> None:
 @pytest.mark.slow
 def test_two_thousand_samples_stay_below_15_mb(run_dir: Path) -> None:
     """Twelve methods with 16x16 maps of noise, which hardly compress, and 51 points a curve."""
-    write_summary(run_dir)
-    summary = json.loads((run_dir / "summary.json").read_text())
-    records = read_records(run_dir)
+    summary, records = write_summary(run_dir), read_records(run_dir)
     rng, ok = np.random.default_rng(0), records[records["status"].eq("ok")]
     one = ok[ok["sample_id"].eq(ok["sample_id"].iloc[0])]
-    names = [*summary["methods"], *(f"m{i}" for i in range(12 - len(summary["methods"])))]
+    names = [*summary.methods, *(f"m{i}" for i in range(12 - len(summary.methods)))]
     twelve = pd.concat([one.iloc[[0]].assign(method=name) for name in names])
     many = pd.concat([twelve] * 2000, ignore_index=True)
     many["sample_id"] = np.repeat([f"s{i:04d}" for i in range(2000)], 12)
@@ -249,6 +250,6 @@ def test_two_thousand_samples_stay_below_15_mb(run_dir: Path) -> None:
     many["k"] = [steps] * len(many)
     for side in ("deletion", "insertion"):
         many[f"{side}_scores"] = list(rng.standard_normal((len(many), 51)).cumsum(axis=1))
-    text = html.render(summary | {"methods": names}, many, {})
+    text = html.render(replace(summary, methods=tuple(names)), many, {})
     assert 5_000_000 < len(text.encode()) < 15_000_000
     assert len(Page(text).data["samples"]) == 2000

@@ -27,8 +27,10 @@ def test_a_runs_figures_are_one_column_wide_and_share_their_colors(made: Path) -
     assert set(figures) == {"curves", "forest", "forest_findings", "scatter", "reliability"}
     assert {figure.get_figwidth() for figure in figures.values()} == {COLUMN_WIDTH}
     legend = figures["curves"].legends[0]
-    curves = {text.get_text().split(" (")[0]: to_hex(line.get_color())
-              for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}  # fmt: skip
+    curves = {
+        text.get_text().split(" (")[0]: to_hex(line.get_color())
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
     for name in ("forest", "forest_findings"):
         axes = figures[name].axes[0]
         at = {tick.get_position()[1]: tick.get_text().split(" (")[0] for tick in axes.get_yticklabels()}

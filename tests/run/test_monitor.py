@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cxr_faith.report.alerts import alert_notes, read_alerts
+from cxr_faith.report.alerts import Alert, alert_notes, read_alerts
 from cxr_faith.run.monitor import Monitor, Thresholds, Watch
 
 LIMITS = Thresholds(window=20)
@@ -81,7 +81,7 @@ def test_alerts_go_to_the_log_the_run_directory_and_tensorboard(tmp_path, caplog
         for i in range(8):
             monitor.on_predict_batch_end(Trainer(), None, sample(i, rng, deletion_auc=0.9 + 0.01 * i), None, i)
     [line] = [json.loads(x) for x in (tmp_path / "alerts" / "rank-3.jsonl").read_text().splitlines()][:1]
-    assert line["kind"] == "deletion_auc" and line in read_alerts(tmp_path)
+    assert line["kind"] == "deletion_auc" and Alert(**line) in read_alerts(tmp_path)
     assert "mean deletion AUC" in caplog.text
     shown = EventAccumulator(str(tmp_path / "tensorboard" / "live" / "alerts-rank-3")).Reload()
     text, *_ = shown.Tensors(f"alerts/{line['kind']}/text_summary")
@@ -102,7 +102,7 @@ def test_waiting_for_data_is_throughput_too(tmp_path, monkeypatch):
     for i in range(80):
         clock[0] += 1.0 if i < 40 else 10.0
         monitor.on_predict_batch_end(SimpleNamespace(global_rank=0), None, sample(i, rng), None, i)
-    assert "throughput_share" in [alert["kind"] for alert in read_alerts(tmp_path)]
+    assert "throughput_share" in [alert.kind for alert in read_alerts(tmp_path)]
 
 
 def test_a_window_of_one_is_refused():

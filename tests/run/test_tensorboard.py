@@ -46,7 +46,7 @@ def write(run_dir: Path, show_images: bool = False) -> None:
     board = MetricBoard(dict.fromkeys(zip(frame["substrate"], frame["method"], strict=True)), STEPS)
     board.update_frame(frame)
     write_hparams(run_dir, module, metric_rows(board.compute(torch.device("cpu"))))
-    write_tensorboard(run_dir, write_summary(run_dir).to_dict(), show_images)
+    write_tensorboard(run_dir, write_summary(run_dir), show_images)
 
 
 def load(run_dir: Path, run: str = ".") -> EventAccumulator:

@@ -78,7 +78,7 @@ def test_localization_across_methods_leaves_controls_out(frame: pd.DataFrame) ->
     across = summary.localization_across
     assert across.n_methods == 3 and across.iou_otsu is None
     assert across.auprc == pytest.approx(scipy.stats.spearmanr(srg, placed).statistic, abs=1e-9)
-    tables = trust_tables(summary.to_dict())
+    tables = trust_tables(summary)
     (table,) = (table for table in tables if table.title.startswith("Does srg predict"))
     assert table.rows[-1][:3] == ["the methods' means", "", "3 methods"]
 
@@ -200,7 +200,7 @@ def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> N
     expected = 1 - max(curves.insertion[4] for curves in shared)  # of 8 steps
     assert 0 < expected < 0.3
     assert summary.substrates.ood == {"blur:0.1": pytest.approx(expected), "mean": pytest.approx(1)}
-    text = markdown(summary.to_dict(), trust_tables(summary.to_dict()))
+    text = markdown(summary, trust_tables(summary))
     assert "## Does a substrate do harm by itself?" in text and "OOD score: What is lost" in text
     # The best map is not to be had under one substrate alone.
     fewer = pd.concat([frame, frame[frame["method"].ne("oracle")].assign(substrate="mean")], ignore_index=True)

@@ -14,7 +14,6 @@ from cxr_faith.records import read_records
 from cxr_faith.report.comparisons import comparisons, few_patients
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.tables import board_table, finding_tables
-from cxr_faith.summary.codec import to_json
 from cxr_faith.summary.significance import paired_differences
 from cxr_faith.summary.summarize import summarize
 from cxr_faith.summary.summary import Summary
@@ -91,10 +90,10 @@ def test_equal_methods_are_not_told_apart_and_others_are(rows: list[dict[str, An
     assert board.rows[0].n_clusters == 60
     names = [row.method for row in board.ranked()]
     better, worse = sorted(("chefer", "twin"), key=names.index)
-    lines = comparisons(to_json(board))
+    lines = comparisons(board)
     assert f"{better} is not significantly better in srg than {worse}." in lines
     assert not any(line.startswith("oracle ") for line in lines)
-    assert lines[0] in markdown(summary.to_dict())
+    assert lines[0] in markdown(summary)
     random_map = board.row("random_map").intervals["gap_srg_random"]
     assert random_map.low < 0 < random_map.high and random_map.p_holm > 0.05
     oracle = board.row("oracle").intervals["gap_srg_random"]
@@ -115,15 +114,13 @@ def test_a_ranking_that_common_samples_turn_is_told(rows: list[dict[str, Any]]) 
     board = summary.board()
     assert [row.method for row in board.ranked()] == ["oracle", "chefer"]
     n = board.row("oracle").n_common
-    assert f"On the {n} samples that both have, chefer is significantly better than oracle." in comparisons(
-        to_json(board)
-    )
+    assert f"On the {n} samples that both have, chefer is significantly better than oracle." in comparisons(board)
 
 
 def test_with_five_patients_nothing_can_be_significant(frame: pd.DataFrame) -> None:
     board = summarize(frame[frame["patient_id"].lt("p05")], METHODS).board()
     assert min(pair.p for pair in board.differences) > 0.05
-    assert comparisons(to_json(board)) == ["No difference between two methods can be significant with 5 patients."]
+    assert comparisons(board) == ["No difference between two methods can be significant with 5 patients."]
 
 
 def test_findings_have_intervals_and_counts_of_their_own(frame: pd.DataFrame) -> None:
@@ -132,12 +129,12 @@ def test_findings_have_intervals_and_counts_of_their_own(frame: pd.DataFrame) ->
     some = frame[frame["method"].ne("oracle") | frame["sample_id"].ne(first)].assign(finding="nodule")
     summary = summarize(some, METHODS)
     board = summary.board("finding:nodule")
-    (table,) = finding_tables(summary.to_dict())
+    (table,) = finding_tables(summary)
     n, of, patients = board.n_common, board.n_samples, board.rows[0].n_clusters
     assert table.header == ["method", f"nodule (n={n} of {of}, {patients} patients)"]
     cells = dict(table.rows)
     assert cells["oracle"].endswith(f"] ({n - 1})") and cells["chefer"].endswith("]")
-    assert "somewhat too short under 30" in markdown(summary.to_dict())
+    assert "somewhat too short under 30" in markdown(summary)
 
 
 def marked(summary: Summary, failed: str, own: str) -> str:
@@ -151,7 +148,7 @@ def marked(summary: Summary, failed: str, own: str) -> str:
         )
         for board in summary.boards
     ]
-    return markdown(replace(summary, boards=tuple(boards)).to_dict())
+    return markdown(replace(summary, boards=tuple(boards)))
 
 
 def test_marks_are_explained_where_they_stand(summary: Summary) -> None:
@@ -163,27 +160,25 @@ def test_marks_are_explained_where_they_stand(summary: Summary) -> None:
 
 
 def test_tables_show_patients_intervals_and_p(summary: Summary) -> None:
-    table = board_table(to_json(summary.board()))
+    table = board_table(summary.board())
     oracle = dict(zip(table.header, table.rows[0], strict=True))
     assert (oracle["method"], oracle["n"], oracle["patients"]) == ("oracle", "20", "10")
     assert oracle["srg ↑"].count("[") == 1 and oracle["p"] not in ("–", "")
     d_z = summary.board().row("oracle").intervals["srg"].d_z
     assert float(oracle["d"]) == pytest.approx(d_z, rel=0.01) and d_z > 1
-    assert "[…] = 95 % interval" in markdown(summary.to_dict())
-    assert few_patients(to_json(summary.board())) == [
-        "Only 10 patients here: under 30, intervals are somewhat too short."
-    ]
-    assert few_patients(to_json(summary.board("wrong"))) == ["Only 1 patient here: no interval under 10."]
+    assert "[…] = 95 % interval" in markdown(summary)
+    assert few_patients(summary.board()) == ["Only 10 patients here: under 30, intervals are somewhat too short."]
+    assert few_patients(summary.board("wrong")) == ["Only 1 patient here: no interval under 10."]
 
 
 def test_few_patients_are_said_and_have_no_interval(frame: pd.DataFrame) -> None:
     few = frame[frame["patient_id"].lt("p08")]
     summary = summarize(few, METHODS)
     assert "Only 8 patients: no interval under 10." in summary.warnings
-    assert "- Only 8 patients here: no interval under 10." in markdown(summary.to_dict())
+    assert "- Only 8 patients here: no interval under 10." in markdown(summary)
     interval = summary.board().rows[0].intervals["srg"]
     assert interval.low is None and interval.bca_high is None and interval.p is not None
-    table = board_table(to_json(summary.board()))
+    table = board_table(summary.board())
     assert "[" not in dict(zip(table.header, table.rows[0], strict=True))["srg ↑"]
     assert "under 30, intervals are somewhat too short" in "\n".join(summarize(frame, METHODS).warnings)
 

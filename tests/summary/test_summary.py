@@ -229,7 +229,7 @@ def test_a_directory_of_other_things_is_a_one_line_error(tmp_path: Path) -> None
 
 
 def test_an_empty_directory_gives_a_report_that_says_so(tmp_path: Path) -> None:
-    assert any("No sample could be scored" in warning for warning in write_results(tmp_path).warnings)
+    assert any("No sample could be scored" in warning for warning in write_results(tmp_path).summary.warnings)
     assert "No sample could be scored" in (tmp_path / "summary.md").read_text()
     assert "No sample could be scored" in write_report(tmp_path).read_text()
 
@@ -239,7 +239,7 @@ def test_leaderboard_is_best_first_and_fits_the_terminal(summary: Summary) -> No
     assert summary.methods == (*METHODS, "random")
     console = Console(width=200, record=True, file=open("/dev/null", "w"))
     for board in summary.boards:
-        console.print(render_leaderboard(summary.to_dict(), board.slice))
+        console.print(render_leaderboard(summary, board.slice))
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 110
     assert "integrated_gradients*" in text and "* the method perturbs with this substrate itself" in text
@@ -255,7 +255,7 @@ def test_substrates_and_targets_are_never_mixed(rows: list[dict[str, Any]]) -> N
     settings = {(board.substrate, board.target) for board in summary.boards}
     assert settings == {("blur:0.1", "answer"), ("blur:0.1", "first"), ("mean", "answer")}
     assert summary.board(substrate="mean").rows[0].n == 40
-    assert "target first" in str(render_leaderboard(summary.to_dict(), target="first").title)
+    assert "target first" in str(render_leaderboard(summary, target="first").title)
     assert summary.board(target="first").ranked()[0].srg < 1
 
 

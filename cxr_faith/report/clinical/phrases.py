@@ -1,0 +1,33 @@
+"""Sentences that the clinical page and the clinical sheet share."""
+
+from cxr_faith.report.clinical.summary import SCHEMA_VERSION, ClinicalSummary
+from cxr_faith.report.formats import whole_percent
+
+
+def calibrated(summary: ClinicalSummary) -> str:
+    """What is known about the model's probabilities; empty for an answer without one."""
+    known = summary.calibration
+    if known is not None:
+        return (
+            f"On {known.dataset} ({known.n} answers) {whole_percent(known.accuracy)} of its answers were right; "
+            f"expected calibration error {known.ece:.2f}."
+        )
+    if summary.confidence is None:
+        return ""
+    return "This probability was not compared with how often such answers are right."
+
+
+def wordings(summary: ClinicalSummary) -> str:
+    """How many other wordings of the question get the same answer; empty if none was asked."""
+    others = summary.paraphrases
+    same = sum(other.casefold() == summary.answer.casefold() for other in others)
+    return f"{same} of {len(others)} other wordings of the question get the same answer." if others else ""
+
+
+def source(summary: ClinicalSummary) -> str:
+    """Method, model and schema as one line."""
+    names = {"method": summary.method, **summary.model, "schema version": SCHEMA_VERSION}
+    shown = {
+        name: f"{value:,}" if name == "parameters" and value is not None else value for name, value in names.items()
+    }
+    return " · ".join(f"{name.replace('_', ' ')}: {value}" for name, value in shown.items() if value not in ("", None))

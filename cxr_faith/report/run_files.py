@@ -1,0 +1,93 @@
+"""Files of a run directory that the page shows beside the summary: thumbnails, the doctor's checks, provenance."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_faith.records import foreign_columns
+from cxr_faith.report.tables import TextTable
+
+_CHECK = ("status", "name", "figure", "advice")
+_ORDER = {"fail": 0, "warn": 1}
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """A sample's small picture on the page."""
+
+    uri: str
+    """The JPEG as a data URI."""
+    region: tuple[float, float, float, float]
+    """Top, left, height and width of the part that the model saw, as shares of the picture."""
+
+
+def read_thumbs(run_dir: Path) -> dict[str, Thumb]:
+    """Sample → its small picture; empty if the run was not asked for pictures.
+
+    `report/pictures/pictures.json` names each sample's file and the part of the picture that the model saw.
+
+    Raises:
+        ValueError: `pictures.json` is not a JSON object.
+    """
+    folder = run_dir / "report" / "pictures"
+    thumbs = {}
+    for sample, entry in _json_object(folder / "pictures.json").items():
+        path = folder / str(entry["file"]) if isinstance(entry, Mapping) else None
+        if path is not None and path.exists():
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            thumbs[sample] = Thumb(f"data:image/jpeg;base64,{data}", tuple(entry["region"]))
+    return thumbs
+
+
+def doctor_table(run_dir: Path) -> TextTable:
+    """The checks in `doctor.json`, those that did not pass first; no rows if there is no such file.
+
+    Raises:
+        ValueError: `doctor.json` is not a JSON object.
+    """
+    doctor = _json_object(run_dir / "doctor.json")
+    checks = doctor.get("checks")
+    if not isinstance(checks, list) or not all(isinstance(c, Mapping) and {*_CHECK} <= c.keys() for c in checks):
+        return TextTable("from doctor.json", ["check", "result"], flat_rows(doctor))
+    rows = [[str(check[name]) for name in _CHECK] for check in checks]
+    rows.sort(key=lambda row: _ORDER.get(row[0], 2))
+    return TextTable("from doctor.json", ["result", "check", "figure", "what to do"], rows)
+
+
+def flat_rows(values: Mapping[str, Any]) -> list[list[str]]:
+    """Dotted name and text of every leaf of a JSON object."""
+    return [[name, text] for name, text in _leaves(values, "")]
+
+
+def version_notes(run_dir: Path) -> list[str]:
+    """Notes for a run whose records another version wrote; empty for a run of this version."""
+    unknown, lacking = foreign_columns(run_dir)
+    notes = []
+    if unknown:
+        notes.append(f"Written by a newer version: columns {', '.join(unknown)} of the records are not shown here.")
+    if lacking:
+        notes.append(f"Written by another version: the records lack {', '.join(lacking)}.")
+    return notes
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return value
