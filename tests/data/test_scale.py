@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cxr_faith.data.manifest import open_manifest
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample
 
 LONG, SHORT = 400_000, 4_000
@@ -82,15 +83,15 @@ def test_memory_and_time_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
     measured = {}
     for total in (SHORT, LONG):
         write_rows(total, tmp_path / str(total))
-        for _ in range(2):  # the first process converts the manifest; the second is measured, as every later run
-            done = subprocess.run(
-                [sys.executable, "-c", PROBE, str(tmp_path / str(total)), str(tmp_path)],
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            measured[total] = json.loads(done.stdout.splitlines()[-1])
+        open_manifest(tmp_path / str(total))  # this process converts the manifest; the next is what every later run is
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, str(tmp_path / str(total)), str(tmp_path)],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        measured[total] = json.loads(done.stdout.splitlines()[-1])
     print(measured)
     long, short = measured[LONG], measured[SHORT]
     assert long["seconds"] < 2

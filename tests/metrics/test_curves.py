@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from cxr_faith.metrics.curves import BaselineGap, ColumnMean, Coverage, DeletionAUC, DropAt, MeanCurve, method_metrics
+from tests.forked import start_process, wait_for_ranks
 from tests.reference import metrics as reference
 
 STEPS = 5
@@ -165,7 +165,6 @@ def test_coverage_counts_false_rows():
 def _rank(rank, folder, shares):
     """One of two processes; saves what it computes for every way the rows are shared out."""
     warnings.simplefilter("ignore", UserWarning)
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     columns, results = random_columns(11), {}
     for name, share in shares.items():
@@ -191,7 +190,8 @@ SHARES = {
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_ranks")
-    mp.spawn(_rank, args=(str(folder), SHARES), nprocs=2)
+    started = [start_process(folder / "output", _rank, rank, str(folder), SHARES) for rank in range(2)]
+    wait_for_ranks(started, folder / "output")
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 

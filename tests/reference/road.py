@@ -7,28 +7,32 @@ from scipy.sparse.linalg import spsolve
 WEIGHTS = {(dy, dx): 1 / 6 if dy == 0 or dx == 0 else 1 / 12 for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx}
 
 
+OUTSIDE, KEPT = -2, -1
+
+
 def equations(planes, gone):
     """(sparse matrix, right side [pixels, C]) of the pixels that are gone, in raster order."""
     _, height, width = planes.shape
-    number = {pixel: i for i, pixel in enumerate(zip(*np.nonzero(gone), strict=True))}
-    entries, right = [], np.zeros((len(number), len(planes)))
-    for (y, x), i in number.items():
-        for (dy, dx), weight in WEIGHTS.items():
-            other = (y + dy, x + dx)
-            if not (0 <= other[0] < height and 0 <= other[1] < width):
-                continue
-            entries.append((i, i, weight))
-            if other in number:
-                entries.append((i, number[other], -weight))
-            else:
-                right[i] += weight * planes[:, other[0], other[1]]
-    rows, columns, values = zip(*entries, strict=True)
-    return coo_matrix((values, (rows, columns)), shape=(len(number), len(number))).tocsc(), right
+    y, x = np.nonzero(gone)
+    own, right = np.arange(len(y)), np.zeros((len(y), len(planes)))
+    number = np.full((height + 2, width + 2), OUTSIDE)  # with a frame around the picture
+    number[1:-1, 1:-1] = KEPT
+    number[y + 1, x + 1] = own
+    rows, columns, values = [], [], []
+    for (dy, dx), weight in WEIGHTS.items():
+        other = number[y + 1 + dy, x + 1 + dx]
+        inside, unknown, known = other != OUTSIDE, other >= 0, other == KEPT
+        rows += [own[inside], own[unknown]]
+        columns += [own[inside], other[unknown]]
+        values += [np.full(inside.sum(), weight), np.full(unknown.sum(), -weight)]
+        right[known] += weight * planes[:, y[known] + dy, x[known] + dx].T
+    entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
+    return coo_matrix(entries, shape=(len(y), len(y))).tocsc(), right
 
 
 def impute(planes, gone):
     """planes [C, H, W] with the pixels where `gone` replaced by the weighted mean of their neighbors."""
     result = planes.astype(np.float64)
     if gone.any():
-        result[:, gone] = spsolve(*equations(planes, gone)).T
+        result[:, gone] = spsolve(*equations(planes, gone), permc_spec="MMD_AT_PLUS_A").T
     return result
