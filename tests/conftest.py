@@ -23,6 +23,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 gc.disable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, files that hold slow tests go first, so that no process waits long for the last file."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish() -> None:
     """Collect garbage from here on, without what was imported, which stays."""
     gc.freeze()

@@ -151,6 +151,7 @@ def test_files_have_the_modes_that_the_umask_leaves(tmp_path: Path) -> None:
     assert wrong == {}
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_anywhere(tmp_path: Path) -> None:
     watched = [sys.executable, str(ROOT / "tests" / "cli" / "no_network.py")]
     probe = subprocess.run([*watched, "probe"], env=environment(), capture_output=True, text=True)
