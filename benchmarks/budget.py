@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 import yaml
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
@@ -30,6 +31,9 @@ PREFIX, SUFFIX = 262, 28
 PER_IMAGE = ("random_map", "edges")
 """Controls whose map is the same for every question about an image; `center` is one too, and is always planned."""
 BYTES = 2  # bfloat16
+ROW_BYTES, ROW_CELLS = 2_843, 144
+"""Bytes of a record, and cells of its map, in a run of six samples of the demo with the full schedule:
+`cxr-faith evaluate --config demo --limit 6 --model.protocol.steps 50 --model.protocol.random_orders 20`."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,7 @@ def main() -> None:
     parser.add_argument("--micro_batch", type=int, default=64, help="perturbed pictures in one forward pass")
     parser.add_argument("--steps", type=int, help="steps of a curve; default: the config's")
     parser.add_argument("--random_orders", type=int, help="orders of the random baseline; default: the config's")
-    parser.add_argument("--row_bytes", type=float, default=5_000, help="bytes of a record on disk, see --run_dir")
-    parser.add_argument("--run_dir", type=Path, help="measure --row_bytes in the records of this run")
+    parser.add_argument("--run_dir", type=Path, help="measure the bytes of a record in this run; default: ROW_BYTES")
     options = parser.parse_args()
     settings = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["model"]
     given = {name: value for name in ("steps", "random_orders") if (value := getattr(options, name)) is not None}
@@ -175,23 +178,28 @@ def memory(micro_batch: int) -> dict[str, str]:
 
 
 def disk(options: argparse.Namespace, methods: Mapping[str, Any]) -> dict[str, str]:
-    """GB of the records."""
+    """GB of the records, and of a cache of gray pictures at the model's size."""
     rows = options.samples * (len(methods) + 1 + len(PER_IMAGE) + 2)  # a blurred copy; center and random
-    size = options.row_bytes if options.run_dir is None else row_bytes(options.run_dir)
+    size, cells = (ROW_BYTES, ROW_CELLS) if options.run_dir is None else row_of(options.run_dir)
+    scaled = size * GRID[0] * GRID[1] / cells
+    side = SHAPES["medgemma-4b"]["vision"]["image_size"]
     return {
         "disk": "",
-        "records: rows": f"{rows:,}",
-        "bytes of a row": f"{size:,.0f}",
-        "records, GB": f"{rows * size / 1e9:.2f}",
+        "rows of the records": f"{rows:,}",
+        f"bytes of a row with {cells} cells, measured": f"{size:,.0f}",
+        f"bytes of a row with {GRID[0] * GRID[1]} cells, at most": f"{scaled:,.0f}",
+        "records, GB": f"{rows * scaled / 1e9:.2f}",
+        "cache of the pictures (--data.cache), GB": f"{options.images * side**2 / 1e9:.2f}",
     }
 
 
-def row_bytes(run_dir: Path) -> float:
-    """Bytes of a record in a finished run."""
-    import pyarrow.parquet as pq
-
-    files = list((run_dir / "records").glob("*.parquet"))
-    return sum(file.stat().st_size for file in files) / sum(pq.read_metadata(file).num_rows for file in files)
+def row_of(run_dir: Path) -> tuple[float, int]:
+    """Bytes of a record in a run, and the cells of its map."""
+    files = sorted((run_dir / "records").glob("*.parquet"))
+    table = pq.read_table(files[0], columns=["grid_h", "grid_w"]).to_pylist()
+    cells = next(row["grid_h"] * row["grid_w"] for row in table if row["grid_h"])
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    return sum(file.stat().st_size for file in files) / rows, cells
 
 
 if __name__ == "__main__":
