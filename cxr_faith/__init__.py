@@ -11,7 +11,7 @@ Explain one answer and score the explanation::
     print(explanation.answer, scores.deletion_auc, scores.gap_srg_random)
 
 `METHODS` holds the attribution methods by name, `adapters` brings models and methods of other libraries in, and
-`cxr-faith evaluate` does all this for a data set, on one process or many.
+`cxr-faith evaluate` does all this for a data set, on one process or many; `load_run` opens what it wrote.
 """
 
 import importlib
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from cxr_faith import adapters
     from cxr_faith.attribution import METHODS
     from cxr_faith.explainer import Explainer, Explanation, Scores
+    from cxr_faith.summary.load import load_run
     from cxr_faith.vlm import bundled_model
 
 __version__ = "0.1.0"
-__all__ = ["METHODS", "Explainer", "Explanation", "Scores", "__version__", "adapters", "bundled_model"]
+__all__ = ["METHODS", "Explainer", "Explanation", "Scores", "__version__", "adapters", "bundled_model", "load_run"]
 
 _HOMES = {
     "METHODS": "cxr_faith.attribution",
@@ -32,6 +33,7 @@ _HOMES = {
     "Explanation": "cxr_faith.explainer",
     "Scores": "cxr_faith.explainer",
     "bundled_model": "cxr_faith.vlm",
+    "load_run": "cxr_faith.summary.load",
 }
 
 

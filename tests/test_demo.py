@@ -1,6 +1,7 @@
 """`make demo` keeps its word: known evidence and real methods beat the controls, and noise scores like noise."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,17 @@ def interval(rows: pd.DataFrame, column: str, level: float) -> tuple[float, floa
     means = rows.groupby("patient_id")[column].mean().to_numpy()
     half = t.ppf((1 + level) / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
     return means.mean() - half, means.mean() + half
+
+
+def test_the_readme_shows_the_leaderboard_that_is_printed(run: Path) -> None:
+    """Numbers may differ in their last digits: other processors add in another order."""
+    printed = (run.parent / "output").read_text()
+    printed = printed[printed.index("samples ok, by srg") :]
+    readme = (ROOT / "README.md").read_text()
+    readme = readme[readme.index("samples ok, by srg") :]
+    rows, shown = (dict(re.findall(r"(?m)^ *([\w/]+) +(\d+ +\d+% .*)$", text)) for text in (printed, readme))
+    assert len(shown) == 13 and list(shown) == list(rows)[: len(shown)]
+    for method, cells in shown.items():
+        for mine, theirs in zip(cells.split(), rows[method].split(), strict=True):
+            same = mine == theirs or float(mine) == pytest.approx(float(theirs), abs=0.002, rel=0.002)
+            assert same, (method, mine, theirs)

@@ -12,9 +12,9 @@
 # %% [markdown]
 # # Why did the model say that, and should you believe the map?
 #
-# One question about one picture, from tokens to a verdict on the explanation. Runs on a CPU in about two minutes with
-# the small model that ships: `python tutorial/tutorial.py`, or open it as a notebook with jupytext
-# (`jupytext --to ipynb tutorial/tutorial.py`). Figures are written to the folder `tutorial-figures`.
+# One question about one picture, from tokens to a verdict on the explanation. It runs on a CPU in about two minutes
+# with the small model that ships: `python tutorial/tutorial.py`. `jupytext --to ipynb tutorial/tutorial.py` makes a
+# notebook of it. The script writes its figures to the folder `tutorial-figures`.
 
 # %%
 import os
@@ -43,7 +43,7 @@ OUT.mkdir(parents=True, exist_ok=True)
 
 
 def show(figure: Figure, name: str) -> Figure:
-    """Write a figure and hand it back, so that a notebook draws it too."""
+    """Write a figure and return it, so that a notebook draws it too."""
     figure.savefig(OUT / f"{name}.png")
     return figure
 
@@ -53,11 +53,11 @@ vlm = explainer.vlm
 print(f"{sum(w.numel() for w in vlm.model.parameters()):,} parameters, grid {vlm.grid}, input {vlm.image_size}")
 
 # %% [markdown]
-# ## 1. A colour test picture: which way is up?
+# ## 1. A color test picture: which way is up?
 #
-# Before any radiograph, three pictures about which one cannot be wrong: two halves, four quadrants, a circle. The model
-# knows phantoms only, so its answer means nothing here. But a map of *edge energy* must lie on the seams, and if the
-# map of the circle, which sits at the top right, lit up anywhere else, height and width would be swapped somewhere.
+# Three simple pictures come before any radiograph: two halves, four quadrants, a circle. The model knows phantoms only,
+# so its answer means nothing here. But a map of *edge energy* must lie on the seams. The circle is at the top right. If
+# its map were bright anywhere else, height and width would be swapped somewhere.
 
 # %%
 side = 240
@@ -82,8 +82,8 @@ assert top < vlm.grid[0] / 2 and left >= vlm.grid[1] / 2
 # %% [markdown]
 # ## 2. A phantom, and its tokens
 #
-# A question becomes tokens; the picture becomes one block of image tokens among them, one for each cell of the map. The
-# *span* of the image tokens is where a map is read from an attention row.
+# A question becomes tokens. The picture becomes one block of image tokens among them, one for each cell of the map. A
+# map is read from an attention row at the positions of these image tokens, their *span*.
 
 # %%
 data = bundled_manifest().parent
@@ -104,9 +104,9 @@ show(chefer.plot(), "2-chefer")
 # %% [markdown]
 # ## 3. The p − 1 rule, shown by breaking it
 #
-# A causal model's logit at position i predicts the token at i + 1. So a token at position p is *read* at **p − 1**, and
-# its row of every attention matrix is row p − 1. Row p comes later: it cannot have influenced the token at all. Proof:
-# the gradient of the token's score with respect to row p is exactly zero, in every layer.
+# A causal model's logit at position i predicts the token at i + 1. So the token at position p is *read* at **p − 1**,
+# and row p − 1 of every attention matrix explains it. Row p comes later and cannot have influenced the token. Proof:
+# the gradient of the token's score with respect to row p is exactly zero in every layer.
 
 # %%
 open_question = "List the findings."
@@ -146,14 +146,14 @@ maps = {name: explanation.map for name, explanation in explanations.items()}
 show(compare_methods(picture, maps, f"{sample.question} {chefer.answer}", sample.boxes), "4-methods")
 
 # %% [markdown]
-# Which layers look at the picture at all? Global layers see everything, local ones a window of tokens.
+# Which layers look at the picture at all? Global layers see all tokens, local layers a window of them.
 
 # %%
 shares = [float(a[0, :, p - 1, image].detach().sum(-1).mean()) for a in attentions]
 show(layer_attention_bars(shares, vlm.layer_types), "4-layers")
 
 # %% [markdown]
-# Which words count beside the picture? The last token is where the answer is read: its relevance for itself is 1 by
+# Which words count beside the picture? The answer is read at the last token. Its relevance for itself is 1 by
 # definition (Chefer's product starts from the identity), so it is left out. And where on the patient does the map lie?
 
 # %%
@@ -166,31 +166,31 @@ show(region_bars({**thirds, **evidence.organs}, dict.fromkeys(thirds, 1 / 3)), "
 # %% [markdown]
 # ## 5. Does the answer depend on what the map shows?
 #
-# Remove the cells, most salient first, and put them back into a picture of which nothing was left. A faithful map makes
-# the score fall early and rise early; noise does neither. A map that looks right but scores like random orders does not
-# show what the model used.
+# Remove the cells, most salient first. Then start from a picture with every cell removed and put them back in the same
+# order. A faithful map makes the score fall early and rise early; noise does neither. A map that looks right but scores
+# like random orders does not show what the model used.
 
 # %%
 results = {
     name: explainer.evaluate(explanations[name], substrate="blur:0.1", steps=12, random_orders=10)
     for name in ("attention", "chefer", "random_map")
 }
-for name, found in results.items():
-    print(f"{name:12} {found.status:10} srg {found.srg:+.2f}  z {found.random_z:+.1f}  p {found.random_p:.2f}")
+for name, scores in results.items():
+    print(f"{name:12} {scores.status:10} srg {scores.srg:+.2f}  z {scores.random_z:+.1f}  p {scores.random_p:.2f}")
 curves = {
     name: Curves(
         n=1,
-        x=np.array(found.k) / found.k[-1],
-        deletion=found.deletion_scores,
-        insertion=found.insertion_scores,
+        x=np.array(scores.k) / scores.k[-1],
+        deletion=scores.deletion_scores,
+        insertion=scores.insertion_scores,
     )
-    for name, found in results.items()
+    for name, scores in results.items()
 }
 show(mean_curves(curves, logit=True), "5-curves")
 assert results["chefer"].srg_logit > results["random_map"].srg_logit
 
 # %% [markdown]
-# What the model saw on the way: the picture with 0 to 100 % of the cells gone.
+# What the model saw on the way: the picture with 0 to 100 % of the cells removed.
 
 # %%
 removed = Substrate.parse("blur:0.1").apply(pixels, [sample.image_id], explainer.seed)
@@ -200,5 +200,5 @@ show(deletion_film(seen, gone, np.array(results["chefer"].order), vlm.grid), "5-
 # %% [markdown]
 # ## 6. The verdict
 #
-# One answer proves little. `cxr-faith evaluate` does this for a whole data set, with intervals over patients:
-# `make demo` is its smallest run.
+# One answer proves little. `cxr-faith evaluate` does this for a whole data set, with intervals over patients; `make
+# demo` is its smallest run.

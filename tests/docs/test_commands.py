@@ -5,6 +5,7 @@ compiled here; the tests of what they do run them in smaller form.
 """
 
 import re
+import runpy
 import shlex
 import subprocess
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_make_lists_the_targets_that_are_named(name: str) -> None:
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    run_here = ("from_pretrained", "run_figures", "read_parquet", "(Method)", "SOURCES[")
+    run_here = ("from_pretrained", "run_figures", "read_parquet", "load_run", "(Method)", "SOURCES[")
     assert len(EXAMPLES) >= 6 and all(any(word in code for word in run_here) for code in EXAMPLES)
 
 
@@ -169,6 +170,28 @@ def test_the_records_load_with_pandas(tmp_path: Path, monkeypatch: pytest.Monkey
     scope: dict[str, object] = {}
     exec("\n".join([*lines[:-1], f"means = {lines[-1]}"]), scope)
     assert scope["means"].loc["chefer", "gap_srg_center"] > 0
+
+
+def test_a_run_opens_as_data_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = [code for code in EXAMPLES if "load_run" in code]
+    RecordWriter(tmp_path / "runs" / "demo", rank=0, start=0).write(make_rows())
+    monkeypatch.chdir(tmp_path)
+    assert run(["report", "runs/demo"]) == 0
+    capsys.readouterr()
+    exec(example, {})
+    printed = capsys.readouterr().out
+    assert "srg_low" in printed and "chefer" in printed
+
+
+def test_the_budget_is_what_the_script_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = blocks(document("docs/budget.md"), "text")
+    monkeypatch.setattr("sys.argv", ["budget.py"])
+    runpy.run_path(str(ROOT / "benchmarks" / "budget.py"), run_name="__main__")
+    assert capsys.readouterr().out.split() == block.split()
 
 
 def test_the_readme_is_short_and_its_links_are_there() -> None:

@@ -13,9 +13,9 @@ TUTORIAL = Path(__file__).parents[2] / "tutorial" / "tutorial.py"
 @pytest.mark.slow
 def test_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TUTORIAL_OUT", str(tmp_path))
-    found = runpy.run_path(str(TUTORIAL), run_name="__main__")
-    assert found["at_token"] == 0 < found["at_read"]
-    assert found["results"]["chefer"].srg_logit > found["results"]["random_map"].srg_logit
+    values = runpy.run_path(str(TUTORIAL), run_name="__main__")
+    assert values["at_token"] == 0 < values["at_read"]
+    assert values["results"]["chefer"].srg_logit > values["results"]["random_map"].srg_logit
     assert "patient's" in capsys.readouterr().out
     drawn = sorted(path.stem for path in tmp_path.glob("*.png"))
     expected = """
