@@ -41,16 +41,9 @@ from cxr_faith.summary.summary import Summary
 
 _PANELS = (agreement, calibration, conditions, localization, stability, substrates)
 
-COLUMNS = tuple(
-    dict.fromkeys(
-        (
-            *samples.COLUMNS,
-            *("own_substrate", "status", "reason", "effect"),
-            *(*NORMALIZED, *UNNORMALIZED),
-            *(name for panel in _PANELS for name in panel.COLUMNS),
-        )
-    )
-)
+_BOARDS = ("own_substrate", "status", "reason", "effect", *NORMALIZED, *UNNORMALIZED)
+
+COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *_BOARDS, *(column for panel in _PANELS for column in panel.COLUMNS))))
 """The columns of the records that are in memory as a whole."""
 
 PIECE_COLUMNS = (*mean_curves.COLUMNS, *regions.COLUMNS)
@@ -85,11 +78,13 @@ def summarize(
     everything = _sorted(records)
     plain = everything["condition"].eq(NONE)
     records = everything if plain.all() else everything[plain]
-    table, order, first = samples.sample_table(records), _order(methods, records), first_setting(records)
-    first_everything, compared = _inside(everything, first), [name for name in order if name not in (RANDOM, CENTER)]
+    first = first_setting(records)
+    first_everything = _inside(everything, first)
+    table, order = samples.sample_table(records), _order(methods, records)
+    compared = [name for name in order if name not in (RANDOM, CENTER)]
     slices = samples.slices_of(table)
-    curves, mean_regions = MeanCurves(table.index, _common(records, table), slices), MeanRegions()
-    maps = ComparedMaps(first_everything, compared)
+    curves, maps = MeanCurves(table.index, _common(records, table), slices), ComparedMaps(first_everything, compared)
+    mean_regions = MeanRegions()
     for piece in pieces:
         curves.add(piece)
         inside = _inside(piece.reindex(columns=[*KEY, *regions.COLUMNS]), first)

@@ -1,4 +1,4 @@
-"""The synthetic records that tests of numbers and of pages share."""
+"""The synthetic records that the tests of numbers and of pages share."""
 
 from tests.synthetic import rows, run_dir
 

@@ -51,6 +51,7 @@ def test_what_a_run_lacks_is_said_in_one_line(run_dir: Path, tmp_path_factory: p
 def test_the_first_boards_are_those_of_the_first_setting(run_dir: Path) -> None:
     """One definition: the setting with most rows comes first, by name where two have as many."""
     frame = read_records(run_dir)
+    frame = frame[frame["sample_id"].lt("s08")]
     some = frame[frame["method"].isin(["attention", "center", "random"])]
     many = [frame, frame.assign(target="first"), some.assign(substrate="a"), some.assign(space="tokens")]
     for order in (many, many[::-1]):

@@ -1,4 +1,4 @@
-"""Mean curves from pieces: exact, and the same for any order of the pieces."""
+"""Mean curves of records that come in pieces: exact, whatever the order of the pieces."""
 
 import random
 from pathlib import Path
@@ -39,7 +39,9 @@ def test_a_summary_from_pieces_is_that_of_the_whole(rows: list[dict[str, Any]], 
     assert summarize(lean, pieces=pieces) == whole
 
 
-def test_a_report_on_a_run_that_merges_its_parts_looks_again(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_summary_reads_again_when_a_run_merges_its_parts_meanwhile(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected, real, calls = write_summary(run_dir), summary.scan_records, []
 
     def moved_away_once(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Panels beside the leaderboard: against scipy and loops on the records, and on runs with a known fault."""
+"""Panels of the summary: against scipy and loops over the records, and on runs with a known fault."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -30,7 +30,7 @@ METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center"
 
 @pytest.fixture
 def frame(run_dir: Path) -> pd.DataFrame:
-    """The synthetic records, with localization scores that follow srg."""
+    """The synthetic records with localization scores: `pointing_game` follows srg, `auprc` is random."""
     frame = read_records(run_dir)
     rng = np.random.default_rng(0)
     frame["pointing_game"] = frame["srg"].astype(float) + 0.3 * rng.standard_normal(len(frame))
@@ -44,7 +44,7 @@ def test_substrates_are_compared_by_kendalls_tau(frame: pd.DataFrame) -> None:
     panel = substrate_panel(pd.concat([frame, other, third]), boards=[])
     taus = {(pair.a, pair.b): pair.kendall_tau for pair in panel.pairs}
     assert taus == {("blur:0.1", "mean"): -1.0, ("blur:0.1", "zero"): 1.0, ("mean", "zero"): -1.0}
-    assert panel.pairs[0].n_methods == 3  # controls are no methods
+    assert panel.pairs[0].n_methods == 3  # controls do not count
     ok = frame[frame["status"].eq("ok") & frame["method"].isin(METHODS[:3])]
     assert panel.pairs[0].n_samples == ok["sample_id"].nunique()
     random = frame[frame["method"].eq("random") & frame["status"].eq("ok")]["deletion_auc"].astype(float)
@@ -56,7 +56,9 @@ def test_a_substrate_that_lacks_methods_does_not_come_first(frame: pd.DataFrame)
     both = pd.concat([some, frame], ignore_index=True)
     assert set(first_setting(both)["substrate"]) == {"blur:0.1"}
     assert summarize(both, METHODS).board().substrate == "blur:0.1"
-    assert set(first_setting(both[both["method"].eq("center")])["substrate"]) == {"a"}  # as many rows: by name
+    assert set(first_setting(both[both["method"].eq("center")])["substrate"]) == {
+        "a"
+    }  # equally many rows: the first by name
 
 
 def test_localization_is_joined_with_srg_on_the_same_samples(frame: pd.DataFrame) -> None:
@@ -121,7 +123,7 @@ def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
 
 
 def paraphrased(frame: pd.DataFrame) -> pd.DataFrame:
-    """Samples 4n are baselines; 4n + 1 rewords them (same answer and map), 4n + 2 negates (flips)."""
+    """Three questions, each reworded (same answer and map, `a`) and negated (answer flips, map turned, `b`)."""
     rows = []
     for _, row in frame[frame["sample_id"].isin(["s00", "s04", "s08"])].iterrows():
         base = row.to_dict() | {"question_group": f"g{row['sample_id']}", "strategy": None}
@@ -180,13 +182,13 @@ def test_conditions_are_compared_sample_by_sample(frame: pd.DataFrame) -> None:
     expected = np.mean([scipy.stats.spearmanr(m, m[::-1]).statistic for m in maps])
     assert oracle.n == len(maps) == 5 and oracle.spearman == pytest.approx(expected)
     assert oracle.gap_change == pytest.approx(0.5)
-    # What else the summary says is of the plain rows alone.
+    # The rest of the summary comes from the rows without a condition alone.
     plain, both = (summarize(rows, METHODS) for rows in (frame, pd.concat([turned, frame])))
     assert both.conditions == panel and replace(both, conditions=None) == plain
 
 
-def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> None:
-    """Under `mean` a picture with a replaced cell keeps nothing; the records' own curves keep what their map says."""
+def test_a_substrate_that_harms_the_answer_by_itself_has_a_high_ood_score(frame: pd.DataFrame) -> None:
+    """Under `mean` one replaced cell is enough to lose the whole effect; under `blur` curves fall as before."""
     curves, ends = ("deletion_scores", "insertion_scores"), frame["s_substrate"]
     broken = frame.assign(substrate="mean")
     for name in curves:
@@ -202,7 +204,7 @@ def test_a_substrate_that_does_harm_of_its_own_is_told(frame: pd.DataFrame) -> N
     assert summary.substrates.ood == {"blur:0.1": pytest.approx(expected), "mean": pytest.approx(1)}
     text = markdown(summary, trust_tables(summary))
     assert "## Does a substrate do harm by itself?" in text and "OOD score: What is lost" in text
-    # The best map is not to be had under one substrate alone.
+    # A method counts only if every substrate has it, and the best one is missing under `mean`.
     fewer = pd.concat([frame, frame[frame["method"].ne("oracle")].assign(substrate="mean")], ignore_index=True)
     ood = summarize(fewer, METHODS).substrates.ood
     assert ood["blur:0.1"] == ood["mean"] > summary.substrates.ood["blur:0.1"]
@@ -224,8 +226,8 @@ def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> Non
 def test_a_hundred_thousand_rows(tmp_path: Path) -> None:
     """10 methods, 10,000 samples of 2,500 patients, 50 steps and 16 x 16 cells: summary and page in 2 GB.
 
-    On an idle core they take less than a minute, but that is for no test to say. What holds on any machine: the cost
-    grows no faster than the rows do, and is a small multiple of reading them; in processor time, in one run.
+    On an idle core they take less than a minute, but a test cannot rely on an idle core. What holds on any machine, in
+    processor time: the cost grows no faster than the rows do, and is a small multiple of reading them.
     """
     import subprocess
     import sys
@@ -241,7 +243,7 @@ times = [time.process_time()]
 for action in (read_records, write_summary, write_report):
     action(sys.argv[1])
     times.append(time.process_time())
-# Not ru_maxrss: a process inherits that of the one that started it.
+# Not ru_maxrss: a process inherits its value from the process that started it.
 peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
 print(*(end - begin for begin, end in zip(times, times[1:])), peak)
 """

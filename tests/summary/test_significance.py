@@ -1,4 +1,4 @@
-"""Intervals, tests and comparisons of a summary: against the records, and on methods whose truth is known."""
+"""Intervals, tests and comparisons of a summary: against the records, and on methods whose ranking is known."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -65,8 +65,8 @@ def test_differences_are_paired_and_adjusted_over_all_pairs(frame: pd.DataFrame,
     assert all(not board.differences for board in summary.boards if board.slice.startswith("finding:"))
 
 
-def test_many_methods_can_still_be_told_apart() -> None:
-    """Holm multiplies the smallest p by the number of pairs: with 10,000 flips for 703 pairs none would be left."""
+def test_many_methods_can_still_differ_significantly() -> None:
+    """Holm multiplies the smallest p by the number of pairs: 10,000 flips for 703 pairs would leave none below .05."""
     rng, patients = np.random.default_rng(0), np.arange(60)
     names = [f"m{index}" for index in range(38)]
     values = 0.02 * np.arange(38) + 0.001 * rng.standard_normal((60, 38))
@@ -74,8 +74,8 @@ def test_many_methods_can_still_be_told_apart() -> None:
     assert len(pairs) == 703 and max(pair.p_holm for pair in pairs) < 0.05
 
 
-def test_equal_methods_are_not_told_apart_and_others_are(rows: list[dict[str, Any]]) -> None:
-    """Two copies of one method that differ by noise, among methods that truly differ; 60 patients."""
+def test_equal_methods_do_not_differ_significantly_and_others_do(rows: list[dict[str, Any]]) -> None:
+    """Two copies of one method that differ by noise only, among methods that truly differ; 60 patients."""
     rng, many = np.random.default_rng(0), []
     for copy in range(6):
         for row in rows:
@@ -100,8 +100,8 @@ def test_equal_methods_are_not_told_apart_and_others_are(rows: list[dict[str, An
     assert oracle.p_holm < 0.05 and oracle.low > 0 and oracle.d_z > 1
 
 
-def test_a_ranking_that_common_samples_turn_is_told(rows: list[dict[str, Any]]) -> None:
-    """Oracle has the easy half of the samples alone, and is worse there than a method that has all of them."""
+def test_a_ranking_that_the_common_samples_reverse_is_reported(rows: list[dict[str, Any]]) -> None:
+    """Oracle has only the easy half of the samples, and is worse there than a method that has all of them."""
     many = []
     for copy in range(6):
         for index, row in enumerate(row for row in rows if row["status"] == "ok" and row["method"] == "chefer"):
@@ -123,8 +123,8 @@ def test_with_five_patients_nothing_can_be_significant(frame: pd.DataFrame) -> N
     assert comparisons(board) == ["No difference between two methods can be significant with 5 patients."]
 
 
-def test_findings_have_intervals_and_counts_of_their_own(frame: pd.DataFrame) -> None:
-    """One finding for all; oracle lacks a sample."""
+def test_each_finding_has_its_own_intervals_and_counts(frame: pd.DataFrame) -> None:
+    """All samples have one finding; oracle lacks a sample."""
     first = frame["sample_id"].min()
     some = frame[frame["method"].ne("oracle") | frame["sample_id"].ne(first)].assign(finding="nodule")
     summary = summarize(some, METHODS)
@@ -151,7 +151,7 @@ def marked(summary: Summary, failed: str, own: str) -> str:
     return markdown(replace(summary, boards=tuple(boards)))
 
 
-def test_marks_are_explained_where_they_stand(summary: Summary) -> None:
+def test_marks_are_explained_only_where_they_occur(summary: Summary) -> None:
     none = marked(summary, failed="", own="")
     assert "† failed" not in none and "perturbs with this" not in none
     text = marked(summary, failed="chefer", own="attention")
@@ -171,7 +171,7 @@ def test_tables_show_patients_intervals_and_p(summary: Summary) -> None:
     assert few_patients(summary.board("wrong")) == ["Only 1 patient here: no interval under 10."]
 
 
-def test_few_patients_are_said_and_have_no_interval(frame: pd.DataFrame) -> None:
+def test_few_patients_get_a_warning_and_no_interval(frame: pd.DataFrame) -> None:
     few = frame[frame["patient_id"].lt("p08")]
     summary = summarize(few, METHODS)
     assert "Only 8 patients: no interval under 10." in summary.warnings
@@ -190,7 +190,7 @@ def test_samples_without_patient_are_counted(frame: pd.DataFrame) -> None:
     assert any(warning.startswith("4 samples have no patient_id") for warning in summary.warnings)
 
 
-def test_noise_that_is_none_and_smoothness_are_said(frame: pd.DataFrame) -> None:
+def test_a_noise_map_that_scores_and_a_blur_that_helps_get_warnings(frame: pd.DataFrame) -> None:
     assert not any("random_map differs" in line for line in summarize(frame, METHODS).warnings)
     shifted = frame.copy()
     noise = shifted["method"].eq("random_map") & shifted["srg"].notna()

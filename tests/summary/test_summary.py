@@ -32,7 +32,7 @@ def by_method(summary: Summary, slice: str = "all") -> dict[str, BoardRow]:
 
 
 def ok_everywhere(rows: list[dict[str, Any]]) -> set[str]:
-    """The slow definition: samples of which no row has another status than ok."""
+    """The slow definition: samples whose rows are all ok."""
     return {row["sample_id"] for row in rows} - {row["sample_id"] for row in rows if row["status"] != "ok"}
 
 
@@ -60,7 +60,7 @@ def test_a_method_without_rows_for_a_sample_does_not_block_the_others(rows: list
     assert {row.n_common for row in summary.board("with_oracle").rows} == {5}
 
 
-def test_one_method_that_failed_takes_its_sample_from_every_mean(rows: list[dict[str, Any]]) -> None:
+def test_one_method_that_failed_on_a_sample_removes_it_from_every_mean(rows: list[dict[str, Any]]) -> None:
     changed = [dict(row) for row in rows]
     hit = next(row for row in changed if row["method"] == "attention" and row["sample_id"] == "s04")
     hit |= {"status": "invalid", "reason": "map is not finite", "srg": None}
@@ -71,7 +71,7 @@ def test_one_method_that_failed_takes_its_sample_from_every_mean(rows: list[dict
     assert expected in summary.failures.first
 
 
-def test_a_method_that_failed_everywhere_takes_no_sample_from_the_others(
+def test_a_method_that_failed_everywhere_removes_no_sample_from_the_others(
     run_dir: Path, rows: list[dict[str, Any]]
 ) -> None:
     before = summarize(read_records(run_dir), METHODS).board()
@@ -107,8 +107,8 @@ def test_answered_no_is_ranked_by_scores_that_need_no_effect(summary: Summary, r
 
 
 @pytest.mark.parametrize(("n_ok", "headline"), [(1, "srg_logit_scored"), (5, "srg")])
-def test_a_handful_of_samples_ranks_no_slice(run_dir: Path, n_ok: int, headline: str) -> None:
-    """Of the 20 answers about absent findings some are ok, the others scored."""
+def test_a_few_ok_samples_do_not_rank_a_slice(run_dir: Path, n_ok: int, headline: str) -> None:
+    """Of the 20 answers about absent findings some are ok; the others are scored but not ok."""
     frame = read_records(run_dir)
     absent = sorted(frame.loc[frame["present"].eq(False) & frame["status"].ne("ok"), "sample_id"].unique())
     changed = frame.copy()

@@ -1,4 +1,4 @@
-"""A run of many records, for tests of what a summary and a page cost."""
+"""Writes a run of many records, to measure what a summary and a page cost."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ METHODS, STEPS, CELLS, BLOCK = 10, 50, 256, 5_000
 def write(folder: str | Path, n_rows: int) -> None:
     """Rows of ten methods, four questions a patient, with curves of 51 points and maps of 16 x 16 cells.
 
-    The first rows are written as a run writes them; the others are the same with ids, scores and maps of their own.
+    One block of rows is written as a run writes it; the parts are copies of it with their own ids, scores and maps.
     """
     row = next(row for row in make_rows(2) if row["method"] == "chefer" and row["status"] == "ok")
     row |= {"k": np.round(np.arange(STEPS + 1) * CELLS / STEPS).astype(np.int32), "grid_h": 16, "grid_w": 16}
@@ -26,13 +26,12 @@ def write(folder: str | Path, n_rows: int) -> None:
     path = RecordWriter(folder, 0, 0).write(rows * (BLOCK // METHODS))
     assert path is not None
     first = pq.read_table(path)
-    # Numbered after the first part, in the order of the blocks.
     for number in range(n_rows // BLOCK):
         pq.write_table(_renewed(first, number), path.with_name(f"part-000-r00000-{number:06d}.parquet"))
 
 
 def _renewed(block: pa.Table, number: int) -> pa.Table:
-    """A block's rows as those of other samples."""
+    """A copy of a block, as rows of other samples."""
     rng = np.random.default_rng(number)
     sample = np.repeat(np.arange(BLOCK // METHODS) + number * (BLOCK // METHODS), METHODS)
     method, noise = np.tile(np.arange(METHODS), BLOCK // METHODS), rng.standard_normal((4, BLOCK))
