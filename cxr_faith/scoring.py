@@ -180,9 +180,12 @@ def _columns(
     status = classify(s[:, 0, 0], s[:, 0, -1], torch.full_like(valid, case.off_format), valid)
     scalars = curve_scalars(
         torch.from_numpy(k / k[-1]),
-        *(s[:, 0], s[:, 1]),
-        *(probability[:, 0], probability[:, 1]),
-        *(standing[:, 0], standing[:, 1]),
+        s[:, 0],
+        s[:, 1],
+        probability[:, 0],
+        probability[:, 1],
+        standing[:, 0],
+        standing[:, 1],
         status=status,
     )
     names, n_maps = list(orders.finite), len(orders.finite)

@@ -18,7 +18,11 @@ NAMES = [field.name for field in fields(Scores)]
 @pytest.fixture
 def scores() -> Scores:
     return Scores(
-        *("i1", "Is there a nodule?", "chefer", "mean", "answer"),
+        image_id="i1",
+        question="Is there a nodule?",
+        method="chefer",
+        substrate="mean",
+        target="answer",
         status="degenerate",
         srg=math.nan,
         srg_logit=1 / 3,

@@ -21,9 +21,15 @@ def render(result: dict[str, Any], console: Console) -> None:
     for row in result["rows"]:
         seconds, peak = row["seconds"], row["peak_memory"]
         table.add_row(
-            *(row["name"], str(row["questions"]), _forwards(row["counts"]), f"{row['counts'].get('backward', 0):,}"),
-            *(f"{seconds['median']:.1f}", f"({seconds['min']:.1f} – {seconds['max']:.1f})"),
-            *("–" if peak is None else f"{peak / 2**20:,.0f}", f"{row['gflop']:,.0f}", f"{row['mfu']:.0%}"),
+            row["name"],
+            str(row["questions"]),
+            _forwards(row["counts"]),
+            f"{row['counts'].get('backward', 0):,}",
+            f"{seconds['median']:.1f}",
+            f"({seconds['min']:.1f} – {seconds['max']:.1f})",
+            "–" if peak is None else f"{peak / 2**20:,.0f}",
+            f"{row['gflop']:,.0f}",
+            f"{row['mfu']:.0%}",
             f"{row['studies_per_hour']:.1f}",
         )
     console.print(table)

@@ -15,13 +15,19 @@ OK, DEGENERATE, INVERTED, OFF_FORMAT, INVALID = range(len(STATUSES))
 
 NORMALIZED_COLUMNS = (
     *(f"{name}{variant}" for name in ("deletion_auc", "insertion_auc", "srg") for variant in ("", "_clipped")),
-    *("drop_10", "drop_20", "drop_50", "retained_50", "clipped_share", "monotonicity_violations"),
+    "drop_10",
+    "drop_20",
+    "drop_50",
+    "retained_50",
+    "clipped_share",
+    "monotonicity_violations",
 )
 """Scalars that divide by the effect or are measured in it: NaN unless the status is `ok`."""
 
 UNNORMALIZED_COLUMNS = (
     *(f"{name}{variant}" for name in ("deletion_auc", "insertion_auc", "srg") for variant in ("_logit", "_prob")),
-    *("flip_deletion", "flip_insertion"),
+    "flip_deletion",
+    "flip_insertion",
 )
 """Scalars that need no effect: kept for `degenerate` and `inverted`, NaN for `off_format` and `invalid`."""
 

@@ -23,9 +23,12 @@ from cxr_faith.summary.curves import Curves
 from cxr_faith.summary.summary import Summary
 
 _SCALARS = (
-    *("deletion_auc", "insertion_auc", "srg", "drop_50", "coverage"),
-    *("gap_deletion_random", "gap_insertion_random", "gap_srg_random"),
-    *("gap_deletion_center", "gap_insertion_center", "gap_srg_center"),
+    "deletion_auc",
+    "insertion_auc",
+    "srg",
+    "drop_50",
+    "coverage",
+    *(f"gap_{score}_{control}" for control in ("random", "center") for score in ("deletion", "insertion", "srg")),
 )
 _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
 

@@ -169,10 +169,8 @@ def test_mimic_from_its_layout_to_records(
 ) -> None:
     out = tmp_path / "manifests/mimic"
     joined = ("--ms_cxr", mimic.ms_cxr, "--chest_imagenome", mimic.imagenome)
-    status, _, err = run(
-        *("prepare", "mimic-cxr-vqa", "--root", mimic.root, "--vqa", mimic.vqa, *joined),
-        *("--splits", "test", "--out", out),
-    )
+    source = ("mimic-cxr-vqa", "--root", mimic.root, "--vqa", mimic.vqa, "--splits", "test")
+    status, _, err = run("prepare", *source, *joined, "--out", out)
     assert status == 0, err
     records = evaluated(run, out, tmp_path, limit=5)
     assert set(records.sample_id) == {f"mimic-cxr-vqa/test/{i}" for i in range(5)}
