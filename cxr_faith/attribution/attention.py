@@ -1,9 +1,10 @@
-"""Raw attention and attention rollout: what the answer's position looks at, without gradients.
+"""Raw attention and attention rollout: what the answer's position attends to, without gradients.
 
-Both read the row p-1 of each scored token (standing at p): the logit at i predicts the token at i+1.
+Both read row p-1 for a scored token at position p, since the logits at i predict the token at i+1.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -30,7 +31,7 @@ def observe(
 
 
 def entropy_weights(rows: Tensor) -> Tensor:
-    """Weight of each head: 1 - H / log N of its image row renormalised to 1; a row of zeros weighs 0.
+    """Weight of each head: 1 - H / log N, with H the entropy of its image row scaled to sum 1; 0 for a row of zeros.
 
     Args:
         rows: [..., heads, N].
@@ -55,19 +56,24 @@ def image_share(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> 
 
 
 class Attention(Method):
-    """Decoder self-attention of the answer's position on the image tokens."""
+    """Attention that the answer's position pays to the image tokens in the decoder.
 
-    def __init__(self, heads: str = "mean", layers: str = "mean", renormalise: bool = False) -> None:
-        """Choose how heads and layers are summarized.
+    Args:
+        heads: how heads are combined: `mean`, `max`, or `entropy` (heads with a peaked image row weigh more).
+        layers: which layers are averaged: `mean` (all), `last`, or `deep` (the last four).
+        renormalize: scale each head's image row to sum 1, which gives heads that ignore the image the same weight.
+        renormalise: old name of `renormalize`.
+    """
 
-        Args:
-            heads: `mean`, `max`, or `entropy` (heads with a peaked image row weigh more).
-            layers: `mean`, `last`, or `deep` (the last four).
-            renormalise: scale each head's image row to sum 1, which lifts heads that ignore the image.
-        """
+    def __init__(
+        self, heads: str = "mean", layers: str = "mean", renormalize: bool = False, renormalise: bool | None = None
+    ) -> None:
+        if renormalise is not None:
+            warnings.warn("attention: renormalise is now called renormalize", FutureWarning, stacklevel=2)
+            renormalize = renormalise
         self.heads = check_choice("heads", heads, ("mean", "max", "entropy"))
         self.layers = check_choice("layers", layers, ("mean", "last", "deep"))
-        self.renormalise = renormalise
+        self.renormalize = renormalize
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from the rows at p-1, averaged over the scored tokens; see `Method.attribute`."""
@@ -78,14 +84,14 @@ class Attention(Method):
         return [Attribution(row.unflatten(1, vlm.grid)) for row in self._per_token(vlm, batch, target).unbind(1)]
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
-        """Summarized image rows [batch, scored tokens, N]."""
+        """Image rows over all heads and layers, [batch, scored tokens, N]."""
         read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
         # [layers, batch, scored tokens, heads, N]
         rows = torch.stack(observe(vlm, batch, target, lambda a: a[:, :, read, columns].transpose(1, 2)))
-        if self.renormalise:
+        if self.renormalize:
             rows = rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         chosen = {"mean": rows, "last": rows[-1:], "deep": rows[-4:]}[self.layers]
-        # One axis after the other: a mean over two at once is rounded by the size of the batch between them.
+        # One axis after the other: a mean over both at once would round differently at different batch sizes.
         return self._over_heads(chosen).mean(0)
 
     def _over_heads(self, rows: Tensor) -> Tensor:
@@ -100,15 +106,13 @@ class Attention(Method):
 
 
 class Rollout(Method):
-    """Attention rollout (Abnar & Zuidema 2020): the product of (A + I) / 2 over layers, heads averaged."""
+    """Attention rollout (Abnar & Zuidema 2020): product over layers of (A + I) / 2, heads averaged.
+
+    Args:
+        full_matrices: multiply whole matrices instead of the rows that are read: slower, and equal up to rounding.
+    """
 
     def __init__(self, full_matrices: bool = False) -> None:
-        """Choose how much of the product is made.
-
-        Args:
-            full_matrices: multiply whole matrices instead of the rows that are read: slower, and the same up to
-                rounding.
-        """
         self.full_matrices = full_matrices
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
@@ -126,8 +130,8 @@ class Rollout(Method):
         """Rows [batch, scored tokens, sequence] of the product."""
         layers, read = observe(vlm, batch, target, lambda a: a.mean(1)), target[0].read_positions(batch.prompts[0])
         rows = start_rows(layers[0], list(range(layers[0].shape[1])) if self.full_matrices else read)
-        # Later layers multiply from the left, so one row of the product needs only vector-matrix products, last first.
-        # Attention rows sum to 1, and so do those of (A + I) / 2: nothing is left to normalise.
+        # Later layers multiply from the left, so a row of the product needs only vector-matrix products, last layer
+        # first. Attention rows sum to 1, and so do those of (A + I) / 2, so nothing needs normalizing.
         for attention in reversed(layers):
             rows = (rows + rows @ attention) / 2
         return rows[:, read] if self.full_matrices else rows

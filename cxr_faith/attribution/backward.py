@@ -1,7 +1,7 @@
-"""The backward pass that gradients and relevancies share: one for each scored token of a picture.
+"""The backward pass that gradient and relevancy methods share: one for each scored token of a picture.
 
-On its way down it meets each decoder layer's attention probabilities A and their gradient ∇A, which relevancies read,
-and at its end the image tokens, whose gradient the gradient methods read.
+It passes each decoder layer's attention probabilities A with their gradient ∇A, from which relevancies are computed,
+and ends at the image tokens, whose gradient the gradient methods use.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ Layers = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Backward:
-    """What one scored token's backward pass gives.
+    """Results of one scored token's backward pass.
 
     Attributes:
         gradient: of the token's score with respect to the image tokens, float32 [batch, N, hidden].
-        rows: layers that take part → row p-1 of Chefer's R, float32 [batch, sequence]; empty where the model shows no
-            attention that hangs on the picture.
+        rows: layers that take part → row p-1 of Chefer's R, float32 [batch, sequence]; empty where the model's
+            attention does not depend on the picture.
     """
 
     gradient: Tensor
@@ -32,12 +32,12 @@ class Backward:
 
 
 def all_layers(vlm: VLM) -> Layers:
-    """The decoder's layers."""
+    """All decoder layers."""
     return tuple(range(len(vlm.layer_types)))
 
 
 def global_layers(vlm: VLM) -> Layers:
-    """Those that the model's config calls `full_attention`."""
+    """The layers that the model's config calls `full_attention`."""
     return tuple(layer for layer, kind in enumerate(vlm.layer_types) if kind == "full_attention")
 
 
@@ -48,19 +48,19 @@ def backwards(
     normalize_rows: bool = False,
     full_matrices: bool = False,
 ) -> list[Backward]:
-    """One forward pass, and one backward pass for each scored token, in order; methods that ask for the same share it.
+    """One forward pass, and one backward pass for each scored token, in order; shared by the methods that need it.
 
-    R starts as the identity and each layer, first to last, adds Ā·R with Ā = mean over heads of (∇A ⊙ A)⁺. Only row
-    p-1 of R is wanted; that row of the product is carried from the last layer down as a vector, r ← r + r·Ā, which
-    costs L² a layer instead of L³ and is equal. A backward pass meets the layers in that order too, so each layer's ∇A
-    is used where it arises and let go: one is alive at a time.
+    R starts as the identity and each layer, first to last, adds Ā·R with Ā = mean over heads of (∇A ⊙ A)⁺. Only row p-1
+    of R is needed. It is carried as a vector from the last layer down, r ← r + r·Ā, which is equal and costs L² a layer
+    instead of L³. A backward pass visits the layers in the same order, so each ∇A is used where it arises and freed:
+    one is in memory at a time.
 
     Args:
         vlm: the model.
         batch: pictures and prompts.
         target: one for each picture.
         normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero).
-        full_matrices: carry all rows of R, L³ a layer, and read row p-1 in the end.
+        full_matrices: carry all rows of R, L³ a layer, and read row p-1 at the end.
     """
 
     def run() -> list[Backward]:
@@ -72,7 +72,7 @@ def backwards(
 def _run(
     vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_rows: bool, full_matrices: bool
 ) -> list[Backward]:
-    rows, seen = dict[Layers, Tensor](), list[int]()
+    rows, layers_passed = dict[Layers, Tensor](), list[int]()
 
     def observer(layer: int, probabilities: Tensor) -> None:
         if probabilities.requires_grad:
@@ -80,7 +80,7 @@ def _run(
             probabilities.register_hook(lambda gradient: carry(layer, relevance(attention, gradient, normalize_rows)))
 
     def carry(layer: int, matrix: Tensor) -> None:
-        seen.append(layer)
+        layers_passed.append(layer)
         for layers, row in rows.items():
             if layer in layers:
                 rows[layers] = row + row @ matrix
@@ -88,20 +88,20 @@ def _run(
     with torch.enable_grad():
         tokens = batch.tokens(vlm).detach().float().requires_grad_()
         scores = vlm.trace(tokens, batch.prompts, target, observer).unbind(1)
-    length, found = batch.prompts[0].length + len(target[0].forced_ids), list[Backward]()
+    length, results = batch.prompts[0].length + len(target[0].forced_ids), list[Backward]()
     unit = torch.eye(length, device=tokens.device).expand(len(tokens), -1, -1)
     for index, position in enumerate(target[0].read_positions(batch.prompts[0])):
         carried = slice(None) if full_matrices else slice(position, position + 1)
         rows |= dict.fromkeys((all_layers(vlm), global_layers(vlm)), unit[:, carried])
         (gradient,) = score_gradient(scores[index], [tokens], more=index + 1 < len(scores))
         vlm.counts.backward += len(tokens)
-        wanted = {layers: row[:, position if full_matrices else 0] for layers, row in rows.items()}
-        found.append(Backward(gradient, wanted if seen else {}))
-    return found
+        read = {layers: row[:, position if full_matrices else 0] for layers, row in rows.items()}
+        results.append(Backward(gradient, read if layers_passed else {}))
+    return results
 
 
 def relevance(attention: Tensor, gradient: Tensor, normalize_rows: bool = False) -> Tensor:
-    """Ā of one layer, float32 [batch, sequence, sequence], from A and ∇A [batch, heads, sequence, sequence]."""
+    """Ā of a layer, float32 [batch, sequence, sequence], from its A and ∇A [batch, heads, sequence, sequence]."""
     matrix = (gradient.float() * attention).clamp_min(0).mean(1)
     if normalize_rows:
         matrix = matrix / matrix.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)

@@ -20,22 +20,21 @@ T = TypeVar("T")
 
 
 class MethodError(ValueError):
-    """A method that cannot explain this model: another layer, another tower."""
+    """A method cannot explain this model, for example because the model has no such layer."""
 
 
 @dataclass(frozen=True)
 class AttributionBatch:
-    """What a method may use: pictures, prompts of equal length, and what names and seeds them.
+    """What a method gets: pictures, prompts of equal length, and what identifies and seeds them.
 
     Attributes:
         pixels: pixel values [batch, 3, H, W] on the model's device.
         prompts: one for each picture.
-        image_ids: one for each picture; all randomness is seeded by it.
+        image_ids: one for each picture; seeds everything random, together with `seed`.
         seed: the run's seed.
         finding_cells: float [batch, gH, gW], the share of each cell that the finding covers; None where no sample
             has a mask.
-        shared: where methods leave for each other what they have computed of these pictures, as long as the model is
-            the same; None: each computes its own.
+        shared: results that methods share about these pictures under one model; None: each method computes its own.
     """
 
     pixels: Tensor
@@ -46,12 +45,12 @@ class AttributionBatch:
     shared: dict[Hashable, tuple[Tensor, Any]] | None = field(default=None, repr=False, compare=False)
 
     def share(self, name: Hashable, compute: Callable[[], T]) -> T:
-        """What several methods need of these pictures and prompts: computed by the first that asks."""
+        """A result that several methods need for these pictures and prompts; the first method computes it."""
         if self.shared is None:
             return compute()
         key = (name, self.pixels.data_ptr(), tuple(self.prompts), tuple(self.image_ids), self.seed)
         if key not in self.shared:
-            self.shared[key] = (self.pixels, compute())  # held, so that no other picture can come to the same address
+            self.shared[key] = (self.pixels, compute())  # keeps the pixels, so that their address stays theirs
         shared: T = self.shared[key][1]
         return shared
 
@@ -63,7 +62,7 @@ class AttributionBatch:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Maps and what else a method has to say about them.
+    """Maps, and what else a method reports.
 
     Attributes:
         maps: float32 [batch, gH, gW]; larger = more important for the answer that the model gave.
@@ -78,24 +77,24 @@ class Attribution:
 
 
 class Method(ABC):
-    """An attribution method; its constructor's arguments are its options in the config.
+    """An attribution method; the arguments of its constructor are its options in the config.
 
     Attributes:
         needs_mask: the method is defined only for yes/no questions about a finding with a mask (`oracle`).
-        substrate: what stands for a removed cell, for methods that use one; None for the others. A score under the
-            same substrate is marked as the method's own, and there is always one under another substrate too.
-        weights: hash of a file that the method reads, for the fingerprint of a run; empty for the others.
+        substrate: what replaces removed cells, for methods that use a substrate; None for the others. Scores under the
+            method's own substrate are marked in the records.
+        weights: hash of the file that the method reads, for the fingerprint of a run; empty for the others.
     """
 
     needs_mask: ClassVar[bool] = False
     substrate: Substrate | None = None
     weights: str = ""
 
-    def check(self, vlm: VLM) -> None:  # noqa: B027 - most methods go with any model
-        """Refuse a model that this method cannot explain, before the first sample.
+    def check(self, vlm: VLM) -> None:  # noqa: B027 - most methods work with any model
+        """Refuse a model that this method cannot explain; called before the first sample.
 
         Raises:
-            MethodError: what does not fit, and what to do.
+            MethodError: the message says what does not fit, and what to do.
         """
 
     @abstractmethod
@@ -111,7 +110,7 @@ class Method(ABC):
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """Explain each scored token on its own: one result for each, in order.
 
-        Here every token is a target of its own; methods that can share the forward pass over tokens override this.
+        This default explains the tokens one after another; methods that can share the forward pass override it.
 
         Args:
             vlm: the model.
@@ -122,7 +121,7 @@ class Method(ABC):
 
 
 def by_token(target: Sequence[Target]) -> list[list[Target]]:
-    """Targets of a batch, which score the same tokens, for each of these tokens on its own."""
+    """For each scored token, the targets of the batch with that token alone; all targets score the same tokens."""
     return [[one.alone(index) for one in target] for index in target[0].scored]
 
 
@@ -131,10 +130,10 @@ METHODS: dict[str, type[Method]] = {}
 
 
 def build_methods(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
-    """Make the methods of a config section `{name: {class: …, options…}}`; `class` defaults to the name.
+    """Build the methods of a config section `{name: {class: …, options…}}`; `class` defaults to the name.
 
     Raises:
-        ValueError: unknown class or option, named with the nearest right one, or an option out of range.
+        ValueError: unknown class or option (the message suggests the nearest name), or an option out of range.
     """
     methods: dict[str, Method] = {}
     for name, settings in config.items():
@@ -154,7 +153,7 @@ def build_methods(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
 
 
 def check_choice(option: str, value: str, choices: Sequence[str]) -> str:
-    """Return the value, or raise a ValueError that names the choices, and the nearest one where one is near."""
+    """Return the value, or raise a ValueError that lists the choices and suggests the nearest one."""
     if value not in choices:
         near = get_close_matches(str(value), choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -166,16 +165,16 @@ def score_gradient(scores: Tensor, inputs: Sequence[Tensor], *, more: bool = Fal
     """Gradient of the summed scores with respect to tensors; no parameter gradient is formed.
 
     Args:
-        scores: any shape; each sample's scores depend on its own inputs only, so that the sum separates them.
+        scores: any shape; a sample's scores depend on its own inputs only, so the gradient of their sum separates.
         inputs: tensors of the graph.
         more: keep the graph for a further backward pass.
     """
-    with torch.enable_grad():  # the caller may stand under Lightning's no_grad
+    with torch.enable_grad():  # Lightning may have disabled gradients
         total = scores.sum()
     return torch.autograd.grad(total, inputs, retain_graph=more)
 
 
 def nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The end of an error message about an unknown word: the most similar known one, or all of them."""
+    """End of an error message about an unknown word: the most similar known word, or a list of all."""
     near = get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"

@@ -1,6 +1,6 @@
 """Controls and baselines: maps that do not come from the model.
 
-`random` is not here: it is a set of orders, not a map (see `cxr_faith.scoring`).
+The baseline `random` is a set of orders, not a map: see `cxr_faith.scoring`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,10 @@ from cxr_faith.vlm.base import VLM, Target
 
 
 class RandomMap(Method):
-    """Uniform noise, one map for each image: scored like any method, its gaps to random must be 0 within error."""
+    """Uniform noise, one map for each image.
+
+    It is scored like any method, and its gaps to random orders must be 0 within error.
+    """
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Noise maps; see `Method.attribute`."""
@@ -25,7 +28,7 @@ class RandomMap(Method):
 
 
 class Center(Method):
-    """Nearness to the middle of the picture: what a photographer's prior alone achieves."""
+    """Closeness to the middle of the picture: what is achieved without looking at it."""
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Minus the distance in cells to ((gH-1)/2, (gW-1)/2), the same for every sample; see `Method.attribute`."""
@@ -47,15 +50,15 @@ class Edges(Method):
 
 
 class Oracle(Method):
-    """The finding's own mask, for yes/no questions about a finding that has one: the evidence as it is known."""
+    """The finding's own mask, for yes/no questions about a finding that has a mask."""
 
     needs_mask = True
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """The share of each cell that the finding covers; elsewhere minus the distance to it, in cells.
+        """The share of each cell that the finding covers; elsewhere minus the distance to the finding in cells.
 
-        What surrounds a finding is the next best evidence; an arbitrary order of the rest would be noise in what is
-        meant to be the truth. See `Method.attribute`.
+        The surroundings of a finding are the next best evidence, and an arbitrary order of the other cells would add
+        noise to a map that stands for the truth. See `Method.attribute`.
 
         Raises:
             ValueError: the batch has no masks.
@@ -68,4 +71,4 @@ class Oracle(Method):
 
 
 CONTROLS = (RandomMap, Center, Edges, Oracle)
-"""Do not look at the model, by design."""
+"""Methods that do not use the model."""

@@ -1,4 +1,4 @@
-"""Black-box methods: maps from the scores of perturbed pictures alone, run through the perturbation engine."""
+"""Black-box methods: maps from the scores of perturbed pictures, which the perturbation engine runs."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,10 +15,13 @@ from cxr_faith.vlm.base import VLM, PictureScores, Target
 
 
 class Masker:
-    """Scores pictures with cells removed; keeps the micro-batch that fitted into memory."""
+    """Scores pictures with cells removed; keeps the size of the micro-batch that fitted into memory.
+
+    Args:
+        substrate: what replaces removed cells.
+    """
 
     def __init__(self, substrate: Substrate) -> None:
-        """Choose what stands for removed cells."""
         self.substrate = substrate
         self._engine: Engine | None = None
 
@@ -46,20 +49,19 @@ class Masker:
         prompts = [batch.prompts[index]] * len(targets)
         fill = self.substrate.fill(pixels, batch.image_ids[index], batch.seed, vlm.grid)
         scores = self._engine.run(pixels, removed, plan, prompts, targets, fill)
-        return [found.at(where) for found, where in zip(scores, places, strict=True)]
+        return [of_target.at(where) for of_target, where in zip(scores, places, strict=True)]
 
 
 class _BlackBox(Method):
-    """Methods that score a set of masks for each picture."""
+    """Methods that score a set of masks for each picture.
+
+    Args:
+        substrate: what replaces removed cells, for example `blur:0.1` or `mean`.
+    """
 
     substrate: Substrate
 
     def __init__(self, substrate: str = DEFAULT_SUBSTRATE) -> None:
-        """Choose what stands for removed cells.
-
-        Args:
-            substrate: as in the protocol, for example `blur:0.1` or `mean`.
-        """
         self.substrate = Substrate.parse(substrate)
         self._masker = Masker(self.substrate)
 
@@ -71,13 +73,13 @@ class _BlackBox(Method):
         """The same masked pictures for all tokens, encoded once; see `Method.attribute_tokens`."""
         return self._explain(vlm, batch, by_token(target))
 
-    def _explain(self, vlm: VLM, batch: AttributionBatch, wanted: Sequence[Sequence[Target]]) -> list[Attribution]:
-        """Maps of some targets [batch] each."""
+    def _explain(self, vlm: VLM, batch: AttributionBatch, targets: Sequence[Sequence[Target]]) -> list[Attribution]:
+        """Maps for each of several lists of targets [batch]."""
         maps = []
-        for index, targets in enumerate(zip(*wanted, strict=True)):
+        for index, own in enumerate(zip(*targets, strict=True)):
             masks = self.masks(vlm.grid, batch.image_ids[index], batch.seed)
             kept = torch.from_numpy(masks)
-            values = [self.combine(one.s, kept) for one in self._masker.scores(vlm, batch, targets, index, masks)]
+            values = [self.combine(one.s, kept) for one in self._masker.scores(vlm, batch, own, index, masks)]
             maps.append(torch.stack(values).float().unflatten(1, vlm.grid))
         return [Attribution(one) for one in torch.stack(maps, dim=1).to(vlm.device)]
 
@@ -91,26 +93,24 @@ class _BlackBox(Method):
 
 
 class Occlusion(_BlackBox):
-    """Occlusion (Zeiler & Fergus 2014): the mean drop of s over the windows that remove a cell."""
+    """Occlusion (Zeiler & Fergus 2014): mean drop of the score over the windows that remove a cell.
+
+    Args:
+        window: side in cells of the square that is removed; it moves by one cell. Windows extend over the border, so
+            every cell is removed window² times. With 1, a cell whose neighbors hold the same evidence gets no credit.
+        substrate: what replaces removed cells.
+    """
 
     def __init__(self, window: int = 3, substrate: str = DEFAULT_SUBSTRATE) -> None:
-        """Choose the window.
-
-        Args:
-            window: cells on a side of the square that is removed, moved by one cell; windows reach over the border, so
-                that every cell is removed window² times. With 1 a cell whose neighbors hold the same evidence counts
-                for nothing.
-            substrate: what stands for removed cells.
-        """
         super().__init__(substrate)
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
         self.window = window
 
     def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:
-        """The intact picture first, then every window that holds a cell."""
+        """The intact picture, then every window that contains a cell."""
         first = [np.arange(1 - self.window, side) for side in grid]
-        # [positions, side] along each axis: whether the window that begins there covers a row, or a column
+        # [positions, side] along each axis: whether the window that starts at a position covers a row or column.
         rows, columns = (
             (np.arange(side) >= start[:, None]) & (np.arange(side) < start[:, None] + self.window)
             for start, side in zip(first, grid, strict=True)
@@ -119,29 +119,27 @@ class Occlusion(_BlackBox):
         return np.concatenate([np.ones((1, grid[0] * grid[1]), bool), ~covered.reshape(-1, grid[0] * grid[1])])
 
     def combine(self, scores: Tensor, masks: Tensor) -> Tensor:
-        """Mean of s(intact) - s(window removed) over the windows that hold the cell."""
+        """Mean of s(intact) - s(window removed) over the windows that contain the cell."""
         removed = (~masks[1:]).double()
         return ((scores[0] - scores[1:])[:, None] * removed).sum(0) / removed.sum(0)
 
 
 class Rise(_BlackBox):
-    """RISE (Petsiuk et al. 2018) with hard cells: mean s where a cell is kept minus mean s where it is removed.
+    """RISE (Petsiuk et al. 2018): mean score with a cell kept minus mean score with it removed.
 
-    Mask sampling: uniform noise on a coarse grid, a coarse cell larger than the picture, is interpolated bilinearly and
-    shifted along each axis by a uniform share of a coarse cell, and the N/2 highest cells are kept. Each mask is
-    followed by its complement, so every cell is kept in just half of the masks. The paper
-    averages s over the masks that keep a cell: the same order in expectation (E[s] is half the sum of both means), but
-    noisier by the spread of s itself.
+    Masks are hard. Uniform noise on a coarse grid that is one coarse cell larger than the picture is interpolated
+    bilinearly and shifted along each axis by a uniform share of a coarse cell; the N/2 highest cells are kept. Each
+    mask is followed by its complement, so every cell is kept in exactly half of the masks. The paper averages s over
+    the masks that keep a cell, which gives the same order in expectation (E[s] is half the sum of both means) but adds
+    the variance of s.
+
+    Args:
+        masks: number of masks, even: they come in pairs of complements.
+        coarse: coarse cells along a side of the picture (the paper's 7), at most the cells of the map.
+        substrate: what replaces removed cells.
     """
 
     def __init__(self, masks: int = 500, coarse: int = 7, substrate: str = DEFAULT_SUBSTRATE) -> None:
-        """Choose the sampling.
-
-        Args:
-            masks: pictures, even: they come in pairs of complements.
-            coarse: coarse cells along a side of the picture (the paper's 7); a finer grid than the map's is not used.
-            substrate: what stands for removed cells.
-        """
         super().__init__(substrate)
         if masks < 2 or masks % 2:
             raise ValueError(f"masks must be even (pairs of complements) and at least 2, got {masks}")
@@ -167,6 +165,6 @@ class Rise(_BlackBox):
         return np.stack(kept)
 
     def combine(self, scores: Tensor, masks: Tensor) -> Tensor:
-        """Mean over the masks that keep a cell minus mean over the others; half of the masks each."""
+        """Mean over the masks that keep a cell minus mean over the other half."""
         kept = masks.double()
         return (scores[:, None] * (2 * kept - 1)).sum(0) / (len(masks) / 2)

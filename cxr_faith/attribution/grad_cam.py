@@ -12,21 +12,20 @@ from cxr_faith.vlm.base import VLM, Target
 
 
 class GradCam(Method):
-    """Grad-CAM (Selvaraju et al. 2017): ReLU(Σ_channels weight · h) of the image tokens' hidden states h of a layer.
+    """Grad-CAM (Selvaraju et al. 2017) on the image tokens' hidden states after a decoder layer.
 
-    The weights are the gradients of s averaged over the image tokens, as published: the map shows where the channels
-    that matter are active. A token's own gradient in place of the mean (HiResCAM) gives nothing here: later layers read
-    h through an RMS norm, which does not see its length, so the product of h and its own gradient is 0 (Euler).
+    The map is ReLU(Σ_channels weight · h). As published, the weights are the gradients of s averaged over the image
+    tokens, so the map shows where the channels that matter are active. A token's own gradient instead of the mean
+    (HiResCAM) would give 0: later layers read h through an RMS norm, which ignores the length of h, so the product of h
+    and its own gradient is 0 (Euler).
+
+    Args:
+        layer: the decoder layer whose output is used; negative counts from the end. None: the one before the last
+            global attention layer (28 of 0 to 33 for the 4B models). The last layer has no map, since nothing reads the
+            image after it.
     """
 
     def __init__(self, layer: int | None = None) -> None:
-        """Choose the layer.
-
-        Args:
-            layer: the decoder layer whose output is taken; negative counts from the end. None: the one before the last
-                global attention layer (28 of 0 to 33 for the 4B models). The last layer has no map: nothing reads the
-                image after it.
-        """
         if layer is not None and not isinstance(layer, int):
             raise ValueError(f"layer must be the number of a decoder layer, got {layer!r}")
         self.layer = layer
@@ -59,7 +58,7 @@ class GradCam(Method):
         return self._explain(vlm, batch, target, each_score)
 
     def _explain(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Parts) -> list[Attribution]:
-        """Maps of each part."""
+        """Maps of each part of the score."""
         layer, columns, kept = self.chosen_layer(vlm), image_columns(vlm, batch), list[Tensor]()
 
         def keep(index: int, state: Tensor) -> None:
@@ -70,9 +69,9 @@ class GradCam(Method):
             tokens = batch.tokens(vlm).detach().requires_grad_()
             scores = parts(vlm.trace(tokens, batch.prompts, target, states=keep))
         vlm.counts.backward += len(tokens) * len(scores)
-        active, found = kept[0].detach()[:, columns].float(), []
+        active, results = kept[0].detach()[:, columns].float(), []
         for index, score in enumerate(scores):
             gradient = score_gradient(score, kept, more=index + 1 < len(scores))[0][:, columns].float()
             maps = (gradient.mean(1, keepdim=True) * active).sum(-1).clamp_min(0)
-            found.append(Attribution(maps.unflatten(1, vlm.grid)))
-        return found
+            results.append(Attribution(maps.unflatten(1, vlm.grid)))
+        return results

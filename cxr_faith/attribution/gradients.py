@@ -14,11 +14,10 @@ from cxr_faith.vlm.base import VLM, Target
 from cxr_faith.vlm.micro_batch import MicroBatch
 
 PATH_BATCH = 4
-"""Points of the path of integrated gradients in one forward and backward pass: of a 4B model 5.42 GB of graphs."""
-
+"""Points of the path of integrated gradients in one forward and backward pass; for a 4B model, 5.42 GB of graphs."""
 
 Parts = Callable[[Tensor], tuple[Tensor, ...]]
-"""What is differentiated, from the token scores [batch, n]: scores [batch], each with a map of its own."""
+"""From token scores [batch, n] to the scores [batch] that are differentiated; each gets its own map."""
 
 
 def mean_score(scores: Tensor) -> tuple[Tensor, ...]:
@@ -34,7 +33,7 @@ def each_score(scores: Tensor) -> tuple[Tensor, ...]:
 def token_gradients(
     vlm: VLM, batch: AttributionBatch, target: Sequence[Target], tokens: Tensor, parts: Parts
 ) -> list[Tensor]:
-    """Gradient of each part, float32, like the image tokens [batch, N, hidden]: one forward, one backward each."""
+    """Gradient of each part with respect to the image tokens, float32 [batch, N, hidden]; one forward pass for all."""
     with torch.enable_grad():
         leaf = tokens.detach().float().requires_grad_()
         scores = parts(vlm.trace(leaf, batch.prompts, target))
@@ -43,8 +42,8 @@ def token_gradients(
 
 
 def picture_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
-    """Gradient of s with respect to the intact pictures' tokens [batch, N, hidden]; one backward serves all methods."""
-    if len(target[0].scored) == 1:  # it is the first of the relevancies too
+    """Gradient of s with respect to the intact pictures' tokens [batch, N, hidden]; one pass serves all methods."""
+    if len(target[0].scored) == 1:  # relevancies need the same pass
         return backwards(vlm, batch, target)[0].gradient
 
     def compute() -> Tensor:
@@ -54,7 +53,7 @@ def picture_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]
 
 
 class Gradient(Method):
-    """Saliency: L2 norm of the gradient over the channels of each image token."""
+    """Saliency: L2 norm of the score's gradient over the channels of each image token."""
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; see `Method.attribute`."""
@@ -67,16 +66,15 @@ class Gradient(Method):
 
 
 class _FromBaseline(Method):
-    """Methods that compare with the projected tokens of a substrate picture."""
+    """Methods that compare with the projected tokens of a baseline picture.
+
+    Args:
+        baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the grey picture; `road` means the default blur),
+            or `zero_tokens` for tokens of zeros.
+    """
 
     def __init__(self, baseline: str = "blur:0.1") -> None:
-        """Choose the baseline.
-
-        Args:
-            baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the grey picture; `road` means the
-                default blur), or `zero_tokens` for tokens of zeros.
-        """
-        spec = DEFAULT_SUBSTRATE if baseline == "road" else baseline  # no cell is left to interpolate from
+        spec = DEFAULT_SUBSTRATE if baseline == "road" else baseline  # road has no cell left to interpolate from
         self.substrate = None if baseline == "zero_tokens" else Substrate.parse(spec)
 
     def endpoints(self, vlm: VLM, batch: AttributionBatch) -> tuple[Tensor, Tensor]:
@@ -93,7 +91,12 @@ class _FromBaseline(Method):
 
 
 class GradXInput(_FromBaseline):
-    """Gradient × (x - x_baseline), summed over channels, signed."""
+    """Gradient × (token - baseline token), summed over channels, signed.
+
+    Args:
+        baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the grey picture; `road` means the default blur),
+            or `zero_tokens` for tokens of zeros.
+    """
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Signed maps; see `Method.attribute`."""
@@ -110,16 +113,17 @@ class GradXInput(_FromBaseline):
 
 
 class IntegratedGradients(_FromBaseline):
-    """Integrated gradients (Sundararajan et al. 2017) by the midpoint rule, summed over channels, signed."""
+    """Integrated gradients (Sundararajan et al. 2017) by the midpoint rule, summed over channels.
+
+    Maps are signed.
+
+    Args:
+        baseline: start of the path: a substrate (`road` means the default blur), or `zero_tokens` for tokens of zeros.
+        steps: gradient evaluations along the straight path.
+        micro_batch: points of the path in one forward and backward pass; halved when memory runs out.
+    """
 
     def __init__(self, baseline: str = "blur:0.1", steps: int = 32, micro_batch: int = PATH_BATCH) -> None:
-        """Choose path and precision.
-
-        Args:
-            baseline: where the path starts; see `_FromBaseline`.
-            steps: gradient evaluations along the straight path.
-            micro_batch: points of the path in one forward and backward pass; halved when memory runs out.
-        """
         super().__init__(baseline)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
@@ -142,7 +146,7 @@ class IntegratedGradients(_FromBaseline):
         total = torch.zeros(len(intact), *tokens.shape, device=tokens.device)
 
         def add(start: int, stop: int) -> None:
-            # Points of one picture's path run together.
+            # Several points of the path share one pass.
             points = torch.arange(start, stop, device=path.device)
             weights = ((points + 0.5) / self.steps)[:, None, None, None]
             along = (baseline + weights * path).flatten(0, 1)

@@ -1,6 +1,6 @@
 """Relevancy propagation of Chefer, Gur & Wolf (ICCV 2021), for the self-attention of a causal decoder.
 
-What memory it takes is the graph that any gradient needs: of one 4B layer in bfloat16 with 300 tokens autograd keeps
+Its memory is that of the graph which any gradient needs. For one 4B layer in bfloat16 with 300 tokens autograd keeps
 42.8 MB, so the peak above the weights (8.6 GB) is 34 · 42.8 MB = 1.45 GB. The probabilities are a tenth of it, layers ·
 heads · L² · (4 bytes + those of the model's dtype) = 34 · 8 · 300² · 6 bytes = 147 MB; one ∇A in float32 is 2.9 MB.
 """
@@ -18,24 +18,22 @@ from cxr_faith.vlm.base import VLM, Target
 
 
 class Chefer(Method):
-    """Gradient-weighted attention relevancy over all decoder layers."""
+    """Gradient-weighted attention relevancy over all decoder layers (Chefer et al. 2021).
+
+    Args:
+        normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero), which the definition does not.
+        full_matrices: multiply whole matrices instead of the row that is read: slower, and equal up to rounding.
+    """
 
     def __init__(self, normalize_rows: bool = False, full_matrices: bool = False) -> None:
-        """Choose the row normalisation, which the definition leaves out, and how much of the product is made.
-
-        Args:
-            normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero).
-            full_matrices: multiply whole matrices instead of the row that is read: slower, and the same up to
-                rounding.
-        """
         self.normalize_rows, self.full_matrices = normalize_rows, full_matrices
 
     def _layers(self, vlm: VLM) -> Layers:
-        """Layers that take part."""
+        """Layers over which relevancy is propagated."""
         return all_layers(vlm)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """One backward for each scored token; the un-normalised maps are summed. See `Method.attribute`."""
+        """One backward for each scored token; their maps are summed, not normalized. See `Method.attribute`."""
         total = reduce(torch.add, self._per_token(vlm, batch, target))
         return Attribution(total[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=total)
 
@@ -47,14 +45,19 @@ class Chefer(Method):
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
         """Row p-1 of R, [batch, sequence], for each scored token."""
-        found = backwards(vlm, batch, target, self.normalize_rows, self.full_matrices)
-        if not all(each.rows for each in found):
-            raise MethodError("the model shows no attention that hangs on the picture: there is no relevancy")
-        return [each.rows[self._layers(vlm)] for each in found]
+        passes = backwards(vlm, batch, target, self.normalize_rows, self.full_matrices)
+        if not all(each.rows for each in passes):
+            raise MethodError("no relevancy: the model's attention does not depend on the image")
+        return [each.rows[self._layers(vlm)] for each in passes]
 
 
 class CheferGlobal(Chefer):
-    """The same over the global attention layers only, as the model's config names them."""
+    """Gradient-weighted attention relevancy over the global attention layers only.
+
+    Args:
+        normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero), which the definition does not.
+        full_matrices: multiply whole matrices instead of the row that is read: slower, and equal up to rounding.
+    """
 
     def _layers(self, vlm: VLM) -> Layers:
         """The `full_attention` layers."""

@@ -1,7 +1,7 @@
-"""Sparse-autoencoder features of the vision tower, weighted by what they do to the score.
+"""Sparse-autoencoder features of the vision tower, weighted by their effect on the score.
 
-A patch's value is Σ_f a_f·∂s/∂a_f over the autoencoder's features f, the first-order effect of switching its features
-off; the values of a cell's patches are summed. What the autoencoder does not reconstruct is left as it is.
+A patch's value is Σ_f a_f·∂s/∂a_f over the autoencoder's features f: the first-order effect of switching them off. The
+values of a cell's patches are summed. The part that the autoencoder does not reconstruct is not explained.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,24 +19,23 @@ from cxr_faith.vlm.base import VLM, ModelError, Prompt, Target
 
 
 def bundled_sae() -> Path:
-    """Folder of the small autoencoder that ships, for the small model that ships."""
+    """Folder of the autoencoder that ships with the package, for the bundled model."""
     return bundled_model() / "sae"
 
 
 class SAE(Method):
-    """Activation × gradient of sparse features on the residual stream of a vision-tower layer."""
+    """Activation × gradient of a sparse autoencoder's features on a vision-tower layer.
+
+    Args:
+        path: folder that `cxr-faith fit-sae` wrote; `bundled` is the one for the bundled model.
+        layer: the tower layer that the autoencoder must have been trained for; default: any.
+        top: number of features to report in `extras`.
+
+    Raises:
+        SAEError: the folder holds no autoencoder, or one for another layer.
+    """
 
     def __init__(self, path: str = "bundled", layer: int | None = None, top: int = 8) -> None:
-        """Choose the autoencoder.
-
-        Args:
-            path: folder that `cxr-faith fit-sae` wrote; `bundled` is the one for the small model that ships.
-            layer: the tower's layer, as a check; default: the one that the autoencoder was trained for.
-            top: features that `extras` tell about.
-
-        Raises:
-            SAEError: no autoencoder there, or one of another layer.
-        """
         self.path = bundled_sae() if path == "bundled" else Path(path)
         self.config = read_config(self.path)
         if layer is not None and layer != self.config.layer:
@@ -80,7 +79,7 @@ class SAE(Method):
     def _explain(
         self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Callable[[Tensor], Tensor]
     ) -> list[Attribution]:
-        """Maps of each part, [batch, parts], that is made of the token scores [batch, n]."""
+        """Maps of each part [batch, parts] that is computed from the token scores [batch, n]."""
         if vlm not in self._checked:
             self.check(vlm)
         self.sae.to(vlm.device)
@@ -127,7 +126,7 @@ def pool_patches(values: Tensor, grid: tuple[int, int]) -> Tensor:
         [gH, gW, features].
 
     Raises:
-        ValueError: cells that do not hold whole patches.
+        ValueError: a cell is not a block of whole patches.
     """
     side = round(len(values) ** 0.5)
     if side * side != len(values) or side % grid[0] or side % grid[1]:

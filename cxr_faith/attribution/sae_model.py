@@ -1,4 +1,4 @@
-"""A top-k sparse autoencoder of a vision tower's residual stream (Gao et al. 2024), and its files.
+"""A top-k sparse autoencoder for a vision tower's residual stream (Gao et al. 2024), and its files.
 
 With z = (x - mean) / scale, a = TopK(ReLU(z·E + b)) keeps the k largest of its features, and x̂ = scale·(a·D) + mean.
 A folder holds `sae.safetensors` and `config.json`, which names the tower and the layer that it was trained for.
@@ -20,20 +20,20 @@ WEIGHTS, CONFIG = "sae.safetensors", "config.json"
 
 
 class SAEError(MethodError):
-    """A sparse autoencoder that cannot be read, or that was trained for another model or layer."""
+    """A sparse autoencoder cannot be read, or was trained for another model or layer."""
 
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """What a sparse autoencoder is and was made from.
+    """Size of a sparse autoencoder, and what it was trained on.
 
     Attributes:
         tower: hash of the vision tower's weights (`VLM.tower_identity`).
         layer: 0-based layer of the tower after which the residual stream is read.
-        width: of the stream.
-        features: of the dictionary.
-        k: features that are active at a time.
-        measured: explained_variance and l0 on held-out pictures; dead_share in the last pass over the others.
+        width: width of the stream.
+        features: size of the dictionary.
+        k: features that are active for a patch.
+        measured: explained_variance and l0 on held-out pictures; dead_share in the last epoch on the others.
     """
 
     tower: str
@@ -44,20 +44,25 @@ class SAEConfig:
     measured: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the sizes."""
+        """Refuse sizes that do not fit together."""
         if self.layer < 0 or not 1 <= self.k <= self.features or self.width < 1:
             sizes = f"layer {self.layer}, width {self.width}, features {self.features}, k {self.k}"
             raise SAEError(f"an SAE needs 1 <= k <= features and a layer counted from 0, got {sizes}")
 
 
 class TopKSAE(torch.nn.Module):
-    """The autoencoder; float32."""
+    """The autoencoder in float32; starts with random unit decoder rows and their transpose as the encoder.
+
+    Args:
+        width: width of the stream.
+        features: size of the dictionary.
+        k: features that are active for a patch.
+    """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(self, width: int, features: int, k: int) -> None:
-        """Make one with random unit decoder rows and an encoder that is their transpose."""
         super().__init__()
         self.k = k
         directions = torch.nn.functional.normalize(torch.randn(features, width), dim=1)
@@ -109,7 +114,7 @@ def read_config(folder: str | Path) -> SAEConfig:
     """The config of a folder.
 
     Raises:
-        SAEError: no such folder, or a config that is none.
+        SAEError: no such folder, or a file that is not such a config.
     """
     file = Path(folder) / CONFIG
     if not file.is_file() or not file.with_name(WEIGHTS).is_file():
@@ -121,10 +126,10 @@ def read_config(folder: str | Path) -> SAEConfig:
 
 
 def load_sae(folder: str | Path) -> TopKSAE:
-    """Read an autoencoder, frozen.
+    """Read an autoencoder; its weights are frozen.
 
     Raises:
-        SAEError: files that are missing, broken or do not fit each other.
+        SAEError: files are missing, broken or do not fit each other.
     """
     config, file = read_config(folder), Path(folder) / WEIGHTS
     sae = TopKSAE(config.width, config.features, config.k)

@@ -1,7 +1,7 @@
 """Gradients on the input patches with SmoothGrad.
 
-Chosen over AttnLRP (Achtibat et al. 2024), whose relevance rules replace the backward pass inside every norm, softmax,
-product and gated MLP of tower and decoder: that is a second copy of the model, not a method on a VLM's interface.
+Chosen over AttnLRP (Achtibat et al. 2024), whose rules replace the backward pass inside every norm, softmax, product
+and gated MLP of tower and decoder. That needs a second copy of the model rather than a method on a VLM's interface.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,17 @@ COPIES_AT_ONCE = 4
 
 
 class SmoothGrad(Method):
-    """SmoothGrad (Smilkov et al. 2017): the gradient of s with respect to the pixels, averaged over noisy copies.
+    """SmoothGrad (Smilkov et al. 2017): gradient of the score by pixels, averaged over noisy copies.
 
     A cell's value is the L2 norm of the averaged gradient over its pixels and channels.
+
+    Args:
+        copies: noisy copies of a picture.
+        noise: standard deviation, as a share of the picture's range of values; 0 with one copy is the plain gradient.
+        micro_batch: copies in one forward and backward pass; halved when memory runs out.
     """
 
     def __init__(self, copies: int = 16, noise: float = 0.15, micro_batch: int = COPIES_AT_ONCE) -> None:
-        """Choose the noise.
-
-        Args:
-            copies: noisy copies of a picture.
-            noise: standard deviation, as a share of the picture's range of values; 0 with one copy is the gradient.
-            micro_batch: copies in one forward and backward pass; halved when memory runs out.
-        """
         if copies < 1 or noise < 0:
             raise ValueError(f"copies must be at least 1 and noise not negative, got {copies} and {noise}")
         self.copies, self.noise = copies, noise

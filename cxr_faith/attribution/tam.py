@@ -1,8 +1,8 @@
 """Token activation maps (TAM; Li et al., ICCV 2025).
 
-What the model's head reads in the image tokens for the explained token, minus what earlier words of the text explain of
-it, minus outliers. The image stands before the question, so the activations themselves cannot depend on the question:
-only the token and its context do.
+The logit of the explained token at each image token, minus the part that earlier words of the text explain, filtered
+against outliers. The image comes before the question, so the activations do not depend on the question; only the token
+and its context do.
 """
 
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 class Tam(Method):
-    """Token activation map with estimated causal inference and the rank-Gaussian filter.
+    """Token activation map (Li et al. 2025): activation of the token minus that of its context, filtered.
 
     Activation source: a = ReLU(h · w_token) for the last layer's normed states h of the image tokens; for the margin of
-    a yes/no question, ReLU(s read at the image tokens). The context are the words of the question and of the answer so
-    far; words equal to the explained one are left out. Each context word has its own map and a weight, its text
+    a yes/no question, ReLU of the margin read at the image tokens. The context is the words of the question and of the
+    answer so far, without words equal to the explained one. Each context word has its own map and a weight, its text
     relevance: the activation of the explained token at the word's position (a generated word at p is read at p-1). The
-    weighted mean c of the maps is subtracted: ReLU(a - λc), λ the least-squares scalar.
-    Attention source: a is the row p-1 of the last layer, heads averaged, and the context maps are the rows p-1 of the
-    context words, from which ridge regression predicts a; the map is what is left.
-    An answer of several tokens has the mean of their maps.
+    weighted mean c of the maps is subtracted: ReLU(a - λc), with λ the least-squares scalar.
+
+    Attention source: a is row p-1 of the last layer, heads averaged. Ridge regression predicts it from the rows of the
+    context words, and the map is the positive part of the residual.
+
+    The map of several tokens is the mean of their maps.
+
+    Args:
+        source: `activation` (as published) or `attention`.
+        ridge: penalty of the regression, as a share of the mean squared norm of the context maps; `attention` only.
     """
 
     def __init__(self, source: str = "activation", ridge: float = 0.1) -> None:
-        """Choose the source.
-
-        Args:
-            source: `activation` (as published) or `attention`.
-            ridge: penalty of the regression, as a share of the mean squared norm of the context maps; `attention` only.
-        """
         if ridge <= 0:
             raise ValueError(f"ridge must be positive, got {ridge}")
         self.source, self.ridge = check_choice("source", source, ("activation", "attention")), ridge
@@ -90,7 +90,7 @@ class Tam(Method):
 
 
 def residual(values: Tensor, context: Tensor, ridge: float) -> Tensor:
-    """What ridge regression on context maps [words, N] leaves of a map [N]."""
+    """Residual of a map [N] after ridge regression on context maps [words, N]."""
     gram = context @ context.T
     used = (context != 0).any(1).sum().clamp_min(1)
     penalty = (ridge * gram.trace() / used).clamp_min(TINY)
@@ -101,8 +101,8 @@ def residual(values: Tensor, context: Tensor, ridge: float) -> Tensor:
 def context_words(vlm: VLM, prompts: Sequence[Prompt], target: Sequence[Target], index: int) -> tuple[Tensor, Tensor]:
     """Tokens between the image and an answer token, and which of them are context.
 
-    Left out are special tokens, the head of the model's turn (all after the last special token of the prompt), blanks,
-    and words equal to the explained one but for case and spaces.
+    Not context are special tokens, the start of the model's turn (all after the last special token of the prompt),
+    blanks, and words that equal the explained one up to case and spaces.
 
     Args:
         vlm: the model.
@@ -132,14 +132,14 @@ def context_words(vlm: VLM, prompts: Sequence[Prompt], target: Sequence[Target],
 
 
 def explained_ids(vlm: VLM, target: Target, index: int) -> tuple[int, ...]:
-    """Ids of the explained token; of a margin, all ids of the model's answer."""
+    """Id of the explained token; for a margin, all ids that mean the model's answer."""
     if target.kind == "tokens":
         return (target.answer_ids[index],)
     return vlm.yes_ids if target.sign > 0 else vlm.no_ids
 
 
 def read_target(vlm: VLM, states: Tensor, target: Sequence[Target], index: int) -> Tensor:
-    """Logit of the explained token, or signed margin, [batch, positions], in states [batch, positions, hidden]."""
+    """Logit of the explained token, or signed margin, [batch, positions], from states [batch, positions, hidden]."""
     if target[0].kind == "tokens":
         ids = torch.tensor([[goal.answer_ids[index]] for goal in target], device=states.device)
         return vlm.token_logits(states, ids)[..., 0]
@@ -151,7 +151,7 @@ def read_target(vlm: VLM, states: Tensor, target: Sequence[Target], index: int) 
 
 
 def _positions(prompt: Prompt, words: int) -> list[int]:
-    """Where each context word's relevance is read: its own position, but p-1 for a generated word at p."""
+    """Positions at which the context words' relevance is read: their own, but p-1 for a generated word at p."""
     first, suffix = len(prompt.prefix_ids), len(prompt.suffix_ids)
     return [first + word - (word >= suffix) for word in range(words)]
 
@@ -159,8 +159,8 @@ def _positions(prompt: Prompt, words: int) -> list[int]:
 def rank_gaussian(maps: Tensor) -> Tensor:
     """Local rank-Gaussian filter: a Gaussian over the sorted values of each 3x3 window, centered on the median.
 
-    σ = std / mean of the window (std 0: the median; mean 0: 0), reflect padding. The weights stand on ranks within the
-    window; a rank transform of the whole map would rank the zeros that ReLU leaves by their place.
+    σ = std / mean of the window (std 0: the median; mean 0: 0), reflect padding. The weights depend on ranks within the
+    window; ranks within the whole map would order the zeros that ReLU leaves by their position.
 
     Args:
         maps: [batch, gH, gW], not negative; gH and gW at least 2.

@@ -24,13 +24,13 @@ def maps_of(vlm, method, pixels, target):
     return method.attribute(vlm, batch, [target] * len(pixels)).maps.double().numpy()
 
 
-@pytest.mark.parametrize("renormalise", [False, True])
+@pytest.mark.parametrize("renormalize", [False, True])
 @pytest.mark.parametrize("layers", ["mean", "last", "deep"])
 @pytest.mark.parametrize("heads", ["mean", "max", "entropy"])
-def test_options_of_attention(random_vlm, pictures, heads, layers, renormalise):
+def test_options_of_attention(random_vlm, pictures, heads, layers, renormalize):
     pixels, twin = pictures(random_vlm, 2), gemma.twin_model(random_vlm.model)
-    found = maps_of(random_vlm, Attention(heads, layers, renormalise), pixels, Target("margin"))
-    options = (heads, layers, renormalise)
+    found = maps_of(random_vlm, Attention(heads, layers, renormalize), pixels, Target("margin"))
+    options = (heads, layers, renormalize)
     expected = reference.attention_per_token(random_vlm, twin, pixels[1], QUESTION, Target("margin"), *options)[0]
     assert np.abs(found[1] - expected).max() < 1e-5 * expected.max()
 
@@ -39,13 +39,13 @@ def test_the_options_differ(random_vlm, pictures):
     pixels, maps = pictures(random_vlm, 1), []
     for options in [{}, {"heads": "max"}, {"heads": "entropy"}, {"layers": "last"}, {"layers": "deep"}]:
         maps.append(maps_of(random_vlm, Attention(**options), pixels, Target("margin"))[0])
-    maps.append(maps_of(random_vlm, Attention(renormalise=True), pixels, Target("margin"))[0])
+    maps.append(maps_of(random_vlm, Attention(renormalize=True), pixels, Target("margin"))[0])
     for i, one in enumerate(maps):
         for other in maps[:i]:
             assert np.abs(one - other).max() > 1e-3 * one.max()
 
 
-@pytest.mark.parametrize("options", [{}, {"heads": "max"}, {"heads": "entropy"}, {"renormalise": True}])
+@pytest.mark.parametrize("options", [{}, {"heads": "max"}, {"heads": "entropy"}, {"renormalize": True}])
 def test_an_answer_is_the_mean_of_its_tokens_maps(random_vlm, pictures, options):
     pixels = pictures(random_vlm, 1)
     together = maps_of(random_vlm, Attention(**options), pixels, answer_of(random_vlm, (0, 1, 3)))

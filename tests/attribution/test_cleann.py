@@ -5,17 +5,9 @@ import pytest
 import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
-from cxr_faith.attribution.cleann import (
-    Cleann,
-    attention_mass_set,
-    dependent,
-    depths,
-    independence_graph,
-    prefixes,
-    rankings,
-    reduce_set,
-    smallest_change,
-)
+from cxr_faith.attribution.cleann import Cleann
+from cxr_faith.attribution.cleann_graph import dependent, depths, independence_graph
+from cxr_faith.attribution.cleann_search import attention_mass_set, prefixes, rankings, reduce_set, smallest_change
 from cxr_faith.data.geometry import fit
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest

@@ -13,7 +13,8 @@ from PIL import Image
 from cxr_faith.__main__ import main
 from cxr_faith.attribution.sae import SAE
 from cxr_faith.attribution.sae_model import SAEConfig, SAEError, explained_variance, load_sae
-from cxr_faith.attribution.sae_training import FitSaeOptions, collect, picture_source, train_sae
+from cxr_faith.attribution.sae_trainer import train_sae
+from cxr_faith.attribution.sae_training import FitSaeOptions, collect, picture_source
 from cxr_faith.vlm import Gemma3VLM
 
 ROOT = Path(__file__).parents[2]

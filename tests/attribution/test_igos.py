@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
-from cxr_faith.attribution.igos import IGOSPP, Problem, bilateral_tv, kept_shares, select_tokens
+from cxr_faith.attribution.igos import IGOSPP, select_tokens
+from cxr_faith.attribution.igos_loss import MaskLoss, bilateral_tv, kept_shares
 from cxr_faith.data.geometry import fit
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
@@ -28,7 +29,7 @@ def explain(vlm, pixels, target=MARGIN, **options):
 def problem(vlm, pixels, target, scale=2.0, area=0.7, smoothness=1.3):
     removed = Substrate.parse("blur:0.1").apply(pixels, ["0"], 3)
     prompts, scales = [vlm.prompt(QUESTION)], torch.tensor([scale])
-    return Problem(vlm, pixels, removed, prompts, [target], scales, area, smoothness, MicroBatch(4))
+    return MaskLoss(vlm, pixels, removed, prompts, [target], scales, area, smoothness, MicroBatch(4))
 
 
 def settings_of(vlm, made, masks, target):
@@ -63,7 +64,7 @@ def test_loss_and_direction_of_a_linear_model(sign):
     made = problem(vlm, pixels, target)
     masks = np.random.default_rng(1).uniform(0.2, 0.8, (2, 3, 5))
     settings, leaf = settings_of(vlm, made, masks, target), torch.from_numpy(masks).float()[None]
-    (found,) = made.loss(leaf)
+    (found,) = made.values(leaf)
     assert found == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-4)
     entries = [(0, 0, 0), (0, 2, 4), (1, 0, 3), (1, 2, 1)]
     expected = reference.direction(*settings, 2.0, 0.7, 1.3, 3, entries, 0.1)
@@ -76,7 +77,7 @@ def test_direction_of_a_gemma(random_vlm, pictures):
     made = problem(random_vlm, pixels, target)
     masks = np.random.default_rng(1).uniform(0.3, 0.7, (2, *random_vlm.grid))
     settings, leaf = settings_of(random_vlm, made, masks, target), torch.from_numpy(masks).float()[None]
-    assert made.loss(leaf)[0] == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-3, abs=1e-4)
+    assert made.values(leaf)[0] == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-3, abs=1e-4)
     step = made.direction(leaf, 2, None)[0]
     strongest = [np.unravel_index(int(step[i].abs().argmax()), random_vlm.grid) for i in (0, 1)]
     entries = [(i, *map(int, at)) for i, at in enumerate(strongest)]

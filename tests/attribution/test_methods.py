@@ -1,7 +1,9 @@
 """The registry, and what every method must keep: one sample's map does not depend on its batch."""
 
+import inspect
 from copy import deepcopy
 
+import docstring_parser
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ from cxr_faith.attribution import METHODS, AttributionBatch, build_methods
 from cxr_faith.attribution.attention import Attention
 from cxr_faith.attribution.gradients import IntegratedGradients
 from cxr_faith.attribution.relevancy import Chefer
+from cxr_faith.protocol import Protocol
+from cxr_faith.run.method_set import MethodSet
 from cxr_faith.vlm import Gemma3VLM, Target
 from tests.runs import cheap_options
 
@@ -25,15 +29,38 @@ def test_methods_are_built_from_names_classes_and_options():
     methods = build_methods(
         {
             "chefer": None,
-            "peaked": {"class": "attention", "heads": "entropy", "renormalise": True},
+            "peaked": {"class": "attention", "heads": "entropy", "renormalize": True},
             "ig": {"class": "integrated_gradients", "steps": 7, "baseline": "mean"},
         }
     )
     assert list(methods) == ["chefer", "peaked", "ig"]
     assert type(methods["chefer"]) is Chefer
     peaked, ig = methods["peaked"], methods["ig"]
-    assert isinstance(peaked, Attention) and (peaked.heads, peaked.renormalise) == ("entropy", True)
+    assert isinstance(peaked, Attention) and (peaked.heads, peaked.renormalize) == ("entropy", True)
     assert isinstance(ig, IntegratedGradients) and (ig.steps, ig.substrate.spec) == (7, "mean")
+
+
+def test_the_old_spelling_of_renormalize_is_accepted_with_a_warning():
+    message = "^attention: renormalise is now called renormalize$"
+    with pytest.warns(FutureWarning, match=message) as warned:
+        method = Attention(renormalise=True)
+    assert len(warned) == 1 and method.renormalize is True
+    with pytest.warns(FutureWarning, match=message) as warned:
+        methods = build_methods({"old": {"class": "attention", "renormalise": True}, "attention": {}})
+    assert len(warned) == 1 and [method.renormalize for method in methods.values()] == [True, False]
+    # The options are part of a run's identity as they are spelled, so an old config still resumes its run.
+    with pytest.warns(FutureWarning, match=message):
+        options = MethodSet({"attention": {"renormalise": True}}, Protocol(controls="none")).options
+    assert options["attention"] == {"class": "attention", "renormalise": True}
+
+
+def test_every_method_says_what_it_computes_and_explains_its_options():
+    for name, method in METHODS.items():
+        docstring = inspect.getdoc(method)
+        first = docstring.splitlines()[0]
+        assert first.endswith(".") and len(first) <= 100, (name, first)
+        documented = {entry.arg_name for entry in docstring_parser.parse(docstring).params}
+        assert documented == set(inspect.signature(method).parameters), name
 
 
 @pytest.mark.parametrize(

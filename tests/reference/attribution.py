@@ -96,7 +96,7 @@ def _combine_heads(rows, heads):
     return sum(w * row for w, row in zip(weights, rows, strict=True)) / sum(weights)
 
 
-def attention_per_token(vlm, model, picture, question, target, heads, layers, renormalise, shift=0):
+def attention_per_token(vlm, model, picture, question, target, heads, layers, renormalize, shift=0):
     """One map for each scored token."""
     with torch.no_grad():
         _, attentions, rows, where = run(vlm, model, image_tokens(model, picture), question, target)
@@ -106,7 +106,7 @@ def attention_per_token(vlm, model, picture, question, target, heads, layers, re
         over_layers = []
         for attention in chosen:
             image_rows = [head[position + shift, where] for head in attention[0].double().numpy()]
-            if renormalise:
+            if renormalize:
                 image_rows = [row / row.sum() for row in image_rows]
             over_layers.append(_combine_heads(image_rows, heads))
         maps.append(np.mean(over_layers, axis=0).reshape(vlm.grid))
