@@ -76,12 +76,16 @@ class MetricBoard:
             curves = {name: rows[name].tolist() for name in CURVES}
             self._add((str(substrate), str(method)), rows["status"].tolist(), scalars, curves)
 
-    def compute(self, device: torch.device) -> dict[Key, dict[str, Tensor]]:
+    def compute(self, device: torch.device, over_ranks: bool = True) -> dict[Key, dict[str, Tensor]]:
         """Values over all ranks, NaN where no sample has one; a call for every rank, also for one without samples.
 
         Args:
             device: where the ranks' process group can reduce.
+            over_ranks: off, this rank's values alone, and a call for this rank alone.
         """
+        for collection in self.collections.values():
+            for metric in collection.values():
+                metric.sync_on_compute = over_ranks
         with warnings.catch_warnings():
             # The oracle of a run without masks has no value, which NaN says already.
             warnings.filterwarnings("ignore", message="The ``compute`` method of metric")

@@ -20,7 +20,7 @@ from cxr_faith.report.terminal import show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.live import LiveScalars
 from cxr_faith.run.lock import merge_lock, run_lock
-from cxr_faith.run.measured import publish, read_back
+from cxr_faith.run.measured import print_metrics, read_back, write_hparams, write_metrics
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.monitor import Monitor, Thresholds
 from cxr_faith.run.pictures import write_pictures
@@ -30,7 +30,6 @@ from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
 from cxr_faith.summary.metric_rows import MetricRow, disagreements, metric_rows
-from cxr_faith.summary.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,8 @@ def _evaluate(
     values = module.metric_values()
     if trainer.is_global_zero:
         rows = metric_rows(values)
-        publish(run_dir, module, rows, options.shard, console)
-        _finish_or_leave(run_dir, data, options, rows, console)
+        print_metrics(console, rows)
+        _finish_or_leave(run_dir, module, data, options, rows, console)
     ranks.meet()
     watch.close()
     return values
@@ -190,32 +189,48 @@ def _left(run_dir: Path, data: CXRVQADataModule) -> int:
 
 
 def _finish_or_leave(
-    run_dir: Path, data: CXRVQADataModule, options: RunOptions, rows: Sequence[MetricRow], console: Console
+    run_dir: Path,
+    module: FaithfulnessModule,
+    data: CXRVQADataModule,
+    options: RunOptions,
+    rows: Sequence[MetricRow],
+    console: Console,
 ) -> None:
     """Make the report; of several shards, the one that finds all samples done makes it."""
     if options.shard.count == 1:
-        summary = finish(run_dir, data, options, console)
-        for line in disagreements(rows, summary):
-            console.print(f"warning      {line}; do not trust this run", soft_wrap=True, highlight=False, markup=False)
+        finish(run_dir, module, data, options, rows, console)
         return
     with merge_lock(run_dir):
         data.shard = Shard()
         left = _left(run_dir, data)
         if not left:
-            finish(run_dir, data, options, console)
+            board = module.empty_board()  # the other shards' samples are in the records alone
+            read_back(board, run_dir, data.skip)
+            rows = metric_rows(board.compute(torch.device("cpu"), over_ranks=False))
+            finish(run_dir, module, data, options, rows, console)
         else:
             line = f"shard {options.shard.index} of {options.shard.count} is done; {left} samples are the other shards'"
             console.print(f"{line}; for a report now: cxr-faith report {run_dir}", soft_wrap=True, highlight=False)
 
 
-def finish(run_dir: Path, data: CXRVQADataModule, options: RunOptions, console: Console) -> Summary:
-    """All that is made from the merged records: summary, pictures, report, TensorBoard, leaderboard."""
+def finish(
+    run_dir: Path,
+    module: FaithfulnessModule,
+    data: CXRVQADataModule,
+    options: RunOptions,
+    rows: Sequence[MetricRow],
+    console: Console,
+) -> None:
+    """Write what a finished run leaves beside its records, and print the leaderboard."""
+    write_metrics(run_dir, rows)
+    write_hparams(run_dir, module, rows)
     if options.show_images:
         write_pictures(run_dir, data)
     results = write_results(run_dir)
     write_tensorboard(run_dir, results.summary, options.show_images)
     show_summary(console, results.summary, run_dir)
+    for line in disagreements(rows, results.summary):
+        console.print(f"warning      {line}; do not trust this run", soft_wrap=True, highlight=False, markup=False)
     console.print(f"report       {results.page}", soft_wrap=True, highlight=False)
     console.print(f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}", soft_wrap=True, highlight=False)
     console.print(f"records      {run_dir / 'records'}", soft_wrap=True, highlight=False)
-    return results.summary

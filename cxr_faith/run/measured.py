@@ -11,7 +11,6 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from cxr_faith.data.sharding import Shard
 from cxr_faith.metrics.board import COLUMNS, MetricBoard
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import scan_records, write_atomic
@@ -43,26 +42,16 @@ def read_back(board: MetricBoard, run_dir: Path, done: AbstractSet[str]) -> None
             board.update_frame(piece[piece["condition"].eq(NONE) & piece["sample_id"].isin(done)])
 
 
-def publish(
-    run_dir: Path, module: FaithfulnessModule, rows: Sequence[MetricRow], shard: Shard, console: Console
-) -> None:
-    """Print the board, and write it as `metrics.json` and as the table of hyperparameters of TensorBoard."""
+def print_metrics(console: Console, rows: Sequence[MetricRow]) -> None:
+    """Print a table for each substrate."""
     for substrate in dict.fromkeys(row.substrate for row in rows):
         show(console, render_metrics(rows, substrate))
-    write_metrics(run_dir, rows, shard)
-    write_hparams(run_dir, module, rows)
 
 
-def write_metrics(run_dir: Path, rows: Sequence[MetricRow], shard: Shard) -> None:
-    """Write the board as JSON, one flat row for each substrate and method; a shard writes a file of its own.
-
-    `pandas.DataFrame(json["rows"])` is the board as a table.
-    """
-    path = run_dir / FILE
-    if shard.count > 1:
-        path = path.with_stem(f"metrics-{shard.index}-of-{shard.count}")
+def write_metrics(run_dir: Path, rows: Sequence[MetricRow]) -> None:
+    """Write the board as `metrics.json`; `pandas.DataFrame(content["rows"])` is the board as a table."""
     content = {"samples": max((row.samples for row in rows), default=0), "rows": [row.to_dict() for row in rows]}
-    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_atomic(run_dir / FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def write_hparams(run_dir: Path, module: FaithfulnessModule, rows: Sequence[MetricRow]) -> None:

@@ -89,9 +89,13 @@ class FaithfulnessModule(L.LightningModule):
             )
             self.method_set.check(vlm)
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
-        steps = self.protocol.finest(self.engine.vlm.n_cells)
+        self._board = self.empty_board()
+
+    def empty_board(self) -> MetricBoard:
+        """A board for the rows of this run, without samples."""
         scored = self.method_set.scored
-        self._board = MetricBoard(((spec, name) for spec in scored for name in (*scored[spec], RANDOM)), steps)
+        keys = [(spec, name) for spec in scored for name in (*scored[spec], RANDOM)]
+        return MetricBoard(keys, self.protocol.finest(self.engine.vlm.n_cells))
 
     def predict_step(self, batch: list[SampleItem], batch_idx: int) -> list[Row]:
         """Records of a batch: one for each sample, method, substrate and condition.
