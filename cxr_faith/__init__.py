@@ -10,8 +10,8 @@ Explain one answer and score the explanation::
     scores = explainer.evaluate(explanation)
     print(explanation.answer, scores.deletion_auc, scores.gap_srg_random)
 
-`METHODS` holds the attribution methods by name, `adapters` brings models and methods of other libraries in, and
-`cxr-faith evaluate` does all this for a data set, on one process or many; `load_run` opens what it wrote.
+`METHODS` holds the attribution methods by name, and `adapters` connects Captum, Quantus and `datasets`.
+`cxr-faith evaluate` does all this for a data set, in one process or many; `load_run` opens its run directory.
 """
 
 import importlib

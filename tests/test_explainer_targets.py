@@ -58,7 +58,7 @@ def test_tokens_add_up_to_the_answer(explainer: cxr_faith.Explainer, several: Pa
 
 def test_a_clinical_page_compares_maps_of_the_same_token(explainer: cxr_faith.Explainer, several: Path) -> None:
     one = explainer.explain(several, LIST, "chefer", target=1, kind="open")
-    others = _answer(explainer, one, {}, Known()).others
+    others = _answer(explainer, one, None, Known()).others
     again = explainer.explain(one.picture, LIST, "attention", 1, "open", one.metadata["image_id"])
     np.testing.assert_array_equal(others["attention"], again.map)
     whole = explainer.explain(several, LIST, "attention", kind="open")

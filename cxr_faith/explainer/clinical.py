@@ -4,14 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr_faith.data.geometry import fit_mask
 from cxr_faith.data.images import load_mask
-from cxr_faith.explainer import Explainer, Explanation
+from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.metrics.calibration import expected_calibration_error
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records, write_atomic
@@ -27,16 +26,16 @@ from cxr_faith.vlm.identity import model_identity
 
 PHANTOMS_ONLY = "The bundled model knows drawn phantoms only: its answers about real pictures mean nothing."
 COMPARED = ("attention", "chefer", "gradient", "rollout")
-"""Methods whose maps of the same answer are compared with the one that was asked for: none needs many forwards."""
+"""Methods whose maps of the same answer are compared with the one that was asked for; each needs few forwards."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known beside the answer.
+    """What is known besides the answer.
 
     Attributes:
-        calibration_run: run directory of the same model, whose yes/no answers say how often it is right.
-        paraphrases: other wordings of the question; they are asked too.
+        calibration_run: run directory of the same model; its yes/no answers show how often the model is right.
+        paraphrases: other wordings of the question, which are asked too.
         masks: folder of organ masks, `<label>/<name of the picture>.png`.
     """
 
@@ -46,29 +45,29 @@ class Known:
 
 
 def write_clinical(
-    explainer: Explainer, explanation: Explanation, scores: dict[str, Any], stem: Path, known: Known | None = None
+    explainer: Explainer, explanation: Explanation, scores: Scores | None, stem: Path, known: Known | None = None
 ) -> Path:
     """Write `<stem>-clinical.json`, `.html` and `.pdf`.
 
     Args:
-        explainer: that made the explanation.
-        explanation: of one answer.
-        scores: record columns of its evaluation.
-        stem: path without an ending.
-        known: what is known beside the answer.
+        explainer: the explainer that made the explanation.
+        explanation: the explanation of one answer.
+        scores: its evaluation; None if it was not evaluated.
+        stem: path of the files, without `-clinical` and ending.
+        known: what is known besides the answer.
 
     Returns:
         The path of the HTML page.
 
     Raises:
-        ValueError: the calibration run is of another model or has no yes/no answer with a reference; no organ mask
-            of the picture.
+        ValueError: the calibration run is of another model or has no yes/no answer with a reference, or there is no
+            organ mask of the picture.
     """
     summary = clinical_summary(_answer(explainer, explanation, scores, known or Known()))
     curves = None
-    if scores.get("k") is not None and scores["status"] in ("ok", "degenerate", "inverted"):
-        k = np.asarray(scores["k"], np.float64)
-        curves = AnswerCurves((k / k[-1]).tolist(), scores["deletion_scores"], scores["insertion_scores"])
+    if scores is not None and scores.k is not None and scores.status in ("ok", "degenerate", "inverted"):
+        k = np.asarray(scores.k, np.float64)
+        curves = AnswerCurves((k / k[-1]).tolist(), scores.deletion_scores or [], scores.insertion_scores or [])
     drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop)
     text = json.dumps(summary.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     json_path, page, sheet = (stem.with_name(f"{stem.name}-clinical.{ending}") for ending in ("json", "html", "pdf"))
@@ -78,8 +77,8 @@ def write_clinical(
     return page
 
 
-def _answer(explainer: Explainer, explanation: Explanation, scores: dict[str, Any], known: Known) -> Answer:
-    """The answer with what other methods and other wordings say of it."""
+def _answer(explainer: Explainer, explanation: Explanation, scores: Scores | None, known: Known) -> Answer:
+    """The answer, the maps of other methods, and the answers to other wordings of the question."""
     vlm, meta = explainer.vlm, explanation.metadata
     asked = {"kind": meta["kind"], "image_id": meta["image_id"]}
     target = explanation.target.name
@@ -89,7 +88,7 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: dict[str, An
         if name != meta["method"]
     }
     worded = [explainer.explain(explanation.picture, other, "center", **asked).answer for other in known.paraphrases]
-    # Read from the weights that answered: what a name says about a model's size need not be so.
+    # Counted in the weights that answered: the size in a model's name can be wrong.
     parameters = sum(weight.numel() for weight in vlm.model.parameters()) if hasattr(vlm, "model") else None
     model = vlm.identity()
     run = known.calibration_run
@@ -100,7 +99,7 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: dict[str, An
         map=explanation.map,
         method=meta["method"],
         model={**model, "parameters": parameters},
-        faithfulness=Faithfulness.from_record(scores) if scores else None,
+        faithfulness=None if scores is None else Faithfulness.from_record(scores.to_dict()),
         others=others,
         masks={} if known.masks is None else organ_masks(known.masks, explanation),
         calibration=None if run is None else calibration_of(run, model["source"]),
@@ -118,7 +117,7 @@ def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.f
     name = f"{Path(explanation.metadata['image_id']).stem}.png"
     files = sorted(path / name for path in Path(folder).glob("*") if (path / name).is_file())
     if not files:
-        raise ValueError(f"--masks {folder}: no <label>/{name} in it")
+        raise ValueError(f"--masks {folder}: holds no <label>/{name}")
     geometry, grid = explanation.geometry, explanation.metadata["grid"]
     return {
         file.parent.name: geometry.to_cells(fit_mask(load_mask(file), geometry), grid).double().numpy()
@@ -127,11 +126,11 @@ def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.f
 
 
 def calibration_of(run_dir: str | Path, source: str) -> ModelCalibration:
-    """How right a run's yes/no answers are, and how sure the model was of them.
+    """Accuracy and calibration of a run's yes/no answers, and the range of the model's confidence.
 
     Args:
-        run_dir: the run.
-        source: folder or hub id of the model that it must be of.
+        run_dir: the run directory.
+        source: folder or hub id of the model that the run must be of.
 
     Raises:
         ValueError: the run is of another model, or has no yes/no answer with a reference.

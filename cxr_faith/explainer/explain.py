@@ -1,4 +1,4 @@
-"""`cxr-faith explain`: one picture, one question, on a laptop."""
+"""`cxr-faith explain`: explain one answer about one picture, print it, and write an overlay and its numbers."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
-from cxr_faith.explainer import Explainer, Explanation
+from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.explainer.clinical import PHANTOMS_ONLY, Known, write_clinical
 from cxr_faith.records import write_atomic
 from cxr_faith.report.grids import token_strip
@@ -23,6 +23,8 @@ from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 
 RANDOM_ORDERS = 20
 TOKENS = "tokens"
+LOW_MASS = 0.5
+"""Below this probability of yes or no together, the margin says little about the answer."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ExplainOptions:
     """What to ask and how to explain it.
 
     Attributes:
-        question: as it would be asked.
+        question: the question, in plain words.
         method: a registered attribution method.
         method_options: its options, such as {"path": "sae/medgemma-20"} for sae.
         model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
@@ -74,7 +76,7 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     """
     if not options.question.strip():
         raise ValueError("--question is empty")
-    load_image(image)  # a picture, method or target that cannot be used is told before a large model is loaded
+    load_image(image)  # so that a picture that cannot be read stops the command before a large model is loaded
     target = _target(options)
     transformers_logging.disable_progress_bar()
     explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
@@ -86,17 +88,14 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     explanation = explainer.explain(image, options.question, method, target)
     content = _content(explanation, image, options)
     _print_answer(explanation)
-    if explanation.metadata["margin"] is not None:
-        meta = explanation.metadata
-        print(f"margin      {meta['margin']:+.3f} logits, p(yes) = {meta['p_yes']:.3f}")
-        if meta["yes_no_mass"] < 0.5:
-            print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
-    if options.evaluate or options.clinical:
-        content["evaluation"] = _evaluation(explainer, explanation, options)
+    _print_margin(explanation)
+    scores = _evaluate(explainer, explanation, options) if options.evaluate or options.clinical else None
+    if scores is not None:
+        content["evaluation"] = scores.to_dict()
     stem = _write(explanation.plot(), content, image, options)
     if options.clinical:
         known = Known(options.calibration, options.paraphrases, options.masks)
-        page = write_clinical(explainer, explanation, content["evaluation"], stem, known)
+        page = write_clinical(explainer, explanation, scores, stem, known)
         print(f"clinical    {page} and .pdf (research output, not for diagnosis)")
     return content
 
@@ -114,7 +113,7 @@ def _explain_tokens(
     content["map"] = [values.tolist() for values in maps]
     content["strongest_cell"] = [_strongest(values) for values in maps]
     content["text_relevancy"] = [one.text_relevancy for one in each]
-    for name in sorted(each[0].extras.keys() - {"tokens"}):  # the answer's own stand there
+    for name in sorted(each[0].extras.keys() - {"tokens"}):  # `tokens` are those of the answer
         content[name] = [one.extras[name] for one in each]
     _write(token_strip(each[0].picture, texts, maps, (top, left, height, width)), content, image, options)
     return content
@@ -122,6 +121,15 @@ def _explain_tokens(
 
 def _print_answer(explanation: Explanation) -> None:
     print(f"answer      {explanation.answer}   (generated: {explanation.metadata['generated']!r})")
+
+
+def _print_margin(explanation: Explanation) -> None:
+    """Print the margin of a yes/no answer, and a warning where the model says neither yes nor no."""
+    meta = explanation.metadata
+    if meta["margin"] is not None:
+        print(f"margin      {meta['margin']:+.3f} logits, p(yes) = {meta['p_yes']:.3f}")
+        if meta["yes_no_mass"] < LOW_MASS:
+            print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
 
 
 def _write(figure: Figure, content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
@@ -137,7 +145,7 @@ def _write(figure: Figure, content: dict[str, Any], image: str, options: Explain
 
 
 def _target(options: ExplainOptions) -> str | int:
-    """What is to be explained, after a check of the options that need no model.
+    """What to explain, after a check of the options that need no model.
 
     Raises:
         ValueError: unknown method, wrong target, or a keyword and a target.
@@ -168,7 +176,7 @@ def _content(explanation: Explanation, image: str, options: ExplainOptions) -> d
         "image": image,
         "model": options.model,
         "answer": explanation.answer,
-        "tokens": list(explanation.tokens),  # of the answer, whatever a method calls by this name
+        "tokens": list(explanation.tokens),  # of the answer, also where a method has an extra of this name
         "target": asdict(explanation.target),
         "map": explanation.map.tolist(),
         "strongest_cell": _strongest(explanation.map),
@@ -181,12 +189,13 @@ def _strongest(values: NDArray[np.float32]) -> list[int]:
     return [int(index) for index in np.unravel_index(int(values.argmax()), values.shape)]
 
 
-def _evaluation(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> dict[str, Any]:
-    scores = vars(explainer.evaluate(explanation, options.substrate, options.steps, RANDOM_ORDERS))
-    print(f"status      {scores['status']}")
-    if scores["status"] == "ok":
-        print(f"deletion    {scores['deletion_auc']:.3f} (lower is better), insertion {scores['insertion_auc']:.3f}")
-        print(f"srg         {scores['srg']:+.3f} (random orders have 0), {scores['gap_srg_center']:+.3f} to the center")
+def _evaluate(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> Scores:
+    """Score the explanation and print the result."""
+    scores = explainer.evaluate(explanation, options.substrate, options.steps, RANDOM_ORDERS)
+    print(f"status      {scores.status}")
+    if scores.status == "ok":
+        print(f"deletion    {scores.deletion_auc:.3f} (lower is better), insertion {scores.insertion_auc:.3f}")
+        print(f"srg         {scores.srg:+.3f} (random orders have 0), {scores.gap_srg_center:+.3f} to the center")
         least = f"the least that {RANDOM_ORDERS} random orders can give is {1 / (RANDOM_ORDERS + 1):.3f}"
-        print(f"p           {scores['random_p']:.3f} ({least})")
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in scores.items()}
+        print(f"p           {scores.random_p:.3f} ({least})")
+    return scores

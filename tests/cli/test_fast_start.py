@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import pydoc
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer
 
+import cxr_faith
 from cxr_faith.attribution import METHODS
 from cxr_faith.bench.bench import BenchOptions
 from cxr_faith.checks.doctor import DoctorOptions
@@ -79,6 +81,32 @@ def test_nothing_heavy_is_loaded_before_the_arguments_are_checked(arguments: lis
     assert found == status
     assert modules & HEAVY == set()
     assert seconds < SECONDS
+
+
+def test_the_library_loads_what_it_uses() -> None:
+    _, modules, seconds = loaded("from cxr_faith import Explainer")
+    print(f"{seconds:.2f} s of processor time")
+    assert modules & (HEAVY - {"torch", "transformers"}) == set()
+
+
+def test_explain_loads_what_it_uses(tmp_path: Path) -> None:
+    picture = sorted((ROOT / "cxr_faith/data/bundled").rglob("*.png"))[0]
+    arguments = ["explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path)]
+    status, modules, seconds = loaded(COMMAND, *arguments)
+    print(f"{seconds:.2f} s of processor time")
+    assert status == 0 and list(tmp_path.glob("*.json"))
+    assert modules & {"lightning", "torchmetrics", "datasets"} == set()
+
+
+def test_the_package_shows_what_a_user_needs() -> None:
+    names = {"Explainer", "Explanation", "Scores", "METHODS", "bundled_model", "adapters", "load_run"}
+    assert names <= set(cxr_faith.__all__) and set(dir(cxr_faith)) == set(cxr_faith.__all__)
+    text = pydoc.plain(pydoc.render_doc(cxr_faith))
+    assert "explainer.evaluate(explanation)" in text and all(name in text for name in names)
+    for name in names:
+        assert getattr(cxr_faith, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Explaner'"):
+        _ = cxr_faith.Explaner
 
 
 def test_options_are_those_of_the_typed_parser() -> None:
