@@ -74,8 +74,8 @@ def make_rows(samples: int = 40) -> list[dict[str, Any]]:
             if method == "oracle" and index % 2:
                 continue  # no mask, no row
             row = center if method == "center" else _row(index, method, _scores(index, QUALITY.get(method, 1.0), rng))
-            columns = [{k: torch.tensor([r[k]]) for k in ("deletion_auc", "insertion_auc", "srg")}
-                       for r in (row, random, center)]  # fmt: skip
+            scores = ("deletion_auc", "insertion_auc", "srg")
+            columns = [{name: torch.tensor([of[name]]) for name in scores} for of in (row, random, center)]
             gaps = {name: float(value) for name, value in baseline_gaps(*columns).items()}
             if method == "center":
                 gaps = {name: value for name, value in gaps.items() if not name.endswith("center")}

@@ -174,6 +174,12 @@ def test_no_machine_paths() -> None:
     assert hits == []
 
 
+def test_no_line_is_kept_from_the_formatter() -> None:
+    switch = re.compile(r"#\s*fmt\s*:")
+    kept = [file for file in project_files() if file.suffix == ".py" and switch.search(file.read_text("utf-8"))]
+    assert kept == []
+
+
 def test_pattern_of_machine_paths() -> None:
     assert MACHINE_PATH.search("root: /" + "home/ann/data") and MACHINE_PATH.search('"/' + 'scratch/x"')
     assert not MACHINE_PATH.search("configs/work/a.yaml and https://x.org/home/page")

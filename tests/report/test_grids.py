@@ -28,8 +28,9 @@ def test_any_number_of_methods_without_overlap(count: int) -> None:
     for number, one in enumerate(boxes):
         assert one.x0 >= -1 and one.y0 >= -1 and one.x1 <= figure.bbox.width + 1 and one.y1 <= figure.bbox.height + 1
         for other in boxes[:number]:
-            assert not (one.x0 < other.x1 - 1 and other.x0 < one.x1 - 1 and one.y0 < other.y1 - 1
-                        and other.y0 < one.y1 - 1), (one, other)  # fmt: skip
+            across = one.x0 < other.x1 - 1 and other.x0 < one.x1 - 1
+            down = one.y0 < other.y1 - 1 and other.y0 < one.y1 - 1
+            assert not (across and down), (one, other)
     for axes in figure.axes:
         place = axes.get_window_extent()
         assert place.width / place.height == pytest.approx(1.5, rel=0.01)
