@@ -17,6 +17,7 @@ from cxr_faith.report import legend, samples
 from cxr_faith.report.alerts import alert_notes
 from cxr_faith.report.figures import svg
 from cxr_faith.report.glossary import GLOSSARY
+from cxr_faith.report.packing import DETAIL_COLUMNS
 from cxr_faith.report.page_data import page_data
 from cxr_faith.report.run_figures import reliability_of, scatter_of
 from cxr_faith.report.run_files import Thumb, doctor_table, flat_rows, read_thumbs, version_notes
@@ -33,7 +34,7 @@ MOST_ROWS = 200_000
 MOST_LISTED = 10_000
 """Samples that a page lists at most."""
 
-_COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *samples.DETAIL_COLUMNS, *bands.COLUMNS)))
+_COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *DETAIL_COLUMNS, *bands.COLUMNS)))
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -118,7 +119,7 @@ def _records(run_dir: Path) -> tuple[pd.DataFrame, list[str]]:
 
 def _left_out(n_samples: int, entries: Sequence[Mapping[str, Any]]) -> str:
     """A sentence or two about samples that the page lacks, in whole or in part; may be empty."""
-    bare = sum(entry["detail"] is None and any(row[2] == "ok" for row in entry["rows"]) for entry in entries)
+    bare = sum(one["detail"] is None and any(row[2] == "ok" for row in one["rows"]) for one in entries)
     parts = []
     if len(entries) < n_samples:
         parts.append(f"The first {len(entries):,} of {n_samples:,} samples are listed.")

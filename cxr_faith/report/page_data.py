@@ -17,8 +17,9 @@ from cxr_faith.report.comparisons import few_patients
 from cxr_faith.report.figures import COLORMAP
 from cxr_faith.report.gallery import TITLES, gallery
 from cxr_faith.report.legend import SCORED
+from cxr_faith.report.packing import MAP_LEVELS
 from cxr_faith.report.run_files import Thumb
-from cxr_faith.report.samples import MAP_LEVELS, VALUES, sample_entries, short
+from cxr_faith.report.samples import VALUES, sample_entries, short
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.curves import Curves
@@ -50,7 +51,7 @@ def page_data(summary: Summary, records: pd.DataFrame, thumbs: Mapping[str, Thum
     entries: list[dict[str, Any]] = []
     if settings:
         first = records[list(Setting._fields)].eq(list(settings[0])).all(axis=1)
-        entries = sample_entries(records, settings, methods, budget)
+        entries = [entry.to_dict() for entry in sample_entries(records, settings, methods, budget)]
         examples = gallery(records[first]) if "map" in records.columns else {}
     return {
         "settings": [_setting(setting, records) for setting in settings],

@@ -34,11 +34,11 @@ def read_thumbs(run_dir: Path) -> dict[str, Thumb]:
     """
     folder = run_dir / "report" / "pictures"
     thumbs = {}
-    for sample, entry in _json_object(folder / "pictures.json").items():
-        path = folder / str(entry["file"]) if isinstance(entry, Mapping) else None
+    for sample, listed in _json_object(folder / "pictures.json").items():
+        path = folder / str(listed["file"]) if isinstance(listed, Mapping) else None
         if path is not None and path.exists():
             data = base64.b64encode(path.read_bytes()).decode("ascii")
-            thumbs[sample] = Thumb(f"data:image/jpeg;base64,{data}", tuple(entry["region"]))
+            thumbs[sample] = Thumb(f"data:image/jpeg;base64,{data}", tuple(listed["region"]))
     return thumbs
 
 

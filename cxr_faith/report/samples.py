@@ -1,12 +1,7 @@
-"""Single samples on the page: their scores, and their maps and curves in few bytes.
+"""Single samples on the page: what was asked and answered, the scores of every method, maps and curves."""
 
-A sample's detail is one string of bytes, deflated and base64: for each of its rows a map of 64 levels on its own scale
-(the first row of a method only) and both curves in 256 levels between the sample's lowest and highest score.
-"""
-
-import base64
-import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -14,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_faith.records.controls import CENTER
-from cxr_faith.report.figures import scaled_all
+from cxr_faith.report.packing import Columns, Packed, missing, pack
 from cxr_faith.summary.board import Setting
 
-MAP_LEVELS, CURVE_LEVELS = 64, 256
 ROW_BYTES = 70
 """Bytes of one row's scores on the page, roughly."""
 
@@ -49,29 +42,61 @@ COLUMNS = (
     "random_p",
 )
 """The columns of the records that a page of samples is made from."""
-DETAIL_COLUMNS = ("k", "deletion_scores", "insertion_scores", "map", "grid_h", "grid_w")
-"""The columns that maps and curves of samples are made from."""
 VALUES = ("srg", "deletion_auc", "insertion_auc", "gap_srg_center", "random_p", "srg_logit")
 """Columns of a sample's rows that the page lists."""
 
-Columns = dict[str, list[Any]]
-"""Name → values of all rows, ordered by sample, setting and method."""
+
+@dataclass(frozen=True)
+class SampleEntry:
+    """One sample of the page's list."""
+
+    id: str
+    """The sample's id."""
+    question: str
+    """The question as it was asked."""
+    answer: str | None
+    """What the model answered."""
+    generated: str | None
+    """The text that the model generated."""
+    reference: str | None
+    """The reference answers, with commas."""
+    finding: str | None
+    """The finding that the question is about."""
+    correct: bool | None
+    """Whether the answer is right."""
+    p_yes: float | None
+    """The model's probability of yes."""
+    effect: float | None
+    """Score of the picture minus that of the substrate alone."""
+    ends: list[float | None]
+    """Score of the picture, and of the substrate alone."""
+    reason: str | None
+    """Why the sample could not be scored."""
+    rows: list[list[Any]]
+    """Setting, method, status, own substrate, has a map, has curves, then `VALUES`; one list for each record."""
+    packed: Packed | None
+    """Maps and curves; None if the page has no room for them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as the page's script reads it."""
+        values = {name: value for name, value in vars(self).items() if name != "packed"}
+        if self.packed is None:
+            return values | {"detail": None}
+        ends = [short(self.packed.low), short(self.packed.high)]
+        grid = {} if self.packed.grid is None else {"grid": list(self.packed.grid)}
+        return values | {"detail": self.packed.detail, "range": ends, **grid}
 
 
 def sample_entries(
     records: pd.DataFrame, settings: Sequence[Setting], methods: Sequence[str], budget: int
-) -> list[dict[str, Any]]:
+) -> list[SampleEntry]:
     """One entry per sample for the page, in the order of `sample_id`.
 
     Args:
-        records: all rows; with `DETAIL_COLUMNS` each entry may carry its maps and curves.
+        records: all rows; with `packing.DETAIL_COLUMNS` entries may have maps and curves.
         settings: in the page's order.
         methods: names in the page's order.
         budget: bytes for scores, maps and curves; once they are used up, samples have scores only.
-
-    Returns:
-        Dicts with `id`, what was asked and answered, `rows` (lists: setting, method, status, own substrate, has a map,
-        has curves, then `VALUES`), `range` (lowest and highest score), `grid` and `detail` (base64 or None).
     """
     place = {name: number for number, name in enumerate(methods)}
     setting_of: dict[tuple[str, str, str], int] = {setting: number for number, setting in enumerate(settings)}
@@ -83,105 +108,63 @@ def sample_entries(
     # Lists of columns, since indexing a frame row by row is slow for a hundred thousand rows.
     columns: Columns = {str(name): records[name].to_numpy(object)[order].tolist() for name in records.columns}
     values = [_short_all(records[name].to_numpy(np.float64, na_value=np.nan)[order]) for name in VALUES]
-    setting, method = keys["setting"].tolist(), keys["method"].tolist()
+    places = list(zip(keys["setting"].tolist(), keys["method"].tolist(), strict=True))
     budget -= ROW_BYTES * len(keys)
     starts = np.flatnonzero(~keys["sample"].duplicated().to_numpy()).tolist()
     entries = []
     for start, stop in pairwise([*starts, len(keys)]):
-        rows = range(start, stop)
-        entry = _about(columns, rows)
-        packed, flags = None, [(False, False)] * len(rows)
+        rows, packed = range(start, stop), None
         if "map" in columns and budget > 0:
-            packed, flags = _pack(columns, rows, entry)
-            budget -= len(packed or "")
-        entry["detail"] = packed
-        entry["rows"] = [
+            packed = pack(columns, rows)
+            budget -= len(packed.detail or "")
+        entries.append(_entry(columns, values, places, rows, packed))
+    return entries
+
+
+def _entry(
+    columns: Columns,
+    values: Sequence[Sequence[float | None]],
+    places: Sequence[tuple[int, int]],
+    rows: range,
+    packed: Packed | None,
+) -> SampleEntry:
+    """The entry of the sample that has these rows; what is the same for all of them is the first value not null."""
+
+    def first(name: str) -> Any:
+        return next((value for value in columns[name][rows.start : rows.stop] if not missing(value)), None)
+
+    reference, correct = first("reference"), first("correct")
+    return SampleEntry(
+        id=str(first("sample_id")),
+        question=str(first("question") or ""),
+        answer=first("predicted"),
+        generated=first("generated"),
+        reference=None if reference is None else ", ".join(map(str, reference)),
+        finding=first("finding"),
+        correct=None if correct is None else bool(correct),
+        p_yes=short(first("p_yes")),
+        effect=short(first("effect")),
+        ends=[short(first("s_original")), short(first("s_substrate"))],
+        reason=first("reason"),
+        rows=[
             [
-                setting[row],
-                method[row],
+                *places[row],
                 columns["status"][row],
                 int(columns["own_substrate"][row] is True),
                 *map(int, has),
                 *(value[row] for value in values),
             ]
-            for row, has in zip(rows, flags, strict=True)
-        ]
-        entries.append(entry)
-    return entries
+            for row, has in zip(rows, packed.has if packed else [(False, False)] * len(rows), strict=True)
+        ],
+        packed=packed,
+    )
 
 
-def _about(columns: Columns, rows: range) -> dict[str, Any]:
-    """What is the same for all rows of a sample: the first value of each column that is not null."""
-
-    def first(name: str) -> Any:
-        return next((value for value in columns[name][rows.start : rows.stop] if not _missing(value)), None)
-
-    reference, correct = first("reference"), first("correct")
-    return {
-        "id": str(first("sample_id")),
-        "question": str(first("question") or ""),
-        "answer": first("predicted"),
-        "generated": first("generated"),
-        "reference": None if reference is None else ", ".join(map(str, reference)),
-        "finding": first("finding"),
-        "correct": None if correct is None else bool(correct),
-        "p_yes": short(first("p_yes")),
-        "effect": short(first("effect")),
-        "ends": [short(first("s_original")), short(first("s_substrate"))],
-        "reason": first("reason"),
-    }
-
-
-def _pack(columns: Columns, rows: range, entry: dict[str, Any]) -> tuple[str | None, list[tuple[bool, bool]]]:
-    """The bytes of a sample's maps and curves, and for each row whether it has a map and curves in them."""
-    curves = {row: curve for row in rows if (curve := _curves(columns, row)) is not None}
-    known = np.concatenate([curve.ravel() for curve in curves.values()] or [np.zeros(0)])
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    entry["range"] = [short(low), short(high)]
-    maps, hidden = {}, {CENTER}  # its map has no positive value and is the same for every picture
-    for row in rows:
-        if columns["method"][row] not in hidden and not _missing(columns["grid_h"][row]):
-            values = columns["map"][row]
-            if not _missing(values) and np.isfinite(values).all():
-                hidden.add(columns["method"][row])
-                maps[row] = np.asarray(values, np.float64)
-                entry["grid"] = [int(columns[name][row]) for name in ("grid_h", "grid_w")]
-    shades = {}
-    if maps:
-        strengths, _ = scaled_all(np.stack(list(maps.values())).reshape(-1, *entry["grid"]))
-        shades = dict(zip(maps, strengths, strict=True))
-    parts = []
-    for row in rows:
-        if row in shades:
-            parts.append(_levels(shades[row], MAP_LEVELS))
-        if row in curves:
-            parts.append(_levels((curves[row] - low) / ((high - low) or 1), CURVE_LEVELS))
-    flags = [(row in shades, row in curves) for row in rows]
-    if not parts:
-        return None, flags
-    return base64.b64encode(zlib.compress(b"".join(parts), 9)).decode("ascii"), flags
-
-
-def _curves(columns: Columns, row: int) -> npt.NDArray[np.float64] | None:
-    """Deletion and insertion scores [2, steps + 1]; None where a score is missing."""
-    sides = [columns["deletion_scores"][row], columns["insertion_scores"][row]]
-    if any(_missing(side) for side in sides):
+def short(value: float | None) -> float | None:
+    """A number with five significant digits, which a page can show and sort by; None if there is none."""
+    if value is None or missing(value):
         return None
-    both = np.asarray(sides, np.float64)
-    return both if np.isfinite(both).all() else None
-
-
-def _levels(share: npt.NDArray[np.float64], levels: int) -> bytes:
-    return np.rint(share * (levels - 1)).astype(np.uint8).tobytes()
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
-
-
-def short(value: Any) -> float | None:
-    """A number with five significant digits, which a page can show and sort by; None where there is none."""
-    return None if _missing(value) else _short_all([float(value)])[0]
+    return _short_all([value])[0]
 
 
 def _short_all(values: npt.ArrayLike) -> list[float | None]:
