@@ -2,7 +2,7 @@
 
 None of these libraries is imported before it is needed.
 
-Example:
+Examples:
     >>> from captum.metrics import sensitivity_max                              # doctest: +SKIP
     >>> classifier = YesNoClassifier(explainer, "Is there a nodule?")           # doctest: +SKIP
     >>> maps = MapAttribution(classifier, "chefer")                             # doctest: +SKIP

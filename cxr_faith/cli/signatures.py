@@ -64,7 +64,7 @@ def registry(module: str, name: str) -> dict[str, str]:
     entries that other modules have added to it count too.
     """
     loaded = getattr(sys.modules.get(module), name, {})
-    places = {key: f"{entry.__module__}:{entry.__name__}" for key, entry in loaded.items()}
+    places = {key: f"{entry.__module__}:{entry.__name__}" for key, entry in loaded.items() if _file(entry.__module__)}
     for statement in _tree(module).body:
         match statement:
             case ast.Assign(targets=[ast.Subscript(ast.Name(id), ast.Constant(str(key)))], value=ast.Name(held)):
@@ -169,11 +169,16 @@ def _lookup(module: str, name: str) -> tuple[Definition | ast.expr, str]:
     raise LookupError(f"{module} has no {name}")
 
 
+def _file(module: str) -> str | None:
+    """Source file of a module that is loaded; None for others, and for code that was typed in."""
+    return getattr(sys.modules.get(module), "__file__", None)
+
+
 @cache
 def _tree(module: str) -> ast.Module:
     """Syntax tree of a module; only its top package is looked up, so nothing is imported."""
-    if file_of_loaded := getattr(sys.modules.get(module), "__file__", None):
-        return ast.parse(Path(file_of_loaded).read_text(encoding="utf-8"), file_of_loaded)
+    if loaded := _file(module):
+        return ast.parse(Path(loaded).read_text(encoding="utf-8"), loaded)
     top, *rest = module.split(".")
     spec = find_spec(top)
     if spec is None or not spec.submodule_search_locations:

@@ -28,7 +28,7 @@ class Explainer(AnswerExplainer):
         seed: of every random stream, together with the picture's id.
         max_new_tokens: longest answer that is generated.
 
-    Example:
+    Examples:
         >>> import cxr_faith, numpy as np
         >>> explainer = cxr_faith.Explainer.from_pretrained(cxr_faith.bundled_model(), device="cpu")
         >>> picture = np.full((288, 256, 3), 90, np.uint8)

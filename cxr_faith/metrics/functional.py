@@ -64,7 +64,7 @@ def classify(s_original: Tensor, s_substrate: Tensor, off_format: Tensor, valid:
     Returns:
         int64 `[...]`; rows with a score that is not finite are `invalid` whatever `valid` says.
 
-    Example:
+    Examples:
         >>> score, no, yes = torch.tensor([3.0, 3.0, 3.0]), torch.zeros(3).bool(), torch.ones(3).bool()
         >>> status_names(classify(score, torch.tensor([-4.0, 2.8, 5.0]), no, yes))
         ['ok', 'degenerate', 'inverted']

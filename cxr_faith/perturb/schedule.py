@@ -28,7 +28,7 @@ def schedule(n_cells: int, steps: int) -> IntArray:
         ValueError: if `steps` is not between 1 and `n_cells`, or is even while `n_cells` is odd (the middle step would
             have to take half a cell).
 
-    Example:
+    Examples:
         >>> schedule(9, 5).tolist()
         [0, 2, 4, 5, 7, 9]
     """
@@ -103,7 +103,7 @@ def saliency_order(values: npt.ArrayLike, tie_break: npt.ArrayLike) -> IntArray:
     Raises:
         ValueError: if `values` is not one finite number per cell or `tie_break` is not a permutation.
 
-    Example:
+    Examples:
         >>> saliency_order([0.1, 0.9, 0.1], tie_break=[2, 1, 0]).tolist()
         [1, 2, 0]
     """

@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Run:
     """A run directory; each file is read when it is first asked for.
 
-    Example:
+    Examples:
         >>> run = load_run("runs/demo")  # doctest: +SKIP
         >>> run.summary.board("present").to_frame()[["method", "srg", "srg_low", "srg_high"]]  # doctest: +SKIP
     """
