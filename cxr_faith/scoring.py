@@ -13,14 +13,8 @@ import torch
 from torch import Tensor
 
 from cxr_faith.cases import Case
-from cxr_faith.metrics.functional import (
-    baseline_gaps,
-    classify,
-    curve_scalars,
-    random_summary,
-    random_test,
-    status_names,
-)
+from cxr_faith.metrics.baselines import baseline_gaps, random_summary, random_test
+from cxr_faith.metrics.functional import classify, curve_scalars, status_names
 from cxr_faith.metrics.localization import localization_scores
 from cxr_faith.perturb.adaptive import adaptive_curves
 from cxr_faith.perturb.engine import Engine, Plan

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_faith.metrics.functional import baseline_gaps, classify, curve_scalars, status_names
+from cxr_faith.metrics.baselines import baseline_gaps
+from cxr_faith.metrics.functional import classify, curve_scalars, status_names
 from cxr_faith.records import RecordWriter
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")

@@ -83,9 +83,12 @@ def test_package_does_not_import_what_lies_outside_it() -> None:
 
 
 def test_functional_core_is_plain() -> None:
-    modules = imported_modules(PACKAGE / "metrics" / "functional.py", PACKAGE)
-    tops = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
-    assert tops <= {"numpy", "torch"}
+    for file in ("functional", "baselines", "running_sums"):
+        modules = list(imported_modules(PACKAGE / "metrics" / f"{file}.py", PACKAGE))
+        tops = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
+        assert tops <= {"numpy", "torch", "cxr_faith"}
+        own = [module for module in modules if module.startswith("cxr_faith.")]
+        assert all(module.startswith("cxr_faith.metrics.functional.") for module in own), file
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from cxr_faith.metrics.functional import mean_of, present_sums, standard_error_of
+from cxr_faith.metrics.running_sums import mean_of, present_sums, standard_error_of
 
 
 class ColumnMean(Metric):

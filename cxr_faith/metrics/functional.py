@@ -40,8 +40,8 @@ CURVE_COLUMNS = NORMALIZED_COLUMNS + UNNORMALIZED_COLUMNS
 GAPS = tuple(f"gap_{name}_{to}" for to in ("random", "center") for name in ("deletion", "insertion", "srg"))
 """Paired gaps to the two baselines; positive = better than the baseline."""
 
-_GAPS = (("deletion", "deletion_auc", -1), ("insertion", "insertion_auc", 1), ("srg", "srg", 1))
 MC_ERROR_COLUMNS = ("deletion_auc", "insertion_auc", "srg")
+"""Scalars of the random baseline whose Monte-Carlo error is recorded."""
 
 
 def effect_threshold(s_original: Tensor) -> Tensor:
@@ -233,112 +233,3 @@ def _flips(x: Tensor, deletion_flip: Tensor, insertion_flip: Tensor) -> dict[str
 def _first_x(condition: Tensor, x: Tensor) -> Tensor:
     first = x.double()[condition.int().argmax(-1)]
     return torch.where(condition.any(-1), first, torch.nan)
-
-
-def baseline_gaps(
-    method: Mapping[str, Tensor], random: Mapping[str, Tensor] | None, center: Mapping[str, Tensor] | None
-) -> dict[str, Tensor]:
-    """Paired gaps of a method to the random orders and to the center map; positive = the method is better.
-
-    `gap_deletion = baseline - method` (a lower deletion_auc is better); `gap_insertion` and `gap_srg` are
-    `method - baseline`.
-
-    Args:
-        method: its `deletion_auc`, `insertion_auc` and `srg`, each `[B]`.
-        random: the same columns of the random baseline (`random_summary`), or None for the random rows themselves.
-        center: the same columns of the center map, or None for the center rows themselves.
-
-    Returns:
-        `gap_{deletion,insertion,srg}_{random,center}`, float64 `[B]`; NaN where either side is NaN or None.
-    """
-    gaps: dict[str, Tensor] = {}
-    for name, baseline in (("random", random), ("center", center)):
-        for metric, column, sign in _GAPS:
-            own = method[column].double()
-            missing = torch.full_like(own, torch.nan)
-            gaps[f"gap_{metric}_{name}"] = missing if baseline is None else sign * (own - baseline[column])
-    return gaps
-
-
-def random_summary(per_order: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scalars of the random baseline from those of its R orders, in antithetic pairs (rows 2i and 2i + 1).
-
-    Means are taken over the pair means, so that the srg of the baseline is exactly zero. The Monte-Carlo error is the
-    standard deviation of the R/2 pair means over sqrt(R/2): the orders of a pair are not independent.
-
-    Args:
-        per_order: columns of `curve_scalars`, each `[B, R]`.
-
-    Returns:
-        float64 `[B]`: the mean of every column; its standard deviation over the orders as `*_std`, except for the end
-        points, which all orders share; `*_mc_error` of deletion_auc, insertion_auc and srg (NaN for a single pair).
-
-    Raises:
-        ValueError: if a column does not hold an even number of orders.
-    """
-    summary: dict[str, Tensor] = {}
-    for name, values in per_order.items():
-        if values.ndim != 2 or values.shape[1] == 0 or values.shape[1] % 2:
-            raise ValueError(f"{name} must be [B, R] with an even number R of orders, got {list(values.shape)}")
-        if name in ENDPOINT_COLUMNS:
-            summary[name] = values[:, 0].double()
-            continue
-        pair_means = values.double().reshape(len(values), -1, 2).mean(-1)
-        summary[name] = pair_means.mean(-1)
-        summary[f"{name}_std"] = _sample_std(values.double())
-        if name in MC_ERROR_COLUMNS:
-            summary[f"{name}_mc_error"] = _sample_std(pair_means) / pair_means.shape[-1] ** 0.5
-    return summary
-
-
-def random_test(srg: Tensor, srg_random: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a method's srg stands among those of the random orders of the same picture.
-
-    Args:
-        srg: the method's srg `[B]`.
-        srg_random: srg of every random order `[B, R]`.
-
-    Returns:
-        `random_z = srg / sd` and `random_p = (1 + #{srg_random >= srg}) / (R + 1)`, float64 `[B]`; both NaN where a
-        value is missing or all random orders score the same (sd = 0: there is nothing to compare with).
-    """
-    own, orders = srg.double(), srg_random.double()
-    # Equal values, not `std == 0`: the mean of equal numbers is rounded and leaves a deviation of 1e-17.
-    comparable = torch.isfinite(own) & torch.isfinite(orders).all(-1) & (orders.amax(-1) > orders.amin(-1))
-    z = own / _sample_std(orders)
-    p = (1 + (orders >= own[:, None]).sum(-1)).double() / (orders.shape[-1] + 1)
-    return torch.where(comparable, z, torch.nan), torch.where(comparable, p, torch.nan)
-
-
-def present_sums(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum, sum of squares and count of the values that are not NaN along the first dimension.
-
-    Args:
-        values: `[B, ...]`.
-
-    Returns:
-        Three float64 tensors `[...]`; they add up over batches and ranks.
-    """
-    present = ~values.isnan()
-    filled = torch.where(present, values, 0).double()
-    return filled.sum(0), (filled * filled).sum(0), present.sum(0).double()
-
-
-def mean_of(total: Tensor, count: Tensor) -> Tensor:
-    """Mean from `present_sums`; NaN without a value."""
-    return total / count  # 0 / 0 is NaN
-
-
-def standard_error_of(total: Tensor, square: Tensor, count: Tensor) -> Tensor:
-    """Plain standard error of the mean from `present_sums`; NaN under two values.
-
-    It takes rows as independent, which questions about one patient are not: a quick look, not an interval to report.
-    """
-    variance = (square - total * total / count).clamp_min(0) / (count - 1)
-    return torch.where(count > 1, (variance / count).sqrt(), torch.nan)
-
-
-def _sample_std(values: Tensor) -> Tensor:
-    if values.shape[-1] < 2:
-        return torch.full_like(values[..., 0], torch.nan)
-    return values.std(-1, correction=1)

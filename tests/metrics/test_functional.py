@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from cxr_faith.metrics import functional as F
+from cxr_faith.metrics.baselines import baseline_gaps, random_summary, random_test
+from cxr_faith.metrics.running_sums import mean_of, present_sums, standard_error_of
 from cxr_faith.perturb import schedule as perturb_schedule
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule, stream
 from tests.reference import metrics as reference
@@ -198,7 +200,7 @@ def test_reversed_orders_have_exactly_the_negative_srg(n_cells, steps):
     for column in ("srg", "srg_clipped", "srg_logit", "srg_prob"):
         assert scalars[column].abs().min() > 1e-4
         assert torch.equal(scalars[column][0::2], -scalars[column][1::2])
-    summary = F.random_summary({name: values[None] for name, values in scalars.items()})
+    summary = random_summary({name: values[None] for name, values in scalars.items()})
     for name in ("srg", "srg_clipped", "srg_logit", "srg_prob", "srg_mc_error"):
         assert summary[name].item() == 0.0
     assert summary["deletion_auc"].item() == pytest.approx(summary["insertion_auc"].item(), abs=1e-14)
@@ -219,7 +221,7 @@ def test_random_summary_agrees_with_the_twin():
     columns = ("deletion_auc", "insertion_auc", "srg", "drop_50", "flip_deletion", "effect")
     per_order = {name: torch.from_numpy(rng.normal(size=(5, 20))) for name in columns}
     per_order["flip_deletion"][2] = math.nan
-    summary = F.random_summary(per_order)
+    summary = random_summary(per_order)
     for name in columns[:4]:
         values = per_order[name].numpy()
         expect(summary[name], values.mean(1))
@@ -234,18 +236,18 @@ def test_random_summary_agrees_with_the_twin():
 @pytest.mark.parametrize("orders", [2, 6, 10, 20, 22])
 def test_antithetic_pairs_average_to_exactly_zero(orders):
     half = torch.from_numpy(np.random.default_rng(orders).normal(size=(500, orders // 2)))
-    summary = F.random_summary({"srg": torch.stack([half, -half], dim=-1).flatten(1)})
+    summary = random_summary({"srg": torch.stack([half, -half], dim=-1).flatten(1)})
     assert (summary["srg"] == 0).all()
     assert (summary["srg_std"] > 0).all()
 
 
 def test_random_summary_of_one_pair_and_of_an_odd_number():
-    summary = F.random_summary({"srg": torch.tensor([[0.3, -0.3]])})
+    summary = random_summary({"srg": torch.tensor([[0.3, -0.3]])})
     assert summary["srg"].item() == 0.0
     assert summary["srg_std"].item() == pytest.approx(0.3 * math.sqrt(2))
     assert summary["srg_mc_error"].isnan().all()
     with pytest.raises(ValueError, match="srg must be .* even number R of orders"):
-        F.random_summary({"srg": torch.zeros(2, 3)})
+        random_summary({"srg": torch.zeros(2, 3)})
 
 
 def test_random_test_agrees_with_the_twin_and_is_null_without_spread():
@@ -253,18 +255,18 @@ def test_random_test_agrees_with_the_twin_and_is_null_without_spread():
     srg, orders = torch.from_numpy(rng.normal(size=40)), torch.from_numpy(rng.normal(size=(40, 20)))
     orders[3] = 0.1  # its computed standard deviation is not exactly zero
     orders[4, 7] = srg[4]
-    z, p = F.random_test(srg, orders)
+    z, p = random_test(srg, orders)
     twins = [reference.random_test(s, row) for s, row in zip(srg.tolist(), orders.tolist(), strict=True)]
     expect(z, [twin[0] for twin in twins])
     expect(p, [twin[1] for twin in twins])
     assert z.isnan().sum() == p.isnan().sum() == 1
     srg[5], orders[6, 0] = math.nan, math.nan
-    z, p = F.random_test(srg, orders)
+    z, p = random_test(srg, orders)
     assert z.isnan().nonzero().flatten().tolist() == p.isnan().nonzero().flatten().tolist() == [3, 5, 6]
 
 
 def test_random_test_extremes():
-    z, p = F.random_test(torch.tensor([9.0, -9.0]), torch.tensor([[1.0, -1.0, 2.0, -2.0]] * 2))
+    z, p = random_test(torch.tensor([9.0, -9.0]), torch.tensor([[1.0, -1.0, 2.0, -2.0]] * 2))
     assert p.tolist() == [1 / 5, 1.0]
     assert z.tolist() == pytest.approx([9 / math.sqrt(10 / 3), -9 / math.sqrt(10 / 3)])
 
@@ -272,34 +274,34 @@ def test_random_test_extremes():
 def test_gaps_are_positive_where_the_method_is_better():
     method = {"deletion_auc": torch.tensor([0.2]), "insertion_auc": torch.tensor([0.9]), "srg": torch.tensor([0.7])}
     random = {"deletion_auc": torch.tensor([0.5]), "insertion_auc": torch.tensor([0.6]), "srg": torch.tensor([0.0])}
-    gaps = F.baseline_gaps(method, random, None)
+    gaps = baseline_gaps(method, random, None)
     assert gaps["gap_deletion_random"].item() == pytest.approx(0.3)
     assert gaps["gap_insertion_random"].item() == pytest.approx(0.3)
     assert gaps["gap_srg_random"].item() == pytest.approx(0.7)
     assert all(gaps[f"gap_{metric}_center"].isnan().all() for metric in ("deletion", "insertion", "srg"))
-    swapped = F.baseline_gaps(random, None, method)
+    swapped = baseline_gaps(random, None, method)
     assert swapped["gap_deletion_center"].item() == pytest.approx(-0.3)
     assert swapped["gap_srg_center"].item() == pytest.approx(-0.7)
     random["deletion_auc"][0] = math.nan
-    assert F.baseline_gaps(method, random, random)["gap_deletion_random"].isnan().all()
+    assert baseline_gaps(method, random, random)["gap_deletion_random"].isnan().all()
 
 
 def test_mean_and_standard_error_agree_with_the_twin_over_batches():
     values = torch.from_numpy(np.random.default_rng(4).normal(3, 2, 101))
     values[::7] = math.nan
-    batches = [F.present_sums(batch) for batch in values.split(13)]
+    batches = [present_sums(batch) for batch in values.split(13)]
     total, square, count = (torch.stack(parts).sum(0) for parts in zip(*batches, strict=True))
     mean, error = reference.mean_and_error(values.tolist())
-    assert F.mean_of(total, count).item() == pytest.approx(mean, rel=1e-12)
-    assert F.standard_error_of(total, square, count).item() == pytest.approx(error, rel=1e-10)
+    assert mean_of(total, count).item() == pytest.approx(mean, rel=1e-12)
+    assert standard_error_of(total, square, count).item() == pytest.approx(error, rel=1e-10)
 
 
 def test_mean_of_nothing_and_error_of_one():
-    nothing, one = F.present_sums(torch.tensor([math.nan])), F.present_sums(torch.tensor([2.5]))
-    assert F.mean_of(nothing[0], nothing[2]).isnan()
-    assert F.standard_error_of(*nothing).isnan()
-    assert F.mean_of(one[0], one[2]).item() == 2.5
-    assert F.standard_error_of(*one).isnan()
+    nothing, one = present_sums(torch.tensor([math.nan])), present_sums(torch.tensor([2.5]))
+    assert mean_of(nothing[0], nothing[2]).isnan()
+    assert standard_error_of(*nothing).isnan()
+    assert mean_of(one[0], one[2]).item() == 2.5
+    assert standard_error_of(*one).isnan()
 
 
 @pytest.mark.parametrize("module", [F, perturb_schedule])
