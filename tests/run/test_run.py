@@ -19,7 +19,9 @@ from cxr_faith.records import RECORD_SCHEMA
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.predict import failed
 from tests.forked import start_ranks, wait_for_ranks
-from tests.runs import ROOT, VOLATILE, assert_same, environment, ranks, records, run_here
+from tests.runs import ROOT, VOLATILE, assert_same, command, environment, ranks, records, run_here
+
+WATCHED = [sys.executable, str(ROOT / "tests" / "cli" / "no_network.py")]
 
 CONFIG = """
 trainer: {{accelerator: cpu, devices: 1}}
@@ -53,19 +55,23 @@ def config(manifest: Path, folder: Path) -> Path:
     return file
 
 
-def evaluate(config: Path, run_dir: Path, values: Path, *arguments: str) -> None:
-    """Run `evaluate` in processes of its own and keep the torchmetrics values."""
-    script = [sys.executable, str(Path(__file__).with_name("run_ranks.py")), str(values)]
-    words = [*script, "--config", str(config), "--run_dir", str(run_dir), *arguments]
-    done = subprocess.run(words, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def alone(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run directory of one uninterrupted rank."""
     folder = tmp_path_factory.mktemp("alone")
     assert run_here(config(samples, folder), folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run directory of two ranks, of which Lightning starts the second; a word to another machine ends either."""
+    folder = tmp_path_factory.mktemp("on_two_ranks")
+    variables = environment()
+    del variables["HF_HUB_OFFLINE"]  # a local model needs no telling
+    words = command(config(samples, folder), folder / "run", *ranks(2), "--data.batch_size", "3")[3:]
+    done = subprocess.run([*WATCHED, *words], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder / "run"
 
 
@@ -85,21 +91,30 @@ def test_run_directory_is_complete(alone: Path) -> None:
     assert not (alone / "report" / "pictures").exists()
 
 
-def test_two_ranks_equal_one(samples: Path, alone: Path, tmp_path: Path) -> None:
-    run, values = tmp_path / "run", tmp_path / "values.json"
-    evaluate(config(samples, tmp_path), run, values, *ranks(2), "--data.batch_size", "3")
-    assert_same(run, alone)
-    assert len(list((run / "records").glob("*.parquet"))) == 2  # one file for each rank
+def test_two_ranks_equal_one(on_two_ranks: Path, alone: Path) -> None:
+    assert_same(on_two_ranks, alone)
+    assert len(list((on_two_ranks / "records").glob("*.parquet"))) == 2  # one file for each rank
 
     # torchmetrics, reduced over the two ranks, agree with the means over the merged records.
-    frame = records(run)
-    for key, metrics in json.loads(values.read_text()).items():
-        substrate, method = key.split()
-        rows = frame[frame["substrate"].eq(substrate) & frame["method"].eq(method)]
-        assert metrics["coverage"] == pytest.approx(rows["status"].eq("ok").mean(), nan_ok=True)
+    frame = records(on_two_ranks)
+    board = json.loads((on_two_ranks / "metrics.json").read_text())["rows"]
+    settings = {(metrics["substrate"], metrics["method"]) for metrics in board}
+    assert settings == set(zip(frame["substrate"], frame["method"], strict=True))
+    for metrics in board:
+        rows = frame[frame["substrate"].eq(metrics["substrate"]) & frame["method"].eq(metrics["method"])]
+        assert metrics["coverage"] == pytest.approx(rows["status"].eq("ok").mean())
         faithful = ("deletion_auc", "insertion_auc", "srg", "drop_50", "gap_srg_random", "gap_deletion_center")
         for name in (*faithful, *LOCALIZATION_COLUMNS):
-            assert metrics[name] == pytest.approx(rows[name].astype(float).mean(), abs=1e-12, nan_ok=True), (key, name)
+            value = np.nan if metrics[name] is None else metrics[name]
+            mean = rows[name].astype(float).mean()
+            assert value == pytest.approx(mean, abs=1e-12, nan_ok=True), (metrics["substrate"], metrics["method"], name)
+
+
+@pytest.mark.slow
+def test_nothing_is_sent_anywhere(on_two_ranks: Path) -> None:
+    probe = subprocess.run([*WATCHED, "probe"], env=environment(), capture_output=True, text=True)
+    assert probe.returncode == 99 and "192.0.2.1" in probe.stderr  # the watch works
+    assert (on_two_ranks / "report" / "index.html").exists()
 
 
 @pytest.mark.slow
