@@ -42,6 +42,7 @@ def alert_notes(run_dir: Path) -> list[str]:
         groups.setdefault((alert.kind, alert.method), []).append(alert)
     notes = []
     for alerts in groups.values():
-        again = f", and {len(alerts) - 1} more times" if len(alerts) > 1 else ""
+        more = len(alerts) - 1
+        again = f", and {more} more time{'s' * (more > 1)}" if more else ""
         notes.append(f"Monitor, after {alerts[0].samples} samples of a rank{again}: {alerts[0].message}.")
     return notes

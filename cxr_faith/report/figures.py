@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -196,9 +197,13 @@ def plain(axes: Axes) -> None:
         text.set_parse_math(False)
 
 
-def legend_below(figure: Figure, columns: int = 2, **entries: Any) -> None:
+def legend_below(
+    figure: Figure, columns: int = 2, handles: Sequence[Artist] | None = None, labels: Sequence[str] | None = None
+) -> None:
     """Draw a legend below the plot; no name is read as a formula."""
-    box = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, **entries)
+    # Without handles and labels, matplotlib takes those of the axes.
+    given = {name: entries for name, entries in (("handles", handles), ("labels", labels)) if entries is not None}
+    box = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, **given)
     for text in box.get_texts():
         text.set_parse_math(False)
 

@@ -59,7 +59,7 @@ def write_report(run_dir: str | Path) -> Path:
 def render(
     summary: Summary,
     records: pd.DataFrame,
-    provenance: Mapping[str, Any],
+    provenance: Mapping[str, object],
     thumbs: Mapping[str, Thumb] | None = None,
     notes: Sequence[str] = (),
     doctor: TextTable | None = None,

@@ -1,5 +1,5 @@
 "use strict";
-// Everything is drawn from the data in this page. Text of others goes in as text only, never as markup.
+// Everything is drawn from the data in this page. Names and questions are inserted as text, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const state = { setting: 0, slice: "all", hidden: new Set(), sort: null, down: true, page: 0 };
@@ -69,7 +69,7 @@ function leaderboard() {
   table.replaceChildren(el("caption", {}, b.title), el("thead", {}, head), el("tbody", {}, ...body));
   const tied = ties(b);
   byId("ties-box").hidden = !tied.length;
-  byId("ties-title").textContent = `${tied.length} of ${b.rows.length} methods are not significantly better than others below them (5 %, Holm over all pairs)`;
+  byId("ties-title").textContent = `${tied.length} of ${b.rows.length} methods are not significantly better than some methods below them (5 %, Holm over all pairs)`;
   byId("ties").replaceChildren(...tied.map((line) => el("li", {}, line)));
   statuses(b, rows);
   draw(rows);
@@ -77,13 +77,13 @@ function leaderboard() {
 
 function ties(b) {
   const place = Object.fromEntries([...b.rows].sort((x, y) => (y.values[b.headline] ?? -Infinity) - (x.values[b.headline] ?? -Infinity)).map((r, i) => [r.method, i]));
-  const found = {};
+  const below = {};
   for (const pair of b.differences) {
     if (pair.p_holm === null || pair.p_holm < 0.05) continue;
     const [upper, lower] = place[pair.a] < place[pair.b] ? [pair.a, pair.b] : [pair.b, pair.a];
-    (found[upper] = found[upper] || []).push(lower);
+    (below[upper] = below[upper] || []).push(lower);
   }
-  return Object.entries(found).map(([name, below]) => `${name} is not significantly better than ${below.join(", ")}.`);
+  return Object.entries(below).map(([name, others]) => `${name} is not significantly better than ${others.join(", ")}.`);
 }
 
 function statuses(b, rows) {
@@ -97,9 +97,9 @@ const W = 420, H = 270, PAD = { l: 48, r: 16, t: 24, b: 40 };
 function ticks(low, high, most) {
   const raw = (high - low) / most || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw);
-  const found = [];
-  for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-9; t += step) found.push(Number(t.toPrecision(10)));
-  return found;
+  const places = [];
+  for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-9; t += step) places.push(Number(t.toPrecision(10)));
+  return places;
 }
 
 function curveChart(title, series, side, guides, yLabel) {
@@ -182,17 +182,17 @@ function sampleScore(sample, method) {
 function samples() {
   const finding = byId("sample-finding").value, status = byId("sample-status").value, method = byId("sample-method").value;
   const words = byId("sample-search").value.toLowerCase().split(/\s+/).filter(Boolean), order = byId("sample-order").value;
-  let found = data.samples.map((s, i) => ({ s, i, ...sampleScore(s, method) }))
+  const matches = data.samples.map((s, i) => ({ s, i, ...sampleScore(s, method) }))
     .filter(({ s, status: its }) => (!finding || s.finding === finding) && (!status || its === status)
       && words.every((w) => `${s.id} ${s.question} ${s.answer ?? ""}`.toLowerCase().includes(w)));
-  if (order !== "id") found.sort((a, b) => (a.srg === null) - (b.srg === null) || (order === "best" ? b.srg - a.srg : a.srg - b.srg));
-  state.page = Math.min(state.page, Math.max(0, Math.ceil(found.length / PAGE) - 1));
-  const shown = found.slice(PAGE * state.page, PAGE * (state.page + 1));
+  if (order !== "id") matches.sort((a, b) => (a.srg === null) - (b.srg === null) || (order === "best" ? b.srg - a.srg : a.srg - b.srg));
+  state.page = Math.min(state.page, Math.max(0, Math.ceil(matches.length / PAGE) - 1));
+  const shown = matches.slice(PAGE * state.page, PAGE * (state.page + 1));
   byId("sample-rows").replaceChildren(...shown.map(({ s, status: its, srg }) => el("tr", {}, el("td", {}, el("a", { href: `#sample=${encodeURIComponent(s.id)}` }, s.id)),
     el("td", {}, s.question), el("td", {}, s.answer ?? "–"), el("td", {}, s.reference ?? "–"), el("td", {}, s.finding ?? "–"), el("td", {}, its), el("td", {}, num(srg, true)))));
-  byId("sample-count").textContent = found.length ? `${PAGE * state.page + 1}–${PAGE * state.page + shown.length} of ${found.length}` : "none";
+  byId("sample-count").textContent = matches.length ? `${PAGE * state.page + 1}–${PAGE * state.page + shown.length} of ${matches.length}` : "none";
   byId("back").disabled = state.page === 0;
-  byId("next").disabled = PAGE * (state.page + 1) >= found.length;
+  byId("next").disabled = PAGE * (state.page + 1) >= matches.length;
 }
 
 function galleryOf() {
@@ -258,7 +258,7 @@ async function openSample() {
   section.replaceChildren(heading, el("a", { class: "plain", href: "#samples" }, "Close"), el("dl", { class: "facts" }, ...facts.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)])),
     el("h3", {}, "Maps"), el("p", { class: "quiet" }, "Each on its own scale, 2nd to 98th percentile: compare places, not shades. R and L are the patient's sides."), maps, el("h3", {}, "Curves"), curves, el("div", { class: "scroll" }, table));
   if (openSample.shown !== wanted) { section.scrollIntoView(); heading.focus({ preventScroll: true }); openSample.shown = wanted; }
-  if (!sample.detail) { maps.append(el("p", { class: "quiet" }, "Maps and curves of this sample are in the records; the page has no room for all.")); return; }
+  if (!sample.detail) { maps.append(el("p", { class: "quiet" }, "The page has no room for this sample's maps and curves; they are in the records.")); return; }
   const detail = await unpack(sample);
   if (!maps.isConnected) return;
   const score = Object.fromEntries(rows.map((r) => [r.method, r.srg])), thumb = data.thumbs[sample.id];

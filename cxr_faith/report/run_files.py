@@ -57,7 +57,7 @@ def doctor_table(run_dir: Path) -> TextTable:
     return TextTable("from doctor.json", ["result", "check", "figure", "what to do"], rows)
 
 
-def flat_rows(values: Mapping[str, Any]) -> list[list[str]]:
+def flat_rows(values: Mapping[str, object]) -> list[list[str]]:
     """Dotted name and text of every leaf of a JSON object."""
     return [[name, text] for name, text in _leaves(values, "")]
 
@@ -73,7 +73,7 @@ def version_notes(run_dir: Path) -> list[str]:
     return notes
 
 
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _leaves(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")

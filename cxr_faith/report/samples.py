@@ -72,7 +72,7 @@ class SampleEntry:
     """Score of the picture, and of the substrate alone."""
     reason: str | None
     """Why the sample could not be scored."""
-    rows: list[list[Any]]
+    rows: list[list[int | str | float | None]]
     """Setting, method, status, own substrate, has a map, has curves, then `VALUES`; one list for each record."""
     packed: Packed | None
     """Maps and curves; None if the page has no room for them."""

@@ -89,7 +89,7 @@ def test_alerts_go_to_the_log_the_run_directory_and_tensorboard(tmp_path, caplog
     with (tmp_path / "alerts" / "rank-3.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n" + '{"kind": "cut o')
     first, *others = alert_notes(tmp_path)
-    assert first == f"Monitor, after 5 samples of a rank, and 1 more times: {line['message']}."
+    assert first == f"Monitor, after 5 samples of a rank, and 1 more time: {line['message']}."
     assert len(others) == len(read_alerts(tmp_path)) - 2
 
 
