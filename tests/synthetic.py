@@ -1,4 +1,4 @@
-"""Synthetic records: six methods on forty samples of ten patients, with every status and what tends to break tables."""
+"""Synthetic records: six methods on forty samples of ten patients, with every status and names that break tables."""
 
 from pathlib import Path
 from typing import Any

@@ -1,1 +1,1 @@
-"""What records say, for people: summary, leaderboard, figures, the report page. Nothing here runs a model."""
+"""From typed numbers to terminal, Markdown, page, figures and clinical page; nothing here runs a model."""

@@ -1,4 +1,4 @@
-"""Sentences about one board: which methods it cannot separate, and whether it has patients enough."""
+"""Sentences about one board: which methods it cannot separate, and whether it has enough patients."""
 
 from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS
 from cxr_faith.report.formats import patients
@@ -6,7 +6,7 @@ from cxr_faith.summary.board import Board
 from cxr_faith.summary.significance import not_told_apart, upside_down
 
 FEWEST_TO_TEST = 6
-"""Patients: the signs of five can be flipped in 32 ways, and two of these are as extreme as any: p is 1/16 or more."""
+"""With fewer patients no difference is significant: five have 32 flips of their signs, so p is at least 2/32."""
 
 
 def few_patients(board: Board) -> list[str]:

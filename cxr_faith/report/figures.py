@@ -188,7 +188,7 @@ def chart(height: float, width: float = COLUMN_WIDTH) -> Figure:
 
 
 def plain(axes: Axes) -> None:
-    """Remove the box around the plot, make letters small, and read no name as a formula: names come from users."""
+    """Remove the box around the plot, make letters small, and draw names literally, never as formulas."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=7)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
@@ -200,7 +200,7 @@ def plain(axes: Axes) -> None:
 def legend_below(
     figure: Figure, columns: int = 2, handles: Sequence[Artist] | None = None, labels: Sequence[str] | None = None
 ) -> None:
-    """Draw a legend below the plot; no name is read as a formula."""
+    """Draw a legend below the plot, with names drawn literally, never as formulas."""
     # Without handles and labels, matplotlib takes those of the axes.
     given = {name: entries for name, entries in (("handles", handles), ("labels", labels)) if entries is not None}
     box = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, **given)
@@ -225,7 +225,7 @@ def _mark_sides(axes: Axes, size: float) -> None:
 
 
 def wrapped(title: str | None, width: float, points: float = 9, most: int = 3) -> list[str]:
-    """The lines of a title, at most `most` of them, that fit a width in inches; a cut one ends with an ellipsis."""
+    """A title in lines that fit a width in inches; beyond `most` lines it is cut and ends with an ellipsis."""
     per_line = max(8, int(width * 130 / points))
     words = [word[i : i + per_line] for word in (title or "").split() for i in range(0, len(word), per_line)]
     lines = [""]

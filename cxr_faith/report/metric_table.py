@@ -1,4 +1,4 @@
-"""The board of the torchmetrics as a table for the terminal, before the slower statistics are there."""
+"""The board of the torchmetrics as a table for the terminal, shown before the slower statistics are done."""
 
 from collections.abc import Sequence
 

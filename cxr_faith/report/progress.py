@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 @contextmanager
 def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar until the end of the block; gives a function that takes what is done, and of how much."""
+    """Show a bar until the end of the block; yields a function that takes the number done and the total."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

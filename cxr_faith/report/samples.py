@@ -128,7 +128,7 @@ def _entry(
     rows: range,
     packed: Packed | None,
 ) -> SampleEntry:
-    """The entry of the sample that has these rows; what is the same for all of them is the first value not null."""
+    """One sample's entry from its rows; what all rows share is read from the first value that is not null."""
 
     def first(name: str) -> Any:
         return next((value for value in columns[name][rows.start : rows.stop] if not missing(value)), None)

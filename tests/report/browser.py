@@ -1,4 +1,4 @@
-"""Chromium without a window, driven through its DevTools protocol: opens a page, runs script, sees errors."""
+"""Headless Chromium, driven through its DevTools protocol: opens a page, runs script, reports errors."""
 
 import json
 import os
@@ -94,7 +94,7 @@ class Browser:
 
 @contextmanager
 def chromium(folder: Path) -> Iterator[Browser]:
-    """A fresh Chromium with its profile in a folder; the test is skipped where there is none."""
+    """A fresh Chromium with its profile in a folder; the test is skipped without Chromium."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     pytest.importorskip("websocket", reason="development dependency websocket-client")

@@ -27,7 +27,7 @@ from cxr_faith.summary.curves import Bands, Curves
 
 BASELINE = Path(__file__).with_name("baseline")
 STYLE = {"font.family": "DejaVu Sans", "text.hinting": "none"}
-"""The font that ships with matplotlib, so that another machine's fonts do not matter."""
+"""The font that ships with matplotlib, so that the fonts of a machine do not matter."""
 DPI = 60
 
 METHODS = ("chefer", "attention", "integrated_gradients", "edges", "center", "oracle", "random")
@@ -35,7 +35,7 @@ X = np.linspace(0, 1, 13)
 
 
 def picture() -> np.ndarray:
-    """A chest of sorts: two lungs, a heart on the patient's left, a bright spot in the patient's right upper lung."""
+    """A drawn chest: two lungs, a heart on the patient's left, a bright spot in the patient's right upper lung."""
     y, x = np.mgrid[0:1:144j, 0:1:128j]
     lungs = sum(np.exp(-(((x - at) / 0.13) ** 4) - ((y - 0.45) / 0.33) ** 4) for at in (0.28, 0.72))
     heart = np.exp(-(((x - 0.58) / 0.16) ** 2) - ((y - 0.66) / 0.14) ** 2)

@@ -61,7 +61,7 @@ def choose(browser: Browser, select: str, value: str, event: str = "change") -> 
     browser.run(f"{change}(document.getElementById({json.dumps(select)}))")
 
 
-def test_sorts_by_a_click_and_says_so(opened: Browser) -> None:
+def test_a_click_sorts_and_marks_the_column(opened: Browser) -> None:
     assert opened.run(FIRST_COLUMN)[:3] == ["oracle", "chefer", "integrated_gradients*"]  # srg, best first
     assert opened.run("document.querySelector('#board th:has([data-key=srg])').ariaSort") == "descending"
     opened.run("document.querySelector('#board [data-key=srg]').click()")
@@ -196,7 +196,7 @@ def press(browser: Browser, key: str, code: int, text: str = "") -> None:
         browser.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
 
 
-def test_all_of_it_works_without_a_mouse(opened: Browser) -> None:
+def test_the_page_works_with_the_keyboard_alone(opened: Browser) -> None:
     """Tab reaches every control in the order of the page, and shows where it is; Enter sorts and opens a sample."""
     opened.run("document.activeElement.blur(); scrollTo(0, 0)")
     controls = "[...document.querySelectorAll('a[href], button, select, input')]"

@@ -38,7 +38,7 @@ def test_any_number_of_methods_without_overlap(count: int) -> None:
     assert len(figure.axes[0].images) == 1 and all(len(axes.images) == 2 for axes in figure.axes[1:])
 
 
-def test_nothing_to_compare_is_said() -> None:
+def test_comparing_no_map_is_an_error() -> None:
     with pytest.raises(ValueError, match="no map"):
         compare_methods(PICTURE, {})
 
@@ -71,7 +71,7 @@ def test_film_removes_the_most_salient_cells_first() -> None:
         deletion_film(PICTURE, white, order, (4, 5))
 
 
-def test_global_layers_are_told_from_local_ones() -> None:
+def test_global_layers_are_solid_and_local_ones_hatched() -> None:
     figure = layer_attention_bars([0.1, 0.3], ["sliding_attention", "full_attention"])
     local, whole = figure.axes[0].patches
     assert (local.get_hatch(), whole.get_hatch()) == ("////", "")
@@ -80,7 +80,7 @@ def test_global_layers_are_told_from_local_ones() -> None:
         layer_attention_bars([0.1], ["full_attention"] * 2)
 
 
-def test_regions_stand_from_the_top_with_their_areas() -> None:
+def test_regions_are_listed_from_the_top_with_their_areas() -> None:
     axes = region_bars({"right lung": 0.6, "heart": None}, {"right lung": 0.25}).axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.6, 0]
     assert axes.yaxis_inverted() and list(axes.get_lines()[0].get_xdata()) == [0.25]

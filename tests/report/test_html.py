@@ -171,12 +171,12 @@ def test_the_page_is_the_same_bytes_each_time(run_dir: Path) -> None:
     assert b"no provenance.json" in first
 
 
-def test_no_thumbnail_without_being_asked(page: Page, run_dir: Path) -> None:
+def test_no_thumbnail_unless_asked_for(page: Page, run_dir: Path) -> None:
     assert page.data["thumbs"] == {}
     assert "image/jpeg" not in (run_dir / "report" / "index.html").read_text()
 
 
-def test_one_method_and_no_ok_sample_are_said(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_the_page_warns_of_one_method_and_of_no_ok_sample(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     bad = [r for r in rows if r["method"] in ("chefer", "random") and r["status"] in ("degenerate", "inverted")]
     RecordWriter(tmp_path, rank=0, start=0).write(bad)
     page = write(tmp_path)

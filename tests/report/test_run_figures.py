@@ -48,7 +48,7 @@ def test_curves_have_their_bands_and_files_of_each_kind_are_written(made: Path, 
         assert (tmp_path / f"forest.{ending}").read_bytes().startswith(begin)
 
 
-def test_what_a_run_has_no_data_for_is_left_out(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+def test_figures_without_data_are_left_out(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     RecordWriter(tmp_path, rank=0, start=0).write([row for row in rows if row["status"] != "ok"])
     write_summary(tmp_path)
     assert set(run_figures(tmp_path)) == {"reliability"}
