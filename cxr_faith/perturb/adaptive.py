@@ -1,4 +1,4 @@
-"""Curves by fewer points: start coarse, refine where a curve bends, stop at a stated error of its area."""
+"""Curves from fewer points: start coarse, refine where a curve bends, stop at a stated error of its area."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,14 +20,14 @@ Run = Callable[[Plan], list[PictureScores]]
 COARSE = 8
 """Intervals of the first pass."""
 CAUTION = 1.25
-"""Times the textbook error of the trapezoid rule: with it, 95 in 100 rough sigmoid curves keep the stated error."""
+"""Factor on the textbook error of the trapezoid rule; with it, 95 % of rough sigmoid curves keep the stated error."""
 FIRST_RANDOM_ORDERS = 8
-"""Fewer pairs than four say little about their own spread."""
+"""Random orders of the first pass; fewer than four pairs say little about their spread."""
 MODES: Final[tuple[Literal["deletion", "insertion"], ...]] = ("deletion", "insertion")
 
 
 def coarse_points(steps: int) -> IntArray:
-    """Steps of the first pass, ends included: about equally far from each other and mirrored, s and T - s.
+    """Steps of the first pass, ends included: about equally spaced and mirrored, s and T - s.
 
     Args:
         steps: T of the finest schedule.
@@ -39,21 +39,21 @@ def coarse_points(steps: int) -> IntArray:
 def area_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[FloatArray, IntArray]:
     """Estimated error of the trapezoid rule on each interval between known points.
 
-    The rule's error is h³·|f''| / 12; f'' is estimated by the larger change of slope to the two neighbors, and a
-    little more than that error is assumed, since real curves are rough as well as bent. It is an estimate and no
-    bound: a fall and rise between two known points stays unseen. An interval that the finest schedule cannot split has
-    no error: the area that counts is that of the finest schedule.
+    The rule's error is h³·|f''| / 12. f'' is estimated by the larger change of slope to the two neighbors, and the
+    error is multiplied by `CAUTION`, since real curves are rough as well as bent. It is an estimate, not a bound: a
+    fall and rise between two known points is not noticed. An interval that the finest schedule cannot split has no
+    error, since the area is that of the finest schedule.
 
     Args:
-        scores: curves [C, T + 1]; looked at where known.
+        scores: curves [C, T + 1]; read where known.
         known: bool [T + 1], ends included.
         k: the finest schedule [T + 1], in cells.
 
     Returns:
-        The larger one over the curves, [intervals], and the intervals' ends [intervals + 1] as steps.
+        The largest error over the curves [intervals], and the intervals' ends [intervals + 1] as steps.
     """
     points = np.flatnonzero(known)
-    # From whole cells, so that a mirrored curve has the very same widths.
+    # From whole cells, so that a mirrored curve has the same widths, bit for bit.
     width = np.diff(k[points]) / k[-1]
     slope = np.diff(np.asarray(scores, np.float64)[:, points], axis=1) / width
     bend = np.abs(np.diff(slope, axis=1)) / ((width[1:] + width[:-1]) / 2)
@@ -64,7 +64,7 @@ def area_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[F
 
 
 def next_points(scores: npt.ArrayLike, known: BoolArray, k: IntArray, allowed: float) -> IntArray:
-    """Steps to run next: the middles of the intervals whose error is more than their share of what is allowed.
+    """Steps to run next: the middles of the intervals whose error is above their share of the allowed error.
 
     The mirrored curve (the other mode of the reversed order) gets the mirrored steps, T - s.
 
@@ -72,23 +72,23 @@ def next_points(scores: npt.ArrayLike, known: BoolArray, k: IntArray, allowed: f
         scores: curves [C, T + 1].
         known: bool [T + 1].
         k: the finest schedule [T + 1], in cells.
-        allowed: error of the whole area, in units of the scores.
+        allowed: allowed error of the whole area, in units of the scores.
 
     Returns:
-        Steps, none if the estimated error is allowed.
+        Steps; none if the estimated error is within the allowed one.
     """
     errors, points = area_errors(scores, known, k)
     if math.fsum(errors) <= allowed:
         return np.empty(0, np.int64)
     split = errors > allowed * np.diff(k[points]) / k[-1]
     ends, steps = (points[:-1] + points[1:])[split], len(k) - 1
-    # Of two middles the one farther from the middle of the curve; both where the interval lies astride it.
+    # Of two middles, the one farther from the middle of the curve; both where the interval contains it.
     middles = np.concatenate([(ends // 2)[ends <= steps], (-(-ends // 2))[ends >= steps]])
     return np.unique(middles)
 
 
 def fill_between(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> FloatArray:
-    """Curves [..., T + 1] with straight lines between their known points: the area is the trapezoids' of these."""
+    """Curves [..., T + 1] with straight lines between their known points, which leave the trapezoid area as it is."""
     values = np.asarray(scores, np.float64)
     rows = [np.interp(k, k[known], row[known]) for row in values.reshape(-1, values.shape[-1])]
     return np.stack(rows).reshape(values.shape)
@@ -96,12 +96,12 @@ def fill_between(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> FloatA
 
 @dataclass
 class Curves:
-    """Curves of some orders under one question.
+    """Curves of several orders under one question.
 
     Attributes:
         scores: each [orders, 2, T + 1], deletion and insertion; straight lines between the points that were run.
-        errors: estimated error of an order's areas as a share of `error_unit`, the larger of its two curves,
-            [orders]; NaN where there is none.
+        errors: estimated error of each order's areas as a share of `error_unit`, the larger of its two curves,
+            [orders]; NaN where there is no unit.
         run: which points were run, bool [orders, T + 1].
     """
 
@@ -117,48 +117,48 @@ def run_adaptive(
     auc_error: float,
     ends: Sequence[FloatArray | None] | None = None,
 ) -> list[Curves]:
-    """Both curves of orders, refined until the estimated error of every area is allowed.
+    """Both curves of each order, refined until the estimated error of every area is within `auc_error`.
 
-    What is run for a question depends on its own scores alone, so that neither company nor resuming changes a result;
-    pictures that several questions or orders want in the same pass are shared.
+    What is run for a question depends on its own scores alone, so neither other questions nor resuming change a result.
+    Pictures that several questions or orders need in the same pass are shared.
 
     Args:
         run: scores a plan of one image's pictures, for each question.
         orders: for each question, its orders [N].
         k: the finest schedule.
         auc_error: allowed error of an area, as a share of `error_unit`.
-        ends: for each question, the scores [3, 2] of the intact and the removed picture where they are known; they are
-            not run again.
+        ends: for each question, the scores [3, 2] of the intact and the removed picture, or None; known ones are not
+            run again.
     """
     steps, coarse = len(k) - 1, coarse_points(len(k) - 1)
-    known = [np.zeros((len(mine), steps + 1), bool) for mine in orders]
-    values = [np.full((3, len(mine), 2, steps + 1), np.nan) for mine in orders]
-    wanted = {(q, i): coarse for q, mine in enumerate(orders) for i in range(len(mine))}
+    known = [np.zeros((len(own), steps + 1), bool) for own in orders]
+    values = [np.full((3, len(own), 2, steps + 1), np.nan) for own in orders]
+    to_run = {(q, i): coarse for q, own in enumerate(orders) for i in range(len(own))}
     for q, both in enumerate(ends or ()):
         if both is not None:
             values[q][..., 0, 0] = values[q][..., 1, -1] = both[:, :1]
             values[q][..., 0, -1] = values[q][..., 1, 0] = both[:, 1:]
             known[q][:, [0, -1]] = True
-            wanted |= {(q, i): coarse[1:-1] for i in range(len(orders[q]))}
-    while wanted:
+            to_run |= {(q, i): coarse[1:-1] for i in range(len(orders[q]))}
+    while to_run:
         plan, places = Plan(int(k[-1])), {}
-        for (q, i), points in wanted.items():
+        for (q, i), points in to_run.items():
             places[q, i] = np.stack([plan.add(q, keep_masks(orders[q][i], k[points], mode)) for mode in MODES])
-        found = [torch.stack([s.s, s.probability, s.standing]).numpy() for s in run(plan)]
-        for (q, i), points in wanted.items():
-            values[q][:, i][..., points] = found[q][:, places[q, i]]
+        scores = [torch.stack([s.s, s.probability, s.standing]).numpy() for s in run(plan)]
+        for (q, i), points in to_run.items():
+            values[q][:, i][..., points] = scores[q][:, places[q, i]]
             known[q][i, points] = True
         allowed = [auc_error * (error_unit(v[0]) or math.inf) for v in values]
-        refined = {(q, i): next_points(values[q][0, i], known[q][i], k, allowed[q]) for q, i in wanted}
-        wanted = {key: points for key, points in refined.items() if len(points)}
+        refined = {(q, i): next_points(values[q][0, i], known[q][i], k, allowed[q]) for q, i in to_run}
+        to_run = {key: points for key, points in refined.items() if len(points)}
     return [_finish(values[q], known[q], k) for q in range(len(orders))]
 
 
 def error_unit(s: npt.ArrayLike) -> float | None:
-    """What errors of areas are shares of, in the unit of the scores.
+    """The unit of which errors of areas are shares, in the unit of the scores.
 
-    It is the effect, by which areas are divided. Where that is too small to be scored, or inverted, areas in the
-    scores' own unit are still told, and it is the scores' range, or the intact picture's score where that is larger.
+    It is the effect, by which areas are divided. Where the effect is too small or inverted, areas are reported in the
+    scores' own unit; the unit is then the range of the scores, or the intact picture's score if that is larger.
 
     Args:
         s: curves [orders, 2, T + 1]; NaN where a point was not run.
@@ -175,8 +175,8 @@ def error_unit(s: npt.ArrayLike) -> float | None:
         return None
     if effect >= smallest:
         return effect
-    there = values[values.isfinite()]
-    return max(float(there.max() - there.min()), abs(float(original)), smallest)
+    finite = values[values.isfinite()]
+    return max(float(finite.max() - finite.min()), abs(float(original)), smallest)
 
 
 def _finish(values: FloatArray, known: BoolArray, k: IntArray) -> Curves:
@@ -197,9 +197,10 @@ def adaptive_curves(
     random_error: float,
     share: bool = True,
 ) -> list[Curves]:
-    """Curves of each question's own orders, followed by those of the random orders, as many as it needs.
+    """Curves of each question's own orders, followed by those of as many random orders as the question needs.
 
-    Random orders come in by two pairs until the Monte-Carlo errors of a question's own random areas are small enough.
+    Two pairs of random orders are added at a time until the Monte-Carlo errors of the question's random areas are small
+    enough.
 
     Args:
         run: scores a plan of one image's pictures, for each question.
@@ -208,19 +209,19 @@ def adaptive_curves(
         k: the finest schedule.
         auc_error: see `run_adaptive`.
         random_error: allowed Monte-Carlo error of the mean random areas, a share of `error_unit`.
-        share: further random orders take the end points of the first ones; off, they are run again, the same bits.
+        share: later random orders take the end points of the first ones; off, they are run again, with the same bits.
     """
-    asked: list[list[IntArray]] = [[*mine, *shuffled[:FIRST_RANDOM_ORDERS]] for mine in orders]
+    to_run: list[list[IntArray]] = [[*own, *shuffled[:FIRST_RANDOM_ORDERS]] for own in orders]
     parts: list[list[Curves]] = [[] for _ in orders]
-    while any(asked):
+    while any(to_run):
         ends = [_ends(done[0]) if done and share else None for done in parts]
-        for question, curves in enumerate(run_adaptive(run, asked, k, auc_error, ends)):
-            if not asked[question]:
+        for question, curves in enumerate(run_adaptive(run, to_run, k, auc_error, ends)):
+            if not to_run[question]:
                 continue
             parts[question].append(curves)
             s = torch.cat([part.scores.s for part in parts[question]])[len(orders[question]) :]
             more = len(s) < len(shuffled) and _random_error(s, k) > random_error  # NaN: no more
-            asked[question] = list(shuffled[len(s) : len(s) + 4]) if more else []
+            to_run[question] = list(shuffled[len(s) : len(s) + 4]) if more else []
     return [_joined(done) for done in parts]
 
 
@@ -230,14 +231,14 @@ def _ends(curves: Curves) -> FloatArray:
 
 
 def _random_error(s: Tensor, k: IntArray) -> float:
-    """Monte-Carlo error of the mean area of random orders [R, 2, T + 1], the larger of the modes; NaN without unit."""
+    """Monte-Carlo error of the mean area of random orders [R, 2, T + 1], the larger one of the modes; NaN: no unit."""
     areas = torch.trapezoid(s, torch.from_numpy(k / k[-1])) / (error_unit(s) or math.nan)
     pairs = areas.unflatten(0, (-1, 2)).mean(1)
     return float(pairs.std(0).max().item() / len(pairs) ** 0.5)
 
 
 def _joined(parts: Sequence[Curves]) -> Curves:
-    """The curves of several runs of one question, in turn."""
+    """The curves of several runs of one question, one after another."""
     scores = PictureScores(
         *(torch.cat([getattr(part.scores, name) for part in parts]) for name in vars(parts[0].scores))
     )

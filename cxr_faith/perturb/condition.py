@@ -1,4 +1,4 @@
-"""Conditions: what should change neither answers nor maps much. A small change of the picture, or another seed."""
+"""Conditions: small changes of the picture, or another seed, that should hardly change answers and maps."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from cxr_faith.perturb.schedule import stream
 
 NONE = "none"
-"""The condition of a record of the picture as it is, with the run's own seed."""
+"""The condition of records about the unchanged picture with the run's own seed."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Condition:
     """One condition and its parameter.
 
     Attributes:
-        name: `shift` (pixels down and to the right, the border repeated), `contrast` (factor about the channel means),
-            `noise` (Gaussian, one field for all channels, its deviation as a share of the picture's) or `seed` (added
-            to the run's seed; the picture stays).
+        name: `shift` (pixels down and to the right, repeating the border), `contrast` (factor about the channel means),
+            `noise` (Gaussian, one field for all channels, its deviation a share of the picture's) or `seed` (added to
+            the run's seed; the picture is unchanged).
         value: the parameter.
     """
 
@@ -35,7 +35,7 @@ class Condition:
         """Read a spelling such as `shift:2`, `contrast:0.95`, `noise:0.02` or `seed:1`.
 
         Raises:
-            ValueError: unknown name, or a value that is missing or out of range.
+            ValueError: unknown name, or a missing value or one out of range.
         """
         name, _, parameter = spec.partition(":")
         if name not in cls.NAMES:
@@ -51,11 +51,11 @@ class Condition:
 
     @property
     def spec(self) -> str:
-        """The one spelling that records and tables use."""
+        """The spelling in records and tables."""
         return f"{self.name}:{self.value:g}"
 
     def seed(self, seed: int) -> int:
-        """The seed in place of the run's."""
+        """The seed that replaces the run's."""
         return seed + int(self.value) if self.name == "seed" else seed
 
     def apply(self, pixels: Tensor, image_id: str, seed: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""The engine: every distinct perturbed picture once, in full micro-batches, for all methods, curves and questions.
+"""The engine: runs every distinct perturbed picture once, in full micro-batches, for all methods and questions.
 
-What the program does all day is forward passes on perturbed pictures. `Plan` collects the pictures that curves need
-and merges equal ones (shared end points, orders that coincide, the baselines of an image's questions); `Engine` runs
-them. A perturbed picture is encoded and prefilled once, then each question that needs it runs its suffix on the cache.
+Forward passes on perturbed pictures take most of a run's time. `Plan` collects the pictures that the curves need and
+merges equal ones (shared end points, equal orders, the baselines of an image's questions); `Engine` runs them. A
+perturbed picture is encoded and prefilled once, then each question that needs it runs its suffix on the cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,38 +21,41 @@ PIXELS, TOKENS = "pixels", "tokens"
 SPACES = (PIXELS, TOKENS)
 
 CPU_BATCH = 16
-"""With more, temporary tensors of a small model exceed 32 MB, which glibc gives back to the system each time: a page
-fault for each 4 kB, and a tenth of the time."""
+"""With larger batches, temporary tensors of a small model exceed 32 MB. glibc returns those to the system each time,
+and page faults then take a tenth of the time."""
 
 
 @dataclass
 class Plan:
     """The distinct pictures that the curves of one image need.
 
-    A picture is a bool mask over the N cells, True = original. Each is needed by one or more of the image's questions.
+    A picture is a bool mask over the N cells, True = original. One or more of the image's questions need it.
+
+    Attributes:
+        n_cells: N.
     """
 
     n_cells: int
     _index: dict[bytes, int] = field(default_factory=dict)
     _masks: list[np.ndarray] = field(default_factory=list)
-    _asked: list[tuple[int, int]] = field(default_factory=list)
+    _requests: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, question: int, masks: np.ndarray) -> np.ndarray:
-        """Ask for pictures.
+        """Add the pictures that a question needs.
 
         Args:
             question: index of the question that needs them.
             masks: bool [M, N].
 
         Returns:
-            int64 [M]: where each picture's score will stand.
+            int64 [M]: index of each picture's score in the results of `Engine.run`.
         """
         places = np.empty(len(masks), np.int64)
         for row, (mask, key) in enumerate(zip(masks, map(bytes, np.packbits(masks, axis=1)), strict=True)):
             place = self._index.setdefault(key, len(self._masks))
             if place == len(self._masks):
                 self._masks.append(mask)
-            self._asked.append((question, place))
+            self._requests.append((question, place))
             places[row] = place
         return places
 
@@ -62,47 +65,45 @@ class Plan:
 
     @property
     def questions_asked(self) -> int:
-        """Number of questions about pictures: suffix passes."""
-        return len(set(self._asked))
+        """Number of distinct (question, picture) pairs: suffix passes."""
+        return len(set(self._requests))
 
     def groups(self, share: bool = True) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
-        """(questions, places [M], masks [M, N]) for each set of questions that share pictures.
+        """(questions, places [M], masks [M, N]) for each set of questions that need the same pictures.
 
         Args:
-            share: off, each question stands alone, with a picture as often as it was asked for.
+            share: off, each question gets its own group, with a picture as often as it was added.
         """
         places: dict[tuple[int, ...], list[int]] = {}
         if share:
             needed_by: list[set[int]] = [set() for _ in self._masks]
-            for question, place in self._asked:
+            for question, place in self._requests:
                 needed_by[place].add(question)
             for place, questions in enumerate(needed_by):
                 places.setdefault(tuple(sorted(questions)), []).append(place)
         else:
-            for question, place in self._asked:
+            for question, place in self._requests:
                 places.setdefault((question,), []).append(place)
         return [(q, np.array(p), np.stack([self._masks[i] for i in p])) for q, p in places.items()]
 
 
 class Engine:
-    """Runs a plan on a model."""
+    """Runs plans on a model.
+
+    Args:
+        vlm: the model.
+        softness: σ in pixels of the masks' edges; 0 = hard cells.
+        micro_batch: pictures in a forward pass; halved for good when memory runs out. Default: 64, on a CPU 16.
+        share: run a picture once for all curves and questions; off, once for each of their points, with the same bits.
+    """
 
     def __init__(self, vlm: VLM, softness: float = 0.0, micro_batch: int | None = None, share: bool = True) -> None:
-        """Choose how pictures are composed and run.
-
-        Args:
-            vlm: the model.
-            softness: σ in pixels of the masks' edges; 0 = hard cells.
-            micro_batch: pictures a forward pass; halved for good when memory runs out. Default: 64, on a CPU 16.
-            share: run a picture once for all curves and questions; off, once for each of their points. The scores
-                are the same bits.
-        """
         self.vlm, self.softness, self.share = vlm, softness, share
         self._micro_batch = MicroBatch(micro_batch or (CPU_BATCH if vlm.device.type == "cpu" else 64))
 
     @property
     def micro_batch(self) -> int:
-        """Pictures a forward pass, after what memory has allowed so far."""
+        """Pictures in a forward pass; smaller than at first if memory has run out."""
         return self._micro_batch.size
 
     def run(
@@ -122,14 +123,13 @@ class Engine:
             removed: the substrate picture [3, H, W].
             plan: the pictures.
             prompts: one for each question of the image.
-            targets: likewise.
-            fill: makes the substrate of each mask, where it depends on the mask; `removed` is not used then
-                (in the space of tokens it always is).
-            space: `pixels`, or `tokens`: cells are changed among the image tokens of the two pictures, so that the
-                tower sees these two alone. A token knows of the whole picture, so this is another question.
+            targets: one for each question of the image.
+            fill: makes the substrate of each mask, for substrates that depend on it; in pixels it replaces `removed`.
+            space: `pixels`, or `tokens`: cells are exchanged among the image tokens of the two pictures, so the tower
+                runs on these two alone. A token depends on the whole picture, so the result means something else.
 
         Returns:
-            For each question, scores [len(plan)] on the CPU; NaN where it did not ask.
+            For each question, scores [len(plan)] on the CPU; NaN for pictures that it does not need.
         """
         device = original.device
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
@@ -138,42 +138,42 @@ class Engine:
             return [PictureScores(*rows) for rows in filled.cpu()]
         with torch.no_grad():
             source = self._source(torch.stack([original, removed]), space, fill)
-            # One copy for all groups: each waits for the work before it.
-            keep, where = (
-                torch.from_numpy(np.concatenate(parts)).to(device).split([len(places) for _, places, _ in groups])
+            # One copy for all groups: each copy waits for the work before it.
+            keep, places = (
+                torch.from_numpy(np.concatenate(parts)).to(device).split([len(masks) for *_, masks in groups])
                 for parts in ([masks for *_, masks in groups], [places for _, places, _ in groups])
             )
-            for (questions, *_), mine, there in zip(groups, keep, where, strict=True):
-                self._run_group(source, mine, there, filled, [(q, prompts[q], targets[q]) for q in questions])
+            for (questions, *_), masks, at in zip(groups, keep, places, strict=True):
+                self._run_group(source, masks, at, filled, [(q, prompts[q], targets[q]) for q in questions])
         return [PictureScores(*rows) for rows in filled.cpu()]
 
     def _run_group(
         self,
         source: Callable[[Tensor], Tensor],
         keep: Tensor,
-        where: Tensor,
+        places: Tensor,
         filled: Tensor,
         questions: Sequence[tuple[int, Prompt, Target]],
     ) -> None:
-        """Masks [M, N] that the same questions need, in micro-batches; scores go to `filled` [questions, 3, places]."""
+        """Run masks [M, N] for the questions that need them, and write scores to `filled` [questions, 3, places]."""
 
         def work(start: int, stop: int) -> None:
-            self._run_batch(source(keep[start:stop]), where[start:stop], filled, questions)
+            self._run_batch(source(keep[start:stop]), places[start:stop], filled, questions)
 
         self._micro_batch.run(len(keep), work)
 
     def _source(self, pair: Tensor, space: str, fill: Fill | None) -> Callable[[Tensor], Tensor]:
-        """What gives image tokens [M, N, hidden] for masks [M, N]; work on the two pictures is done here, once."""
+        """A function from masks [M, N] to image tokens [M, N, hidden]; the two pictures are processed here, once."""
         vlm, grid = self.vlm, self.vlm.grid
         if space == TOKENS:
-            intact, gone = vlm.encode(pair)
-            return lambda keep: torch.where(keep[..., None], intact, gone)
+            intact, substrate = vlm.encode(pair)
+            return lambda keep: torch.where(keep[..., None], intact, substrate)
         if fill is not None:
             return lambda keep: vlm.encode(compose(pair[0], fill(keep), keep, grid, self.softness))
         ends = vlm.embed(pair) if self.softness == 0 else None
         if ends is None:
             return lambda keep: vlm.encode(compose(pair[0], pair[1], keep, grid, self.softness))
-        # Hard cells are whole patches: both pictures are cut into embeddings once, and a mask only selects.
+        # Hard cells are whole patches: both pictures are embedded once, and a mask selects among the embeddings.
         rows, columns = ends.shape[1] // grid[0], ends.shape[2] // grid[1]
 
         def select(keep: Tensor) -> Tensor:
@@ -183,9 +183,9 @@ class Engine:
         return select
 
     def _run_batch(
-        self, tokens: Tensor, where: Tensor, filled: Tensor, questions: Sequence[tuple[int, Prompt, Target]]
+        self, tokens: Tensor, places: Tensor, filled: Tensor, questions: Sequence[tuple[int, Prompt, Target]]
     ) -> None:
         prefix = self.vlm.prefill(tokens)
         for question, prompt, target in questions:
             scores = self.vlm.score(prefix, prompt, target)
-            filled[question][:, where] = torch.stack([scores.s, scores.probability, scores.standing])
+            filled[question][:, places] = torch.stack([scores.s, scores.probability, scores.standing])

@@ -1,4 +1,4 @@
-"""Which cells are removed when: step counts, orders, seeded streams and keep masks. No pictures, no model."""
+"""Which cells are removed at which step: counts, orders, seeded random streams and keep masks."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ BoolArray = npt.NDArray[np.bool_]
 def schedule(n_cells: int, steps: int) -> IntArray:
     """Number of cells changed at every step, `k_s = round_half_even(s * n_cells / steps)`, in exact integers.
 
-    The schedule is symmetric, `k[T - s] = n_cells - k[s]`, which is what makes an insertion curve the mirror of the
-    deletion curve of the reversed order.
+    The schedule is symmetric, `k[T - s] = n_cells - k[s]`, so that an insertion curve is the mirror of the deletion
+    curve of the reversed order.
 
     Args:
         n_cells: number N of cells of the grid.
@@ -49,9 +49,9 @@ def schedule(n_cells: int, steps: int) -> IntArray:
 
 
 def stream(seed: int, image_id: str, purpose: str, method: str | None = None) -> np.random.Generator:
-    """Random generator of one image and purpose, the same on every rank, in every batch and at any time.
+    """Random generator of one image and purpose, the same on every rank and in every batch.
 
-    Keyed by image rather than by sample, so that all questions about an image see the same perturbed pictures.
+    The key is the image, not the sample, so all questions about an image get the same perturbed pictures.
 
     Args:
         seed: the run's seed.
@@ -69,7 +69,7 @@ def stream(seed: int, image_id: str, purpose: str, method: str | None = None) ->
 
 
 def require_permutation(order: npt.ArrayLike, n_cells: int, name: str = "order") -> IntArray:
-    """Returns `order` as int64 `[n_cells]` after checking that it holds every cell exactly once.
+    """`order` as int64 `[n_cells]`, after a check that it holds every cell exactly once.
 
     Args:
         order: cell indices.
@@ -91,7 +91,7 @@ def require_permutation(order: npt.ArrayLike, n_cells: int, name: str = "order")
 
 
 def saliency_order(values: npt.ArrayLike, tie_break: npt.ArrayLike) -> IntArray:
-    """Cells from most to least salient; ties in the order of `tie_break`, and nothing is added to the values.
+    """Cells from most to least salient; ties are in the order of `tie_break`.
 
     Args:
         values: saliency of every cell `[N]`, larger = more important.
@@ -117,9 +117,9 @@ def saliency_order(values: npt.ArrayLike, tie_break: npt.ArrayLike) -> IntArray:
 
 
 def random_orders(n_cells: int, count: int, rng: np.random.Generator) -> IntArray:
-    """Random orders in antithetic pairs: rows 2i and 2i + 1 are each other's reverse.
+    """Random orders in antithetic pairs: row 2i + 1 is the reverse of row 2i.
 
-    By the mirror identity one pass over a permutation and its reverse gives both curves of both, and the mean srg of a
+    By the mirror identity, the pictures of a permutation's curves are those of its reverse, too, and the mean srg of a
     pair is exactly zero. The first rows do not depend on `count`.
 
     Args:

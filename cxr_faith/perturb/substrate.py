@@ -1,4 +1,4 @@
-"""Substrates: what stands where a cell was removed, in the pixel values that the model gets."""
+"""Substrates: what replaces removed cells, in the pixel values that the model gets."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Substrate:
     Attributes:
         name: `blur` (Gaussian, σ a fraction of the image side), `mean` (channel means of the picture), `zero` (0 in
             model input space, mid grey), `noise` (Gaussian of the picture's channel means and stds) or `road` (noisy
-            linear imputation from what is left, see `cxr_faith.perturb.road`).
+            linear imputation from the cells that are left, see `cxr_faith.perturb.road`).
         sigma: the fraction, for `blur`.
     """
 
@@ -36,7 +36,7 @@ class Substrate:
         """Read a spelling such as `blur:0.1` or `mean`.
 
         Raises:
-            ValueError: unknown name, or a parameter that is missing, out of range or not wanted.
+            ValueError: unknown name, or a parameter that is out of range or that this substrate does not take.
         """
         name, _, parameter = spec.partition(":")
         if name not in cls.NAMES:
@@ -55,15 +55,15 @@ class Substrate:
 
     @property
     def spec(self) -> str:
-        """The one spelling that records and tables use."""
+        """The spelling in records and tables."""
         return f"blur:{self.sigma:g}" if self.name == "blur" else self.name
 
     def apply(self, pixels: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
-        """Remove everything.
+        """Pictures with every cell removed.
 
         Args:
             pixels: [batch, 3, H, W] in model input space, on any device.
-            image_ids: one for each picture; they seed `noise`, so that it depends on the picture alone.
+            image_ids: one for each picture; they seed `noise` and `road`, so that these do not depend on the batch.
             seed: the run's seed.
 
         Returns:
@@ -81,7 +81,7 @@ class Substrate:
         return self._blur(pixels)
 
     def fill(self, pixels: Tensor, image_id: str, seed: int, grid: tuple[int, int]) -> Fill | None:
-        """For a substrate that depends on which cells are gone: masks → pictures; None for the others.
+        """A function from masks to pictures, for a substrate that depends on the mask; None for the others.
 
         Args:
             pixels: one picture [3, H, W].
@@ -108,7 +108,7 @@ class Substrate:
 
 
 def compose(original: Tensor, removed: Tensor, keep: Tensor, grid: tuple[int, int], softness: float = 0.0) -> Tensor:
-    """Pictures with some cells original and the others from the substrate.
+    """Pictures with some cells from the original and the others from the substrate.
 
     Args:
         original: [3, H, W].
@@ -126,7 +126,7 @@ def compose(original: Tensor, removed: Tensor, keep: Tensor, grid: tuple[int, in
     if softness == 0:
         return torch.where(mask, original, removed)
     kernel = (_kernel_size(softness, height), _kernel_size(softness, width))
-    # A convolution rounds a single picture otherwise than two or more, and a batch's size must not matter.
+    # A convolution rounds one picture differently than two or more, and the batch size must not matter.
     several = mask.expand(2, -1, -1, -1) if len(mask) == 1 else mask
     blurred = gaussian_blur2d(several.to(original.dtype), kernel, (softness, softness), border_type="reflect")
     weight = blurred[: len(mask)]
@@ -134,5 +134,5 @@ def compose(original: Tensor, removed: Tensor, keep: Tensor, grid: tuple[int, in
 
 
 def _kernel_size(sigma: float, side: int) -> int:
-    """2·⌈3σ⌉ + 1, cut to the largest odd size that reflect padding allows: side - 1 pixels on each side."""
+    """2·⌈3σ⌉ + 1, at most the largest odd size that reflect padding allows: side - 1 pixels on each side."""
     return min(2 * math.ceil(3 * sigma) + 1, 2 * side - 1)

@@ -1,4 +1,4 @@
-"""From a model's reply to what is explained (the target) and to whether the answer is right."""
+"""From a model's reply to the target that is explained, and to whether the answer is correct."""
 
 import re
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ _SYNONYMS = {"male": "m", "female": "f", "anteroposterior": "ap", "posteroanteri
 
 
 class AnswerError(ValueError):
-    """The answer does not hold what was asked to be explained."""
+    """The answer does not contain the token or word that is to be explained."""
 
 
 def question_kind(stated: str | None, reply: Reply) -> str:
-    """Kind of a question: as stated, else yes_no iff the first generated token is a yes or no."""
+    """Kind of a question: as stated, else `yes_no` if the first generated token means yes or no, else `open`."""
     return stated or (YES_NO if reply.opens_yes_no else OPEN)
 
 
 def parse_target(target: str | int) -> str | int:
-    """Check the spelling of a target: `answer`, `first`, a 0-based answer token, or `keyword:` and a word.
+    """A target from its spelling: `answer`, `first`, a 0-based answer token, or `keyword:WORD`.
 
     Raises:
-        ValueError: anything else.
+        ValueError: any other spelling.
     """
     if isinstance(target, str) and re.fullmatch("-?[0-9]+", target):
         target = int(target)
@@ -51,7 +51,7 @@ def make_target(vlm: VLM, prompt: Prompt, reply: Reply, kind: str, target: str |
         kind: `yes_no`, `choice` or `open`.
         target: `answer` (yes/no: the margin; else the mean log-probability of all content tokens), `first` (yes/no:
             the same margin; else the first content token), the 0-based index of an answer token, or `keyword:WORD`
-            (all tokens of the word where it first stands in the answer).
+            (all tokens of the word at its first place in the answer).
 
     Raises:
         AnswerError: the answer is empty, or has no such token or word.
@@ -73,34 +73,34 @@ def make_target(vlm: VLM, prompt: Prompt, reply: Reply, kind: str, target: str |
 
 
 def find_keyword(vlm: VLM, reply: Reply, keyword: str) -> tuple[int, ...]:
-    """Indices of the answer's tokens that spell a keyword where it first stands.
+    """Indices of the answer's tokens that spell a keyword at its first place.
 
-    Whole words only, in either case: `red` is not in `scattered`. A token that spells a part of the word and something
-    else, such as the space before it, counts.
+    Only whole words match, in any case: `red` is not in `scattered`. Tokens that spell a part of the word together with
+    something else, such as the space before it, are included.
 
     Raises:
-        AnswerError: the answer does not hold the keyword.
+        AnswerError: the answer does not contain the keyword.
     """
     pieces = vlm.decode([reply.token_ids[index] for index in reply.content])
-    found = re.search(rf"(?<!\w){re.escape(keyword)}(?!\w)", "".join(pieces), re.IGNORECASE)
-    if found is None:
+    match = re.search(rf"(?<!\w){re.escape(keyword)}(?!\w)", "".join(pieces), re.IGNORECASE)
+    if match is None:
         raise AnswerError(f"the keyword {keyword!r} is not in the answer {reply.text!r}")
     tokens, end = [], 0
     for index, piece in zip(reply.content, pieces, strict=True):
         begin, end = end, end + len(piece)
-        if begin < found.end() and end > found.start():
+        if begin < match.end() and end > match.start():
             tokens.append(index)
     return tuple(tokens)
 
 
 def pick_token(vlm: VLM, reply: Reply, strategy: str, ratios: Sequence[float] = ()) -> int:
-    """The one answer token that is most worth explaining.
+    """The answer token that a strategy picks to be explained.
 
     Args:
-        vlm: the model, for its yes and no tokens and the text of the others.
+        vlm: the model, for its yes and no tokens and the text of tokens.
         reply: its answer.
-        strategy: `first_content` (the first token with a letter or digit), `decision` (the first yes or no token,
-            wherever it stands; without one as `first_content`), or `llr` (the highest of `ratios`).
+        strategy: `first_content` (the first token with a letter or digit), `decision` (the first yes or no token at any
+            place, else as `first_content`), or `llr` (the token with the highest of `ratios`).
         ratios: log-likelihood ratio of each content token, original against substrate; see `likelihood_ratios`.
 
     Returns:
@@ -117,9 +117,9 @@ def pick_token(vlm: VLM, reply: Reply, strategy: str, ratios: Sequence[float] = 
     if strategy == "llr":
         return max(zip(reply.content, ratios, strict=True), key=lambda pair: pair[1])[0]
     if strategy == "decision":
-        decided = [i for i in reply.content if reply.token_ids[i] in (*vlm.yes_ids, *vlm.no_ids)]
-        if decided:
-            return decided[0]
+        decisions = [i for i in reply.content if reply.token_ids[i] in (*vlm.yes_ids, *vlm.no_ids)]
+        if decisions:
+            return decisions[0]
     pieces = vlm.decode([reply.token_ids[index] for index in reply.content])
     words = [index for index, piece in zip(reply.content, pieces, strict=True) if re.search(r"\w", piece)]
     return (words or reply.content)[0]
@@ -131,7 +131,7 @@ def likelihood_ratios(vlm: VLM, tokens: Tensor, removed: Tensor, prompt: Prompt,
     Args:
         vlm: the model.
         tokens: image tokens [1, N, hidden] of the picture.
-        removed: those of the substrate picture.
+        removed: image tokens of the substrate picture.
         prompt: the question.
         target: of kind `tokens`.
 
@@ -139,12 +139,12 @@ def likelihood_ratios(vlm: VLM, tokens: Tensor, removed: Tensor, prompt: Prompt,
         float32 [n] in nats: log p(token | picture) - log p(token | substrate), teacher forced.
     """
     with torch.no_grad():
-        intact, gone = (vlm.trace(seen, [prompt], [target])[0] for seen in (tokens, removed))
-    return intact - gone
+        original, substrate = (vlm.trace(each, [prompt], [target])[0] for each in (tokens, removed))
+    return original - substrate
 
 
 def predicted_answer(reply: Reply, kind: str) -> str:
-    """`yes` iff the margin is not negative, for yes/no questions; else the generated text."""
+    """For yes/no questions `yes` if the margin is not negative, else `no`; for others the generated text."""
     if kind == YES_NO:
         return "yes" if reply.margin >= 0 else "no"
     return reply.text
@@ -159,14 +159,14 @@ def is_mismatch(reply: Reply, kind: str) -> bool:
 
 
 def is_correct(predicted: str, reference: Sequence[str] | None) -> bool | None:
-    """Compare with the reference answers; None where there is no reference.
+    """Whether an answer matches the reference answers; None without a reference.
 
-    The rule, made for the answer lists of MIMIC-Ext-MIMIC-CXR-VQA (questions that verify, choose or query): both sides
-    are taken apart at commas, semicolons, line breaks and the word "and", and must then hold the same items. Case,
-    punctuation, text in parentheses, a leading article, order and repetition do not count; `male` is `m`, `female` is
-    `f`, `anteroposterior` is `ap` and `posteroanterior` is `pa`. An empty list of reference answers means none, which
-    an empty answer, `none`, `neither`, `nothing` or `no finding` says. Everything else counts: a part of a list is
-    wrong, and so is a sentence around the right word.
+    The rule fits the answer lists of MIMIC-Ext-MIMIC-CXR-VQA (verify, choose and query questions). Both sides are split
+    at commas, semicolons, line breaks and the word "and", and must contain the same items. Case, punctuation, text in
+    parentheses, a leading article, order and repetition are ignored; `male` is `m`, `female` is `f`, `anteroposterior`
+    is `ap` and `posteroanterior` is `pa`. An empty list of reference answers means none: an empty answer, `none`,
+    `neither`, `nothing` or `no finding` matches it. Nothing else is ignored: a part of a list is wrong, and so is a
+    sentence around the right word.
     """
     if reference is None:
         return None
@@ -174,7 +174,7 @@ def is_correct(predicted: str, reference: Sequence[str] | None) -> bool | None:
 
 
 def answer_items(answers: Sequence[str]) -> set[str]:
-    """The items that answers name, spelled alike; see `is_correct`."""
+    """The items of some answers in one spelling; see `is_correct`."""
     text = re.sub(r"\([^)]*\)", " ", "\n".join(answers).casefold())
     items = set()
     for part in re.split(r"[,;\n]|\band\b", text):
