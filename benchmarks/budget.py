@@ -19,8 +19,9 @@ import yaml
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from cxr_faith.attribution import build_methods
-from cxr_faith.bench.floor import decoder_flops, tower_flops
-from cxr_faith.bench.scene import PRESETS, SHAPES, VOCABULARY, build_scene
+from cxr_faith.bench.flops import decoder_flops, tower_flops
+from cxr_faith.bench.presets import PRESETS, SHAPES, VOCABULARY
+from cxr_faith.bench.scene import build_scene
 from cxr_faith.protocol import Protocol
 from cxr_faith.scoring import plan_curves
 

@@ -14,7 +14,7 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
 from cxr_faith.attribution.gradients import PATH_BATCH
 from cxr_faith.attribution.smooth_grad import COPIES_AT_ONCE
-from cxr_faith.bench.scene import SHAPES
+from cxr_faith.bench.presets import SHAPES
 
 TOKENS = 300
 """Tokens of a question about a picture, image tokens included."""

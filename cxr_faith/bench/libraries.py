@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cxr_faith.bench.floor import wall
 from cxr_faith.bench.scene import Scene
+from cxr_faith.bench.timing import wall
 
 LIBRARIES = ("torchcam", "quantus")
 REMEDY = "pip install 'cxr-faith[dev]'"
@@ -51,7 +51,7 @@ class MarginModel(torch.nn.Module):
 
 
 def missing(library: str) -> str | None:
-    """Why a library's row is left out; None if it is there."""
+    """Why a library's row is left out; None if the library can be imported."""
     try:
         importlib.import_module(library)
     except ImportError as error:
@@ -60,7 +60,7 @@ def missing(library: str) -> str | None:
 
 
 def library_steps(n_cells: int, steps: int) -> int:
-    """Steps of a curve of which each changes equally many cells, as the libraries want: at most those asked for."""
+    """The largest number of steps, at most `steps`, that all change the same number of cells, as the libraries need."""
     return max(count for count in range(1, steps + 1) if n_cells % count == 0)
 
 
@@ -74,7 +74,7 @@ def run_library(library: str, scene: Scene, question: int, steps: int) -> tuple[
         steps: of the curve.
 
     Returns:
-        Seconds, forwards, and what the library says: the areas (torchcam), or the deletion scores after each step.
+        Seconds, forwards, and the library's result: the areas (torchcam), or the deletion scores after each step.
     """
     model = MarginModel(scene, question)
     values = next(iter(scene.cases[question].maps.values()))
@@ -83,16 +83,16 @@ def run_library(library: str, scene: Scene, question: int, steps: int) -> tuple[
     cell = [side // cells for side, cells in zip(scene.vlm.image_size, scene.vlm.grid, strict=True)]
     saliency = np.kron(ranked.reshape(values.shape), np.ones(cell, np.float32))
     removed = scene.substrate.apply(scene.pixels[None], [scene.image_id], scene.protocol.seed)
-    found: list[float] = []
+    scores: list[float] = []
 
     def work() -> None:
-        found.extend({"torchcam": _torchcam, "quantus": _quantus}[library](model, scene, saliency, removed, steps))
+        scores.extend({"torchcam": _torchcam, "quantus": _quantus}[library](model, scene, saliency, removed, steps))
 
-    return wall(scene.vlm.device, work), model.forwards, found
+    return wall(scene.vlm.device, work), model.forwards, scores
 
 
 class _GivenMap:
-    """Stands where torchcam wants an extractor: the map is there already."""
+    """Gives torchcam a finished map in place of an extractor."""
 
     def __init__(self, model: MarginModel, saliency: NDArray[np.float32]) -> None:
         self.model, self.saliency = model, torch.from_numpy(saliency)
@@ -121,7 +121,7 @@ def _torchcam(
 
 
 class _Masked(torch.nn.Module):
-    """Masks [batch, 1, H, W] to margins: what Quantus changes is which pixels are original."""
+    """Masks [batch, 1, H, W] to margins: Quantus changes which pixels are original."""
 
     def __init__(self, model: MarginModel, original: Tensor, removed: Tensor) -> None:
         super().__init__()

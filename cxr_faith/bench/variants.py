@@ -1,4 +1,4 @@
-"""Two ways to spend less than the exact schedule in pixels, and what they cost in accuracy: adaptive curves, tokens."""
+"""Two schedules that are cheaper than the exact one in pixels, and their accuracy: adaptive curves, tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from cxr_faith.bench.engine import Rows, Turn, run_engine
+from cxr_faith.bench.engine import run_engine
+from cxr_faith.bench.results import AreaError
 from cxr_faith.bench.scene import Scene
+from cxr_faith.bench.turns import Rows, Turn
 from cxr_faith.perturb.engine import TOKENS, Engine
 from cxr_faith.protocol import ADAPTIVE
 from cxr_faith.records.controls import RANDOM
@@ -39,22 +41,22 @@ def run_variant(scene: Scene, engine: Engine, name: str, question: int) -> Varia
     return Variant(alone, whole, rows)
 
 
-def area_errors(exact: Rows, adaptive: Rows) -> dict[str, float]:
+def area_errors(exact: Rows, adaptive: Rows) -> AreaError | None:
     """How far adaptive areas lie from the exact schedule's, as shares of the effect, beside what was stated.
 
-    Random orders are left out: their mean over fewer orders differs by its Monte-Carlo error. So are answers whose
-    effect is too small to be scored; nothing is said where there are no others.
+    Random orders are left out: their mean over fewer orders differs by its Monte-Carlo error. Answers whose effect is
+    too small to be scored are left out too; None if there are no others.
     """
-    found, stated = [], []
+    errors, stated = [], []
     for question, rows in enumerate(adaptive):
         for name, row in rows.items():
             if name == RANDOM or row["status"] != "ok":
                 continue
             true = exact[question][name]
             areas = zip(_areas(row), _areas(true), strict=True)
-            found += [abs(area - other) / true["effect"] for area, other in areas]
+            errors += [abs(area - other) / true["effect"] for area, other in areas]
             stated.append(row["auc_error"])
-    return {"largest": max(found), "stated": max(stated)} if found else {}
+    return AreaError(max(errors), max(stated)) if errors else None
 
 
 def rank_agreement(pixels: Rows, tokens: Rows) -> list[float]:
@@ -73,6 +75,6 @@ def _spearman(ours: dict[str, dict[str, Any]], theirs: dict[str, dict[str, Any]]
 
 
 def _areas(row: dict[str, Any]) -> tuple[float, float]:
-    """Areas of deletion and insertion in units of the score, there whatever the answer's status is."""
+    """Areas under the deletion and insertion curves in units of the score, for any status of the answer."""
     x = np.array(row["k"]) / row["k"][-1]
     return float(np.trapezoid(row["deletion_scores"], x)), float(np.trapezoid(row["insertion_scores"], x))

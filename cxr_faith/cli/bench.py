@@ -32,10 +32,10 @@ examples:
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
-    options = {"options": options_of("cxr_faith.bench.bench:BenchOptions")}
+    options = {"options": options_of("cxr_faith.bench.compare:BenchOptions")}
     given = Command("bench", DESCRIPTION, options).read(arguments)
     with quick_imports():
-        from cxr_faith.bench.bench import BenchOptions, Disagreement, bench
+        from cxr_faith.bench.compare import BenchOptions, Disagreement, bench
 
     chosen = typed(BenchOptions, given)
     try:

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 
 import cxr_faith
 from cxr_faith.attribution import METHODS
-from cxr_faith.bench.bench import BenchOptions
+from cxr_faith.bench.compare import BenchOptions
 from cxr_faith.checks.doctor import DoctorOptions
 from cxr_faith.cli.evaluate import DESCRIPTION, run_command
 from cxr_faith.cli.lightning_cli import EvaluateCLI
@@ -127,7 +127,7 @@ def test_options_are_those_of_the_typed_parser() -> None:
     [
         ("lightning.pytorch.trainer.trainer:Trainer", Trainer),
         ("cxr_faith.explainer.explain:ExplainOptions", ExplainOptions),
-        ("cxr_faith.bench.bench:BenchOptions", BenchOptions),
+        ("cxr_faith.bench.compare:BenchOptions", BenchOptions),
         *((place, SOURCES[name]) for name, place in registry("cxr_faith.data.sources", "SOURCES").items()),
     ],
 )

@@ -1,20 +1,23 @@
-"""`cxr-faith bench`: the engine beside the usual recipe, other libraries and the floor, in one process, in turns."""
+"""Compares the engine with the usual recipe, other libraries and the floor, in one process, in contest."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from cxr_faith.bench.engine import run_engine, run_naive, sample_engine, sample_naive
+from cxr_faith.bench.contest import Contest
+from cxr_faith.bench.engine import run_engine, sample_engine
 from cxr_faith.bench.floor import bare_seconds
 from cxr_faith.bench.libraries import LIBRARIES, library_steps, missing, run_library
 from cxr_faith.bench.naive import Naive
-from cxr_faith.bench.ratios import Turns, summarize
-from cxr_faith.bench.scene import PRESETS, Scene, build_scene
+from cxr_faith.bench.presets import PRESETS
+from cxr_faith.bench.recipe import run_naive, sample_naive
+from cxr_faith.bench.results import BenchResult
+from cxr_faith.bench.scene import Scene, build_scene
+from cxr_faith.bench.summarize import summarize
 from cxr_faith.bench.table import render
 from cxr_faith.bench.variants import VARIANTS, run_variant
 from cxr_faith.perturb.engine import Engine
@@ -42,11 +45,8 @@ class Disagreement(RuntimeError):
     """The engine's curves are not those of the usual recipe."""
 
 
-def bench(options: BenchOptions) -> dict[str, Any]:
+def bench(options: BenchOptions) -> BenchResult:
     """Measure, print the table and write the JSON file.
-
-    Returns:
-        What the JSON file holds.
 
     Raises:
         ValueError: no such preset, or one that cannot run here.
@@ -61,56 +61,57 @@ def bench(options: BenchOptions) -> dict[str, Any]:
     if options.preset == "medgemma-4b" and not torch.cuda.is_available():
         raise ValueError("the preset medgemma-4b needs a GPU, and there is none: use --preset tiny or small")
     transformers_logging.disable_progress_bar()
-    result = {"preset": options.preset} | measure(build_scene(PRESETS[options.preset]))
+    result = measure(build_scene(PRESETS[options.preset]))
     path = Path(options.out or f"benchmarks/{options.preset}.json")
-    write_atomic(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    content = {"preset": options.preset, **result.to_dict()}
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     console = Console()
     console = console if console.is_terminal else Console(width=120)
-    render(result, console)
+    render(options.preset, result, console)
     console.print(f"numbers  {path}", soft_wrap=True, highlight=False)
-    if not result["agreement"]["passed"]:
+    if not result.agreement.passed:
         raise Disagreement(
-            f"the engine's curves differ from the usual recipe's by {result['agreement']['difference']:.2g} "
-            f"(allowed: {result['agreement']['tolerance']:g})"
+            f"the engine's curves differ from the usual recipe's by {result.agreement.difference:.2g} "
+            f"(allowed: {result.agreement.tolerance:g})"
         )
     return result
 
 
-def measure(scene: Scene) -> dict[str, Any]:
-    """Run every contestant in turns, as often as the scene's preset says."""
+def measure(scene: Scene) -> BenchResult:
+    """Run all contestants in turns, as often as the scene's preset says."""
     vlm, everything = scene.vlm, len(scene.cases)
-    engine, naive, turns = Engine(vlm), Naive(scene), Turns(scene)
+    engine, naive, contest = Engine(vlm), Naive(scene), Contest(scene)
     for repeat in range(scene.preset.repeats):
         question = repeat % everything
         bare, peak = bare_seconds(scene)
-        turns.bare.append(bare)
-        turns.keep_peak("floor", peak)
+        contest.bare.append(bare)
+        contest.keep_peak("floor", peak)
         if scene.preset.exact:
-            with turns.memory("engine"):
+            with contest.memory("engine"):
                 whole, rows = run_engine(scene, engine, range(everything))
-                # Questions need different numbers of pictures: one row tells of one of them.
+                # Questions need different numbers of pictures, so the row of one question is always the first one's.
                 alone, _ = run_engine(scene, engine, [0])
-            with turns.memory("naive"):
+            with contest.memory("naive"):
                 usual = run_naive(scene, naive, question, rows)
-            turns.exact = rows
+            contest.exact = rows
             for name in VARIANTS:
-                with turns.memory(name):
+                with contest.memory(name):
                     variant = run_variant(scene, engine, name, 0)
-                turns.variants.setdefault(name, []).append(variant)
+                contest.variants.setdefault(name, []).append(variant)
         else:
-            with turns.memory("engine"):
+            with contest.memory("engine"):
                 sampled = sample_engine(scene, engine)
             alone, whole = sampled[1], sampled[everything]
-            with turns.memory("naive"):
+            with contest.memory("naive"):
                 usual = sample_naive(scene, engine, naive, question)
-        turns.engine.append((alone, whole))
-        turns.naive.append(usual)
+        contest.engine.append((alone, whole))
+        contest.naive.append(usual)
         for name in LIBRARIES:
             if missing(name) is None:
-                with turns.memory(name):
+                with contest.memory(name):
                     seconds = library_forward(scene, name, question)
-                turns.libraries.setdefault(name, []).append(seconds)
-    return summarize(turns)
+                contest.libraries.setdefault(name, []).append(seconds)
+    return summarize(contest)
 
 
 def library_forward(scene: Scene, name: str, question: int) -> float:
