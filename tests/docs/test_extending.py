@@ -1,0 +1,27 @@
+"""The page on extending: what it says is in a file is in that file."""
+
+import re
+
+from tests.docs.documents import ROOT, document
+
+PAGE = document("docs/extending.md")
+
+
+def test_names_are_in_the_files_that_are_named() -> None:
+    named = re.findall(r"`(\w+)`,?\s+in\s+`(cxr_faith/[\w/]+\.py)`", PAGE)
+    assert len(named) >= 12
+    for name, file in named:
+        assert re.search(rf"\b{name}\b", (ROOT / file).read_text(encoding="utf-8")), f"{name} in {file}"
+
+
+def test_the_order_of_the_rooms_is_the_same_everywhere() -> None:
+    orders = [
+        " ".join(document(name).split()).partition("Data goes one way: ")[2].partition(". ")[0]
+        for name in ("README.md", "CONTRIBUTING.md", "docs/extending.md")
+    ]
+    assert len(set(orders)) == 1
+    rooms = re.findall(r"[a-z]+", orders[0].replace("→", " "))
+    checked = re.search(
+        r"(?s)\nROOMS = \((.*?)\)", (ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8")
+    )
+    assert checked is not None and re.findall(r'"(\w+)"', checked[1]) == rooms
