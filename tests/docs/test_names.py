@@ -1,7 +1,8 @@
-"""The page on extending: what it says is in a file is in that file."""
+"""Pages name what is there: files and what is in them, methods, the order of the rooms."""
 
 import re
 
+from cxr_faith.attribution import METHODS
 from tests.docs.documents import ROOT, document
 
 PAGE = document("docs/extending.md")
@@ -12,6 +13,13 @@ def test_names_are_in_the_files_that_are_named() -> None:
     assert len(named) >= 12
     for name, file in named:
         assert re.search(rf"\b{name}\b", (ROOT / file).read_text(encoding="utf-8")), f"{name} in {file}"
+
+
+def test_every_method_is_in_the_table_and_in_the_api() -> None:
+    table, api = document("docs/methods.md"), document("docs/api.md")
+    for name, method in METHODS.items():
+        assert re.search(rf"(?m)^\| .*`{name}`.* \|", table), name
+        assert f"::: {method.__module__}.{method.__name__}\n    options:\n      heading: {name}\n" in api, name
 
 
 def test_the_order_of_the_rooms_is_the_same_everywhere() -> None:
