@@ -57,6 +57,9 @@ def package_data(pyproject: dict[str, Any]) -> set[Path]:
 def test_version_is_the_same_everywhere(pyproject: dict[str, Any]) -> None:
     assert cxr_faith.__version__ == pyproject["project"]["version"]
     assert distribution("cxr-faith").version == cxr_faith.__version__
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == cxr_faith.__version__
+    assert citation["repository-code"] == pyproject["project"]["urls"]["Source"]
 
 
 def test_command_is_installed() -> None:

@@ -14,7 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-SOURCES = ("cxr_faith", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+SOURCES = "cxr_faith configs pyproject.toml setup.py MANIFEST.in README.md LICENSE CHANGELOG.md CITATION.cff".split()
+SOURCES += ["constraints.txt"]
 NOT_SOURCE = shutil.ignore_patterns("__pycache__", ".manifest_cache")
 
 

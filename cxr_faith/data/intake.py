@@ -50,7 +50,7 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
     for sample in samples:
         tally.seen += 1
         if sample.sample_id in ids:
-            tally.drop("question", sample.sample_id, "sample id is there already")
+            tally.drop("question", sample.sample_id, "sample id is already used")
             continue
         ids.add(sample.sample_id)
         if fault := _fault(sample):

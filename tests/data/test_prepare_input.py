@@ -127,7 +127,7 @@ def test_each_fault_of_a_sample_is_a_drop_of_its_own_kind(tmp_path: Path) -> Non
     loop = dropped.pop("s11")  # Python 3.13 no longer tells a loop from a missing file
     assert loop in ("image not a usable path", "image file not found")
     assert dropped == {
-        "s0": "sample id is there already",
+        "s0": "sample id is already used",
         "s1": "image file not found",
         "s2": "image outside the data root",
         "s3": "image outside the data root",
@@ -280,7 +280,7 @@ def test_malformed_entries_are_counted(mimic: SimpleNamespace, prepared: Callabl
         "question: image_path is another image's": 1,
         "question: image outside the data root": 1,
         "question: entry is not a mapping": 1,
-        "question: sample id is there already": 1,
+        "question: sample id is already used": 1,
     }
 
 
