@@ -1,4 +1,4 @@
-"""One question about one picture: the model's answer, the target that it fixes, and the maps that explain it."""
+"""One question about one picture: the answer of the model, the score to explain, and the maps that explain it."""
 
 import time
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, ma
 from cxr_faith.vlm.base import VLM, Prompt, PromptError, Reply, Target
 
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
-"""Stands for the answer to a question that could not be asked."""
+"""The answer to a question that could not be asked."""
 
 
 @dataclass
@@ -27,17 +27,18 @@ class Case:
 
     Attributes:
         prompt: the tokenized question.
-        image_id: seeds everything random.
+        image_id: seeds every random stream.
         kind: `yes_no`, `choice` or `open`.
         reply: the model's answer on the intact picture.
-        target: the score s; None if there is nothing to explain, and `reason` says why.
+        target: the score s; None if there is nothing to explain.
+        reason: why there is nothing to explain.
         finding_cells: float [gH, gW], share of each cell under the finding; None without a mask.
         maps: name -> float32 [gH, gW] on the CPU.
-        extras: name -> what the method says beside its map.
+        extras: name -> what the method returned beside its map.
         sequences: name -> float32 [sequence], relevance of every position, for methods that rate the text too.
-        costs: name -> forwards, backwards, seconds, peak_memory of one map; what several methods share counts for the
-            first of them.
-        failed: name -> why there is no map, of methods that could not make one.
+        costs: name -> forwards, backwards, seconds, peak_memory of one map; work that several methods share counts for
+            the first of them.
+        failed: name -> why the method could not make a map.
     """
 
     prompt: Prompt
@@ -68,16 +69,16 @@ def read_answers(
     protocol: Protocol,
     finding_cells: Sequence[Tensor | None] | None = None,
 ) -> list[Case]:
-    """The model's own answers to all questions about one picture, and the targets they fix.
+    """Answer all questions about one picture, and fix the score that each explanation is about.
 
     Args:
         vlm: the model.
         pixels: pixel values [3, H, W].
         image_id: the picture's id.
-        questions: as asked.
-        kinds: as stated, or None.
+        questions: the questions, as the manifest has them.
+        kinds: kind of each question as the manifest states it, or None.
         protocol: for the target and the length of answers.
-        finding_cells: one for each question, or None.
+        finding_cells: `Case.finding_cells` of each question; default: no masks.
     """
     cases: list[Case] = []
     with torch.no_grad():
@@ -115,8 +116,8 @@ def compute_maps(
 ) -> None:
     """Fill in the maps of cases that have a target.
 
-    One case at a time: a backward pass rounds a sample otherwise in another batch, and two cells whose values differ
-    in the last bit only would change places with the number of ranks.
+    Cases run one at a time: backward passes round differently at different batch sizes, and two cells whose values
+    differ in the last bit only would then change places with the number of ranks.
 
     Args:
         vlm: the model.
@@ -124,19 +125,19 @@ def compute_maps(
         pixels: the picture [3, H, W] of each case.
         cases: what to explain.
         seed: the run's seed.
-        only_in_format: leave out yes/no questions whose answer is mostly neither: their maps are not scored.
-        blurred: names of the maps of which there is to be a blurred copy too.
-        share: methods that need the same tokens or the same gradient of a case get it from the first of them; off,
-            each computes its own, and the maps are the same bits.
-        forgive: a method that raises a `ValueError` or an `ArithmeticError` loses its map of that case, and
-            `Case.failed` says why; off, the error is raised.
+        only_in_format: leave out yes/no questions whose answer is mostly neither yes nor no; their maps are not scored.
+        blurred: names of the maps that also get a blurred copy.
+        share: compute tokens and gradients that several methods need once per case; off, each method computes its own,
+            and the maps have the same bits.
+        forgive: if a method raises a `ValueError` or an `ArithmeticError`, the case loses this map and `Case.failed`
+            says why; off, the error is raised.
     """
     for picture, case in zip(pixels, cases, strict=True):
         if case.target is None or (only_in_format and case.off_format):
             continue
         shared: dict[Hashable, tuple[Tensor, Any]] | None = {} if share else None
         for name, method in methods.items():
-            # A mask is the whole evidence of a finding's presence; where it is, hangs on the body around it too.
+            # A *where* question also depends on the surrounding anatomy, so the oracle is undefined there.
             if method.needs_mask and (case.finding_cells is None or case.kind != YES_NO):
                 continue
             try:
@@ -151,11 +152,11 @@ def compute_maps(
 
 
 def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, seed: int) -> list[Case]:
-    """A case with its own target and map for each content token of the answer, one forward where the method can.
+    """One case for each content token of the answer, with its own target and map; methods share forwards if they can.
 
     Args:
         vlm: the model.
-        name: of the method.
+        name: name of the method.
         method: the method.
         picture: pixel values [3, H, W].
         case: an answered question.
@@ -212,9 +213,9 @@ def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: C
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, one thread: a backward pass is rounded by the number of threads, a forward pass is not.
+    """On a CPU, run with one thread: backward passes, unlike forward passes, round differently at other thread counts.
 
-    Ranks share a machine's cores, so the number of threads changes with the number of ranks, and maps must not.
+    Ranks share the cores of a machine, so the number of threads changes with the number of ranks; maps must not.
     """
     threads = torch.get_num_threads()
     if device.type == "cpu":

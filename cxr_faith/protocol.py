@@ -14,7 +14,7 @@ Controls = Literal["none", "basic", "all"]
 
 ADAPTIVE = "adaptive"
 FINEST_STEPS = 50
-"""Adaptive curves end, at worst, with the points of the default schedule: areas are estimates of that one's."""
+"""Adaptive curves refine at most to the points of the default schedule, whose areas they estimate."""
 
 
 @dataclass(frozen=True)
@@ -22,27 +22,28 @@ class Protocol:
     """How explanations are scored.
 
     Attributes:
-        substrates: what stands for removed cells; each is scored on its own.
-        steps: T, points of a curve after the first, or `adaptive`: curves of at most 50 points after the first start
-            coarse and are refined where they bend, and straight lines join the points that were run.
-        random_orders: R, orders of the random baseline for each image; even, they come in reversed pairs. With
-            `adaptive` no more than these.
+        substrates: what replaces removed cells; maps are scored under each of them.
+        steps: T, the number of points of a curve after the first. `adaptive`: curves start coarse and are refined where
+            they bend, to at most 50 points after the first; straight lines join the points that were run.
+        random_orders: R, the number of orders of the random baseline for each image; even, since they come in reversed
+            pairs. With `adaptive`, the largest number.
         auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect
-            (of the scores' range, or of the score, where the effect is too small to be scored).
+            (of the range of the scores, or of the score, if the effect is too small to be scored).
         random_error: with `adaptive`, random orders stop, after four pairs or more, once the Monte-Carlo error of
             their deletion and insertion areas is below this share of the effect.
-        softness: σ in pixels of a Gaussian on the masks' edges; 0 = hard cells.
-        space: where cells are changed: in the picture's `pixels`, or among its image `tokens`, which skips the tower.
+        softness: σ in pixels of a Gaussian on the edges of the masks; 0 = hard cells.
+        space: where cells are replaced: in the `pixels` of the picture, or among its image `tokens`, which skips the
+            vision tower.
         target: what is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`.
-        max_new_tokens: longest answer that is generated.
-        seed: of every random stream, together with the image's id.
-        controls: maps that are scored beside those of the methods, to show what a map is worth that knows nothing of
-            the model: `basic`, noise, edges, where the finding's mask is known the mask, and a blurred copy of the
-            first method's map; `all`, a blurred copy of every map, which doubles the cost; `none`, those alone that
-            are listed among the methods.
-        conditions: answer, explain and score every question once more under each of these, to show how stable answers,
-            maps and gaps are: `shift:2` (pixels), `contrast:0.95` (factor), `noise:0.02` (share of the picture's own
-            deviation), `seed:1` (added to the seed). Each costs as much as the run without.
+        max_new_tokens: length of the longest answer that is generated.
+        seed: seeds every random stream, together with the image id.
+        controls: which maps that know nothing of the model are scored beside those of the methods. `basic`: noise,
+            edges, the mask of the finding where there is one, and a blurred copy of the map of the first method.
+            `all`: also a blurred copy of every map, which doubles the cost. `none`: only the controls that are listed
+            among the methods.
+        conditions: small changes under which every question is answered, explained and scored once more, to measure how
+            stable answers, maps and gaps are: `shift:2` (pixels), `contrast:0.95` (factor), `noise:0.02` (share of
+            the standard deviation of the picture), `seed:1` (added to the seed). Each costs as much as the run itself.
     """
 
     substrates: tuple[str, ...] = ("blur:0.1",)
@@ -62,11 +63,11 @@ class Protocol:
         """Check each value; the spelling of substrates and conditions is made canonical."""
         specs = tuple(Substrate.parse(spec).spec for spec in self.substrates)
         if not specs or len(set(specs)) != len(specs):
-            raise ValueError(f"substrates must be one or more different ones, got {list(self.substrates)}")
+            raise ValueError(f"substrates must be one or more, each listed once, got {list(self.substrates)}")
         object.__setattr__(self, "substrates", specs)
         conditions = tuple(Condition.parse(spec).spec for spec in self.conditions)
         if len(set(conditions)) != len(conditions):
-            raise ValueError(f"conditions must be different ones, got {list(self.conditions)}")
+            raise ValueError(f"conditions must each be listed once, got {list(self.conditions)}")
         object.__setattr__(self, "conditions", conditions)
         object.__setattr__(self, "target", parse_target(self.target))
         if self.random_orders < 2 or self.random_orders % 2:
@@ -83,10 +84,10 @@ class Protocol:
         if self.space not in SPACES:
             raise ValueError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
         if self.space == TOKENS and self.softness > 0:
-            raise ValueError("softness blurs the edges of masks in pixels: with space: tokens it must be 0")
+            raise ValueError("softness must be 0 with space: tokens, since it blurs the edges of masks in pixels")
 
     def under(self, condition: str) -> "Protocol":
-        """The protocol of one condition: itself, but for the seed."""
+        """The protocol under one condition: only the seed may differ."""
         return self if condition == NONE else replace(self, seed=Condition.parse(condition).seed(self.seed))
 
     @property
@@ -95,7 +96,7 @@ class Protocol:
         return self.steps == ADAPTIVE
 
     def finest(self, n_cells: int) -> int:
-        """T: as asked for, or the largest that fits the grid, up to 50, where curves are adaptive."""
+        """T for a grid: `steps`, or for adaptive curves the largest number up to 50 that fits the grid."""
         if not self.adaptive:
             return int(self.steps)
         steps = min(FINEST_STEPS, n_cells)

@@ -1,7 +1,7 @@
 """From maps to scores, for one picture: orders → plan → curves → scalars.
 
-`Explainer.evaluate` and the pipeline's `predict_step` both run it, so that one picture on a laptop and a thousand on a
-cluster give the same numbers.
+`Explainer.evaluate` and `predict_step` both run this code, so that a picture gets the same numbers on a laptop and on a
+cluster.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def score_image(
         pixels: the picture [3, H, W].
         image_id: its id.
         cases: questions with a target, with their maps.
-        substrate: what stands for removed cells.
+        substrate: what replaces removed cells.
         protocol: schedule, random orders and seed.
 
     Returns:
@@ -134,7 +134,7 @@ def center_order(grid: tuple[int, int], seed: int, image_id: str) -> np.ndarray:
 
 
 def localize(case: Case, mask: Tensor | None, seed: int) -> dict[str, dict[str, float]]:
-    """Localization columns of each map of a question, by name; nothing without a mask of the finding.
+    """Localization columns of each map of a question, by name; empty without a mask of the finding.
 
     Args:
         case: with its maps.
@@ -203,7 +203,7 @@ def _columns(
     rows[CENTER] |= {f"gap_{metric}_center": None for metric in ("deletion", "insertion", "srg")}
     of_random = random | baseline_gaps(random, None, center)
     rows[RANDOM] = {column: float(values[0]) for column, values in of_random.items()} | {
-        # One order that could not be scored spoils the mean over all of them.
+        # If one order could not be scored, the mean over all orders does not exist.
         "status": statuses[-1] if bool(valid[n_maps:].all()) else "invalid",
         "auc_error": None if errors is None else float(errors[n_maps:].mean()),
         **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0)),

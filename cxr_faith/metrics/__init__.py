@@ -1,1 +1,1 @@
-"""Faithfulness metrics: pure functions of curves (functional) and the torchmetrics that average them (curves)."""
+"""Faithfulness metrics: pure functions (functional, baselines, localization, …) and torchmetrics (curves, board)."""

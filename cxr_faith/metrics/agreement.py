@@ -41,11 +41,11 @@ def ssim(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     first, second = (torch.from_numpy(_scaled(maps))[:, None] for maps in (a, b))
     if not len(first):
         return np.zeros(0)
-    found = structural_similarity_index_measure(
+    similarity = structural_similarity_index_measure(
         first, second, gaussian_kernel=False, kernel_size=SSIM_WINDOW, reduction="none", data_range=1.0
     )
-    assert isinstance(found, torch.Tensor)
-    return found.reshape(-1).numpy()
+    assert isinstance(similarity, torch.Tensor)
+    return similarity.reshape(-1).numpy()
 
 
 def top_overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP_SHARE) -> Floats:

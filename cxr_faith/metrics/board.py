@@ -49,7 +49,7 @@ class MetricBoard:
         """Start from empty sums.
 
         Args:
-            keys: (substrate, method) of all rows that there will be; the same on every rank.
+            keys: (substrate, method) of all rows to come; the same on every rank.
             steps: number T of perturbation steps.
         """
         self._steps = steps
@@ -77,11 +77,11 @@ class MetricBoard:
             self._add((str(substrate), str(method)), rows["status"].tolist(), scalars, curves)
 
     def compute(self, device: torch.device, over_ranks: bool = True) -> dict[Key, dict[str, Tensor]]:
-        """Values over all ranks, NaN where no sample has one; a call for every rank, also for one without samples.
+        """Values over all ranks, NaN where no sample has one; every rank must call this, also one without samples.
 
         Args:
             device: where the ranks' process group can reduce.
-            over_ranks: off, this rank's values alone, and a call for this rank alone.
+            over_ranks: off: the values of this rank alone, and no other rank need call this.
         """
         for collection in self.collections.values():
             for metric in collection.values():

@@ -1,4 +1,4 @@
-"""Is the model as sure as it should be? For yes/no questions with a known answer."""
+"""Calibration of yes/no answers with a known reference: is the model as sure as it should be?"""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ def expected_calibration_error(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> f
     # Imported where it is used: torchmetrics takes seconds to import and brings matplotlib with it.
     from torchmetrics.functional.classification import binary_calibration_error
 
-    # torchmetrics has a bin of its own for exactly 1, which belongs into the last.
+    # torchmetrics puts exactly 1 into an extra bin; it belongs into the last one.
     p = torch.tensor(np.asarray(p_yes, float)).clamp(max=1 - 2**-52)
     truth = torch.tensor(np.asarray(is_yes, bool)).int()
     return float(binary_calibration_error(p, truth, n_bins=BINS, norm="l1")) if len(p) else float("nan")
 
 
 def area_under_roc(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> float:
-    """How well p(yes) tells the two answers apart: the area under the ROC curve; NaN where only one of them is there.
+    """Area under the ROC curve of p(yes); NaN if all references are the same answer.
 
     Args:
         p_yes: [samples].

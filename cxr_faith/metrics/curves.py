@@ -1,8 +1,8 @@
 """Running means over samples, as torchmetrics: float64 sums that add up over batches and ranks.
 
-All of them take one common dictionary of columns, `metric.update(**columns)`, and pick their own, so that one
-`MetricCollection` per method (`method_metrics`) is fed by one call. NaN means left out. Ranks without a sample
-contribute nothing; without any sample the value is NaN.
+Every metric takes the same dictionary of columns, `metric.update(**columns)`, and picks its own, so that one call
+updates the `MetricCollection` of a method (`method_metrics`). NaN values are left out. Ranks without samples contribute
+nothing; without any sample the value is NaN.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class ColumnMean(Metric):
         return mean_of(self.total, self.count)
 
     def standard_error(self) -> Tensor:
-        """Plain standard error of the mean over all ranks, float64 `shape`; like `compute`, a call for every rank."""
+        """Plain standard error of the mean over all ranks, float64 `shape`; like `compute`, every rank must call it."""
         with self.sync_context():
             return standard_error_of(self.total, self.square, self.count)
 

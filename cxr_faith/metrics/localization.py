@@ -66,9 +66,9 @@ def average_precision(values: Floats, hits: Floats, misses: Floats) -> float:
     """
     order = np.argsort(-values, kind="stable")
     last = np.append(np.diff(values[order]) != 0, True)  # of each run of ties
-    found, seen = np.cumsum(hits[order])[last], np.cumsum((hits + misses)[order])[last]
-    gained = np.diff(found, prepend=0)
-    return float((gained * found / seen).sum() / found[-1])
+    inside, seen = np.cumsum(hits[order])[last], np.cumsum((hits + misses)[order])[last]
+    gained = np.diff(inside, prepend=0)
+    return float((gained * inside / seen).sum() / inside[-1])
 
 
 def _pixels_inside(mask: npt.NDArray[np.bool_], grid: tuple[int, ...]) -> tuple[Floats, int]:

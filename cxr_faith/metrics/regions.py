@@ -1,4 +1,4 @@
-"""Where a map lies: regions of the chest, the border, organs. From maps alone, but for the organs' masks.
+"""Where a map lies: regions of the chest, the border, organs. Organs need masks; the rest needs only the map.
 
 Shares are of the positive mass; enrichment = mass share / area share, so 1 is a map that is spread evenly.
 """
@@ -9,7 +9,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 REGIONS = tuple(f"{side}_{level}" for side in ("right", "left") for level in ("upper", "middle", "lower"))
-"""The patient's sides: the left of the image is the patient's right."""
+"""Sides are those of the patient: the left of the image is the patient's right."""
 
 BORDER = 0.05
 

@@ -1,8 +1,8 @@
 """How sure a mean is when rows come in clusters: bootstrap intervals, sign-flip tests, Holm, effect sizes.
 
-A patient's questions are not independent, so patients are what is resampled and what changes sign. Everything works on
-the clusters' sums and counts, for many columns (methods x metrics) at once: a resample is a row of weights, and all
-means of all resamples are one matrix product.
+The questions of a patient are not independent, so whole patients are resampled and flipped. Everything works on the
+sums and counts of clusters, for many columns (methods x metrics) at once: a resample is a row of weights, and all means
+of all resamples are one matrix product.
 """
 
 from dataclasses import dataclass, fields
@@ -21,13 +21,13 @@ FLIPS = 10_000
 
 LEVEL = 0.95
 EXACT_CLUSTERS = 12
-"""Up to so many clusters all 2^n sign flips are gone through."""
+"""Up to this number of clusters the sign-flip test is exact: it takes all 2^n flips."""
 
 FEWEST_CLUSTERS = 10
-"""Under so many clusters there is no interval."""
+"""Fewer clusters than this get no interval."""
 
 FEW_CLUSTERS = 30
-"""Under so many clusters an interval is on the short side, and readers are warned."""
+"""With fewer clusters than this, intervals are too short, and readers are warned."""
 
 _SEED = 20240229
 _BLOCK_WEIGHTS = 2_000_000  # weights in memory at a time: 16 MB
@@ -74,7 +74,7 @@ def estimate(
         values: [rows, columns], NaN = missing. Paired differences, where a test should compare two things.
         clusters: number or name of each row's cluster [rows].
         resamples: bootstrap resamples of the clusters.
-        flips: random flips of the clusters' signs; the smallest p is one in so many.
+        flips: random flips of the signs of the clusters; the smallest p is about 1 / flips.
     """
     table = np.asarray(values, dtype=np.float64)
     sums, counts = cluster_sums(table, np.unique(np.asarray(clusters), return_inverse=True)[1])

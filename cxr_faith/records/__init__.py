@@ -1,9 +1,9 @@
 """Records: one Parquet row per sample and method, written so that a kill costs one batch.
 
 A run directory holds `records/part-<start>-r<rank>-<seq>.parquet`. A part appears whole or not at all (temporary name,
-fsync, rename, fsync of the folder). A restart writes under the next start number, so no process ever touches another's
-parts, and a reader merges whatever parts there are: duplicates are dropped by key, torn files are named and left out.
-Readers go through parts by row groups of some thousand rows; maps and curves of a whole run need not fit into memory.
+fsync, rename, fsync of the folder). Each restart writes under a new start number, so no process touches the parts of
+another one. A reader merges all parts: it drops duplicates by key, and names torn files and leaves them out. It reads
+row groups of some thousand rows, so the maps and curves of a whole run need not fit into memory.
 """
 
 from cxr_faith.metrics.functional import GAPS

@@ -1,4 +1,4 @@
-"""Which rows of several starts stay: one for each key, the earliest start's."""
+"""Chooses among the rows of several starts: for each key the row of the earliest start stays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,9 @@ Codes = npt.NDArray[np.int32]
 
 
 class Keys:
-    """Gives every sample a number, and every combination of the other key columns: a row's key is then 8 bytes."""
+    """Numbers the samples, and the combinations of the other key columns, so that the key of a row takes 8 bytes."""
 
     def __init__(self) -> None:
-        """No key yet."""
         self._samples: dict[str, int] = {}
         self._others: dict[tuple[str, ...], int] = {}
 
@@ -26,14 +25,14 @@ class Keys:
         known = [self._samples.setdefault(text, len(self._samples)) for text in columns[0].dictionary.to_pylist()]
         samples = np.array(known, np.int32)[columns[0].indices.to_numpy()]
         mixed = np.zeros(len(group), np.int64)
-        for column in columns[1:]:  # numbered anew after each column, so that no product of counts overflows
+        for column in columns[1:]:  # renumbered after each column, so that no product of counts overflows
             mixed = np.unique(mixed * len(column.dictionary) + column.indices.to_numpy(), return_inverse=True)[1]
         texts = group.select(KEY[1:]).take(pa.array(np.unique(mixed, return_index=True)[1])).to_pylist()
-        found = [self._others.setdefault(tuple(row.values()), len(self._others)) for row in texts]
-        return np.stack([samples, np.array(found, np.int32)[mixed]])
+        numbers = [self._others.setdefault(tuple(row.values()), len(self._others)) for row in texts]
+        return np.stack([samples, np.array(numbers, np.int32)[mixed]])
 
     def order(self, groups: Sequence[Codes]) -> npt.NDArray[np.int64]:
-        """One number a row, through all groups, that sorts as the key does."""
+        """One number per row over all groups; the numbers sort as the keys do."""
         samples, others = (_places(list(numbers)) for numbers in (self._samples, self._others))
         order = np.empty(sum(group.shape[1] for group in groups), np.int64)
         begin = 0
@@ -51,9 +50,9 @@ def _places(texts: list[Any]) -> npt.NDArray[np.int64]:
 
 
 def first_of_each_key(groups: Sequence[Codes], keys: Keys) -> npt.NDArray[np.intp]:
-    """Numbers of the rows that stay, sorted by key; rows are numbered through the groups."""
+    """Numbers of the rows that stay, sorted by key; rows are numbered across the groups."""
     order = keys.order(groups)
-    # Stable, so parts in the order of their names decide which duplicate is the first one.
+    # The sort is stable, so of duplicates the one in the first part by name comes first.
     rows = np.argsort(order, kind="stable")
     order, first = order[rows], np.ones(len(rows), bool)
     first[1:] = order[1:] != order[:-1]

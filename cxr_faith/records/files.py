@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the names of a run's parts."""
+"""Files that appear whole or not at all, and the names of the parts of a run."""
 
 import os
 import re
@@ -13,7 +13,7 @@ _PART = re.compile(r"part-(\d+)-r(\d+)-(\d+)\.parquet$")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, so that a reader sees the old one or the new one, whole.
+    """Write a file, text as UTF-8, so that a reader sees either the whole old file or the whole new one.
 
     Raises:
         OSError: the file could not be saved.
@@ -28,12 +28,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def to_disk(descriptor: int) -> None:
-    """Wait until what was written is on the disk."""
+    """Wait until the written bytes are on the disk."""
     os.fsync(descriptor)
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Rename, then make the rename itself survive a power cut."""
+    """Rename the file, and make the rename survive a power cut."""
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -49,14 +49,14 @@ def parts_of(folder: Path) -> list[Path]:
 
 def numbers_of(path: Path) -> tuple[int, int, int]:
     """(start, rank, seq) of a part."""
-    found = _PART.match(path.name)
-    assert found is not None, path  # _parts lets no other name through
-    start, rank, seq = map(int, found.groups())
+    match = _PART.match(path.name)
+    assert match is not None, path  # parts_of gives no other names
+    start, rank, seq = map(int, match.groups())
     return start, rank, seq
 
 
 def row_groups(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-    """These columns of parts, one row group at a time; a column that another version did not write is null."""
+    """The columns of a schema, one row group at a time; a column that a part does not have is null."""
     for path in paths:
         with pq.ParquetFile(path, page_checksum_verification=True) as part:
             for number in range(part.num_row_groups):

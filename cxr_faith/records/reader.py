@@ -1,4 +1,4 @@
-"""Reading a run's records: parts of all ranks and starts, merged, without those that are torn."""
+"""Reads the records of a run: merges the parts of all ranks and starts, and leaves out torn ones."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ _Kept = TypeVar("_Kept")
 
 
 def done_samples(run_dir: str | Path) -> set[str]:
-    """`sample_id` of every sample whose records are on disk in a part that is sound throughout."""
+    """`sample_id` of every sample whose records are on disk, in a part that can be read completely."""
     done: set[str] = set()
     for _, groups in sound_parts(run_dir, RECORD_SCHEMA, lambda group: group["sample_id"].unique().to_pylist()):
         done.update(*groups)
@@ -30,33 +30,33 @@ def done_samples(run_dir: str | Path) -> set[str]:
 def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """All records of a run, merged over ranks and starts, one row per key, sorted by key.
 
-    Of duplicates (a sample that two starts have both finished) the earliest start's row stays.
+    If two starts have both finished a sample, the row of the earlier start stays.
 
     Args:
         run_dir: the run directory.
-        columns: only these columns and the key; default all.
+        columns: the columns to read beside the key; default: all.
 
     Returns:
         A DataFrame; missing values are NaN or None, list columns hold NumPy arrays.
 
     Raises:
-        ValueError: a column that no record has.
+        ValueError: records have no such column.
     """
     schema = _chosen(columns)
-    groups = [group for _, found in sound_parts(run_dir, schema, lambda group: group) for group in found]
+    groups = [group for _, kept in sound_parts(run_dir, schema, lambda group: group) for group in kept]
     keys = Keys()
     rows = first_of_each_key([keys.codes(group) for group in groups], keys)
     table = pa.concat_tables([schema.empty_table(), *groups])
     del groups
     table = table.take(pa.array(rows))
-    frame: pd.DataFrame = table.to_pandas(self_destruct=True)  # frees each column once it is turned
+    frame: pd.DataFrame = table.to_pandas(self_destruct=True)  # frees each column once it is converted
     return frame
 
 
 def foreign_columns(run_dir: str | Path) -> tuple[list[str], list[str]]:
-    """Columns that a run's records have and this version does not know, and those that it lacks; both sorted.
+    """Columns of the records that this version does not know, and columns that the records lack; both sorted.
 
-    Parts that cannot be read are left out; reading the records names them.
+    Parts that cannot be read are left out here; reading the records names them.
     """
     known, unknown, lacking = set(RECORD_SCHEMA.names), set[str](), set[str]()
     for path in parts_of(Path(run_dir) / "records"):
@@ -70,14 +70,14 @@ def foreign_columns(run_dir: str | Path) -> tuple[list[str], list[str]]:
 
 
 def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """The rows of `read_records`, in pieces of some thousand rows and in no certain order.
+    """The rows of `read_records`, in pieces of some thousand rows, in any order.
 
     Args:
         run_dir: the run directory.
-        columns: these columns and the key.
+        columns: the columns to read beside the key.
 
     Raises:
-        ValueError: a column that no record has.
+        ValueError: records have no such column.
     """
     schema = _chosen(columns)
     keys, codes, paths = Keys(), list[Codes](), []
@@ -107,12 +107,12 @@ def _chosen(columns: Sequence[str] | None) -> pa.Schema:
 def sound_parts(
     run_dir: str | Path, schema: pa.Schema, keep: Callable[[pa.Table], _Kept]
 ) -> Iterator[tuple[Path, list[_Kept]]]:
-    """The parts whose columns can all be read, in the order of their names; others are reported.
+    """The parts whose columns can all be read, in the order of their names; logs a warning for each other part.
 
     Args:
         run_dir: the run directory.
-        schema: the columns that must be sound.
-        keep: takes from a row group what is to be held until the whole part is known to be sound.
+        schema: the columns to read.
+        keep: takes from a row group what must be kept until the whole part has been read.
 
     Yields:
         A part's path, and what was kept of each of its row groups.
@@ -126,7 +126,7 @@ def sound_parts(
             try:
                 groups = [keep(group) for group in row_groups([path], schema)]
             except FileNotFoundError:
-                moved = True  # a run that is going on has merged it into another part meanwhile
+                moved = True  # a running process has merged it into another part meanwhile
             except (pa.ArrowException, OSError, ValueError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 logger.warning("%s: unreadable, left out; its samples will be run again (%s)", path, reason)

@@ -1,4 +1,4 @@
-"""The schema of the records, and rows as a table of it."""
+"""The schema of the records, and rows as a table with that schema."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from cxr_faith.metrics.functional import CURVE_COLUMNS, ENDPOINT_COLUMNS, GAPS, 
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 
 KEY = ("sample_id", "method", "substrate", "target", "space", "condition")
-"""What names a record; `space` is pixels or tokens, `condition` is "none" outside sanity and stability runs."""
+"""Columns that identify a record; `space` is pixels or tokens, `condition` is "none" for the picture as it is."""
 
 _ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
 _NOT_RECORDED = ("height", "width", "source")
 
 
 def _schema() -> pa.Schema:
-    """The manifest's columns, `answer` as `reference`, and all that was measured."""
+    """The columns of the manifest, with `answer` as `reference`, and all measurements."""
     text, flag, real, whole = pa.string(), pa.bool_(), pa.float64(), pa.int64()
     reals, wholes = pa.list_(real), pa.list_(pa.int32())
     manifest = {
@@ -77,7 +77,7 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinity become null, alone or in a list: readers of Parquet then need to know one missing value only."""
+    """NaN and infinity become null, alone or in a list, so that a reader meets one kind of missing value only."""
     if isinstance(value, float | np.floating):
         return value if math.isfinite(value) else None
     if isinstance(value, np.generic):

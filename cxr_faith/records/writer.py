@@ -1,4 +1,4 @@
-"""Writing a rank's records, so that a kill costs one batch."""
+"""Writes the records of a rank so that a kill costs one batch."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from cxr_faith.records.schema import RECORD_SCHEMA, to_table
 
 PARTS_PER_MERGE = 64
 GROUP_BYTES = 64_000_000
-"""Size, before compression, from which rows of several parts are one row group of the part that they are merged into.
-Every row group costs some 150 entries in the index of its file, which writers and readers hold in memory."""
+"""When parts are merged, their rows are joined into row groups of about this size before compression. Each row group
+costs some 150 entries in the index of its file, which writers and readers hold in memory."""
 
 
 class RecordWriter:
@@ -26,19 +26,18 @@ class RecordWriter:
     """
 
     def __init__(self, run_dir: str | Path, rank: int, start: int) -> None:
-        """Make the folder."""
         self.folder = Path(run_dir) / "records"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rank, self.start = rank, start
-        # Parts of this writer: single writes, merges of 64 of those, merges of 64 merges, …
+        # Parts of this writer by level: single writes, merges of 64 of them, merges of 64 merges, …
         self._levels: list[list[Path]] = [[]]
         taken = [numbers_of(path) for path in parts_of(self.folder)]
         self._seq = 1 + max((seq for begun, owner, seq in taken if (begun, owner) == (start, rank)), default=-1)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> Path | None:
-        """Write rows as one part, atomically; every 64 parts are merged into one.
+        """Write rows as one part, atomically; merge every 64 parts into one.
 
-        All rows of a sample belong in one call: a sample counts as done as soon as one of its rows is on disk.
+        Pass all rows of a sample in one call: a sample counts as done as soon as one of its rows is on disk.
 
         Args:
             rows: column name → value; columns left out are null; lists may be sequences or NumPy arrays.
@@ -61,7 +60,7 @@ class RecordWriter:
         return path
 
     def compact(self) -> Path | None:
-        """Merge this writer's parts into one file; a crash on the way leaves only duplicates, which readers drop."""
+        """Merge all parts of this writer into one; a crash in between leaves duplicates, which readers drop."""
         if self._levels[0]:
             self._merge(0)
         parts = [path for level in self._levels for path in level]
@@ -71,7 +70,7 @@ class RecordWriter:
         return parts[0] if parts else None
 
     def _merge(self, level: int) -> None:
-        """The parts of one level as one part of the next."""
+        """Merge the parts of one level into one part of the next level."""
         parts = self._levels[level]
         merged = self._replace(parts, _coarser(row_groups(parts, RECORD_SCHEMA))) if parts[1:] else parts[0]
         self._levels[level] = []
@@ -80,7 +79,7 @@ class RecordWriter:
         self._levels[level + 1].append(merged)
 
     def _replace(self, parts: Sequence[Path], tables: Iterable[pa.Table]) -> Path:
-        """Save the tables and drop the parts they came from, once the new file is safe on disk."""
+        """Save the tables as one part, and delete their old parts once the new one is safe on disk."""
         merged = self._save(tables)
         for path in parts:
             path.unlink()
@@ -105,7 +104,7 @@ class RecordWriter:
 
 
 def _coarser(groups: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in fewer tables, of `GROUP_BYTES` or little more."""
+    """The same rows in fewer tables of about `GROUP_BYTES`."""
     waiting, size = list[pa.Table](), 0
     for group in groups:
         waiting.append(group)
@@ -118,14 +117,14 @@ def _coarser(groups: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def next_start(run_dir: str | Path) -> int:
-    """The number after those of all starts so far: 0 for a new run."""
+    """The number of the next start: 0 for a new run."""
     folder = Path(run_dir) / "records"
     claimed = [int(path.suffix[1:]) for path in folder.glob(".start.*") if path.suffix[1:].isdecimal()]
     return 1 + max([numbers_of(path)[0] for path in parts_of(folder)] + claimed, default=-1)
 
 
 def claim_start(run_dir: str | Path) -> int:
-    """The number of this start, which nobody else gets; one rank asks and tells the others.
+    """Take a start number that no other start gets; one rank calls this and tells the other ranks.
 
     Raises:
         OSError: the folder cannot be written.
@@ -137,12 +136,12 @@ def claim_start(run_dir: str | Path) -> int:
         try:
             (folder / f".start.{number:03d}").touch(exist_ok=False)
             return number
-        except FileExistsError:  # a shard that starts at the same time was faster
+        except FileExistsError:  # another shard, starting at the same time, has taken it
             number += 1
 
 
 def remove_leftovers(run_dir: str | Path) -> None:
-    """Remove temporary files that killed processes left; only while no process writes into the run directory."""
+    """Remove temporary files that killed processes left; call it only while no process writes into the directory."""
     run_dir = Path(run_dir)
     for pattern in ("records/.part-*.tmp", "records/.doing-*", ".*.tmp", "report/.*.tmp"):
         for stale in run_dir.glob(pattern):

@@ -17,22 +17,21 @@ from cxr_faith.run.stop import StopRequest
 
 
 class RecordsWriter(BasePredictionWriter):
-    """Writes each batch's records as soon as they are there, into this rank's own files."""
+    """Writes the records of each batch to this rank's own files as soon as the batch is done."""
 
     def __init__(self, run_dir: Path, request: StopRequest) -> None:
-        """Choose the run directory, and whom to ask whether a stop is wanted."""
         super().__init__(write_interval="batch")
         self.run_dir, self._request = run_dir, request
         self._writer: RecordWriter | None = None
 
     @property
     def writer(self) -> RecordWriter:
-        """What writes this rank's files; there after `setup`."""
+        """Writer of this rank's files; exists after `setup`."""
         assert self._writer is not None
         return self._writer
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Agree on the number of this start; no rank writes before all have passed here."""
+        """Agree on the number of this start; no rank writes before every rank has it."""
         super().setup(trainer, pl_module, stage)
         start = trainer.strategy.broadcast(claim_start(self.run_dir) if trainer.is_global_zero else -1)
         self._writer = RecordWriter(self.run_dir, trainer.global_rank, start)
@@ -51,9 +50,9 @@ class RecordsWriter(BasePredictionWriter):
         self.writer.write(prediction)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Merge this rank's files; also called on a rank that had no sample.
+        """Merge this rank's files; Lightning calls this on a rank without samples too.
 
-        Not after a request to stop: there may be no time left to write a whole run's records again.
+        After a request to stop nothing is merged: writing all records again may take longer than the scheduler waits.
         """
         if self._writer is not None and not self._request:
             self._writer.compact()
@@ -63,13 +62,12 @@ class RecordsWriter(BasePredictionWriter):
 class RunProgress(L.Callback):
     """Samples done and remaining, forwards per second and time left, as rank 0 sees its own share.
 
-    A bar on a terminal; elsewhere (a job's log) a line now and then.
+    On a terminal it is a bar; in a file, such as a job's log, a line every half minute.
     """
 
     SECONDS_BETWEEN_LINES = 30.0
 
     def __init__(self, console: Console) -> None:
-        """Choose where to draw."""
         self._console = console
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -84,7 +82,7 @@ class RunProgress(L.Callback):
         )
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start with this rank's number of samples."""
+        """Start the bar with the number of samples of this rank."""
         loader: Any = trainer.predict_dataloaders
         self._total, self._done = len(loader.dataset), 0
         self._begin = self._last_line = time.monotonic()
@@ -116,9 +114,9 @@ class RunProgress(L.Callback):
             self._console.print(f"{self._title} {line}", soft_wrap=True, highlight=False)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Leave the terminal as it was."""
+        """Close the bar, so that the terminal is as it was."""
         self._bar.stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave the terminal as it was; after an error there is no teardown."""
+        """Close the bar; Lightning calls no teardown after an error."""
         self._bar.stop()

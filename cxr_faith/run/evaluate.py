@@ -1,4 +1,4 @@
-"""`evaluate`: predict, then everything that is made from the merged records."""
+"""`evaluate`: predict, then make summary, report and TensorBoard from the merged records."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,14 @@ from cxr_faith.summary.metric_rows import MetricRow, disagreements, metric_rows
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run goes and how much of the data it takes; no part of its fingerprint.
+    """Where a run goes and how much of the data it takes; not part of the fingerprint.
 
     Attributes:
         run_dir: the run directory.
-        limit: only the first so many samples of the manifest; the summary is then marked partial.
-        show_images: put pictures into the report and TensorBoard; leave off for patients' pictures.
-        shard: the part of the samples that this process group takes; others take the rest, into the same directory.
-        monitor: when the monitor speaks up.
+        limit: use only this many samples from the start of the manifest; the summary is then marked partial.
+        show_images: put pictures into the report and TensorBoard; leave it off for pictures of patients.
+        shard: the part of the samples that this job takes; the other jobs of an array take the rest.
+        monitor: when the monitor raises an alert.
     """
 
     run_dir: Path
@@ -52,7 +52,7 @@ class RunOptions:
 
 
 class _SkipDone(Callback):
-    """Tells the data module which samples are done; every rank reads it before any rank may write."""
+    """Tells the data module which samples are done; every rank reads this before any rank writes."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -63,10 +63,10 @@ class _SkipDone(Callback):
 
 
 def trainer_defaults(options: RunOptions) -> dict[str, Any]:
-    """What a run needs of its Trainer whatever the config says.
+    """Options of the Trainer that a run needs whatever the config says.
 
-    Ranks are served by the data module; attributions need gradients; progress and TensorBoard are ours. Beside these it
-    needs `cluster_plugins`, objects that no config can hold.
+    The data module deals samples to ranks, attributions need gradients, and the run has its own progress and
+    TensorBoard. A run also needs `cluster_plugins`, which are objects and cannot stand in a config.
     """
     return {
         "inference_mode": False,
@@ -80,14 +80,14 @@ def trainer_defaults(options: RunOptions) -> dict[str, Any]:
 
 
 def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions) -> dict[str, Any]:
-    """Everything that can be known to be wrong before a model is loaded.
+    """Check everything that can be checked before the model is loaded.
 
     Returns:
-        What identifies the run.
+        The identity of the run.
 
     Raises:
-        ValueError: the schedule does not fit the model, the manifest cannot be used, or the run directory is another
-            run's.
+        ValueError: the schedule does not fit the model, the manifest cannot be used, or the run directory holds
+            another run.
     """
     module.check_model()
     data.limit, data.shard, data.cache_dir = options.limit, options.shard, options.run_dir / "cache"
@@ -116,10 +116,10 @@ def evaluate(
         options: where to and how much.
         config: the resolved configuration as YAML, kept as `config.yaml`.
         expected: what `check` returned.
-        request: may ask for a stop while this runs; default: nobody can.
+        request: may ask for a stop during the run; default: nothing can.
 
     Returns:
-        The torchmetrics values of this start, `(substrate, method) -> name -> tensor`, reduced over all ranks.
+        The torchmetrics over all ranks, `(substrate, method) -> name -> tensor`.
 
     Raises:
         RunDirectoryInUseError: another run writes into the run directory.
@@ -133,12 +133,12 @@ def evaluate(
             return _evaluate(module, data, trainer, options, config, expected, request)
     except StoppedError:
         raise
-    except BaseException:  # whatever it is, the other ranks here would wait for this one
+    except BaseException:  # of any kind: the other ranks on this machine would wait for this one
         end_children(trainer)
         raise
     finally:
         if torch.distributed.is_initialized():
-            # A process that exits with its group alive may abort on the way out.
+            # A process that exits while its group is alive may abort.
             torch.distributed.destroy_process_group()
 
 
@@ -169,7 +169,7 @@ def _evaluate(
     ranks.meet()
     if ranks.any(stop.left_work):
         name = request.signal.name if request.signal else "a signal to another rank"
-        raise StoppedError(f"stopped on {name}, {run_dir} is as far as it got; to resume: {resume_command()}")
+        raise StoppedError(f"stopped on {name}; {run_dir} keeps what is done; to resume: {resume_command()}")
     if trainer.is_global_zero:
         read_back(module.board, run_dir, data.skip)
     values = module.metric_values()
@@ -183,7 +183,7 @@ def _evaluate(
 
 
 def _left(run_dir: Path, data: CXRVQADataModule) -> int:
-    """Number of samples that this run was to do and that have no records."""
+    """Number of samples of this run that have no records yet."""
     data.skip = done_samples(run_dir)
     return len(data.remaining_rows())
 
@@ -196,7 +196,7 @@ def _finish_or_leave(
     rows: Sequence[MetricRow],
     console: Console,
 ) -> None:
-    """Make the report; of several shards, the one that finds all samples done makes it."""
+    """Make the report; with several shards, the last one to finish makes it."""
     if options.shard.count == 1:
         finish(run_dir, module, data, options, rows, console)
         return
@@ -204,12 +204,14 @@ def _finish_or_leave(
         data.shard = Shard()
         left = _left(run_dir, data)
         if not left:
-            board = module.empty_board()  # the other shards' samples are in the records alone
+            board = module.empty_board()  # the samples of the other shards are in the records only
             read_back(board, run_dir, data.skip)
             rows = metric_rows(board.compute(torch.device("cpu"), over_ranks=False))
             finish(run_dir, module, data, options, rows, console)
         else:
-            line = f"shard {options.shard.index} of {options.shard.count} is done; {left} samples are the other shards'"
+            line = (
+                f"shard {options.shard.index} of {options.shard.count} is done; other shards have {left} samples left"
+            )
             console.print(f"{line}; for a report now: cxr-faith report {run_dir}", soft_wrap=True, highlight=False)
 
 

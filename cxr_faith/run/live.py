@@ -1,7 +1,7 @@
-"""TensorBoard while a run goes: how the means of the gaps settle, coverage and speed, as rank 0 sees them.
+"""TensorBoard during a run: running means of the gaps, coverage and speed, as rank 0 sees them.
 
-Runs of their own below `tensorboard/live`, one for each method: what is written at the end, from all records of all
-ranks, takes their place.
+Each method is a TensorBoard run below `tensorboard/live`. At the end of the run, scalars from the records of all ranks
+replace them.
 """
 
 import re
@@ -26,23 +26,22 @@ _KEY = ("method", "substrate", "status")
 
 
 class LiveScalars(L.Callback):
-    """Writes running means after a batch, now and then; a callback of rank 0.
+    """Writes running means every few seconds; a callback of rank 0.
 
-    The step is the number of samples that the means cover: those with records at the start, of whatever rank, and
-    those that this rank has done since.
+    The step is the number of samples behind the means: all samples that had records when this start began, and those
+    that this rank has done since.
     """
 
     SECONDS_BETWEEN = 10.0
 
     def __init__(self, run_dir: Path) -> None:
-        """Choose the run directory."""
         self._run_dir = run_dir
         self._writers: dict[str, SummaryWriter] = {}
         self._sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._samples = 0
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin with the means of what an earlier start has done."""
+        """Begin with the records of earlier starts."""
         assert isinstance(pl_module, FaithfulnessModule)
         known = set[str]()
         for piece in scan_records(self._run_dir, (*_KEY, *SETTLING)):
@@ -62,7 +61,7 @@ class LiveScalars(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in a batch's records; write if it is time."""
+        """Add the records of a batch; write if the last write is long enough ago."""
         assert isinstance(pl_module, FaithfulnessModule)
         self._samples += len({row["sample_id"] for row in outputs})
         self._add(outputs)
@@ -72,7 +71,7 @@ class LiveScalars(L.Callback):
             self._write(pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Write the last state; a rank that had no sample has none."""
+        """Write the last means and close the files."""
         assert isinstance(pl_module, FaithfulnessModule)
         if self._writers:
             self._write(pl_module)
@@ -104,12 +103,12 @@ class LiveScalars(L.Callback):
 
 
 def run_name(method: str) -> str:
-    """A method's folder below `tensorboard/`: its name, a blurred copy's without the slash."""
+    """Folder of a method below `tensorboard/`: its name with every odd character, such as a slash, as a dash."""
     return re.sub(r"[^\w+-]+", "-", method)
 
 
 def remove_live(run_dir: Path) -> None:
-    """Remove what was shown during the run: rank 0's view, which the whole run's replaces."""
+    """Remove the scalars that rank 0 showed during the run."""
     shutil.rmtree(run_dir / "tensorboard" / FOLDER, ignore_errors=True)
 
 

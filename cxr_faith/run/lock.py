@@ -1,7 +1,7 @@
 """One run per run directory; the shards of one split share it.
 
-The lock is the kernel's (flock): it ends with the process that holds it, however that ends, so none is ever stale. The
-file's content only names the holder for the message.
+The kernel holds the lock (flock) and frees it when the process ends, even after kill −9, so no lock is ever stale. The
+content of the file only names the holder for the error message.
 """
 
 import errno
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 FILE = ".lock"
 REQUEUE_PATIENCE = 120.0
-"""Seconds that a requeued job waits for the lock: on a node that was lost, its former self may still be ending."""
+"""Seconds that a requeued job waits for the lock: its first process may still be ending on a lost node."""
 
 SHARD_PATIENCE = 5.0
-"""Seconds that a shard waits for another one that is just opening the directory."""
+"""Seconds that a shard waits while another shard opens the directory."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -39,14 +39,14 @@ class RunDirectoryInUseError(ValueError):
 def run_lock(run_dir: Path, shard: Shard) -> Iterator[None]:
     """Keep other runs out of a run directory until the end of the block.
 
-    Whoever finds nobody there also removes temporary files that killed processes left.
+    The first run in a directory also removes temporary files that killed processes left.
 
     Args:
         run_dir: the run directory; made if it is missing.
         shard: which part of the samples this run takes; shards of the same count may run side by side.
 
     Raises:
-        RunDirectoryInUseError: another run, or this very shard, is at work there; the message names host and process.
+        RunDirectoryInUseError: another run, or the same shard, writes there; the message names host and process.
         OSError: the directory cannot be made or written.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -71,13 +71,13 @@ def run_lock(run_dir: Path, shard: Shard) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            logger.warning("%s: no file locks there; see to it that one run at a time uses this directory", run_dir)
+            logger.warning("%s: no file locks on this file system; start one run at a time here", run_dir)
         yield
 
 
 @contextmanager
 def merge_lock(run_dir: Path) -> Iterator[None]:
-    """Wait until no other shard is looking whether it is the last one."""
+    """Wait until no other shard checks whether it is the last one."""
     with ExitStack() as stack:
         try:
             fcntl.flock(_open(stack, run_dir / f"{FILE}-merge"), fcntl.LOCK_EX)
@@ -116,7 +116,7 @@ def _holder(file: IO[str]) -> dict[str, str | int]:
     file.seek(0)
     try:
         holder = json.loads(file.read())
-    except ValueError:  # being written just now, or cut off by a full disk
+    except ValueError:  # the holder is writing it right now, or the disk is full
         return {}
     return holder if isinstance(holder, dict) else {}
 
@@ -125,4 +125,4 @@ def _in_use(run_dir: Path, file: IO[str]) -> RunDirectoryInUseError:
     holder = _holder(file)
     job = f" (Slurm job {holder['job']})" if "job" in holder else ""
     who = f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown host')}{job}"
-    return RunDirectoryInUseError(f"{run_dir} is in use by {who}: wait for its end, or choose another --run_dir")
+    return RunDirectoryInUseError(f"{run_dir} is in use by {who}: wait until it ends, or choose another --run_dir")

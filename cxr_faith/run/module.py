@@ -102,7 +102,7 @@ class FaithfulnessModule(L.LightningModule):
 
         Args:
             batch: samples; those of one image follow each other and share its pictures.
-            batch_idx: not used; results depend on the samples alone.
+            batch_idx: unused; results depend on the samples only.
         """
         if torch.is_inference_mode_enabled():
             raise RuntimeError("attributions need gradients: use Trainer(inference_mode=False)")
@@ -111,7 +111,7 @@ class FaithfulnessModule(L.LightningModule):
         return rows
 
     def metric_values(self) -> dict[tuple[str, str], dict[str, Tensor]]:
-        """Values of the torchmetrics, (substrate, method) → name → tensor, over all ranks; a call for every rank."""
+        """The torchmetrics over all ranks, (substrate, method) → name → tensor; every rank must call this."""
         # Lightning has moved the module to the CPU after prediction, where NCCL cannot reduce.
         return self.board.compute(self.trainer.strategy.root_device)
 

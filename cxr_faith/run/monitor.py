@@ -1,8 +1,8 @@
-"""Watches a run while it goes: alerts when its numbers look wrong, long before the report is made.
+"""Watches the numbers of a run and raises alerts while it is still going.
 
-Each rank looks at its own last samples. An alert is logged and written to `alerts/rank-<r>.jsonl` of the run directory
-once, and again only after it had gone. TensorBoard shows it at once as text of this rank; after the run it has those of
-all ranks, and the report has them among its warnings.
+Each rank looks at its own last samples. It logs an alert once, writes it to `alerts/rank-<r>.jsonl` of the run
+directory and shows it in TensorBoard as text; it raises the same alert again only if the reason was gone in between.
+The report lists the alerts of all ranks among its warnings.
 """
 
 import json
@@ -32,17 +32,17 @@ _DENSE = 0.1  # of a map's range
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When the monitor speaks up; shares are between 0 and 1.
+    """When the monitor raises an alert; shares are between 0 and 1.
 
     Attributes:
-        window: samples that are looked at, the last ones of this rank.
-        deletion_auc: a method's mean deletion AUC above this: removing its first cells changes little.
-        dense_share: a method's maps have more than this share of their cells above a tenth of their range.
-        agreement: mean Spearman between the methods' maps below this.
-        auc_spread: standard deviation of a method's deletion AUC below this: all samples score alike.
+        window: number of samples to look at, the last ones of each rank.
+        deletion_auc: the mean deletion AUC of a method is above this: removing its first cells changes little.
+        dense_share: the maps of a method have more than this share of their cells above a tenth of their range.
+        agreement: the mean Spearman correlation between the maps of the methods is below this.
+        auc_spread: the standard deviation of the deletion AUC of a method is below this: all samples score alike.
         invalid_share: more than this share of rows is invalid.
         coverage_drop: coverage fell by more than this since the first window.
-        throughput_share: samples a second below this share of the first window's.
+        throughput_share: samples per second are below this share of those of the first window.
     """
 
     window: int = 100
@@ -55,7 +55,7 @@ class Thresholds:
     throughput_share: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the window."""
+        """Refuse a window that is too small."""
         if self.window < 2:
             raise ValueError(f"monitor.window must be at least 2 samples, got {self.window}")
 
@@ -64,7 +64,6 @@ class Watch:
     """The last samples of one rank, and what is wrong with them."""
 
     def __init__(self, thresholds: Thresholds) -> None:
-        """Start without samples."""
         self.thresholds = thresholds
         self.samples = 0
         self._rows: deque[list[Row]] = deque(maxlen=thresholds.window)
@@ -74,7 +73,7 @@ class Watch:
         self._standing: set[tuple[str, str | None]] = set()
 
     def add(self, rows: Sequence[Row], seconds: float) -> list[Alert]:
-        """Take in a batch; returns the alerts that are new.
+        """Add a batch; returns the alerts that are new.
 
         Args:
             rows: its records.
@@ -91,9 +90,9 @@ class Watch:
             self._seconds.append(seconds / len(by_sample))
         if len(self._rows) < self.thresholds.window:
             return []
-        found = list(self._alerts())
-        before, self._standing = self._standing, {(alert.kind, alert.method) for alert in found}
-        return [alert for alert in found if (alert.kind, alert.method) not in before]
+        alerts = list(self._alerts())
+        before, self._standing = self._standing, {(alert.kind, alert.method) for alert in alerts}
+        return [alert for alert in alerts if (alert.kind, alert.method) not in before]
 
     def _alerts(self) -> Iterator[Alert]:
         limits, rows = self.thresholds, [row for members in self._rows for row in members]
@@ -105,7 +104,7 @@ class Watch:
             yield from self._method_alerts(method, mine)
         agreement = _mean(self._agreement)
         if agreement < limits.agreement:
-            yield self._alert("agreement", None, agreement, "the methods' maps hardly agree (Spearman)")
+            yield self._alert("agreement", None, agreement, "the maps of the methods hardly agree (Spearman)")
         invalid = float(np.mean([row["status"] == "invalid" for row in rows]))
         if invalid > limits.invalid_share:
             yield self._alert("invalid_share", None, invalid, "of the rows are invalid; see their reason")
@@ -138,20 +137,20 @@ class Watch:
 
 
 class Monitor(L.Callback):
-    """Feeds a `Watch` with every batch and publishes its alerts."""
+    """Passes every batch to a `Watch` and publishes its alerts."""
 
     def __init__(self, run_dir: Path, thresholds: Thresholds) -> None:
-        """Choose where alerts go.
+        """Watch one rank.
 
         Args:
-            run_dir: the run directory.
-            thresholds: when to speak up.
+            run_dir: the run directory, where alerts go.
+            thresholds: when to raise an alert.
         """
         self.run_dir, self.watch = run_dir, Watch(thresholds)
         self._begin = time.monotonic()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock; it runs from the end of a batch to the end of the next, so that slow disks count too."""
+        """Start the clock. It runs from the end of one batch to the end of the next, so that it includes slow disks."""
         self._begin = time.monotonic()
 
     def on_predict_batch_end(
@@ -163,7 +162,7 @@ class Monitor(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the batch's records."""
+        """Check the records of a batch."""
         now = time.monotonic()
         begin, self._begin = self._begin, now
         for alert in self.watch.add(outputs, now - begin):

@@ -1,4 +1,4 @@
-"""Pictures for the report and TensorBoard, made only when they were asked for."""
+"""Pictures for the report and TensorBoard; written only with `show_images: true`."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ _NOT_DRAWN = (CENTER, RANDOM, RANDOM_MAP)
 def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
     """Write the pictures of the samples in the report's gallery into `report/pictures`.
 
-    For each sample a thumbnail `NN.jpg`, on which the page draws the maps, and `NN-methods.png`, the maps of all
+    Each sample gets a thumbnail `NN.jpg`, on which the page draws the maps, and `NN-methods.png`, the maps of all
     methods side by side. `pictures.json` maps a sample to its files and to the part of the picture that the model saw.
 
     Args:

@@ -22,13 +22,13 @@ _PACKAGES = ("cxr-faith", "torch", "lightning", "transformers", "torchmetrics", 
 
 
 class RunDirectoryError(ValueError):
-    """The run directory belongs to another run."""
+    """The run directory holds a run with other settings."""
 
 
 def identity(module: FaithfulnessModule, data: CXRVQADataModule) -> dict[str, Any]:
-    """All that decides a run's numbers: model, data, methods, perturbation and seed.
+    """Everything that the numbers of a run depend on: model, data, methods, perturbation and seed.
 
-    Trainer, batch sizes, workers, limit, run directory and pictures are outside it, so they may change on a restart.
+    Trainer, batch sizes, workers, limit, run directory and pictures are left out, so they may change on a restart.
     """
     config = module.model_config
     dtype = config.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
@@ -43,7 +43,7 @@ def identity(module: FaithfulnessModule, data: CXRVQADataModule) -> dict[str, An
 
 
 def check_run_dir(run_dir: Path, expected: dict[str, Any]) -> None:
-    """Refuse a run directory whose records come from other settings.
+    """Refuse a run directory whose records were made with other settings.
 
     Raises:
         RunDirectoryError: the directory has another fingerprint; the message names the part that differs.
@@ -53,9 +53,9 @@ def check_run_dir(run_dir: Path, expected: dict[str, Any]) -> None:
         if (run_dir / "records").is_dir() and any((run_dir / "records").glob("*.parquet")):
             raise RunDirectoryError(f"{run_dir} holds records but no {FILE}: choose another --run_dir")
         return
-    found = json.loads(file.read_text(encoding="utf-8"))["identity"]
+    recorded = json.loads(file.read_text(encoding="utf-8"))["identity"]
     wanted = json.loads(json.dumps(expected))
-    differing = [part for part in wanted if found.get(part) != wanted[part]]
+    differing = [part for part in wanted if recorded.get(part) != wanted[part]]
     if differing:
         raise RunDirectoryError(
             f"{run_dir} belongs to a run with other {' and '.join(differing)}: choose another --run_dir, or delete it"
@@ -63,7 +63,7 @@ def check_run_dir(run_dir: Path, expected: dict[str, Any]) -> None:
 
 
 def fingerprint(expected: dict[str, Any]) -> str:
-    """Hash of a run's identity."""
+    """Hash of the identity of a run."""
     return hashlib.blake2b(json.dumps(expected, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -87,7 +87,7 @@ def write_provenance(
 
 
 def git_revision() -> str | None:
-    """Revision of the checkout that this package runs from; None if it is installed."""
+    """Git revision of the checkout that this package runs from; None for an installed package."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

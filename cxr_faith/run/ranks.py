@@ -1,8 +1,8 @@
-"""What a cluster does to a run: requests to stop, ranks that do not come, and Slurm's own ways.
+"""Ranks on a cluster: stop when a scheduler asks, wait for each other, and name a rank that does not come.
 
-Every rank stops on its own request, after the batch that it is working on is written. Ranks have different numbers of
-batches, so they cannot agree batch by batch; they agree once, after the last one. Schedulers signal all ranks, and the
-process that started ranks on this machine passes its signals on to them.
+Each rank stops by itself after it has written its current batch. Ranks have different numbers of batches, so they agree
+only once, after the last batch. Schedulers signal every rank; a process that started further ranks on its machine also
+passes its signals on to them.
 """
 
 import os
@@ -26,16 +26,16 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)
 def cluster_plugins() -> list[SLURMEnvironment]:
     """Slurm's environment inside a job step, without Lightning's requeue.
 
-    That one writes a checkpoint from inside the signal handler and goes on predicting; ours is in `slurm/eval.sh`.
+    Lightning's requeue writes a checkpoint inside the signal handler and then goes on predicting; `slurm/eval.sh`
+    requeues instead.
     """
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 class StopOnRequest(Callback):
-    """Ends a rank's loop after the batch during which a stop was asked for; comes after all callbacks that write."""
+    """Ends the loop of a rank after the batch in which the request to stop came; must be the last callback."""
 
     def __init__(self, request: StopRequest) -> None:
-        """Choose whom to ask."""
         self._request = request
         self.left_work = False
         """Whether this rank stopped before its last batch."""
@@ -43,7 +43,7 @@ class StopOnRequest(Callback):
         self._orphan_matters = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """The other ranks of this machine are running by now: let them hear of requests too."""
+        """Pass requests on to the other ranks of this machine, which run by now."""
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             self._request.share_with(launcher.procs)
@@ -58,7 +58,7 @@ class StopOnRequest(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Leave the loop as if the data had ended, so that everything is closed in the usual order."""
+        """Leave the loop as if the data had ended, so that Lightning closes everything in the usual order."""
         if self._request:
             self.left_work = batch_idx + 1 < trainer.num_predict_batches[dataloader_idx]
             raise StopIteration
@@ -73,15 +73,15 @@ def timeout_of(trainer: L.Trainer) -> timedelta:
 
 
 class Ranks:
-    """All ranks of a run: waits for them with a name for the one that does not come, and agrees."""
+    """All ranks of a run: waits until every rank has arrived, names a rank that has not, and combines their flags."""
 
     def __init__(self, trainer: L.Trainer) -> None:
-        """Set up the group for waiting; a call for every rank, once the Trainer's own group is there."""
+        """Make the group that waits; every rank calls this after the Trainer has made its own group."""
         self._trainer = trainer
         self._group: Any = None
         self._timeout = timeout_of(trainer)
         if dist.is_initialized() and trainer.world_size > 1:
-            # gloo alone can say which rank is missing.
+            # Only gloo can say which rank is missing.
             self._group = dist.new_group(backend="gloo", timeout=self._timeout)
 
     def meet(self) -> None:
@@ -94,7 +94,7 @@ class Ranks:
             dist.monitored_barrier(self._group, timeout=self._timeout, wait_all_ranks=True)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; a call for every rank."""
+        """Whether the flag is set on any rank; every rank must call this."""
         if self._group is None:
             return flag
         flags = torch.tensor([int(flag)])
@@ -103,10 +103,9 @@ class Ranks:
 
 
 class MeetRanks(Callback):
-    """Makes `Ranks` at the one point where every rank, also one without samples, passes after the group is there."""
+    """Makes `Ranks` in `setup`, which every rank passes after the group exists, also a rank without samples."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
         self.ranks: Ranks | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -115,12 +114,12 @@ class MeetRanks(Callback):
 
 
 def end_children(trainer: L.Trainer) -> None:
-    """Kill the ranks that this process started: after an error here they would wait for it, or hang for good."""
+    """Kill the ranks that this process started: after an error here they would wait for it, maybe forever."""
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         children = list(launcher.procs)
-        # Lightning's observer shares this list and kills this process too, before it can say what went wrong, when it
-        # finds in it a child that died.
+        # Lightning's observer reads the same list. If it sees a dead child there, it kills this process before this
+        # process has printed its error.
         launcher.procs.clear()
         for child in children:
             child.kill()

@@ -1,9 +1,9 @@
-"""Names a rank that stalls, long before the others give up on it.
+"""Names a rank that hangs, long before the other ranks give up on it.
 
-Ranks meet only after their last batch, so one that hangs would be noticed at the strategy's timeout, hours later. Every
-rank therefore says in a small file beside its records what it is doing, and a thread of another rank looks whether that
-changes: rank r looks at r + 1, the last one at 0. A stopped process cannot tell on itself; no clock is compared with
-another host's. It is a line in the log and nothing else: a long batch is no error.
+Ranks meet only after their last batch, so a hung rank would stay unnoticed until the strategy's timeout, hours later. A
+hung process cannot report itself. So each rank writes what it does into a small file beside its records, and a thread
+of another rank checks whether that file changes: rank r checks r + 1, the last rank checks 0. No clock is compared with
+the clock of another host. The result is a line in the log only, since a long batch is not an error.
 """
 
 import logging
@@ -24,13 +24,13 @@ from cxr_faith.run.callbacks import RecordsWriter
 logger = logging.getLogger(__name__)
 
 LEAST_SECONDS = 120.0
-"""Silence that is worth a line, unless batches take long: then ten times the longest one so far."""
+"""A rank that does not move for so many seconds is named; where batches take long, ten times the longest one."""
 FIRST_SECONDS = 900.0
-"""Likewise before any batch is done, when nobody knows how long one takes."""
+"""The same before the first batch is done, when nobody knows how long a batch takes."""
 
 
 class LifeSign:
-    """What a rank is doing, in a file that the others can read.
+    """A file in which a rank says what it is doing.
 
     Args:
         folder: the folder of the records.
@@ -39,32 +39,32 @@ class LifeSign:
     """
 
     def __init__(self, folder: Path, start: int, rank: int) -> None:
-        """No file yet; a name with a dot is none of a reader's of the folder."""
+        """Name the file with a leading dot: readers ignore dot-files."""
         self._path = folder / f".doing-{start:03d}-r{rank:05d}"
 
     def write(self, doing: str, longest: float) -> None:
-        """Say what is being done now, and how many seconds the longest batch has taken so far."""
+        """Write what the rank does now, and how many seconds its longest batch has taken so far."""
         text = f"{longest:.3f}\n{socket.gethostname()}, process {os.getpid()}, {doing}"
         temporary = self._path.with_name(f"{self._path.name}.tmp")
-        with suppress(OSError):  # a full disk is an error of the records, which are written next and say so
+        with suppress(OSError):  # the disk is full: the next write of records raises the error
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(self._path)
 
     def remove(self) -> None:
-        """There is nothing more to do."""
+        """Remove the file: this rank has finished."""
         self._path.unlink(missing_ok=True)
 
     def read(self) -> tuple[float, str] | None:
-        """(longest, who and what); None before the beginning and after the end."""
+        """(seconds of the longest batch, who does what); None before the first write and after the end."""
         try:
             longest, _, who = self._path.read_text(encoding="utf-8").partition("\n")
-        except OSError:  # also a file system that is away for a moment: not this thread's business
+        except OSError:  # or the file system is away for a moment, which this thread need not report
             return None
         return float(longest), who
 
 
 class Lookout:
-    """Whether the ranks after one's own still move.
+    """Checks whether the ranks after this one still move.
 
     Args:
         folder: the folder of the records.
@@ -75,7 +75,6 @@ class Lookout:
     """
 
     def __init__(self, folder: Path, start: int, rank: int, world: int, timeout: timedelta) -> None:
-        """Nobody has been looked at."""
         self._signs = {
             (rank + step) % world: LifeSign(folder, start, (rank + step) % world) for step in range(1, world)
         }
@@ -84,44 +83,45 @@ class Lookout:
         self._named: set[int] = set()
 
     def look(self, seconds: float, longest: float = 0.0) -> None:
-        """Look at the next rank, and past those that stall at the ones behind them.
+        """Look at the next rank; if it has stalled, also at the one behind it, and so on.
 
         Args:
-            seconds: time between two looks. Looks are counted, so a job that was suspended as a whole is not told on.
+            seconds: time between two looks. Looks are counted, not clock time, so that a job that was suspended as a
+                whole raises no alarm.
             longest: seconds of the longest batch of the rank that looks.
         """
         for rank, sign in self._signs.items():
-            found = sign.read()
+            report = sign.read()
             before, silent = self._seen.get(rank, (None, 0.0))
             silent += seconds
-            if found is None or found != before:
+            if report is None or report != before:
                 if rank in self._named:
                     logger.warning("rank %d goes on after %.0f s", rank, silent)
                     self._named.discard(rank)
-                self._seen[rank] = (found, 0.0)
+                self._seen[rank] = (report, 0.0)
                 return
-            self._seen[rank] = (found, silent)
-            slowest = max(longest, found[0])
+            self._seen[rank] = (report, silent)
+            slowest = max(longest, report[0])
             patience = max(LEAST_SECONDS, 10 * slowest) if slowest else FIRST_SECONDS
             if silent < min(patience, self._latest):
                 return
             if rank not in self._named:
-                logger.warning("rank %d has not moved for %.0f s: %s", rank, silent, found[1])
+                logger.warning("rank %d has not moved for %.0f s: %s", rank, silent, report[1])
                 self._named.add(rank)
 
 
 class StallWatch(Callback):
-    """Writes this rank's sign of life around each batch, and looks at the next rank's; nothing for a single rank."""
+    """Reports what this rank does around each batch, and watches the next rank; does nothing for a single rank."""
 
     def __init__(self, writer: RecordsWriter, timeout: timedelta) -> None:
-        """Choose whose start of the run it is; comes after that callback, whose folder and number it uses."""
+        """Use the folder and start number of the callback that writes the records; it must come before this one."""
         self._writer, self._timeout = writer, timeout
         self._sign: LifeSign | None = None
         self._closing = threading.Event()
         self._begin, self._longest = 0.0, 0.0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Begin to watch; the model is loaded after this."""
+        """Begin to watch; Lightning loads the model after this."""
         if trainer.world_size == 1:
             return
         rank, records = trainer.global_rank, self._writer.writer
@@ -152,16 +152,16 @@ class StallWatch(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """The next thing is to get pictures, which may take long as well."""
+        """Report that the rank waits for pictures, which can take long too."""
         self._longest = max(self._longest, time.monotonic() - self._begin)
         self._say(f"waits for pictures after batch {batch_idx + 1}")
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The records are merged after this."""
+        """Report that the rank merges its records next."""
         self._say("merges its records")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """From now on this rank waits for others, as long as they need."""
+        """Report that this rank waits for the others, however long they need."""
         if self._sign is not None:
             self._sign.remove()
             self._sign = None
@@ -171,5 +171,5 @@ class StallWatch(Callback):
             self._sign.write(doing, self._longest)
 
     def close(self) -> None:
-        """Look no more: all ranks have come."""
+        """Stop watching: all ranks have arrived."""
         self._closing.set()

@@ -1,9 +1,9 @@
 """A request to stop, made by a signal: SIGUSR2 (a time limit is near) or SIGTERM.
 
-The signals are blocked in every thread and waited for by one: nothing runs inside a handler, a request is noticed while
-the others compute or wait in a collective, and one that comes before this module is ready stays pending. Lightning's
-own handler of SIGTERM, which calls a collective, is never reached. The standard library alone is imported, so that a
-command can listen before it loads anything.
+The signals are blocked in every thread, and one thread waits for them. So no code runs inside a signal handler, a
+request is noticed while other threads compute or wait in a collective, and a request that comes early stays pending.
+Lightning's own SIGTERM handler, which calls a collective, never runs. This module imports the standard library only, so
+that a command can listen before it loads anything else.
 """
 
 import signal
@@ -20,14 +20,13 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class StoppedError(Exception):
-    """The run stopped on request with work left; the message is one line that says how to go on."""
+    """The run stopped on request with work left; the message is one line that says how to resume."""
 
 
 class StopRequest:
-    """Whether someone asked this process to stop, and by which signal."""
+    """Whether this process was asked to stop, and by which signal."""
 
     def __init__(self) -> None:
-        """Nobody has."""
         self.signal: signal.Signals | None = None
         self._children: Sequence[subprocess.Popen[bytes]] = ()
         self._lock = threading.Lock()
@@ -37,13 +36,13 @@ class StopRequest:
         return self.signal is not None
 
     def set(self, signum: int) -> None:
-        """Note a signal and pass it on to the processes that this one started as further ranks."""
+        """Note a signal and pass it on to the ranks that this process started."""
         with self._lock:
             self.signal = signal.Signals(signum)
             self._pass_on()
 
     def share_with(self, children: Sequence[subprocess.Popen[bytes]]) -> None:
-        """Pass requests on to these processes from now on, and one that has already come at once."""
+        """From now on pass requests on to these processes; a request that has already come is passed on at once."""
         with self._lock:
             self._children = children
             self._pass_on()
@@ -51,26 +50,26 @@ class StopRequest:
     def _pass_on(self) -> None:
         if self.signal is not None:
             for child in self._children:
-                child.send_signal(self.signal)  # does nothing to one that has ended
+                child.send_signal(self.signal)  # does nothing if the process has ended
 
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
     """Take SIGUSR2 and SIGTERM as requests to stop, until the end of the block.
 
-    Begin before other threads start: they inherit the blocked signals. Processes that this one starts inherit them too:
-    a further rank listens for itself, and the workers that decode pictures must not die of a signal that a scheduler
-    sends to all processes of a job, since the batch that they work for is to be finished.
+    Enter the block before other threads start: they inherit the blocked signals. Child processes inherit them too: each
+    rank listens for itself, and a worker that decodes pictures must survive the signal that a scheduler sends to all
+    processes of a job, because its batch is still to be finished.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     request, closing = StopRequest(), threading.Event()
 
     def watch() -> None:
         while not closing.is_set():
-            found = signal.sigtimedwait(SIGNALS, _SECONDS_BETWEEN_LOOKS)
-            # A process that was suspended until its look was over gets a struct that nobody has filled.
-            if found is not None and found.si_signo in SIGNALS:
-                request.set(found.si_signo)
+            received = signal.sigtimedwait(SIGNALS, _SECONDS_BETWEEN_LOOKS)
+            # After a process was suspended, sigtimedwait may return a struct that was never filled.
+            if received is not None and received.si_signo in SIGNALS:
+                request.set(received.si_signo)
 
     watcher = threading.Thread(target=watch, name="stop-request", daemon=True)
     watcher.start()

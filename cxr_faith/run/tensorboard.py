@@ -1,4 +1,4 @@
-"""TensorBoard: a run's mean curves with bands, scalars, histograms and leaderboard; no picture unless asked for."""
+"""TensorBoard after a run: mean curves with bands, scalars, histograms and the leaderboard; pictures if asked for."""
 
 import re
 from collections.abc import Iterator
@@ -36,10 +36,10 @@ _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
 def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> None:
     """Write `tensorboard/` anew from a summary and the records.
 
-    Each method is a run of its own, so that TensorBoard draws all of them into one chart in colors of their own, and
-    shows those that are ticked. Curves are scalars whose step is the percentage of cells; a custom layout has them with
-    their bands. Gaps settle: their running mean over samples, by `sample_id`. Histograms hold the scores of samples
-    that are ok, by finding. Leaderboard, alerts and pictures belong to the run `.`, which is all of them.
+    Each method is one TensorBoard run, so that TensorBoard draws the methods into one chart in different colors and
+    lets the reader tick them. Curves are scalars whose step is the percentage of cells; a custom layout shows them with
+    their bands. `settling_*` is the running mean of a gap over samples, by `sample_id`. Histograms hold the scores of
+    samples that are ok, by finding. Leaderboard, alerts and pictures belong to the run `.`.
 
     Args:
         run_dir: the run directory.
@@ -79,12 +79,12 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
 
 
 def _rows(summary: Summary, method: str) -> Iterator[tuple[Board, BoardRow]]:
-    """A method's row of each board that has one, with the board."""
+    """(board, row) for each board that has a row of the method."""
     return ((board, row) for board in summary.boards for row in board.rows if row.method == method)
 
 
 def _place(slice: str, substrate: str) -> str:
-    """A part of a tag: TensorBoard takes no colons."""
+    """Slice and substrate as a part of a tag; TensorBoard allows no colons."""
     return f"{slice}/{substrate}".replace(":", "_")
 
 
@@ -102,7 +102,7 @@ def _add_curves(writer: SummaryWriter, place: str, curves: Curves) -> None:
 
 
 def _layout(summary: Summary) -> dict[str, dict[str, list[Any]]]:
-    """For each board a chart of the curves of all runs that are ticked, and one with their bands."""
+    """For each board, one chart with the curves of all ticked runs and one with their bands."""
     charts: dict[str, dict[str, list[Any]]] = {"curves": {}, "bands": {}}
     for board in summary.boards:
         place = _place(board.slice, board.substrate)
@@ -112,12 +112,12 @@ def _layout(summary: Summary) -> dict[str, dict[str, list[Any]]]:
             charts["curves"][title] = ["Multiline", [f"{re.escape(tag)}$"]]
             if any(curves.bands is not None for curves in shown):
                 charts["bands"][title] = ["Margin", [tag, f"{tag}/low", f"{tag}/high"]]
-    # The page smooths lines until it is told not to, and a layout cannot tell it.
+    # TensorBoard smooths lines by default, and a layout cannot change that.
     return {f"{name} (set smoothing to 0)": layout for name, layout in charts.items() if layout}
 
 
 def _add_samples(writer: SummaryWriter, records: pd.DataFrame) -> None:
-    """Histograms by finding, and how the running means of the gaps settle, of a method's samples that are ok."""
+    """Histograms by finding, and running means of the gaps, over the samples of a method that are ok."""
     for substrate, rows in records.groupby("substrate", sort=True):
         for name in SETTLING:
             for step, mean in _settling(rows[name].dropna().to_numpy(np.float64)):
@@ -131,7 +131,7 @@ def _add_samples(writer: SummaryWriter, records: pd.DataFrame) -> None:
 
 
 def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tuple[int, float]]:
-    """(samples so far, their mean), at so many points at most: more are not seen, and would fill the event file."""
+    """(number of samples, their mean) at no more than `most` points: more would only fill the event file."""
     if len(values):
         means = np.cumsum(values) / np.arange(1, len(values) + 1)
         for last in np.unique(np.linspace(0, len(means) - 1, min(len(means), most)).astype(int)):
@@ -139,7 +139,7 @@ def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tupl
 
 
 def _add_text(writer: SummaryWriter, summary: Summary) -> None:
-    """The leaderboard as a page of text, and what a reader should know first as alerts."""
+    """The leaderboard and the warnings as text."""
     writer.add_text("leaderboard", markdown(summary), 0)
     alerts = "".join(f"- {warning}\n" for warning in summary.warnings) or "None.\n"
     writer.add_text("alerts", alerts.replace("<", "&lt;"), 0)

@@ -125,7 +125,7 @@ def test_one_rank_stops_within_a_batch_and_the_same_command_goes_on(
     written, asked = len(parts(run_dir)), time.monotonic()
     os.kill(process.pid, signal.SIGUSR2)
     wait_for_ranks([process], output, [75])
-    assert f"stopped on SIGUSR2, {run_dir} is as far as it got; to resume: " in output.read_text()
+    assert f"stopped on SIGUSR2; {run_dir} keeps what is done; to resume: " in output.read_text()
     assert f"cxr-faith evaluate --config {small} --run_dir {run_dir}" in output.read_text()
     assert written <= records(run_dir)["sample_id"].nunique() <= written + 2, f"{time.monotonic() - asked:.1f} s"
     assert not (run_dir / "summary.json").exists()
