@@ -612,8 +612,8 @@ def test_protocol_spells_substrates_and_targets_in_one_way():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"substrates": ()}, "one or more different"),
-        ({"substrates": ("blur", "blur:0.1")}, "one or more different"),
+        ({"substrates": ()}, "one or more, each listed once"),
+        ({"substrates": ("blur", "blur:0.1")}, "one or more, each listed once"),
         ({"substrates": ("blurr",)}, "'blurr'"),
         ({"random_orders": 7}, "even .* got 7"),
         ({"random_orders": 0}, "at least 2, got 0"),

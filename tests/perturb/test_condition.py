@@ -51,5 +51,5 @@ def test_what_makes_no_sense_is_refused(spec):
 
 
 def test_conditions_must_differ():
-    with pytest.raises(ValueError, match="must be different"):
+    with pytest.raises(ValueError, match="must each be listed once"):
         Protocol(conditions=("shift:2", "shift:2.0"))
