@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print_error(unwritable(error))
         return 1
-    except KeyboardInterrupt:
-        print_error("interrupted")
+    except KeyboardInterrupt as stop:
+        print_error(str(stop) or "interrupted")
         return 128 + 2
 
 

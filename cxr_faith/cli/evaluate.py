@@ -26,6 +26,7 @@ examples:
 
 The same command resumes an interrupted run and computes no record again.
 """
+SEED_EVERYTHING = Option("seed_everything", "int | bool", "False", "Lightning's seed; protocol.seed decides results.")
 TRAINER = "PyTorch Lightning's Trainer: devices, processes, nodes"
 
 
@@ -34,9 +35,9 @@ class RunArguments:
     """Where a run goes and how much of the data it takes; no part of its fingerprint.
 
     Attributes:
-        run_dir: the run directory (if left out, runs/<name of the first config>).
+        run_dir: the run directory, by default runs/<name of the first config>.
         limit: only the first LIMIT samples.
-        shard: INDEX/COUNT, such as 3/8: only this part of the samples.
+        shard: only this part of the samples, INDEX/COUNT such as 3/8.
         show_images: put pictures into the report and TensorBoard.
     """
 
@@ -81,11 +82,12 @@ def run_command(name: str, description: str, own: str | None = None) -> Command:
         config="demo",
         hidden=(*options_of("lightning.pytorch.trainer.trainer:Trainer", "trainer."), SEED_EVERYTHING),
         brief=True,
-        tail=table("methods, for --model.methods", {key: description_of(place) for key, place in methods.items()}),
+        tail=table("methods, for --model.methods", {name: _first_line(place) for name, place in methods.items()}),
     )
 
 
-SEED_EVERYTHING = Option("seed_everything", "int | bool", "False", "Lightning's seed; protocol.seed decides results.")
+def _first_line(place: str) -> str:
+    return description_of(place).split("\n")[0]
 
 
 def read_run(command: Command, arguments: list[str]) -> Given:
@@ -137,4 +139,8 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
             os._exit(0)
         print(f"cxr-faith: {stop}", file=sys.stderr)
         return EX_TEMPFAIL
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit status 1
+            raise KeyboardInterrupt("interrupted; the same command resumes the run") from None
+        raise
     return 0

@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from textwrap import fill
+from textwrap import fill, shorten
 
 from cxr_faith.cli.signatures import Option
 
@@ -21,7 +21,7 @@ _WORDS = {
 }
 """Word of an annotation → what stands for the value in the help; the first one that occurs counts."""
 
-_FURTHER = re.compile(r"(?<!e\.g)\.\s|;\s|:\s(?=`)")
+_FURTHER = re.compile(r"(?<!e\.g)\.\s|;\s|(?<!default):\s|\s\(")
 """Where the first clause of a text about an option ends."""
 
 
@@ -37,13 +37,13 @@ def section(title: str, options: Sequence[Option], brief: bool = False) -> str:
 
 
 def table(title: str, rows: Mapping[str, str]) -> str:
-    """A title and one line for each name; a text that is too long is cut."""
+    """A title and one line for each name; a text that is too long ends at its colon, or else with an ellipsis."""
     width = 4 + max(map(len, rows))
     room = WIDTH - width
-    lines = [
-        f"  {name:{width - 2}}{text if len(text) <= room else text[: room - 1].rstrip() + '…'}"
-        for name, text in rows.items()
-    ]
+    lines = []
+    for name, text in rows.items():
+        short = text if len(text) <= room else shorten(text.split(": ")[0], room, placeholder=" …")
+        lines.append(f"  {name:{width - 2}}{short}")
     return "\n".join([f"{title}:", *lines]) + "\n"
 
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from cxr_faith.cli import prepare_bench, prepare_check
 from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, usage_errors
 from cxr_faith.cli.help import paragraphs
 from cxr_faith.cli.parser import Command, Given, typed_values
-from cxr_faith.cli.prepare_look import bench, check
 from cxr_faith.cli.signatures import description_of, options_of, registry
 from cxr_faith.cli.startup import quick_imports
 
@@ -49,8 +49,8 @@ examples:
   cxr-faith prepare check manifests/mimic --images all
   cxr-faith evaluate --config configs/mimic.yaml
 """
-LOOKS = {"check": check, "bench": bench}
-"""What `prepare` does with a manifest that is there."""
+LOOKS = {"check": prepare_check.main, "bench": prepare_bench.main}
+"""What `prepare` does with an existing manifest."""
 
 
 def main(arguments: list[str]) -> int:

@@ -13,6 +13,7 @@ from cxr_faith.__main__ import main
 from cxr_faith.cli import report
 from cxr_faith.cli.configs import find_config, shipped_configs
 from cxr_faith.cli.errors import UsageError
+from cxr_faith.run import evaluate as run_evaluate
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +50,21 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(report, "main", fail)
     with pytest.raises(OSError, match="Input/output"):
         main(["report", "runs/x"])
+
+
+def test_ctrl_c_during_a_run_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # what Lightning's Trainer makes of it
+
+    monkeypatch.setattr(run_evaluate, "evaluate", interrupted)
+    arguments = ["--config", "demo", "--run_dir", str(tmp_path), "--trainer.devices", "1"]
+    assert main(["evaluate", *arguments]) == 130
+    assert capsys.readouterr().err.endswith("cxr-faith: error: interrupted; the same command resumes the run\n")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

@@ -1,10 +1,10 @@
-"""`cxr-faith prepare check` and `prepare bench`: a look at a manifest that is there."""
+"""`cxr-faith prepare check`: open a manifest's pictures and masks and list the faults."""
 
 from pathlib import Path
 
 from cxr_faith.cli.errors import UsageError, usage_errors
-from cxr_faith.cli.parser import Command, Given, typed_values
-from cxr_faith.cli.signatures import Option, options_of
+from cxr_faith.cli.parser import Command, Given
+from cxr_faith.cli.signatures import Option
 from cxr_faith.cli.startup import quick_imports
 
 MANIFEST = "\n\nMANIFEST is a Parquet file, or a folder made by `cxr-faith prepare`.\n"
@@ -22,9 +22,9 @@ CHECK = Command(
 )
 
 
-def check(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run `prepare check`; returns the exit status."""
-    given = _read(CHECK, arguments)
+    given = read_manifest(CHECK, arguments)
     images = str(given.values.get("images", "200"))
     if images != "all" and not images.isdecimal():
         raise UsageError(f"--images must be a number or all, got {images!r}")
@@ -53,28 +53,12 @@ def check(arguments: list[str]) -> int:
     return 1 if state.faults else 0
 
 
-def bench(arguments: list[str]) -> int:
-    """Run `prepare bench`; returns the exit status."""
-    command = Command(
-        "prepare bench",
-        "Measure pictures per second from files, by their type, and from a cache of them." + MANIFEST,
-        {"options": options_of("cxr_faith.bench.loader:loader_bench", skip=("manifest",))},
-        usage="MANIFEST [options]",
-        positionals=("MANIFEST",),
-    )
-    given = _read(command, arguments)
-    with quick_imports():
-        from cxr_faith.bench.loader import loader_bench, render_rates
-        from cxr_faith.report.terminal import show, wide_console
+def read_manifest(command: Command, arguments: list[str]) -> Given:
+    """Check the arguments of a command on a manifest.
 
-    (options,) = typed_values(given, {loader_bench: {"manifest"}}, ("MANIFEST",))
-    with usage_errors(ValueError):
-        rates = loader_bench(given.positionals[0], **options)
-    show(wide_console(), render_rates(rates, options["size"], options["workers"]))
-    return 0
-
-
-def _read(command: Command, arguments: list[str]) -> Given:
+    Raises:
+        UsageError: a wrong argument, or the manifest does not exist.
+    """
     given = command.read(arguments)
     if not Path(given.positionals[0]).exists():
         raise UsageError(f"{given.positionals[0]}: manifest not found")
