@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from cxr_faith.data.sources.phantom_body import ANATOMY
 from cxr_faith.data.sources.phantom_files import write_samples
 from cxr_faith.data.sources.phantom_placement import place
 from cxr_faith.data.sources.phantom_questions import FINDINGS, Question, answer, every_question
-from cxr_faith.data.sources.phantom_render import ANATOMY, render, stream
+from cxr_faith.data.sources.phantom_render import render, stream
 from cxr_faith.data.sources.phantom_spec import Lesion, Phantom
 
 __all__ = ["ANATOMY", "FINDINGS", "Lesion", "Phantom", "questions", "render", "sample_phantom", "write"]

@@ -13,8 +13,9 @@ from PIL import Image
 
 from cxr_faith.data.boxes import box_of_mask
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample
+from cxr_faith.data.sources.phantom_body import ANATOMY
 from cxr_faith.data.sources.phantom_questions import Question
-from cxr_faith.data.sources.phantom_render import ANATOMY, render
+from cxr_faith.data.sources.phantom_render import render
 from cxr_faith.data.sources.phantom_spec import Phantom
 
 JPEG_QUALITY = 93

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from cxr_faith.data.sources.phantom_body import SIGN, heart, lesion_shape, lung
 from cxr_faith.data.sources.phantom_questions import FINDINGS, SIDES
-from cxr_faith.data.sources.phantom_render import SIGN, heart, lesion_shape, lung
 from cxr_faith.data.sources.phantom_spec import Lesion, Phantom
 
 BILATERAL = 0.12

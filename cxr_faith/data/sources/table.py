@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr_faith.data.boxes import damaged_locs, from_loc, from_padded, from_unit, from_xywh
-from cxr_faith.data.sample import KINDS, MANIFEST_SCHEMA, Box, Sample
-from cxr_faith.data.tables import length, number, read_json, read_lines, read_table, text
+from cxr_faith.data.sample import KINDS, MANIFEST_SCHEMA, Sample
+from cxr_faith.data.sources.table_cells import answers_in, boxes_in, masks_in
+from cxr_faith.data.tables import length, read_json, read_lines, read_table, text
 from cxr_faith.data.tally import PrepareError, Tally
 
 # The manifest's columns and their names in tables of paraphrased questions.
@@ -118,7 +117,7 @@ def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_lab
     path = text(values.get("image_path")) or ""
     image_id = text(values.get("image_id")) or path
     sample_id = text(values.get("sample_id")) or default_id
-    answer = _answer(values.get("answer"), tally)
+    answer = answers_in(values.get("answer"), tally)
     kind = text(values.get("kind"))
     kind = KIND_NAMES.get(kind.lower(), kind.lower()) if kind else None
     if kind not in KINDS and answer is not None and len(answer) == 1 and answer[0].lower() in ("yes", "no"):
@@ -141,84 +140,11 @@ def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_lab
         kind=kind,
         answer=answer,
         boxes=tuple(
-            _boxes(values.get("boxes"), box_format, box_label or given["finding"] or "", size, sample_id, tally)
+            boxes_in(values.get("boxes"), box_format, box_label or given["finding"] or "", size, sample_id, tally)
         ),
         finding_mask_path=text(values.get("finding_mask_path")),
-        anatomy_masks=tuple(_masks(values.get("anatomy_masks"), sample_id, tally)),
+        anatomy_masks=tuple(masks_in(values.get("anatomy_masks"), sample_id, tally)),
         height=size and size[0],
         width=size and size[1],
         source=text(values.get("source")) or "table",
     )
-
-
-def _answer(value: Any, tally: Tally) -> tuple[str, ...] | None:
-    parsed = _parsed(value)
-    if isinstance(parsed, list):
-        words = [text(word) for word in parsed]
-        if None in words:
-            tally.note("empty items of answers, left out")
-        return tuple(word for word in words if word is not None)
-    word = text(value) if not isinstance(value, list) else None
-    return None if word is None else (word,)
-
-
-def _parsed(value: Any) -> Any:
-    """A list, or a list as JSON text; None for anything else."""
-    if isinstance(value, list):
-        return value
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return None
-    return None
-
-
-def _entries(value: Any, what: str, name: str, tally: Tally) -> list[Any]:
-    """Entries of a list of lists or mappings; any other value counts as dropped."""
-    entries = _parsed(value)
-    if entries is None:
-        unusable = text(value) is not None
-    else:
-        unusable = bool(entries) and not any(isinstance(entry, list | dict) for entry in entries)
-    if unusable:
-        tally.drop(what, name, "is not written as a list of lists or mappings")
-        return []
-    return entries or []
-
-
-def _masks(value: Any, name: str, tally: Tally) -> Iterator[tuple[str, str]]:
-    """Label and path of the organ masks of one row."""
-    for position, entry in enumerate(_entries(value, "mask", name, tally)):
-        label, path = (text(entry.get(key)) if isinstance(entry, dict) else None for key in ("label", "path"))
-        if label is None or path is None:
-            tally.drop("mask", name, "has no label or path", position)
-        else:
-            yield label, path
-
-
-def _boxes(
-    value: Any, box_format: str, label: str, size: tuple[int, int] | None, name: str, tally: Tally
-) -> Iterator[Box]:
-    """Boxes of one row: a text with <loc_…>, or a list of four numbers or mappings (label and corners) each."""
-    if box_format == "loc":
-        located = text(value) or ""
-        yield from (Box(label, *corners) for corners in from_loc(located))
-        for position in range(damaged_locs(located)):
-            tally.drop("box", name, "is not <loc_x1_y1_x2_y2>", position)
-        return
-    for position, entry in enumerate(_entries(value, "box", name, tally)):
-        own = (text(entry.get("label")) or label) if isinstance(entry, dict) else label
-        keys = ("x1", "y1", "x2", "y2") if box_format != "xywh" else ("x", "y", "w", "h")
-        numbers = [entry.get(key) for key in keys] if isinstance(entry, dict) else entry
-        if not isinstance(numbers, list) or len(numbers) != 4:
-            tally.drop("box", name, "is not four numbers", position)
-            continue
-        a, b, c, d = map(number, numbers)
-        if box_format in ("unit", "padded"):
-            if size is None:
-                tally.drop("box", name, "is relative to a size that the table does not state", position)
-            else:
-                yield Box(own, *(from_unit if box_format == "unit" else from_padded)((a, b, c, d), size))
-        else:
-            yield Box(own, *(from_xywh(a, b, c, d) if box_format == "xywh" else (a, b, c, d)))

@@ -1,0 +1,95 @@
+"""Values of a table's cells that hold more than a text: answers, masks and boxes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from cxr_faith.data.boxes import damaged_locs, from_loc, from_padded, from_unit, from_xywh
+from cxr_faith.data.sample import Box
+from cxr_faith.data.tables import number, text
+from cxr_faith.data.tally import Tally
+
+
+def answers_in(value: Any, tally: Tally) -> tuple[str, ...] | None:
+    """Reference answers of one row: a text, a list, or a list as JSON text; None for an empty cell."""
+    parsed = _parsed(value)
+    if isinstance(parsed, list):
+        words = [text(word) for word in parsed]
+        if None in words:
+            tally.note("empty items of answers, left out")
+        return tuple(word for word in words if word is not None)
+    word = text(value) if not isinstance(value, list) else None
+    return None if word is None else (word,)
+
+
+def _parsed(value: Any) -> Any:
+    """A list, or a list as JSON text; None for anything else."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _entries(value: Any, what: str, name: str, tally: Tally) -> list[Any]:
+    """Entries of a list of lists or mappings; any other value counts as dropped."""
+    entries = _parsed(value)
+    if entries is None:
+        unusable = text(value) is not None
+    else:
+        unusable = bool(entries) and not any(isinstance(entry, list | dict) for entry in entries)
+    if unusable:
+        tally.drop(what, name, "is not written as a list of lists or mappings")
+        return []
+    return entries or []
+
+
+def masks_in(value: Any, name: str, tally: Tally) -> Iterator[tuple[str, str]]:
+    """(label, path) of each organ mask of one row; unusable masks count as dropped."""
+    for position, entry in enumerate(_entries(value, "mask", name, tally)):
+        label, path = (text(entry.get(key)) if isinstance(entry, dict) else None for key in ("label", "path"))
+        if label is None or path is None:
+            tally.drop("mask", name, "has no label or path", position)
+        else:
+            yield label, path
+
+
+def boxes_in(
+    value: Any, box_format: str, label: str, size: tuple[int, int] | None, name: str, tally: Tally
+) -> Iterator[Box]:
+    """Boxes of one row: a text with <loc_…>, or a list whose entries are four numbers or mappings.
+
+    Args:
+        value: The cell.
+        box_format: One of the formats of the source `table`.
+        label: Label of boxes without one.
+        size: (height, width) of the image, which the formats unit and padded need.
+        name: Id of the row, for the list of drops.
+        tally: Takes the boxes that are dropped.
+    """
+    if box_format == "loc":
+        located = text(value) or ""
+        yield from (Box(label, *corners) for corners in from_loc(located))
+        for position in range(damaged_locs(located)):
+            tally.drop("box", name, "is not <loc_x1_y1_x2_y2>", position)
+        return
+    for position, entry in enumerate(_entries(value, "box", name, tally)):
+        own = (text(entry.get("label")) or label) if isinstance(entry, dict) else label
+        keys = ("x1", "y1", "x2", "y2") if box_format != "xywh" else ("x", "y", "w", "h")
+        numbers = [entry.get(key) for key in keys] if isinstance(entry, dict) else entry
+        if not isinstance(numbers, list) or len(numbers) != 4:
+            tally.drop("box", name, "is not four numbers", position)
+            continue
+        a, b, c, d = map(number, numbers)
+        if box_format in ("unit", "padded"):
+            if size is None:
+                tally.drop("box", name, "is relative to a size that the table does not state", position)
+            else:
+                yield Box(own, *(from_unit if box_format == "unit" else from_padded)((a, b, c, d), size))
+        else:
+            yield Box(own, *(from_xywh(a, b, c, d) if box_format == "xywh" else (a, b, c, d)))
