@@ -1,11 +1,17 @@
 """Imports between the rooms of the package go one way."""
 
 import ast
+import statistics
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from cxr_faith.attribution import METHODS
+from cxr_faith.attribution.baselines import CONTROLS as CONTROL_CLASSES
+from cxr_faith.records import controls
 
 PACKAGE = Path(__file__).parents[1] / "cxr_faith"
 
@@ -69,6 +75,67 @@ def violations(package: Path) -> list[str]:
 
 def test_imports_go_one_way() -> None:
     assert violations(PACKAGE) == []
+
+
+HEAVY = {"rich", "matplotlib", "lightning", "torchmetrics", "transformers", "tensorboard"}
+
+
+def test_numbers_need_no_heavy_library() -> None:
+    """summary/ turns records into numbers: it neither draws, nor prints, nor runs a model, also not through others."""
+    names = [".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in PACKAGE.glob("summary/*.py")]
+    script = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert len(names) > 10 and {name.split(".")[0] for name in done.stdout.split()} & HEAVY == set()
+
+
+def test_sizes() -> None:
+    """A file holds one concept, and a function fits a screen; a function's docstring is not counted."""
+    lines, large = [], []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        source, name = file.read_text(encoding="utf-8"), file.relative_to(PACKAGE)
+        lines.append(len(source.splitlines()))
+        large += [f"{name}: {lines[-1]} lines"] * (lines[-1] > 300)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef) and length(node) > 150:
+                large.append(f"{name}: class {node.name} has {length(node)} lines")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                own = length(node) - (length(node.body[0]) if ast.get_docstring(node) else 0)
+                large += [f"{name}: {node.name} has {own} lines"] * (own > 50)
+    assert large == []
+    assert statistics.median(lines) <= 130
+
+
+def length(node: ast.stmt) -> int:
+    """Lines of a statement."""
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+def test_one_definition_of_the_first_setting_and_of_the_controls() -> None:
+    """Other modules import these names; nothing else lists the controls or sorts settings again."""
+    home = PACKAGE / "records" / "controls.py"
+    words = {"random_map", "edges", "oracle"}
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        defined |= {
+            name.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for name in node.targets
+            if isinstance(name, ast.Name)
+        }
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        if file == home:
+            assert {"is_control", "first_setting", "CONTROLS"} <= defined and words <= texts
+        else:
+            assert not {"is_control", "first_setting"} & defined, file
+            assert not words <= texts or file == PACKAGE / "attribution" / "__init__.py", file
+    registered = {name for name, method in METHODS.items() if issubclass(method, CONTROL_CLASSES)}
+    assert registered | {controls.RANDOM} == set(controls.CONTROLS)
+    assert all(controls.is_control(name) for name in (*controls.CONTROLS, "chefer/blurred"))
 
 
 def test_every_module_is_in_a_room() -> None:

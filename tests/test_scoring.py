@@ -623,7 +623,7 @@ def test_protocol_spells_substrates_and_targets_in_one_way():
         ({"auc_error": 0.0}, "auc_error is a share"),
         ({"random_error": 1.0}, "random_error is a share"),
         ({"space": "sky"}, "space must be one of pixels, tokens"),
-        ({"space": "tokens", "softness": 1.0}, "softness blurs"),
+        ({"space": "tokens", "softness": 1.0}, "softness must be 0"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"target": "all"}, "target must be"),
     ],

@@ -1,4 +1,4 @@
-"""Manifest rows to decoded samples: picture, masks and boxes at model size, or the reason why there are none."""
+"""From manifest rows to decoded samples: picture and masks at model size, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cxr_faith.data.sharding import Rows
 
 @dataclass(frozen=True)
 class SampleItem:
-    """A sample with its decoded picture, or with the reason why there is none.
+    """A sample with its decoded picture, or with the reason why it cannot be used.
 
     Attributes:
         sample: The manifest's row.
@@ -29,7 +29,7 @@ class SampleItem:
         finding_mask: bool ``[H, W]``, model pixels: the finding's mask file, else the union of the boxes labeled as
             the finding; None where there is neither.
         anatomy: Organ masks by label, bool ``[H, W]``, model pixels; empty where the manifest has none.
-        error: One line saying what is wrong with the sample; None: nothing.
+        error: One line that says what is wrong with the sample; None: nothing is.
     """
 
     sample: Sample
@@ -52,7 +52,7 @@ class SampleItem:
         return {label: self.geometry.to_cells(mask, grid) for label, mask in self.anatomy.items()}
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SampleItem:
-        """The same with a function applied to picture and masks."""
+        """The same item with a function applied to picture and masks."""
         return replace(
             self,
             image=None if self.image is None else function(self.image),
@@ -61,12 +61,12 @@ class SampleItem:
         )
 
     def pin_memory(self) -> SampleItem:
-        """What a `DataLoader` with `pin_memory` asks for: copies to a GPU then go beside the work on the last batch."""
+        """Called by a `DataLoader` with `pin_memory`, so that copies to a GPU overlap with the work on the last batch."""
         return self.map_tensors(Tensor.pin_memory)
 
 
 class ManifestDataset(Dataset[SampleItem]):
-    """Rows of an open manifest, decoded when asked for; a bad sample comes back with its reason, it never raises."""
+    """Rows of an open manifest, decoded on access; a bad sample comes back with its reason and never raises."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ManifestDataset(Dataset[SampleItem]):
         keep_anatomy: Sequence[str] = (),
         cache: ImageCache | None = None,
     ) -> None:
-        """Take the open manifest and how its pictures are fitted.
+        """Serve some rows of a manifest.
 
         Args:
             table: The open manifest.
@@ -87,9 +87,9 @@ class ManifestDataset(Dataset[SampleItem]):
             root: Data root.
             image_size: (height, width) of the model's input.
             border_crop: Share of each side that is cut off before resizing.
-            own_root: The manifest's folder, for masks that were made for it; None: there are none.
-            keep_anatomy: Organs outside of whose masks a picture is blackened; none: it is left as it is.
-            cache: Pictures that were decoded and fitted before; None: each is decoded when it is asked for.
+            own_root: The folder of the manifest, for masks that were made for it; None: there are none.
+            keep_anatomy: Organs; everything outside of their masks is black. Empty: pictures stay as they are.
+            cache: Pictures that were decoded and fitted before; None: decode each on access.
         """
         self.table = table
         self.rows = rows
@@ -99,7 +99,7 @@ class ManifestDataset(Dataset[SampleItem]):
         self.own_root = own_root
         self.keep_anatomy = keep_anatomy
         self.cache = cache
-        # The last picture: an image's questions come one after the other and need it decoded once.
+        # The last picture: the questions about an image follow each other, so it is decoded once.
         self._last: tuple[str, Tensor, Geometry] | None = None
         self._organs: dict[str, Tensor] = {}
 

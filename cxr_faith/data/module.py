@@ -26,15 +26,16 @@ __all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem", "Shard"]
 
 
 class CXRVQADataModule(L.LightningDataModule):
-    """Chest X-ray questions from a manifest, each question on exactly one rank, all questions of an image on the same.
+    """Chest X-ray questions from a manifest; all questions about an image go to the same rank.
 
-    Ranks are served here, so the Trainer needs ``use_distributed_sampler=False``. A batch is a list of `SampleItem`.
+    The data module deals samples to ranks itself, so the Trainer needs ``use_distributed_sampler=False``. A batch is a
+    list of `SampleItem`.
 
     Attributes:
         image_size: (height, width) of the model's input; None: taken from the module that the Trainer runs.
-        skip: Sample ids to leave out because they are done.
-        limit: Use only the first so many rows of the manifest (before `shard` and `skip`); None: all.
-        shard: Use only this part of those rows. Parts do not depend on `skip`, so each may be resumed on its own.
+        skip: Ids of samples that are done and left out.
+        limit: Use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
+        shard: Use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
         cache_dir: Where the manifest's Arrow file goes if the manifest's folder is read-only; None: ``cache`` in the
             Trainer's root folder.
     """
@@ -110,7 +111,7 @@ class CXRVQADataModule(L.LightningDataModule):
         total = self.samples_total if self.limit is None else min(self.limit, self.samples_total)
         rows: Rows = np.arange(total, dtype=np.int64)
         if self.shard.count > 1:
-            rows = np.sort(shard_by_image(self._image_codes()[:total], self.shard.index, self.shard.count))
+            rows = np.sort(shard_by_image(_image_codes(self.table)[:total], self.shard.index, self.shard.count))
         if not self.skip:
             return rows
         ids = self.table.data.column("sample_id").slice(0, total)
@@ -135,7 +136,7 @@ class CXRVQADataModule(L.LightningDataModule):
         if self.image_size is None:
             raise ValueError("image_size is not set: give the (height, width) of the model's input")
         remaining = self.remaining_rows()
-        images = self._image_codes()[remaining]
+        images = _image_codes(self.table)[remaining]
         mine = shard_by_image(images, rank, world_size)
         dataset = ManifestDataset(
             self.table,
@@ -172,10 +173,11 @@ class CXRVQADataModule(L.LightningDataModule):
         """Move pictures and masks; the rest of an item stays as it is."""
         return [item.map_tensors(lambda tensor: tensor.to(device, non_blocking=True)) for item in batch]
 
-    def _image_codes(self) -> Rows:
-        """A number for each row's image; a row without image id is an image of its own."""
-        ids = pc.dictionary_encode(self.table.data.column("image_id")).combine_chunks()
-        codes = pc.fill_null(ids.indices, -1).to_numpy().astype(np.int64)
-        del ids
-        pa.default_memory_pool().release_unused()  # the table of all ids, which nobody needs again
-        return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
+
+def _image_codes(table: MappedManifest) -> Rows:
+    """A number for the image of each row; a row without image id is an image of its own."""
+    ids = pc.dictionary_encode(table.data.column("image_id")).combine_chunks()
+    codes = pc.fill_null(ids.indices, -1).to_numpy().astype(np.int64)
+    del ids
+    pa.default_memory_pool().release_unused()  # frees the table of all ids, which nothing needs again
+    return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
