@@ -61,7 +61,7 @@ class SampleItem:
         )
 
     def pin_memory(self) -> SampleItem:
-        """Called by a `DataLoader` with `pin_memory`, so that copies to a GPU overlap with the work on the last batch."""
+        """Pin the tensors for a `DataLoader`, so that copies to a GPU overlap with the work on the last batch."""
         return self.map_tensors(Tensor.pin_memory)
 
 
