@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution, entry_points
@@ -131,6 +132,30 @@ def test_make_help_lists_the_targets() -> None:
     assert phony is not None
     targets = "help venv install install-dev demo methods test test-fast test-cluster lint format docs train clean"
     assert listed == phony[1].split() == targets.split()
+
+
+def test_install_is_quiet_unless_pip_fails_and_the_demo_needs_no_test_tools(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "setup.py", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/usr/bin/env bash\necho "pip got: $*"\nexit $STATUS\n')
+    python.chmod(0o755)
+    stamp = tmp_path / ".venv" / ".installed"
+
+    def make(target: str, status: int) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"STATUS": str(status)}
+        return subprocess.run(["make", target], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    failed = make("install", 1)
+    assert failed.returncode != 0 and "pip got: -m pip install" in failed.stdout and not stamp.exists()
+    done = make("install", 0)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 1 and "a few minutes" in done.stdout
+    assert stamp.exists() and not stamp.with_name(".installed-dev").exists()
+    log = stamp.with_name("pip.log").read_text(encoding="utf-8")
+    assert "-e ." in log and "[dev" not in log and "-c constraints.txt" in log
+    demo = subprocess.run(["make", "-n", "demo"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "pip install" not in demo.stdout, "the demo needs more than `make install`"
 
 
 def test_ci_runs_linters_and_tests() -> None:
