@@ -36,9 +36,9 @@ class FaithfulnessModule(L.LightningModule):
         """Check the whole configuration; the model is loaded in `setup`.
 
         Args:
-            methods: name -> `{class: …, options…}`; the name is what records and tables show, and the class defaults
-                to it. The baselines `center` and `random` are always scored, and so are the controls that
-                `protocol.controls` asks for.
+            methods: the methods by name, each with its class and options. The name is what records and tables show;
+                the class, the key `class`, defaults to it. The baselines `center` and `random` are always scored, and
+                so are the controls that `protocol.controls` asks for.
             vlm: the model.
             protocol: how explanations are scored.
             micro_batch: perturbed pictures in one forward pass; halved when memory runs out. Default: see `Engine`.
