@@ -5,7 +5,6 @@ compiled here; the tests of what they do run them in smaller form.
 """
 
 import re
-import runpy
 import shlex
 import subprocess
 from pathlib import Path
@@ -185,15 +184,6 @@ def test_a_run_opens_as_data_frames(
     assert "srg_low" in printed and "chefer" in printed
 
 
-def test_the_budget_is_what_the_script_prints(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (block,) = blocks(document("docs/budget.md"), "text")
-    monkeypatch.setattr("sys.argv", ["budget.py"])
-    runpy.run_path(str(ROOT / "benchmarks" / "budget.py"), run_name="__main__")
-    assert capsys.readouterr().out.split() == block.split()
-
-
 def test_the_readme_is_short_and_its_links_are_there() -> None:
     text = document("README.md")
     assert len(text.splitlines()) <= 220
@@ -210,12 +200,3 @@ def test_paths_that_are_named_exist() -> None:
         for path in re.findall(r"`([\w.-]+(?:/[\w.-]+)+/?)`", page):
             known = any((base / path).exists() for base in (ROOT, ROOT / "cxr_faith", (ROOT / name).parent))
             assert known or made.match(path) or not re.search(r"\.\w+$|/$", path), f"{name}: {path}"
-
-
-def test_tables_of_results_are_those_of_the_benchmarks() -> None:
-    lines = [line.strip() for line in (ROOT / "benchmarks" / "methods.txt").read_text(encoding="utf-8").splitlines()]
-    (table,) = [block for block in blocks(document("docs/methods.md"), "text") if "better than random?" in block]
-    assert [line.strip() for line in table.strip().splitlines()] == lines[-len(table.strip().splitlines()) :]
-    scaling = (ROOT / "benchmarks" / "scaling.txt").read_text(encoding="utf-8")
-    (printed,) = [block for block in blocks(document("docs/speed.md"), "text") if "linear in the samples" in block]
-    assert [line.split() for line in printed.splitlines()] == [line.split() for line in scaling.strip().splitlines()]

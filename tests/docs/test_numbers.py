@@ -1,0 +1,67 @@
+"""The documents' numbers are those that a command printed or prints.
+
+Other tests hold the README's leaderboard (tests/test_demo.py) and what gradient methods keep in memory
+(tests/attribution/test_memory.py).
+"""
+
+import io
+import json
+import runpy
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from cxr_faith.bench.results import Agreement
+from cxr_faith.bench.table import render
+from tests.docs.documents import ROOT, blocks, document
+
+
+def test_tables_of_results_are_those_of_the_benchmarks() -> None:
+    lines = [line.strip() for line in (ROOT / "benchmarks" / "methods.txt").read_text(encoding="utf-8").splitlines()]
+    (table,) = [block for block in blocks(document("docs/methods.md"), "text") if "better than random?" in block]
+    assert [line.strip() for line in table.strip().splitlines()] == lines[-len(table.strip().splitlines()) :]
+    scaling = (ROOT / "benchmarks" / "scaling.txt").read_text(encoding="utf-8")
+    (printed,) = [block for block in blocks(document("docs/speed.md"), "text") if "linear in the samples" in block]
+    assert [line.split() for line in printed.splitlines()] == [line.split() for line in scaling.strip().splitlines()]
+
+
+def test_the_budget_is_what_the_script_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = blocks(document("docs/budget.md"), "text")
+    monkeypatch.setattr("sys.argv", ["budget.py"])
+    runpy.run_path(str(ROOT / "benchmarks" / "budget.py"), run_name="__main__")
+    assert capsys.readouterr().out.split() == block.split()
+
+
+class Values(SimpleNamespace):
+    """Values of a JSON object by attribute; the file leaves out what was not measured."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def values_of(content: object, name: str = "") -> object:
+    """Content of a benchmark's file as `BenchResult` has it, as far as its table reads it."""
+    if isinstance(content, list):
+        return [values_of(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    values = {key: values_of(value, key) for key, value in content.items()}
+    if name in ("counts", "ratios"):
+        return values
+    if name == "agreement":
+        return Agreement(content["difference"], content["tolerance"])
+    return Values(**values) if values else None
+
+
+def test_tables_of_speed_are_those_of_the_benchmarks_files() -> None:
+    tables = blocks(document("docs/speed.md"), "text")
+    for preset, table in zip(("tiny", "small"), tables, strict=False):
+        result = values_of(json.loads((ROOT / "benchmarks" / f"{preset}.json").read_text(encoding="utf-8")))
+        output = io.StringIO()
+        render(preset, result, Console(file=output, width=130))
+        assert [line.split() for line in table.splitlines()] == [
+            line.split() for line in output.getvalue().splitlines()
+        ]
