@@ -213,9 +213,8 @@ def test_a_map_that_is_not_finite_is_refused() -> None:
 
 def test_only_certainty_is_called_100_percent() -> None:
     shares = [None, 0.0, 0.004, 0.006, 0.5, 0.994, 0.9951, 0.9986, 1.0]
-    assert [whole_percent(share) for share in shares] == [
-        *("–", "0%", "under 1%", "1%", "50%", "99%", "over 99%", "over 99%", "100%"),
-    ]
+    shown = ["–", "0%", "under 1%", "1%", "50%", "99%", "over 99%", "over 99%", "100%"]
+    assert [whole_percent(share) for share in shares] == shown
     page = clinical_page(clinical_summary(answer(cell(5, 2), p_yes=0.0014)), np.zeros((40, 40), np.uint8), cell(5, 2))
     assert "probability of this answer over 99%" in page
 
