@@ -1,7 +1,6 @@
 """The panels as tables: whether a summary's numbers can be trusted."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.metrics.regions import REGIONS
@@ -17,67 +16,57 @@ from cxr_faith.summary.stability import Stability
 from cxr_faith.summary.substrates import Substrates
 from cxr_faith.summary.summary import Summary
 
-Cells = tuple[list[str], list[list[str]]]
-"""A table's header and rows."""
-
 _NO_ORGAN = Organ(n=0, share=None, enrichment=None)
 _MEASURES = {"spearman": "Spearman", "ssim": "SSIM", "top_overlap": "Overlap of the top tenth"}
 
 
-def _defined(*words: str) -> str:
-    return " ".join(f"{word[0].upper()}{word[1:]}: {GLOSSARY[word]}" for word in words)
-
-
-_NOTES = {
-    "Does a substrate do harm by itself?": _defined("OOD score", "breaks early"),
-    "Do the maps lie on the finding?": _defined("pointing game, energy inside", "IoU, AUPRC"),
-    "Does srg predict localization? Spearman over samples": "Easy samples, such as those with a large finding, raise "
-    "it for any map: compare it with the controls' values. The last row correlates the means of the methods; it leaves "
-    "the controls out.",
-    "Is the model as sure as it should be?": _defined("ECE, AUROC"),
-}
-
-
 def trust_tables(summary: Summary) -> list[TextTable]:
     """One table for each panel that has something to show."""
-    over = _over(summary)
     tables = [
-        TextTable("Do the substrates rank the methods alike?", *_substrates(summary.substrates)),
-        TextTable("Does a substrate do harm by itself?", *_harm(summary.substrates)),
-        TextTable("Do the maps lie on the finding?", *_localization(summary.localization)),
-        TextTable("Does srg predict localization? Spearman over samples", *_prediction(summary)),
-        *(
-            TextTable(f"Do the methods agree? {title} of their maps{over}", *_agreement(summary, measure))
-            for measure, title in _MEASURES.items()
-        ),
-        *_region_tables(summary.regions),
-        TextTable("Is the model as sure as it should be?", *_calibration(summary.calibration)),
-        TextTable("Do surer answers have more faithful maps?", *_confidence(summary.calibration)),
+        _substrates(summary.substrates),
+        _harm(summary.substrates),
+        _localization(summary.localization),
+        _prediction(summary),
+        *(_agreement(summary, measure) for measure in _MEASURES),
+        _regions(summary.regions, enriched=False),
+        _regions(summary.regions, enriched=True),
+        _organs(summary.regions, enriched=False),
+        _organs(summary.regions, enriched=True),
+        _calibration(summary.calibration),
+        _confidence(summary.calibration),
         *_variant_tables(summary.stability),
         *_condition_tables(summary.conditions),
     ]
-    return [replace(table, note=_NOTES.get(table.title, "")) for table in tables if table.rows]
+    return [table for table in tables if table.rows]
 
 
-def _substrates(panel: Substrates) -> Cells:
+def _defined(*words: str) -> str:
+    """The glossary's sentences on some words."""
+    return " ".join(f"{word[0].upper()}{word[1:]}: {GLOSSARY[word]}" for word in words)
+
+
+def _substrates(panel: Substrates) -> TextTable:
     rows = [
         [f"{pair.a} and {pair.b}", str(pair.n_samples), str(pair.n_methods), number(pair.kendall_tau)]
         for pair in panel.pairs
     ]
-    return ["substrates", "samples", "methods", "Kendall τ of srg"], rows
+    header = ["substrates", "samples", "methods", "Kendall τ of srg"]
+    return TextTable("Do the substrates rank the methods alike?", header, rows)
 
 
-def _harm(panel: Substrates) -> Cells:
+def _harm(panel: Substrates) -> TextTable:
     rows = [[name, number(score), number(panel.breaks_early.get(name))] for name, score in panel.ood.items()]
-    return ["substrate", "OOD score", "breaks early"], rows
+    title, note = "Does a substrate do harm by itself?", _defined("OOD score", "breaks early")
+    return TextTable(title, ["substrate", "OOD score", "breaks early"], rows, note)
 
 
-def _localization(panel: Sequence[Localization]) -> Cells:
+def _localization(panel: Sequence[Localization]) -> TextTable:
     rows = [[entry.method, str(entry.n), *_scores(entry)] for entry in panel if entry.n]
-    return ["method", "n", *_spaced(LOCALIZATION_COLUMNS)], rows
+    title, note = "Do the maps lie on the finding?", _defined("pointing game, energy inside", "IoU, AUPRC")
+    return TextTable(title, ["method", "n", *_spaced(LOCALIZATION_COLUMNS)], rows, note)
 
 
-def _prediction(summary: Summary) -> Cells:
+def _prediction(summary: Summary) -> TextTable:
     across = summary.localization_across
     rows = [
         [entry.method, substrate, str(correlations.n), *_scores(correlations, signed=True)]
@@ -87,7 +76,13 @@ def _prediction(summary: Summary) -> Cells:
     ]
     if rows and _any_score(across):
         rows.append(["the methods' means", "", f"{across.n_methods} methods", *_scores(across, signed=True)])
-    return ["method", "substrate", "n", *_spaced(LOCALIZATION_COLUMNS)], rows
+    return TextTable(
+        "Does srg predict localization? Spearman over samples",
+        ["method", "substrate", "n", *_spaced(LOCALIZATION_COLUMNS)],
+        rows,
+        "Easy samples, such as those with a large finding, raise it for any map: compare it with the controls' values. "
+        "The last row correlates the means of the methods; it leaves the controls out.",
+    )
 
 
 def _scores(scores: LocalizationScores, signed: bool = False) -> list[str]:
@@ -102,41 +97,27 @@ def _spaced(names: Sequence[str]) -> list[str]:
     return [name.replace("_", " ") for name in names]
 
 
-def _over(summary: Summary) -> str:
-    most = max((pair.n for pair in summary.agreement), default=0)
-    return f", mean over {most} samples" if most > 1 else ""
-
-
-def _agreement(summary: Summary, measure: str) -> Cells:
+def _agreement(summary: Summary, measure: str) -> TextTable:
     values = {(pair.a, pair.b): number(getattr(pair, measure)) for pair in summary.agreement}
     names = [name for name in summary.methods if any(name in pair for pair in values)]
     rows = [[a, *(values.get((a, b)) or values.get((b, a)) or "–" for b in names)] for a in names]
-    return ["method", *names], rows
+    most = max((pair.n for pair in summary.agreement), default=0)
+    over = f", mean over {most} samples" if most > 1 else ""
+    return TextTable(f"Do the methods agree? {_MEASURES[measure]} of their maps{over}", ["method", *names], rows)
 
 
-def _region_tables(panel: Sequence[Regions]) -> list[TextTable]:
-    """Shares of the maps' mass and their enrichment, by region and by organ."""
-    by_region = "Where the maps lie:"
-    by_organ = "On which organs the maps lie:"
-    return [
-        TextTable(f"{by_region} share of their mass (patient's sides)", *_regions(panel, enriched=False)),
-        TextTable(f"{by_region} mass share over area share", *_regions(panel, enriched=True)),
-        TextTable(f"{by_organ} share of their mass", *_organs(panel, enriched=False)),
-        TextTable(f"{by_organ} mass share over area share", *_organs(panel, enriched=True)),
-    ]
-
-
-def _regions(panel: Sequence[Regions], enriched: bool) -> Cells:
+def _regions(panel: Sequence[Regions], enriched: bool) -> TextTable:
     names, rows = (*REGIONS, "border"), []
     for entry in panel:
         if entry.n:  # a map without a positive value lies nowhere
             shares = [percent(entry.value(name)) for name in names]
             ratios = [number(entry.enrichment.value(name)) for name in names]
             rows.append([entry.method, str(entry.n), *(ratios if enriched else shares)])
-    return ["method", "n", *_spaced(names)], rows
+    what = "mass share over area share" if enriched else "share of their mass (patient's sides)"
+    return TextTable(f"Where the maps lie: {what}", ["method", "n", *_spaced(names)], rows)
 
 
-def _organs(panel: Sequence[Regions], enriched: bool) -> Cells:
+def _organs(panel: Sequence[Regions], enriched: bool) -> TextTable:
     labels = sorted({label for entry in panel for label in entry.organs})
     rows = []
     for entry in panel:
@@ -144,24 +125,25 @@ def _organs(panel: Sequence[Regions], enriched: bool) -> Cells:
             organs = [entry.organs.get(label, _NO_ORGAN) for label in labels]
             cells = [number(organ.enrichment) if enriched else percent(organ.share) for organ in organs]
             rows.append([entry.method, *(f"{cell} ({organ.n})" for cell, organ in zip(cells, organs, strict=True))])
-    return ["method", *(f"{label} (n)" for label in labels)], rows
+    what = "mass share over area share" if enriched else "share of their mass"
+    return TextTable(f"On which organs the maps lie: {what}", ["method", *(f"{label} (n)" for label in labels)], rows)
 
 
-def _calibration(panel: Calibration) -> Cells:
-    if not panel.n:
-        return [], []
+def _calibration(panel: Calibration) -> TextTable:
     chosen = {f"accuracy, surest {float(s):.0%}": percent(a) for s, a in panel.selective_accuracy.items()}
     values = {"samples": str(panel.n), "ECE": number(panel.ece), "AUROC": number(panel.auroc)} | chosen
-    return ["", "value"], [[name, value] for name, value in values.items()]
+    rows = [[name, value] for name, value in values.items()] if panel.n else []
+    return TextTable("Is the model as sure as it should be?", ["", "value"], rows, _defined("ECE, AUROC"))
 
 
-def _confidence(panel: Calibration) -> Cells:
+def _confidence(panel: Calibration) -> TextTable:
     rows = [
         [name, str(panel.confidence_n[name]), number(value, signed=True)]
         for name, value in panel.confidence_with_srg.items()
         if value is not None
     ]
-    return ["method", "n", "Spearman of confidence and srg"], rows
+    header = ["method", "n", "Spearman of confidence and srg"]
+    return TextTable("Do surer answers have more faithful maps?", header, rows)
 
 
 def _variant_tables(panel: Stability | None) -> list[TextTable]:
