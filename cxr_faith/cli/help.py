@@ -21,8 +21,8 @@ _WORDS = {
 }
 """Word of an annotation → what stands for the value in the help; the first one that occurs counts."""
 
-_FURTHER = re.compile(r"(?<!e\.g)\.\s|;\s|(?<!default):\s|\s\(")
-"""Where the first clause of a text about an option ends."""
+_FIRST_CLAUSE = re.compile(r"(?:`[^`]*`|[^`])+?(?=(?<!e\.g)\.\s|;\s|(?<!default):\s|\s\(|$)")
+"""A text up to the first full stop, semicolon, colon or parenthesis that is not inside `code`."""
 
 
 def section(title: str, options: Sequence[Option], brief: bool = False) -> str:
@@ -54,8 +54,8 @@ def paragraphs(text: str) -> str:
 
 def _entry(option: Option, brief: bool) -> str:
     text = option.text.replace("``", "`")
-    if brief:
-        text = _FURTHER.split(text)[0]
+    if brief and (clause := _FIRST_CLAUSE.match(text)):
+        text = clause[0]
     text = text.rstrip(".")
     if option.default is None:
         text = f"{text} (required)"
