@@ -43,9 +43,9 @@ class Edges(Method):
     """Sobel energy of the picture in each cell."""
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """Mean squared gradient magnitude of the grey picture; see `Method.attribute`."""
-        grey = batch.pixels.mean(1, keepdim=True)
-        energy = sobel(grey).square()
+        """Mean squared gradient magnitude of the gray picture; see `Method.attribute`."""
+        gray = batch.pixels.mean(1, keepdim=True)
+        energy = sobel(gray).square()
         return Attribution(torch.nn.functional.adaptive_avg_pool2d(energy, vlm.grid)[:, 0])
 
 

@@ -69,7 +69,7 @@ class _FromBaseline(Method):
     """Methods that compare with the projected tokens of a baseline picture.
 
     Args:
-        baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the grey picture; `road` means the default blur),
+        baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the gray picture; `road` means the default blur),
             or `zero_tokens` for tokens of zeros.
     """
 
@@ -94,7 +94,7 @@ class GradXInput(_FromBaseline):
     """Gradient × (token - baseline token), summed over channels, signed.
 
     Args:
-        baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the grey picture; `road` means the default blur),
+        baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the gray picture; `road` means the default blur),
             or `zero_tokens` for tokens of zeros.
     """
 

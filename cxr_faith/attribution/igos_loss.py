@@ -30,7 +30,7 @@ def bilateral_tv(mask: Tensor, cells: Tensor) -> Tensor:
 
     Args:
         mask: [..., gH, gW].
-        cells: mean grey value of each cell, of the same shape.
+        cells: mean gray value of each cell, of the same shape.
 
     Returns:
         [...]: Σ over neighboring cells of exp(-Δcells² / variance of cells)·Δmask², divided by the number of cells.

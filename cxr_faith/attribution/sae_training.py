@@ -112,8 +112,8 @@ def _pictures(source: list[Path] | int, size: tuple[int, int], seed: int) -> Ite
         if isinstance(item, Path):
             picture = load_image(item)
         else:
-            grey = render([sample_phantom(f"sae-{item}", seed)], SIZE)[0][0]
-            picture = grey[..., None].repeat(3, -1)
+            gray = render([sample_phantom(f"sae-{item}", seed)], SIZE)[0][0]
+            picture = gray[..., None].repeat(3, -1)
         yield fit(picture, size)[0]
 
 

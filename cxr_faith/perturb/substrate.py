@@ -21,7 +21,7 @@ class Substrate:
 
     Attributes:
         name: `blur` (Gaussian, σ a fraction of the image side), `mean` (channel means of the picture), `zero` (0 in
-            model input space, mid grey), `noise` (Gaussian of the picture's channel means and stds) or `road` (noisy
+            model input space, mid gray), `noise` (Gaussian of the picture's channel means and stds) or `road` (noisy
             linear imputation from the cells that are left, see `cxr_faith.perturb.road`).
         sigma: the fraction, for `blur`.
     """
@@ -99,7 +99,7 @@ class Substrate:
         return blurred
 
     def _noise(self, pixels: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
-        # One field for all three channels, so that a grey picture stays grey.
+        # One field for all three channels, so that a gray picture stays gray.
         shape = (1, *pixels.shape[-2:])
         fields = [torch.from_numpy(stream(seed, i, "noise").standard_normal(shape)) for i in image_ids]
         field = torch.stack(fields).to(pixels.device, pixels.dtype)
