@@ -82,10 +82,10 @@ def test_captum_ablation_agrees_on_which_half_matters(classifier, pixels) -> Non
     attr = pytest.importorskip("captum.attr", reason="development dependency captum")
     height = pixels.shape[-2]
     halves = (torch.arange(height) >= height // 2).long()[None, None, :, None].expand_as(pixels[:1])
-    found = attr.FeatureAblation(classifier).attribute(pixels[:1], baselines=0.0, target=1, feature_mask=halves)
+    attribution = attr.FeatureAblation(classifier).attribute(pixels[:1], baselines=0.0, target=1, feature_mask=halves)
     without = [pixels[:1] * (halves != half) for half in (0, 1)]
     expected = [float(classifier(pixels[:1])[0, 1] - classifier(other)[0, 1]) for other in without]
-    got = [float(found[0, 0, 0, 0]), float(found[0, 0, -1, 0])]
+    got = [float(attribution[0, 0, 0, 0]), float(attribution[0, 0, -1, 0])]
     assert got == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -116,10 +116,10 @@ def test_records_as_a_dataset(tmp_path) -> None:
     rows = [key | {"sample_id": f"s{i}", "method": "chefer", "srg": i / 3, "map": values + i} for i in range(3)]
     rows[1] |= {"srg": None, "map": None, "finding": "nodule", "reference": ["yes"]}
     RecordWriter(tmp_path, rank=0, start=0).write(rows)
-    found = records_dataset(tmp_path)
-    assert found.column_names == RECORD_SCHEMA.names and len(found) == 3
-    assert found["srg"][:] == [0.0, None, 2 / 3] and found[2]["map"] == [2, 3, 4, 5]
-    assert found[1]["finding"] == "nodule" and found[0]["finding"] is None and found[1]["reference"] == ["yes"]
+    dataset = records_dataset(tmp_path)
+    assert dataset.column_names == RECORD_SCHEMA.names and len(dataset) == 3
+    assert dataset["srg"][:] == [0.0, None, 2 / 3] and dataset[2]["map"] == [2, 3, 4, 5]
+    assert dataset[1]["finding"] == "nodule" and dataset[0]["finding"] is None and dataset[1]["reference"] == ["yes"]
     small = records_dataset(tmp_path, ["srg"]).to_pandas()
     assert list(small.columns) == list(read_records(tmp_path, ["srg"]).columns)
     assert small["sample_id"].tolist() == ["s0", "s1", "s2"]

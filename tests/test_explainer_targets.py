@@ -34,10 +34,10 @@ def several(explainer: cxr_faith.Explainer, pictures: list[Path]) -> Path:
 def test_keyword(explainer: cxr_faith.Explainer, several: Path) -> None:
     answer = explainer.explain(several, LIST, "center", kind="open").answer
     last = answer.split()[-1]
-    found = explainer.explain_keyword(several, LIST, last.upper(), kind="open")
-    assert "".join(found.tokens[i] for i in found.target.scored).strip() == last
-    assert found.target.name == f"keyword:{last.upper()}"
-    assert any(text.get_text().endswith(f": {last}") for text in found.plot().findobj(Text))
+    explained = explainer.explain_keyword(several, LIST, last.upper(), kind="open")
+    assert "".join(explained.tokens[i] for i in explained.target.scored).strip() == last
+    assert explained.target.name == f"keyword:{last.upper()}"
+    assert any(text.get_text().endswith(f": {last}") for text in explained.plot().findobj(Text))
     with pytest.raises(ValueError, match=f"the keyword 'scoliosis' is not in the answer '{answer}'"):
         explainer.explain_keyword(several, LIST, "scoliosis", kind="open")
 
@@ -117,14 +117,14 @@ def test_what_takes_one_picture_says_so(explainer: cxr_faith.Explainer, pictures
 
 def test_compare_explains_one_answer(explainer: cxr_faith.Explainer, pictures: list[Path]) -> None:
     before = explainer.vlm.counts.snapshot()
-    found = explainer.compare(pictures[0], "Is there a nodule?", ["attention", "chefer", "edges"])
+    explained = explainer.compare(pictures[0], "Is there a nodule?", ["attention", "chefer", "edges"])
     assert explainer.vlm.counts.prefill - before.prefill == 1
-    assert list(found) == ["attention", "chefer", "edges"]
-    for name, explanation in found.items():
+    assert list(explained) == ["attention", "chefer", "edges"]
+    for name, explanation in explained.items():
         assert explanation.metadata["method"] == name
         assert np.array_equal(explanation.map, explainer.explain(pictures[0], "Is there a nodule?", name).map)
     deep = explainer.compare(pictures[0], "Is there a nodule?", {"deep": {"class": "attention", "layers": "deep"}})
-    assert not np.array_equal(deep["deep"].map, found["attention"].map)
+    assert not np.array_equal(deep["deep"].map, explained["attention"].map)
     with pytest.raises(ValueError, match="did you mean 'chefer'"):
         explainer.compare(pictures[0], "Is there a nodule?", ["cheffer"])
 
@@ -133,9 +133,9 @@ def test_compare_explains_one_answer(explainer: cxr_faith.Explainer, pictures: l
 def test_every_method_is_offered(explainer: cxr_faith.Explainer, pictures: list[Path], name: str) -> None:
     cheap = {"igos_pp": {"iterations": 1, "path_steps": 1}, "rise": {"masks": 20}, "integrated_gradients": {"steps": 4}}
     options = {"class": name} | cheap.get(name, {})
-    found = explainer.explain(pictures[0], "Is there a nodule?", options)
-    assert found.metadata["method"] == name and found.map.shape == explainer.vlm.grid
-    assert found.map.max() > found.map.min()
+    explained = explainer.explain(pictures[0], "Is there a nodule?", options)
+    assert explained.metadata["method"] == name and explained.map.shape == explainer.vlm.grid
+    assert explained.map.max() > explained.map.min()
     if name == "cleann":
         return  # the sets of an open answer take some hundred pictures for each token
     tokens = explainer.explain_tokens(pictures[0], LIST, options, kind="open")

@@ -29,10 +29,10 @@ def maps_of(vlm, method, pixels, target):
 @pytest.mark.parametrize("heads", ["mean", "max", "entropy"])
 def test_options_of_attention(random_vlm, pictures, heads, layers, renormalize):
     pixels, twin = pictures(random_vlm, 2), gemma.twin_model(random_vlm.model)
-    found = maps_of(random_vlm, Attention(heads, layers, renormalize), pixels, Target("margin"))
+    computed = maps_of(random_vlm, Attention(heads, layers, renormalize), pixels, Target("margin"))
     options = (heads, layers, renormalize)
     expected = reference.attention_per_token(random_vlm, twin, pixels[1], QUESTION, Target("margin"), *options)[0]
-    assert np.abs(found[1] - expected).max() < 1e-5 * expected.max()
+    assert np.abs(computed[1] - expected).max() < 1e-5 * expected.max()
 
 
 def test_the_options_differ(random_vlm, pictures):
@@ -57,7 +57,7 @@ def test_the_row_is_the_one_before_the_token(random_vlm, pictures):
     pixels, twin = pictures(random_vlm, 1), gemma.twin_model(random_vlm.model)
     ids = answer_of(random_vlm, (0, 1, 2)).answer_ids
     target = Target("tokens", answer_ids=ids, scored=(0, 1))
-    found = maps_of(random_vlm, Attention(), pixels, target)[0]
+    computed = maps_of(random_vlm, Attention(), pixels, target)[0]
     right, wrong = (
         np.mean(
             reference.attention_per_token(
@@ -67,17 +67,17 @@ def test_the_row_is_the_one_before_the_token(random_vlm, pictures):
         )
         for shift in (0, 1)
     )
-    assert np.abs(found - right).max() < 1e-5 * right.max()
-    assert np.abs(found - wrong).max() > 0.01 * right.max()
+    assert np.abs(computed - right).max() < 1e-5 * right.max()
+    assert np.abs(computed - wrong).max() > 0.01 * right.max()
 
 
 def test_rollout_is_the_full_product(any_vlm, pictures):
     pixels, twin = pictures(any_vlm, 2), gemma.twin_model(any_vlm.model)
     for target in (Target("margin"), answer_of(any_vlm, (0, 2))):
-        found = maps_of(any_vlm, Rollout(), pixels, target)
+        computed = maps_of(any_vlm, Rollout(), pixels, target)
         expected = reference.rollout(any_vlm, twin, pixels[1], QUESTION, target)
-        assert np.abs(found[1] - expected).max() < 1e-5 * expected.max()
-        assert 0 < found.sum() < len(found)  # rows of the product sum to 1 over all positions
+        assert np.abs(computed[1] - expected).max() < 1e-5 * expected.max()
+        assert 0 < computed.sum() < len(computed)  # rows of the product sum to 1 over all positions
 
 
 def test_entropy_weights_by_hand():
@@ -89,9 +89,9 @@ def test_entropy_weights_by_hand():
 
 def test_heads_without_information_fall_back_to_the_mean():
     rows = torch.stack([torch.full((4,), 0.1), torch.full((4,), 0.2), torch.zeros(4)])[None, None]
-    found = Attention("entropy")._over_heads(torch.cat([rows, rows * 0]))
-    assert found.isfinite().all()
-    torch.testing.assert_close(found[0, 0], torch.full((4,), 0.1), atol=1e-6, rtol=0)
+    computed = Attention("entropy")._over_heads(torch.cat([rows, rows * 0]))
+    assert computed.isfinite().all()
+    torch.testing.assert_close(computed[0, 0], torch.full((4,), 0.1), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("options", [{"heads": "median"}, {"layers": "first"}])
@@ -103,9 +103,9 @@ def test_wrong_options(options):
 def test_share_of_the_image_in_each_layer(any_vlm, pictures):
     pixels, twin, target = pictures(any_vlm, 2), gemma.twin_model(any_vlm.model), answer_of(any_vlm, (0, 2))
     batch = AttributionBatch(pixels, [any_vlm.prompt(QUESTION)] * 2, ["a", "b"])
-    found = image_share(any_vlm, batch, [target] * 2)
+    computed = image_share(any_vlm, batch, [target] * 2)
     expected = reference.image_share(any_vlm, twin, pixels[1], QUESTION, target)
-    assert found.shape == (len(any_vlm.layer_types), 2)
-    assert np.abs(found[:, 1].numpy() - expected).max() < 1e-5
+    assert computed.shape == (len(any_vlm.layer_types), 2)
+    assert np.abs(computed[:, 1].numpy() - expected).max() < 1e-5
     # A window shorter than the question never reaches the picture.
     assert 0 <= min(expected) and 0 < max(expected) < 1

@@ -45,11 +45,11 @@ def test_center_is_minus_the_distance_in_cells(vlm):
 def test_edges_are_sobel_energy(vlm):
     pixels = torch.stack([picture(vlm, i) for i in (3, 4)])
     maps = attribute(vlm, Edges(), ["a", "b"], pixels)
-    for found, image in zip(maps.numpy(), pixels.double().numpy(), strict=True):
+    for computed, image in zip(maps.numpy(), pixels.double().numpy(), strict=True):
         grey = image.mean(0)
         energy = (ndimage.sobel(grey, 0, mode="nearest") ** 2 + ndimage.sobel(grey, 1, mode="nearest") ** 2) / 64
         expected = energy.reshape(3, 8, 5, 6).mean((1, 3))
-        assert np.abs(found - expected).max() < 1e-4 * expected.max()
+        assert np.abs(computed - expected).max() < 1e-4 * expected.max()
 
 
 def test_edges_find_the_cell_with_the_edge(vlm):
@@ -65,10 +65,10 @@ def test_oracle_is_the_mask_then_what_is_near(vlm):
     assert torch.equal(attribute(vlm, Oracle(), ["a", "b"], cells=cells), cells)
     spots = torch.zeros(1, *GRID)
     spots[0, 1, 2], spots[0, 0, 0] = 0.3, 0.9
-    found = attribute(vlm, Oracle(), ["a"], cells=spots)[0]
+    computed = attribute(vlm, Oracle(), ["a"], cells=spots)[0]
     rows, columns = torch.meshgrid(torch.arange(GRID[0]), torch.arange(GRID[1]), indexing="ij")
     near = torch.minimum((rows - 1.0).hypot(columns - 2.0), rows.float().hypot(columns.float()))
-    torch.testing.assert_close(found, torch.where(spots[0] > 0, spots[0], -near))
+    torch.testing.assert_close(computed, torch.where(spots[0] > 0, spots[0], -near))
     assert Oracle.needs_mask and not Edges.needs_mask
     with pytest.raises(ValueError, match="oracle needs a finding mask"):
         attribute(vlm, Oracle(), ["a"])

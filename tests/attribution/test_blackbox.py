@@ -28,8 +28,8 @@ def scorer(vlm, twin, image, name, substrate, target, seed=3):
     return lambda cells: reference.score_removed(vlm, twin, image, removed, cells, QUESTION, target)
 
 
-def assert_close(found, expected, tolerance=1e-4):
-    assert np.abs(found.double().numpy() - expected).max() < tolerance * np.abs(expected).max()
+def assert_close(computed, expected, tolerance=1e-4):
+    assert np.abs(computed.double().numpy() - expected).max() < tolerance * np.abs(expected).max()
 
 
 def tokens(vlm):
@@ -43,9 +43,9 @@ def tokens(vlm):
 )
 def test_occlusion_on_a_real_model(random_vlm, pictures, window, substrate, make):
     pixels, twin, target = pictures(random_vlm, 1), gemma.twin_model(random_vlm.model), make(random_vlm)
-    found = attribute(random_vlm, Occlusion(window, substrate), pixels, target)
+    computed = attribute(random_vlm, Occlusion(window, substrate), pixels, target)
     score = scorer(random_vlm, twin, pixels[0], "a", substrate, target)
-    assert_close(found[0], reference.occlusion(random_vlm.grid, window, score), 1e-3)
+    assert_close(computed[0], reference.occlusion(random_vlm.grid, window, score), 1e-3)
 
 
 def test_rise_on_a_real_model(random_vlm, pictures):
@@ -89,8 +89,8 @@ def test_rise_of_a_linear_model_approaches_the_contributions():
     truth = vlm.contributions(pixels[0], Substrate.parse("mean").apply(pixels, ["a"], 3)[0], QUESTION)
     errors = []
     for count in (40, 1000):
-        found = attribute(vlm, Rise(count, coarse=9, substrate="mean"), pixels)[0].numpy()
-        errors.append(1 - np.corrcoef(found.ravel(), truth.ravel())[0, 1])
+        computed = attribute(vlm, Rise(count, coarse=9, substrate="mean"), pixels)[0].numpy()
+        errors.append(1 - np.corrcoef(computed.ravel(), truth.ravel())[0, 1])
     assert errors[1] < 0.15 and errors[1] < errors[0]
 
 
@@ -192,12 +192,12 @@ def test_removal_by_interpolation_is_that_of_the_curves(random_vlm, pictures):
     pixels, prompt = pictures(random_vlm, 1), random_vlm.prompt("Is there a nodule?")
     masks = np.random.default_rng(0).random((4, random_vlm.n_cells)) < 0.5
     batch, road = AttributionBatch(pixels, [prompt], ["a"], 3), Substrate.parse("road")
-    found = Masker(road).scores(random_vlm, batch, [MARGIN], 0, masks)[0].s
+    computed = Masker(road).scores(random_vlm, batch, [MARGIN], 0, masks)[0].s
     expected = []
     for mask in torch.from_numpy(masks):
         filled = road.fill(pixels[0], "a", 3, random_vlm.grid)(mask[None])
         seen = compose(pixels[0], filled[0] if filled.dim() == 4 else filled, mask[None], random_vlm.grid, 0.0)
         expected.append(random_vlm.score(random_vlm.prefill(random_vlm.encode(seen)), prompt, MARGIN).s)
-    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(computed, torch.cat(expected), rtol=1e-4, atol=1e-4)
     plain = Masker(Substrate.parse("mean")).scores(random_vlm, batch, [MARGIN], 0, masks)[0].s
-    assert not torch.allclose(found, plain, rtol=1e-2)
+    assert not torch.allclose(computed, plain, rtol=1e-2)

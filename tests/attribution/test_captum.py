@@ -39,8 +39,8 @@ def ours(vlm, method, pixels):
     return method.attribute(vlm, batch, [Target("margin", sign=-1)]).maps[0].flatten()
 
 
-def assert_same(found, expected):
-    assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+def assert_same(computed, expected):
+    assert float((computed - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
 def test_integrated_gradients_are_captums(random_vlm, scene):
@@ -77,8 +77,8 @@ def linear():
 def test_occlusion_of_single_cells_is_feature_ablation(linear):
     vlm, pixels, removed, cells, score = linear
     theirs = attr.FeatureAblation(score).attribute(pixels[None], baselines=removed, feature_mask=cells)
-    found = ours(vlm, Occlusion(window=1, substrate="mean"), pixels[None])
-    assert_same(-found, theirs[0, 0, ::4, ::4].flatten())  # of the answer no, here
+    computed = ours(vlm, Occlusion(window=1, substrate="mean"), pixels[None])
+    assert_same(-computed, theirs[0, 0, ::4, ::4].flatten())  # of the answer no, here
 
 
 def test_every_step_of_a_deletion_curve_is_feature_ablation(linear):

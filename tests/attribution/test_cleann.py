@@ -45,8 +45,8 @@ def members(values):
 @pytest.mark.parametrize("samples", [8, 64, 400])
 def test_graph_is_that_of_single_tests(samples):
     attention = random_attention(3, 14)
-    found = independence_graph(attention, samples, 0.01)
-    for head, single in zip(found, attention, strict=True):
+    computed = independence_graph(attention, samples, 0.01)
+    for head, single in zip(computed, attention, strict=True):
         expected = reference.graph(single.double().numpy(), samples, 0.01)
         assert np.array_equal(head.numpy(), expected)
         distances = depths(head[None], [13, 6], 3)
@@ -107,9 +107,9 @@ def test_sets_of_an_additive_model_are_the_smallest(seed):
         s = torch.from_numpy(score - removed @ contributions)
         return PictureScores(s, s, s)
 
-    found = smallest_change(rankings(depth, random.random((2, 10)), 3), 10, removal)
+    computed = smallest_change(rankings(depth, random.random((2, 10)), 3), 10, removal)
     expected = reference.smallest_sets(10, lambda cells: contributions[list(cells)].sum() > score)
-    assert set(found.tolist()) in expected
+    assert set(computed.tolist()) in expected
 
 
 @pytest.mark.parametrize("make", [one_cell, redundant])
@@ -202,8 +202,8 @@ def test_soft_weights_against_plain_loops(radius):
     roots, columns = [vlm.n_cells + 1, vlm.n_cells + 2], range(1, 1 + vlm.n_cells)
     expected = reference.soft_weights(vlm.attention.double().numpy(), roots, columns, 40, 0.01, radius)
     assert 0 < (expected > 0).sum() and (radius == 3 or (expected == 0).any())
-    found = result.maps[0].flatten().double().numpy()
-    np.testing.assert_allclose(found - (found >= 1), expected / 2, atol=1e-6)
+    computed = result.maps[0].flatten().double().numpy()
+    np.testing.assert_allclose(computed - (computed >= 1), expected / 2, atol=1e-6)
 
 
 def test_what_is_not_finite_stays_with_its_sample():

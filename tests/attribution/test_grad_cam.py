@@ -29,20 +29,20 @@ def test_gradients_of_a_real_model(any_vlm, pictures, kind):
     assert (
         any_vlm.layer_types[layer + 1] == "full_attention" and "full_attention" not in any_vlm.layer_types[layer + 2 :]
     )
-    found = attribute(any_vlm, method, pixels, target)[1].double().numpy()
+    computed = attribute(any_vlm, method, pixels, target)[1].double().numpy()
     expected = reference.grad_cam(any_vlm, twin, pixels[1], QUESTION, target, layer)
-    assert np.abs(found - expected).max() < 1e-4 * expected.max()
+    assert np.abs(computed - expected).max() < 1e-4 * expected.max()
     shifted = reference.grad_cam(any_vlm, twin, pixels[1], QUESTION, target, layer - 1)
-    assert np.abs(found - shifted).max() > 1e-2 * expected.max()
+    assert np.abs(computed - shifted).max() > 1e-2 * expected.max()
 
 
 def test_pooled_weights_forget_the_position():
     """The documented limit: the map follows the activation, whichever cell is read."""
     vlm, _ = one_cell(QUESTION)
     pixels = picture(vlm)[None]
-    found = attribute(vlm, GradCam(), pixels)[0].numpy()
+    computed = attribute(vlm, GradCam(), pixels)[0].numpy()
     activation = (vlm.encode(pixels)[0] @ torch.tensor(CHANNELS)).clamp_min(0).reshape(vlm.grid).numpy()
-    assert np.abs(found - activation / vlm.n_cells).max() < 1e-5 * activation.max()
+    assert np.abs(computed - activation / vlm.n_cells).max() < 1e-5 * activation.max()
 
 
 def test_a_model_that_ignores_the_picture_has_no_map():

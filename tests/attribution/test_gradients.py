@@ -32,8 +32,8 @@ def attribute(vlm, method, pixels, target, question=QUESTION):
     return method.attribute(vlm, batch_of(vlm, pixels, question), [target] * len(pixels))
 
 
-def assert_close(found, expected, tolerance=1e-4):
-    assert np.abs(found.double().numpy() - expected).max() < tolerance * np.abs(expected).max()
+def assert_close(computed, expected, tolerance=1e-4):
+    assert np.abs(computed.double().numpy() - expected).max() < tolerance * np.abs(expected).max()
 
 
 def baseline_tokens(vlm, twin, pixels, index, spec):
@@ -46,44 +46,44 @@ def baseline_tokens(vlm, twin, pixels, index, spec):
 @pytest.mark.parametrize("make", TARGETS)
 def test_gradient_is_the_norm_over_channels(any_vlm, pictures, make):
     pixels, target, twin = pictures(any_vlm, 2), make(any_vlm), gemma.twin_model(any_vlm.model)
-    found = attribute(any_vlm, Gradient(), pixels, target).maps
-    assert_close(found[1], reference.gradient(any_vlm, twin, pixels[1], QUESTION, target))
+    computed = attribute(any_vlm, Gradient(), pixels, target).maps
+    assert_close(computed[1], reference.gradient(any_vlm, twin, pixels[1], QUESTION, target))
 
 
 @pytest.mark.parametrize("spec", ["blur:0.1", "zero", "noise", "zero_tokens"])
 @pytest.mark.parametrize("make", TARGETS[1:])
 def test_grad_x_input(random_vlm, pictures, make, spec):
     pixels, target, twin = pictures(random_vlm, 2), make(random_vlm), gemma.twin_model(random_vlm.model)
-    found = attribute(random_vlm, GradXInput(spec), pixels, target).maps
+    computed = attribute(random_vlm, GradXInput(spec), pixels, target).maps
     baseline = baseline_tokens(random_vlm, twin, pixels, 1, spec)
     expected = reference.grad_x_input(random_vlm, twin, pixels[1], baseline, QUESTION, target)
-    assert_close(found[1], expected)
+    assert_close(computed[1], expected)
 
 
 @pytest.mark.parametrize("spec", ["blur:0.1", "zero_tokens"])
 @pytest.mark.parametrize("make", TARGETS[1:])
 def test_integrated_gradients_and_their_residual(random_vlm, pictures, make, spec):
     pixels, target, twin = pictures(random_vlm, 2), make(random_vlm), gemma.twin_model(random_vlm.model)
-    found = attribute(random_vlm, IntegratedGradients(spec, steps=3), pixels, target)
+    computed = attribute(random_vlm, IntegratedGradients(spec, steps=3), pixels, target)
     baseline = baseline_tokens(random_vlm, twin, pixels, 1, spec)
     expected, residual = reference.integrated_gradients(random_vlm, twin, pixels[1], baseline, QUESTION, target, 3)
-    assert_close(found.maps[1], expected)
-    assert found.extras["completeness_residual"][1] == pytest.approx(residual, rel=1e-3, abs=1e-4)
+    assert_close(computed.maps[1], expected)
+    assert computed.extras["completeness_residual"][1] == pytest.approx(residual, rel=1e-3, abs=1e-4)
 
 
 def test_completeness_with_many_steps(random_vlm, pictures):
     """The signed sum reaches the effect that the engine would measure, and few steps reach it less well."""
     pixels, target, prompt = pictures(random_vlm, 2), Target("margin", sign=-1), random_vlm.prompt(QUESTION)
-    found = attribute(random_vlm, IntegratedGradients(steps=64), pixels, target)
-    assert max(found.extras["completeness_residual"]) < 0.02
+    computed = attribute(random_vlm, IntegratedGradients(steps=64), pixels, target)
+    assert max(computed.extras["completeness_residual"]) < 0.02
     removed = Substrate.parse("blur:0.1").apply(pixels, ["0", "1"], 5)
     with torch.no_grad():
         both = [random_vlm.score(random_vlm.prefill(random_vlm.encode(x)), prompt, target).s for x in (pixels, removed)]
     effect = both[0] - both[1]
     floor = torch.maximum(effect.abs(), (0.05 * both[0].abs()).clamp_min(0.5))
-    assert ((found.maps.sum((1, 2)).double() - effect).abs() < 0.02 * floor).all()
+    assert ((computed.maps.sum((1, 2)).double() - effect).abs() < 0.02 * floor).all()
     coarse = attribute(random_vlm, IntegratedGradients(steps=1), pixels, target)
-    assert max(coarse.extras["completeness_residual"]) > max(found.extras["completeness_residual"])
+    assert max(coarse.extras["completeness_residual"]) > max(computed.extras["completeness_residual"])
 
 
 def test_signs_follow_the_answer(random_vlm, pictures):

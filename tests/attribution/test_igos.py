@@ -41,8 +41,8 @@ def settings_of(vlm, made, masks, target):
 def test_total_variation():
     generator = np.random.default_rng(0)
     mask, cells = generator.random((3, 5)), generator.random((3, 5))
-    found = float(bilateral_tv(torch.from_numpy(mask), torch.from_numpy(cells)))
-    assert found == pytest.approx(reference.bilateral_tv(mask, cells), rel=1e-9)
+    computed = float(bilateral_tv(torch.from_numpy(mask), torch.from_numpy(cells)))
+    assert computed == pytest.approx(reference.bilateral_tv(mask, cells), rel=1e-9)
     flat = torch.full((3, 5), 2.0)
     assert float(bilateral_tv(flat, torch.from_numpy(cells).float())) == 0
     step = torch.zeros(2, 2)
@@ -64,8 +64,8 @@ def test_loss_and_direction_of_a_linear_model(sign):
     made = problem(vlm, pixels, target)
     masks = np.random.default_rng(1).uniform(0.2, 0.8, (2, 3, 5))
     settings, leaf = settings_of(vlm, made, masks, target), torch.from_numpy(masks).float()[None]
-    (found,) = made.values(leaf)
-    assert found == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-4)
+    (computed,) = made.values(leaf)
+    assert computed == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-4)
     entries = [(0, 0, 0), (0, 2, 4), (1, 0, 3), (1, 2, 1)]
     expected = reference.direction(*settings, 2.0, 0.7, 1.3, 3, entries, 0.1)
     step = made.direction(leaf, 3, None)[0]
@@ -100,12 +100,12 @@ def test_the_whole_search_against_plain_loops(cap):
     arrays = pixels[0].double().numpy(), removed[0].double().numpy()
     masks, history = reference.optimize(vlm, *arrays, prompt, target, scale, 0.7, 1.3, 4, 3)
     options = {"iterations": 4, "path_steps": 3, "noise": 0, "area": 0.7, "smoothness": 1.3}
-    found = explain(vlm, pixels, target, substrate="zero", **options)
+    computed = explain(vlm, pixels, target, substrate="zero", **options)
     assert len(history) == 5 and 0.05 < (1 - masks.prod(0)).mean() < 0.95
     # A cell within h of 1 stands at the kink of |1 - x·y|, where finite differences see both sides.
-    np.testing.assert_allclose(found.extras["loss_history"][0], history, rtol=1e-3)
-    np.testing.assert_allclose([found.extras[f"{m}_mask"][0] for m in ("deletion", "insertion")], masks, atol=5e-3)
-    np.testing.assert_allclose(found.maps[0].numpy(), 1 - masks[0] * masks[1], atol=5e-3)
+    np.testing.assert_allclose(computed.extras["loss_history"][0], history, rtol=1e-3)
+    np.testing.assert_allclose([computed.extras[f"{m}_mask"][0] for m in ("deletion", "insertion")], masks, atol=5e-3)
+    np.testing.assert_allclose(computed.maps[0].numpy(), 1 - masks[0] * masks[1], atol=5e-3)
 
 
 def one_cell(at=(1, 3), grid=(3, 5), strength=4.0):
@@ -126,18 +126,18 @@ def bright(vlm, cells):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_one_cell_that_decides(sign):
     vlm = LinearVLM({QUESTION: sign * one_cell()}, cell=(8, 8))
-    found = explain(vlm, bright(vlm, [(1, 3)])[None], Target("margin", sign=sign), substrate="zero")
-    values = found.maps[0]
+    computed = explain(vlm, bright(vlm, [(1, 3)])[None], Target("margin", sign=sign), substrate="zero")
+    values = computed.maps[0]
     assert divmod(int(values.argmax()), 5) == (1, 3) and values[1, 3] > 0.5
     assert values.median() < 0.1
-    history = found.extras["loss_history"][0]
+    history = computed.extras["loss_history"][0]
     assert len(history) > 1 and all(later < earlier for earlier, later in zip(history, history[1:], strict=False))
 
 
 def test_a_model_that_ignores_the_picture_gets_an_empty_map():
     vlm = LinearVLM({QUESTION: np.zeros((3, 5))}, bias={QUESTION: 2.0})
-    found = explain(vlm, analytic_picture(vlm)[None])
-    assert found.maps.abs().max() == 0 and len(found.extras["loss_history"][0]) == 1
+    computed = explain(vlm, analytic_picture(vlm)[None])
+    assert computed.maps.abs().max() == 0 and len(computed.extras["loss_history"][0]) == 1
 
 
 class SaturatedVLM(LinearVLM):
@@ -197,13 +197,13 @@ def test_pictures_end_their_search_on_their_own():
     vlm = SteepVLM(weights, cell=(8, 8))
     pixels, prompts = bright(vlm, [(1, 3)]).repeat(3, 1, 1, 1), [vlm.prompt(question) for question in weights]
     method, names = IGOSPP(substrate="zero"), ["a", "b", "c"]
-    found = method.attribute(vlm, AttributionBatch(pixels, prompts, names), [MARGIN] * 3)
-    ignored, explained, steep = found.maps
+    computed = method.attribute(vlm, AttributionBatch(pixels, prompts, names), [MARGIN] * 3)
+    ignored, explained, steep = computed.maps
     assert ignored.abs().max() == 0 and steep.isnan().all()
     assert divmod(int(explained.argmax()), 5) == (1, 3) and explained[1, 3] > 0.5
     alone = method.attribute(vlm, AttributionBatch(pixels[1:2], prompts[1:2], names[1:2]), [MARGIN])
     torch.testing.assert_close(alone.maps[0], explained)
-    lengths = [len(history) for history in found.extras["loss_history"]]
+    lengths = [len(history) for history in computed.extras["loss_history"]]
     assert lengths[0] == lengths[2] == 1 < lengths[1] == len(alone.extras["loss_history"][0])
 
 
@@ -239,8 +239,8 @@ def test_a_lesion_of_the_bundled_model(bundled):
     pixels = bundled.normalize(fit(load_image(picture), bundled.image_size)[0][None])
     with torch.no_grad():
         reply = bundled.answer(bundled.prefill(bundled.encode(pixels)), bundled.prompt(QUESTION), 4)
-    found = explain(bundled, pixels, Target("margin", sign=1 if reply.margin >= 0 else -1), iterations=6)
-    history, values = found.extras["loss_history"][0], found.maps[0]
+    computed = explain(bundled, pixels, Target("margin", sign=1 if reply.margin >= 0 else -1), iterations=6)
+    history, values = computed.extras["loss_history"][0], computed.maps[0]
     assert history[-1] < history[0] - 0.5
     assert 0.005 < values.mean() < 0.6 and values.max() > 0.3
 

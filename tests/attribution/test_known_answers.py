@@ -96,13 +96,13 @@ def test_a_model_that_reads_one_cell(name, options):
 
 @pytest.mark.parametrize("name", sorted(IGNORED))
 def test_a_model_that_ignores_the_picture(name, options):
-    found = explain(model([], bias=2.0), name, options)
+    explained = explain(model([], bias=2.0), name, options)
     if IGNORED[name] == "zero":
-        assert found.maps.abs().max() == 0
+        assert explained.maps.abs().max() == 0
     elif IGNORED[name] == "same":
-        assert found.maps.max() > 0 and torch.equal(found.maps, explain(model([CELL]), name, options).maps)
+        assert explained.maps.max() > 0 and torch.equal(explained.maps, explain(model([CELL]), name, options).maps)
     else:
-        assert found.extras["verified"] == [False] and found.extras["score_drop"] == [0]
+        assert explained.extras["verified"] == [False] and explained.extras["score_drop"] == [0]
 
 
 @pytest.mark.parametrize("name", sorted(REDUNDANT))

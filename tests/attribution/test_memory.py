@@ -35,8 +35,8 @@ def test_memory_that_runs_out_halves_what_runs_together(name, random_vlm, pictur
     expected = explain(random_vlm, pixels, methods)[name]
     assert max(sizes) == 4
     limit = 1
-    found = explain(random_vlm, pixels, methods)[name]
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    measured = explain(random_vlm, pixels, methods)[name]
+    assert np.abs(measured - expected).max() < 1e-4 * np.abs(expected).max()
     sizes.clear()
     explain(random_vlm, pixels, methods)
     assert max(sizes) == 1  # halved for good
@@ -48,10 +48,10 @@ def test_memory_that_runs_out_halves_what_runs_together(name, random_vlm, pictur
 @pytest.mark.slow
 def test_what_the_documents_say_is_kept_of_a_4b_model():
     """Layers of the true shape."""
-    found, text = measure(), (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    measured, text = measure(), (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
     for name, stated in [("decoder layer with its attention, MB", "42.8 MB"), ("tower layer, MB", "92.2 MB")]:
-        assert f"{found[name]:.3g} MB" == stated and stated in text
+        assert f"{measured[name]:.3g} MB" == stated and stated in text
     for name in ("chefer", "integrated_gradients, 4 points", "smooth_grad and igos_pp, 4 pictures"):
-        assert f"{found[f'{name}, GB']:.3g} GB" in text
+        assert f"{measured[f'{name}, GB']:.3g} GB" in text
     # Methods take turns, so this is the peak of both.
-    assert max(found["chefer, GB"], found["integrated_gradients, 4 points, GB"]) < 6
+    assert max(measured["chefer, GB"], measured["integrated_gradients, 4 points, GB"]) < 6

@@ -127,13 +127,13 @@ def test_one_map_for_each_token(random_vlm, random_sae, pictures, name):
     )
     words = tuple(random_vlm.tokenizer("left right lung", add_special_tokens=False)["input_ids"][:3])
     batch = AttributionBatch(pixels, [prompt], ["image"], 1)
-    found = method.attribute_tokens(random_vlm, batch, [Target("tokens", "answer", 1, words, (0, 2))])
-    assert len(found) == 2
-    for index, result in zip((0, 2), found, strict=True):
+    computed = method.attribute_tokens(random_vlm, batch, [Target("tokens", "answer", 1, words, (0, 2))])
+    assert len(computed) == 2
+    for index, result in zip((0, 2), computed, strict=True):
         alone = method.attribute(random_vlm, batch, [Target("tokens", str(index), 1, words, (index,))]).maps
         assert (result.maps - alone).abs().max() <= 1e-4 * alone.abs().max()
     if name not in ("random_map", "center", "edges"):
-        assert not torch.allclose(found[0].maps, found[1].maps, rtol=1e-2, atol=0)
+        assert not torch.allclose(computed[0].maps, computed[1].maps, rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -177,15 +177,15 @@ def test_every_method_explains_a_model_in_bfloat16(random_vlm, random_sae, pictu
     """Maps are float32 and finite; those that rest on one or many forward passes alone look as in float32."""
     half = Gemma3VLM(deepcopy(random_vlm.model).to(torch.bfloat16), random_vlm.processor, source="random")
     pixels, cells = pictures(random_vlm, 1), torch.rand(1, *random_vlm.grid)
-    found = {}
+    computed = {}
     for name, method in METHODS.items():
         made = method(**cheap_options(random_sae).get(name, {}))
         for vlm in (random_vlm, half):
             made.check(vlm)
             batch = AttributionBatch(pixels, [vlm.prompt(QUESTIONS[0])], ["image"], 1, cells)
-            found[name, vlm is half] = made.attribute(vlm, batch, [Target("margin")]).maps
-        maps = found[name, True]
+            computed[name, vlm is half] = made.attribute(vlm, batch, [Target("margin")]).maps
+        maps = computed[name, True]
         assert maps.dtype == torch.float32 and maps.isfinite().all() and maps.shape == (1, *random_vlm.grid), name
     for name in ("attention", "rollout", "chefer", "occlusion"):
-        both = torch.stack([found[name, True].flatten(), found[name, False].flatten()])
+        both = torch.stack([computed[name, True].flatten(), computed[name, False].flatten()])
         assert torch.corrcoef(both)[0, 1] > 0.9, name

@@ -73,7 +73,7 @@ def test_map_against_the_twin(random_vlm, random_sae, pictures, kind):
     words = tuple(random_vlm.tokenizer("left right", add_special_tokens=False)["input_ids"][:2])
     target = Target("margin", sign=-1) if kind == "margin" else Target("tokens", "answer", 1, words, (0, 1))
     pixels, twin, weights = pictures(random_vlm, 2), gemma.twin_model(random_vlm.model), weights_of(random_sae)
-    found = explain(random_vlm, SAE(random_sae, top=3), pixels, target)
+    computed = explain(random_vlm, SAE(random_sae, top=3), pixels, target)
     hidden = []
     twin.model.vision_tower.encoder.layers[0].register_forward_hook(lambda m, a, output: hidden.append(output))
     with torch.enable_grad():
@@ -84,10 +84,10 @@ def test_map_against_the_twin(random_vlm, random_sae, pictures, kind):
         hidden[0][0].detach().double().numpy(), gradient.double().numpy(), weights, 5, random_vlm.grid
     )
     total = expected.sum(2)
-    assert np.abs(found.maps[1].numpy() - total).max() < 1e-3 * np.abs(total).max()
+    assert np.abs(computed.maps[1].numpy() - total).max() < 1e-3 * np.abs(total).max()
     sums = expected.sum((0, 1))
     strongest = np.argsort(-np.abs(sums))[:3]
-    told = found.extras["features"][1]
+    told = computed.extras["features"][1]
     assert [one["feature"] for one in told] == strongest.tolist()
     for one in told:
         assert one["effect"] == pytest.approx(sums[one["feature"]], rel=1e-3)
@@ -143,11 +143,11 @@ def test_closed_form_of_a_linear_model(exact_sae, sign):
     weights = np.random.default_rng(0).standard_normal((4, 4))
     vlm = ReadableVLM({QUESTION: weights})
     pixels = analytic_picture(vlm)
-    found = explain(vlm, SAE(exact_sae), pixels[None], Target("margin", sign=sign))
+    computed = explain(vlm, SAE(exact_sae), pixels[None], Target("margin", sign=sign))
     truth = vlm.contributions(pixels, torch.zeros_like(pixels), QUESTION, sign)
-    np.testing.assert_allclose(found.maps[0].numpy(), truth, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(computed.maps[0].numpy(), truth, rtol=1e-4, atol=1e-5)
     of_channels = {f: CHANNELS[f % 3] for f in range(6)}
-    told = found.extras["features"][0]
+    told = computed.extras["features"][0]
     assert len(told) == 6 and {one["feature"] for one in told} == set(of_channels)
     np.testing.assert_allclose(sum(np.array(one["map"]) for one in told), truth, rtol=1e-4, atol=1e-5)
 
@@ -222,6 +222,6 @@ def test_the_autoencoder_that_ships(bundled, pictures):
     assert explained_variance(stream, sae.decode(active)) >= 0.8
     assert (active > 0).sum(1).float().mean() <= config.width / 8
     method = SAE()
-    found = explain(bundled, method, pictures(bundled, 1))
-    assert found.maps.shape == (1, *bundled.grid) and found.maps.abs().max() > 0
-    assert len(found.extras["features"][0]) == 8
+    computed = explain(bundled, method, pictures(bundled, 1))
+    assert computed.maps.shape == (1, *bundled.grid) and computed.maps.abs().max() > 0
+    assert len(computed.extras["features"][0]) == 8

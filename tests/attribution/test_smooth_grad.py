@@ -25,11 +25,11 @@ def test_gradients_of_a_real_model(random_vlm, pictures, kind):
     words = tuple(random_vlm.tokenizer("left lung")["input_ids"][-2:])
     target = Target("margin", sign=-1) if kind == "margin" else Target("tokens", answer_ids=words, scored=(0, 1))
     pixels, twin = pictures(random_vlm, 2), gemma.twin_model(random_vlm.model)
-    found = attribute(random_vlm, SmoothGrad(copies=5, noise=0.1), pixels, target)[1].double().numpy()
+    computed = attribute(random_vlm, SmoothGrad(copies=5, noise=0.1), pixels, target)[1].double().numpy()
     noise = torch.from_numpy(stream(4, "b", "noise", "smooth_grad").standard_normal((5, *pixels[1].shape))).float()
     scaled = 0.1 * (pixels[1].max() - pixels[1].min()) * noise
     expected = reference.smooth_grad(random_vlm, twin, pixels[1], scaled, QUESTION, target)
-    assert np.abs(found - expected).max() < 1e-3 * expected.max()
+    assert np.abs(computed - expected).max() < 1e-3 * expected.max()
 
 
 def test_a_linear_model_has_its_weights_whatever_the_noise():
@@ -37,8 +37,8 @@ def test_a_linear_model_has_its_weights_whatever_the_noise():
     vlm = LinearVLM({QUESTION: weights}, cell=(4, 6))
     expected = np.abs(weights) * np.linalg.norm(CHANNELS) / np.sqrt(4 * 6)
     for method in (SmoothGrad(copies=1, noise=0), SmoothGrad(copies=6, noise=0.3)):
-        found = attribute(vlm, method, picture(vlm)[None])[0].numpy()
-        assert np.abs(found - expected).max() < 1e-5 * expected.max()
+        computed = attribute(vlm, method, picture(vlm)[None])[0].numpy()
+        assert np.abs(computed - expected).max() < 1e-5 * expected.max()
 
 
 def test_known_answers():

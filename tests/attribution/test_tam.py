@@ -30,11 +30,11 @@ def answer_of(vlm, scored):
 )
 def test_maps_of_a_real_model(any_vlm, pictures, source, make):
     pixels, target, twin = pictures(any_vlm, 2), make(any_vlm), gemma.twin_model(any_vlm.model)
-    found = attribute(any_vlm, Tam(source), pixels, target)[1].double().numpy()
+    computed = attribute(any_vlm, Tam(source), pixels, target)[1].double().numpy()
     expected = np.mean(
         [reference.tam(any_vlm, twin, pixels[1], QUESTION, target, index, source) for index in target.scored], axis=0
     )
-    assert np.abs(found - expected).max() < 1e-3 * max(expected.max(), 1e-3)
+    assert np.abs(computed - expected).max() < 1e-3 * max(expected.max(), 1e-3)
 
 
 def test_activations_of_a_real_model_are_not_all_zero(random_vlm, pictures):
@@ -63,8 +63,8 @@ def test_rank_gaussian_is_the_loop():
     values = random.random((3, 5, 7)) * (random.random((3, 5, 7)) > 0.4)
     values[1, :3, :3] = 0
     values[2, 1:4, 2:5] = 0.3
-    found = rank_gaussian(torch.from_numpy(values))
-    for result, single in zip(found.numpy(), values, strict=True):
+    computed = rank_gaussian(torch.from_numpy(values))
+    for result, single in zip(computed.numpy(), values, strict=True):
         assert np.abs(result - reference.rank_gaussian(single)).max() < 1e-9
 
 
@@ -86,8 +86,8 @@ def test_ridge_takes_out_what_the_context_holds():
     left = residual(mixed, context, 1e-6)
     assert (left @ context.T).abs().max() < 1e-3  # orthogonal to every context map
     expected = reference.ridge_residual(mixed.numpy(), list(context.numpy()), 0.1)
-    found = residual(mixed, torch.cat([context, torch.zeros(2, 30).double()]), 0.1)
-    assert np.abs(found.clamp_min(0).numpy() - expected).max() < 1e-9
+    computed = residual(mixed, torch.cat([context, torch.zeros(2, 30).double()]), 0.1)
+    assert np.abs(computed.clamp_min(0).numpy() - expected).max() < 1e-9
     assert torch.equal(residual(mixed, torch.zeros(2, 30).double(), 0.1), mixed)
 
 

@@ -165,10 +165,10 @@ def test_no_picture_is_run_again_for_further_random_orders():
         return run(plan)
 
     again = adaptive_curves(run, [[], []], shuffled, k, 0.005, 1e-6, share=False)
-    found = adaptive_curves(watched, [[], []], shuffled, k, 0.005, 1e-6)
+    computed = adaptive_curves(watched, [[], []], shuffled, k, 0.005, 1e-6)
     ends = {np.ones(36, bool).tobytes(), np.zeros(36, bool).tobytes()}
     assert ends <= passes[0] and not any(ends & later for later in passes[1:]) and len(passes) > 4
-    for mine, theirs in zip(found, again, strict=True):
+    for mine, theirs in zip(computed, again, strict=True):
         for name in ("s", "probability", "standing"):
             assert torch.equal(getattr(mine.scores, name), getattr(theirs.scores, name))
         assert np.array_equal(mine.run, theirs.run) and np.array_equal(mine.errors, theirs.errors)

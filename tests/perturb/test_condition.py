@@ -15,16 +15,16 @@ def pixels():
 
 
 def test_shift_goes_down_and_to_the_right(pixels):
-    found = Condition.parse("shift:2").apply(pixels, "a", 0)
+    computed = Condition.parse("shift:2").apply(pixels, "a", 0)
     for row in range(9):
         for column in range(12):
-            assert torch.equal(found[:, row, column], pixels[:, max(row - 2, 0), max(column - 2, 0)])
+            assert torch.equal(computed[:, row, column], pixels[:, max(row - 2, 0), max(column - 2, 0)])
 
 
 def test_contrast_keeps_the_mean_of_each_channel(pixels):
-    found = Condition.parse("contrast:0.95").apply(pixels, "a", 0)
-    torch.testing.assert_close(found.mean((1, 2)), pixels.mean((1, 2)))
-    torch.testing.assert_close(found.std((1, 2)), 0.95 * pixels.std((1, 2)))
+    computed = Condition.parse("contrast:0.95").apply(pixels, "a", 0)
+    torch.testing.assert_close(computed.mean((1, 2)), pixels.mean((1, 2)))
+    torch.testing.assert_close(computed.std((1, 2)), 0.95 * pixels.std((1, 2)))
 
 
 def test_noise_is_one_field_that_depends_on_image_and_seed(pixels):

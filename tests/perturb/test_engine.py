@@ -47,11 +47,11 @@ def test_curves_are_those_of_one_picture_at_a_time(request, pictures, name, step
     order, target = rng.permutation(vlm.n_cells), Target("margin", sign=-1) if kind == "margin" else answer_of(vlm)
     plan, places = plan_of(vlm.n_cells, [order, rng.permutation(vlm.n_cells)], k)
     scores = Engine(vlm).run(original, removed, plan, [vlm.prompt(QUESTION)], [target])[0]
-    found = np.stack([getattr(scores, name).numpy() for name in FIELDS], axis=-1)
+    computed = np.stack([getattr(scores, name).numpy() for name in FIELDS], axis=-1)
     twin = gemma.twin_model(vlm.model)
     for side, mode in enumerate(("deletion", "insertion")):
         expected = gemma.curve(vlm, twin, original, removed, order, k, mode, QUESTION, target)
-        assert np.abs(found[places[0, side]] - expected).max() < 1e-4
+        assert np.abs(computed[places[0, side]] - expected).max() < 1e-4
         assert np.ptp(expected[:, 0]) > 1e-2  # the curve is not flat: the test could fail
 
 
@@ -87,8 +87,8 @@ def test_micro_batches_do_not_matter(random_vlm, pictures, micro_batch, softness
     plan, _ = plan_of(64, random_orders(64, 2, np.random.default_rng(0)), k)
     prompts, targets = [random_vlm.prompt(QUESTION)], [answer_of(random_vlm)]
     expected = Engine(random_vlm, softness).run(original, removed, plan, prompts, targets)[0]
-    found = Engine(random_vlm, softness, micro_batch).run(original, removed, plan, prompts, targets)[0]
-    assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in FIELDS)
+    computed = Engine(random_vlm, softness, micro_batch).run(original, removed, plan, prompts, targets)[0]
+    assert all(torch.equal(getattr(computed, name), getattr(expected, name)) for name in FIELDS)
 
 
 @pytest.mark.parametrize("name", ["bundled", "random_vlm"])
@@ -102,14 +102,14 @@ def test_hard_cells_are_selected_from_the_patches_of_two_pictures(request, pictu
     embedding = vlm.model.model.vision_tower.get_submodule("embeddings.patch_embedding")
     hook = embedding.register_forward_hook(lambda module, args, output: cut.append(len(args[0])))
     try:
-        found, before = Engine(vlm).run(*run)[0], vlm.counts.snapshot()
+        computed, before = Engine(vlm).run(*run)[0], vlm.counts.snapshot()
         assert cut == [2]
         Engine(vlm, softness=1.0).run(*run)
         assert sum(cut) == 2 + len(plan) and vlm.counts.embed - before.embed == len(plan)
     finally:
         hook.remove()
     monkeypatch.setattr(vlm, "shortcuts", False)
-    assert torch.equal(Engine(vlm).run(*run)[0].s, found.s)
+    assert torch.equal(Engine(vlm).run(*run)[0].s, computed.s)
 
 
 @pytest.mark.parametrize("name", ["bundled", "random_vlm"])
@@ -120,17 +120,17 @@ def test_tokens_are_changed_behind_the_tower(request, pictures, name):
     removed, order = torch.zeros_like(original), np.random.default_rng(0).permutation(vlm.n_cells)
     plan, places = plan_of(vlm.n_cells, [order], schedule(vlm.n_cells, 4))
     run, before = [original, removed, plan, [vlm.prompt(QUESTION)], [MARGIN]], vlm.counts.snapshot()
-    found = Engine(vlm).run(*run, space="tokens")[0].s
+    computed = Engine(vlm).run(*run, space="tokens")[0].s
     assert vlm.counts.encode - before.encode == 2
     assert vlm.counts.prefill - before.prefill == len(plan)
     pixels, ends = Engine(vlm).run(*run)[0].s, places[0, 0, [0, -1]]
-    assert torch.equal(found[ends], pixels[ends]) and (found != pixels).sum() == len(plan) - 2
+    assert torch.equal(computed[ends], pixels[ends]) and (computed != pixels).sum() == len(plan) - 2
     with torch.no_grad():
         intact, gone = vlm.encode(torch.stack([original, removed]))
         mixed = intact.clone()
         mixed[order[: vlm.n_cells // 4]] = gone[order[: vlm.n_cells // 4]]
         expected = vlm.trace(mixed[None], [vlm.prompt(QUESTION)], [MARGIN])
-    assert float(found[places[0, 0, 1]]) == pytest.approx(float(expected), abs=1e-4)
+    assert float(computed[places[0, 0, 1]]) == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_a_plan_holds_each_picture_once():
@@ -211,8 +211,8 @@ def test_running_out_of_memory_halves_the_batch_for_good():
 def test_a_plan_without_pictures_has_no_scores():
     vlm, plan = LinearVLM({"q": np.ones((4, 4))}), Plan(16)
     assert plan.add(0, np.empty((0, 16), bool)).shape == (0,)
-    (found,) = Engine(vlm).run(picture(vlm), picture(vlm), plan, [vlm.prompt("q")], [MARGIN])
-    assert found.s.shape == (0,) and vlm.counts.encode == 0
+    (computed,) = Engine(vlm).run(picture(vlm), picture(vlm), plan, [vlm.prompt("q")], [MARGIN])
+    assert computed.s.shape == (0,) and vlm.counts.encode == 0
 
 
 def test_an_error_that_halving_cannot_cure_is_raised(monkeypatch):

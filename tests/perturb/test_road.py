@@ -35,8 +35,8 @@ def test_agrees_with_the_sparse_direct_solution(grid, size):
     n, rng, pixels = grid[0] * grid[1], np.random.default_rng(1), textured(*size)
     keeps = [rng.permutation(n) < count for count in (1, 2, n // 4, n // 2, n - 1)]
     keeps.append((np.arange(n).reshape(grid) % grid[1] == 0).ravel())  # one column is left
-    found = impute(pixels, torch.from_numpy(np.stack(keeps)), grid).numpy()
-    for keep, result in zip(keeps, found, strict=True):
+    computed = impute(pixels, torch.from_numpy(np.stack(keeps)), grid).numpy()
+    for keep, result in zip(keeps, computed, strict=True):
         kept = on_pixels(keep, grid, size)
         assert np.abs(result - twin.impute(pixels.numpy(), ~kept)).max() < 1e-3
         assert np.array_equal(result[:, kept], pixels.numpy()[:, kept])
@@ -47,17 +47,17 @@ def test_agrees_with_the_sparse_direct_solution(grid, size):
 def test_agrees_with_it_on_pictures_of_448_pixels(kept):
     """Where few cells hold many pixels, rounding is what counts."""
     pixels, keep = textured(448, 448), np.isin(np.arange(256), kept)
-    found = impute(pixels, torch.from_numpy(keep)[None], (16, 16))[0].numpy()
+    computed = impute(pixels, torch.from_numpy(keep)[None], (16, 16))[0].numpy()
     expected = twin.impute(pixels.numpy(), ~on_pixels(keep, (16, 16), (448, 448)))
-    assert np.abs(found - expected).max() < 5e-4
+    assert np.abs(computed - expected).max() < 5e-4
 
 
 def test_every_cell_gone_leaves_the_channel_means_and_noise():
     pixels = textured(32, 32)
     nothing = torch.zeros(1, 16, dtype=torch.bool)
-    found = road_fill(pixels, "a", 0, (4, 4))(nothing)[0]
-    torch.testing.assert_close(found, Substrate.parse("road").apply(pixels[None], ["a"], 0)[0])
-    noise = found - pixels.mean((1, 2), keepdim=True)
+    computed = road_fill(pixels, "a", 0, (4, 4))(nothing)[0]
+    torch.testing.assert_close(computed, Substrate.parse("road").apply(pixels[None], ["a"], 0)[0])
+    noise = computed - pixels.mean((1, 2), keepdim=True)
     torch.testing.assert_close(noise, noise_field(pixels, "a", 0), atol=1e-6, rtol=0)
     assert (noise.std((1, 2)) / pixels.std((1, 2))).mean() == pytest.approx(NOISE, rel=0.1)
 

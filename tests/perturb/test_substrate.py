@@ -43,20 +43,20 @@ def blurred(plane, sigmas):
 @pytest.mark.parametrize("size", [(24, 40), (40, 24), (9, 64)])
 def test_blur_is_an_explicit_mirrored_convolution(spec, size):
     pixels, sigma = noise(2, 3, *size), float(spec.split(":")[1])
-    found = Substrate.parse(spec).apply(pixels, ["a", "b"], 0)
-    for picture, result in zip(pixels.double().numpy(), found.numpy(), strict=True):
+    computed = Substrate.parse(spec).apply(pixels, ["a", "b"], 0)
+    for picture, result in zip(pixels.double().numpy(), computed.numpy(), strict=True):
         for plane, other in zip(picture, result, strict=True):
             assert np.abs(blurred(plane, (sigma * size[0], sigma * size[1])) - other).max() < 1e-5
 
 
 def test_blur_is_scipys_gaussian_filter():
     pixels = noise(1, 3, 40, 60)
-    found = Substrate.parse("blur:0.1").apply(pixels, ["a"], 0)[0].numpy()
+    computed = Substrate.parse("blur:0.1").apply(pixels, ["a"], 0)[0].numpy()
     for channel in range(3):
         expected = ndimage.gaussian_filter(
             pixels[0, channel].double().numpy(), sigma=(4, 6), mode="mirror", radius=(12, 18)
         )
-        assert np.abs(found[channel] - expected).max() < 1e-5
+        assert np.abs(computed[channel] - expected).max() < 1e-5
 
 
 def test_blur_removes_detail_and_keeps_a_flat_picture():
@@ -123,8 +123,8 @@ def test_wrong_spellings(given):
 def test_composition_is_cell_by_cell_and_rows_are_rows(grid, size):
     original, removed = noise(3, *size, seed=1), noise(3, *size, seed=2)
     keep = np.random.default_rng(0).random((6, grid[0] * grid[1])) < 0.5
-    found = compose(original, removed, torch.from_numpy(keep), grid)
-    for picture, mask in zip(found, keep, strict=True):
+    computed = compose(original, removed, torch.from_numpy(keep), grid)
+    for picture, mask in zip(computed, keep, strict=True):
         assert np.array_equal(picture.numpy(), gemma.compose(original.numpy(), removed.numpy(), mask, grid))
 
 
@@ -159,8 +159,8 @@ def test_soft_masks_are_gaussian_mirrored_in_pixels(softness):
     grid, size = (2, 5), (20, 60)
     original, removed = noise(3, *size, seed=1), noise(3, *size, seed=2)
     keep = np.random.default_rng(1).random((3, 10)) < 0.5
-    found = compose(original, removed, torch.from_numpy(keep), grid, softness)
-    for picture, cells in zip(found.numpy(), keep, strict=True):
+    computed = compose(original, removed, torch.from_numpy(keep), grid, softness)
+    for picture, cells in zip(computed.numpy(), keep, strict=True):
         hard = np.kron(cells.reshape(grid), np.ones((10, 12)))
         weight = blurred(hard, (softness, softness))
         expected = weight * original.double().numpy() + (1 - weight) * removed.double().numpy()

@@ -200,8 +200,8 @@ def test_keyword_tokens_are_those_of_its_first_place(pieces, keyword, scored):
 
 def test_keywords_skip_special_tokens_and_must_be_there():
     pieces = Pieces("<x>", "no", "dule")
-    found = make_target(pieces, PROMPT, reply(ids=(0, 1, 2), content=(1, 2)), "open", "keyword:nodule")
-    assert found.scored == (1, 2)
+    target_of_word = make_target(pieces, PROMPT, reply(ids=(0, 1, 2), content=(1, 2)), "open", "keyword:nodule")
+    assert target_of_word.scored == (1, 2)
     for absent in ("effusion", "dul", "x"):
         with pytest.raises(AnswerError, match=f"the keyword '{absent}' is not in the answer 'nodule'"):
             make_target(

@@ -48,11 +48,11 @@ def test_probabilities_take_part_in_the_graph(any_vlm, pictures):
     """Their gradients are those of transformers' own eager attention, for every layer and head."""
     pixels, seen, twin = pictures(any_vlm, 2), [], gemma.twin_model(any_vlm.model)
     _, scores = trace(any_vlm, pixels, lambda _, probabilities: seen.append(probabilities), grad=True)
-    found = torch.autograd.grad(scores.sum(), seen)
+    computed = torch.autograd.grad(scores.sum(), seen)
     leaf = reference.image_tokens(twin, pixels[0]).requires_grad_()
     margins, attentions, _, _ = reference.run(any_vlm, twin, leaf, QUESTION, Target("margin"))
     expected = torch.autograd.grad(margins[0], attentions)
-    for mine, theirs in zip(found, expected, strict=True):
+    for mine, theirs in zip(computed, expected, strict=True):
         assert (mine[0] - theirs[0]).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
 
 
@@ -155,11 +155,11 @@ def test_token_logits_are_the_heads(any_vlm, pictures):
     prompt, ids = any_vlm.prompt(QUESTION), torch.tensor([[5, 30, any_vlm.yes_ids[0]], [30, 8, any_vlm.no_ids[0]]])
     with torch.no_grad():
         any_vlm.trace(any_vlm.encode(pixels), [prompt] * 2, [Target("margin")] * 2, states=last.__setitem__)
-        found = any_vlm.token_logits(last[len(last) - 1], ids)
-    assert found.dtype == torch.float32
+        computed = any_vlm.token_logits(last[len(last) - 1], ids)
+    assert computed.dtype == torch.float32
     for index in (0, 1):
         expected = gemma.all_logits(any_vlm, twin, pixels[index], QUESTION)[:, ids[index].numpy()]
-        assert np.abs(found[index].double().numpy() - expected).max() < 1e-4 * np.abs(expected).max()
+        assert np.abs(computed[index].double().numpy() - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_states_take_part_in_the_graph_and_leave_no_hooks(random_vlm, pictures):

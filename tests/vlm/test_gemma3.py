@@ -51,9 +51,9 @@ def test_prefix_route_equals_a_full_forward(any_vlm, pictures, make):
     pixels, target = pictures(any_vlm, 2), make(any_vlm)
     scores, twin = scores_of(any_vlm, pixels, QUESTION, target), gemma.twin_model(any_vlm.model)
     expected = np.array([gemma.score(any_vlm, twin, picture, QUESTION, target) for picture in pixels])
-    found = torch.stack([scores.s, scores.probability, scores.standing], dim=1)
-    assert found.dtype == torch.float64
-    assert np.abs(found.numpy() - expected).max() < 1e-4
+    computed = torch.stack([scores.s, scores.probability, scores.standing], dim=1)
+    assert computed.dtype == torch.float64
+    assert np.abs(computed.numpy() - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("make", TARGETS)
@@ -133,7 +133,7 @@ def without_shortcuts(vlm):
 @pytest.mark.parametrize("target", TARGETS)
 def test_shortcuts_change_no_bit(any_vlm, pictures, target):
     pixels, target = pictures(any_vlm, 3), target(any_vlm)
-    found, prefix = scores_of(any_vlm, pixels, QUESTION, target), prefix_of(any_vlm, pixels)
+    computed, prefix = scores_of(any_vlm, pixels, QUESTION, target), prefix_of(any_vlm, pixels)
     with torch.no_grad():
         reply = any_vlm.answer(prefix_of(any_vlm, pixels[:1]), any_vlm.prompt(QUESTION), 4)
         with without_shortcuts(any_vlm):
@@ -143,7 +143,7 @@ def test_shortcuts_change_no_bit(any_vlm, pictures, target):
             assert any_vlm.answer(prefix_of(any_vlm, pixels[:1]), any_vlm.prompt(QUESTION), 4) == reply
     for mine, theirs in zip(prefix.layers, plain.layers, strict=True):
         assert torch.equal(mine.keys, theirs.keys) and torch.equal(mine.values, theirs.values)
-    assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in vars(expected))
+    assert all(torch.equal(getattr(computed, name), getattr(expected, name)) for name in vars(expected))
 
 
 def test_a_prefix_ends_with_the_last_layers_keys_and_values(any_vlm, pictures):
@@ -178,8 +178,8 @@ def test_a_tower_one_level_further_in(random_vlm, pictures):
     nested, pixels = Gemma3VLM(model, random_vlm.processor), pictures(random_vlm, 2)
     assert nested.tower_identity() == random_vlm.tower_identity()
     with torch.no_grad():
-        for found, expected in zip(nested.tower_hidden(pixels, 1), random_vlm.tower_hidden(pixels, 1), strict=True):
-            assert torch.equal(found, expected)
+        for computed, expected in zip(nested.tower_hidden(pixels, 1), random_vlm.tower_hidden(pixels, 1), strict=True):
+            assert torch.equal(computed, expected)
 
 
 def test_pictures_from_patch_embeddings_are_the_same_bits(any_vlm, pictures):
@@ -190,9 +190,9 @@ def test_pictures_from_patch_embeddings_are_the_same_bits(any_vlm, pictures):
         ends = any_vlm.embed(torch.stack([first, second]))
         times = [patches // cells for patches, cells in zip(ends.shape[1:3], any_vlm.grid, strict=True)]
         mask = keep.unflatten(1, any_vlm.grid).repeat_interleave(times[0], 1).repeat_interleave(times[1], 2)
-        found = any_vlm.encode_embedded(torch.where(mask[..., None], ends[0], ends[1]))
-    assert torch.equal(found, expected)
-    assert (found[0] != found[1]).any()
+        computed = any_vlm.encode_embedded(torch.where(mask[..., None], ends[0], ends[1]))
+    assert torch.equal(computed, expected)
+    assert (computed[0] != computed[1]).any()
 
 
 def test_token_types_matter_and_are_passed(any_vlm, pictures):
