@@ -1,6 +1,7 @@
 """What a command says when it cannot do what was asked: one line on stderr, and the exit status."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,17 @@ from difflib import get_close_matches
 USAGE_STATUS = 2
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors that mean: the disk did not take the results."""
+
+_TYPE_ERROR = re.compile(r'Parser key "([\w.]+)": .*?(?:Got value|Given value): (.*)')
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "dict": "a mapping such as {key: value}",
+    "list": "a list such as [a, b]",
+    "tuple": "a list such as [a, b]",
+}
 
 
 class UsageError(Exception):
@@ -48,3 +60,14 @@ def nearest(word: str, known: Sequence[str] | Mapping[str, object], prefix: str 
         by_last = {name.rsplit(".", 1)[-1]: name for name in known}
         near = [by_last[last] for last in get_close_matches(word.rsplit(".", 1)[-1], list(by_last), n=1)]
     return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def plain_type_error(message: str) -> str:
+    """Say in plain words which type an option has; any other message of jsonargparse stays as it is."""
+    match = _TYPE_ERROR.match(message)
+    if match is None:
+        return message
+    classes = [_TYPES[name] for name in re.findall(r"Expected a <class '(\w+)'>", message) if name in _TYPES]
+    choices = [f"one of {text.replace(chr(39), '')}" for text in re.findall(r"Literal\[([^\]]*)\]", message)]
+    wanted = " or ".join(dict.fromkeys([*choices, *classes]))
+    return f"{match[1]} must be {wanted}, got {match[2]}" if wanted else message

@@ -5,6 +5,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -80,8 +81,15 @@ class EvaluateCLI(LightningCLI):
             config.trainer[key] = value
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The Trainer, with the plugins for the cluster that this process runs in."""
-        return super().instantiate_trainer(plugins=cluster_plugins(), **kwargs)
+        """The Trainer, with the plugins for the cluster that this process runs in.
+
+        Raises:
+            ValueError: the Trainer cannot work with these options on this machine.
+        """
+        try:
+            return super().instantiate_trainer(plugins=cluster_plugins(), **kwargs)
+        except (MisconfigurationException, TypeError) as error:
+            raise ValueError(f"trainer: {error}") from error
 
     def made(self, options: type[T]) -> T:
         """A dataclass of options that stand at the top level of the config, made from the parsed values."""

@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from cxr_faith.cli.configs import find_config
-from cxr_faith.cli.errors import UsageError, nearest, print_error
+from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, plain_type_error, print_error
 from cxr_faith.cli.help import section
 from cxr_faith.cli.signatures import Option
 
@@ -208,8 +208,8 @@ class OneLineErrors:
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and exit with 2."""
-        print_error(str(message))
-        raise SystemExit(2)
+        print_error(plain_type_error(" ".join(str(message).split())))
+        raise SystemExit(USAGE_STATUS)
 
 
 class CommandParser(OneLineErrors, ArgumentParser):

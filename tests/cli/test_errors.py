@@ -77,6 +77,27 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--limit", "x"], "limit must be a whole number, got x"),
+        (["--show_images", "maybe"], "show_images must be true or false, got maybe"),
+        (["--model.protocol.controls", "some"], "model.protocol.controls must be one of none, basic, all, got some"),
+        (["--model.methods", "[a]"], "model.methods must be a mapping such as {key: value}, got ['a']"),
+        (["--trainer.accelerator", "cpu", "--trainer.devices", "-3"], "trainer: `devices` selected with `CPUAcc"),
+    ],
+)
+def test_a_value_of_another_type_is_one_line(
+    arguments: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(["evaluate", "--config", "demo", "--run_dir", str(tmp_path), *arguments])
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    printed = capsys.readouterr().err
+    assert status == 2 and printed.startswith(f"cxr-faith: error: {line}") and printed.count("\n") == 1
+
+
 def test_a_config_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"demo", "methods", "mimic", "vindr", "sae_bundled", "protocol/trust", "trainer/ddp"} <= set(
         shipped_configs()
