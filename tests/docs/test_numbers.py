@@ -6,15 +6,19 @@ Other tests hold the README's leaderboard (tests/test_demo.py) and what gradient
 
 import io
 import json
+import re
 import runpy
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from cxr_faith.__main__ import main
 from cxr_faith.bench.results import Agreement
 from cxr_faith.bench.table import render
-from tests.docs.documents import ROOT, blocks, document
+from tests.docs.documents import ROOT, blocks, command_lines, document
 
 
 def test_tables_of_results_are_those_of_the_benchmarks() -> None:
@@ -65,3 +69,18 @@ def test_tables_of_speed_are_those_of_the_benchmarks_files() -> None:
         assert [line.split() for line in table.splitlines()] == [
             line.split() for line in output.getvalue().splitlines()
         ]
+
+
+@pytest.mark.slow
+def test_an_audit_prints_what_its_page_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers may differ in their last digits: other processors add in another order."""
+    page = document("docs/tutorials/one-film.md")
+    commands = [line for line in command_lines(page) if "phantom" in line]
+    for command, shown in zip(commands, blocks(page, "text"), strict=True):
+        name, image, *words = shlex.split(command)[1:]
+        assert main([name, str(ROOT / image), *words, "--out", str(tmp_path)]) == 0
+        printed = capsys.readouterr().out
+        printed = printed[printed.index("answer ") : printed.index("overlay ")]
+        numbers = [[float(text) for text in re.findall(r"[-+]?\d+\.\d+", block)] for block in (printed, shown)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.003)
+        assert re.sub(r"[-+]?\d+\.\d+", "#", printed) == re.sub(r"[-+]?\d+\.\d+", "#", shown)
