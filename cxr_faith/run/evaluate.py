@@ -24,7 +24,7 @@ from cxr_faith.run.measured import print_metrics, read_back, write_hparams, writ
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.monitor import Monitor, Thresholds
 from cxr_faith.run.pictures import write_pictures
-from cxr_faith.run.provenance import check_run_dir, identity, write_provenance
+from cxr_faith.run.provenance import Identity, check_run_dir, write_provenance
 from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_command, timeout_of
 from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
@@ -79,7 +79,7 @@ def trainer_defaults(options: RunOptions) -> dict[str, Any]:
     }
 
 
-def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions) -> dict[str, Any]:
+def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions) -> Identity:
     """Check everything that can be checked before the model is loaded.
 
     Returns:
@@ -91,11 +91,11 @@ def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOption
     """
     module.check_model()
     data.limit, data.shard, data.cache_dir = options.limit, options.shard, options.run_dir / "cache"
-    expected = identity(module, data)
-    check_run_dir(options.run_dir, expected)
+    identity = Identity.of(module, data)
+    check_run_dir(options.run_dir, identity)
     if not data.samples_total:
         raise ValueError(f"{data.manifest} has no sample")
-    return expected
+    return identity
 
 
 def evaluate(
@@ -104,7 +104,7 @@ def evaluate(
     trainer: L.Trainer,
     options: RunOptions,
     config: str,
-    expected: dict[str, Any],
+    identity: Identity,
     request: StopRequest | None = None,
 ) -> Mapping[tuple[str, str], Mapping[str, torch.Tensor]]:
     """Run the evaluation and write the run directory; the same call resumes an interrupted one.
@@ -115,7 +115,7 @@ def evaluate(
         trainer: made with `trainer_defaults`.
         options: where to and how much.
         config: the resolved configuration as YAML, kept as `config.yaml`.
-        expected: what `check` returned.
+        identity: what `check` returned.
         request: may ask for a stop during the run; default: nothing can.
 
     Returns:
@@ -130,7 +130,7 @@ def evaluate(
     request = StopRequest() if request is None else request
     try:
         with run_lock(options.run_dir, options.shard) if trainer.is_global_zero else nullcontext():
-            return _evaluate(module, data, trainer, options, config, expected, request)
+            return _evaluate(module, data, trainer, options, config, identity, request)
     except StoppedError:
         raise
     except BaseException:  # of any kind: the other ranks on this machine would wait for this one
@@ -148,7 +148,7 @@ def _evaluate(
     trainer: L.Trainer,
     options: RunOptions,
     config: str,
-    expected: dict[str, Any],
+    identity: Identity,
     request: StopRequest,
 ) -> Mapping[tuple[str, str], Mapping[str, torch.Tensor]]:
     run_dir, console = options.run_dir, wide_console()
@@ -160,7 +160,7 @@ def _evaluate(
     callbacks += [_SkipDone(run_dir), meeting, writer, Monitor(run_dir, options.monitor), watch]
     if trainer.is_global_zero:
         callbacks += [RunProgress(console), LiveScalars(run_dir)]
-        write_provenance(run_dir, module, data, expected, trainer.world_size)
+        write_provenance(run_dir, module, data, identity, trainer.world_size)
         write_atomic(run_dir / "config.yaml", config)
     callbacks.append(stop)
     trainer.predict(module, datamodule=data, return_predictions=False)

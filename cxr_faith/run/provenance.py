@@ -4,7 +4,8 @@ import hashlib
 import json
 import platform
 import subprocess
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,47 @@ class RunDirectoryError(ValueError):
     """The run directory holds a run with other settings."""
 
 
-def identity(module: FaithfulnessModule, data: CXRVQADataModule) -> dict[str, Any]:
-    """Everything that the numbers of a run depend on: model, data, methods, perturbation and seed.
+@dataclass(frozen=True)
+class Identity:
+    """Everything that the numbers of a run depend on.
 
     Trainer, batch sizes, workers, limit, run directory and pictures are left out, so they may change on a restart.
     """
-    config = module.model_config
-    dtype = config.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
-    method_set = module.method_set
-    files = method_set.weights
-    return {
-        "model": {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template},
-        "data": data.fingerprint,
-        "methods": method_set.options | ({"weights": files} if files else {}),
-        "perturbation": asdict(module.protocol) | {"scored": method_set.scored},
-    }
+
+    model: Mapping[str, str]
+    """Hash of the weights, dtype and prompt template."""
+    data: str
+    """Fingerprint of the manifest and of how pictures are prepared."""
+    methods: Mapping[str, Mapping[str, object]]
+    """Method → class and options; under "weights", hashes of the files that methods load."""
+    perturbation: Mapping[str, object]
+    """The protocol, and which maps are scored under which substrate."""
+
+    @classmethod
+    def of(cls, module: FaithfulnessModule, data: CXRVQADataModule) -> "Identity":
+        """The identity of a run with this model, these methods and these data."""
+        config, method_set = module.model_config, module.method_set
+        dtype = config.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+        weights = method_set.weights
+        return cls(
+            {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template},
+            data.fingerprint,
+            method_set.options | ({"weights": weights} if weights else {}),
+            asdict(module.protocol) | {"scored": method_set.scored},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in `provenance.json`, with tuples as lists."""
+        content: dict[str, Any] = json.loads(json.dumps(vars(self)))
+        return content
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the identity."""
+        return hashlib.blake2b(json.dumps(vars(self), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def check_run_dir(run_dir: Path, expected: dict[str, Any]) -> None:
+def check_run_dir(run_dir: Path, identity: Identity) -> None:
     """Refuse a run directory whose records were made with other settings.
 
     Raises:
@@ -54,26 +78,20 @@ def check_run_dir(run_dir: Path, expected: dict[str, Any]) -> None:
             raise RunDirectoryError(f"{run_dir} holds records but no {FILE}: choose another --run_dir")
         return
     recorded = json.loads(file.read_text(encoding="utf-8"))["identity"]
-    wanted = json.loads(json.dumps(expected))
-    differing = [part for part in wanted if recorded.get(part) != wanted[part]]
+    differing = [part for part, value in identity.to_dict().items() if recorded.get(part) != value]
     if differing:
         raise RunDirectoryError(
             f"{run_dir} belongs to a run with other {' and '.join(differing)}: choose another --run_dir, or delete it"
         )
 
 
-def fingerprint(expected: dict[str, Any]) -> str:
-    """Hash of the identity of a run."""
-    return hashlib.blake2b(json.dumps(expected, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
 def write_provenance(
-    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, expected: dict[str, Any], world_size: int
+    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, identity: Identity, world_size: int
 ) -> None:
     """Write `provenance.json`: versions, model, data, git revision, hardware."""
     content = {
-        "fingerprint": fingerprint(expected),
-        "identity": expected,
+        "fingerprint": identity.fingerprint,
+        "identity": identity.to_dict(),
         "methods": [*module.method_set.names, RANDOM],
         "samples_total": data.samples_total,
         "limit": data.limit,
@@ -95,7 +113,7 @@ def git_revision() -> str | None:
         return None
 
 
-def hardware() -> dict[str, Any]:
+def hardware() -> dict[str, str | int | None]:
     """Processor and accelerator of this host."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"machine": platform.machine(), "threads": torch.get_num_threads(), "gpu": gpu}
