@@ -41,7 +41,7 @@ def test_there_are_commands_to_run() -> None:
     assert len(COMMANDS) > 12 and len(INLINE) > 20 and len(SCRIPTS) > 8
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_command(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,7 +88,7 @@ def options_exist(name: str, words: list[str], capsys: pytest.CaptureFixture[str
     assert all(option in printed for option in options), options
 
 
-@pytest.mark.parametrize("command", INLINE)
+@pytest.mark.parametrize("command", INLINE, ids=str)
 def test_inline_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     name, *rest = shlex.split(command)
     if name == "make":
@@ -105,7 +105,7 @@ def test_inline_command(command: str, capsys: pytest.CaptureFixture[str]) -> Non
         assert command in SCRIPTS or rest[1:] in (["runs/demo"], ["runs/mimic"])
 
 
-@pytest.mark.parametrize("command", SCRIPTS)
+@pytest.mark.parametrize("command", SCRIPTS, ids=str)
 def test_a_script_or_module_is_there_and_can_be_read(command: str) -> None:
     words = [word for word in shlex.split(command) if word != "-s"]
     (script,) = [word for word in words if word.endswith((".py", ".sh"))] or [f"{words[2].replace('.', '/')}.py"]

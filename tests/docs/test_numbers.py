@@ -18,7 +18,7 @@ from rich.console import Console
 from cxr_faith.__main__ import main
 from cxr_faith.bench.results import Agreement
 from cxr_faith.bench.table import render
-from tests.docs.documents import ROOT, blocks, command_lines, document
+from tests.docs.documents import ROOT, blocks, command_lines, document, section
 
 
 def test_tables_of_results_are_those_of_the_benchmarks() -> None:
@@ -28,6 +28,18 @@ def test_tables_of_results_are_those_of_the_benchmarks() -> None:
     scaling = (ROOT / "benchmarks" / "scaling.txt").read_text(encoding="utf-8")
     (printed,) = [block for block in blocks(document("docs/speed.md"), "text") if "linear in the samples" in block]
     assert [line.split() for line in printed.splitlines()] == [line.split() for line in scaling.strip().splitlines()]
+
+
+def test_scores_in_the_readme_and_the_methods_page_are_those_of_the_benchmark() -> None:
+    lines = (ROOT / "benchmarks" / "methods.txt").read_text(encoding="utf-8").splitlines()
+    srg = {line.split()[0].rstrip("*"): line.split()[1] for line in lines if "[" in line and "%" in line}
+    rows = [line for line in section(document("README.md"), "Which method to choose").splitlines() if "srg" in line]
+    assert len(rows) == 5
+    for row in rows:
+        methods = [name for name in re.findall(r"`(\w+)`", row) if name in srg]
+        shown = re.findall(r"\b\d\.\d{3}\b", row)
+        assert set(shown) <= {*(srg[name] for name in methods), srg["oracle"]}
+        assert {srg[name] for name in methods} <= set(shown), row
 
 
 def test_the_budget_is_what_the_script_prints(
