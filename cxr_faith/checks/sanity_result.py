@@ -1,4 +1,4 @@
-"""What `sanity` found, as `sanity.json` holds it and as a terminal shows it."""
+"""The result of `sanity`, as `sanity.json` holds it and as a terminal shows it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -71,13 +71,13 @@ class MethodSanity:
 
 @dataclass(frozen=True)
 class SanityResult:
-    """What `sanity` found.
+    """The result of `sanity`.
 
     Attributes:
         samples: number of samples that were explained.
         most_alike: highest mean Spearman to the trained maps that passes with all layers random.
         answers_kept: share of the answers that each changed input keeps.
-        methods: what was found for each method, by its name.
+        methods: method → its result.
     """
 
     samples: int

@@ -1,9 +1,10 @@
 """`cxr-faith bench`: the speed of the engine beside the usual recipe, two libraries and the floor."""
 
 from cxr_faith.cli.errors import print_error, usage_errors
-from cxr_faith.cli.parser import Command, typed
+from cxr_faith.cli.parser import Command
 from cxr_faith.cli.signatures import options_of
 from cxr_faith.cli.startup import quick_imports
+from cxr_faith.cli.typed import typed
 
 DESCRIPTION = """Measure speed: the engine beside the usual recipe, two libraries and the floor.
 

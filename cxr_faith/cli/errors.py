@@ -68,6 +68,6 @@ def plain_type_error(message: str) -> str:
     if match is None:
         return message
     classes = [_TYPES[name] for name in re.findall(r"Expected a <class '(\w+)'>", message) if name in _TYPES]
-    choices = [f"one of {text.replace(chr(39), '')}" for text in re.findall(r"Literal\[([^\]]*)\]", message)]
+    choices = ["one of " + text.replace("'", "") for text in re.findall(r"Literal\[([^\]]*)\]", message)]
     wanted = " or ".join(dict.fromkeys([*choices, *classes]))
     return f"{match[1]} must be {wanted}, got {match[2]}" if wanted else message

@@ -5,9 +5,10 @@ from textwrap import fill
 
 from cxr_faith.cli.errors import UsageError, nearest, usage_errors
 from cxr_faith.cli.help import WIDTH
-from cxr_faith.cli.parser import Command, typed
+from cxr_faith.cli.parser import Command
 from cxr_faith.cli.signatures import options_of, registry
 from cxr_faith.cli.startup import quick_imports
+from cxr_faith.cli.typed import typed
 
 DESCRIPTION = """Explain one answer about one picture.
 

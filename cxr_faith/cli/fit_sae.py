@@ -1,9 +1,10 @@
 """`cxr-faith fit-sae`: train a sparse autoencoder for the method `sae`."""
 
 from cxr_faith.cli.errors import usage_errors
-from cxr_faith.cli.parser import CONFIG, Command, typed
+from cxr_faith.cli.parser import CONFIG, Command
 from cxr_faith.cli.signatures import options_of
 from cxr_faith.cli.startup import quick_imports, quiet_lightning
+from cxr_faith.cli.typed import typed
 
 DESCRIPTION = """Train a top-k sparse autoencoder on a vision tower, for the method sae.
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from cxr_faith.cli.evaluate import RunArguments
-from cxr_faith.cli.parser import OneLineErrors
+from cxr_faith.cli.typed import OneLineErrors
 from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.run.evaluate import RunOptions, trainer_defaults
 from cxr_faith.run.module import FaithfulnessModule

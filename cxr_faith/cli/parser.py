@@ -1,23 +1,22 @@
-"""Reads a command's arguments twice: names and files at once, types and values when the libraries are loaded.
+"""Checks the names in a command's arguments and configs before any heavy library is loaded.
 
-`Command.read` needs no heavy library. It prints the help, refuses an unknown name with the nearest right one, and finds
-config files. `typed` then makes the dataclass of options, with jsonargparse.
+`Command.read` prints the help, refuses an unknown name with the nearest right one, and finds config files. The values
+are checked later, by `cxr_faith.cli.typed` or by Lightning's parser.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 
 from cxr_faith.cli.configs import find_config
-from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, plain_type_error, print_error
+from cxr_faith.cli.errors import UsageError, nearest
 from cxr_faith.cli.help import section
 from cxr_faith.cli.signatures import Option
 
-T = TypeVar("T")
 CONFIG = Option("config", "str", "None", "YAML file or name of a shipped config, laid over those before it.")
 
 HELP = Option("help", "", "None", "print this text and exit.")
@@ -97,7 +96,7 @@ class Command:
                 file = find_config(value)
                 given.configs.append(file)
                 given.arguments.append(f"--config={file}")
-                given.values.update(self._leaves(_yaml(file), f"{file}: "))
+                given.values.update(self._leaves(_yaml(file), file.parent, f"{file}: "))
             elif key is not None:
                 given.values.update(self._checked(key, value))
                 given.arguments.append(f"--{key}" if value is None else f"--{key}={value}")
@@ -141,14 +140,23 @@ class Command:
         return any(known.startswith(f"{key}.") for known in self.options)
 
     def _checked(self, key: str, value: Any) -> dict[str, Any]:
-        """One option of the command line; a mapping that is given for a whole group is checked too."""
-        if not self._is_group(key) or not isinstance(value, str):
+        """One option of the command line; keys that are given for a whole group at once are checked too."""
+        if value is None or not self._is_group(key):
             return {key: value}
-        content = _yaml(Path(value)) if Path(value).is_file() else yaml.safe_load(value)
-        return dict(self._leaves(content, "", f"{key}."))
+        content = value if os.path.isfile(value) else _parsed(value, f"--{key}")
+        return dict(self._leaves(content, Path(), "", f"{key}."))
 
-    def _leaves(self, content: Any, where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """(key, value) of a nested mapping, down to the options."""
+    def _leaves(self, content: Any, folder: Path, where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """(key, value) of a nested mapping, down to the options; a group may also name a YAML file.
+
+        Args:
+            content: the mapping, or the path of a file that holds it.
+            folder: what that path is relative to.
+            where: start of an error message.
+            prefix: key of the mapping with a dot; empty at the top.
+        """
+        if isinstance(content, str) and os.path.isfile(folder / content):
+            content = _yaml(folder / content)
         if not isinstance(content, dict):
             raise UsageError(f"{where}{prefix.rstrip('.') or 'the file'} must hold keys and values")
         for name, value in content.items():
@@ -157,7 +165,7 @@ class Command:
                 yield key, value
             elif self._is_group(key):
                 if value is not None:
-                    yield from self._leaves(value, where, f"{key}.")
+                    yield from self._leaves(value, folder, where, f"{key}.")
             else:
                 raise UsageError(f"{where}unknown key {key}{nearest(key, self.options)}")
 
@@ -175,49 +183,15 @@ class Command:
             raise UsageError(f"unexpected argument {given.positionals[len(self.positionals)]!r}")
 
 
-def typed(options: type[T], given: Given, positionals: Sequence[str] = ()) -> T:
-    """Make a dataclass of options from what the user wrote; a wrong type is one line on stderr and exit status 2."""
-    return options(**typed_values(given, {options: set()}, positionals)[0])
-
-
-def typed_values(
-    given: Given, takers: Mapping[Callable[..., object], set[str | int]], positionals: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """What each of some classes and functions takes of the arguments, as name → value of the annotated type.
-
-    Args:
-        given: what the user wrote.
-        takers: dataclass or function → its arguments that no option gives.
-        positionals: names of the words that belong to no option; they are left out of the result.
-    """
-    parser = CommandParser(allow_abbrev=False)
-    for name in positionals:
-        parser.add_argument(name, type=str)
-    if given.configs:
-        parser.add_argument("--config", action="config")
-    names = []
-    for taker, skip in takers.items():
-        add = parser.add_class_arguments if isinstance(taker, type) else parser.add_function_arguments
-        names.append(add(taker, as_group=False, skip=skip))
-    parsed = parser.parse_args(given.arguments)
-    return [{name: parsed[name] for name in taken} for taken in names]
-
-
-class OneLineErrors:
-    """Mixin of a jsonargparse parser: an error is one line on stderr and exit status 2, without the usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and exit with 2."""
-        print_error(plain_type_error(" ".join(str(message).split())))
-        raise SystemExit(USAGE_STATUS)
-
-
-class CommandParser(OneLineErrors, ArgumentParser):
-    """jsonargparse's parser with errors of one line."""
-
-
 def _yaml(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{file}: cannot be read as YAML: {error}") from error
+        return _parsed(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}") from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: cannot be read as YAML: {error}") from error

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from cxr_faith.cli import prepare_bench, prepare_check
 from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, usage_errors
 from cxr_faith.cli.help import paragraphs
-from cxr_faith.cli.parser import Command, Given, typed_values
+from cxr_faith.cli.parser import Command, Given
 from cxr_faith.cli.signatures import description_of, options_of, registry
 from cxr_faith.cli.startup import quick_imports
+from cxr_faith.cli.typed import typed_values
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,10 +1,11 @@
 """`cxr-faith prepare bench`: pictures per second, from files and from a cache of them."""
 
 from cxr_faith.cli.errors import usage_errors
-from cxr_faith.cli.parser import Command, typed_values
+from cxr_faith.cli.parser import Command
 from cxr_faith.cli.prepare_check import MANIFEST, read_manifest
 from cxr_faith.cli.signatures import options_of
 from cxr_faith.cli.startup import quick_imports
+from cxr_faith.cli.typed import typed_values
 
 
 def main(arguments: list[str]) -> int:

@@ -135,6 +135,9 @@ def test_shipped_configs_overlay_each_other(
         ("a: [", [], "wrong.yaml: cannot be read as YAML"),
         ("data: {manifest: bundled}", [], "--model.methods missing"),
         ("data: {manifest: bundled}", ["--model.protocol", "{step: 3}"], "unknown key model.protocol.step; did you"),
+        ("data: {manifest: bundled}", ["--model.protocol", "{step"], "--model.protocol: cannot be read as YAML"),
+        ("model: part.yaml", [], "wrong.yaml: unknown key model.micro; did you mean model.micro_batch?"),
+        ("data: {manifest: bundled}", ["--model", "part.yaml"], "unknown key model.micro; did you mean"),
         ("data: {manifest: bundled}", ["--limit"], "--limit needs a value"),
         ("data: {manifest: bundled}", ["--model.methods", "{chefer: {}}", "more"], "unexpected argument 'more'"),
         ("trainer: {device: 2}", [], "unknown key trainer.device; did you mean trainer.devices?"),
@@ -150,6 +153,7 @@ def test_a_wrong_name_or_file_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("wrong.yaml").write_text(content)
+    Path("part.yaml").write_text("micro: 3\n")
     assert main(["evaluate", "--config", "wrong.yaml", *arguments]) == 2
     printed = capsys.readouterr().err
     assert line in printed and printed.count("\n") == 1
