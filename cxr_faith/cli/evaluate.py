@@ -82,7 +82,10 @@ def run_command(name: str, description: str, own: str | None = None) -> Command:
         config="demo",
         hidden=(*options_of("lightning.pytorch.trainer.trainer:Trainer", "trainer."), SEED_EVERYTHING),
         brief=True,
-        tail=table("methods, for --model.methods", {name: _first_line(place) for name, place in methods.items()}),
+        tail=table(
+            "methods, as in --model.methods '{rise: {masks: 500}}'",
+            {name: _first_line(place) for name, place in methods.items()},
+        ),
     )
 
 
