@@ -222,7 +222,7 @@ def test_the_summary_holds_all_panels(frame: pd.DataFrame, run_dir: Path) -> Non
     assert "## Do the answers survive another wording?" not in text  # no variants there
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_hundred_thousand_rows(tmp_path: Path) -> None:
     """10 methods, 10,000 samples of 2,500 patients, 50 steps and 16 x 16 cells: summary and page in 2 GB.
 
