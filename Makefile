@@ -32,7 +32,7 @@ methods: $(INSTALLED) ## Every explanation method on about a hundred fresh phant
 	$(BIN)/python training/write_bundled_data.py --out runs/phantoms --seed 3 --patients 56
 	$(BIN)/cxr-faith evaluate --config configs/methods.yaml
 
-test: $(INSTALLED_DEV) ## Run the whole test suite
+test: $(INSTALLED_DEV) ## Run the test suite (but for what test-cluster runs)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
 
 test-fast: $(INSTALLED_DEV) ## Run the tests that are not marked slow
