@@ -35,8 +35,9 @@ examples:
   cxr-faith report runs/demo
   cxr-faith prepare vindr-cxr --root datasets/vindr-cxr --out manifests/vindr
 
-`cxr-faith COMMAND --help` tells more. Exit status: 0 done, 2 usage or config
-error, 75 stopped on request (the same command resumes), 1 anything else.
+`cxr-faith COMMAND --help` explains a command. Exit status: 0 done, 2 usage or
+config error, 75 stopped on request (the same command resumes), 130 stopped by
+Ctrl-C, 1 anything else.
 """
 COMMANDS = {
     "evaluate": "evaluate",
