@@ -16,7 +16,7 @@ def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
 
     Args:
         a: [pairs, gH, gW].
-        b: likewise.
+        b: the same shape.
 
     Returns:
         [pairs].
@@ -30,7 +30,7 @@ def ssim(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
 
     Args:
         a: [pairs, gH, gW], at least 3 cells a side.
-        b: likewise.
+        b: the same shape.
 
     Returns:
         [pairs]; a constant map is scaled to 0.
@@ -55,7 +55,7 @@ def top_overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP_SHARE) ->
 
     Args:
         a: [pairs, gH, gW].
-        b: likewise.
+        b: the same shape.
         share: of the cells that count as top; at least one cell.
 
     Returns:

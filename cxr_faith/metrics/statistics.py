@@ -135,7 +135,7 @@ def resampled_means(sums: Floats, counts: Floats, resamples: int, rng: np.random
 
     Args:
         sums: [clusters, columns].
-        counts: likewise, nowhere 0.
+        counts: the same shape, nowhere 0.
         resamples: how many.
         rng: draws clusters with replacement; all columns share the draws.
 

@@ -1,4 +1,4 @@
-"""What the torchmetrics of a run come to: read back, printed and written at the end of prediction."""
+"""The board of the torchmetrics at the end of prediction: reads earlier records back, prints and writes it."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from cxr_faith.summary.metric_rows import MetricRow
 
 FILE = "metrics.json"
 HPARAMS = ".hparams"
-"""Ends the names of event files that hold the table of hyperparameters; `write_tensorboard` leaves them alone."""
+"""Suffix of the event files with the table of hyperparameters; `write_tensorboard` does not delete them."""
 
 _HPARAM_METRICS = ("srg", "deletion_auc", "insertion_auc", "drop_50", "gap_srg_center")
 
@@ -30,7 +30,7 @@ _HPARAM_METRICS = ("srg", "deletion_auc", "insertion_auc", "drop_50", "gap_srg_c
 def read_back(board: MetricBoard, run_dir: Path, done: AbstractSet[str]) -> None:
     """Add the records that earlier starts have written, so that the board covers the whole run.
 
-    A call for one rank, before the ranks' sums are added.
+    Call this on one rank, before the sums of the ranks are added.
 
     Args:
         board: the torchmetrics of this start.
@@ -55,12 +55,12 @@ def write_metrics(run_dir: Path, rows: Sequence[MetricRow]) -> None:
 
 
 def write_hparams(run_dir: Path, module: FaithfulnessModule, rows: Sequence[MetricRow]) -> None:
-    """Write the table of hyperparameters of TensorBoard: for each method the protocol, and what it reached.
+    """Write the table of hyperparameters of TensorBoard: one line for each method, with the protocol and its means.
 
     Args:
         run_dir: the run directory.
         module: for the protocol and the model's name.
-        rows: the torchmetrics; of a method with several substrates the first row counts.
+        rows: the torchmetrics; for a method with several substrates, the first row is written.
     """
     folder = run_dir / "tensorboard"
     for old in folder.rglob(f"events.out.tfevents.*{HPARAMS}"):

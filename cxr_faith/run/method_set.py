@@ -90,7 +90,7 @@ class MethodSet:
             return [name for name in self.methods if name != CENTER]
         if self._protocol.controls == "none":
             return []
-        return list(dict.fromkeys([*self.explaining[:1], *self._self_scored()[:1]]))  # one for each board
+        return list(dict.fromkeys([*self.explaining[:1], *self._self_scored()[:1]]))  # one for each substrate
 
     def _scored(self) -> dict[str, list[str]]:
         specs, self_scored = self._protocol.substrates, self._self_scored()

@@ -23,7 +23,7 @@ from cxr_faith.vlm.families.gemma3 import peek
 class FaithfulnessModule(L.LightningModule):
     """Explains a model's answers and scores the explanations.
 
-    The model is no submodule: it keeps its own dtype, and Lightning must neither cast nor wrap it.
+    The model is not a submodule: it keeps its own dtype, and Lightning must neither cast nor wrap it.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class FaithfulnessModule(L.LightningModule):
 
     @property
     def engine(self) -> Engine:
-        """The engine and, as `engine.vlm`, the model; there after `setup`."""
+        """The engine and, as `engine.vlm`, the model; exists after `setup`."""
         if self._engine is None:
             raise RuntimeError("the model is loaded in setup(): run this module through a Trainer")
         return self._engine
 
     @property
     def board(self) -> MetricBoard:
-        """The torchmetrics of this start; there after `setup`."""
+        """The torchmetrics of this start; exists after `setup`."""
         if self._board is None:
             raise RuntimeError("the metrics are made in setup(): run this module through a Trainer")
         return self._board
@@ -92,7 +92,7 @@ class FaithfulnessModule(L.LightningModule):
         self._board = self.empty_board()
 
     def empty_board(self) -> MetricBoard:
-        """A board for the rows of this run, without samples."""
+        """A board without samples, for the rows of this run."""
         scored = self.method_set.scored
         keys = [(spec, name) for spec in scored for name in (*scored[spec], RANDOM)]
         return MetricBoard(keys, self.protocol.finest(self.engine.vlm.n_cells))

@@ -30,8 +30,8 @@ class Reading:
         pixels: the picture as the model gets it, under the condition [3, H, W].
         items: the samples, in the order of the batch.
         cases: one for each sample; `explain` fills in the maps.
-        placed: masks are where the picture shows what they cover. Under a condition they may not be, so places are
-            measured on the picture as it is.
+        placed: whether masks still lie on what they were drawn for. A condition may shift the picture, so localization
+            is measured without one.
     """
 
     pixels: Tensor
@@ -112,7 +112,7 @@ def failed(
     """Rows of a sample that cannot be scored: one for each map and substrate, all with the reason.
 
     Args:
-        method_set: what would have been scored.
+        method_set: names the maps and substrates.
         sample: the sample.
         protocol: for the key columns.
         reason: one line for people.

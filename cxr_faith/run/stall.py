@@ -24,7 +24,7 @@ from cxr_faith.run.callbacks import RecordsWriter
 logger = logging.getLogger(__name__)
 
 LEAST_SECONDS = 120.0
-"""A rank that does not move for so many seconds is named; where batches take long, ten times the longest one."""
+"""A rank is named after this long without progress, or after ten times its longest batch, whichever is longer."""
 FIRST_SECONDS = 900.0
 """The same before the first batch is done, when nobody knows how long a batch takes."""
 
