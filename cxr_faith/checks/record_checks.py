@@ -8,7 +8,7 @@ import pandas as pd
 
 from cxr_faith.checks.checklist import Check, graded
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.records.controls import first_setting
+from cxr_faith.records.controls import RANDOM, first_setting
 from cxr_faith.summary.agreement import agreement_panel
 from cxr_faith.summary.calibration import calibration_panel
 from cxr_faith.summary.regions import region_panel
@@ -25,13 +25,13 @@ def record_checks(frame: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check
 
     Args:
         frame: all records, those of changed conditions too.
-        methods: names of the methods that are no controls.
+        methods: names of the methods, without the controls.
     """
     frame = frame[frame["condition"].eq(NONE)]
     first = first_setting(frame)
     yield from _answer_checks(frame, first)
     ok = first[first["status"].eq("ok")]
-    random = ok.loc[ok["method"].eq("random"), "deletion_auc"].mean()
+    random = ok.loc[ok["method"].eq(RANDOM), "deletion_auc"].mean()
     advice = "the answer saturates or breaks early: read gaps to random, not AUCs"
     yield graded("random deletion AUC", random, 0.4 <= random <= 0.6, True, advice)
     mine = ok[ok["method"].isin(list(methods))]
@@ -42,7 +42,7 @@ def record_checks(frame: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check
     yield from _map_checks(first, methods)
     ece = calibration_panel(first, methods).ece
     ece = np.nan if ece is None else ece
-    advice = "p(yes) is no probability: rank by margin instead"
+    advice = "p(yes) is not calibrated: rank by margin instead"
     yield graded("calibration error (ECE)", ece, ece < 0.15, True, advice, missing=NO_REFERENCES)
     yield _different(mine)
 

@@ -122,7 +122,7 @@ class Scores:
         """Scores from `to_dict` or from a row of records, whose other columns are ignored.
 
         Raises:
-            ValueError: a name that is no column of records, or a field without a default that is missing.
+            ValueError: `values` has a name that is not a column of records, or lacks a field that has no default.
         """
         unknown = sorted(values.keys() - set(RECORD_SCHEMA.names))
         if unknown:
