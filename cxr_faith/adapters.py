@@ -38,7 +38,7 @@ NO, YES = 0, 1
 def explain_function(
     explainer: Explainer, method: MethodSpec = "chefer"
 ) -> Callable[[Picture, str], NDArray[np.float32]]:
-    """A plain function (picture, question) → map [gH, gW], for toolkits that take such functions.
+    """A plain function (picture, question) → map [grid_h, grid_w], for toolkits that take such functions.
 
     A robustness suite can call it with paraphrases of one question about one picture. Each map explains the model's
     own answer to that wording, and no random number depends on the wording.
@@ -125,7 +125,7 @@ class MapAttribution:
         return maps[:, rows][:, :, columns][:, None].expand(-1, inputs.shape[1], -1, -1).to(inputs.device).contiguous()
 
     def maps(self, inputs: Tensor, target: Classes | None = None) -> Tensor:
-        """The maps, float32 [batch, gH, gW]; arguments as for `attribute`."""
+        """The maps, float32 [batch, grid_h, grid_w]; arguments as for `attribute`."""
         classifier, vlm = self.forward_func, self.forward_func.vlm
         pixels = inputs.detach().to(vlm.device).float()
         chosen = classifier(pixels).argmax(1) if target is None else torch.as_tensor(target).reshape(-1)

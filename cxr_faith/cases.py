@@ -32,8 +32,8 @@ class Case:
         reply: the model's answer on the intact picture.
         target: the score s; None if there is nothing to explain.
         reason: why there is nothing to explain.
-        finding_cells: float [gH, gW], share of each cell under the finding; None without a mask.
-        maps: name -> float32 [gH, gW] on the CPU.
+        finding_cells: float [grid_h, grid_w], share of each cell under the finding; None without a mask.
+        maps: name -> float32 [grid_h, grid_w] on the CPU.
         extras: name -> what the method returned beside its map.
         sequences: name -> float32 [sequence], relevance of every position, for methods that rate the text too.
         costs: name -> forwards, backwards, seconds, peak_memory of one map; work that several methods share counts for

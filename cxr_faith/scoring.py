@@ -117,7 +117,7 @@ def plan_curves(
 
 
 def map_order(values: np.ndarray, seed: int, image_id: str, method: str) -> np.ndarray | None:
-    """Cells of a map [gH, gW], most salient first; seeded ties; None for a map that is not finite."""
+    """Cells of a map [grid_h, grid_w], most salient first; seeded ties; None for a map that is not finite."""
     if not np.isfinite(values).all():
         return None
     ties = stream(seed, image_id, CENTER) if method == CENTER else stream(seed, image_id, "ties", method)

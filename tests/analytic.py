@@ -18,7 +18,7 @@ class LinearVLM(VLM):
     token, "no" and all else as 0.
 
     Attributes:
-        questions: question -> weights [gH, gW].
+        questions: question -> weights [grid_h, grid_w].
         bias: question -> added to its logit.
         reply: replaces fields of every answer.
         poison: tokens [batch, N, 3] -> bool [batch]; those pictures score NaN.
@@ -123,7 +123,7 @@ class LinearVLM(VLM):
         return {"source": "analytic"}
 
     def contributions(self, original, removed, question, sign=1):
-        """What each cell adds to s when it is original: the true attribution, float64 [gH, gW]."""
+        """What each cell adds to s when it is original: the true attribution, float64 [grid_h, grid_w]."""
         height, width = (side // cells for side, cells in zip(self.image_size, self.grid, strict=True))
         result = np.zeros(self.grid)
         for row in range(self.grid[0]):

@@ -37,7 +37,7 @@ class Reader:
     """A saved model that answers questions about pictures.
 
     Args:
-        folder: Folder with model and processor.
+        folder: folder with model and processor.
     """
 
     def __init__(self, folder: Path) -> None:

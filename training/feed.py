@@ -36,11 +36,11 @@ class Feed:
     """Endless training batches from a pool of pictures.
 
     Args:
-        chests: Rendered chest pictures.
-        shapes: Rendered color and shape pictures.
-        packer: Packs the questions.
-        batch: Pictures per batch.
-        seed: Seed of everything drawn here.
+        chests: rendered chest pictures.
+        shapes: rendered color and shape pictures.
+        packer: packs the questions.
+        batch: pictures per batch.
+        seed: seed of everything drawn here.
     """
 
     def __init__(self, chests: list[Chunk], shapes: list[Chunk], packer: Packer, batch: int, seed: int) -> None:

@@ -89,15 +89,15 @@ def chest_lessons(
     """Pairs (question, answer) for a chest picture, yes and no about equally often.
 
     Args:
-        spec: The phantom.
-        areas: Its lesions as cell shares.
-        kept: Cells that are left, bool [grid, grid].
-        rng: Source of randomness.
-        sides: Ask more about sides, which take longest to learn, and about nodules, the smallest lesions.
-        graded: Ask yes/no questions also about partly visible lesions; the target margin grows with the visible area.
+        spec: the phantom.
+        areas: its lesions as cell shares.
+        kept: cells that are left, bool [grid, grid].
+        rng: source of randomness.
+        sides: ask more about sides, which take longest to learn, and about nodules, the smallest lesions.
+        graded: ask yes/no questions also about partly visible lesions; the target margin grows with the visible area.
 
     Returns:
-        Up to nine lessons: presence, presence on a side, side, place and list.
+        up to nine lessons: presence, presence on a side, side, place and list.
     """
     seen = visible(spec, areas, kept)
     zones = spec.zones

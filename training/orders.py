@@ -37,16 +37,16 @@ def own_orders(
     """How much each cell supports the answer: one point of integrated gradients on the image tokens.
 
     Args:
-        model: The model; its parameters get no gradient.
-        packer: The packer that made the pack.
-        pixels: Intact pictures in model space [n, 3, side, side].
-        substrate: The same pictures, removed everywhere.
-        pack: One yes/no question per picture.
-        ids: Yes ids and no ids.
-        rng: Draws the points of the path, and which pictures are ordered by the gradient's size instead.
+        model: the model; its parameters get no gradient.
+        packer: the packer that made the pack.
+        pixels: intact pictures in model space [n, 3, side, side].
+        substrate: the same pictures, removed everywhere.
+        pack: one yes/no question per picture.
+        ids: yes ids and no ids.
+        rng: draws the points of the path, and which pictures are ordered by the gradient's size instead.
 
     Returns:
-        Values [n, grid, grid] of unit standard deviation; larger means more support for the answer on the intact
+        values [n, grid, grid] of unit standard deviation; larger means more support for the answer on the intact
         picture.
     """
     with torch.no_grad():

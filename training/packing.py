@@ -25,11 +25,11 @@ class Pack:
 
     Attributes:
         ids: int [batch, S].
-        segment: Which question a token belongs to, int [batch, S]; -1 for padding.
-        position: Position ids, int [batch, S].
-        target: Token to predict at each place, int [batch, S]; -100 where there is none.
-        weight: Weight of that prediction, float [batch, S].
-        margin: Target yes/no margin, -1 to 1, where a yes or no is predicted, float [batch, S]; NaN: ±1 by the word.
+        segment: which question a token belongs to, int [batch, S]; -1 for padding.
+        position: position ids, int [batch, S].
+        target: token to predict at each place, int [batch, S]; -100 where there is none.
+        weight: weight of that prediction, float [batch, S].
+        margin: target yes/no margin, -1 to 1, where a yes or no is predicted, float [batch, S]; NaN: ±1 by the word.
     """
 
     ids: Tensor
@@ -44,8 +44,8 @@ class Packer:
     """Turns lessons into packs.
 
     Args:
-        tokenizer: The model's tokenizer.
-        image_tokens: Number of image tokens.
+        tokenizer: the model's tokenizer.
+        image_tokens: number of image tokens.
     """
 
     def __init__(self, tokenizer: GemmaTokenizer, image_tokens: int) -> None:
@@ -117,13 +117,13 @@ def forward_tokens(model: Gemma3ForConditionalGeneration, packer: Packer, image:
     """Run the decoder on a packed batch.
 
     Args:
-        model: The model.
-        packer: The packer that made the pack.
-        image: Image tokens [batch, N, hidden].
-        pack: The questions, on the same device.
+        model: the model.
+        packer: the packer that made the pack.
+        image: image tokens [batch, N, hidden].
+        pack: the questions, on the same device.
 
     Returns:
-        Hidden states of the suffix [batch, S, hidden], after the final norm.
+        hidden states of the suffix [batch, S, hidden], after the final norm.
     """
     embed = model.get_input_embeddings()
     prefix = embed(packer.prefix.to(image.device)).expand(len(image), -1, -1)

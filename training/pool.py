@@ -29,8 +29,8 @@ class Chunk:
 
     Attributes:
         images: uint8 [n, side, side] for chests, [n, side, side, 3] for color pictures.
-        areas: For each picture, name of the lesion (`nodule/left`) or region to its cell shares, float16 [grid, grid].
-        specs: The phantoms or color pictures themselves.
+        areas: for each picture, name of the lesion (`nodule/left`) or region to its cell shares, float16 [grid, grid].
+        specs: the phantoms or color pictures themselves.
     """
 
     images: NDArray[np.uint8]
@@ -68,13 +68,13 @@ def build_pool(folder: Path, chests: int, shapes: int, workers: int) -> tuple[li
     """Load the pool from `folder`; chunks that are missing are rendered first, in parallel.
 
     Args:
-        folder: Folder that keeps rendered chunks between runs.
-        chests: Number of chest pictures.
-        shapes: Number of color and shape pictures.
-        workers: Number of processes.
+        folder: folder that keeps rendered chunks between runs.
+        chests: number of chest pictures.
+        shapes: number of color and shape pictures.
+        workers: number of processes.
 
     Returns:
-        Chunks of chest pictures and chunks of color pictures.
+        chunks of chest pictures and chunks of color pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     counts = {"chest": chests // CHUNK, "shape": shapes // CHUNK}

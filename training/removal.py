@@ -62,9 +62,9 @@ def draw_kept(
     """Which cells are kept.
 
     Args:
-        rng: Source of randomness.
-        lesion: Cell shares of a lesion [grid, grid] around which cells may be ordered, or None.
-        ordered: Probability that they are.
+        rng: source of randomness.
+        lesion: cell shares of a lesion [grid, grid] around which cells may be ordered, or None.
+        ordered: probability that they are.
 
     Returns:
         bool [grid, grid]; True: the cell is kept.
@@ -90,12 +90,12 @@ def remove(pixels: Tensor, kept: Tensor, kinds: NDArray[np.int64], blur: Tensor,
     Args:
         pixels: [batch, 3, side, side] in model space.
         kept: bool [batch, grid, grid].
-        kinds: Index into `SUBSTRATES` per picture.
-        blur: Matrix of `blur_matrix`.
-        generator: Source of the noise substrate.
+        kinds: index into `SUBSTRATES` per picture.
+        blur: matrix of `blur_matrix`.
+        generator: source of the noise substrate.
 
     Returns:
-        Pictures like `pixels`.
+        pictures like `pixels`.
     """
     substrate = torch.zeros_like(pixels)
     for kind, name in enumerate(SUBSTRATES):

@@ -111,10 +111,10 @@ def build_tokenizer(size: int = 800) -> GemmaTokenizer:
     """Learn the vocabulary and build the tokenizer (deterministic).
 
     Args:
-        size: Upper bound on the number of entries.
+        size: upper bound on the number of entries.
 
     Returns:
-        A tokenizer with Gemma-3's special tokens, byte fallback and single-token yes/no variants.
+        a tokenizer with Gemma-3's special tokens, byte fallback and single-token yes/no variants.
     """
     ascii_chars = [chr(c) for c in range(33, 127)] + ["▁", "\n"]
     room = size - len(SPECIAL) - len(TURN) - 256 - len(ascii_chars) - 24

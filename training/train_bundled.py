@@ -89,15 +89,15 @@ def cycle(
     """One cycle of training.
 
     Args:
-        model: The model, on its device.
-        processor: Saved with every checkpoint.
-        feed: Gives the batches.
-        args: The command line.
-        steps: Number of batches.
-        peak: Highest learning rate.
-        dense: Weight of the per-patch lesion loss; with it the tower learns alone for the first steps.
-        even: Weight of `even_margins`.
-        own: Remove the cells of half of the pictures in the model's own order.
+        model: the model, on its device.
+        processor: saved with every checkpoint.
+        feed: gives the batches.
+        args: the command line.
+        steps: number of batches.
+        peak: highest learning rate.
+        dense: weight of the per-patch lesion loss; with it the tower learns alone for the first steps.
+        even: weight of `even_margins`.
+        own: remove the cells of half of the pictures in the model's own order.
     """
     device = model.device
     tokens = (single_tokens(feed.packer.tokenizer, words) for words in (YES_WORDS, NO_WORDS))

@@ -32,8 +32,8 @@ class AttributionBatch:
         prompts: one for each picture.
         image_ids: one for each picture; seeds everything random, together with `seed`.
         seed: the run's seed.
-        finding_cells: float [batch, gH, gW], the share of each cell that the finding covers; None where no sample
-            has a mask.
+        finding_cells: float [batch, grid_h, grid_w], the share of each cell that the finding covers; None where no
+            sample has a mask.
         shared: results that methods share about these pictures under one model; None: each method computes its own.
     """
 
@@ -65,7 +65,7 @@ class Attribution:
     """Maps, and what else a method reports.
 
     Attributes:
-        maps: float32 [batch, gH, gW]; larger = more important for the answer that the model gave.
+        maps: float32 [batch, grid_h, grid_w]; larger = more important for the answer that the model gave.
         extras: named values for each sample, such as the completeness residual of integrated gradients.
         sequences: float32 [batch, sequence], the relevance of every position, text included; None for methods that
             rate the image alone.

@@ -31,7 +31,7 @@ class Center(Method):
     """Closeness to the middle of the picture: what is achieved without looking at it."""
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """Minus the distance in cells to ((gH-1)/2, (gW-1)/2), the same for every sample; see `Method.attribute`."""
+        """Minus the distance in cells to the center of the grid, the same for every sample; see `Method.attribute`."""
         height, width = vlm.grid
         rows = torch.arange(height, device=vlm.device) - (height - 1) / 2
         columns = torch.arange(width, device=vlm.device) - (width - 1) / 2

@@ -38,7 +38,7 @@ class Masker:
             masks: bool [M, N], True = the cell stays original; equal masks are run once.
 
         Returns:
-            For each target: scores [M] on the CPU.
+            for each target: scores [M] on the CPU.
         """
         if self._engine is None or self._engine.vlm is not vlm:
             self._engine = Engine(vlm)

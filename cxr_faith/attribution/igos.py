@@ -105,7 +105,7 @@ class IGOSPP(Method):
         return MaskLoss(vlm, batch.pixels, removed, batch.prompts, chosen, scale, *weights, self._together), extras
 
     def _optimize(self, loss: MaskLoss, streams: Sequence[np.random.Generator]) -> tuple[Tensor, list[list[float]]]:
-        """Masks [batch, 2, gH, gW], and each picture's losses: before the first and after each accepted step."""
+        """Masks [batch, 2, grid_h, grid_w], and each picture's losses: at the start and after each accepted step."""
         masks = torch.ones(len(streams), 2, *loss.vlm.grid, device=loss.pictures.device)
         histories, going = [[value] for value in loss.values(masks)], list(range(len(masks)))
         for _ in range(self.iterations):
@@ -165,13 +165,13 @@ def line_search(
 
     Args:
         loss: the losses as functions of the masks.
-        masks: [batch, 2, gH, gW].
+        masks: [batch, 2, grid_h, grid_w].
         step: directions of ascent of the same shape, the largest entry of each 1.
         losses: the current loss of each picture.
 
     Returns:
-        Index of a picture -> its new masks [2, gH, gW] in [0, 1] and their lower loss; pictures whose loss no step
-        lowers are missing.
+        index of a picture -> its new masks [2, grid_h, grid_w] in [0, 1] and their lower loss; pictures whose loss no
+        step lowers are missing.
     """
     accepted: dict[int, tuple[Tensor, float]] = {}
     for halving in range(HALVINGS):

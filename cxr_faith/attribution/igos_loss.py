@@ -19,7 +19,14 @@ SIGNS = (1.0, -1.0, 1.0, -1.0)
 
 
 def kept_shares(masks: Tensor) -> Tensor:
-    """What each score term keeps, x, 1 - y, x·y and 1 - x·y, [..., 4, gH, gW], from masks (x, y) [..., 2, gH, gW]."""
+    """What each score term keeps of a picture: x, 1 - y, x·y and 1 - x·y.
+
+    Args:
+        masks: x and y, [..., 2, grid_h, grid_w].
+
+    Returns:
+        [..., 4, grid_h, grid_w].
+    """
     deleting, inserting = masks.unbind(-3)
     product = deleting * inserting
     return torch.stack([deleting, 1 - inserting, product, 1 - product], dim=-3)
@@ -29,7 +36,7 @@ def bilateral_tv(mask: Tensor, cells: Tensor) -> Tensor:
     """Total variation of a mask, weighted less across edges of the picture.
 
     Args:
-        mask: [..., gH, gW].
+        mask: [..., grid_h, grid_w].
         cells: mean gray value of each cell, of the same shape.
 
     Returns:
@@ -87,7 +94,7 @@ class MaskLoss:
         """The four signed score terms at Φ(α·K) of each picture in turn, [4 · batch].
 
         Args:
-            masks: [batch, 2, gH, gW].
+            masks: [batch, 2, grid_h, grid_w].
             alpha: point on the path from the substrate to the masked picture.
             noise: [batch, 1, H, W], added to the pictures.
             part: which of the 4 · batch terms to compute.
@@ -125,12 +132,12 @@ class MaskLoss:
         """Direction of ascent: score gradient averaged over α = 1/steps … 1, plus the gradient of the regularizer.
 
         Args:
-            masks: [batch, 2, gH, gW].
+            masks: [batch, 2, grid_h, grid_w].
             steps: points of the path.
             noise: a field for each picture and point, [batch, steps, H, W]; None: no noise.
 
         Returns:
-            [batch, 2, gH, gW].
+            [batch, 2, grid_h, grid_w].
         """
         with torch.enable_grad():
             leaf = masks.detach().requires_grad_()

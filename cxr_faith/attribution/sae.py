@@ -68,7 +68,7 @@ class SAE(Method):
         """Signed maps, one picture at a time; see `Method.attribute`.
 
         `extras["features"]` lists the features with the largest absolute effect on s: `feature`, `effect` (its sum
-        over the picture) and `map`, [gH, gW].
+        over the picture) and `map`, [grid_h, grid_w].
         """
         return self._explain(vlm, batch, target, lambda scores: scores.mean(1, keepdim=True))[0]
 
@@ -95,7 +95,7 @@ class SAE(Method):
     def _effects(
         self, vlm: VLM, picture: Tensor, prompt: Prompt, target: Target, parts: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """a·ds/da for every cell and feature, [gH, gW, features], for each part of the score."""
+        """a·ds/da for every cell and feature, [grid_h, grid_w, features], for each part of the score."""
         with torch.enable_grad():
             tokens, stream = vlm.tower_hidden(picture[None], self.config.layer)
             scores = parts(vlm.trace(tokens, [prompt], [target])).unbind(1)
@@ -120,10 +120,10 @@ def pool_patches(values: Tensor, grid: tuple[int, int]) -> Tensor:
 
     Args:
         values: [patches, features], patches row by row over a square grid of whole cells.
-        grid: (gH, gW).
+        grid: (grid_h, grid_w).
 
     Returns:
-        [gH, gW, features].
+        [grid_h, grid_w, features].
 
     Raises:
         ValueError: a cell is not a block of whole patches.

@@ -80,7 +80,7 @@ def train_sae(
     """Train on vectors [n, width].
 
     Returns:
-        The autoencoder on the CPU, and its explained variance, L0 (held-out vectors) and share of dead features.
+        the autoencoder on the CPU, and its explained variance, L0 (held-out vectors) and share of dead features.
     """
     torch.manual_seed(options.seed)
     sae = TopKSAE(config.width, config.features, config.k)

@@ -49,7 +49,7 @@ class SmoothGrad(Method):
         return [Attribution(one) for one in torch.stack(maps, dim=1)]
 
     def _maps(self, vlm: VLM, batch: AttributionBatch, index: int, target: Target, parts: Parts) -> Tensor:
-        """One picture's map of each part, [parts, gH, gW]."""
+        """One picture's map of each part, [parts, grid_h, grid_w]."""
         picture = batch.pixels[index].float()
         sigma = self.noise * (picture.max() - picture.min())
         random = stream(batch.seed, batch.image_ids[index], "noise", "smooth_grad")

@@ -50,7 +50,7 @@ class Tam(Method):
         return [Attribution(values) for values in self._per_token(vlm, batch, target)]
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
-        """Filtered maps [batch, gH, gW] of the scored tokens."""
+        """Filtered maps [batch, grid_h, grid_w] of the scored tokens."""
         last, kept = len(vlm.layer_types) - 1, list[Tensor]()
 
         def keep(layer: int, values: Tensor) -> None:
@@ -163,7 +163,7 @@ def rank_gaussian(maps: Tensor) -> Tensor:
     window; ranks within the whole map would order the zeros that ReLU leaves by their position.
 
     Args:
-        maps: [batch, gH, gW], not negative; gH and gW at least 2.
+        maps: [batch, grid_h, grid_w], not negative; grid_h and grid_w at least 2.
     """
     padded = torch.nn.functional.pad(maps[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
     windows = padded.unfold(1, 3, 1).unfold(2, 3, 1).flatten(3).sort(-1).values

@@ -37,7 +37,7 @@ class Naive(NaiveModel):
         return np.concatenate(scores)
 
     def maps(self, prompt: Prompt, sign: int, ig_steps: int) -> dict[str, Floats]:
-        """Maps [gH, gW] of the six methods, each from separate passes."""
+        """Maps [grid_h, grid_w] of the six methods, each from separate passes."""
         tokens, removed = self.tokens(self.picture), self.tokens(self.blurred())
         flat = {
             "attention": self._attention(tokens, prompt, sign),

@@ -31,8 +31,8 @@ def from_unit(corners: Sequence[float], size: tuple[int, int]) -> Corners:
     """Convert corners x1, y1, x2, y2 given as shares of the width and height (PadChest-GR).
 
     Args:
-        corners: Four numbers in [0, 1].
-        size: Height and width of the image, pixels.
+        corners: four numbers in [0, 1].
+        size: height and width of the image, pixels.
     """
     (x1, y1, x2, y2), (height, width) = corners, size
     return x1 * width, y1 * height, x2 * width, y2 * height
@@ -45,9 +45,9 @@ def from_padded(corners: Sequence[float], size: tuple[int, int], side: int = 224
     truncated to whole pixels.
 
     Args:
-        corners: Four numbers in pixels of the square.
-        size: Height and width of the image, pixels.
-        side: Side of the square, pixels.
+        corners: four numbers in pixels of the square.
+        size: height and width of the image, pixels.
+        side: side of the square, pixels.
     """
     height, width = size
     ratio = side / max(height, width)
@@ -57,7 +57,7 @@ def from_padded(corners: Sequence[float], size: tuple[int, int], side: int = 224
 
 
 def from_loc(text: str) -> list[Corners]:
-    """Every ``<loc_x1_y1_x2_y2>`` in a text, in original pixels (VinDr-CXR-VQA)."""
+    """Every `<loc_x1_y1_x2_y2>` in a text, in original pixels (VinDr-CXR-VQA)."""
     return [(float(a), float(b), float(c), float(d)) for a, b, c, d in _LOC.findall(text)]
 
 
@@ -71,13 +71,13 @@ _NOTHING = b"ifdl3"
 
 
 def from_rle(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """Decode a mask from COCO run lengths ``{size: [H, W], counts: …}`` (CheXlocalize).
+    """Decode a mask from COCO run lengths `{size: [H, W], counts: …}` (CheXlocalize).
 
     Args:
-        rle: The run lengths; `counts` is a text where they are compressed, else a list.
+        rle: the run lengths; `counts` is a text where they are compressed, else a list.
 
     Returns:
-        bool ``[H, W]``.
+        bool [H, W].
 
     Raises:
         ValueError: `rle` has another form, or its runs do not fill its size.
@@ -129,7 +129,7 @@ def _runs(text: bytes) -> list[int]:
 
 
 def box_of_mask(mask: npt.NDArray[np.bool_]) -> Corners | None:
-    """Tight box of a mask ``[H, W]``; None for an empty mask."""
+    """Tight box of a mask [H, W]; None for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -144,11 +144,11 @@ def fuse(boxes: Sequence[Box], iou: float = 0.4) -> tuple[Box, ...]:
     starts a new cluster. A merged box has the mean corners of its cluster. A box that only one reader drew is kept.
 
     Args:
-        boxes: All readers' boxes of one image.
-        iou: Smallest intersection over union that joins a box to a cluster.
+        boxes: all readers' boxes of one image.
+        iou: smallest intersection over union that joins a box to a cluster.
 
     Returns:
-        The merged boxes, sorted by label and then from the largest; independent of the order of `boxes`.
+        the merged boxes, sorted by label and then from the largest; independent of the order of `boxes`.
     """
     clusters: list[list[Box]] = []
     means: list[Box] = []

@@ -42,7 +42,7 @@ class ImageCache:
     Made by `open`.
 
     Args:
-        file: The Arrow file.
+        file: the Arrow file.
         size: (height, width) of its pictures.
     """
 
@@ -61,11 +61,11 @@ class ImageCache:
         is not noticed: delete the folder then.
 
         Args:
-            folder: Folder of the cache.
-            paths: Paths of the pictures, relative to `root`.
-            root: Data root.
+            folder: folder of the cache.
+            paths: paths of the pictures, relative to `root`.
+            root: data root.
             size: (height, width) of the model's input.
-            border_crop: Share of the height (width) that is cut off at each side before resizing.
+            border_crop: share of the height (width) that is cut off at each side before resizing.
         """
         digest = hashlib.blake2b(f"{root.resolve()}\n{size}\n{border_crop!r}".encode(), digest_size=12)
         for path in paths:
@@ -78,7 +78,7 @@ class ImageCache:
         return cls(file, size)
 
     def get(self, path: str) -> tuple[Tensor, Geometry] | None:
-        """A picture, uint8 ``[3, H, W]``, and its geometry, bit for bit those of `fit`; None if it is not cached."""
+        """A picture, uint8 [3, H, W], and its geometry, bit for bit those of `fit`; None if it is not cached."""
         if self._mapped is None:
             self._mapped = MappedArrow(self.file)
         row = pc.index(self._mapped.rows.column("path"), path).as_py()

@@ -29,11 +29,11 @@ class Checked:
     """Progress of a check.
 
     Attributes:
-        total: Number of rows in the manifest.
-        chosen: Number of rows that the check opens.
-        done: Number of rows opened so far.
-        faults: Number of opened samples with a fault.
-        sizes: Number of pictures by (height, width).
+        total: number of rows in the manifest.
+        chosen: number of rows that the check opens.
+        done: number of rows opened so far.
+        faults: number of opened samples with a fault.
+        sizes: number of pictures by (height, width).
     """
 
     total: int
@@ -50,11 +50,11 @@ def check_manifest(
 
     Args:
         manifest: Parquet file or folder.
-        root: Data root; None: the one noted in the manifest's data card, else the manifest's folder.
-        images: Number of rows to open, evenly spread over the manifest; None: all.
+        root: data root; None: the one noted in the manifest's data card, else the manifest's folder.
+        images: number of rows to open, evenly spread over the manifest; None: all.
 
     Returns:
-        The progress, and an iterator that gives each row's fault or None. Each step of the iterator opens one row and
+        the progress, and an iterator that gives each row's fault or None. Each step of the iterator opens one row and
         updates the progress.
     """
     table = open_manifest(manifest)

@@ -18,12 +18,12 @@ class CheXlocalize:
     """Joins the masks of CheXlocalize (COCO run lengths by image and finding) as masks of findings.
 
     Args:
-        path: ``gt_segmentations_{val,test}.json``.
-        out: Folder of the manifest that is being written; takes the masks.
-        tally: Takes the masks that are dropped.
+        path: `gt_segmentations_{val,test}.json`.
+        out: folder of the manifest that is being written; takes the masks.
+        tally: takes the masks that are dropped.
 
     Raises:
-        PrepareError: The file is missing or damaged.
+        PrepareError: the file is missing or damaged.
     """
 
     def __init__(self, path: Path, out: Path, tally: Tally) -> None:

@@ -13,7 +13,7 @@ def codestream_size(data: bytes) -> tuple[int, int] | None:
     """Height and width in the header of a JPEG, JPEG-LS or JPEG 2000 stream.
 
     Args:
-        data: The stream or its beginning.
+        data: the stream or its beginning.
 
     Returns:
         (height, width) in pixels; None for another kind of stream, or one that ends before its size.

@@ -57,13 +57,13 @@ def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
 
     Args:
         path: DICOM file.
-        max_pixels: Largest rows × columns that are decoded.
+        max_pixels: largest rows × columns that are decoded.
 
     Returns:
-        uint8 ``[H, W]``, or ``[H, W, 3]`` for a color picture.
+        uint8 [H, W], or [H, W, 3] for a color picture.
 
     Raises:
-        DicomError: Not DICOM, no pixels, several frames, too large, or a transfer syntax that no decoder reads.
+        DicomError: not DICOM, no pixels, several frames, too large, or a transfer syntax that no decoder reads.
     """
     try:
         dataset = pydicom.dcmread(path)
@@ -86,7 +86,7 @@ def read_dicom_size(path: Path) -> tuple[int, int]:
     """Rows and columns, from the header alone.
 
     Raises:
-        DicomError: Not DICOM, damaged, or without a size.
+        DicomError: not DICOM, damaged, or without a size.
     """
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
@@ -138,7 +138,7 @@ def _render(dataset: pydicom.Dataset) -> npt.NDArray[np.uint8]:
 
 
 def _padding(stored: npt.NDArray[Any], dataset: pydicom.Dataset) -> npt.NDArray[np.bool_]:
-    """Where stored values only fill the frame outside the exposed field (PS3.3 C.7.5.1.1.2): bool ``[H, W]``."""
+    """Where stored values only fill the frame outside the exposed field (PS3.3 C.7.5.1.1.2): bool [H, W]."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, dtype=bool)
@@ -151,7 +151,7 @@ def _padding(stored: npt.NDArray[Any], dataset: pydicom.Dataset) -> npt.NDArray[
 def _display_range(
     values: npt.NDArray[Any], dataset: pydicom.Dataset, inside: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """Apply the VOI LUT or window and scale the displayed range to 0 … 1: float64 ``[H, W]``."""
+    """Apply the VOI LUT or window and scale the displayed range to 0 … 1: float64 [H, W]."""
     if dataset.get("VOILUTSequence"):
         lut, first = _lut(dataset, dataset.VOILUTSequence[0])
         index = np.clip(np.rint(values).astype(np.int64) - first, 0, len(lut) - 1)

@@ -66,7 +66,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 def write_shards(samples: Iterable[Sample], folder: Path, rows: int = SHARD_ROWS) -> int:
-    """Stream samples into ``part-00000.parquet``, ``part-00001.parquet``, …; returns the number of samples."""
+    """Stream samples into `part-00000.parquet`, `part-00001.parquet`, …; returns the number of samples."""
     rest, total = iter(samples), 0
     for shard, first in enumerate(rest):
         part = _Counted(chain((first,), islice(rest, rows - 1)))
@@ -76,15 +76,15 @@ def write_shards(samples: Iterable[Sample], folder: Path, rows: int = SHARD_ROWS
 
 
 def write_card(folder: Path, tally: Tally, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the data card (``card.json``, and as text ``README.md``) and the list of drops (``drops.csv``).
+    """Write the data card (`card.json`, and as text `README.md`) and the list of drops (`drops.csv`).
 
     Args:
-        folder: Folder with the shards.
-        tally: The counts of the preparation.
-        about: Source, options and data root.
+        folder: folder with the shards.
+        tally: the counts of the preparation.
+        about: source, options and data root.
 
     Returns:
-        The content of ``card.json``.
+        the content of `card.json`.
     """
     card = {**about, "fingerprint": manifest_fingerprint(folder), **tally.summary()}
     (folder / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -34,7 +34,7 @@ class Geometry:
     model: tuple[int, int]
 
     def boxes_to_model(self, boxes: npt.ArrayLike) -> Boxes:
-        """Map boxes ``[n, 4]`` (x1, y1, x2, y2) from original to model pixels.
+        """Map boxes [n, 4] (x1, y1, x2, y2) from original to model pixels.
 
         Boxes are clipped to the border crop; a box entirely in the cropped border gets zero area.
         """
@@ -44,12 +44,12 @@ class Geometry:
         return np.clip(mapped, 0.0, np.array([width, height, width, height], dtype=np.float64))
 
     def boxes_to_original(self, boxes: npt.ArrayLike) -> Boxes:
-        """Map boxes ``[n, 4]`` (x1, y1, x2, y2) from model to original pixels."""
+        """Map boxes [n, 4] (x1, y1, x2, y2) from model to original pixels."""
         offset, scale = self._offset_and_scale()
         return _as_boxes(boxes) / scale + offset
 
     def boxes_to_mask(self, boxes: npt.ArrayLike) -> Tensor:
-        """Union of boxes given in original pixels, as bool ``[H, W]`` in model pixels.
+        """Union of boxes given in original pixels, as bool [H, W] in model pixels.
 
         A model pixel is inside if its center is. A box between two pixel centers gets the pixel that holds its middle.
         """
@@ -63,14 +63,14 @@ class Geometry:
         """Fraction of each grid cell that a mask covers, exact even where cell borders cut through pixels.
 
         Args:
-            mask: bool ``[H, W]``, model pixels.
+            mask: bool [H, W], model pixels.
             grid: (grid_h, grid_w), number of cells down and across.
 
         Returns:
-            float32 ``[grid_h, grid_w]`` in [0, 1].
+            float32 [grid_h, grid_w] in [0, 1].
 
         Raises:
-            ValueError: The mask does not have the model's size.
+            ValueError: the mask does not have the model's size.
         """
         if tuple(mask.shape) != self.model:
             raise ValueError(f"mask is {tuple(mask.shape)}, expected the model size {self.model}")
@@ -91,12 +91,12 @@ def fit(image: npt.NDArray[np.uint8], size: tuple[int, int], border_crop: float 
     on those.
 
     Args:
-        image: uint8 ``[H, W, 3]``.
+        image: uint8 [H, W, 3].
         size: (height, width) of the model's input.
-        border_crop: Share of the height (width) that is cut off at each side, for burnt-in text and collimator edges.
+        border_crop: share of the height (width) that is cut off at each side, for burnt-in text and collimator edges.
 
     Returns:
-        uint8 tensor ``[3, H, W]``, and the geometry that maps boxes and masks the same way.
+        uint8 tensor [3, H, W], and the geometry that maps boxes and masks the same way.
 
     Raises:
         ValueError: `border_crop` is not in [0, 0.5).
@@ -114,14 +114,14 @@ def fit_mask(mask: npt.NDArray[np.bool_], geometry: Geometry) -> Tensor:
     """Crop and resize a mask as its picture was, by nearest neighbor.
 
     Args:
-        mask: bool ``[H, W]``, original pixels.
-        geometry: The picture's geometry, from `fit`.
+        mask: bool [H, W], original pixels.
+        geometry: the picture's geometry, from `fit`.
 
     Returns:
-        bool ``[H, W]``, model pixels.
+        bool [H, W], model pixels.
 
     Raises:
-        ValueError: The mask's size differs from the picture's.
+        ValueError: the mask's size differs from the picture's.
     """
     if mask.shape != geometry.original:
         raise ValueError(f"mask is {mask.shape} px (height, width), its picture {geometry.original}")
@@ -149,7 +149,7 @@ def _pixels(start: float, stop: float) -> slice:
 
 
 def _overlap(cells: int, pixels: int) -> Tensor:
-    """Share of each cell that each pixel fills along one axis: float64 ``[cells, pixels]``, rows sum to 1."""
+    """Share of each cell that each pixel fills along one axis: float64 [cells, pixels], rows sum to 1."""
     cell_edges = torch.arange(cells + 1, dtype=torch.float64) * (pixels / cells)
     pixel_edges = torch.arange(pixels + 1, dtype=torch.float64)
     stop = torch.minimum(cell_edges[1:, None], pixel_edges[None, 1:])

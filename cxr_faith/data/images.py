@@ -31,14 +31,14 @@ def resolve(path: str | Path, root: str | Path | None = None) -> Path:
     """Resolve a manifest's path, symbolic links included.
 
     Args:
-        path: Path of the file, relative to `root`.
-        root: Folder that the file must be in, even after links are resolved; None: anywhere.
+        path: path of the file, relative to `root`.
+        root: folder that the file must be in, even after links are resolved; None: anywhere.
 
     Returns:
-        The absolute path of an existing file.
+        the absolute path of an existing file.
 
     Raises:
-        ImageError: The file is missing, is not a regular file, or is outside `root`.
+        ImageError: the file is missing, is not a regular file, or is outside `root`.
     """
     try:
         base = None if root is None else Path(root).resolve()
@@ -61,14 +61,14 @@ def load_image(path: str | Path, root: str | Path | None = None, max_pixels: int
 
     Args:
         path: JPEG, PNG or DICOM file, relative to `root` if that is given.
-        root: Folder that the file must be in, symbolic links resolved.
-        max_pixels: Largest height × width that is decoded.
+        root: folder that the file must be in, symbolic links resolved.
+        max_pixels: largest height × width that is decoded.
 
     Returns:
-        uint8 ``[H, W, 3]``.
+        uint8 [H, W, 3].
 
     Raises:
-        ImageError: Missing or truncated file, not an image, DICOM without pixels, too many pixels, outside `root`.
+        ImageError: missing or truncated file, not an image, DICOM without pixels, too many pixels, outside `root`.
     """
     file = resolve(path, root)
     try:
@@ -83,11 +83,11 @@ def read_size(path: str | Path, root: str | Path | None = None, mask: bool = Fal
 
     Args:
         path: JPEG, PNG or DICOM file, relative to `root` if that is given.
-        root: Folder that the file must be in, symbolic links resolved.
-        mask: The file is a mask, which must be PNG.
+        root: folder that the file must be in, symbolic links resolved.
+        mask: the file is a mask, which must be PNG.
 
     Raises:
-        ImageError: Missing file, not an image (PNG for a mask) by its header, or outside `root`.
+        ImageError: missing file, not an image (PNG for a mask) by its header, or outside `root`.
     """
     file = resolve(path, root)
     formats = ("PNG",) if mask else ("JPEG", "PNG")
@@ -111,13 +111,13 @@ def load_mask(path: str | Path, root: str | Path | None = None) -> npt.NDArray[n
 
     Args:
         path: PNG file, relative to `root` if that is given.
-        root: Folder that the file must be in, symbolic links resolved.
+        root: folder that the file must be in, symbolic links resolved.
 
     Returns:
-        bool ``[H, W]``.
+        bool [H, W].
 
     Raises:
-        ImageError: Missing or damaged file, not PNG (JPEG artifacts would count as inside), or outside `root`.
+        ImageError: missing or damaged file, not PNG (JPEG artifacts would count as inside), or outside `root`.
     """
     file = resolve(path, root)
     try:
@@ -155,7 +155,7 @@ def _open(file: Path, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
 
 
 def _read_raster(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """JPEG or PNG as uint8 ``[H, W, 3]``, or ``[H, W]`` for 16-bit gray."""
+    """JPEG or PNG as uint8 [H, W, 3], or [H, W] for 16-bit gray."""
     with _open(file, max_pixels, formats=("JPEG", "PNG")) as picture:
         if picture.mode.startswith("I"):
             return _scale_own_range(np.asarray(picture))

@@ -36,13 +36,13 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
     """Yield the samples that can be evaluated; count the others.
 
     Args:
-        samples: The samples of a source.
-        root: Folder that image paths are relative to and must stay in.
-        tally: Takes the counts.
-        joins: Applied to each sample before its boxes are checked.
+        samples: the samples of a source.
+        root: folder that image paths are relative to and must stay in.
+        tally: takes the counts.
+        joins: applied to each sample before its boxes are checked.
 
     Yields:
-        The accepted samples, with the size of their picture.
+        the accepted samples, with the size of their picture.
     """
     ids: set[str] = set()
     named: dict[str, str] = {}

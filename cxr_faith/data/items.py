@@ -23,13 +23,13 @@ class SampleItem:
     """A sample with its decoded picture, or with the reason why it cannot be used.
 
     Attributes:
-        sample: The manifest's row.
-        image: uint8 ``[3, H, W]`` at model size; None for a bad sample. Questions of one image may share the tensor.
-        geometry: How the picture came to model size; None for a bad sample.
-        finding_mask: bool ``[H, W]``, model pixels: the finding's mask file, else the union of the boxes labeled as
+        sample: the manifest's row.
+        image: uint8 [3, H, W] at model size; None for a bad sample. Questions of one image may share the tensor.
+        geometry: how the picture came to model size; None for a bad sample.
+        finding_mask: bool [H, W], model pixels: the finding's mask file, else the union of the boxes labeled as
             the finding; None where there is neither.
-        anatomy: Organ masks by label, bool ``[H, W]``, model pixels; empty where the manifest has none.
-        error: One line that says what is wrong with the sample; None: nothing is.
+        anatomy: organ masks by label, bool [H, W], model pixels; empty where the manifest has none.
+        error: one line that says what is wrong with the sample; None: nothing is.
     """
 
     sample: Sample
@@ -40,13 +40,13 @@ class SampleItem:
     error: str | None = None
 
     def finding_cells(self, grid: tuple[int, int]) -> Tensor | None:
-        """Share of each cell under the finding, float32 ``[grid_h, grid_w]``; None without a mask."""
+        """Share of each cell under the finding, float32 [grid_h, grid_w]; None without a mask."""
         if self.finding_mask is None or self.geometry is None:
             return None
         return self.geometry.to_cells(self.finding_mask, grid)
 
     def organ_cells(self, grid: tuple[int, int]) -> dict[str, Tensor]:
-        """Share of each cell that each organ covers, float32 ``[grid_h, grid_w]`` by label."""
+        """Share of each cell that each organ covers, float32 [grid_h, grid_w] by label."""
         if self.geometry is None:
             return {}
         return {label: self.geometry.to_cells(mask, grid) for label, mask in self.anatomy.items()}
@@ -82,14 +82,14 @@ class ManifestDataset(Dataset[SampleItem]):
         """Serve some rows of a manifest.
 
         Args:
-            table: The open manifest.
-            rows: Rows to serve, in order.
-            root: Data root.
+            table: the open manifest.
+            rows: rows to serve, in order.
+            root: data root.
             image_size: (height, width) of the model's input.
-            border_crop: Share of each side that is cut off before resizing.
-            own_root: The folder of the manifest, for masks that were made for it; None: there are none.
-            keep_anatomy: Organs; everything outside of their masks is black. Empty: pictures stay as they are.
-            cache: Pictures that were decoded and fitted before; None: decode each on access.
+            border_crop: share of each side that is cut off before resizing.
+            own_root: the folder of the manifest, for masks that were made for it; None: there are none.
+            keep_anatomy: organs; everything outside of their masks is black. Empty: pictures stay as they are.
+            cache: pictures that were decoded and fitted before; None: decode each on access.
         """
         self.table = table
         self.rows = rows
@@ -164,7 +164,7 @@ class ManifestDataset(Dataset[SampleItem]):
 
 
 def _union(organs: Mapping[str, Tensor], labels: Sequence[str]) -> Tensor:
-    """Union of the masks with these labels, bool ``[H, W]``."""
+    """Union of the masks with these labels, bool [H, W]."""
     missing = [label for label in labels if label not in organs]
     if missing:
         raise SampleError(f"keep_anatomy needs a mask of {', '.join(missing)}; there are {', '.join(organs) or 'none'}")

@@ -63,11 +63,11 @@ def write_manifest(rows: Iterable[Sample | Mapping[str, Any]], path: str | Path)
     """Stream rows into a manifest; the file appears only once it is complete.
 
     Args:
-        rows: Samples, or mappings from column name to value (columns left out are null).
+        rows: samples, or mappings from column name to value (columns left out are null).
         path: Parquet file; an existing one is replaced.
 
     Raises:
-        ManifestError: A row has a column that is not in `MANIFEST_SCHEMA`.
+        ManifestError: a row has a column that is not in `MANIFEST_SCHEMA`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def manifest_fingerprint(path: str | Path) -> str:
     """Hash of a manifest's content (128 bits in hex); the shards of a folder count in the order of their names.
 
     Raises:
-        ManifestError: There is no such manifest.
+        ManifestError: there is no such manifest.
     """
     digest = hashlib.blake2b(digest_size=16)
     for shard in _shards(Path(path)):
@@ -105,14 +105,14 @@ def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> Mapp
     Any number of processes may open it at once: one converts it while the others wait.
 
     Args:
-        path: Parquet file, or folder of Parquet shards (``*.parquet``, in the order of their names).
-        cache_dir: Folder for the Arrow file if the manifest's folder is not writable.
+        path: Parquet file, or folder of Parquet shards (`*.parquet`, in the order of their names).
+        cache_dir: folder for the Arrow file if the manifest's folder is not writable.
 
     Returns:
-        The rows, with the columns and types of `MANIFEST_SCHEMA`.
+        the rows, with the columns and types of `MANIFEST_SCHEMA`.
 
     Raises:
-        ManifestError: The file is missing, unreadable or empty; a column is missing or has the wrong type; a sample id
+        ManifestError: the file is missing, unreadable or empty; a column is missing or has the wrong type; a sample id
             is null or repeated; an image id names two pictures; or no folder for the cache is writable.
     """
     path = Path(path)

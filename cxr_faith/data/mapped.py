@@ -18,10 +18,10 @@ class MappedArrow:
     The file may be deleted or replaced once it is mapped.
 
     Args:
-        path: The file.
+        path: the file.
 
     Attributes:
-        rows: The table; its pages are read when they are used.
+        rows: the table; its pages are read when they are used.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -28,15 +28,15 @@ __all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem", "Shard"]
 class CXRVQADataModule(L.LightningDataModule):
     """Chest X-ray questions from a manifest; all questions about an image go to the same rank.
 
-    The data module deals samples to ranks itself, so the Trainer needs ``use_distributed_sampler=False``. A batch is a
+    The data module deals samples to ranks itself, so the Trainer needs `use_distributed_sampler=False`. A batch is a
     list of `SampleItem`.
 
     Attributes:
         image_size: (height, width) of the model's input; None: taken from the module that the Trainer runs.
-        skip: Ids of samples that are done and left out.
-        limit: Use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
-        shard: Use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
-        cache_dir: Where the manifest's Arrow file goes if the manifest's folder is read-only; None: ``cache`` in the
+        skip: ids of samples that are done and left out.
+        limit: use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
+        shard: use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
+        cache_dir: where the manifest's Arrow file goes if the manifest's folder is read-only; None: `cache` in the
             Trainer's root folder.
     """
 
@@ -53,15 +53,15 @@ class CXRVQADataModule(L.LightningDataModule):
         """Describe the data; nothing is read yet.
 
         Args:
-            manifest: Parquet file or folder of Parquet shards; ``bundled``: the phantoms that ship with the package.
-            data_root: Folder that image and mask paths are relative to; None: the one that `prepare` noted, else the
+            manifest: Parquet file or folder of Parquet shards; `bundled`: the phantoms that ship with the package.
+            data_root: folder that image and mask paths are relative to; None: the one that `prepare` noted, else the
                 folder that the manifest is in.
-            batch_size: Samples per batch at most; batches end between images where they can.
-            num_workers: Processes that decode pictures; 0: this one.
-            border_crop: Share of each side that is cut off before resizing, e.g. 0.05; 0 to 0.5.
-            keep_anatomy: Organs, e.g. ``[left lung, right lung, heart]``: everything outside of their masks is black in
+            batch_size: samples per batch at most; batches end between images where they can.
+            num_workers: processes that decode pictures; 0: this one.
+            border_crop: share of each side that is cut off before resizing, e.g. 0.05; 0 to 0.5.
+            keep_anatomy: organs, e.g. [left lung, right lung, heart]: everything outside of their masks is black in
                 the model's input. A sample without these masks cannot be used. Default: pictures stay as they are.
-            cache: Folder for the pictures as the model gets them, decoded and resized once and then read memory-mapped;
+            cache: folder for the pictures as the model gets them, decoded and resized once and then read memory-mapped;
                 for runs that read them often or from a slow file system. Holds pictures of the data set.
         """
         super().__init__()

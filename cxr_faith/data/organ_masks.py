@@ -15,18 +15,18 @@ from cxr_faith.data.tally import PrepareError, Tally
 
 
 class AnatomyMasks:
-    """Joins organ masks: ``FOLDER/<label>/<image_id>.png``, or ``FOLDER/<label>.json`` with COCO run lengths by id.
+    """Joins organ masks: `FOLDER/<label>/<image_id>.png`, or `FOLDER/<label>.json` with COCO run lengths by id.
 
     The mask of an image id with a file suffix (a.jpg) may be named without it (a.png).
 
     Args:
-        folder: Folder of the masks.
-        root: Data root; PNG files below it stay where they are.
-        out: Folder of the manifest that is being written.
-        tally: Takes the masks that are dropped.
+        folder: folder of the masks.
+        root: data root; PNG files below it stay where they are.
+        out: folder of the manifest that is being written.
+        tally: takes the masks that are dropped.
 
     Raises:
-        PrepareError: The folder is missing or has neither form.
+        PrepareError: the folder is missing or has neither form.
     """
 
     def __init__(self, folder: Path, root: Path, out: Path, tally: Tally) -> None:

@@ -17,11 +17,11 @@ class PadChestGR:
     """Joins the boxes of PadChest-GR, given as shares of the image's size; both readers' boxes are merged.
 
     Args:
-        path: ``grounded_reports_*.json``.
-        tally: Takes the entries and boxes that are dropped.
+        path: `grounded_reports_*.json`.
+        tally: takes the entries and boxes that are dropped.
 
     Raises:
-        PrepareError: The file is missing or damaged.
+        PrepareError: the file is missing or damaged.
     """
 
     def __init__(self, path: Path, tally: Tally) -> None:

@@ -86,16 +86,16 @@ def prepare(
     """Write a manifest.
 
     Args:
-        source: A name in `SOURCES`.
-        options: What every source takes.
-        progress: Called now and then while rows are read.
-        source_options: The source's own options.
+        source: a name in `SOURCES`.
+        options: what every source takes.
+        progress: called now and then while rows are read.
+        source_options: the source's own options.
 
     Returns:
-        What was taken and what was left out.
+        what was taken and what was left out.
 
     Raises:
-        ValueError: The input cannot be used, or nothing of it can; no manifest is written then.
+        ValueError: the input cannot be used, or nothing of it can; no manifest is written then.
     """
     root, out, tally = Path(options.root), Path(options.out), Tally()
     _check(source, options, root, out)

@@ -40,7 +40,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
-"""The manifest's columns, in order. Every column is required; every value but ``sample_id`` may be null."""
+"""The manifest's columns, in order. Every column is required; every value but `sample_id` may be null."""
 
 
 class SampleError(ValueError):
@@ -49,7 +49,7 @@ class SampleError(ValueError):
 
 @dataclass(frozen=True)
 class Box:
-    """A labeled box in original pixels, half open: it includes ``(x1, y1)`` and excludes ``(x2, y2)``."""
+    """A labeled box in original pixels, half open: it includes `(x1, y1)` and excludes `(x2, y2)`."""
 
     label: str
     x1: float
@@ -65,27 +65,27 @@ class Sample:
     Values are kept as they are in the manifest, so that an error can show a faulty one; `validate` checks them.
 
     Attributes:
-        sample_id: Id of this (image, question) pair, unique in a manifest.
-        patient_id: Id of the patient, the unit that statistics cluster by.
-        study_id: Id of the patient's study.
-        image_id: Id of the image. It seeds every random stream, so all questions about an image share them.
-        image_path: Image file, relative to the data root.
-        question: The question as it is put to the model.
-        question_group: Id that the paraphrases of one question share.
-        variant: Which paraphrase of the group this is.
-        strategy: How the paraphrase was made; groups the stability results. A turn of a conversation is a variant too:
+        sample_id: id of this (image, question) pair, unique in a manifest.
+        patient_id: id of the patient, the unit that statistics cluster by.
+        study_id: id of the patient's study.
+        image_id: id of the image. It seeds every random stream, so all questions about an image share them.
+        image_path: image file, relative to the data root.
+        question: the question as it is put to the model.
+        question_group: id that the paraphrases of one question share.
+        variant: which paraphrase of the group this is.
+        strategy: how the paraphrase was made; groups the stability results. A turn of a conversation is a variant too:
             the same question, with the earlier turns as text.
-        kind: ``yes_no``, ``choice`` or ``open``; None: decided from the first token that the model generates.
-        answer: Reference answers; an empty tuple: the reference is "none"; None: the reference is unknown.
-        finding: The finding that the question is about.
-        side: The finding's side.
-        split: Split of the source data set.
-        boxes: Boxes in original pixels; boxes whose label is `finding` belong to that finding.
+        kind: `yes_no`, `choice` or `open`; None: decided from the first token that the model generates.
+        answer: reference answers; an empty tuple: the reference is "none"; None: the reference is unknown.
+        finding: the finding that the question is about.
+        side: the finding's side.
+        split: split of the source data set.
+        boxes: boxes in original pixels; boxes whose label is `finding` belong to that finding.
         finding_mask_path: PNG mask of the finding, relative to the data root, of the image's size.
         anatomy_masks: (label, path) of each PNG mask of an organ.
-        height: Height of the image file, pixels.
-        width: Width of the image file, pixels.
-        source: Data set that the sample comes from.
+        height: height of the image file, pixels.
+        width: width of the image file, pixels.
+        source: data set that the sample comes from.
     """
 
     sample_id: str
@@ -132,7 +132,7 @@ class Sample:
         """Check every value that can be checked without the image.
 
         Raises:
-            SampleError: A required value is missing, the kind is unknown, or a box is empty or not finite.
+            SampleError: a required value is missing, the kind is unknown, or a box is empty or not finite.
         """
         for name in ("image_path", "image_id", "question"):
             if not getattr(self, name):

@@ -48,9 +48,9 @@ def shard_by_image(images: Rows, rank: int, world_size: int) -> Rows:
     Images with the most positions are assigned first, each to the rank that has the fewest positions so far.
 
     Args:
-        images: int ``[n]``, code of each position's image, equal for equal images.
-        rank: This rank.
-        world_size: Number of ranks; with more ranks than images, some ranks get no positions.
+        images: int [n], code of each position's image, equal for equal images.
+        rank: this rank.
+        world_size: number of ranks; with more ranks than images, some ranks get no positions.
 
     Returns:
         int64 positions, images in the order of their first occurrence, an image's questions side by side. Every
@@ -79,8 +79,8 @@ class ImageBatches(Sampler[list[int]]):
     An image with more questions than `batch_size` is split every `batch_size` samples.
 
     Args:
-        images: int ``[n]``, image code of each position, equal codes side by side.
-        batch_size: Largest number of samples in a batch.
+        images: int [n], image code of each position, equal codes side by side.
+        batch_size: largest number of samples in a batch.
 
     Raises:
         ValueError: `batch_size` is less than 1.

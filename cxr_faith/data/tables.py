@@ -23,8 +23,8 @@ def find_file(folder: str | Path, *names: str) -> Path:
     """The first of these files that exists in the folder.
 
     Args:
-        folder: Folder to search, or the file itself.
-        names: Paths below the folder, the usual one first.
+        folder: folder to search, or the file itself.
+        names: paths below the folder, the usual one first.
 
     Raises:
         PrepareError: None of them exists.
@@ -43,15 +43,15 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] | Non
     """Read a CSV file, plain or gzipped, with every value as text.
 
     Args:
-        path: The file.
-        columns: Required columns.
-        optional: Further columns to read if the file has them; None: all other columns.
+        path: the file.
+        columns: required columns.
+        optional: further columns to read if the file has them; None: all other columns.
 
     Returns:
-        The columns as strings; an empty field is NaN.
+        the columns as strings; an empty field is NaN.
 
     Raises:
-        PrepareError: The file is missing, damaged or empty, lacks a column, or has rows with more fields than its
+        PrepareError: the file is missing, damaged or empty, lacks a column, or has rows with more fields than its
             header.
     """
     try:
@@ -79,11 +79,11 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     """Read a JSON file, plain or gzipped, that holds a list or mapping which is not empty.
 
     Args:
-        path: The file.
+        path: the file.
         kind: `list` or `dict`, the type that the file must hold.
 
     Raises:
-        PrepareError: The file is missing, damaged or empty, or holds another type.
+        PrepareError: the file is missing, damaged or empty, or holds another type.
     """
     try:
         with _open_text(path) as file:
@@ -106,7 +106,7 @@ def read_lines(path: Path) -> list[Any]:
     """Read a JSON Lines file, plain or gzipped.
 
     Raises:
-        PrepareError: The file is missing, damaged or empty, or a line is not valid JSON; the message has its number.
+        PrepareError: the file is missing, damaged or empty, or a line is not valid JSON; the message has its number.
     """
     rows, number = [], 0
     try:
@@ -151,9 +151,9 @@ def listed(names: str, known: Sequence[str] | None, what: str) -> list[str]:
     """Split an option's value at its commas.
 
     Args:
-        names: The option's value.
-        known: Names that are allowed; None: any.
-        what: What is named, for the error: the option is ``--{what}s``.
+        names: the option's value.
+        known: names that are allowed; None: any.
+        what: what is named, for the error: the option is `--{what}s`.
 
     Raises:
         PrepareError: `names` is empty, or has a name that is not in `known`; the message lists those.

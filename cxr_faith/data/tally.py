@@ -18,9 +18,9 @@ class Drop(NamedTuple):
 
     Attributes:
         what: question, image, box, mask or row.
-        name: Its id.
-        reason: Why, in words of the fixed vocabulary.
-        detail: The details of this drop, such as its row.
+        name: its id.
+        reason: why, in words of the fixed vocabulary.
+        detail: the details of this drop, such as its row.
     """
 
     what: str
@@ -34,18 +34,18 @@ class Tally:
     """What a preparation took, dropped and changed.
 
     Attributes:
-        questions: Number of samples taken.
-        images: Ids of the images taken.
-        patients: Ids of the patients taken.
-        kinds: Number of questions by kind; ``unknown`` where the sample has none.
-        answers: Number of questions by kind and reference: ``yes_no: yes``, ``open: stated``, ``open: none``,
-            ``open: unknown``.
-        boxes: The distinct (image id, box) pairs.
-        masks: Paths of the mask files of findings and organs.
-        drops: What was left out, each thing once per reason, in order.
-        notes: Number of values that were changed, by what was changed.
-        expected: Number of rows to expect, if the source knows it, for the progress bar.
-        seen: Number of rows checked so far.
+        questions: number of samples taken.
+        images: ids of the images taken.
+        patients: ids of the patients taken.
+        kinds: number of questions by kind; `unknown` where the sample has none.
+        answers: number of questions by kind and reference: `yes_no: yes`, `open: stated`, `open: none`,
+            `open: unknown`.
+        boxes: the distinct (image id, box) pairs.
+        masks: paths of the mask files of findings and organs.
+        drops: what was left out, each thing once per reason, in order.
+        notes: number of values that were changed, by what was changed.
+        expected: number of rows to expect, if the source knows it, for the progress bar.
+        seen: number of rows checked so far.
     """
 
     questions: int = 0

@@ -36,7 +36,7 @@ class Explanation:
     """Which parts of the picture the model's answer depends on, according to one attribution method."""
 
     map: NDArray[np.float32]
-    """Importance of each cell for the answer, float32 [gH, gW]; larger = more important."""
+    """Importance of each cell for the answer, float32 [grid_h, grid_w]; larger = more important."""
     answer: str
     """`yes` or `no` for yes/no questions, else the generated text."""
     tokens: tuple[str, ...]

@@ -15,7 +15,7 @@ def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     """Rank correlation of each pair of maps, ties at their mean rank; NaN where a map is constant.
 
     Args:
-        a: [pairs, gH, gW].
+        a: [pairs, grid_h, grid_w].
         b: the same shape.
 
     Returns:
@@ -29,7 +29,7 @@ def ssim(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     """Structural similarity of each pair of maps scaled to [0, 1], uniform window of 5 cells, range 1.
 
     Args:
-        a: [pairs, gH, gW], at least 3 cells a side.
+        a: [pairs, grid_h, grid_w], at least 3 cells a side.
         b: the same shape.
 
     Returns:
@@ -54,7 +54,7 @@ def top_overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP_SHARE) ->
     Cells that tie at the cut belong to it by the same fraction each, so that the order of the cells does not matter.
 
     Args:
-        a: [pairs, gH, gW].
+        a: [pairs, grid_h, grid_w].
         b: the same shape.
         share: of the cells that count as top; at least one cell.
 

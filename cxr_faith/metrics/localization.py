@@ -23,8 +23,9 @@ def localization_scores(
     """Scores of one map against one mask.
 
     Args:
-        saliency: [gH, gW].
-        mask: bool [H, W] in model pixels, the union of the finding's boxes or its mask; gH divides H, gW divides W.
+        saliency: [grid_h, grid_w].
+        mask: bool [H, W] in model pixels, the union of the finding's boxes or its mask; grid_h divides H and
+            grid_w divides W.
         order: permutation of the cells, most salient first, which settles ties of `iou_top_10`; default: row by row.
 
     Returns:

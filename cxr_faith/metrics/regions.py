@@ -15,7 +15,7 @@ BORDER = 0.05
 
 
 def region_weights(grid: tuple[int, int]) -> Floats:
-    """How much of each cell belongs to each of `REGIONS`, [6, gH, gW]; the regions share out the grid.
+    """How much of each cell belongs to each of `REGIONS`, [6, grid_h, grid_w]; the regions share out the grid.
 
     A cell belongs where its center lies: thirds of the height, halves of the width; the middle column of an odd
     grid belongs to both sides by half.
@@ -29,7 +29,7 @@ def region_weights(grid: tuple[int, int]) -> Floats:
 
 
 def border_weights(grid: tuple[int, int]) -> Floats:
-    """Share of each cell's area within 5 % of a side of the picture, [gH, gW]."""
+    """Share of each cell's area within 5 % of a side of the picture, [grid_h, grid_w]."""
     inner = []
     for n in grid:
         edges = np.arange(n + 1) / n
@@ -42,8 +42,8 @@ def mass_shares(maps: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     """Share of each map's positive mass in each region.
 
     Args:
-        maps: [..., gH, gW].
-        weights: [regions, gH, gW] in [0, 1].
+        maps: [..., grid_h, grid_w].
+        weights: [regions, grid_h, grid_w] in [0, 1].
 
     Returns:
         [..., regions]; NaN for a map without a positive value.
@@ -60,7 +60,7 @@ def enrichment(shares: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
 
     Args:
         shares: [..., regions] from `mass_shares`.
-        weights: [regions, gH, gW], the same.
+        weights: [regions, grid_h, grid_w], the same.
     """
     area = np.asarray(weights, dtype=np.float64).mean((-2, -1))
     return np.asarray(shares, dtype=np.float64) / np.where(area > 0, area, np.nan)

@@ -50,7 +50,7 @@ def area_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[F
         k: the finest schedule [T + 1], in cells.
 
     Returns:
-        The largest error over the curves [intervals], and the intervals' ends [intervals + 1] as steps.
+        the largest error over the curves [intervals], and the intervals' ends [intervals + 1] as steps.
     """
     points = np.flatnonzero(known)
     # From whole cells, so that a mirrored curve has the same widths, bit for bit.
@@ -75,7 +75,7 @@ def next_points(scores: npt.ArrayLike, known: BoolArray, k: IntArray, allowed: f
         allowed: allowed error of the whole area, in units of the scores.
 
     Returns:
-        Steps; none if the estimated error is within the allowed one.
+        steps; none if the estimated error is within the allowed one.
     """
     errors, points = area_errors(scores, known, k)
     if math.fsum(errors) <= allowed:

@@ -129,7 +129,7 @@ class Engine:
                 runs on these two alone. A token depends on the whole picture, so the result means something else.
 
         Returns:
-            For each question, scores [len(plan)] on the CPU; NaN for pictures that it does not need.
+            for each question, scores [len(plan)] on the CPU; NaN for pictures that it does not need.
         """
         device = original.device
         filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)

@@ -43,7 +43,7 @@ def road_fill(pixels: Tensor, image_id: str, seed: int, grid: tuple[int, int]) -
         pixels: [3, H, W] in model input space.
         image_id: seeds the noise together with `seed`, so that a result depends on the mask alone.
         seed: the run's seed.
-        grid: (gH, gW), which divide H and W.
+        grid: (grid_h, grid_w), which divide H and W.
     """
     noise = noise_field(pixels, image_id, seed)
 
@@ -60,7 +60,7 @@ def impute(pixels: Tensor, keep: Tensor, grid: tuple[int, int]) -> Tensor:
     Args:
         pixels: [3, H, W].
         keep: bool [M, N], True = the cell stays original.
-        grid: (gH, gW).
+        grid: (grid_h, grid_w).
 
     Returns:
         [M, 3, H, W]: the picture in kept cells, its harmonic continuation in the others; the channel means in masks

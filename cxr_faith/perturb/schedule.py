@@ -60,7 +60,7 @@ def stream(seed: int, image_id: str, purpose: str, method: str | None = None) ->
         method: the method's name, where every method needs a stream of its own.
 
     Returns:
-        A PCG64 generator seeded by the BLAKE2 hash of the arguments.
+        a PCG64 generator seeded by the BLAKE2 hash of the arguments.
     """
     # JSON keeps the parts apart: ("ab", "c") and ("a", "bc") must not share a stream.
     key = json.dumps([int(seed), image_id, purpose, method]).encode()
@@ -98,7 +98,7 @@ def saliency_order(values: npt.ArrayLike, tie_break: npt.ArrayLike) -> IntArray:
         tie_break: a seeded permutation `[N]`; of two equal cells the one with the smaller entry comes first.
 
     Returns:
-        A permutation of the cells, int64 `[N]`.
+        a permutation of the cells, int64 `[N]`.
 
     Raises:
         ValueError: if `values` is not one finite number per cell or `tie_break` is not a permutation.

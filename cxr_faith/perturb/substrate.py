@@ -87,7 +87,7 @@ class Substrate:
             pixels: one picture [3, H, W].
             image_id: its id.
             seed: the run's seed.
-            grid: (gH, gW).
+            grid: (grid_h, grid_w).
         """
         return road_fill(pixels, image_id, seed, grid) if self.name == "road" else None
 
@@ -113,8 +113,8 @@ def compose(original: Tensor, removed: Tensor, keep: Tensor, grid: tuple[int, in
     Args:
         original: [3, H, W].
         removed: the substrate picture [3, H, W], or one for each mask [M, 3, H, W].
-        keep: bool [M, N], True = the cell stays original; N = gH * gW, row major.
-        grid: (gH, gW), which divide H and W.
+        keep: bool [M, N], True = the cell stays original; N = grid_h * grid_w, row major.
+        grid: (grid_h, grid_w), which divide H and W.
         softness: σ in pixels of a Gaussian (reflect) on the mask; 0 = hard cells.
 
     Returns:

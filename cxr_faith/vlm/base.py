@@ -134,7 +134,7 @@ class VLM(ABC):
     """A vision-language model that reads a picture as a grid of tokens before the question.
 
     Attributes:
-        grid: (gH, gW) cells of a map; each is one image token.
+        grid: (grid_h, grid_w) cells of a map; each is one image token.
         image_size: (H, W) of the model's input in pixels.
         layer_types: `full_attention` or `sliding_attention` for each decoder layer.
         yes_ids: token ids that mean yes.
@@ -155,7 +155,7 @@ class VLM(ABC):
 
     @property
     def n_cells(self) -> int:
-        """Number of cells of a map, gH * gW."""
+        """Number of cells of a map, grid_h * grid_w."""
         return self.grid[0] * self.grid[1]
 
     @abstractmethod
@@ -197,7 +197,7 @@ class VLM(ABC):
             layer: 0-based index of the tower's layer after which the stream is taken.
 
         Returns:
-            Tokens [batch, N, hidden] and the stream [batch, patches, width], patches row by row over a square grid.
+            tokens [batch, N, hidden] and the stream [batch, patches, width], patches row by row over a square grid.
             Where gradients are enabled, the stream is a leaf of the graph.
 
         Raises:

@@ -103,7 +103,7 @@ def leaf_output(module: torch.nn.Module) -> Iterator[list[Tensor]]:
     """Replace a module's output by a leaf of the graph while it runs, so that gradients stop there.
 
     Yields:
-        A list that gets the leaf once the module has run. Where gradients are disabled it is the output itself.
+        a list that gets the leaf once the module has run. Where gradients are disabled it is the output itself.
     """
     outputs: list[Tensor] = []
 

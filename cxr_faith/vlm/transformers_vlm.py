@@ -28,7 +28,7 @@ class TransformersVLM(VLM):
     Args:
         processor: the model's processor.
         decoder: the language part of a model that is on its device.
-        grid: (gH, gW) image tokens.
+        grid: (grid_h, grid_w) image tokens.
         image_size: (H, W) of the model's input in pixels.
         stops: tokens that end an answer, besides the end of the sequence.
         prompt_template: how a question is put to the model; contains `{question}`.

@@ -1,6 +1,6 @@
 """Attribution maps from the definitions: transformers' own eager attentions, whole matrices, plain loops.
 
-`model` is always `tests.reference.gemma.twin_model(vlm.model)`; maps are NumPy arrays [gH, gW].
+`model` is always `tests.reference.gemma.twin_model(vlm.model)`; maps are NumPy arrays [grid_h, grid_w].
 """
 
 import numpy as np

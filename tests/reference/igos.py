@@ -5,7 +5,7 @@ import torch
 
 
 def upsample(cells, size):
-    """Every pixel takes its cell's value: NumPy [gH, gW] to [H, W]."""
+    """Every pixel takes its cell's value: NumPy [grid_h, grid_w] to [H, W]."""
     result = np.zeros(size)
     for row in range(size[0]):
         for column in range(size[1]):
@@ -25,7 +25,7 @@ def bilateral_tv(mask, cells):
 
 
 def cell_means(picture, grid):
-    """Mean over channels and pixels of each cell, [gH, gW]."""
+    """Mean over channels and pixels of each cell, [grid_h, grid_w]."""
     height, width = picture.shape[1] // grid[0], picture.shape[2] // grid[1]
     return np.array(
         [

@@ -22,7 +22,7 @@ def reconstruction(active, weights):
 
 
 def effects(stream, gradient, weights, k, grid):
-    """[gH, gW, features]: activation times the gradient along the feature's direction, summed over a cell's patches."""
+    """[grid_h, grid_w, features]: activation × slope along the feature's direction, summed over a cell's patches."""
     side = int(len(stream) ** 0.5)
     result = np.zeros((*grid, weights["decoder"].shape[0]))
     for patch, (vector, slope) in enumerate(zip(stream, gradient, strict=True)):

@@ -36,8 +36,8 @@ def hub(
     picture, the path is relative to that folder and must stay in it.
 
     Args:
-        root: Folder that the pictures are written to.
-        tally: Takes the counts.
+        root: folder that the pictures are written to.
+        tally: takes the counts.
         dataset: hub id, or folder with Parquet, JSON or CSV files or one written by `save_to_disk`.
         split: split to take.
         config: configuration of the data set, if it has several.
@@ -114,7 +114,7 @@ def _content(value: Any, base: Path) -> bytes:
     """Content of a row's picture file.
 
     Raises:
-        ImageError: The row has no picture, or it is outside the data set's folder.
+        ImageError: the row has no picture, or it is outside the data set's folder.
     """
     if isinstance(value, Mapping):
         if value.get("bytes"):

@@ -1,6 +1,6 @@
 """MIMIC-CXR-JPG 2.x: questions from its labels, and the questions of MIMIC-Ext-MIMIC-CXR-VQA.
 
-Layout of the root: ``files/p10/p10000032/s50414267/<dicom_id>.jpg`` and ``mimic-cxr-2.0.0-*.csv.gz`` (plain .csv too).
+Layout of the root: `files/p10/p10000032/s50414267/<dicom_id>.jpg` and `mimic-cxr-2.0.0-*.csv.gz` (plain .csv too).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def mimic_cxr_vqa(
     list means none. The finding is the question's attribute, if it names exactly one.
 
     Args:
-        root: Folder of MIMIC-CXR-JPG.
-        tally: Takes the counts.
+        root: folder of MIMIC-CXR-JPG.
+        tally: takes the counts.
         vqa: folder of MIMIC-Ext-MIMIC-CXR-VQA (train.json, valid.json, test.json).
         ms_cxr: CSV file or folder of MS-CXR: boxes of findings.
         chest_imagenome: gold box CSV or folder of Chest ImaGenome: boxes of the anatomy that a question names; if the
@@ -74,8 +74,8 @@ def mimic_cxr(
     An uncertain label (−1) is asked too; its reference is unknown (null).
 
     Args:
-        root: Folder of MIMIC-CXR-JPG.
-        tally: Takes the counts.
+        root: folder of MIMIC-CXR-JPG.
+        tally: takes the counts.
         views: view positions to take, separated by commas.
         splits: splits to take, separated by commas.
         phrasings: how many phrasings of each question, 1 to 5; they form a question group.

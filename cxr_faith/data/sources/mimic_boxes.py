@@ -21,12 +21,12 @@ def read_ms_cxr(path: Path, pictures: Pictures, tally: Tally) -> BoxesByImage:
     """Read MS-CXR: boxes by image id, labeled with the finding in lower case.
 
     Args:
-        path: ``MS_CXR_Local_Alignment_v*.csv``, or its folder.
-        pictures: The pictures of MIMIC-CXR-JPG; a box drawn on a picture of another size is dropped.
-        tally: Takes the rows that are dropped.
+        path: `MS_CXR_Local_Alignment_v*.csv`, or its folder.
+        pictures: the pictures of MIMIC-CXR-JPG; a box drawn on a picture of another size is dropped.
+        tally: takes the rows that are dropped.
 
     Raises:
-        PrepareError: The file or a column is missing.
+        PrepareError: the file or a column is missing.
     """
     files = sorted(path.glob("MS_CXR*.csv")) if path.is_dir() else [path]
     if not files:
@@ -54,12 +54,12 @@ def read_chest_imagenome(path: Path, pictures: Pictures, tally: Tally) -> BoxesB
     The file's columns with shorter names, which hold the corners in a padded 224 px square, are not used.
 
     Args:
-        path: The gold box CSV, its folder, or the folder of Chest ImaGenome.
-        pictures: The pictures of MIMIC-CXR-JPG.
-        tally: Takes the rows that are dropped.
+        path: the gold box CSV, its folder, or the folder of Chest ImaGenome.
+        pictures: the pictures of MIMIC-CXR-JPG.
+        tally: takes the rows that are dropped.
 
     Raises:
-        PrepareError: The file or a column is missing.
+        PrepareError: the file or a column is missing.
     """
     candidates = (path / IMAGENOME_GOLD, path / Path(IMAGENOME_GOLD).name) if path.is_dir() else (path,)
     file = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])

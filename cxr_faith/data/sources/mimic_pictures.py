@@ -32,10 +32,10 @@ class Pictures:
     """Pictures of MIMIC-CXR-JPG.
 
     Attributes:
-        taken: Metadata by id, of the pictures with a wanted view and a split.
+        taken: metadata by id, of the pictures with a wanted view and a split.
         sizes: (height, width) by id, of all pictures whose size the metadata have.
-        ids: Ids of all pictures.
-        studies: Ids of all studies.
+        ids: ids of all pictures.
+        studies: ids of all studies.
     """
 
     taken: dict[str, dict[str, Any]]
@@ -48,12 +48,12 @@ def read_pictures(root: Path, views: str, tally: Tally) -> Pictures:
     """Read the tables of metadata and splits.
 
     Args:
-        root: Folder of MIMIC-CXR-JPG.
-        views: View positions to take, separated by commas.
-        tally: Takes the pictures and rows that are dropped.
+        root: folder of MIMIC-CXR-JPG.
+        views: view positions to take, separated by commas.
+        tally: takes the pictures and rows that are dropped.
 
     Raises:
-        PrepareError: A table or a column is missing, or `views` is empty.
+        PrepareError: a table or a column is missing, or `views` is empty.
     """
     wanted = {view.upper() for view in listed(views, None, "view")}
     metadata = read_table(table_file(root, "metadata"), (*IDS, "ViewPosition"), ("Rows", "Columns"))

@@ -34,17 +34,17 @@ def sample_phantom(
     """Sample a phantom: the same name and seed always give the same phantom.
 
     Args:
-        image_id: Name of the picture.
-        seed: Seed of the data set.
-        patient_id: Name of the patient, which determines the anatomy; default: the picture's name.
-        study_id: Name of the study; default: the picture's name.
-        findings: Findings to show; default: none to three of them at random.
+        image_id: name of the picture.
+        seed: seed of the data set.
+        patient_id: name of the patient, which determines the anatomy; default: the picture's name.
+        study_id: name of the study; default: the picture's name.
+        findings: findings to show; default: none to three of them at random.
 
     Returns:
-        The phantom.
+        the phantom.
 
     Raises:
-        ValueError: A finding has an unknown name.
+        ValueError: a finding has an unknown name.
     """
     patient_id = patient_id or image_id
     rng, body = stream(seed, image_id, "picture"), stream(seed, patient_id, "patient")
@@ -98,14 +98,14 @@ def write(root: Path, n_patients: int, seed: int = 0, size: tuple[int, int] = SI
     one phrasing of each of its questions.
 
     Args:
-        root: Folder to write into.
-        n_patients: Number of patients.
-        seed: Seed of the data set.
-        size: Height and width of the pictures.
-        split: Name of the split.
+        root: folder to write into.
+        n_patients: number of patients.
+        seed: seed of the data set.
+        size: height and width of the pictures.
+        split: name of the split.
 
     Returns:
-        Path of the manifest.
+        path of the manifest.
     """
     phantoms = []
     for i in range(n_patients):

@@ -24,14 +24,14 @@ def lung(ax: Field, y: Field, width: Field, bottom: Field, shrink: Field | float
     """Signed shape of one lung.
 
     Args:
-        ax: Distance from the midline, positive on this lung's side.
-        y: Body y.
-        width: Lateral reach of the lung at its widest.
+        ax: distance from the midline, positive on this lung's side.
+        y: body y.
+        width: lateral reach of the lung at its widest.
         bottom: y of the diaphragm's dome.
-        shrink: How far the outer border has moved inwards (a collapsed lung).
+        shrink: how far the outer border has moved inwards (a collapsed lung).
 
     Returns:
-        About the distance to the border, positive inside.
+        about the distance to the border, positive inside.
     """
     top = -0.37 + 1.2 * shrink
     t = np.clip((y - top) / (bottom - top), 0.0, 1.0)
@@ -54,16 +54,16 @@ def lesion_shape(lesion: Lesion, x: Field, y: Field, width: Field, bottom: Field
     """Signed shape of one lesion, at points of its phantom's body.
 
     Args:
-        lesion: What to draw.
-        x: Body x of the points.
-        y: Body y of the points.
-        width: Lateral reach of the lungs.
+        lesion: what to draw.
+        x: body x of the points.
+        y: body y of the points.
+        width: lateral reach of the lungs.
         bottom: y of the diaphragm.
-        size: Size of the heart.
-        shift: Shift of the heart.
+        size: size of the heart.
+        shift: shift of the heart.
 
     Returns:
-        Positive inside the lesion, same shape as x.
+        positive inside the lesion, same shape as x.
     """
     if lesion.finding == "cardiomegaly":
         return heart(x, y, size, shift)

@@ -28,13 +28,13 @@ def write_samples(
     """Write pictures, masks and a manifest.
 
     Args:
-        root: Folder to write into; created if it is missing.
-        asked: Phantoms, each with its questions.
-        size: Height and width of the pictures.
-        split: Name of the split.
+        root: folder to write into; created if it is missing.
+        asked: phantoms, each with its questions.
+        size: height and width of the pictures.
+        split: name of the split.
 
     Returns:
-        Path of the manifest.
+        path of the manifest.
     """
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True, exist_ok=True)

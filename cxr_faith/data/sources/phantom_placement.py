@@ -18,12 +18,12 @@ def place(phantom: Phantom, wanted: set[str], rng: np.random.Generator) -> tuple
     """Place a lesion for each finding: large ones first, focal ones where the lung is still free.
 
     Args:
-        phantom: The phantom without lesions.
-        wanted: Names of the findings to show.
-        rng: Source of randomness.
+        phantom: the phantom without lesions.
+        wanted: names of the findings to show.
+        rng: source of randomness.
 
     Returns:
-        Lesions in the order of `FINDINGS`, the patient's right before the left.
+        lesions in the order of `FINDINGS`, the patient's right before the left.
     """
     placed: list[Lesion] = [Lesion("cardiomegaly")] if "cardiomegaly" in wanted else []
     for finding in ("pleural effusion", "pneumothorax", "consolidation", "nodule"):

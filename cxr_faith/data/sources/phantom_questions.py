@@ -51,13 +51,13 @@ class Question:
     """One phrasing of a question, with what is needed to answer it.
 
     Attributes:
-        text: The question as a user would type it.
+        text: the question as a user would type it.
         topic: presence, side_presence, side, where or list.
         kind: yes_no, choice or open.
-        finding: The finding that it asks about; None for a list of findings.
-        side: The patient's side that it asks about (side_presence only).
-        variant: Index of the phrasing within the topic.
-        answer: The answer on the intact picture; empty if it is not known yet.
+        finding: the finding that it asks about; None for a list of findings.
+        side: the patient's side that it asks about (side_presence only).
+        variant: index of the phrasing within the topic.
+        answer: the answer on the intact picture; empty if it is not known yet.
     """
 
     text: str
@@ -79,11 +79,11 @@ def phrasings(topic: str, finding: str | None = None, side: str | None = None) -
 
     Args:
         topic: presence, side_presence, side, where or list.
-        finding: The finding asked about (none for list).
-        side: The patient's side (side_presence only).
+        finding: the finding asked about (none for list).
+        side: the patient's side (side_presence only).
 
     Returns:
-        One `Question` per phrasing, without an answer.
+        one `Question` per phrasing, without an answer.
     """
     templates, kind = {
         "presence": (PRESENCE + PRESENCE_EXTRA.get(finding or "", ()), "yes_no"),
@@ -115,12 +115,12 @@ def answer(question: Question, visible: Visible, zones: Mapping[tuple[str, str |
     """The right answer to a question, given which lesions are visible.
 
     Args:
-        question: The question.
-        visible: Visibility of every lesion of the picture, by (finding, side).
-        zones: Zone (upper, middle, lower) of every lesion that has one, by (finding, side).
+        question: the question.
+        visible: visibility of every lesion of the picture, by (finding, side).
+        zones: zone (upper, middle, lower) of every lesion that has one, by (finding, side).
 
     Returns:
-        The answer; None if no answer is right (a lesion is partly visible, or the question presumes a lesion that the
+        the answer; None if no answer is right (a lesion is partly visible, or the question presumes a lesion that the
         picture does not show).
     """
     if question.topic in ("presence", "side_presence"):

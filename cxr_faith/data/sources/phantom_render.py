@@ -32,7 +32,7 @@ def stream(*names: object) -> np.random.Generator:
 
 
 def _column(values: Sequence[float]) -> Field:
-    """One number per phantom, as ``[batch, 1, 1]``."""
+    """One number per phantom, as [batch, 1, 1]."""
     return np.asarray(values, np.float32).reshape(-1, 1, 1)
 
 
@@ -45,8 +45,8 @@ class Canvas:
     """Body coordinates and anatomy at every pixel of a few phantoms, and their noise.
 
     Args:
-        phantoms: The phantoms of the batch.
-        size: Height and width in pixels.
+        phantoms: the phantoms of the batch.
+        size: height and width in pixels.
     """
 
     def __init__(self, phantoms: Sequence[Phantom], size: tuple[int, int]) -> None:
@@ -70,20 +70,20 @@ class Canvas:
         self.lungs = {side: lung(self.x * np.float32(s), self.y, self.width, self.bottom) for side, s in SIGN.items()}
 
     def noise(self, purpose: str, cells: int) -> Field:
-        """Smooth noise with `cells` knots per side, one field per phantom: ``[batch, H, W]``."""
+        """Smooth noise with `cells` knots per side, one field per phantom: [batch, H, W]."""
         streams = [stream(p.seed, p.image_id, purpose) for p in self.phantoms]
         fields = np.stack([s.standard_normal((cells, cells), np.float32) for s in streams])
         rows, columns = (_interpolation(n, cells) for n in self.size)
         return np.asarray(rows @ fields @ columns.T, np.float32)
 
     def lesion(self, index: int, lesion: Lesion) -> Field:
-        """Signed shape ``[H, W]`` of a lesion of phantom `index`."""
+        """Signed shape [H, W] of a lesion of phantom `index`."""
         params = (a[index] for a in (self.width, self.bottom, self.heart_size, self.heart_shift))
         return lesion_shape(lesion, self.x[index], self.y[index], *params)
 
 
 def _interpolation(pixels: int, cells: int) -> Field:
-    """Matrix ``[pixels, cells]`` of linear interpolation between evenly spaced knots."""
+    """Matrix [pixels, cells] of linear interpolation between evenly spaced knots."""
     position = (np.arange(pixels) + 0.5) / pixels * (cells - 1)
     low = np.minimum(position.astype(int), cells - 2)
     matrix = np.zeros((pixels, cells), np.float32)
@@ -93,7 +93,7 @@ def _interpolation(pixels: int, cells: int) -> Field:
 
 
 def _anatomy(c: Canvas) -> tuple[Field, Field]:
-    """Density of the healthy chest and the soft lung field, each ``[batch, H, W]``."""
+    """Density of the healthy chest and the soft lung field, each [batch, H, W]."""
     ax = np.abs(c.x)
     trunk = np.minimum(0.46 - ax + 0.05 * np.sin(5 * c.y), (c.y + 0.47) - 0.30 * np.clip(ax - 0.13, 0.0, 1.0))
     body = _soft(np.maximum(trunk, 0.11 - ax), 0.012)
@@ -116,7 +116,7 @@ def _anatomy(c: Canvas) -> tuple[Field, Field]:
 
 
 def _paint(density: Field, lesion: Lesion, f: Field, texture: Field, heart_edge: Field) -> None:
-    """Draw one lesion into its phantom's density ``[H, W]``, in place."""
+    """Draw one lesion into its phantom's density [H, W], in place."""
     if lesion.finding == "nodule":
         density += lesion.contrast * _soft(f, 0.004)
     elif lesion.finding == "consolidation":
@@ -150,7 +150,7 @@ def _paint_all(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDAr
 
 
 def _expose(c: Canvas, density: Field) -> NDArray[np.uint8]:
-    """Apply exposure, grain and side marker: density to 8-bit pixels ``[batch, H, W]``."""
+    """Apply exposure, grain and side marker: density to 8-bit pixels [batch, H, W]."""
     tilt = c.noise("exposure", 3)
     level = np.clip(density * (1.0 + 0.05 * tilt), 0.0, None) ** _column([p.gamma for p in c.phantoms])
     grain = _column([p.grain for p in c.phantoms]) * c.noise("grain", 176)
@@ -171,11 +171,11 @@ def render(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDArray[
     """Render phantoms.
 
     Args:
-        phantoms: The phantoms.
-        size: Height and width in pixels.
+        phantoms: the phantoms.
+        size: height and width in pixels.
 
     Returns:
-        Pictures, uint8 ``[batch, H, W]`` (bright is dense), and masks by name, bool ``[batch, H, W]``: one per finding,
+        pictures, uint8 [batch, H, W] (bright is dense), and masks by name, bool [batch, H, W]: one per finding,
         one per finding and side (`nodule/left`), and the anatomy (`right lung`, `left lung`, `heart`).
     """
     names = [*ANATOMY, *FINDINGS, *(f"{f}/{side}" for f in SIDED for side in SIDES)]

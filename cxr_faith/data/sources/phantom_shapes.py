@@ -38,14 +38,14 @@ class ShapePicture:
     """Everything that determines one picture.
 
     Attributes:
-        image_id: Name of the picture.
-        seed: Seed of its pixel noise.
+        image_id: name of the picture.
+        seed: seed of its pixel noise.
         layout: split_vertical, split_horizontal, quadrant or shape.
-        colors: Field colors in reading order; for `shape` the colors of the shape and the background.
-        shape: Kind of shape (layout `shape` only).
-        center: Center (x, y) of the shape, in [0, 1].
-        radius: Half the extent of the shape, as a share of the side.
-        grain: Standard deviation of the pixel noise, in 8-bit levels.
+        colors: field colors in reading order; for `shape` the colors of the shape and the background.
+        shape: kind of shape (layout `shape` only).
+        center: center (x, y) of the shape, in [0, 1].
+        radius: half the extent of the shape, as a share of the side.
+        grain: standard deviation of the pixel noise, in 8-bit levels.
     """
 
     image_id: str
@@ -63,10 +63,10 @@ class ShapeQuestion:
     """A question about a color or shape picture.
 
     Attributes:
-        text: The question.
+        text: the question.
         kind: yes_no or open.
-        answer: The right answer.
-        region: Name of the mask that the answer depends on; None: the whole picture.
+        answer: the right answer.
+        region: name of the mask that the answer depends on; None: the whole picture.
     """
 
     text: str
@@ -94,7 +94,7 @@ def sample_shape(image_id: str, seed: int) -> ShapePicture:
 
 
 def _regions(picture: ShapePicture, x: Field, y: Field) -> dict[str, NDArray[np.bool_]]:
-    """Masks ``[H, W]`` of the fields or of the shape by name, in the order of the colors."""
+    """Masks [H, W] of the fields or of the shape by name, in the order of the colors."""
     if picture.layout == "quadrant":
         columns, rows = {"left": x < 0.5, "right": x >= 0.5}, {"upper": y < 0.5, "lower": y >= 0.5}
         return {q: rows[q.split()[0]] & columns[q.split()[1]] for q in QUADRANTS}
@@ -118,11 +118,11 @@ def render_shapes(
     """Render pictures.
 
     Args:
-        pictures: The pictures.
-        size: Height and width in pixels.
+        pictures: the pictures.
+        size: height and width in pixels.
 
     Returns:
-        Pixels, uint8 ``[batch, H, W, 3]``, and for each picture its region masks by name, bool ``[H, W]``.
+        pixels, uint8 [batch, H, W, 3], and for each picture its region masks by name, bool [H, W].
     """
     height, width = size
     y, x = np.meshgrid(

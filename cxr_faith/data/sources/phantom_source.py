@@ -16,8 +16,8 @@ def phantoms(root: Path, tally: Tally, patients: int = 50, seed: int = 1, split:
     """Questions about chest phantoms whose lesions are known to the pixel; pictures and masks are written into ROOT.
 
     Args:
-        root: Folder that the pictures are written to.
-        tally: Takes the counts.
+        root: folder that the pictures are written to.
+        tally: takes the counts.
         patients: number of patients; of four, one has three studies, one has two, and two have one.
         seed: the same seed gives the same pictures.
         split: name of the split.

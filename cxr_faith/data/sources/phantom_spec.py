@@ -10,15 +10,15 @@ class Lesion:
     """One lesion, in body coordinates (units of the picture's side).
 
     Attributes:
-        finding: Name of the finding.
-        side: The patient's side, right or left; None for the heart.
+        finding: name of the finding.
+        side: the patient's side, right or left; None for the heart.
         zone: upper, middle or lower for nodule and consolidation.
-        cx: Center, x.
-        cy: Center, y; for an effusion the y of its level.
-        r: Radius; for a pneumothorax the width of the gap.
-        tilt: Aspect ratio; for a pneumothorax how much the gap widens downwards.
-        phase: Shape of an irregular outline.
-        contrast: Density that it adds.
+        cx: center, x.
+        cy: center, y; for an effusion the y of its level.
+        r: radius; for a pneumothorax the width of the gap.
+        tilt: aspect ratio; for a pneumothorax how much the gap widens downwards.
+        phase: shape of an irregular outline.
+        contrast: density that it adds.
     """
 
     finding: str
@@ -37,24 +37,24 @@ class Phantom:
     """Everything that determines one picture.
 
     Attributes:
-        image_id: Name of the picture.
-        patient_id: Name of the patient; a patient's pictures share their anatomy.
-        study_id: Name of the study.
-        seed: Seed of the data set.
-        lesions: At most one per finding and side.
-        dx: Shift to the right, as a share of the width.
-        dy: Shift down, as a share of the height.
-        scale: Size of the body.
-        angle: Rotation in radians.
-        lung_width: Lateral reach of the lungs.
+        image_id: name of the picture.
+        patient_id: name of the patient; a patient's pictures share their anatomy.
+        study_id: name of the study.
+        seed: seed of the data set.
+        lesions: at most one per finding and side.
+        dx: shift to the right, as a share of the width.
+        dy: shift down, as a share of the height.
+        scale: size of the body.
+        angle: rotation in radians.
+        lung_width: lateral reach of the lungs.
         diaphragm: y of the diaphragm.
-        heart_size: Long semi-axis of the heart.
-        heart_shift: Shift of the heart towards the patient's left.
-        gamma: Exposure curve.
-        gain: Exposure gain.
-        grain: Standard deviation of the grain; white is 1.
-        marker: Letter of the side marker, or an empty string.
-        marker_at: Left and top of the marker, in [0, 1].
+        heart_size: long semi-axis of the heart.
+        heart_shift: shift of the heart towards the patient's left.
+        gamma: exposure curve.
+        gain: exposure gain.
+        grain: standard deviation of the grain; white is 1.
+        marker: letter of the side marker, or an empty string.
+        marker_at: left and top of the marker, in [0, 1].
     """
 
     image_id: str

@@ -1,6 +1,6 @@
 """SLAKE 1.0: English questions about its chest radiographs, with its boxes of organs and lesions.
 
-Layout of the root: ``{train,validate,test}.json`` and ``imgs/xmlab<n>/{source.jpg,detection.json}``.
+Layout of the root: `{train,validate,test}.json` and `imgs/xmlab<n>/{source.jpg,detection.json}`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def slake(root: Path, tally: Tally, splits: str = "train,validate,test", languag
     `detection.json`; if a question names the label of a box, that label is its finding.
 
     Args:
-        root: Folder of SLAKE.
-        tally: Takes the counts.
+        root: folder of SLAKE.
+        tally: takes the counts.
         splits: splits to take, separated by commas.
         language: questions to take by their `q_lang` (en, zh).
     """

@@ -43,8 +43,8 @@ def table(
     decides. An image without an image_id gets its path as id.
 
     Args:
-        root: Folder that image paths are relative to.
-        tally: Takes the counts.
+        root: folder that image paths are relative to.
+        tally: takes the counts.
         file: CSV (.csv, .csv.gz), JSON (.json), JSON Lines (.jsonl) or Parquet file.
         columns: the table's names of the manifest's columns, e.g. '{"image_path": "path"}'.
         box_format: format of the column boxes: xyxy or xywh in pixels, unit (x1, y1, x2, y2 as shares of the size),
@@ -85,10 +85,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read all rows of a table.
 
     Returns:
-        The rows as mappings from column name to value.
+        the rows as mappings from column name to value.
 
     Raises:
-        PrepareError: The file is missing, damaged, empty or of another format.
+        PrepareError: the file is missing, damaged, empty or of another format.
     """
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if suffix.lower() in (".csv", ".csv.gz"):

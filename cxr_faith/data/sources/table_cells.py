@@ -65,12 +65,12 @@ def boxes_in(
     """Boxes of one row: a text with <loc_…>, or a list whose entries are four numbers or mappings.
 
     Args:
-        value: The cell.
-        box_format: One of the formats of the source `table`.
-        label: Label of boxes without one.
+        value: the cell.
+        box_format: one of the formats of the source `table`.
+        label: label of boxes without one.
         size: (height, width) of the image, which the formats unit and padded need.
-        name: Id of the row, for the list of drops.
-        tally: Takes the boxes that are dropped.
+        name: id of the row, for the list of drops.
+        tally: takes the boxes that are dropped.
     """
     if box_format == "loc":
         located = text(value) or ""

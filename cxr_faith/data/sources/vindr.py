@@ -1,7 +1,7 @@
 """VinDr-CXR 1.0.0: presence questions from its image labels, with the readers' boxes merged.
 
-Layout of the root: ``train/<image_id>.dicom``, ``test/<image_id>.dicom`` and
-``annotations/{annotations,image_labels}_{train,test}.csv``.
+Layout of the root: `train/<image_id>.dicom`, `test/<image_id>.dicom` and
+`annotations/{annotations,image_labels}_{train,test}.csv`.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def vindr_cxr(
     `cxr_faith.data.boxes.fuse`); every sample has all boxes of the findings present in its image.
 
     Args:
-        root: Folder of VinDr-CXR.
-        tally: Takes the counts.
+        root: folder of VinDr-CXR.
+        tally: takes the counts.
         splits: splits to take, separated by commas (train, test).
         phrasings: how many phrasings of each question, 1 to 5; they form a question group.
         balanced: for each label, as many images without it as with it, chosen by a hash of their ids; false: all.

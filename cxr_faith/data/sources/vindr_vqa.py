@@ -22,8 +22,8 @@ def vindr_cxr_vqa(root: Path, tally: Tally, vqa: str) -> Iterator[Sample]:
     boxes come from `gt_location` and are labeled with `gt_finding`.
 
     Args:
-        root: Folder of VinDr-CXR (train/<id>.dicom, test/<id>.dicom).
-        tally: Takes the counts.
+        root: folder of VinDr-CXR (train/<id>.dicom, test/<id>.dicom).
+        tally: takes the counts.
         vqa: JSON file of VinDr-CXR-VQA, or a folder with exactly one JSON file.
     """
     path = Path(vqa)

@@ -1,6 +1,6 @@
 """VQA-RAD: clinicians' questions about radiology pictures, as published on OSF.
 
-Layout of the root: ``VQA_RAD Dataset Public.json`` and ``VQA_RAD Image Folder/``. Parquet mirrors lack the organ of a
+Layout of the root: `VQA_RAD Dataset Public.json` and `VQA_RAD Image Folder/`. Parquet mirrors lack the organ of a
 picture; prepare them with the source `hub`.
 """
 
@@ -24,8 +24,8 @@ def vqa_rad(root: Path, tally: Tally, organ: str = "CHEST") -> Iterator[Sample]:
     paraphrase form a question group.
 
     Args:
-        root: Folder of VQA-RAD.
-        tally: Takes the counts.
+        root: folder of VQA-RAD.
+        tally: takes the counts.
         organ: questions to take by their `image_organ` (CHEST, HEAD, ABD); some chest pictures are CT slices, and the
             data set does not mark them.
     """

@@ -185,7 +185,7 @@ def peek(path: str | Path, revision: str | None = None) -> tuple[tuple[int, int]
 
 
 def grid_and_size(config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(gH, gW) image tokens and (H, W) pixels of the input, both square, from a `Gemma3Config`."""
+    """(grid_h, grid_w) image tokens and (H, W) pixels of the input, both square, from a `Gemma3Config`."""
     side, pixels = int(config.mm_tokens_per_image**0.5), config.vision_config.image_size
     return (side, side), (pixels, pixels)
 
