@@ -224,7 +224,7 @@ def effect_size(cluster_means: Floats) -> Floats:
 
 
 def holm(p: npt.ArrayLike) -> Floats:
-    """Holm's step-down adjusted p values, Holm 1979; NaN stays NaN and is no test.
+    """Holm's step-down adjusted p values, Holm 1979; NaN stays NaN and does not count as a test.
 
     Args:
         p: [tests].

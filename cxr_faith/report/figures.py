@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from cxr_faith.data.sample import Box
 
 COLORMAP = "viridis"
-"""Perceptually uniform, and without the greys of a radiograph."""
+"""Perceptually uniform, and without the grays of a radiograph."""
 STRONGEST_ALPHA = 0.6
 LIMITS = (2, 98)
 """Percentiles of a map that get its weakest and its strongest color, so that one outlier does not hide the rest."""

@@ -27,7 +27,7 @@ def write_results(run_dir: str | Path) -> Results:
     A run that has begun and has no record yet, and an empty directory, get results that say so.
 
     Raises:
-        ValueError: there is no such directory, it holds other things than a run, or one of its files cannot be used.
+        ValueError: there is no such directory, it holds files but no run, or one of its files cannot be used.
         OSError: a file could not be saved.
     """
     summary = write_summary(run_dir)

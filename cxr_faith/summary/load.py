@@ -87,7 +87,7 @@ def load_run(run_dir: str | Path) -> Run:
 
 
 def no_run(run_dir: Path) -> str:
-    """What to say of a directory that is no run directory."""
+    """The error message for a directory that is not a run directory."""
     return f"{run_dir}: not a run directory, it has neither records nor provenance.json; run `cxr-faith evaluate` first"
 
 

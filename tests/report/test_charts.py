@@ -61,6 +61,9 @@ def test_bands_span_low_to_high() -> None:
         (band,) = panel.collections
         corners = band.get_paths()[0].vertices
         assert corners[:, 1].min() == pytest.approx(low) and corners[:, 1].max() == pytest.approx(high)
+    deletion, insertion = mean_curves({"chefer": Curves(n=7, x=x, deletion=1 - x, insertion=x)}).axes
+    assert not deletion.collections
+    assert not insertion.collections
 
 
 def test_forest_shows_every_interval_and_opens_what_holds_zero() -> None:

@@ -73,11 +73,11 @@ def test_boxes_are_where_they_belong_and_titles_are_no_formulas() -> None:
 
 
 def test_negative_values_are_not_drawn_and_flat_maps_hide_nothing() -> None:
-    grey = np.full((60, 60), 120, np.uint8)
+    gray = np.full((60, 60), 120, np.uint8)
     values = np.array([[-5.0, 0], [0, 1]])
-    drawn = colorful(pixels(overlay(grey, values)))
+    drawn = colorful(pixels(overlay(gray, values)))
     assert drawn[-40:-5, -40:-5].all() and not drawn[: drawn.shape[0] // 2 - 3].any()
-    assert not colorful(pixels(overlay(grey, np.full((2, 2), 3.0)))).any()
+    assert not colorful(pixels(overlay(gray, np.full((2, 2), 3.0)))).any()
 
 
 @pytest.mark.parametrize(
