@@ -1,6 +1,6 @@
 """Calibration of yes/no answers with a known reference: is the model as sure as it should be?"""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -41,27 +41,40 @@ def area_under_roc(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> float:
     return float(binary_auroc(p, truth)) if len(truth.unique()) == 2 else float("nan")
 
 
-def reliability(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> list[dict[str, Any]]:
-    """The bins of a reliability diagram that hold a sample.
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bin of the reliability diagram that holds a sample."""
+
+    low: float
+    """Lower edge of the bin."""
+    high: float
+    """Upper edge of the bin."""
+    n: int
+    """Samples in the bin."""
+    p_yes: float
+    """Their mean p(yes)."""
+    yes: float
+    """Share of them whose reference answer is yes."""
+
+
+def reliability(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> list[ReliabilityBin]:
+    """The bins of a reliability diagram that hold a sample, lowest first.
 
     Args:
-        p_yes: [samples].
-        is_yes: [samples].
-
-    Returns:
-        One dict a bin: `low`, `high` (its edges), `n`, `p_yes` (mean), `yes` (share of yes in the references).
+        p_yes: the model's p(yes), [samples].
+        is_yes: whether the reference answer is yes, [samples].
     """
     p, truth = np.asarray(p_yes, float), np.asarray(is_yes, bool)
     edges = np.linspace(0, 1, BINS + 1)
     number = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, BINS - 1)
     return [
-        {
-            "low": float(edges[b]),
-            "high": float(edges[b + 1]),
-            "n": int((number == b).sum()),
-            "p_yes": float(p[number == b].mean()),
-            "yes": float(truth[number == b].mean()),
-        }
+        ReliabilityBin(
+            low=float(edges[b]),
+            high=float(edges[b + 1]),
+            n=int((number == b).sum()),
+            p_yes=float(p[number == b].mean()),
+            yes=float(truth[number == b].mean()),
+        )
         for b in np.unique(number)
     ]
 

@@ -70,7 +70,7 @@ _CONTROL_STYLES: dict[str, LineStyle] = {
 
 
 def method_styles(names: Sequence[str]) -> dict[str, LineStyle]:
-    """Each method's line: seven colors, then the same dashed; the baselines grey, the oracle black."""
+    """Each method's line: seven colors, then the same dashed; the baselines gray, the oracle black."""
     styles = dict(_CONTROL_STYLES)
     others = [name for name in dict.fromkeys(names) if name not in styles]
     for number, name in enumerate(others):
@@ -230,12 +230,12 @@ def reliability_diagram(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> Figure:
     figure = chart(3.8)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top.plot([0, 1], [0, 1], color="0.6", ls="--", lw=1)
-    points = [bin["p_yes"] for bin in bins], [bin["yes"] for bin in bins]
+    points = [bin.p_yes for bin in bins], [bin.yes for bin in bins]
     top.plot(*points, "o-", color=OKABE_ITO[0], ms=4, clip_on=False)
     title = f"ECE {expected_calibration_error(p_yes, is_yes):.3f}, n = {n}"
     top.set(ylabel="share of references that are yes", ylim=(-0.03, 1.03), title=title)
-    centers = [(bin["low"] + bin["high"]) / 2 for bin in bins]
-    bottom.bar(centers, [bin["n"] for bin in bins], width=0.9 / BINS, color="0.55")
+    centers = [(bin.low + bin.high) / 2 for bin in bins]
+    bottom.bar(centers, [bin.n for bin in bins], width=0.9 / BINS, color="0.55")
     bottom.set(xlabel="p(yes)", ylabel="samples", xlim=(0, 1))
     bottom.yaxis.set_major_locator(mpl.ticker.MaxNLocator(3, integer=True))
     for axes in (top, bottom):

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.summary.columns import maps_of, rounded_mean
+from cxr_faith.summary.result import Result
 
 AGREEMENT_SAMPLES = 200
 """Agreement is a mean over at most this many samples, the first ones by `sample_id`."""
@@ -18,7 +19,7 @@ COLUMNS = ("grid_h", "grid_w")
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Result):
     """How alike the maps of two methods are, on average over the samples that both have."""
 
     a: str

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cxr_faith.summary.columns import mean, numbers
+from cxr_faith.summary.result import Result
 
 
 @dataclass(frozen=True)
-class Answers:
+class Answers(Result):
     """How the model answered over one slice of the samples."""
 
     slice: str

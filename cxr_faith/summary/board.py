@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.interval import Difference
+from cxr_faith.summary.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Board:
+class Board(Result):
     """One slice of the samples under one setting: a row for each method, and which methods can be told apart."""
 
     substrate: str

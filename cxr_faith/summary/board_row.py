@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from cxr_faith.summary.curves import Curves
 from cxr_faith.summary.interval import Interval
+from cxr_faith.summary.result import Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
-class BoardRow:
+class BoardRow(Result):
     """Means of one method over one slice, named as the columns of the records; a mean of nothing is None.
 
     Means are taken over the common samples: those that are ok for every method that has a row for them. `*_scored` are
@@ -136,6 +141,12 @@ class BoardRow:
             low, high = interval.ends or (None, None)
             flat |= {f"{column}_low": low, f"{column}_high": high, f"{column}_p_holm": interval.p_holm}
         return flat
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row with the columns of `flat`."""
+        import pandas as pd
+
+        return pd.DataFrame([self.flat()])
 
 
 MEANS = tuple(field.name for field in fields(BoardRow) if field.type == float | None)

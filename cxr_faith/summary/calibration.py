@@ -7,35 +7,21 @@ import numpy as np
 import pandas as pd
 
 from cxr_faith.metrics.calibration import (
+    ReliabilityBin,
     area_under_roc,
     expected_calibration_error,
     reliability,
     selective_accuracy,
 )
 from cxr_faith.summary.columns import numbers, rank_correlation, rounded
+from cxr_faith.summary.result import Result
 
 COLUMNS = ("p_yes", "margin", "predicted", "correct", "status", "srg")
 """The columns of the records that this panel reads."""
 
 
 @dataclass(frozen=True)
-class ReliabilityBin:
-    """One bin of the reliability diagram that holds a sample."""
-
-    low: float
-    """Lower edge of the bin."""
-    high: float
-    """Upper edge of the bin."""
-    n: int
-    """Samples in the bin."""
-    p_yes: float
-    """Their mean p(yes)."""
-    yes: float
-    """Share of them whose reference answer is yes."""
-
-
-@dataclass(frozen=True)
-class Calibration:
+class Calibration(Result):
     """Calibration of p(yes) over the yes/no questions with a known answer."""
 
     n: int
@@ -76,7 +62,7 @@ def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> Calibratio
         n=len(known),
         ece=rounded(expected_calibration_error(p, is_yes)),
         auroc=rounded(area_under_roc(p, is_yes)),
-        reliability=tuple(ReliabilityBin(**one) for one in reliability(p, is_yes)),
+        reliability=tuple(reliability(p, is_yes)),
         selective_accuracy=selective_accuracy(np.maximum(p, 1 - p), correct),
         confidence_with_srg=confidence,
         confidence_n=counts,

@@ -7,6 +7,7 @@ import pandas as pd
 
 from cxr_faith.metrics.agreement import spearman
 from cxr_faith.summary.columns import maps_of, numbers, rounded_mean
+from cxr_faith.summary.result import Result
 
 ANSWER_COLUMNS = ("predicted", "margin")
 MAP_COLUMNS = ("gap_srg_random", "grid_h", "grid_w")
@@ -14,7 +15,7 @@ MAP_COLUMNS = ("gap_srg_random", "grid_h", "grid_w")
 
 
 @dataclass(frozen=True)
-class AnswerChange:
+class AnswerChange(Result):
     """How answers change from the first asking to the second."""
 
     n: int
@@ -28,7 +29,7 @@ class AnswerChange:
 
 
 @dataclass(frozen=True)
-class MapChange:
+class MapChange(Result):
     """How one method's maps change from the first asking to the second."""
 
     method: str

@@ -13,6 +13,7 @@ from cxr_faith.summary.changes import (
     answer_change,
     map_change,
 )
+from cxr_faith.summary.result import Result
 
 COLUMNS = (*ANSWER_COLUMNS, *MAP_COLUMNS)
 """The columns of the records that this panel reads, beside `map`."""
@@ -35,7 +36,7 @@ class ConditionMaps(MapChange):
 
 
 @dataclass(frozen=True)
-class Conditions:
+class Conditions(Result):
     """Each sample under each condition against the same sample under none."""
 
     answers: tuple[ConditionAnswers, ...]

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from cxr_faith.summary.result import Result
+
 
 @dataclass(frozen=True)
-class Bands:
+class Bands(Result):
     """95 % percentile bootstrap intervals of the mean curves, point by point, over patients."""
 
     deletion_low: tuple[float, ...]
@@ -18,7 +20,7 @@ class Bands:
 
 
 @dataclass(frozen=True)
-class Curves:
+class Curves(Result):
     """Mean normalized deletion and insertion curves: 1 is the score of the image, 0 that of the substrate."""
 
     n: int

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from cxr_faith.summary.method_rows import UNSCORED
+from cxr_faith.summary.result import Result
 
 LISTED = 20
 """Samples that are listed at most."""
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Result):
     """A sample that could not be scored."""
 
     sample_id: str
@@ -25,7 +26,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Failures:
+class Failures(Result):
     """Samples that some method could not score."""
 
     n: int

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from cxr_faith.summary.result import Result
+
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Result):
     """A mean over samples, its 95 % intervals over patients and its sign-flip test (`metrics.statistics`).
 
     A number that does not exist, such as the ends of an interval over fewer than ten patients, is None.

@@ -9,13 +9,14 @@ import pandas as pd
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.records.controls import RANDOM, is_control
 from cxr_faith.summary.columns import numbers, rank_correlation, rounded_mean
+from cxr_faith.summary.result import Result
 
 COLUMNS = ("status", "srg", *LOCALIZATION_COLUMNS)
 """The columns of the records that this panel reads."""
 
 
 @dataclass(frozen=True)
-class LocalizationScores:
+class LocalizationScores(Result):
     """One number for each localization score (`metrics.localization`); None where there is none."""
 
     pointing_game: float | None

@@ -13,13 +13,14 @@ import pandas as pd
 from cxr_faith.metrics.regions import REGIONS, border_weights, enrichment, mass_shares, region_weights
 from cxr_faith.summary.columns import Floats, maps_of, rounded
 from cxr_faith.summary.mean_curves import ExactSums
+from cxr_faith.summary.result import Result
 
 COLUMNS = ("map", "grid_h", "grid_w", "anatomy")
 """The columns of the records that this panel reads."""
 
 
 @dataclass(frozen=True)
-class RegionValues:
+class RegionValues(Result):
     """One number for each region (the patient's sides) and the border; None without a map."""
 
     right_upper: float | None
@@ -44,7 +45,7 @@ class RegionValues:
 
 
 @dataclass(frozen=True)
-class Organ:
+class Organ(Result):
     """How much of the maps lies on one organ, on average over the samples with a mask of it."""
 
     n: int

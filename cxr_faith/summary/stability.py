@@ -12,6 +12,7 @@ from cxr_faith.summary.changes import (
     answer_change,
     map_change,
 )
+from cxr_faith.summary.result import Result
 
 _GROUP = ("image_id", "question_group", "variant", "strategy")
 
@@ -36,7 +37,7 @@ class VariantMaps(MapChange):
 
 
 @dataclass(frozen=True)
-class Stability:
+class Stability(Result):
     """Each variant of a question against the first wording of its group, on the same image."""
 
     answers: tuple[VariantAnswers, ...]

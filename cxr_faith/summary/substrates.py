@@ -11,13 +11,14 @@ from scipy.stats import kendalltau
 from cxr_faith.records.controls import RANDOM, is_control
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.columns import FEWEST, numbers, rounded
+from cxr_faith.summary.result import Result
 
 COLUMNS = ("status", "srg", "deletion_auc")
 """The columns of the records that this panel reads."""
 
 
 @dataclass(frozen=True)
-class SubstratePair:
+class SubstratePair(Result):
     """Whether two substrates rank the methods alike; baselines and controls are left out."""
 
     a: str
@@ -33,7 +34,7 @@ class SubstratePair:
 
 
 @dataclass(frozen=True)
-class Substrates:
+class Substrates(Result):
     """The panel about substrates."""
 
     pairs: tuple[SubstratePair, ...]

@@ -13,6 +13,7 @@ from cxr_faith.summary.conditions import Conditions
 from cxr_faith.summary.failures import Failures
 from cxr_faith.summary.localization import Localization, LocalizationAcross
 from cxr_faith.summary.regions import Regions
+from cxr_faith.summary.result import Result
 from cxr_faith.summary.stability import Stability
 from cxr_faith.summary.substrates import Substrates
 
@@ -24,7 +25,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Result):
     """What a run's records say: a board for each setting and slice, and panels on how far to trust it.
 
     It holds no time and no count of files: one process and many, a restart and an uninterrupted run give the same one.

@@ -52,13 +52,13 @@ def test_calibration_error_and_reliability():
     truth = rng.random(400) < p**2
     share, mean = calibration_curve(truth, p, n_bins=15)
     bins = reliability(p, truth)
-    np.testing.assert_allclose([b["yes"] for b in bins], share)
-    np.testing.assert_allclose([b["p_yes"] for b in bins], mean)
-    expected = sum(b["n"] / 400 * abs(b["yes"] - b["p_yes"]) for b in bins)
+    np.testing.assert_allclose([b.yes for b in bins], share)
+    np.testing.assert_allclose([b.p_yes for b in bins], mean)
+    expected = sum(b.n / 400 * abs(b.yes - b.p_yes) for b in bins)
     assert expected_calibration_error(p, truth) == pytest.approx(expected, abs=1e-6) and expected > 0.1
     sure, right = [1.0] * 10 + [0.95] * 10, [True] * 5 + [False] * 5 + [True] * 10  # one bin, its last
     assert expected_calibration_error(sure, right) == pytest.approx(0.225)
-    assert np.isnan(expected_calibration_error([], [])) and reliability([1.0, 0.0], [True, False])[1]["n"] == 1
+    assert np.isnan(expected_calibration_error([], [])) and reliability([1.0, 0.0], [True, False])[1].n == 1
 
 
 def test_area_under_roc():

@@ -1,15 +1,31 @@
 """The classes of the summary: JSON and back, tables; a sentence under every field, also in the report's classes."""
 
 import ast
+import inspect
 import json
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import cxr_faith.summary
 from cxr_faith.records import read_records
+from cxr_faith.summary.bands import with_bands
+from cxr_faith.summary.changes import AnswerChange, MapChange
+from cxr_faith.summary.conditions import ConditionAnswers, ConditionMaps, Conditions
 from cxr_faith.summary.interval import Interval
+from cxr_faith.summary.load import Run
+from cxr_faith.summary.localization import LocalizationScores
+from cxr_faith.summary.method_rows import MethodRows
+from cxr_faith.summary.metric_rows import MetricRow
+from cxr_faith.summary.regions import Organ
+from cxr_faith.summary.result import Result
+from cxr_faith.summary.stability import Stability, VariantAnswers, VariantMaps
+from cxr_faith.summary.substrates import SubstratePair, Substrates
 from cxr_faith.summary.summarize import summarize
 from cxr_faith.summary.summary import Summary
 from tests.synthetic import METHODS
@@ -78,7 +94,64 @@ def test_the_shown_interval_is_bca_where_there_is_one() -> None:
     assert (both.ends, percentile.ends, neither.ends) == ((0.2, 0.8), (0.1, 0.9), None)
 
 
-def is_dataclass(node: ast.ClassDef) -> bool:
+def results_in(value: object) -> Iterator[Result]:
+    """A result and the results inside it."""
+    if isinstance(value, Result):
+        yield value
+    if is_dataclass(value):
+        inside = [getattr(value, field.name) for field in fields(value)]
+    else:
+        inside = list(value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ())
+    for item in inside:
+        yield from results_in(item)
+
+
+def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
+    records = read_records(run_dir)
+    answers, maps = {"n": 4, "flip_rate": 0.5, "n_margin": 4, "margin_shift": None}, {"method": "chefer", "n": 4}
+    maps |= {"spearman": 0.9, "n_gap": 0, "gap_change": None}
+    examples = list(results_in(with_bands(summarize(records, METHODS), records)))
+    examples += [
+        *results_in(Stability((VariantAnswers(**answers, strategy="all"),), (VariantMaps(**maps, strategy="all"),))),
+        *results_in(Conditions((ConditionAnswers(**answers, condition="a"),), (ConditionMaps(**maps, condition="a"),))),
+        *results_in(Substrates((SubstratePair("blur", "mean", 3, 9, 0.5),), {"blur": 0.1}, {"blur": None})),
+        AnswerChange(**answers),
+        MapChange(**maps),
+        Organ(3, 0.2, 1.4),
+        LocalizationScores(0.5, 0.5, None, 0.1, 0.2),
+    ]
+    modules = [import_module(f"cxr_faith.summary.{file.stem}") for file in ROOM.glob("[a-z]*.py")]
+    classes = {
+        kind
+        for module in modules
+        for _, kind in inspect.getmembers(module, is_dataclass)
+        if kind.__module__ == module.__name__
+    }
+    assert classes - {type(example) for example in examples} == {Run, MethodRows, MetricRow}
+    for example in examples:
+        kind = type(example)
+        assert kind.from_dict(json.loads(json.dumps(example.to_dict(), allow_nan=False))) == example, kind
+        frame = example.to_frame()
+        assert isinstance(frame, pd.DataFrame) and len(frame) >= 1 and frame.columns.is_unique, kind
+
+
+def test_frames_have_a_row_for_each_entry_or_point(run_dir: Path) -> None:
+    records = read_records(run_dir)
+    summary = with_bands(summarize(records, METHODS), records)
+    calibration = summary.calibration
+    frame = calibration.to_frame()
+    assert frame["reliability_p_yes"].tolist() == [one.p_yes for one in calibration.reliability]
+    assert set(frame["ece"]) == {calibration.ece} and set(frame["n"]) == {calibration.n}
+    assert set(frame["selective_accuracy_0.8"]) == {calibration.selective_accuracy["0.8"]}
+    curves = summary.board().rows[0].curves
+    assert curves is not None and curves.bands is not None
+    points = curves.to_frame()
+    assert list(points["x"]) == list(curves.x) and set(points["n"]) == {curves.n}
+    assert list(points["bands_insertion_high"]) == list(curves.bands.insertion_high)
+    assert len(summary.boards[0].differences[0].to_frame()) == 1
+
+
+def declares_dataclass(node: ast.ClassDef) -> bool:
     return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
@@ -87,7 +160,7 @@ def test_every_field_has_a_sentence() -> None:
         (file.name, node)
         for file in sorted([*ROOM.glob("*.py"), *(ROOM.parent / "report").rglob("*.py")])
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.ClassDef) and (is_dataclass(node) or "NamedTuple" in map(ast.unparse, node.bases))
+        if isinstance(node, ast.ClassDef) and (declares_dataclass(node) or "NamedTuple" in map(ast.unparse, node.bases))
     ]
     assert len(classes) > 35
     for name, node in classes:
