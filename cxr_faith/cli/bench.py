@@ -1,6 +1,7 @@
 """`cxr-faith bench`: the speed of the engine beside the usual recipe, two libraries and the floor."""
 
-from cxr_faith.cli.errors import print_error, usage_errors
+from cxr_faith.bench.presets import PRESETS
+from cxr_faith.cli.errors import UsageError, nearest, print_error, usage_errors
 from cxr_faith.cli.parser import Command
 from cxr_faith.cli.signatures import options_of
 from cxr_faith.cli.startup import quick_imports
@@ -35,6 +36,9 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     options = {"options": options_of("cxr_faith.bench.compare:BenchOptions")}
     given = Command("bench", DESCRIPTION, options).read(arguments)
+    preset = str(given.values.get("preset", "tiny"))
+    if preset not in PRESETS:
+        raise UsageError(f"no preset {preset!r}{nearest(preset, PRESETS)}; there are {', '.join(PRESETS)}")
     with quick_imports():
         from cxr_faith.bench.compare import BenchOptions, Disagreement, bench
 

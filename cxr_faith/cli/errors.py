@@ -12,7 +12,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 """Errors that mean: the disk did not take the results."""
 
 _TYPE_ERROR = re.compile(r'Parser key "([\w.]+)": .*?(?:Got value|Given value): (.*)')
-_TYPES = {
+TYPES = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
@@ -21,6 +21,7 @@ _TYPES = {
     "list": "a list such as [a, b]",
     "tuple": "a list such as [a, b]",
 }
+"""Class of an annotation → what its values are called."""
 
 
 class UsageError(Exception):
@@ -67,7 +68,7 @@ def plain_type_error(message: str) -> str:
     match = _TYPE_ERROR.match(message)
     if match is None:
         return message
-    classes = [_TYPES[name] for name in re.findall(r"Expected a <class '(\w+)'>", message) if name in _TYPES]
+    classes = [TYPES[name] for name in re.findall(r"Expected a <class '(\w+)'>", message) if name in TYPES]
     choices = ["one of " + text.replace("'", "") for text in re.findall(r"Literal\[([^\]]*)\]", message)]
     wanted = " or ".join(dict.fromkeys([*choices, *classes]))
     return f"{match[1]} must be {wanted}, got {match[2]}" if wanted else message

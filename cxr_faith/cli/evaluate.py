@@ -11,6 +11,8 @@ from cxr_faith.cli.help import section, table
 from cxr_faith.cli.parser import CONFIG, Command, Given
 from cxr_faith.cli.signatures import Option, description_of, options_of, registry
 from cxr_faith.cli.startup import quick_imports, quiet_lightning
+from cxr_faith.cli.values import check_methods
+from cxr_faith.data.shard import Shard
 
 if TYPE_CHECKING:
     from cxr_faith.run.stop import StopRequest
@@ -97,7 +99,7 @@ def read_run(command: Command, arguments: list[str]) -> Given:
     """Check the arguments of `evaluate`, `doctor` or `sanity` without loading a library.
 
     Raises:
-        UsageError: an unknown name, a missing option, or a file that does not exist.
+        UsageError: an unknown name, a missing option, a value that cannot be used, or a file that does not exist.
     """
     if "--help_trainer" in arguments:
         print(section(TRAINER, [option for option in command.hidden if option.key.startswith("trainer.")], brief=True))
@@ -105,8 +107,12 @@ def read_run(command: Command, arguments: list[str]) -> Given:
     given = command.read(arguments)
     manifest = given.values.get("data.manifest", "bundled")
     is_run = "print_config" not in given.values
-    if is_run and manifest != "bundled" and not Path(str(manifest)).exists():
-        raise UsageError(f"data.manifest: {manifest}: manifest not found")
+    if is_run:
+        if manifest != "bundled" and not Path(str(manifest)).exists():
+            raise UsageError(f"data.manifest: {manifest}: manifest not found")
+        check_methods(given.values.get("model.methods"))
+        with usage_errors(ValueError):
+            Shard.parse(str(given.values.get("shard") or "0/1"))
     return given
 
 

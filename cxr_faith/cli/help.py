@@ -72,7 +72,7 @@ def _kind(option: Option) -> str:
     """What is written after an option's name; nothing after a flag."""
     if not option.type:
         return ""
-    choices = re.fullmatch(r"Literal\[(.*)\]", option.type)
+    choices = re.fullmatch(r"Literal\[(.*)\](?: \| None)?", option.type)
     if choices:
         return choices[1].replace("'", "").replace(", ", "|")
     if re.search(r"\bstr\b", option.type) and re.search(r"\b(int|float)\b", option.type):

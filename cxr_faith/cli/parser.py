@@ -1,7 +1,7 @@
-"""Checks the names in a command's arguments and configs before any heavy library is loaded.
+"""Checks a command's arguments and configs before any heavy library is loaded.
 
-`Command.read` prints the help, refuses an unknown name with the nearest right one, and finds config files. The values
-are checked later, by `cxr_faith.cli.typed` or by Lightning's parser.
+`Command.read` prints the help, refuses an unknown name with the nearest right one, finds config files, and refuses
+values that are plainly of another type. `cxr_faith.cli.typed` or Lightning's parser checks the values in full later.
 """
 
 import os
@@ -16,6 +16,7 @@ from cxr_faith.cli.configs import find_config
 from cxr_faith.cli.errors import UsageError, nearest
 from cxr_faith.cli.help import section
 from cxr_faith.cli.signatures import Option
+from cxr_faith.cli.values import check_value
 
 CONFIG = Option("config", "str", "None", "YAML file or name of a shipped config, laid over those before it.")
 
@@ -80,12 +81,13 @@ class Command:
         return "\n".join([*parts, *([self.tail] if self.tail else [])])
 
     def read(self, arguments: Sequence[str]) -> Given:
-        """Split the arguments and check every name, also those in config files.
+        """Split the arguments and check names and values, also those in config files.
 
         Prints the help and exits with 0 if it is asked for.
 
         Raises:
-            UsageError: an unknown option or key, a missing option, or a config file that cannot be read.
+            UsageError: an unknown option or key, a missing option, a value of another type, or a config file that
+                cannot be read.
         """
         if {"-h", "--help"} & set(arguments):
             print(self.help(), end="")
@@ -104,6 +106,10 @@ class Command:
                 given.positionals.append(str(value))
                 given.arguments.append(str(value))
         self._check_complete(given)
+        options = self.options
+        for key, value in given.values.items():
+            if key in options:
+                check_value(options[key], value)
         return given
 
     def _pairs(self, arguments: Sequence[str]) -> Iterator[tuple[str | None, Any]]:

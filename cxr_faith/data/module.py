@@ -20,7 +20,8 @@ from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.folder import noted_root
 from cxr_faith.data.items import ManifestDataset, SampleItem
 from cxr_faith.data.manifest import MappedManifest, bundled_manifest, manifest_fingerprint, open_manifest
-from cxr_faith.data.sharding import ImageBatches, Rows, Shard, shard_by_image
+from cxr_faith.data.shard import Shard
+from cxr_faith.data.sharding import ImageBatches, Rows, shard_by_image
 
 __all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem", "Shard"]
 

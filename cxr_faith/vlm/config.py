@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 def bundled_model() -> Path:
@@ -22,7 +23,7 @@ class ModelConfig:
 
     path: str = "bundled"
     revision: str | None = None
-    dtype: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
     prompt_template: str = "{question}"
 
     def __post_init__(self) -> None:

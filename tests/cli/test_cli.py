@@ -99,7 +99,7 @@ def test_print_config_is_the_resolved_config(run: Callable[..., Done]) -> None:
         (["--model.methods", "{cheffer: {}}"], "no method class 'cheffer'; did you mean 'chefer'?"),
         (["--model.methods", "{a: {class: attention, head: max}}"], "methods.a.head: not an option of attention"),
         (["--model.vlm.path", "/nowhere/model"], "no model folder /nowhere/model"),
-        (["--model.vlm.dtype", "float16"], "vlm.dtype must be float32 or bfloat16"),
+        (["--model.vlm.dtype", "float16"], "vlm.dtype must be one of float32, bfloat16, got float16"),
         (["--data.manifest", "nowhere.parquet"], "nowhere.parquet"),
         (["--limit", "0"], "limit must be at least 1"),
     ],

@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 
 from cxr_faith.__main__ import main
 from cxr_faith.cli import report
 from cxr_faith.cli.configs import find_config, shipped_configs
 from cxr_faith.cli.errors import UsageError
+from cxr_faith.cli.signatures import Option
+from cxr_faith.cli.values import check_value
 from cxr_faith.run import evaluate as run_evaluate
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +100,54 @@ def test_a_value_of_another_type_is_one_line(
         status = int(stop.code or 0)
     printed = capsys.readouterr().err
     assert status == 2 and printed.startswith(f"cxr-faith: error: {line}") and printed.count("\n") == 1
+
+
+def accepted(parser: ArgumentParser, value: object) -> bool:
+    """Whether the typed parser takes a value, as a word of the command line or from a config file."""
+    try:
+        if isinstance(value, str):
+            parser.parse_args([f"--key={value}"])
+        parser.parse_object({"key": value})
+    except ArgumentError:
+        return False
+    return True
+
+
+def test_values_that_the_typed_parser_takes_are_taken() -> None:
+    kinds = {"int": int, "float": float, "bool": bool, "int | None": int | None, "float | None": float | None}
+    kinds |= {"int | bool": int | bool, "Literal['no', 'all']": Literal["no", "all"]}
+    kinds |= {"Literal['no', 'all'] | None": Literal["no", "all"] | None, "int | str": int | str}
+    words = [
+        "3",
+        "-3",
+        " 3",
+        "1e-3",
+        "1e3",
+        "1_000",
+        "0x10",
+        "017",
+        "1:30",
+        "inf",
+        ".inf",
+        "nan",
+        "null",
+        "~",
+        "",
+        "all",
+    ]
+    words += ["no", "true", "True", "off", "abc", "[1, 2]", "{a: 1}", "2020-99-99", "{", "'3'", '"all"']
+    refused = set()
+    for kind, annotation in kinds.items():
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--key", type=annotation)
+        for value in [*words, 3, 3.5, True, None, [1], {"a": 1}, 10**400]:
+            try:
+                check_value(Option("key", kind, None, ""), value)
+            except UsageError:
+                refused.add((kind, str(value)))
+                assert not accepted(parser, value), (kind, value)
+    assert {("int", "abc"), ("float", "[1, 2]"), ("bool", "abc"), ("Literal['no', 'all']", "3")} <= refused
+    assert {kind for kind, _ in refused} == set(kinds) - {"int | str"}
 
 
 def test_a_config_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

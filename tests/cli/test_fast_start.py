@@ -73,6 +73,12 @@ def loaded(code: str, *arguments: str) -> tuple[int, set[str], float]:
         (["fit-sae", "--config", "nowhere.yaml"], 2),
         (["prepare", "vindr"], 2),
         (["prepare", "check", "nowhere"], 2),
+        (["evaluate", "--config", "demo", "--model.methods", "{chefr: {}}"], 2),
+        (["evaluate", "--config", "demo", "--limit", "abc"], 2),
+        (["evaluate", "--config", "demo", "--model.protocol.controls", "al"], 2),
+        (["evaluate", "--config", "demo", "--shard", "abc"], 2),
+        (["evaluate", "--config", "demo", "--model.vlm.dtype", "flaot"], 2),
+        (["bench", "--preset", "nope"], 2),
     ],
 )
 def test_nothing_heavy_is_loaded_before_the_arguments_are_checked(arguments: list[str], status: int) -> None:
