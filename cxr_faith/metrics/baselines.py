@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cxr_faith.metrics.functional import ENDPOINT_COLUMNS, MC_ERROR_COLUMNS
+from cxr_faith.metrics.functional import BASELINES, ENDPOINT_COLUMNS, MC_ERROR_COLUMNS
 
 _SIGNS = (("deletion", "deletion_auc", -1), ("insertion", "insertion_auc", 1), ("srg", "srg", 1))
 
@@ -30,7 +30,7 @@ def baseline_gaps(
         `gap_{deletion,insertion,srg}_{random,center}`, float64 `[B]`; NaN where either side is NaN or None.
     """
     gaps: dict[str, Tensor] = {}
-    for name, baseline in (("random", random), ("center", center)):
+    for name, baseline in zip(BASELINES, (random, center), strict=True):
         for metric, column, sign in _SIGNS:
             own = method[column].double()
             missing = torch.full_like(own, torch.nan)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from cxr_faith.metrics.functional import BASELINES
 from cxr_faith.metrics.running_sums import mean_of, present_sums, standard_error_of
 
 
@@ -194,7 +195,7 @@ def method_metrics(steps: int) -> MetricCollection:
         **{f"drop_{round(100 * q)}": DropAt(q) for q in (0.1, 0.2, 0.5)},
         **{
             f"gap_{metric}_{baseline}": BaselineGap(metric, baseline)
-            for baseline in ("random", "center")
+            for baseline in BASELINES
             for metric in ("deletion", "insertion", "srg")
         },
         "coverage": Coverage(),

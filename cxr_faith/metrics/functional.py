@@ -37,7 +37,10 @@ ENDPOINT_COLUMNS = ("s_original", "s_substrate", "effect")
 CURVE_COLUMNS = NORMALIZED_COLUMNS + UNNORMALIZED_COLUMNS
 """Every scalar that depends on the order of the cells."""
 
-GAPS = tuple(f"gap_{name}_{to}" for to in ("random", "center") for name in ("deletion", "insertion", "srg"))
+BASELINES = ("random", "center")
+"""Names of the two baselines: R random orders, and the order by the distance to the middle of the picture."""
+
+GAPS = tuple(f"gap_{name}_{to}" for to in BASELINES for name in ("deletion", "insertion", "srg"))
 """Paired gaps to the two baselines; positive = better than the baseline."""
 
 MC_ERROR_COLUMNS = ("deletion_auc", "insertion_auc", "srg")

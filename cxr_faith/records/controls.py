@@ -2,16 +2,15 @@
 
 import pandas as pd
 
-RANDOM = "random"
-"""The baseline of R random orders; it has no map."""
+from cxr_faith.metrics.functional import BASELINES
 
-CENTER = "center"
-"""The baseline that ranks cells by their distance to the middle of the picture."""
+RANDOM, CENTER = BASELINES
+"""Baselines that are always scored: R random orders, which have no map, and the order by the distance to the middle."""
 
 RANDOM_MAP, EDGES, ORACLE = "random_map", "edges", "oracle"
 """Controls that are scored as methods are: a map of noise, the picture's edges, the finding's own mask."""
 
-CONTROLS = (RANDOM, CENTER, RANDOM_MAP, EDGES, ORACLE)
+CONTROLS = (*BASELINES, RANDOM_MAP, EDGES, ORACLE)
 """Rows of a table that explain no model: every method is compared with them."""
 
 BLURRED = "/blurred"

@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.module import CXRVQADataModule, Shard
-from cxr_faith.records import done_samples, write_atomic
+from cxr_faith.records import done_samples, scan_records, write_atomic
 from cxr_faith.report.results import write_results
 from cxr_faith.report.terminal import show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
@@ -29,7 +29,7 @@ from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_c
 from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
-from cxr_faith.summary.metric_rows import MetricRow, disagreements, metric_rows
+from cxr_faith.summary.metric_rows import RECORDED, MetricRow, disagreements, metric_rows, recorded_rows
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,8 @@ def finish(
     results = write_results(run_dir)
     write_tensorboard(run_dir, results.summary, options.show_images)
     show_summary(console, results.summary, run_dir)
-    for line in disagreements(rows, results.summary):
+    recorded = recorded_rows(scan_records(run_dir, RECORDED))
+    for line in disagreements(rows, recorded, results.summary):
         console.print(f"warning      {line}; do not trust this run", soft_wrap=True, highlight=False, markup=False)
     console.print(f"report       {results.page}", soft_wrap=True, highlight=False)
     console.print(f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}", soft_wrap=True, highlight=False)

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from cxr_faith.records import read_records
+from cxr_faith.records import GAPS, read_records
 from cxr_faith.report.alerts import read_alerts
 from cxr_faith.report.markdown import markdown
 from cxr_faith.run.live import SETTLING, remove_live, run_name
@@ -28,7 +28,7 @@ _SCALARS = (
     "srg",
     "drop_50",
     "coverage",
-    *(f"gap_{score}_{control}" for control in ("random", "center") for score in ("deletion", "insertion", "srg")),
+    *GAPS,
 )
 _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
 

@@ -1,13 +1,17 @@
 """The board of the torchmetrics, as it stands at the end of prediction, and whether the records say the same."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from cxr_faith.metrics.functional import GAPS
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.summary.summary import Summary
 
 TOLERANCE = 1e-9
@@ -15,6 +19,9 @@ TOLERANCE = 1e-9
 
 COMPARED = ("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50", *GAPS)
 """Means that the torchmetrics and the boards of the summary both have."""
+
+RECORDED = ("substrate", "method", "status", *COMPARED)
+"""Columns of the records that `recorded_rows` needs beside the key."""
 
 
 @dataclass(frozen=True)
@@ -59,30 +66,62 @@ def metric_rows(values: Mapping[tuple[str, str], Mapping[str, Tensor]]) -> list[
     return rows
 
 
-def disagreements(rows: Sequence[MetricRow], summary: Summary) -> list[str]:
-    """Where the torchmetrics and the summary of the records differ by more than `TOLERANCE`, one sentence each.
+def recorded_rows(pieces: Iterable[pd.DataFrame]) -> dict[tuple[str, str], MetricRow]:
+    """The same rows computed from the records, (substrate, method) → row.
 
-    Coverage is always compared, means where both average the same samples: the summary averages those that are ok for
-    every method.
+    Args:
+        pieces: records with the key and `RECORDED`; rows under a condition are left out.
+    """
+    sums, counts = defaultdict[tuple[str, str, str], float](float), Counter[tuple[str, str, str]]()
+    for piece in pieces:
+        plain = piece[piece["condition"].eq(NONE)].assign(ok=piece["status"].eq("ok"))
+        for (substrate, method), mine in plain.groupby(["substrate", "method"]):
+            for name in ("ok", *COMPARED):
+                values = mine[name].astype(np.float64).dropna()
+                sums[str(substrate), str(method), name] += float(values.sum())
+                counts[str(substrate), str(method), name] += len(values)
+    rows = {}
+    for substrate, method in dict.fromkeys((substrate, method) for substrate, method, _ in counts):
+        means = {name: _mean(sums[substrate, method, name], counts[substrate, method, name]) for name in COMPARED}
+        samples = counts[substrate, method, "ok"]
+        coverage = sums[substrate, method, "ok"] / samples
+        rows[substrate, method] = MetricRow(substrate, method, samples, coverage, means)
+    return rows
+
+
+def _mean(total: float, count: int) -> float | None:
+    return total / count if count else None
+
+
+def disagreements(
+    rows: Sequence[MetricRow], recorded: Mapping[tuple[str, str], MetricRow], summary: Summary
+) -> list[str]:
+    """Where the torchmetrics differ from the records, or from their summary, by more than `TOLERANCE`.
 
     Args:
         rows: the torchmetrics of the whole run.
-        summary: the summary of the same run's records.
+        recorded: the same means computed from the records.
+        summary: the summary of the records. It averages the samples that are ok for every method, so it is compared
+            where these are all samples of the method that are ok.
+
+    Returns:
+        One sentence for each difference.
     """
     boards = {board.substrate: board for board in reversed(summary.boards) if board.slice == "all"}
     differing = []
     for row in rows:
-        other = boards[row.substrate].row(row.method) if row.substrate in boards else None
-        if other is None or other.n != row.samples:
-            where = f"{row.method} under {row.substrate}"
-            differing.append(
-                f"{where}: {row.samples} samples in the torchmetrics, {other.n if other else 0} in the records"
-            )
+        other = recorded.get((row.substrate, row.method))
+        board = boards[row.substrate].row(row.method) if row.substrate in boards else None
+        if other is None or board is None or not row.samples == other.samples == board.n:
+            counts = f"{other.samples if other else 0} in the records"
+            differing.append(f"{row.method} under {row.substrate}: {row.samples} samples in the torchmetrics, {counts}")
             continue
-        pairs: list[tuple[str, float | None, float | None]] = [("coverage", row.coverage, other.coverage)]
-        if other.n_common == row.n_ok:
-            pairs += [(name, row.means[name], other.value(name)) for name in COMPARED]
-        for name, value, expected in pairs:
+        pairs: list[tuple[str, float | None, float | None]] = []
+        pairs += [("coverage", row.coverage, coverage) for coverage in (other.coverage, board.coverage)]
+        pairs += [(name, row.means[name], other.means[name]) for name in COMPARED]
+        if board.n_common == row.n_ok:
+            pairs += [(name, row.means[name], board.value(name)) for name in COMPARED]
+        for name, value, expected in dict.fromkeys(pairs):
             if (value is None) != (expected is None) or abs((value or 0.0) - (expected or 0.0)) > TOLERANCE:
                 where = f"{name} of {row.method} under {row.substrate}"
                 differing.append(f"{where}: {value} in the torchmetrics, {expected} in the records")

@@ -6,7 +6,7 @@ import torch
 
 from cxr_faith.metrics.board import COLUMNS, SCALARS, MetricBoard
 from cxr_faith.records import RecordWriter, read_records
-from cxr_faith.summary.metric_rows import TOLERANCE, disagreements, metric_rows
+from cxr_faith.summary.metric_rows import COMPARED, TOLERANCE, disagreements, metric_rows, recorded_rows
 from cxr_faith.summary.summarize import summarize
 from tests.synthetic import METHODS, STEPS, make_rows
 
@@ -40,18 +40,45 @@ def test_rows_in_batches_and_rows_read_back_give_the_means_of_the_records(tmp_pa
             assert flat["srg"] == row.means["srg"] and "means" not in flat
 
 
+def spoiled(rows, index, change):
+    """The same rows with a change of the srg of one, scaled so that the mean of its method changes by that."""
+    count = sum(row["method"] == rows[index]["method"] and row["status"] == "ok" for row in rows)
+    return [row | {"srg": row["srg"] + change * count} if i == index else row for i, row in enumerate(rows)]
+
+
+def first_ok(rows, method):
+    return next(i for i, row in enumerate(rows) if row["method"] == method and row["status"] == "ok")
+
+
 def test_a_difference_from_the_records_is_named(tmp_path):
     rows = make_rows()
+    # One method fails on one sample, so the summary's common samples are fewer than those of the other methods.
+    failed = first_ok(rows, "chefer")
+    for folder, recorded in ((tmp_path / "whole", rows), (tmp_path / "one_failed", [*rows])):
+        if folder.name == "one_failed":
+            recorded[failed] = recorded[failed] | {"status": "invalid"} | dict.fromkeys(COMPARED)
+        RecordWriter(folder, 0, 0).write(recorded)
+        frame = read_records(folder)
+        known, summary = recorded_rows([frame[:90], frame[90:]]), summarize(frame)
+
+        def differences(*parts, known=known, summary=summary):
+            return disagreements(metric_rows(board(*parts).compute(CPU)), known, summary)
+
+        assert differences(recorded) == []
+        assert "oracle under blur:0.1: 40 samples in the torchmetrics, 20 in the records" in differences(
+            recorded, recorded
+        )
+        index = first_ok(recorded, "attention")
+        assert differences(spoiled(recorded, index, TOLERANCE / 10)) == []
+        lines = differences(spoiled(recorded, index, 3 * TOLERANCE))
+        assert lines and all("srg of attention under blur:0.1" in line for line in lines)
+
+
+def test_a_wrong_summary_is_named(tmp_path):
+    rows = make_rows()
     RecordWriter(tmp_path, 0, 0).write(rows)
-    summary = summarize(read_records(tmp_path))
-    assert disagreements(metric_rows(board(rows).compute(CPU)), summary) == []
-
-    doubled = metric_rows(board(rows, rows).compute(CPU))
-    assert "chefer under blur:0.1: 80 samples in the torchmetrics, 40 in the records" in disagreements(doubled, summary)
-
-    first = next(i for i, row in enumerate(rows) if row["method"] == "attention" and row["status"] == "ok")
-    for change, expected in ((3 * TOLERANCE, 1), (TOLERANCE / 10, 0)):
-        count = sum(row["method"] == "attention" and row["status"] == "ok" for row in rows)
-        wrong = [row | {"srg": row["srg"] + change * count} if i == first else row for i, row in enumerate(rows)]
-        lines = disagreements(metric_rows(board(wrong).compute(CPU)), summary)
-        assert len(lines) == expected and all("srg of attention under blur:0.1" in line for line in lines)
+    frame = read_records(tmp_path)
+    known = recorded_rows([frame])
+    wrong = frame.assign(srg=frame["srg"] + 0.5 * frame["method"].eq("attention"))
+    lines = disagreements(metric_rows(board(rows).compute(CPU)), known, summarize(wrong))
+    assert lines and all("srg of attention under blur:0.1" in line for line in lines)

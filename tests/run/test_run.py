@@ -1,11 +1,15 @@
 """A run directory, whole: one rank and two give the same records, the same summary and the same means."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +22,7 @@ from cxr_faith.protocol import Protocol
 from cxr_faith.records import RECORD_SCHEMA
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.predict import failed
+from cxr_faith.summary.metric_rows import MetricRow, recorded_rows
 from tests.forked import start_ranks, wait_for_ranks
 from tests.runs import ROOT, VOLATILE, assert_same, command, environment, ranks, records, run_here
 
@@ -68,10 +73,11 @@ def on_two_ranks(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Run directory of two ranks, of which Lightning starts the second; a word to another machine ends either."""
     folder = tmp_path_factory.mktemp("on_two_ranks")
     variables = environment()
-    del variables["HF_HUB_OFFLINE"]  # a local model needs no telling
+    del variables["HF_HUB_OFFLINE"]  # a local model must work without it
     words = command(config(samples, folder), folder / "run", *ranks(2), "--data.batch_size", "3")[3:]
     done = subprocess.run([*WATCHED, *words], env=variables, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "output").write_text(done.stdout)
     return folder / "run"
 
 
@@ -108,6 +114,29 @@ def test_two_ranks_equal_one(on_two_ranks: Path, alone: Path) -> None:
             value = np.nan if metrics[name] is None else metrics[name]
             mean = rows[name].astype(float).mean()
             assert value == pytest.approx(mean, abs=1e-12, nan_ok=True), (metrics["substrate"], metrics["method"], name)
+
+
+def test_the_board_of_the_torchmetrics_is_printed_before_the_statistics(on_two_ranks: Path) -> None:
+    output = on_two_ranks.with_name("output").read_text()
+    assert output.count("torchmetrics over all ranks") == 2  # one table for each substrate, from rank 0 only
+    assert output.rindex("torchmetrics over all ranks") < output.index("all samples ·")
+    assert "do not trust" not in output
+    assert list((on_two_ranks / "tensorboard" / "chefer").glob("*.hparams"))
+
+
+def test_a_run_says_where_torchmetrics_and_records_differ(
+    samples: Path, alone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def off_by_a_little(pieces: Iterable[pd.DataFrame]) -> dict[tuple[str, str], MetricRow]:
+        rows = recorded_rows(pieces)
+        row = rows["mean", "chefer"]
+        return rows | {("mean", "chefer"): replace(row, coverage=row.coverage + 1e-8)}
+
+    monkeypatch.setattr("cxr_faith.run.evaluate.recorded_rows", off_by_a_little)
+    run_dir = shutil.copytree(alone, tmp_path / "run")
+    assert run_here(config(samples, tmp_path), run_dir) == 0  # every sample is done: the records are read back
+    warnings = [line for line in capfd.readouterr().out.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 1 and "coverage of chefer under mean" in warnings[0] and "do not trust" in warnings[0]
 
 
 @pytest.mark.slow
