@@ -9,36 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cxr_faith.cli.errors import UNWRITABLE, USAGE_STATUS, UsageError, nearest, print_error, unwritable
+from cxr_faith.cli.errors import UNWRITABLE, USAGE_STATUS, UsageError, disk_error, nearest, print_error
+from cxr_faith.cli.help import USAGE
 
-USAGE = """usage: cxr-faith COMMAND [options]
-
-Which explanations of chest X-ray vision-language models to believe, measured.
-
-commands:
-  evaluate --config FILE [overrides] [--run_dir D] [--limit N]
-                            explain and score a data set's answers
-  explain IMAGE --question Q [--method M] [--model P] [--out D]
-                            explain one answer about one picture
-  report RUN_DIR            summary and report again, from a run's records
-  prepare SOURCE --root R --out MANIFEST
-                            from a published data set to a manifest
-  prepare check MANIFEST    open a manifest's pictures and list the faults
-  doctor --config FILE      check model, data and machine before a benchmark
-  sanity --config FILE      do the maps depend on model, picture and question?
-  bench [--preset NAME]     speed beside the usual recipe and the floor
-  fit-sae --config FILE     train a sparse autoencoder for the method sae
-
-examples:
-  cxr-faith evaluate --config demo
-  cxr-faith explain chest.png --question "Is there a nodule?" --method chefer
-  cxr-faith report runs/demo
-  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr --out manifests/vindr
-
-`cxr-faith COMMAND --help` explains a command. Exit status: 0 done, 2 usage or
-config error, 75 stopped on request (the same command resumes), 130 stopped by
-Ctrl-C, 1 anything else.
-"""
 COMMANDS = {
     "evaluate": "evaluate",
     "explain": "explain",
@@ -67,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in UNWRITABLE and error.filename is None:
             raise
-        print_error(unwritable(error))
+        print_error(disk_error(error))
         return 1
     except KeyboardInterrupt as stop:
         print_error(str(stop) or "interrupted")

@@ -42,11 +42,13 @@ def print_error(message: str) -> None:
     print(f"cxr-faith: error: {' '.join(message.split())}", file=sys.stderr)
 
 
-def unwritable(error: OSError) -> str:
-    """The message for an error of the disk."""
-    place = f"{error.filename}: " if error.filename else ""
+def disk_error(error: OSError) -> str:
+    """The message for a file that cannot be read or written; it says how to go on where the disk took no results."""
+    message = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if error.errno not in UNWRITABLE:
+        return message
     return (
-        f"{place}{error.strerror}; nothing that was written is lost: "
+        f"{message}; nothing that was written is lost: "
         "free space or fix the permissions, then run the same command again"
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_faith.cli.errors import UsageError, usage_errors
+from cxr_faith.cli.files import check_model
 from cxr_faith.cli.help import section, table
 from cxr_faith.cli.parser import CONFIG, Command, Given
 from cxr_faith.cli.signatures import Option, description_of, options_of, registry
@@ -110,6 +111,10 @@ def read_run(command: Command, arguments: list[str]) -> Given:
     if is_run:
         if manifest != "bundled" and not Path(str(manifest)).exists():
             raise UsageError(f"data.manifest: {manifest}: manifest not found")
+        data_root = given.values.get("data.data_root")
+        if data_root not in (None, "null") and not Path(str(data_root)).is_dir():
+            raise UsageError(f"data.data_root: {data_root}: no such folder")
+        check_model(str(given.values.get("model.vlm.path", "bundled")))
         check_methods(given.values.get("model.methods"))
         with usage_errors(ValueError):
             Shard.parse(str(given.values.get("shard") or "0/1"))

@@ -4,6 +4,7 @@ from pathlib import Path
 from textwrap import fill
 
 from cxr_faith.cli.errors import UsageError, nearest, usage_errors
+from cxr_faith.cli.files import check_model, check_picture, is_run
 from cxr_faith.cli.help import WIDTH
 from cxr_faith.cli.parser import Command
 from cxr_faith.cli.signatures import options_of, registry
@@ -46,8 +47,11 @@ def main(arguments: list[str]) -> int:
     )
     given = command.read(arguments)
     image = given.positionals[0]
-    if not Path(image).is_file():
-        raise UsageError(f"{image}: file not found")
+    check_picture(image)
+    check_model(str(given.values.get("model", "bundled")))
+    calibration = given.values.get("calibration")
+    if calibration not in (None, "null") and not is_run(Path(calibration)):
+        raise UsageError(f"--calibration {calibration}: no run directory")
     method = given.values.get("method", "chefer")
     if method not in methods:
         raise UsageError(f"--method: no method {method!r}{nearest(method, methods)}")

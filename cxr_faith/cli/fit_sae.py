@@ -1,6 +1,7 @@
 """`cxr-faith fit-sae`: train a sparse autoencoder for the method `sae`."""
 
 from cxr_faith.cli.errors import usage_errors
+from cxr_faith.cli.files import check_model
 from cxr_faith.cli.parser import CONFIG, Command
 from cxr_faith.cli.signatures import options_of
 from cxr_faith.cli.startup import quick_imports, quiet_lightning
@@ -25,6 +26,7 @@ def main(arguments: list[str]) -> int:
     own = options_of("cxr_faith.attribution.sae_training:FitSaeOptions")
     command = Command("fit-sae", DESCRIPTION, {"options": [CONFIG, *own]}, config="sae_bundled")
     given = command.read(arguments)
+    check_model(str(given.values.get("model", "bundled")))
     with quick_imports():
         from cxr_faith.attribution.sae_training import FitSaeOptions, fit_sae
 

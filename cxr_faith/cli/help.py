@@ -9,6 +9,36 @@ from cxr_faith.cli.signatures import Option
 
 WIDTH = 79
 INDENT = 6
+USAGE = """usage: cxr-faith COMMAND [options]
+
+Which explanations of chest X-ray vision-language models to believe, measured.
+
+commands:
+  evaluate --config FILE [overrides] [--run_dir D] [--limit N]
+                            explain and score a data set's answers
+  explain IMAGE --question Q [--method M] [--model P] [--out D]
+                            explain one answer about one picture
+  report RUN_DIR            summary and report again, from a run's records
+  prepare SOURCE --root R --out MANIFEST
+                            from a published data set to a manifest
+  prepare check MANIFEST    open a manifest's pictures and list the faults
+  doctor --config FILE      check model, data and machine before a benchmark
+  sanity --config FILE      do the maps depend on model, picture and question?
+  bench [--preset NAME]     speed beside the usual recipe and the floor
+  fit-sae --config FILE     train a sparse autoencoder for the method sae
+
+examples:
+  cxr-faith evaluate --config demo
+  cxr-faith explain chest.png --question "Is there a nodule?" --method chefer
+  cxr-faith report runs/demo
+  cxr-faith prepare vindr-cxr --root datasets/vindr-cxr --out manifests/vindr
+
+`cxr-faith COMMAND --help` explains a command. Exit status: 0 done, 2 usage or
+config error, 75 stopped on request (the same command resumes), 130 stopped by
+Ctrl-C, 1 anything else.
+"""
+"""What `cxr-faith --help` prints."""
+
 _WORDS = {
     "dict": "JSON",
     "Mapping": "JSON",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_faith.cli import prepare_bench, prepare_check
@@ -71,7 +72,9 @@ def main(arguments: list[str]) -> int:
     groups = {"options": common, f"options of {name}": own} if own else {"options": common}
     command = Command(f"prepare {name}", paragraphs(description_of(sources[name])), groups)
     _check_columns(arguments)
-    return _prepare(name, command.read(rest))
+    given = command.read(rest)
+    _check_files(name, given)
+    return _prepare(name, given)
 
 
 def _prepare(name: str, given: Given) -> int:
@@ -87,6 +90,15 @@ def _prepare(name: str, given: Given) -> int:
         prepared = prepare(name, PrepareOptions(**common), progress, **own)
     _print(prepared, console)
     return 0
+
+
+def _check_files(source: str, given: Given) -> None:
+    """Refuse a data set or a table that does not exist, with the messages of `cxr_faith.data`."""
+    root, file = Path(given.values["root"]), given.values.get("file")
+    if source not in ("phantom", "hub") and not root.is_dir():
+        raise UsageError(f"{root}: no such folder; --root is the folder of the data set")
+    if source == "table" and not Path(str(file)).is_file():
+        raise UsageError(f"{file}: file not found")
 
 
 def _check_columns(arguments: list[str]) -> None:

@@ -1,8 +1,7 @@
 """`cxr-faith report`: summary and report again, from a run's records."""
 
-from pathlib import Path
-
-from cxr_faith.cli.errors import UsageError, usage_errors
+from cxr_faith.cli.errors import usage_errors
+from cxr_faith.cli.files import check_report
 from cxr_faith.cli.parser import Command
 from cxr_faith.cli.startup import quick_imports
 
@@ -22,8 +21,7 @@ COMMAND = Command("report", DESCRIPTION, {}, usage="RUN_DIR", positionals=("RUN_
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     run_dir = COMMAND.read(arguments).positionals[0]
-    if not Path(run_dir).is_dir():
-        raise UsageError(f"{run_dir}: no such run directory; run `cxr-faith evaluate` first")
+    check_report(run_dir)
     with quick_imports():
         from cxr_faith.report.results import write_results
         from cxr_faith.report.terminal import show_summary, wide_console

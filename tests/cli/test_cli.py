@@ -101,6 +101,7 @@ def test_print_config_is_the_resolved_config(run: Callable[..., Done]) -> None:
         (["--model.vlm.path", "/nowhere/model"], "no model folder /nowhere/model"),
         (["--model.vlm.dtype", "float16"], "vlm.dtype must be one of float32, bfloat16, got float16"),
         (["--data.manifest", "nowhere.parquet"], "nowhere.parquet"),
+        (["--data.data_root", "nowhere"], "data.data_root: nowhere: no such folder"),
         (["--limit", "0"], "limit must be at least 1"),
     ],
 )
@@ -234,6 +235,8 @@ def test_report_says_first_what_is_wrong_and_fills_no_lines(tmp_path: Path, run:
     ("content", "arguments", "expected"),
     [
         (None, [], "missing.png"),
+        ("folder", [], "missing.png: is a folder, not a picture"),
+        ("picture", ["--calibration", "/nowhere"], "--calibration /nowhere: no run directory"),
         (b"\xff\xd8\xff\xe0 no jpeg", [], "missing.png"),
         ("picture", ["--method", "oracle"], "needs a finding mask"),
         ("picture", ["--target", "7x"], "target must be"),
@@ -249,6 +252,8 @@ def test_explain_errors_are_one_line(
     file = tmp_path / "missing.png"
     if content == "picture":
         Image.new("L", (64, 64), 90).save(file)
+    elif content == "folder":
+        file.mkdir()
     elif isinstance(content, bytes):
         file.write_bytes(content)
     done = run("explain", str(file), "--question", "Is there a nodule?", "--out", str(tmp_path), *arguments)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,13 @@ from cxr_faith.__main__ import main
 from cxr_faith.cli import report
 from cxr_faith.cli.configs import find_config, shipped_configs
 from cxr_faith.cli.errors import UsageError
+from cxr_faith.cli.files import check_model, check_report
 from cxr_faith.cli.signatures import Option
 from cxr_faith.cli.values import check_value
 from cxr_faith.run import evaluate as run_evaluate
+from cxr_faith.summary.load import no_run
+from cxr_faith.vlm import ModelError
+from cxr_faith.vlm.checkpoint import read_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +34,12 @@ ROOT = Path(__file__).parents[2]
             OSError(errno.ENOSPC, "No space left on device", "runs/x"),
             1,
             "runs/x: No space left on device; nothing that",
+        ),
+        (FileExistsError(errno.EEXIST, "File exists", "runs/x"), 1, "runs/x: File exists\n"),
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "runs/x/records"),
+            1,
+            "runs/x/records: Not a directory\n",
         ),
         (PermissionError(errno.EACCES, "Permission denied"), 1, "Permission denied; nothing that was written is lost"),
         (UsageError("a\n  b"), 2, "a b"),
@@ -47,13 +58,26 @@ def test_an_error_is_one_line_and_a_status(
     assert printed.startswith(f"cxr-faith: error: {line}") and printed.count("\n") == 1
 
 
-def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("Input/output error")])
+def test_other_errors_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(arguments: list[str]) -> int:
-        raise OSError(errno.EIO, "Input/output error")
+        raise error
 
     monkeypatch.setattr(report, "main", fail)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(type(error), match="Input/output"):
         main(["report", "runs/x"])
+
+
+def test_a_missing_file_gets_the_same_message_before_and_after_the_libraries_are_loaded(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as early:
+        check_model(str(tmp_path / "model"))
+    with pytest.raises(ModelError, match=re.escape(str(early.value))):
+        read_config(tmp_path / "model")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=re.escape(no_run(tmp_path))):
+        check_report(str(tmp_path))
+    for name in ("bundled", "google/medgemma-4b-it", str(tmp_path)):
+        check_model(name)
 
 
 def test_ctrl_c_during_a_run_says_how_to_go_on(

@@ -79,6 +79,15 @@ def loaded(code: str, *arguments: str) -> tuple[int, set[str], float]:
         (["evaluate", "--config", "demo", "--shard", "abc"], 2),
         (["evaluate", "--config", "demo", "--model.vlm.dtype", "flaot"], 2),
         (["bench", "--preset", "nope"], 2),
+        (["prepare", "vindr-cxr", "--root", "nowhere", "--out", "nowhere-out"], 2),
+        (["prepare", "table", "--root", ".", "--file", "nowhere.csv", "--out", "nowhere-out"], 2),
+        (["evaluate", "--config", "demo", "--model.vlm.path", "nowhere"], 2),
+        (["evaluate", "--config", "demo", "--data.data_root", "nowhere"], 2),
+        (["explain", "README.md", "--question", "Is there a nodule?", "--model", "nowhere"], 2),
+        (["explain", "configs", "--question", "Is there a nodule?"], 2),
+        (["explain", "README.md", "--question", "Is there a nodule?", "--calibration", "nowhere"], 2),
+        (["fit-sae", "--config", "sae_bundled", "--model", "nowhere"], 2),
+        (["report", "configs"], 2),
     ],
 )
 def test_nothing_heavy_is_loaded_before_the_arguments_are_checked(arguments: list[str], status: int) -> None:
