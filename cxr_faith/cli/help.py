@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from textwrap import fill, shorten
+from textwrap import fill
 
 from cxr_faith.cli.signatures import Option
 
@@ -67,13 +67,12 @@ def section(title: str, options: Sequence[Option], brief: bool = False) -> str:
 
 
 def table(title: str, rows: Mapping[str, str]) -> str:
-    """A title and one line for each name; a text that is too long ends at its colon, or else with an ellipsis."""
+    """A title and an entry for each name, its text folded beside it."""
     width = 4 + max(map(len, rows))
-    room = WIDTH - width
-    lines = []
-    for name, text in rows.items():
-        short = text if len(text) <= room else shorten(text.split(": ")[0], room, placeholder=" …")
-        lines.append(f"  {name:{width - 2}}{short}")
+    lines = [
+        fill(text, WIDTH, initial_indent=f"  {name:{width - 2}}", subsequent_indent=" " * width)
+        for name, text in rows.items()
+    ]
     return "\n".join([f"{title}:", *lines]) + "\n"
 
 

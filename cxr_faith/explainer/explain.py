@@ -4,10 +4,9 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from transformers.utils import logging as transformers_logging
 
@@ -15,11 +14,12 @@ from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation, Scores
-from cxr_faith.explainer.clinical import PHANTOMS_ONLY, Known, write_clinical
 from cxr_faith.records import write_atomic
-from cxr_faith.report.grids import token_strip
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RANDOM_ORDERS = 20
 TOKENS = "tokens"
@@ -80,6 +80,9 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     target = _target(options)
     transformers_logging.disable_progress_bar()
     explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
+    # Loads matplotlib, which takes a second: only now that the picture and the model have been read.
+    from cxr_faith.explainer.clinical import PHANTOMS_ONLY, Known, write_clinical
+
     if options.model == "bundled":
         print(f"note        {PHANTOMS_ONLY} For others: --model google/medgemma-4b-it")
     method = {**options.method_options, "class": options.method}
@@ -104,6 +107,8 @@ def _explain_tokens(
     explainer: Explainer, image: str, method: dict[str, Any], options: ExplainOptions
 ) -> dict[str, Any]:
     """A map for each token of the answer, in one figure and one JSON file."""
+    from cxr_faith.report.grids import token_strip
+
     each = explainer.explain_tokens(image, options.question, method)
     _print_answer(each[0])
     scored = [index for one in each for index in one.target.scored]
@@ -132,7 +137,7 @@ def _print_margin(explanation: Explanation) -> None:
             print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
 
 
-def _write(figure: Figure, content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
+def _write(figure: "Figure", content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
     """Write overlay and JSON; returns their path without its ending."""
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -111,6 +111,10 @@ def test_explain_loads_what_it_uses(tmp_path: Path) -> None:
     print(f"{seconds:.2f} s of processor time")
     assert status == 0 and list(tmp_path.glob("*.json"))
     assert modules & {"lightning", "torchmetrics", "datasets"} == set()
+    for wrong in (["explain", "README.md", *arguments[2:]], [*arguments, "--model", "configs"]):  # no picture, no model
+        status, modules, _ = loaded(COMMAND, *wrong)
+        assert status == 2
+        assert "torch" in modules and modules & {"matplotlib", "lightning", "torchmetrics", "datasets"} == set()
 
 
 def test_the_package_shows_what_a_user_needs() -> None:
@@ -168,8 +172,9 @@ def test_methods_and_sources_are_the_registered_ones() -> None:
 def test_help_of_evaluate_shows_its_own_options_first() -> None:
     text = run_command("evaluate", DESCRIPTION).help()
     places = [text.index(part) for part in ("--run_dir", "--model.protocol.steps", "--data.manifest", "--monitor.")]
-    assert places == sorted(places) and len(text.splitlines()) <= 125
+    assert places == sorted(places) and len(text.splitlines()) <= 140
     assert "--trainer.devices" not in text and "--help_trainer" in text
     assert "\n  --model.methods JSON" in text and "(required)\n" in text
     assert text.count("`") % 2 == 0, "no clause ends inside code"
     assert all(f"\n  {name} " in text for name in METHODS)
+    assert "…" not in text.split("\nmethods, as in")[1], "no method's line is cut"
