@@ -46,7 +46,7 @@ _BOARDS = ("own_substrate", "status", "reason", "effect", *NORMALIZED, *UNNORMAL
 COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *_BOARDS, *(column for panel in _PANELS for column in panel.COLUMNS))))
 """The columns of the records that are in memory as a whole."""
 
-PIECE_COLUMNS = (*mean_curves.COLUMNS, *regions.COLUMNS)
+PIECE_COLUMNS = tuple(dict.fromkeys((*mean_curves.COLUMNS, *regions.COLUMNS)))
 """The columns of curves and maps, which are read in pieces."""
 
 
@@ -87,7 +87,7 @@ def summarize(
     mean_regions = MeanRegions()
     for piece in pieces:
         curves.add(piece)
-        inside = _inside(piece.reindex(columns=[*KEY, *regions.COLUMNS]), first)
+        inside = _inside(piece.reindex(columns=list(dict.fromkeys((*KEY, *PIECE_COLUMNS)))), first)
         mean_regions.add(inside[inside["condition"].eq(NONE)])
         maps.add(inside)
     boards = _boards(records, order, table, slices, curves)
