@@ -74,8 +74,14 @@ class Protocol:
             raise ValueError(f"random_orders must be even (reversed pairs) and at least 2, got {self.random_orders}")
         if isinstance(self.steps, str) and not self.adaptive:
             raise ValueError(f"steps must be a whole number or {ADAPTIVE}, got {self.steps!r}")
-        if not self.adaptive and int(self.steps) < 1 or self.max_new_tokens < 1 or self.softness < 0:
-            raise ValueError("steps and max_new_tokens must be at least 1, softness must not be negative")
+        for name, count in (
+            ("steps", 1 if self.adaptive else int(self.steps)),
+            ("max_new_tokens", self.max_new_tokens),
+        ):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        if self.softness < 0:
+            raise ValueError(f"softness must not be negative, got {self.softness}")
         for name, allowed in (("auc_error", self.auc_error), ("random_error", self.random_error)):
             if not 0 < allowed < 1:
                 raise ValueError(f"{name} is a share of the effect, between 0 and 1, got {allowed}")

@@ -88,16 +88,16 @@ def score(engine: Engine, method_set: MethodSet, reading: Reading, protocol: Pro
             scorable.append((item, case))
     if not scorable:
         return rows
-    shared = [_shared_columns(item, case, engine.vlm.grid, reading.placed, protocol) for item, case in scorable]
-    image_id = scorable[0][1].image_id
+    grid, image_id = engine.vlm.grid, scorable[0][1].image_id
+    shared = [_shared_columns(item, case, grid, reading.placed, protocol) for item, case in scorable]
     for spec, names in method_set.scored.items():
         chosen = [replace(case, maps={n: case.maps[n] for n in names if n in case.maps}) for _, case in scorable]
         scores = score_image(engine, reading.pixels, image_id, chosen, Substrate.parse(spec), protocol)
-        for (_, case), columns, (common, by_name) in zip(scorable, scores, shared, strict=True):
-            columns |= {n: {"status": "invalid", "reason": why} for n, why in case.failed.items() if n in names}
-            for name in (name for name in (*method_set.names, RANDOM) if name in columns):
+        for (_, case), by_score, (common, by_map) in zip(scorable, scores, shared, strict=True):
+            by_score |= {n: {"status": "invalid", "reason": why} for n, why in case.failed.items() if n in names}
+            for name in (name for name in (*method_set.names, RANDOM) if name in by_score):
                 own = {"method": name, "substrate": spec, "own_substrate": method_set.uses_substrate(name, spec)}
-                rows.append(common | own | by_name.get(name, {}) | columns[name])
+                rows.append(common | own | by_map.get(name, {}) | by_score[name])
     return rows
 
 
