@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution, entry_points
 from pathlib import Path
@@ -16,6 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import cxr_faith
+from tests.test_architecture import imported_modules
 
 ROOT = Path(__file__).parents[1]
 # CUDA builds of torch bring these, each at the version that torch itself asks for.
@@ -96,6 +98,22 @@ def test_every_dependency_is_pinned_within_its_range(pyproject: dict[str, Any], 
     for text in (*project["dependencies"], *extras["dev"], *extras["docs"]):
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+
+
+MODULE_OF = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml"}
+"""Packages whose module has another name."""
+
+
+def test_what_the_package_imports_is_declared(pyproject: dict[str, Any]) -> None:
+    project = pyproject["project"]
+    texts = [*project["dependencies"], *project["optional-dependencies"]["masks"]]
+    names = {Requirement(text).name for text in texts}
+    declared = {MODULE_OF.get(name, name.replace("-", "_")) for name in names}
+    beside = {"torchcam", "quantus"}  # other tools, compared by `bench` where they are installed
+    for file in sorted((ROOT / "cxr_faith").rglob("*.py")):
+        modules = {module.split(".")[0] for module in imported_modules(file, ROOT / "cxr_faith")}
+        missing = modules - declared - beside - sys.stdlib_module_names - {"cxr_faith"}
+        assert not missing, f"{file}: {', '.join(missing)} is not in pyproject.toml"
 
 
 def test_pins_cover_what_dependencies_need_in_turn(pins: dict[str, Version]) -> None:
