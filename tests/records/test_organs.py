@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cxr_faith.data.geometry import Geometry
-from cxr_faith.data.items import SampleItem
-from cxr_faith.data.manifest import bundled_manifest
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.geometry import Geometry, fit_mask
+from cxr_faith.data.images import load_mask
+from cxr_faith.data.items import ManifestDataset, SampleItem
+from cxr_faith.data.manifest import bundled_manifest, open_manifest
+from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.records.rows import organ_shares
 from cxr_faith.summary.regions import region_panel
@@ -85,3 +87,28 @@ def test_the_panel_averages_over_samples_that_have_the_mask(tmp_path):
         for entry in region_panel(frame, ["chefer", "attention"])
     }
     assert panel == {"chefer": {"lung": {"n": 2, "share": 0.375, "enrichment": 1.5}}, "attention": {}}
+
+
+def test_masks_are_read_once_for_an_image_and_two_of_one_label_are_one_organ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pq.read_table(bundled_manifest()).to_pylist()
+    rows = [row for row in rows if row["image_id"] == rows[0]["image_id"]]
+    assert len(rows) > 1
+    for row in rows:  # both lungs under one label
+        row["anatomy_masks"] = [{"label": "lungs", "path": mask["path"]} for mask in rows[0]["anatomy_masks"][:2]]
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), tmp_path / "part-0.parquet")
+    read, root = list[str](), bundled_manifest().parent
+
+    def counted(path: str, folder: Path) -> np.ndarray:
+        read.append(path)
+        return load_mask(path, folder)
+
+    monkeypatch.setattr("cxr_faith.data.items.load_mask", counted)
+    table = open_manifest(tmp_path, tmp_path / "cache")
+    dataset = ManifestDataset(table, np.arange(len(rows)), root, (96, 96), 0.0)
+    paths = [mask["path"] for mask in rows[0]["anatomy_masks"]]
+    masks = [fit_mask(load_mask(path, root), dataset[0].geometry) for path in paths]
+    for index in range(len(rows)):
+        torch.testing.assert_close(dataset[index].anatomy, {"lungs": masks[0] | masks[1]})
+    assert [read.count(path) for path in paths] == [1, 1]
