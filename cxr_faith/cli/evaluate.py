@@ -12,7 +12,7 @@ from cxr_faith.cli.help import section, table
 from cxr_faith.cli.parser import CONFIG, Command, Given
 from cxr_faith.cli.signatures import Option, description_of, options_of, registry
 from cxr_faith.cli.startup import quick_imports, quiet_lightning
-from cxr_faith.cli.values import check_methods
+from cxr_faith.cli.values import check_methods, text_of
 from cxr_faith.data.shard import Shard
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ def read_run(command: Command, arguments: list[str]) -> Given:
     if is_run:
         if manifest != "bundled" and not Path(str(manifest)).exists():
             raise UsageError(f"data.manifest: {manifest}: manifest not found")
-        data_root = given.values.get("data.data_root")
-        if data_root not in (None, "null") and not Path(str(data_root)).is_dir():
+        data_root = text_of(given.values, "data.data_root")
+        if data_root is not None and not Path(data_root).is_dir():
             raise UsageError(f"data.data_root: {data_root}: no such folder")
         check_model(str(given.values.get("model.vlm.path", "bundled")))
         check_methods(given.values.get("model.methods"))
         with usage_errors(ValueError):
-            Shard.parse(str(given.values.get("shard") or "0/1"))
+            Shard.parse(text_of(given.values, "shard") or "0/1")
     return given
 
 

@@ -10,6 +10,7 @@ from cxr_faith.cli.parser import Command
 from cxr_faith.cli.signatures import options_of, registry
 from cxr_faith.cli.startup import quick_imports
 from cxr_faith.cli.typed import typed
+from cxr_faith.cli.values import text_of
 
 DESCRIPTION = """Explain one answer about one picture.
 
@@ -49,8 +50,8 @@ def main(arguments: list[str]) -> int:
     image = given.positionals[0]
     check_picture(image)
     check_model(str(given.values.get("model", "bundled")))
-    calibration = given.values.get("calibration")
-    if calibration not in (None, "null") and not is_run(Path(calibration)):
+    calibration = text_of(given.values, "calibration")
+    if calibration is not None and not is_run(Path(calibration)):
         raise UsageError(f"--calibration {calibration}: no run directory")
     method = given.values.get("method", "chefer")
     if method not in methods:

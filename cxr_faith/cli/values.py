@@ -6,7 +6,7 @@ the typed parser.
 
 import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -55,6 +55,12 @@ def check_methods(methods: Any) -> None:
         if isinstance(key, str) and key not in known:
             hint = nearest(key, known) or f"; there are {', '.join(sorted(known))}"
             raise UsageError(f"methods.{name}: no method class {key!r}{hint}")
+
+
+def text_of(given: Mapping[str, Any], key: str) -> str | None:
+    """The text that the user gave for an option; None: nothing, or null."""
+    value = given.get(key)
+    return None if value is None or as_yaml(str(value)) is None else str(value)
 
 
 def as_yaml(text: str) -> Any:

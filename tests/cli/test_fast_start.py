@@ -16,7 +16,7 @@ import cxr_faith
 from cxr_faith.attribution import METHODS
 from cxr_faith.bench.compare import BenchOptions
 from cxr_faith.checks.doctor import DoctorOptions
-from cxr_faith.cli.evaluate import DESCRIPTION, run_command
+from cxr_faith.cli.evaluate import DESCRIPTION, read_run, run_command
 from cxr_faith.cli.lightning_cli import EvaluateCLI
 from cxr_faith.cli.signatures import description_of, options_of, registry
 from cxr_faith.data.sources import SOURCES
@@ -96,6 +96,21 @@ def test_nothing_heavy_is_loaded_before_the_arguments_are_checked(arguments: lis
     assert found == status
     assert modules & HEAVY == set()
     assert seconds < SECONDS
+
+
+def test_nothing_heavy_is_loaded_before_a_config_is_checked(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    for wrong in ("methods: {chefr: {}}", "methods: {a: {class: chefr}}", "methods: {rise: {}}, micro_batch: many"):
+        file.write_text(f"model: {{{wrong}}}\ndata: {{manifest: bundled}}\n")
+        status, modules, seconds = loaded(COMMAND, "evaluate", "--config", str(file))
+        assert (status, modules & HEAVY) == (2, set()), wrong
+        assert seconds < SECONDS
+
+
+def test_null_is_an_option_that_is_not_given() -> None:
+    for word in ("null", "~"):
+        options = (f"--{key}={word}" for key in ("shard", "limit", "data.data_root", "model.vlm.dtype"))
+        assert read_run(run_command("evaluate", DESCRIPTION), ["--config", "demo", *options]).configs
 
 
 def test_the_library_loads_what_it_uses() -> None:
