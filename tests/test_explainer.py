@@ -36,10 +36,10 @@ def test_explanation_of_a_yes_no_answer(explainer: cxr_faith.Explainer, picture:
 
 def test_every_kind_of_picture_gives_the_same_map(explainer: cxr_faith.Explainer, picture: Path) -> None:
     with Image.open(picture) as image:
-        grey = np.asarray(image.convert("L"))
+        gray = np.asarray(image.convert("L"))
         maps = [
             explainer.explain(given, "Is there a nodule?", "gradient").map
-            for given in (picture, str(picture), image, grey, np.stack([grey] * 3, -1))
+            for given in (picture, str(picture), image, gray, np.stack([gray] * 3, -1))
         ]
     for other in maps[1:]:
         np.testing.assert_array_equal(maps[0], other)

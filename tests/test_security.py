@@ -83,7 +83,7 @@ def test_a_tag_in_a_config_runs_nothing(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 def png(width: int, height: int, data: bytes) -> bytes:
-    """A grey PNG of a stated size, whatever its data hold."""
+    """A gray PNG of a stated size, whatever its data hold."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

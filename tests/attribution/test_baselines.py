@@ -46,8 +46,8 @@ def test_edges_are_sobel_energy(vlm):
     pixels = torch.stack([picture(vlm, i) for i in (3, 4)])
     maps = attribute(vlm, Edges(), ["a", "b"], pixels)
     for computed, image in zip(maps.numpy(), pixels.double().numpy(), strict=True):
-        grey = image.mean(0)
-        energy = (ndimage.sobel(grey, 0, mode="nearest") ** 2 + ndimage.sobel(grey, 1, mode="nearest") ** 2) / 64
+        gray = image.mean(0)
+        energy = (ndimage.sobel(gray, 0, mode="nearest") ** 2 + ndimage.sobel(gray, 1, mode="nearest") ** 2) / 64
         expected = energy.reshape(3, 8, 5, 6).mean((1, 3))
         assert np.abs(computed - expected).max() < 1e-4 * expected.max()
 

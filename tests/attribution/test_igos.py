@@ -115,7 +115,7 @@ def one_cell(at=(1, 3), grid=(3, 5), strength=4.0):
 
 
 def bright(vlm, cells):
-    """A grey picture whose given cells differ from what a blur leaves of them, in favor of the answer."""
+    """A gray picture whose given cells differ from what a blur leaves of them, in favor of the answer."""
     height, width = (side // n for side, n in zip(vlm.image_size, vlm.grid, strict=True))
     picture = torch.zeros(3, *vlm.image_size)
     for row, column in cells:

@@ -187,7 +187,7 @@ def test_broken_files(random_sae, tmp_path):
     (tmp_path / "sae.safetensors").write_bytes(weights[:100])
     with pytest.raises(SAEError, match="does not fit its config"):
         SAE(str(tmp_path))
-    for wrong in ("{", json.dumps(config | {"colour": 1}), json.dumps(config | {"k": 0})):
+    for wrong in ("{", json.dumps(config | {"color": 1}), json.dumps(config | {"k": 0})):
         (tmp_path / "config.json").write_text(wrong)
         with pytest.raises(SAEError):
             read_config(tmp_path)

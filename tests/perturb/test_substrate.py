@@ -17,7 +17,7 @@ def noise(*shape, seed=0):
 
 
 def kernel(sigma, side):
-    """Normalised Gaussian of 2·⌈3σ⌉ + 1 taps, cut to the largest odd size that reflect padding allows."""
+    """Normalized Gaussian of 2·⌈3σ⌉ + 1 taps, cut to the largest odd size that reflect padding allows."""
     taps = 2 * math.ceil(3 * sigma) + 1
     while taps // 2 > side - 1:  # reflect padding repeats no edge pixel: at most side - 1 on each side
         taps -= 2
@@ -74,11 +74,11 @@ def test_mean_zero_and_noise():
         for c in range(3):
             assert np.allclose(mean[b, c].numpy(), pixels[b, c].double().numpy().mean(), atol=1e-6)
     assert (Substrate.parse("zero").apply(pixels, ["a", "b", "c"], 0) == 0).all()
-    grey = noise(1, 1, 200, 300).expand(1, 3, 200, 300) * 0.7 + 0.1
-    filled = Substrate.parse("noise").apply(grey, ["a"], 0)[0]
-    assert torch.equal(filled[0], filled[1]) and torch.equal(filled[0], filled[2])  # grey stays grey
-    assert abs(float(filled.mean() - grey.mean())) < 0.02
-    assert abs(float(filled.std() - grey.std())) < 0.02
+    gray = noise(1, 1, 200, 300).expand(1, 3, 200, 300) * 0.7 + 0.1
+    filled = Substrate.parse("noise").apply(gray, ["a"], 0)[0]
+    assert torch.equal(filled[0], filled[1]) and torch.equal(filled[0], filled[2])  # gray stays gray
+    assert abs(float(filled.mean() - gray.mean())) < 0.02
+    assert abs(float(filled.std() - gray.std())) < 0.02
 
 
 def test_noise_depends_on_image_and_seed_alone():
