@@ -110,15 +110,15 @@ def wait_for(
 
 def children(pid: int) -> list[int]:
     """Processes that a process has started, and those in turn."""
-    found = []
+    pids = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(fields["PPid"]) == pid:
-            found += [int(status.parent.name), *children(int(status.parent.name))]
-    return found
+            pids += [int(status.parent.name), *children(int(status.parent.name))]
+    return pids
 
 
 def alive(pid: int) -> bool:

@@ -27,8 +27,8 @@ class Truth(Method):
         self.removed, self.change = removed, change
 
     def attribute(self, vlm, batch, target):
-        found = vlm.contributions(batch.pixels[0], self.removed, batch.prompts[0].question, target[0].sign)
-        return Attribution(torch.from_numpy(self.change(found)).float()[None])
+        contributions = vlm.contributions(batch.pixels[0], self.removed, batch.prompts[0].question, target[0].sign)
+        return Attribution(torch.from_numpy(self.change(contributions)).float()[None])
 
 
 class Shuffled(Truth):
@@ -75,10 +75,10 @@ def evaluated(n_images, spec="mean"):
 
 
 def test_broken_methods_are_ranked_down_and_noise_is_nothing():
-    found = evaluated(40)
+    rows = evaluated(40)
     names = ["true", "transposed", "upside_down", "relu_noise", "random_map"]
     names += ["attention", "attention_at_p", "random_model"]
-    result = estimate(np.array([[row[name] for name in names] for row in found]), np.arange(40))
+    result = estimate(np.array([[row[name] for name in names] for row in rows]), np.arange(40))
     by_name = dict(zip(names, zip(result.low, result.mean, result.high, strict=True), strict=True))
     assert by_name["true"][0] > by_name["transposed"][2] and by_name["true"][0] > 0
     assert by_name["upside_down"][2] < 0
@@ -154,8 +154,8 @@ def test_localization_of_each_map():
     case.maps = {"center": -np.hypot(*np.indices((6, 6)) - 2.5).astype(np.float32)}
     case.maps["bad"] = np.full(GRID, np.nan, np.float32)
     case.maps["corner"] = np.eye(6, dtype=np.float32)[:1].repeat(6, 0) * np.eye(6, dtype=np.float32)[0][:, None]
-    found = localize(case, mask, 0)
-    assert set(found) == {"center", "corner"}
-    assert found["center"]["pointing_game"] == 1 and found["center"]["auprc"] == pytest.approx(1)
-    assert found["corner"]["pointing_game"] == found["corner"]["energy_inside"] == 0
+    scores = localize(case, mask, 0)
+    assert set(scores) == {"center", "corner"}
+    assert scores["center"]["pointing_game"] == 1 and scores["center"]["auprc"] == pytest.approx(1)
+    assert scores["corner"]["pointing_game"] == scores["corner"]["energy_inside"] == 0
     assert localize(case, None, 0) == {}

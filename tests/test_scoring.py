@@ -92,8 +92,10 @@ def test_curves_and_every_scalar_of_a_linear_model(vlm, steps):
         assert np.allclose(row["deletion_probs"], 1 / (1 + np.exp(-curves["deletion"])), atol=1e-4)
         assert row["k"] == k.tolist() and sorted(row["order"]) == list(range(16))
         assert row["status"] == "ok"
-        found = [row[f"{mode}_{what}"] for what in ("scores", "probs", "scores") for mode in ("deletion", "insertion")]
-        expected = reference.curve_scalars((k / 16).tolist(), *found, "ok")
+        row_curves = [
+            row[f"{mode}_{what}"] for what in ("scores", "probs", "scores") for mode in ("deletion", "insertion")
+        ]
+        expected = reference.curve_scalars((k / 16).tolist(), *row_curves, "ok")
         for column in CURVE_COLUMNS:
             value = expected.get(column)
             assert math.isnan(row[column]) if value is None else row[column] == pytest.approx(value, abs=1e-9), column

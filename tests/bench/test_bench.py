@@ -119,8 +119,8 @@ def test_errors_of_areas_and_agreement_of_ranks():
         "broken": {"status": "invalid"},
         "lost": row(5, 5, status="degenerate", auc_error=float("nan")),
     }
-    found = area_errors([exact], [near])
-    assert found.largest == pytest.approx(0.003) and found.stated == 0.005
+    errors = area_errors([exact], [near])
+    assert errors.largest == pytest.approx(0.003) and errors.stated == 0.005
     assert area_errors([exact], [{"broken": near["broken"], "random": near["random"]}]) is None
     assert rank_agreement([exact], [near]) == [pytest.approx(1)]
     assert rank_agreement([exact], [{**near, "b": row(1, 5)}]) == [pytest.approx(0.5)]
@@ -165,16 +165,16 @@ def test_libraries_do_the_same_job(scene, name):
     if missing(name):
         pytest.skip(missing(name))
     case, steps = scene.cases[2], library_steps(scene.vlm.n_cells, 4)
-    _, forwards, found = run_library(name, scene, 2, steps)
+    _, forwards, scores = run_library(name, scene, 2, steps)
     order = np.argsort(-case.maps["attention"].ravel(), kind="stable")
     naive, k = Naive(scene), schedule(64, steps)
     curves = [naive.curve(case.prompt, case.target.sign, order, k, mode) for mode in ("deletion", "insertion")]
     if name == "quantus":
         assert forwards == steps
-        assert np.abs(np.array(found) - curves[0][1:]).max() < 2e-5
+        assert np.abs(np.array(scores) - curves[0][1:]).max() < 2e-5
     else:
         assert forwards == 2 * steps
-        assert np.abs(np.array(found) - [np.trapezoid(curve, k / 64) for curve in curves]).max() < 1e-5
+        assert np.abs(np.array(scores) - [np.trapezoid(curve, k / 64) for curve in curves]).max() < 1e-5
 
 
 def test_libraries_want_equal_steps():

@@ -50,12 +50,12 @@ def checks(frame: pd.DataFrame) -> dict[str, Check]:
 
 
 def test_good_records_pass(frame: pd.DataFrame) -> None:
-    found = checks(frame)
+    by_name = checks(frame)
     assert {
-        found[name].status for name in ("accuracy", "rows valid", "curves finite", "methods score differently")
+        by_name[name].status for name in ("accuracy", "rows valid", "curves finite", "methods score differently")
     } == {"pass"}
-    assert found["agreement of the methods (Spearman)"].status == "warn"  # the maps of these records are noise
-    assert not failed(list(found.values()))
+    assert by_name["agreement of the methods (Spearman)"].status == "warn"  # the maps of these records are noise
+    assert not failed(list(by_name.values()))
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_good_records_pass(frame: pd.DataFrame) -> None:
 )
 def test_each_fault_is_found(frame: pd.DataFrame, name: str, status: str, change: dict[str, object]) -> None:
     assert checks(frame)[name].status != status
-    found = checks(frame.assign(**change))[name]
-    assert found.status == status and found.advice
+    check = checks(frame.assign(**change))[name]
+    assert check.status == status and check.advice
 
 
 def test_two_methods_with_the_same_scores_are_named(frame: pd.DataFrame) -> None:
     copy = frame[frame["method"].eq("chefer")].assign(method="attention")
-    found = checks(pd.concat([frame[frame["method"].ne("attention")], copy], ignore_index=True))
-    assert found["methods score differently"].status == "warn"
-    assert found["methods score differently"].figure == "the same AUCs: attention and chefer"
+    by_name = checks(pd.concat([frame[frame["method"].ne("attention")], copy], ignore_index=True))
+    assert by_name["methods score differently"].status == "warn"
+    assert by_name["methods score differently"].figure == "the same AUCs: attention and chefer"
 
 
 def test_curves_that_are_not_finite_fail(frame: pd.DataFrame) -> None:
@@ -100,11 +100,11 @@ def test_what_cannot_be_measured_is_a_warning() -> None:
 
 def test_advice_is_about_what_is_missing(frame: pd.DataFrame) -> None:
     alone = frame[frame["method"].isin(["chefer", "random", "center"])].assign(correct=None, p_yes=np.nan)
-    found = {check.name: check for check in record_checks(alone, ["chefer"])}
+    by_name = {check.name: check for check in record_checks(alone, ["chefer"])}
     for name in ("agreement of the methods (Spearman)", "methods score differently"):
-        assert found[name].figure == "not measured" and "two methods" in found[name].advice
+        assert by_name[name].figure == "not measured" and "two methods" in by_name[name].advice
     for name in ("accuracy", "calibration error (ECE)"):
-        assert found[name].figure == "not measured" and "reference answer" in found[name].advice
+        assert by_name[name].figure == "not measured" and "reference answer" in by_name[name].advice
 
 
 def test_a_causal_image_block_and_shared_tokens_are_found(random_vlm, pictures, monkeypatch) -> None:

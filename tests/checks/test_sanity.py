@@ -56,11 +56,11 @@ def last(method):
 
 
 def test_a_method_that_ignores_the_model_fails_and_controls_do_not(result):
-    found = result.methods
-    assert found["picture"].failed and last(found["picture"]).spearman == pytest.approx(1)
-    assert not found["edges"].failed and last(found["edges"]).spearman == pytest.approx(1)
-    assert found["edges"].control and not found["chefer"].control
-    assert not found["gradient"].failed and last(found["gradient"]).spearman < 0.5
+    methods = result.methods
+    assert methods["picture"].failed and last(methods["picture"]).spearman == pytest.approx(1)
+    assert not methods["edges"].failed and last(methods["edges"]).spearman == pytest.approx(1)
+    assert methods["edges"].control and not methods["chefer"].control
+    assert not methods["gradient"].failed and last(methods["gradient"]).spearman < 0.5
 
 
 def test_another_picture_is_another_picture():
@@ -79,10 +79,10 @@ def test_a_map_that_cannot_be_compared_passes_no_test(vlm, pictures):
     model = Gemma3VLM(random_model(vlm.processor.tokenizer, seed=2), vlm.processor, source="random")
     images = list(pictures(model, 2, seed=4))
     cases = [read_answers(model, p, f"i{i}", ASKED[:1], ["yes_no"], Protocol())[0] for i, p in enumerate(images)]
-    found = sanity(model, {"constant": Constant()}, images, cases, Protocol())
-    assert found.methods["constant"].failed is None
+    measured = sanity(model, {"constant": Constant()}, images, cases, Protocol())
+    assert measured.methods["constant"].failed is None
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(render_sanity(found))
+    console.print(render_sanity(measured))
     assert "not measured" in console.export_text()
 
 
@@ -97,13 +97,13 @@ def test_the_cascade_goes_from_the_top_down(result, vlm):
 
 
 def test_changed_inputs_change_maps_as_they_must(result):
-    found = result.methods
-    assert found["edges"].inputs["no question"].spearman == pytest.approx(1)
-    assert found["edges"].inputs["other picture"].spearman < 0.9
-    assert found["edges"].inputs["blank picture"].spearman is None  # a flat map has no ranks
+    methods = result.methods
+    assert methods["edges"].inputs["no question"].spearman == pytest.approx(1)
+    assert methods["edges"].inputs["other picture"].spearman < 0.9
+    assert methods["edges"].inputs["blank picture"].spearman is None  # a flat map has no ranks
     # The L2 norm of a gradient does not know the sign of the score.
-    assert found["gradient"].other_answer.spearman == pytest.approx(1, abs=1e-6)
-    assert found["chefer"].other_answer.spearman < 0.99
+    assert methods["gradient"].other_answer.spearman == pytest.approx(1, abs=1e-6)
+    assert methods["chefer"].other_answer.spearman < 0.99
     assert set(result.answers_kept) == {*CHANGED, *SMALL_CHANGES}
 
 
@@ -116,8 +116,8 @@ def test_only_yes_no_questions_are_asked_for_the_other_answer(vlm, pictures):
     ]
     asked = [case for case in cases if case.target is not None and case.target.kind == "margin"]
     assert len(asked) == 2 < len(cases)
-    found = sanity(vlm, build_methods({"gradient": {}}), images, cases, Protocol()).methods["gradient"]
-    assert found.other_answer.spearman == pytest.approx(1, abs=1e-6)
+    gradient = sanity(vlm, build_methods({"gradient": {}}), images, cases, Protocol()).methods["gradient"]
+    assert gradient.other_answer.spearman == pytest.approx(1, abs=1e-6)
 
 
 def test_small_changes_change_little(result):
@@ -175,9 +175,9 @@ def test_the_command_on_the_bundled_model(tmp_path, capfd):
     arguments = ["--config", "configs/demo.yaml", "--model.methods", methods, "--samples", "2"]
     status = main(["sanity", *arguments, "--run_dir", str(tmp_path)])
     assert status == 0 and "chefer" in capfd.readouterr().out
-    found = json.loads((tmp_path / "sanity.json").read_text())["methods"]
-    real = [name for name, entry in found.items() if not entry["control"]]
-    assert not any(found[name]["failed"] for name in real) and "integrated_gradients" in real
+    entries = json.loads((tmp_path / "sanity.json").read_text())["methods"]
+    real = [name for name, entry in entries.items() if not entry["control"]]
+    assert not any(entries[name]["failed"] for name in real) and "integrated_gradients" in real
 
 
 @pytest.fixture

@@ -60,15 +60,15 @@ class Slurm:
 
     def tasks(self, job: str) -> list[int]:
         """Processes of a job's ranks."""
-        marks, found = {f"SLURM_JOB_ID={job}", f"SLURM_CONF={self.folder}/slurm.conf"}, []
+        marks, pids = {f"SLURM_JOB_ID={job}", f"SLURM_CONF={self.folder}/slurm.conf"}, []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 variables, words = ((folder / name).read_text().split("\0") for name in ("environ", "cmdline"))
             except (OSError, UnicodeDecodeError):  # gone, or not ours to read
                 continue
             if marks <= set(variables) and any(word.endswith("/cxr-faith") for word in words):
-                found.append(int(folder.name))
-        return found
+                pids.append(int(folder.name))
+        return pids
 
     def wait(self, job: str, state: str = "COMPLETED", seconds: float = 600) -> None:
         """Wait until a job, or every task of an array, is in that state; another end is a failure."""

@@ -53,9 +53,10 @@ def test_a_run_scores_the_example(code, tmp_path):
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     assert run_here(tmp_path / "config.yaml", tmp_path / "run") == 0
-    found = read_records(tmp_path / "run").set_index("method")
+    records = read_records(tmp_path / "run").set_index("method")
     assert (
-        found.loc["layer_row", "status"] in ("ok", "degenerate", "inverted") and found.loc["layer_row", "forwards"] == 1
+        records.loc["layer_row", "status"] in ("ok", "degenerate", "inverted")
+        and records.loc["layer_row", "forwards"] == 1
     )
 
 

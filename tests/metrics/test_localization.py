@@ -25,24 +25,24 @@ def test_scores_are_those_of_the_pixels(seed):
         saliency = np.round(saliency * 2)  # ties, zeros and a shared maximum
     mask = box_mask(3, 6, 14, 21) | box_mask(17, 30, 20, 35)
     order = np.lexsort((rng.permutation(35), -saliency.ravel()))
-    found = localization_scores(saliency, mask, order)
+    scores = localization_scores(saliency, mask, order)
     pixels = twin.upsampled(saliency.clip(min=0), SHAPE)
     top = np.zeros(35)
     top[order[:4]] = 1  # a tenth of 35 cells, 3.5, rounded half to even
-    assert found["pointing_game"] == pytest.approx(mask[pixels == pixels.max()].mean())
-    assert found["energy_inside"] == pytest.approx(pixels[mask].sum() / pixels.sum())
-    assert found["iou_otsu"] == pytest.approx(twin.iou(pixels > twin.otsu_threshold(pixels), mask))
-    assert found["iou_top_10"] == pytest.approx(twin.iou(twin.upsampled(top.reshape(GRID), SHAPE) > 0, mask))
-    assert found["auprc"] == pytest.approx(average_precision_score(mask.ravel(), pixels.ravel()), abs=1e-12)
-    assert set(found) == set(LOCALIZATION_COLUMNS) and 0 < found["auprc"] < 1
+    assert scores["pointing_game"] == pytest.approx(mask[pixels == pixels.max()].mean())
+    assert scores["energy_inside"] == pytest.approx(pixels[mask].sum() / pixels.sum())
+    assert scores["iou_otsu"] == pytest.approx(twin.iou(pixels > twin.otsu_threshold(pixels), mask))
+    assert scores["iou_top_10"] == pytest.approx(twin.iou(twin.upsampled(top.reshape(GRID), SHAPE) > 0, mask))
+    assert scores["auprc"] == pytest.approx(average_precision_score(mask.ravel(), pixels.ravel()), abs=1e-12)
+    assert set(scores) == set(LOCALIZATION_COLUMNS) and 0 < scores["auprc"] < 1
 
 
 def test_the_mask_itself_is_a_perfect_map_and_its_transpose_is_not():
     mask = box_mask(4, 0, 12, 15)
     truth = np.zeros(GRID)
     truth[1:3, :3] = 1
-    found = localization_scores(truth, mask, np.lexsort((np.arange(35), -truth.ravel())))
-    assert {found[name] for name in ("pointing_game", "energy_inside", "iou_otsu", "auprc")} == {1.0}
+    scores = localization_scores(truth, mask, np.lexsort((np.arange(35), -truth.ravel())))
+    assert {scores[name] for name in ("pointing_game", "energy_inside", "iou_otsu", "auprc")} == {1.0}
     square_mask = np.zeros((20, 20), bool)
     square_mask[0:4, 12:16] = True
     spot = np.zeros((5, 5))
@@ -99,6 +99,6 @@ def test_border_is_five_percent_of_each_side_by_area():
 def test_enrichment_of_an_even_map_is_one():
     weights = np.concatenate([region_weights((9, 9)), border_weights((9, 9))[None], np.zeros((1, 9, 9))])
     maps = np.stack([np.ones((9, 9)), -np.ones((9, 9))])
-    found = enrichment(mass_shares(maps, weights), weights)
-    np.testing.assert_allclose(found[0, :7], 1)
-    assert np.isnan(found[0, 7]) and np.isnan(found[1]).all()
+    ratios = enrichment(mass_shares(maps, weights), weights)
+    np.testing.assert_allclose(ratios[0, :7], 1)
+    assert np.isnan(ratios[0, 7]) and np.isnan(ratios[1]).all()

@@ -26,27 +26,27 @@ def test_everything_agrees_with_loops():
     rng = np.random.default_rng(0)
     values, clusters = clustered(rng, 11, 3, 1.0, mean=0.4)
     values[rng.random(values.shape) < 0.3] = np.nan
-    found = estimate(values, clusters)
+    result = estimate(values, clusters)
     for column in range(3):
         groups = twin.by_cluster(values[:, column], clusters)
         rows = [value for group in groups for value in group]
-        assert (found.n[column], found.clusters[column]) == (len(rows), len(groups))
-        assert found.mean[column] == pytest.approx(np.mean(rows), rel=1e-12)
-        assert found.p[column] == pytest.approx(twin.sign_flip_p(groups), abs=1e-12)
-        assert found.d_z[column] == pytest.approx(twin.d_z(groups), rel=1e-12)
-    assert 0 < found.p.min() and found.p.max() < 1
+        assert (result.n[column], result.clusters[column]) == (len(rows), len(groups))
+        assert result.mean[column] == pytest.approx(np.mean(rows), rel=1e-12)
+        assert result.p[column] == pytest.approx(twin.sign_flip_p(groups), abs=1e-12)
+        assert result.d_z[column] == pytest.approx(twin.d_z(groups), rel=1e-12)
+    assert 0 < result.p.min() and result.p.max() < 1
 
 
 def test_resampled_means_are_those_of_the_drawn_rows():
     rng = np.random.default_rng(1)
     values, clusters = clustered(rng, 7, 2, 1.0)
     sums, counts = cluster_sums(values, clusters)
-    found = resampled_means(sums, counts, 20, np.random.default_rng(5))
+    means = resampled_means(sums, counts, 20, np.random.default_rng(5))
     drawn = np.random.default_rng(5).integers(7, size=(20, 7))
     for column in range(2):
         groups = twin.by_cluster(values[:, column], clusters)
         expected = [twin.resample_mean(groups, row) for row in drawn]
-        np.testing.assert_allclose(found[:, column], expected, rtol=1e-12)
+        np.testing.assert_allclose(means[:, column], expected, rtol=1e-12)
 
 
 def test_bca_is_scipys_on_the_same_resamples():
@@ -76,8 +76,8 @@ def test_bca_is_scipys_on_the_same_resamples():
 def test_intervals_cover_the_truth(between):
     """1,500 data sets of 120 patients: 95 % intervals hold the true mean in 93 to 97 % of them, both kinds."""
     values, clusters = clustered(np.random.default_rng(3), 120, 1500, between, mean=0.25)
-    found = estimate(values, clusters)
-    for low, high in ((found.low, found.high), (found.bca_low, found.bca_high)):
+    by_cluster = estimate(values, clusters)
+    for low, high in ((by_cluster.low, by_cluster.high), (by_cluster.bca_low, by_cluster.bca_high)):
         assert 0.93 <= ((low <= 0.25) & (high >= 0.25)).mean() <= 0.97
     naive = estimate(values, np.arange(len(clusters)))  # rows taken as independent
     covered = ((naive.low <= 0.25) & (naive.high >= 0.25)).mean()
@@ -99,8 +99,8 @@ def test_random_flips_approach_the_exact_p():
     rng = np.random.default_rng(5)
     sums = rng.standard_normal((13, 20)) + 0.4  # one cluster more than is gone through
     exact = [twin.sign_flip_p([[value] for value in column]) for column in sums.T]
-    found = sign_flip_p(sums, rng)
-    np.testing.assert_allclose(found, exact, atol=0.02)
+    approximate = sign_flip_p(sums, rng)
+    np.testing.assert_allclose(approximate, exact, atol=0.02)
     few = sums[:9]
     theirs = [
         scipy.stats.permutation_test((column,), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
@@ -120,18 +120,18 @@ def test_holm_agrees_with_its_definition():
 def test_few_clusters_have_no_interval():
     rng = np.random.default_rng(7)
     for n_clusters, there in ((9, False), (10, True)):
-        found = estimate(rng.standard_normal((2 * n_clusters, 1)), np.repeat(np.arange(n_clusters), 2))
-        assert np.isfinite(found.low[0]) == np.isfinite(found.bca_high[0]) == there
-        assert np.isfinite(found.p[0]) and np.isfinite(found.d_z[0])
+        result = estimate(rng.standard_normal((2 * n_clusters, 1)), np.repeat(np.arange(n_clusters), 2))
+        assert np.isfinite(result.low[0]) == np.isfinite(result.bca_high[0]) == there
+        assert np.isfinite(result.p[0]) and np.isfinite(result.d_z[0])
 
 
 def test_degenerate_columns():
     """Constant, missing throughout, and a single cluster."""
     values = np.stack([np.ones(12), np.full(12, np.nan), np.zeros(12)], axis=1)
-    found = estimate(values, np.arange(12))
-    assert found.mean[0] == found.low[0] == found.high[0] == 1 and np.isnan(found.d_z[0])
-    assert (found.n[1], found.clusters[1]) == (0, 0) and np.isnan(found.p[1]) and np.isnan(found.mean[1])
-    assert found.p[0] == 2 / 2**12 and found.p[2] == 1
+    result = estimate(values, np.arange(12))
+    assert result.mean[0] == result.low[0] == result.high[0] == 1 and np.isnan(result.d_z[0])
+    assert (result.n[1], result.clusters[1]) == (0, 0) and np.isnan(result.p[1]) and np.isnan(result.mean[1])
+    assert result.p[0] == 2 / 2**12 and result.p[2] == 1
     alone = estimate(values[:, :1], np.zeros(12))
     assert (alone.clusters[0], alone.p[0]) == (1, 1) and np.isnan(alone.d_z[0])
 

@@ -260,13 +260,13 @@ def test_merging_and_scanning_take_the_same_memory_for_four_times_the_rows(tmp_p
     peaks: dict[str, list[int]] = {"merge": [], "scan": [], "done": []}
     for groups in (8, 32):
         run_dir = tmp_path / str(groups)
-        writer, found = large_parts(run_dir, groups), []
+        writer, counts = large_parts(run_dir, groups), []
         peaks["scan"].append(
-            peak_of(lambda run_dir=run_dir, found=found: found.extend(map(len, scan_records(run_dir, ["map"]))))
+            peak_of(lambda run_dir=run_dir, counts=counts: counts.extend(map(len, scan_records(run_dir, ["map"]))))
         )
-        peaks["done"].append(peak_of(lambda run_dir=run_dir, found=found: found.append(len(done_samples(run_dir)))))
+        peaks["done"].append(peak_of(lambda run_dir=run_dir, counts=counts: counts.append(len(done_samples(run_dir)))))
         peaks["merge"].append(peak_of(writer.compact))
-        assert sum(found) == 2 * (2 * groups * 500) and len(parts(run_dir)) == 1
+        assert sum(counts) == 2 * (2 * groups * 500) and len(parts(run_dir)) == 1
         index = pq.read_metadata(run_dir / "records" / parts(run_dir)[0])
         assert index.num_rows == 2 * groups * 500 and 1 < index.num_row_groups <= groups
     for name, (few, many) in peaks.items():
@@ -301,10 +301,10 @@ def test_parts_that_a_running_writer_merges_meanwhile_are_still_read(tmp_path: P
     for index in range(5):
         writer.write([row(f"s{index}")])
     reading = sound_parts(tmp_path, RECORD_SCHEMA, lambda group: group["sample_id"].to_pylist())
-    found = [next(reading)]
+    pieces = [next(reading)]
     writer.compact()
-    found += reading
-    assert {sample for _, groups in found for group in groups for sample in group} == {
+    pieces += reading
+    assert {sample for _, groups in pieces for group in groups for sample in group} == {
         f"s{index}" for index in range(5)
     }
 

@@ -15,7 +15,7 @@ def score_removed(vlm, model, picture, removed, cells, question, target):
 
 def windows(grid, window):
     """The cells of every window that holds at least one."""
-    found = []
+    cell_lists = []
     for top in range(1 - window, grid[0]):
         for left in range(1 - window, grid[1]):
             cells = []
@@ -23,8 +23,8 @@ def windows(grid, window):
                 for column in range(left, left + window):
                     if 0 <= row < grid[0] and 0 <= column < grid[1]:
                         cells.append(row * grid[1] + column)
-            found.append(cells)
-    return found
+            cell_lists.append(cells)
+    return cell_lists
 
 
 def occlusion(grid, window, score):

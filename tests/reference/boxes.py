@@ -20,13 +20,13 @@ def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def merge(boxes: list[tuple[float, ...]], iou: float) -> list[tuple[float, ...]]:
-    """Largest first; join the cluster whose mean overlaps most, or found one."""
+    """Largest first; join the cluster whose mean overlaps most, or start a new one."""
     clusters: list[list[tuple[float, ...]]] = []
     for box in sorted(boxes, key=lambda b: -drawn(b).sum()):
         means = [tuple(np.mean(cluster, axis=0)) for cluster in clusters]
-        found = [overlap(mean, box) for mean in means]
-        if found and max(found) >= iou:
-            clusters[int(np.argmax(found))].append(box)
+        overlaps = [overlap(mean, box) for mean in means]
+        if overlaps and max(overlaps) >= iou:
+            clusters[int(np.argmax(overlaps))].append(box)
         else:
             clusters.append([box])
     return [tuple(float(c) for c in np.mean(cluster, axis=0)) for cluster in clusters]

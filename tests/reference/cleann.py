@@ -39,22 +39,22 @@ def graph(attention, samples, alpha):
 
 def depths(edges, root, radius):
     """Breadth-first distances from a token, radius + 1 where farther."""
-    found, frontier = {root: 0}, [root]
+    depth_of, frontier = {root: 0}, [root]
     while frontier:
         node = frontier.pop(0)
         for other in range(len(edges)):
-            if edges[node, other] and other not in found:
-                found[other] = found[node] + 1
+            if edges[node, other] and other not in depth_of:
+                depth_of[other] = depth_of[node] + 1
                 frontier.append(other)
-    return [min(found.get(node, radius + 1), radius + 1) for node in range(len(edges))]
+    return [min(depth_of.get(node, radius + 1), radius + 1) for node in range(len(edges))]
 
 
 def smallest_sets(n_cells, changes, largest=3):
     """Every set of the smallest size whose removal changes the answer."""
     for size in range(1, largest + 1):
-        found = [set(cells) for cells in itertools.combinations(range(n_cells), size) if changes(cells)]
-        if found:
-            return found
+        sets = [set(cells) for cells in itertools.combinations(range(n_cells), size) if changes(cells)]
+        if sets:
+            return sets
     return []
 
 

@@ -64,16 +64,16 @@ def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str
     assert_same(tmp_path / "two", tmp_path / "one")
     assert len(parts(tmp_path / "two")) == 2
 
-    found = records(tmp_path / "one")
-    second = found["substrate"].eq("mean")
+    frame = records(tmp_path / "one")
+    second = frame["substrate"].eq("mean")
     controls = {"random", "random_map", "center", "edges", "oracle"}
     made_with_blur = {"igos_pp", "cleann", "occlusion", "rise", "integrated_gradients", "grad_x_input"}
-    assert set(found.loc[second, "method"]) == made_with_blur | controls
-    assert not found.loc[second, "own_substrate"].any() and found.loc[~second, "own_substrate"].any()
-    found = found[~second]
-    assert set(found["method"]) == {*METHODS, "tam_attention", "random"}
-    assert found["map"].notna().sum() == 3 * (len(METHODS) + 1) - 1  # the oracle is for yes/no questions
-    assert not found["status"].isin(["invalid", "off_format"]).any()
+    assert set(frame.loc[second, "method"]) == made_with_blur | controls
+    assert not frame.loc[second, "own_substrate"].any() and frame.loc[~second, "own_substrate"].any()
+    frame = frame[~second]
+    assert set(frame["method"]) == {*METHODS, "tam_attention", "random"}
+    assert frame["map"].notna().sum() == 3 * (len(METHODS) + 1) - 1  # the oracle is for yes/no questions
+    assert not frame["status"].isin(["invalid", "off_format"]).any()
 
 
 def test_bad_samples_cost_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,12 +103,12 @@ def test_bad_samples_cost_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Gemma3VLM, "trace", steep_for_one)
     methods = {"attention": {}, "chefer": {}, "grad_x_input": {}, "igos_pp": {"iterations": 1, "path_steps": 1}}
     assert run_here(write(tmp_path, rows, methods, target=1, substrates=["mean"]), tmp_path / "run") == 0
-    found = records(tmp_path / "run").set_index(["sample_id", "method"])
-    assert set(found.index.get_level_values(0)) == set(texts) and set(found["target"]) == {"1"}
-    assert not found.loc["good", "status"].eq("invalid").any()
+    frame = records(tmp_path / "run").set_index(["sample_id", "method"])
+    assert set(frame.index.get_level_values(0)) == set(texts) and set(frame["target"]) == {"1"}
+    assert not frame.loc["good", "status"].eq("invalid").any()
     for name, reason in {"empty": "is empty", "short": "no answer token 1: the answer has 1"}.items():
-        assert found.loc[name, "status"].eq("invalid").all() and found.loc[name, "reason"].str.contains(reason).all()
-    steep = found.loc["steep"]
+        assert frame.loc[name, "status"].eq("invalid").all() and frame.loc[name, "reason"].str.contains(reason).all()
+    steep = frame.loc["steep"]
     for name in ("chefer", "grad_x_input", "igos_pp"):
         assert steep.loc[name, "status"] == "invalid"
         assert steep.loc[name, "reason"] == f"the map of {name} has values that are not finite"
@@ -128,8 +128,8 @@ def test_a_method_that_fails_costs_its_own_record(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Gradient, "attribute", sometimes)
     methods = {"gradient": {}, "rollout": {}}
     assert run_here(write(tmp_path, rows, methods, substrates=["mean"], controls="basic"), tmp_path / "run") == 0
-    found = records(tmp_path / "run").set_index(["sample_id", "method"])
-    bad, good = found.loc[rows[1]["sample_id"]], found.loc[rows[0]["sample_id"]]
+    frame = records(tmp_path / "run").set_index(["sample_id", "method"])
+    bad, good = frame.loc[rows[1]["sample_id"]], frame.loc[rows[0]["sample_id"]]
     assert (
         set(bad.index) == set(good.index) - {"oracle"} > {"gradient", "gradient/blurred", "rollout", "center", "random"}
     )
