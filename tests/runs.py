@@ -52,7 +52,7 @@ def cheap_options(sae: str) -> dict[str, dict[str, Any]]:
 
 
 def write_config(folder: Path, samples: int = SAMPLES, steps: int = 2) -> Path:
-    """A manifest of so many questions, each about another picture, and a config for it; more steps, longer batches."""
+    """A manifest of `samples` questions, each about another picture, and a config; more steps make batches longer."""
     table = pq.read_table(bundled_manifest())
     images, rows = set(), []
     for row, image in enumerate(table.column("image_id").to_pylist()):
@@ -78,7 +78,7 @@ def command(config: Path, run_dir: Path, *arguments: str) -> list[str]:
 
 
 def ranks(count: int) -> list[str]:
-    """Options for so many processes."""
+    """Options for `count` processes."""
     return ["--trainer.devices", str(count), "--trainer.strategy", "ddp"]
 
 

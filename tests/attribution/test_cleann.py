@@ -214,7 +214,7 @@ def test_what_is_not_finite_stays_with_its_sample():
     assert not result.maps.isfinite().all() and result.extras["verified"] == [False]
 
 
-def test_a_set_that_is_seen_otherwise_in_another_batch_is_kept():
+def test_a_set_whose_effect_depends_on_the_batch_is_kept():
     """The same cells score -0.01 among some pictures and +0.01 among others, as in bfloat16 on a GPU."""
     calls = []
 

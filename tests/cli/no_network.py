@@ -1,4 +1,4 @@
-"""Runs the command line and ends it with status 99 at the first word to anything but this machine.
+"""Runs the command line and ends it with status 99 at the first attempt to reach another machine.
 
     python tests/cli/no_network.py evaluate --config …
 

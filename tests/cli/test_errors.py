@@ -95,7 +95,7 @@ def test_ctrl_c_during_a_run_says_how_to_go_on(
     assert capsys.readouterr().err.endswith("cxr-faith: error: interrupted; the same command resumes the run\n")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     read, write = os.pipe()
     os.close(read)  # as after `| head -0`
     words = [sys.executable, "-m", "cxr_faith", "evaluate", "--help"]

@@ -86,7 +86,7 @@ def venv() -> Path:
 
 
 def free_ports(count: int) -> int:
-    """First of so many ports side by side that nobody listens on."""
+    """First of `count` consecutive free ports."""
     for first in range(21000, 29000, 50):
         try:
             for port in range(first, first + count):

@@ -149,7 +149,7 @@ def test_ranks_share_what_is_left_exactly(tmp_path: Path, samples: int, world_si
     assert sorted(sum(ranks, [])) == sorted({f"s{i}" for i in range(samples)} - {"s2"})
 
 
-def test_rows_without_image_id_are_no_common_image(tmp_path: Path) -> None:
+def test_rows_without_image_id_do_not_share_an_image(tmp_path: Path) -> None:
     module = make(tmp_path, [replace(sample(i, 0), image_id=None) for i in range(4)])  # type: ignore[arg-type]
     assert sorted(sum((ids(module, rank, 4) for rank in range(4)), [])) == ["s0", "s1", "s2", "s3"]
     assert all(len(ids(module, rank, 4)) == 1 for rank in range(4))

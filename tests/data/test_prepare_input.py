@@ -35,7 +35,7 @@ def test_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> No
     )
 
 
-def test_truncated_gz_is_no_short_table(tmp_path: Path) -> None:
+def test_truncated_gz_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     whole = gzip.compress(("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(5000))).encode())
     path.write_bytes(whole[: len(whole) // 2])

@@ -231,7 +231,7 @@ def test_pieces_are_the_rows_of_the_whole(tmp_path: Path) -> None:
 
 
 def large_parts(run_dir: Path, groups: int) -> RecordWriter:
-    """A writer with two parts of so many row groups of 500 rows each, every row another sample's."""
+    """A writer with two parts of `groups` row groups each; a group has 500 rows, each of another sample."""
     curve, noise = np.arange(51.0), np.random.default_rng(0)
     one = to_table([row(f"s{index}", map=noise.random(256), deletion_scores=curve) for index in range(500)])
     writer = RecordWriter(run_dir, 0, 0)
@@ -274,7 +274,7 @@ def test_merging_and_scanning_take_the_same_memory_for_four_times_the_rows(tmp_p
 
 
 def test_a_row_costs_some_bytes_of_memory(tmp_path: Path) -> None:
-    """What is held of every row until all are seen: so many bytes a row, whatever the rows hold."""
+    """Finding duplicates takes less than 64 bytes of memory a row, whatever the rows hold."""
     peaks, method = [], pa.array([f"m{index % 10}" for index in range(10_000)])
     columns = dict.fromkeys(RECORD_SCHEMA.names) | {name: pa.array(["x"] * 10_000) for name in KEY}
     for groups in (4, 20):

@@ -60,7 +60,7 @@ def test_the_picture_is_upright_and_its_left_is_marked_as_the_patients_right() -
     assert places["R"] < 0.1 and places["L"] > 0.9
 
 
-def test_boxes_are_where_they_belong_and_titles_are_no_formulas() -> None:
+def test_boxes_are_in_place_and_titles_are_plain_text() -> None:
     figure = overlay(
         np.zeros((50, 80), np.uint8), np.zeros((4, 4)), "is $x^2 here? <b> 5 $", boxes=[Box("nodule", 10, 20, 30, 45)]
     )

@@ -201,7 +201,7 @@ def test_records_of_a_newer_schema(run_dir: Path) -> None:
     assert "the records lack anatomy, random_p." in page.text
 
 
-def test_records_without_their_key_are_no_records(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_records_without_their_key_are_refused(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     part = next((run_dir / "records").glob("*.parquet"))
     pq.write_table(pq.read_table(part).drop_columns(["sample_id"]), part, write_page_checksum=True)
     with pytest.raises(ValueError, match="neither records nor"):

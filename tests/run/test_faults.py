@@ -105,7 +105,7 @@ def test_disk_full(
     line = capfd.readouterr().err.strip().splitlines()[-1]
     assert line.startswith(f"cxr-faith: error: {run_dir}") and "No space left on device" in line
     assert "run the same command again" in line
-    assert not list(run_dir.rglob(".part*.tmp"))  # the torn file gave its room back
+    assert not list(run_dir.rglob(".part*.tmp"))  # the incomplete file was deleted
     kept = set(records(run_dir)["sample_id"])
     assert 0 < len(kept) < SAMPLES
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
@@ -245,7 +245,7 @@ def test_a_clock_that_was_set_back_changes_nothing(
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(calls))
     assert run_here(small, run_dir) == 0
     assert_same(run_dir, reference)
-    assert next(calls) > 3  # the clock was asked, and each time it was an hour earlier
+    assert next(calls) > 3  # the run read the clock, and each reading was an hour earlier
 
 
 def test_more_ranks_than_samples_and_nothing_left(small: Path, reference: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_second_run_is_refused_and_told_who_is_there(
         pass
 
 
-def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     left = [tmp_path / "records" / ".part-000-r00000-000000.parquet.tmp", tmp_path / ".summary.json.99.tmp"]
     words = [sys.executable, "-c", HOLD, str(tmp_path)]
