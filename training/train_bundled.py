@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from architecture import GRID, IMAGE_SIZE, build_model
-from feed import CHANNELS, Feed
+from feed import CHANNELS, Feed, Orders
 from losses import answer_loss, dense_loss, even_margins
 from numpy.typing import NDArray
 from orders import own_orders
@@ -27,7 +27,7 @@ from packing import Pack, Packer, forward
 from pool import build_pool
 from tokenizer import build_processor, build_tokenizer
 from torch import Tensor, nn
-from transformers import Gemma3ForConditionalGeneration, Gemma3Processor
+from transformers import Gemma3ForConditionalGeneration, Gemma3Processor, GemmaTokenizer
 
 from cxr_faith.vlm.yes_no import NO_WORDS, YES_WORDS, single_tokens
 
@@ -51,9 +51,30 @@ def build_optimizer(parameters: Sequence[nn.Parameter], peak: float) -> torch.op
     return torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
 
 
+def descend(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], loss: Tensor, rate: float) -> None:
+    """One step of the optimizer against the loss, at a learning rate; the gradient is clipped to a norm of 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+
+
 def moved(pack: Pack, device: torch.device) -> Pack:
     """The pack on a device."""
     return Pack(**{name: value.to(device) for name, value in vars(pack).items()})
+
+
+def draw(feed: Feed, order: Orders | None, device: torch.device) -> tuple[Tensor, Pack, Tensor, Tensor]:
+    """A batch of `Feed.draw`, on a device."""
+    pixels, pack, areas, is_chest = feed.draw(order)
+    return pixels.to(device), moved(pack, device), areas.to(device), is_chest.to(device)
+
+
+def yes_no_ids(tokenizer: GemmaTokenizer, device: torch.device) -> tuple[Tensor, ...]:
+    """Ids of the tokens that say yes, and of those that say no, on a device."""
+    return tuple(torch.tensor(single_tokens(tokenizer, words), device=device) for words in (YES_WORDS, NO_WORDS))
 
 
 def show_progress(marks: Sequence[tuple[float, float]], seconds: float) -> None:
@@ -100,8 +121,7 @@ def cycle(
         own: remove the cells of half of the pictures in the model's own order.
     """
     device = model.device
-    tokens = (single_tokens(feed.packer.tokenizer, words) for words in (YES_WORDS, NO_WORDS))
-    ids = tuple(torch.tensor(of_word, device=device) for of_word in tokens)
+    ids = yes_no_ids(feed.packer.tokenizer, device)
     head = nn.Linear(model.config.vision_config.hidden_size, len(CHANNELS)).to(device)
     nn.init.constant_(head.bias, -4.0)
     parameters = [*model.parameters(), *(head.parameters() if dense else ())]
@@ -115,11 +135,7 @@ def cycle(
     started = saved = time.time()
     marks: list[tuple[float, float]] = []
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
-        pixels, pack, areas, is_chest = feed.draw(order if own else None)
-        pixels, areas, is_chest = pixels.to(device), areas.to(device), is_chest.to(device)
-        pack = moved(pack, device)
+        pixels, pack, areas, is_chest = draw(feed, order if own else None, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             if dense and step < TOWER_STEPS:
                 tower = model.model.vision_tower(pixel_values=pixels).last_hidden_state
@@ -131,10 +147,7 @@ def cycle(
                     loss = loss + even * even_margins(model, hidden, pack, ids)
                 if dense:
                     loss = loss + dense * dense_loss(head, tower, areas, is_chest)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        descend(optimizer, parameters, loss, learning_rate(step, steps, peak))
         marks.append((loss.item(), right.item()))
         if step % 25 == 24:
             show_progress(marks, time.time() - started)
