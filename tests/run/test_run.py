@@ -70,7 +70,7 @@ def alone(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def on_two_ranks(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run directory of two ranks, of which Lightning starts the second; a word to another machine ends either."""
+    """Run directory of two ranks, of which Lightning starts the second; a call to another machine ends either."""
     folder = tmp_path_factory.mktemp("on_two_ranks")
     variables = environment()
     del variables["HF_HUB_OFFLINE"]  # a local model must work without it
