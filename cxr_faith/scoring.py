@@ -42,7 +42,7 @@ def score_image(
         protocol: schedule, random orders and seed.
 
     Returns:
-        For each case: name -> record columns, for every map, `center` and `random`.
+        for each case: name -> record columns, for every map, `center` and `random`.
     """
     n_cells = engine.vlm.n_cells
     k = schedule(n_cells, protocol.finest(n_cells))

@@ -23,7 +23,7 @@ def bare_seconds(scene: Scene, trials: int = 3) -> tuple[Stages, int | None]:
     suffix ends with the yes and no logits of the last position, which takes less than its full logits.
 
     Returns:
-        The seconds, and the highest peak memory at these batch sizes in bytes; None where it cannot be measured.
+        the seconds, and the highest peak memory at these batch sizes in bytes; None where it cannot be measured.
     """
     vlm, prompt = scene.vlm, scene.cases[0].prompt
     best: list[tuple[float, int | None]] = [(float("inf"), None)] * 3

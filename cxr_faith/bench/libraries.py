@@ -74,7 +74,7 @@ def run_library(library: str, scene: Scene, question: int, steps: int) -> tuple[
         steps: of the curve.
 
     Returns:
-        Seconds, forwards, and the library's result: the areas (torchcam), or the deletion scores after each step.
+        seconds, forwards, and the library's result: the areas (torchcam), or the deletion scores after each step.
     """
     model = MarginModel(scene, question)
     values = next(iter(scene.cases[question].maps.values()))

@@ -71,8 +71,8 @@ def loader_bench(
         cache: folder for the cache that is measured, deleted after it; default: a temporary one.
 
     Raises:
-        ManifestError: The manifest cannot be used.
-        PrepareError: A number is too small.
+        ManifestError: the manifest cannot be used.
+        PrepareError: a number is too small.
     """
     for name, value, least in (("size", size, 1), ("workers", workers, 0), ("images", images, 1)):
         if value < least:

@@ -57,7 +57,7 @@ def write_clinical(
         known: what is known besides the answer.
 
     Returns:
-        The path of the HTML page.
+        the path of the HTML page.
 
     Raises:
         ValueError: the calibration run is of another model or has no yes/no answer with a reference, or there is no

@@ -69,7 +69,7 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     """Explain, print, and write `<image>-<method>.png` and `.json`.
 
     Returns:
-        What the JSON file holds.
+        what the JSON file holds.
 
     Raises:
         ValueError: the picture, the model or an option cannot be used.

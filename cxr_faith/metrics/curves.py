@@ -185,7 +185,7 @@ def method_metrics(steps: int) -> MetricCollection:
         steps: number T of perturbation steps.
 
     Returns:
-        A collection to update with `deletion_auc`, `insertion_auc`, `srg`, `drop_10`, `drop_20`, `drop_50`, the six
+        a collection to update with `deletion_auc`, `insertion_auc`, `srg`, `drop_10`, `drop_20`, `drop_50`, the six
         `gap_*` (all `[B]`), `ok` (bool `[B]`), `deletion_curve` and `insertion_curve` (normalized, `[B, T + 1]`).
     """
     metrics: dict[str, Metric | MetricCollection] = {

@@ -11,7 +11,7 @@ def present_sums(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         values: `[B, ...]`.
 
     Returns:
-        Three float64 tensors `[...]`; they add up over batches and ranks.
+        three float64 tensors `[...]`; they add up over batches and ranks.
     """
     present = ~values.isnan()
     filled = torch.where(present, values, 0).double()

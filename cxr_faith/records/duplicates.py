@@ -20,7 +20,7 @@ class Keys:
         self._others: dict[tuple[str, ...], int] = {}
 
     def codes(self, group: pa.Table) -> Codes:
-        """Numbers of the samples and of the other key columns' combinations, int32 ``[2, rows]``."""
+        """Numbers of the samples and of the other key columns' combinations, int32 [2, rows]."""
         columns = [group.column(name).combine_chunks().dictionary_encode() for name in KEY]
         known = [self._samples.setdefault(text, len(self._samples)) for text in columns[0].dictionary.to_pylist()]
         samples = np.array(known, np.int32)[columns[0].indices.to_numpy()]

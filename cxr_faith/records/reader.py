@@ -37,7 +37,7 @@ def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
         columns: the columns to read beside the key; default: all.
 
     Returns:
-        A DataFrame; missing values are NaN or None, list columns hold NumPy arrays.
+        a DataFrame; missing values are NaN or None, list columns hold NumPy arrays.
 
     Raises:
         ValueError: records have no such column.
@@ -115,7 +115,7 @@ def sound_parts(
         keep: takes from a row group what must be kept until the whole part has been read.
 
     Yields:
-        A part's path, and what was kept of each of its row groups.
+        a part's path, and what was kept of each of its row groups.
     """
     folder, seen = Path(run_dir) / "records", set[Path]()
     waiting = parts_of(folder)

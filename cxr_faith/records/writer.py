@@ -43,7 +43,7 @@ class RecordWriter:
             rows: column name → value; columns left out are null; lists may be sequences or NumPy arrays.
 
         Returns:
-            The part's path; None if there were no rows.
+            the part's path; None if there were no rows.
 
         Raises:
             ValueError: unknown column, or a key column that is missing.

@@ -100,7 +100,7 @@ def draw_map(
         marks: font size of the marks R and L, in points.
 
     Returns:
-        The drawn map (or picture) and the values (weakest, strongest) at the ends of its color scale.
+        the drawn map (or picture) and the values (weakest, strongest) at the ends of its color scale.
 
     Raises:
         ValueError: as `overlay` does.

@@ -41,7 +41,7 @@ def write_report(run_dir: str | Path) -> Path:
     """Write `report/index.html` of a run directory from its summary, records and other files.
 
     Returns:
-        The page's path.
+        the page's path.
 
     Raises:
         FileNotFoundError: there is no `summary.json`; `write_summary` makes it.

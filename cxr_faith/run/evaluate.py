@@ -83,7 +83,7 @@ def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOption
     """Check everything that can be checked before the model is loaded.
 
     Returns:
-        The identity of the run.
+        the identity of the run.
 
     Raises:
         ValueError: the schedule does not fit the model, the manifest cannot be used, or the run directory holds
@@ -119,7 +119,7 @@ def evaluate(
         request: may ask for a stop during the run; default: nothing can.
 
     Returns:
-        The torchmetrics over all ranks, `(substrate, method) -> name -> tensor`.
+        the torchmetrics over all ranks, `(substrate, method) -> name -> tensor`.
 
     Raises:
         RunDirectoryInUseError: another run writes into the run directory.

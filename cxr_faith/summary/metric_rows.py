@@ -105,7 +105,7 @@ def disagreements(
             where these are all samples of the method that are ok.
 
     Returns:
-        One sentence for each difference.
+        one sentence for each difference.
     """
     boards = {board.substrate: board for board in reversed(summary.boards) if board.slice == "all"}
     differing = []

@@ -93,7 +93,7 @@ def ood_scores(boards: Sequence[Board]) -> dict[str, float | None]:
             those that have all its common samples, there and under every other substrate.
 
     Returns:
-        Substrate → score in units of the effect; None without a curve.
+        substrate → score in units of the effect; None without a curve.
     """
     kept: dict[str, dict[str, float]] = {}
     for board in boards:
