@@ -64,7 +64,7 @@ def text_of(given: Mapping[str, Any], key: str) -> str | None:
 
 
 def as_yaml(text: str) -> Any:
-    """A word of the command line as YAML reads it; the word itself if it is no YAML."""
+    """A word of the command line as YAML reads it; the word itself if it is not valid YAML."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):  # ValueError: a date that no calendar has

@@ -61,7 +61,7 @@ class Estimates:
 
     @classmethod
     def empty(cls, columns: int) -> Self:
-        """NaN throughout."""
+        """Estimates for columns without a value: every field is NaN."""
         return cls(*(np.full(columns, np.nan) for _ in fields(cls)))
 
 
