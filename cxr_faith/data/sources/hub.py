@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 
+from cxr_faith.data.answers import UnreadableError, holds_flags, read_question, read_reference
 from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.sample import Sample
@@ -43,7 +46,7 @@ def hub(
         config: configuration of the data set, if it has several.
         image: column of the picture.
         question: column of the question.
-        answer: column of the answer, a text or a list of texts.
+        answer: column of the answer, in any form of the table "How answers are read" in docs/data.md.
         patient: column of the patient, the unit that statistics cluster by.
     """
     rows = _load(root, dataset, split, config)
@@ -51,33 +54,84 @@ def hub(
     missing = [name for name in (image, question, answer, patient) if name and name not in rows.column_names]
     if missing:
         raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
-    if isinstance(rows.features[image], datasets.Image):
-        rows = rows.cast_column(image, datasets.Image(decode=False))
+    rows = _undecoded(rows.select_columns(list(dict.fromkeys(filter(None, (image, question, answer, patient))))))
+    features = rows.features
     (root / "images").mkdir(parents=True, exist_ok=True)
     tally.expected = len(rows)
+    flags = holds_flags(_named(value, features[answer]) for value in _column(rows, answer))
     label = Path(dataset).name
-    for position, row in enumerate(rows):
+    for position in range(len(rows)):
         name = f"{label}/{split}/{position}"
+        try:
+            row = rows[position]
+            asked = read_question(_named(row[question], features[question]))
+            reference = read_reference(_named(row[answer], features[answer]), asked, tally, flags=flags)
+        except UnreadableError as error:
+            tally.drop("question", name, str(error))
+            continue
+        except (ValueError, pa.ArrowException) as error:
+            tally.drop("question", name, "row cannot be decoded", error)
+            continue
         path = _picture(row[image], root, base, name, tally)
         if path is None:
             continue
-        answers = _answers(row[answer], tally)
-        closed = answers is not None and len(answers) == 1 and answers[0].lower() in ("yes", "no")
         yield Sample(
             sample_id=name,
             patient_id=text(row[patient]) if patient else None,
             image_id=path.stem,
             image_path=f"images/{path.name}",
-            question=text(row[question]) or "",
-            kind="yes_no" if closed else "open" if answers else None,
-            answer=(answers[0].lower(),) if closed and answers else answers,
+            question=asked,
+            kind=reference.kind or ("open" if reference.answers else None),
+            answer=reference.answers,
             split=split,
             source=label,
         )
 
 
+def _column(rows: datasets.Dataset, name: str) -> Iterator[Any]:
+    """The values of a column, up to one that cannot be decoded."""
+    try:
+        yield from (row[name] for row in rows.select_columns([name]))
+    except (ValueError, pa.ArrowException):
+        return
+
+
+def _undecoded(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows with the files of pictures (also in lists) as they are: a damaged one must not end the reading."""
+
+    def stored(feature: Any) -> Any:
+        if isinstance(feature, dict):
+            return {name: stored(inner) for name, inner in feature.items()}
+        if isinstance(feature, datasets.List | datasets.LargeList):
+            return replace(feature, feature=stored(feature.feature))
+        return replace(feature, decode=False) if getattr(feature, "decode", False) else feature
+
+    for name, feature in rows.features.items():
+        if (changed := stored(feature)) != feature:
+            rows = rows.cast_column(name, changed)
+    return rows
+
+
+def _named(value: Any, feature: Any) -> Any:
+    """A value with the numbers of class labels replaced by their names; −1 stands for no label."""
+    if value is None or (isinstance(feature, datasets.ClassLabel) and value == -1):
+        return None
+    if isinstance(feature, datasets.ClassLabel):
+        if not 0 <= value < len(feature.names):
+            raise UnreadableError("answer is a class label without a name")
+        return feature.names[value]
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return [_named(item, feature.feature) for item in value]
+    return {name: _named(item, feature[name]) for name, item in value.items()} if isinstance(feature, dict) else value
+
+
 def _picture(value: Any, root: Path, base: Path, name: str, tally: Tally) -> Path | None:
     """Write a row's picture below the root, named by its content; None, and counted, if it cannot be used."""
+    if isinstance(value, list):
+        if len(value) > 1:
+            tally.drop("question", name, "row has several pictures, one is expected")
+            return None
+        value = value[0] if value else None
     try:
         content = _content(value, base)
     except ImageError as error:
@@ -127,13 +181,3 @@ def _content(value: Any, base: Path) -> bytes:
         return resolve(path, base).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read") from error
-
-
-def _answers(value: Any, tally: Tally) -> tuple[str, ...] | None:
-    if isinstance(value, list):
-        words = [text(word) for word in value]
-        if None in words:
-            tally.note("empty items of answers, left out")
-        return tuple(word for word in words if word is not None)
-    word = text(value)
-    return None if word is None else (word,)

@@ -5,13 +5,13 @@ Layout of the root: `files/p10/p10000032/s50414267/<dicom_id>.jpg` and `mimic-cx
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cxr_faith.data.answers import UnreadableError, read_question, read_reference
+from cxr_faith.data.literals import looks_like_literal, read_cell
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.sources.mimic_boxes import BoxesByImage, read_chest_imagenome, read_ms_cxr
 from cxr_faith.data.sources.mimic_pictures import IDS, Pictures, picture_columns, read_pictures, table_file
@@ -153,8 +153,16 @@ def _vqa_sample(entry: object, name: str, split: str, pictures: Pictures, tally:
         return None
     kind = VQA_KINDS.get(str(entry["semantic_type"]))
     answer = entry["answer"]
+    if isinstance(answer, str) and looks_like_literal(answer):  # mirrors of the data set store lists as text
+        answer = read_cell(answer)
     if kind is None or not isinstance(answer, list) or None in map(text, answer):
         tally.drop("question", name, "semantic_type or answer of an unknown form")
+        return None
+    try:
+        question = read_question(entry["question"])
+        reference = read_reference(answer, question, tally, stated=kind)
+    except UnreadableError as error:
+        tally.drop("question", name, str(error))
         return None
     attributes, objects = _arguments(entry, "attribute"), _arguments(entry, "object")
     if attributes is None or objects is None:
@@ -168,9 +176,9 @@ def _vqa_sample(entry: object, name: str, split: str, pictures: Pictures, tally:
     place = objects[0].lower() if objects and len(objects) == 1 else ""
     return Sample(
         sample_id=name,
-        question=text(entry["question"]) or "",
+        question=question,
         kind=kind,
-        answer=tuple(str(word) for word in answer),
+        answer=reference.answers,
         finding=attributes[0].lower() if attributes and len(attributes) == 1 else None,
         side=next((side for side in ("left", "right") if place.startswith(side)), None),
         source="mimic-cxr-vqa",
@@ -196,13 +204,7 @@ def _arguments(entry: Mapping[str, Any], name: str) -> list[str] | None:
     """Values of one kind of template argument, which mirrors of the data set store as text; None: unknown form."""
     arguments = entry.get("template_arguments") or {}
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            try:
-                arguments = ast.literal_eval(arguments)
-            except (ValueError, SyntaxError):
-                return None
+        arguments = read_cell(arguments)
     if not isinstance(arguments, dict):
         return None
     values = arguments.get(name) or []

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cxr_faith.data.answers import UnreadableError, read_question, read_reference
 from cxr_faith.data.boxes import from_xywh
 from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
@@ -42,24 +43,27 @@ def slake(root: Path, tally: Tally, splits: str = "train,validate,test", languag
                 tally.drop("row", f"{split}.json entry {position}", "entry is not a mapping")
                 continue
             name = f"slake/{split}/{entry.get('qid', position)}"
-            image, question = text(entry.get("img_name")), text(entry.get("question"))
+            image = text(entry.get("img_name"))
             if entry.get("q_lang") != language:
                 tally.drop("question", name, f"language {among(entry.get('q_lang'), LANGUAGES)}")
             elif entry.get("modality") != "X-Ray":
                 tally.drop("question", name, f"modality {among(entry.get('modality'), MODALITIES)}")
-            elif not image or not question:
+            elif not image or not text(entry.get("question")):
                 tally.drop("question", name, "entry without img_name or question")
             else:
                 if image not in boxes:
                     boxes[image] = _boxes(root, image, tally)
-                yield _sample(name, image, question, entry, split, boxes[image])
+                try:
+                    yield _sample(name, image, entry, split, boxes[image], tally)
+                except UnreadableError as error:
+                    tally.drop("question", name, str(error))
 
 
 def _sample(
-    name: str, image: str, question: str, entry: Mapping[str, Any], split: str, boxes: tuple[Box, ...]
+    name: str, image: str, entry: Mapping[str, Any], split: str, boxes: tuple[Box, ...], tally: Tally
 ) -> Sample:
-    answer = text(entry.get("answer"))
-    word = (answer or "").lower().strip(".")
+    question = read_question(entry["question"])
+    reference = read_reference(entry.get("answer"), question, tally)
     closed = (text(entry.get("answer_type")) or "").upper() == "CLOSED"
     # The longest label first: "left lung" rather than "lung".
     named = sorted(
@@ -70,8 +74,8 @@ def _sample(
         image_id=str(Path(image).parent) if "/" in image else Path(image).stem,
         image_path=f"imgs/{image}",
         question=question,
-        kind="yes_no" if closed and word in ("yes", "no") else "choice" if closed else "open",
-        answer=None if answer is None else (word if word in ("yes", "no") else answer,),
+        kind=(reference.kind or "choice") if closed else "open",
+        answer=reference.answers,
         finding=named[0] if named else None,
         split=split,
         boxes=boxes,

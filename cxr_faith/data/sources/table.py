@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr_faith.data.sample import KINDS, MANIFEST_SCHEMA, Sample
-from cxr_faith.data.sources.table_cells import answers_in, boxes_in, masks_in
+from cxr_faith.data.answers import UnreadableError, holds_flags, read_question, read_reference
+from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
+from cxr_faith.data.sources.table_cells import boxes_in, masks_in
 from cxr_faith.data.tables import length, read_json, read_lines, read_table, text
 from cxr_faith.data.tally import PrepareError, Tally
 
@@ -38,8 +39,8 @@ def table(
     """Questions from a table with at least an image path and a question per row.
 
     Columns with the manifest's names are taken as they are, others through `columns`; the header of paraphrase tables
-    (baseline_question, question_variant, …) is recognized. An answer is a text, a list, or a list as JSON text. A
-    question without a kind is yes/no if its only answer is yes or no; without an answer, the model's first token
+    (baseline_question, question_variant, …) is recognized. Answers are read as docs/data.md says. A question without a
+    kind is yes/no if its only answer is yes or no; without an answer, the model's first token
     decides. An image without an image_id gets its path as id.
 
     Args:
@@ -73,12 +74,17 @@ def table(
             f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(present)}; name it with --columns"
         )
     tally.expected = len(rows)
+    flags = "answer" in names and holds_flags(row.get(names["answer"]) for row in rows)
     for position, row in enumerate(rows):
         values = {name: row.get(own) for name, own in names.items()}
         if paraphrases:
             values["question"] = text(values["question"]) or row.get("question") or row["baseline_question"]
             values.setdefault("kind", KIND_NAMES.get((text(row.get("question_type")) or "").lower()))
-        yield _sample(values, f"{path.stem.removesuffix('.csv')}/{position}", box_format, box_label, tally)
+        name = text(values.get("sample_id")) or f"{path.stem.removesuffix('.csv')}/{position}"
+        try:
+            yield _sample(values, name, box_format, box_label, flags, tally)
+        except UnreadableError as error:
+            tally.drop("question", name, str(error))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -113,17 +119,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_label: str, tally: Tally) -> Sample:
+def _sample(
+    values: Mapping[str, Any], sample_id: str, box_format: str, box_label: str, flags: bool, tally: Tally
+) -> Sample:
     path = text(values.get("image_path")) or ""
     image_id = text(values.get("image_id")) or path
-    sample_id = text(values.get("sample_id")) or default_id
-    answer = answers_in(values.get("answer"), tally)
-    kind = text(values.get("kind"))
-    kind = KIND_NAMES.get(kind.lower(), kind.lower()) if kind else None
-    if kind not in KINDS and answer is not None and len(answer) == 1 and answer[0].lower() in ("yes", "no"):
-        kind = "yes_no"
-    if kind == "yes_no" and answer is not None:
-        answer = tuple(word.lower() for word in answer)
+    question = read_question(values.get("question"))
+    stated = (text(values.get("kind")) or "").lower()
+    kind, answer = read_reference(values.get("answer"), question, tally, KIND_NAMES.get(stated, stated) or None, flags)
     given = {name: text(values.get(name)) for name in _TEXTS}
     height, width = (length(values.get(name)) for name in ("height", "width"))
     size = (height, width) if height and width else None
@@ -134,7 +137,7 @@ def _sample(values: Mapping[str, Any], default_id: str, box_format: str, box_lab
         sample_id=sample_id,
         image_id=image_id,
         image_path=path,
-        question=text(values.get("question")) or "",
+        question=question,
         # A question group belongs to one image, even where several images have groups of the same name.
         **(given | {"question_group": f"{image_id}/{group}" if group else None}),
         kind=kind,

@@ -1,39 +1,22 @@
-"""Values of a table's cells that hold more than a text: answers, masks and boxes."""
+"""Values of a table's cells that hold more than a text: masks and boxes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from cxr_faith.data.boxes import damaged_locs, from_loc, from_padded, from_unit, from_xywh
+from cxr_faith.data.literals import looks_like_literal, read_cell
 from cxr_faith.data.sample import Box
 from cxr_faith.data.tables import number, text
 from cxr_faith.data.tally import Tally
 
 
-def answers_in(value: Any, tally: Tally) -> tuple[str, ...] | None:
-    """Reference answers of one row: a text, a list, or a list as JSON text; None for an empty cell."""
-    parsed = _parsed(value)
-    if isinstance(parsed, list):
-        words = [text(word) for word in parsed]
-        if None in words:
-            tally.note("empty items of answers, left out")
-        return tuple(word for word in words if word is not None)
-    word = text(value) if not isinstance(value, list) else None
-    return None if word is None else (word,)
-
-
 def _parsed(value: Any) -> Any:
-    """A list, or a list as JSON text; None for anything else."""
-    if isinstance(value, list):
-        return value
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return None
-    return None
+    """A list, or a list as text; None for anything else."""
+    if isinstance(value, str) and looks_like_literal(value):
+        value = read_cell(value)
+    return value if isinstance(value, list) else None
 
 
 def _entries(value: Any, what: str, name: str, tally: Tally) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cxr_faith.data.answers import UnreadableError, read_question, read_reference
 from cxr_faith.data.boxes import damaged_locs, from_loc
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import find_file, read_json, text
@@ -45,12 +46,16 @@ def vindr_cxr_vqa(root: Path, tally: Tally, vqa: str) -> Iterator[Sample]:
             if not isinstance(question, dict) or not text(question.get("question")):
                 tally.drop("question", sample_id, "question is missing")
                 continue
-            yield _sample(sample_id, name, folder, question, tally)
+            try:
+                yield _sample(sample_id, name, folder, question, tally)
+            except UnreadableError as error:
+                tally.drop("question", sample_id, str(error))
 
 
 def _sample(sample_id: str, name: str, folder: str, question: Mapping[str, Any], tally: Tally) -> Sample:
-    answer = text(question.get("answer"))
-    opening = re.match(r"(yes|no)\b", answer or "", re.IGNORECASE)
+    asked = read_question(question["question"])
+    kind, answers = read_reference(question.get("answer"), asked, tally)
+    opening = re.match(r"(yes|no)\b", answers[0], re.IGNORECASE) if answers and len(answers) == 1 else None
     finding = text(question.get("gt_finding"))
     label = finding.lower() if finding else None
     located = text(question.get("gt_location"))
@@ -61,9 +66,9 @@ def _sample(sample_id: str, name: str, folder: str, question: Mapping[str, Any],
         sample_id=sample_id,
         image_id=name,
         image_path=f"{folder}/{name}.dicom",
-        question=str(question["question"]).strip(),
-        kind="yes_no" if opening else "open",
-        answer=(opening[1].lower(),) if opening else (answer,) if answer else None,
+        question=asked,
+        kind="yes_no" if opening else kind or "open",
+        answer=(opening[1].lower(),) if opening else answers,
         finding=label,
         split=folder,
         boxes=tuple(Box(label or "", *box) for box in corners),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cxr_faith.data.answers import UnreadableError, read_question, read_reference
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tables import among, find_file, read_json, text
 from cxr_faith.data.tally import Tally
@@ -36,15 +37,19 @@ def vqa_rad(root: Path, tally: Tally, organ: str = "CHEST") -> Iterator[Sample]:
             tally.drop("row", f"entry {position}", "entry is not a mapping")
             continue
         name = f"vqa-rad/{entry.get('qid', position)}"
-        shown, image, question = (text(entry.get(key)) for key in ("image_organ", "image_name", "question"))
+        shown, image = (text(entry.get(key)) for key in ("image_organ", "image_name"))
         if (shown or "").upper() != organ.upper():
             tally.drop("question", name, f"organ {among(shown, ORGANS)}")
             continue
-        if not image or not question:
+        if not image or not text(entry.get("question")):
             tally.drop("question", name, "entry without image_name or question")
             continue
-        answer = text(entry.get("answer"))
-        word = (answer or "").lower().strip(".")
+        try:
+            question = read_question(entry["question"])
+            reference = read_reference(entry.get("answer"), question, tally)
+        except UnreadableError as error:
+            tally.drop("question", name, str(error))
+            continue
         closed = (text(entry.get("answer_type")) or "").upper().startswith("CLOSED")
         phrase = text(entry.get("phrase_type"))
         linked = text(entry.get("qid_linked_id")) or text(entry.get("qid"))
@@ -56,8 +61,8 @@ def vqa_rad(root: Path, tally: Tally, organ: str = "CHEST") -> Iterator[Sample]:
             question_group=f"vqa-rad/{linked}" if linked else None,
             variant=phrase,
             strategy="paraphrase" if phrase and "para" in phrase else None,
-            kind="yes_no" if closed and word in ("yes", "no") else "choice" if closed else "open",
-            answer=None if answer is None else (word if word in ("yes", "no") else answer,),
+            kind=(reference.kind or "choice") if closed else "open",
+            answer=reference.answers,
             split="test" if phrase and phrase.startswith("test") else "train",
             source="vqa-rad",
         )
