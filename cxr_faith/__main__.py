@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cxr_faith.cli.errors import UNWRITABLE, USAGE_STATUS, UsageError, disk_error, nearest, print_error
+from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, print_error
 from cxr_faith.cli.help import USAGE
+from cxr_faith.storage.disk import UNWRITABLE, disk_line
 
 COMMANDS = {
     "evaluate": "evaluate",
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE and error.filename is None:
             raise
-        print_error(disk_error(error))
+        print_error(disk_line(error))
         return 1
     except KeyboardInterrupt as stop:
         print_error(str(stop) or "interrupted")

@@ -21,7 +21,7 @@ from cxr_faith.bench.summarize import summarize
 from cxr_faith.bench.table import render
 from cxr_faith.bench.variants import VARIANTS, run_variant
 from cxr_faith.perturb.engine import Engine
-from cxr_faith.records import write_atomic
+from cxr_faith.storage.atomic import write_atomic
 
 LIBRARY_STEPS_SAMPLED = 4
 

@@ -15,12 +15,13 @@ from cxr_faith.checks.model_checks import model_checks
 from cxr_faith.checks.record_checks import record_checks
 from cxr_faith.checks.samples import read_cases
 from cxr_faith.data.module import CXRVQADataModule
-from cxr_faith.records import done_samples, read_records, write_atomic
+from cxr_faith.records import done_samples, read_records
 from cxr_faith.run.callbacks import RecordsWriter
 from cxr_faith.run.evaluate import RunOptions, trainer_defaults
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.ranks import cluster_plugins
 from cxr_faith.run.stop import StopRequest
+from cxr_faith.storage.atomic import write_atomic
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.protocol import Protocol
-from cxr_faith.records import write_atomic
 from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm import VLM, Gemma3VLM, Target
 from cxr_faith.vlm.answers import predicted_answer
 

@@ -1,6 +1,5 @@
 """What a command says when it cannot do what was asked: one line on stderr, and the exit status."""
 
-import errno
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +7,6 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 USAGE_STATUS = 2
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors that mean: the disk did not take the results."""
 
 _TYPE_ERROR = re.compile(r'Parser key "([\w.]+)": .*?(?:Got value|Given value): (.*)')
 TYPES = {
@@ -40,17 +37,6 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
 def print_error(message: str) -> None:
     """Print one line on stderr."""
     print(f"cxr-faith: error: {' '.join(message.split())}", file=sys.stderr)
-
-
-def disk_error(error: OSError) -> str:
-    """The message for a file that cannot be read or written; it says how to go on where the disk took no results."""
-    message = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-    if error.errno not in UNWRITABLE:
-        return message
-    return (
-        f"{message}; nothing that was written is lost: "
-        "free space or fix the permissions, then run the same command again"
-    )
 
 
 def nearest(word: str, known: Sequence[str] | Mapping[str, object], prefix: str = "") -> str:

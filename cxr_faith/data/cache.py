@@ -7,33 +7,39 @@ shared file system. A gray picture takes one byte per pixel.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from cxr_faith.data.geometry import Geometry, fit
 from cxr_faith.data.images import ImageError, load_image
-from cxr_faith.data.mapped import MappedArrow
+from cxr_faith.data.mapped import MappedFile
+from cxr_faith.data.path_index import PathIndex
+from cxr_faith.storage.locks import made_once
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
-        ("channels", pa.int8()),
         ("pixels", pa.large_binary()),
+        ("checksum", pa.uint32()),
         ("original", pa.list_(pa.int32(), 2)),
         ("crop", pa.list_(pa.int32(), 4)),
     ]
 )
 _CHUNK = 64
+"""Pictures in a record batch; all batches but the last one have as many."""
+_VERSION = 2
 
 
 class ImageCache:
@@ -49,7 +55,8 @@ class ImageCache:
     def __init__(self, file: Path, size: tuple[int, int]) -> None:
         self.file = file
         self.size = size
-        self._mapped: MappedArrow | None = None
+        self._mapped: _MappedPictures | None = None
+        self._warned = False
 
     @classmethod
     def open(
@@ -58,7 +65,7 @@ class ImageCache:
         """Open the cache of these pictures; the first process that asks makes it while the others wait.
 
         The file's name is a hash of the paths, the root, the size and the crop. A picture that changes under its path
-        is not noticed: delete the folder then.
+        is not noticed: delete the folder then. A file that is cut off or is not this cache is made again.
 
         Args:
             folder: folder of the cache.
@@ -66,30 +73,52 @@ class ImageCache:
             root: data root.
             size: (height, width) of the model's input.
             border_crop: share of the height (width) that is cut off at each side before resizing.
+
+        Raises:
+            OSError: the cache cannot be written; the message says how large it is and which option to change.
         """
-        digest = hashlib.blake2b(f"{root.resolve()}\n{size}\n{border_crop!r}".encode(), digest_size=12)
+        digest = hashlib.blake2b(f"{_VERSION}\n{root.resolve()}\n{size}\n{border_crop!r}".encode(), digest_size=12)
         for path in paths:
             digest.update(f"\n{path}".encode())
         file = folder / f"images-{digest.hexdigest()}.arrow"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
-            if not file.is_file():
-                _write(file, paths, root, size, border_crop)
+        try:
+            made_once(file, lambda: _is_whole(file, paths), lambda sink: _write(sink, paths, root, size, border_crop))
+        except OSError as error:
+            needed = len(paths) * size[0] * size[1] / 1e9
+            way_out = f"the cache takes {needed:.1f} GB or more: set data.cache to another folder, or leave it out"
+            raise OSError(error.errno, f"{error.strerror} ({way_out})", error.filename) from error
         return cls(file, size)
 
     def get(self, path: str) -> tuple[Tensor, Geometry] | None:
-        """A picture, uint8 [3, H, W], and its geometry, bit for bit those of `fit`; None if it is not cached."""
+        """A picture, uint8 [3, H, W], and its geometry, bit for bit those of `fit`; None if it is not cached.
+
+        The work does not grow with the number of pictures. A damaged entry counts as not cached.
+        """
         if self._mapped is None:
-            self._mapped = MappedArrow(self.file)
-        row = pc.index(self._mapped.rows.column("path"), path).as_py()
-        if row < 0:
+            self._mapped = _MappedPictures(self.file)
+        try:
+            entry = self._mapped.find(path)
+            if entry is None or not entry.column("pixels").is_valid()[0].as_py():
+                return None
+            return self._decoded(entry)
+        except (pa.ArrowException, ValueError, IndexError) as error:
+            if not self._warned:
+                logger.warning("%s: damaged (%s); delete it to have it made again", self.file, error)
+                self._warned = True
             return None
-        entry = self._mapped.rows.slice(row, 1)
-        flat = np.frombuffer(entry.column("pixels").chunk(0)[0].as_buffer(), dtype=np.uint8)
-        planes = flat.reshape(-1, *self.size)
+        finally:
+            self._mapped.pages.release()
+
+    def _decoded(self, entry: pa.RecordBatch) -> tuple[Tensor, Geometry]:
+        """Picture and geometry of a batch with one row."""
+        for column in entry.columns:
+            column.validate()  # offsets out of a damaged file could point anywhere
+        pixels = entry.column("pixels")[0].as_buffer()
+        if zlib.crc32(pixels) != entry.column("checksum")[0].as_py():
+            raise ValueError("a picture's checksum is wrong")
+        planes = np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *self.size)
         image = torch.from_numpy(np.array(np.broadcast_to(planes, (3, *self.size))))
         original, crop = entry.column("original")[0].as_py(), entry.column("crop")[0].as_py()
-        self._mapped.release()
         return image, Geometry(tuple(original), tuple(crop), self.size)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,36 +126,63 @@ class ImageCache:
         return self.__dict__ | {"_mapped": None}
 
 
-def _write(file: Path, paths: Sequence[str], root: Path, size: tuple[int, int], border_crop: float) -> None:
-    """Decode, resize and store the pictures; the file is renamed into place once it is complete."""
+class _MappedPictures:
+    """The memory-mapped file of a cache, with the places of its paths."""
 
-    def row(path: str) -> dict[str, Any] | None:
+    def __init__(self, file: Path) -> None:
+        self.pages = MappedFile(file)
+        self._batches = pa.ipc.open_file(self.pages.buffer)
+        self._index = PathIndex(_paths_in(self.pages.buffer))
+
+    def find(self, path: str) -> pa.RecordBatch | None:
+        """The row of a path, as a batch."""
+        for row in self._index.candidates(path):
+            entry = self._batches.get_batch(row // _CHUNK).slice(row % _CHUNK, 1)
+            if entry.column("path")[0].as_py() == path:
+                return entry
+        return None
+
+
+def _paths_in(buffer: pa.Buffer) -> pa.ChunkedArray:
+    """The paths of a cache, in the order of its rows; reads nothing else.
+
+    Raises:
+        pa.ArrowInvalid: the file is cut off, damaged or no Arrow file.
+    """
+    reader = pa.ipc.open_file(buffer, options=pa.ipc.IpcReadOptions(included_fields=[0]))
+    paths = reader.read_all().column("path")
+    paths.validate(full=True)
+    return paths
+
+
+def _is_whole(file: Path, paths: Sequence[str]) -> bool:
+    """Whether a file is a cache of these paths and has all of its rows."""
+    if not file.is_file():
+        return False
+    try:
+        pages = MappedFile(file)
+        same: bool = _paths_in(pages.buffer).equals(pa.chunked_array([pa.array(paths, pa.string())]))
+        return same and pa.ipc.open_file(pages.buffer).schema == _SCHEMA
+    except (pa.ArrowException, ValueError, KeyError):  # an empty file is a ValueError
+        return False
+
+
+def _write(sink: IO[bytes], paths: Sequence[str], root: Path, size: tuple[int, int], border_crop: float) -> None:
+    """Decode, resize and store the pictures; an unreadable one becomes a row without pixels."""
+
+    def row(path: str) -> dict[str, Any]:
         try:
             image, geometry = fit(load_image(path, root), size, border_crop)
         except ImageError:
-            return None
+            return {"path": path}
         gray = bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
-        kept = image[:1] if gray else image
-        return {
-            "path": path,
-            "channels": len(kept),
-            "pixels": kept.numpy().tobytes(),
-            "original": list(geometry.original),
-            "crop": list(geometry.crop),
-        }
+        pixels = (image[:1] if gray else image).numpy().tobytes()
+        places = {"original": list(geometry.original), "crop": list(geometry.crop)}
+        return {"path": path, "pixels": pixels, "checksum": zlib.crc32(pixels), **places}
 
-    partial = file.with_suffix(".partial")
-    with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-        pa.OSFile(str(partial), "wb") as sink,
-        pa.ipc.new_stream(sink, _SCHEMA) as writer,
-    ):
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for chunk in _chunks(paths):
-            rows = [entry for entry in pool.map(row, chunk) if entry is not None]
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
-    with partial.open("rb+") as written:
-        os.fsync(written.fileno())
-    partial.replace(file)
+            writer.write_batch(pa.RecordBatch.from_pylist(list(pool.map(row, chunk)), schema=_SCHEMA))
 
 
 def _chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -1,29 +1,28 @@
 """The manifest: a Parquet table with one row per sample, written atomically and read memory-mapped.
 
 Parquet cannot be memory-mapped, so the first reader converts it to an Arrow file in a cache folder beside the manifest.
-The file is named after the hash of the manifest's content, so an edited manifest gets a new one.
+The file is named after the hash of the manifest's content, so an edited manifest gets a new one. It ends in a checksum:
+a damaged file, or one of another version, is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets.table import MemoryMappedTable
-from filelock import FileLock
 
-from cxr_faith.data.mapped import MappedArrow
+from cxr_faith.data.mapped import MappedArrow, is_sealed, seal
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
+from cxr_faith.storage.atomic import check_regular, replacing, write_atomic
+from cxr_faith.storage.locks import made_once
 
 CACHE_FOLDER = ".manifest_cache"
 _CHUNK_ROWS = 10_000
@@ -70,20 +69,9 @@ def write_manifest(rows: Iterable[Sample | Mapping[str, Any]], path: str | Path)
         ManifestError: a row has a column that is not in `MANIFEST_SCHEMA`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with partial.open("xb") as file:  # not tempfile, which ignores the umask
-        try:
-            with pq.ParquetWriter(file, MANIFEST_SCHEMA, compression="zstd") as writer:
-                for chunk in _chunks(_plain(row, path) for row in rows):
-                    writer.write_table(pa.Table.from_pylist(chunk, schema=MANIFEST_SCHEMA))
-            file.flush()
-            os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    _sync_folder(path.parent)
+    with replacing(path) as file, pq.ParquetWriter(file, MANIFEST_SCHEMA, compression="zstd") as writer:
+        for chunk in _chunks(_plain(row, path) for row in rows):
+            writer.write_table(pa.Table.from_pylist(chunk, schema=MANIFEST_SCHEMA))
 
 
 def manifest_fingerprint(path: str | Path) -> str:
@@ -116,35 +104,42 @@ def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> Mapp
             is null or repeated; an image id names two pictures; or no folder for the cache is writable.
     """
     path = Path(path)
-    name = f"{path.name}-{manifest_fingerprint(path)}.arrow"
+    fingerprint = manifest_fingerprint(path)
     folders = [path.absolute().parent / CACHE_FOLDER, *([Path(cache_dir)] if cache_dir is not None else [])]
-    for folder in folders:
-        if (folder / name).is_file():
-            return MappedManifest(str(folder / name))
-    folder = _first_writable(folders, path)
-    with FileLock(folder / f"{name}.lock"):
-        if not (folder / name).is_file():
-            _convert(path, folder / name)
-    return MappedManifest(str(folder / name))
+    files = [folder / f"{path.name}-{fingerprint}.arrow" for folder in folders]
+    identity = f"{fingerprint} {MANIFEST_SCHEMA}"
+    for arrow in files:
+        if is_sealed(arrow, identity):
+            return MappedManifest(str(arrow))
+    faults = []
+    for arrow in files:
+        try:
+            _keep_out_of_version_control(arrow.parent)
+            made_once(arrow, lambda: is_sealed(arrow, identity), lambda file: _convert(path, file, identity))  # noqa: B023
+            return MappedManifest(str(arrow))
+        except OSError as error:
+            faults.append(f"{arrow.parent}: {error.strerror}")
+    raise ManifestError(
+        f"{path}: cannot write its cache to {' or to '.join(faults)}; free space there, or copy the manifest to a "
+        "folder that you can write into and set data.data_root"
+    )
 
 
-def _convert(path: Path, arrow: Path) -> None:
-    """Stream the Parquet rows into an Arrow file, which gets its name once it is complete and checked."""
-    partial = arrow.with_suffix(".partial")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, MANIFEST_SCHEMA) as writer:
+def _convert(path: Path, file: IO[bytes], identity: str) -> None:
+    """Stream the Parquet rows into an Arrow file, and check them."""
+    with pa.ipc.new_stream(file, MANIFEST_SCHEMA) as writer:
         for shard in _shards(path):
             for batch in _read_batches(shard):
                 writer.write_batch(batch)
-    _check_ids(partial, path)
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(arrow)
-    _sync_folder(arrow.parent)
+    file.flush()
+    _check_ids(Path(file.name), path)
+    seal(file, identity)
 
 
 def _read_batches(shard: Path) -> Iterator[pa.RecordBatch]:
     """Read the rows of one Parquet file with the manifest's columns and types."""
     try:
+        check_regular(shard)
         with pq.ParquetFile(shard) as file:
             missing = [name for name in MANIFEST_SCHEMA.names if name not in file.schema_arrow.names]
             if missing:
@@ -210,18 +205,11 @@ def _shards(path: Path) -> list[Path]:
     return shards
 
 
-def _first_writable(folders: list[Path], path: Path) -> Path:
-    """The first writable folder; a .gitignore in it keeps it out of version control."""
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-            (folder / ".gitignore").write_text("*\n")
-        except OSError:
-            continue
-        return folder
-    raise ManifestError(f"{path}: cannot write its cache to {' or '.join(map(str, folders))}")
+def _keep_out_of_version_control(folder: Path) -> None:
+    """Make the folder of the cache, with a .gitignore in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / ".gitignore").exists():
+        write_atomic(folder / ".gitignore", "*\n")
 
 
 def _plain(row: Sample | Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -235,15 +223,6 @@ def _plain(row: Sample | Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     while chunk := list(islice(rows, _CHUNK_ROWS)):
         yield chunk
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,12 +13,13 @@ from cxr_faith.data.images import load_mask
 from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.metrics.calibration import expected_calibration_error
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.records import read_records, write_atomic
+from cxr_faith.records import read_records
 from cxr_faith.report.charts import AnswerCurves
 from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
 from cxr_faith.report.clinical.page import clinical_page
 from cxr_faith.report.clinical.sheet import clinical_sheet, save_sheet
 from cxr_faith.report.clinical.summary import clinical_summary
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.load import read_provenance
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.config import ModelConfig

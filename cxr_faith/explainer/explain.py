@@ -14,7 +14,7 @@ from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation, Scores
-from cxr_faith.records import write_atomic
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 

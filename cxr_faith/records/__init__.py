@@ -7,10 +7,10 @@ row groups of some thousand rows, so the maps and curves of a whole run need not
 """
 
 from cxr_faith.metrics.functional import GAPS
-from cxr_faith.records.files import write_atomic
 from cxr_faith.records.reader import done_samples, foreign_columns, read_records, scan_records
 from cxr_faith.records.schema import KEY, RECORD_SCHEMA, sample_columns
 from cxr_faith.records.writer import RecordWriter, claim_start, next_start, remove_leftovers
+from cxr_faith.storage.atomic import write_atomic
 
 __all__ = [
     "GAPS",

@@ -1,45 +1,15 @@
-"""Files that appear whole or not at all, and the names of the parts of a run."""
+"""The names of the parts of a run, and what is in them."""
 
-import os
 import re
-import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxr_faith.storage.atomic import check_regular
+
 _PART = re.compile(r"part-(\d+)-r(\d+)-(\d+)\.parquet$")
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, so that a reader sees either the whole old file or the whole new one.
-
-    Raises:
-        OSError: the file could not be saved.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        to_disk(file.fileno())
-    publish(temporary, path)
-
-
-def to_disk(descriptor: int) -> None:
-    """Wait until the written bytes are on the disk."""
-    os.fsync(descriptor)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Rename the file, and make the rename survive a power cut."""
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        to_disk(folder)
-    finally:
-        os.close(folder)
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -58,6 +28,7 @@ def numbers_of(path: Path) -> tuple[int, int, int]:
 def row_groups(paths: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """The columns of a schema, one row group at a time; a column that a part does not have is null."""
     for path in paths:
+        check_regular(path)
         with pq.ParquetFile(path, page_checksum_verification=True) as part:
             for number in range(part.num_row_groups):
                 group = part.read_row_group(number, columns=schema.names)

@@ -1,5 +1,6 @@
 """Writes the records of a rank so that a kill costs one batch."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cxr_faith.records.files import numbers_of, parts_of, publish, row_groups, to_disk
+from cxr_faith.records.files import numbers_of, parts_of, row_groups
 from cxr_faith.records.schema import RECORD_SCHEMA, to_table
+from cxr_faith.storage.atomic import own_folder, replacing
 
 PARTS_PER_MERGE = 64
+_OWN_FOLDERS = ("records", "report", "tensorboard", "alerts")
 GROUP_BYTES = 64_000_000
 """When parts are merged, their rows are joined into row groups of about this size before compression. Each row group
 costs some 150 entries in the index of its file, which writers and readers hold in memory."""
@@ -26,8 +29,7 @@ class RecordWriter:
     """
 
     def __init__(self, run_dir: str | Path, rank: int, start: int) -> None:
-        self.folder = Path(run_dir) / "records"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = own_folder(Path(run_dir), "records")
         self.rank, self.start = rank, start
         # Parts of this writer by level: single writes, merges of 64 of them, merges of 64 merges, …
         self._levels: list[list[Path]] = [[]]
@@ -88,18 +90,12 @@ class RecordWriter:
     def _save(self, tables: Iterable[pa.Table]) -> Path:
         path = self.folder / f"part-{self.start:03d}-r{self.rank:05d}-{self._seq:06d}.parquet"
         self._seq += 1
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                with pq.ParquetWriter(file, RECORD_SCHEMA, compression="zstd", write_page_checksum=True) as writer:
-                    for table in tables:
-                        writer.write_table(table)
-                file.flush()
-                to_disk(file.fileno())
-            publish(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)  # a full disk needs the room
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        with (
+            replacing(path) as file,
+            pq.ParquetWriter(file, RECORD_SCHEMA, compression="zstd", write_page_checksum=True) as writer,
+        ):
+            for table in tables:
+                writer.write_table(table)
         return path
 
 
@@ -129,8 +125,7 @@ def claim_start(run_dir: str | Path) -> int:
     Raises:
         OSError: the folder cannot be written.
     """
-    folder = Path(run_dir) / "records"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = own_folder(Path(run_dir), "records")
     number = next_start(run_dir)
     while True:
         try:
@@ -143,6 +138,7 @@ def claim_start(run_dir: str | Path) -> int:
 def remove_leftovers(run_dir: str | Path) -> None:
     """Remove temporary files that killed processes left; call it only while no process writes into the directory."""
     run_dir = Path(run_dir)
-    for pattern in ("records/.part-*.tmp", "records/.doing-*", ".*.tmp", "report/.*.tmp"):
-        for stale in run_dir.glob(pattern):
+    own = (run_dir / name for name in _OWN_FOLDERS if not (run_dir / name).is_symlink())
+    for folder in (run_dir, *(Path(folder) for top in own for folder, _, _ in os.walk(top))):
+        for stale in (*folder.glob(".*.tmp"), *folder.glob(".doing-*")):
             stale.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.records import read_records, write_atomic
+from cxr_faith.records import read_records
 from cxr_faith.report import legend, samples
 from cxr_faith.report.alerts import alert_notes
 from cxr_faith.report.figures import svg
@@ -23,6 +23,7 @@ from cxr_faith.report.run_figures import reliability_of, scatter_of
 from cxr_faith.report.run_files import Thumb, doctor_table, flat_rows, read_thumbs, version_notes
 from cxr_faith.report.tables import TextTable, answer_table
 from cxr_faith.report.trust import trust_tables
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary import bands
 from cxr_faith.summary.load import read_provenance, read_summary
 from cxr_faith.summary.summary import Summary

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_faith.records import write_atomic
 from cxr_faith.report.html import write_report
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.trust import trust_tables
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.summarize import write_summary
 from cxr_faith.summary.summary import Summary
 

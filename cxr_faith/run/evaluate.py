@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.module import CXRVQADataModule, Shard
-from cxr_faith.records import done_samples, scan_records, write_atomic
+from cxr_faith.records import done_samples, scan_records
 from cxr_faith.report.results import write_results
 from cxr_faith.report.terminal import show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
@@ -29,6 +29,7 @@ from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_c
 from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.metric_rows import RECORDED, MetricRow, disagreements, metric_rows, recorded_rows
 
 

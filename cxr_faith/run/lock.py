@@ -1,16 +1,12 @@
 """One run per run directory; the shards of one split share it.
 
-The kernel holds the lock (flock) and frees it when the process ends, even after kill −9, so no lock is ever stale. The
-content of the file only names the holder for the error message.
+The content of the lock file only names the holder for the error message.
 """
 
-import errno
 import fcntl
 import json
-import logging
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,8 +14,7 @@ from typing import IO
 
 from cxr_faith.data.module import Shard
 from cxr_faith.records import remove_leftovers
-
-logger = logging.getLogger(__name__)
+from cxr_faith.storage.locks import acquire, exclusive, open_lock, without_locks_go_on
 
 FILE = ".lock"
 REQUEUE_PATIENCE = 120.0
@@ -27,8 +22,6 @@ REQUEUE_PATIENCE = 120.0
 
 SHARD_PATIENCE = 5.0
 """Seconds that a shard waits while another shard opens the directory."""
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunDirectoryInUseError(ValueError):
@@ -51,63 +44,39 @@ def run_lock(run_dir: Path, shard: Shard) -> Iterator[None]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        try:
-            everyone = _open(stack, run_dir / FILE)
+        everyone = stack.enter_context(open_lock(run_dir / FILE))
+        with without_locks_go_on(run_dir):
             patience = REQUEUE_PATIENCE if "SLURM_RESTART_COUNT" in os.environ else 0.0
-            if _locked(everyone, fcntl.LOCK_EX, patience if shard.count == 1 else 0.0):
+            if acquire(everyone, fcntl.LOCK_EX, patience if shard.count == 1 else 0.0):
                 remove_leftovers(run_dir)
                 _write_holder(everyone, shard)
-                if shard.count > 1:
-                    fcntl.flock(everyone, fcntl.LOCK_SH)
-            elif shard.count == 1 or not _locked(everyone, fcntl.LOCK_SH, SHARD_PATIENCE):
+                if shard.count > 1 and not acquire(everyone, fcntl.LOCK_SH, SHARD_PATIENCE):
+                    raise _in_use(run_dir, everyone)
+            elif shard.count == 1 or not acquire(everyone, fcntl.LOCK_SH, SHARD_PATIENCE):
                 raise _in_use(run_dir, everyone)
             elif _holder(everyone).get("shards") != shard.count:
                 raise _in_use(run_dir, everyone)
             if shard.count > 1:
-                own = _open(stack, run_dir / f"{FILE}-{shard.index}")
-                if not _locked(own, fcntl.LOCK_EX, patience):
+                own = stack.enter_context(open_lock(run_dir / f"{FILE}-{shard.index}"))
+                if not acquire(own, fcntl.LOCK_EX, patience):
                     raise _in_use(run_dir, own)
                 _write_holder(own, shard)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            logger.warning("%s: no file locks on this file system; start one run at a time here", run_dir)
         yield
 
 
 @contextmanager
 def merge_lock(run_dir: Path) -> Iterator[None]:
     """Wait until no other shard checks whether it is the last one."""
-    with ExitStack() as stack:
-        try:
-            fcntl.flock(_open(stack, run_dir / f"{FILE}-merge"), fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+    with exclusive(run_dir / f"{FILE}-merge"):
         yield
-
-
-def _open(stack: ExitStack, path: Path) -> IO[str]:
-    return stack.enter_context(path.open("a+", encoding="utf-8"))
-
-
-def _locked(file: IO[str], how: int, patience: float = 0.0) -> bool:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.5)
 
 
 def _write_holder(file: IO[str], shard: Shard) -> None:
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "shards": shard.count}
     if "SLURM_JOB_ID" in os.environ:
         holder["job"] = os.environ["SLURM_JOB_ID"]
-    file.truncate(0)
+    file.seek(0)
+    file.truncate()
     file.write(json.dumps(holder) + "\n")
     file.flush()
 

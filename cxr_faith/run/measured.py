@@ -13,11 +13,12 @@ from torch.utils.tensorboard.summary import hparams
 
 from cxr_faith.metrics.board import COLUMNS, MetricBoard
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.records import scan_records, write_atomic
+from cxr_faith.records import scan_records
 from cxr_faith.report.metric_table import render_metrics
 from cxr_faith.report.terminal import show
 from cxr_faith.run.live import run_name
 from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.metric_rows import MetricRow
 
 FILE = "metrics.json"

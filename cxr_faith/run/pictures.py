@@ -11,10 +11,11 @@ from PIL import Image
 from cxr_faith.data.images import load_image
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Sample
-from cxr_faith.records import read_records, write_atomic
+from cxr_faith.records import read_records
 from cxr_faith.records.controls import CENTER, RANDOM, RANDOM_MAP, first_setting
 from cxr_faith.report.gallery import gallery
 from cxr_faith.report.grids import compare_methods
+from cxr_faith.storage.atomic import write_atomic
 
 THUMB_SIDE, THUMB_QUALITY = 288, 80
 _COLUMNS = ["image_path", "question", "predicted", "status", "finding", "srg", "effect", "map", "grid_h", "grid_w"]

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from cxr_faith.data.module import CXRVQADataModule
-from cxr_faith.records import write_atomic
 from cxr_faith.records.controls import RANDOM
 from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm.identity import model_identity
 
 FILE = "provenance.json"

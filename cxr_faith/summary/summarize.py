@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.records import KEY, read_records, scan_records, write_atomic
+from cxr_faith.records import KEY, read_records, scan_records
 from cxr_faith.records.controls import CENTER, RANDOM, SETTING, first_setting
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary import (
     agreement,
     calibration,

@@ -8,7 +8,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cxr_faith.records import write_atomic
 from cxr_faith.report.charts import AnswerCurves, draw_answer_curves
 from cxr_faith.report.clinical.answer import Faithfulness
 from cxr_faith.report.clinical.evidence import Evidence
@@ -16,6 +15,7 @@ from cxr_faith.report.clinical.phrases import calibrated, source, wordings
 from cxr_faith.report.clinical.summary import ClinicalSummary
 from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, wrapped
 from cxr_faith.report.formats import whole_percent
+from cxr_faith.storage.atomic import write_atomic
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
 SIDE, LEAST_SIDE = 3.3, 1.8
