@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "cxr_faith"
 
 # A room may import itself and the rooms before it.
 ROOMS = (
+    "printable",
     "storage",
     "data",
     "vlm",

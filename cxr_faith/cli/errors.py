@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from cxr_faith.printable import printable
+
 USAGE_STATUS = 2
 
 _TYPE_ERROR = re.compile(r'Parser key "([\w.]+)": .*?(?:Got value|Given value): (.*)')
@@ -36,7 +38,7 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 def print_error(message: str) -> None:
     """Print one line on stderr."""
-    print(f"cxr-faith: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"cxr-faith: error: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def nearest(word: str, known: Sequence[str] | Mapping[str, object], prefix: str = "") -> str:

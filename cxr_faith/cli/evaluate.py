@@ -3,9 +3,11 @@
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_faith.cli import interrupt
 from cxr_faith.cli.errors import UsageError, usage_errors
 from cxr_faith.cli.files import check_model
 from cxr_faith.cli.help import section, table
@@ -136,6 +138,7 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
         from cxr_faith.cli.lightning_cli import EvaluateCLI
         from cxr_faith.run.evaluate import check, evaluate
         from cxr_faith.run.lock import RunDirectoryInUseError
+        from cxr_faith.run.ranks import end_children
         from cxr_faith.run.stop import EX_TEMPFAIL, StoppedError
 
     quiet_lightning()
@@ -143,6 +146,8 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
         cli = EvaluateCLI(arguments)
         identity = check(cli.model, cli.datamodule, cli.options)
     config, rank = cli.resolved_config(), cli.trainer.global_rank
+    if interrupt.current is not None:
+        interrupt.current.end_ranks = partial(end_children, cli.trainer, seconds=3.0)
     try:
         with usage_errors(RunDirectoryInUseError, MethodError):
             evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
@@ -153,8 +158,4 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
             os._exit(0)
         print(f"cxr-faith: {stop}", file=sys.stderr)
         return EX_TEMPFAIL
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit status 1
-            raise KeyboardInterrupt("interrupted; the same command resumes the run") from None
-        raise
     return 0

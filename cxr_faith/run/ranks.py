@@ -7,7 +7,11 @@ passes its signals on to them.
 
 import os
 import shlex
+import signal
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -113,14 +117,25 @@ class MeetRanks(Callback):
         self.ranks = Ranks(trainer)
 
 
-def end_children(trainer: L.Trainer) -> None:
-    """Kill the ranks that this process started: after an error here they would wait for it, maybe forever."""
+def end_children(trainer: L.Trainer, seconds: float = 0.0) -> None:
+    """Kill the ranks that this process started: after an error here they would wait for it, maybe forever.
+
+    Args:
+        trainer: it knows the ranks.
+        seconds: how long they may take to end by themselves after a Ctrl-C.
+    """
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         children = list(launcher.procs)
         # Lightning's observer reads the same list. If it sees a dead child there, it kills this process before this
         # process has printed its error.
         launcher.procs.clear()
+        deadline = time.monotonic() + seconds
+        for child in children if seconds else ():
+            child.send_signal(signal.SIGINT)
+        for child in children if seconds else ():
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, deadline - time.monotonic()))
         for child in children:
             child.kill()
         for child in children:

@@ -6,8 +6,10 @@ Lightning's own SIGTERM handler, which calls a collective, never runs. This modu
 that a command can listen before it loads anything else.
 """
 
+import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,11 @@ EX_TEMPFAIL = 75
 """Exit status of a run that stopped on request with work left; the same command resumes it."""
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the rank that speaks for a run, or the only one."""
+    return not any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 class StoppedError(Exception):
@@ -36,7 +43,10 @@ class StopRequest:
         return self.signal is not None
 
     def set(self, signum: int) -> None:
-        """Note a signal and pass it on to the ranks that this process started."""
+        """Note a signal, tell people, and pass it on to the ranks that this process started."""
+        if not self and is_first_rank():
+            name = signal.Signals(signum).name
+            print(f"cxr-faith: {name}: the run stops after the batch that it computes", file=sys.stderr, flush=True)
         with self._lock:
             self.signal = signal.Signals(signum)
             self._pass_on()

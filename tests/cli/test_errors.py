@@ -19,7 +19,6 @@ from cxr_faith.cli.errors import UsageError
 from cxr_faith.cli.files import check_model, check_report
 from cxr_faith.cli.signatures import Option
 from cxr_faith.cli.values import check_value
-from cxr_faith.run import evaluate as run_evaluate
 from cxr_faith.summary.load import no_run
 from cxr_faith.vlm import ModelError
 from cxr_faith.vlm.checkpoint import read_config
@@ -78,21 +77,6 @@ def test_a_missing_file_gets_the_same_message_before_and_after_the_libraries_are
         check_report(str(tmp_path))
     for name in ("bundled", "google/medgemma-4b-it", str(tmp_path)):
         check_model(name)
-
-
-def test_ctrl_c_during_a_run_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*_: object) -> None:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)  # what Lightning's Trainer makes of it
-
-    monkeypatch.setattr(run_evaluate, "evaluate", interrupted)
-    arguments = ["--config", "demo", "--run_dir", str(tmp_path), "--trainer.devices", "1"]
-    assert main(["evaluate", *arguments]) == 130
-    assert capsys.readouterr().err.endswith("cxr-faith: error: interrupted; the same command resumes the run\n")
 
 
 def test_a_closed_pipe_is_not_an_error() -> None:

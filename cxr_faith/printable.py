@@ -1,0 +1,93 @@
+"""Text from data, file names and configs, made safe for the place where it is shown.
+
+Questions, ids and names come from files that others wrote. They may hold escape sequences that change a terminal,
+characters that reverse or hide text, and the markup of Markdown or of a spreadsheet. Records keep such text as it is.
+"""
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MARKDOWN = re.compile(
+    r"""\\                # a backslash, which would escape the character after it
+      | `                 # code
+      | \](?=[(:\[])      # the middle of a link or a picture
+      | \*(?=\S)          # the begin of an emphasis
+      | (?<!\w)_(?=\S)
+      | ~(?=~)
+    """,
+    re.VERBOSE,
+)
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""The text in one line of visible characters.
+
+    A line end and a tab become a blank. A control character, and a character that reverses or hides text, becomes its
+    escape, such as `\x1b` or `\u202e`.
+
+    Args:
+        text: any text.
+        keep: control characters that stay, such as a line end.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or _is_visible(c) else " " if c.isspace() else _escaped(c) for c in text)
+
+
+def _is_visible(character: str) -> bool:
+    """Whether a character is a letter, a sign or a space between words, however wide."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def markdown_text(text: str) -> str:
+    """The text in one line that Markdown shows as it is: no table cell ends, no link, picture or HTML begins."""
+    text = _MARKDOWN.sub(lambda special: f"\\{special[0]}", printable(text))
+    for char, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+        text = text.replace(char, safe)
+    text = " ".join(text.split())
+    return f"\\{text}" if text.startswith(("* ", "#")) else text
+
+
+def csv_text(value: object) -> str:
+    """A cell of a CSV file in one line that a spreadsheet shows as text: a formula begins with an apostrophe."""
+    text = str(value)
+    is_formula = text.startswith(_FORMULA) and not _is_number(text)
+    return printable(f"'{text}" if is_formula else text)
+
+
+def json_text(value: Any, indent: int | None = 1, **options: Any) -> str:
+    """JSON in UTF-8 whose control characters are escaped, those that reverse or hide text too; no NaN.
+
+    Args:
+        value: what to write.
+        indent: blanks of each level; None: one line.
+        options: others of `json.dumps`.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, **options)
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c == "\n" or _is_visible(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def plain(content: Any) -> Any:
+    """The same lists and mappings with every text in them `printable`."""
+    if isinstance(content, str):
+        return printable(content)
+    if isinstance(content, dict):
+        return {plain(key): plain(value) for key, value in content.items()}
+    return [plain(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
