@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cxr_faith.attribution.base import MethodError
+from cxr_faith.storage.atomic import write_atomic
 
 WEIGHTS, CONFIG = "sae.safetensors", "config.json"
 
@@ -104,10 +105,9 @@ def explained_variance(stream: Tensor, reconstruction: Tensor) -> float:
 def save_sae(sae: TopKSAE, config: SAEConfig, folder: str | Path) -> None:
     """Write weights and config."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()}
-    (folder / WEIGHTS).write_bytes(save(tensors))  # not save_file, which makes files that only their owner can read
-    (folder / CONFIG).write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")
+    write_atomic(folder / WEIGHTS, save(tensors))  # not save_file, which makes files that only their owner can read
+    write_atomic(folder / CONFIG, json.dumps(asdict(config), indent=1) + "\n")
 
 
 def read_config(folder: str | Path) -> SAEConfig:

@@ -6,10 +6,9 @@ The folder gets its name only once it is complete.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -19,6 +18,9 @@ from typing import Any
 from cxr_faith.data.manifest import manifest_fingerprint, write_manifest
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.storage.atomic import read_file, write_atomic
+from cxr_faith.storage.folders import replacing_folder
+from cxr_faith.storage.locks import HeldError
 
 CARD = "card.json"
 DROPS = "drops.csv"
@@ -34,27 +36,21 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A new folder beside `out`, which replaces `out` when the block ends without an error.
 
     Raises:
-        PrepareError: `out` exists and is not a prepared manifest, or holds a file that `prepare` did not write.
+        PrepareError: `out` is a link, exists and is not a prepared manifest, or holds a file that `prepare` did not
+            write; or another process is writing it.
     """
-    _check_replaceable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (out.with_name(f".{out.name}.{uuid.uuid4().hex}") for _ in range(2))
-    partial.mkdir()
     try:
-        yield partial
-        _check_replaceable(out)  # again: a source may have written its pictures there
-        if out.exists():
-            out.rename(old)
-            partial.rename(out)
-            shutil.rmtree(old)
-        else:
-            partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        # It is checked again at the end: a source may have written its pictures there.
+        with replacing_folder(out, lambda: _check_replaceable(out)) as folder:
+            yield folder
+    except HeldError as error:
+        raise PrepareError(f"{out}: another prepare is writing it; wait until it ends") from error
 
 
 def _check_replaceable(out: Path) -> None:
     """Refuse to replace anything that `prepare` cannot write again."""
+    if out.is_symlink():
+        raise PrepareError(f"{out}: is a symbolic link; give the folder that it points to")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / CARD).is_file():
@@ -87,19 +83,20 @@ def write_card(folder: Path, tally: Tally, about: Mapping[str, Any]) -> dict[str
         the content of `card.json`.
     """
     card = {**about, "fingerprint": manifest_fingerprint(folder), **tally.summary()}
-    (folder / CARD).write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / README).write_text(_readme(card), encoding="utf-8")
-    with (folder / DROPS).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("what", "id", "reason", "detail"))
-        writer.writerows(tally.drops)
+    write_atomic(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(folder / README, _readme(card))
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("what", "id", "reason", "detail"))
+    writer.writerows(tally.drops)
+    write_atomic(folder / DROPS, table.getvalue())
     return card
 
 
 def noted_root(manifest: Path) -> Path | None:
     """Data root in a prepared manifest's data card; None for a manifest without one."""
     try:
-        root = json.loads((manifest / CARD).read_text(encoding="utf-8")).get("data_root")
+        root = json.loads(read_file(manifest / CARD)).get("data_root")
     except (OSError, ValueError, AttributeError):
         return None
     return Path(root) if isinstance(root, str) else None

@@ -15,6 +15,7 @@ from cxr_faith.data.boxes import from_rle
 from cxr_faith.data.folder import MASKS
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.storage.atomic import replacing
 
 
 def decoded(rle: Any, sample: Sample, label: str, tally: Tally) -> npt.NDArray[np.bool_] | None:
@@ -35,8 +36,8 @@ def decoded(rle: Any, sample: Sample, label: str, tally: Tally) -> npt.NDArray[n
 def write_mask(mask: npt.NDArray[np.bool_], out: Path, label: str, image_id: str) -> str:
     """Write a mask as PNG into the manifest's folder; returns its path relative to that folder."""
     target = mask_path(label, image_id)
-    (out / target).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask.astype(np.uint8) * 255).save(out / target)
+    with replacing(out / target, durable=False) as file:  # `new_folder` brings all of them to the disk in the end
+        Image.fromarray(mask.astype(np.uint8) * 255).save(file, "PNG")
     return target
 
 

@@ -12,6 +12,7 @@ from cxr_faith.data.masks import bare_id, decoded, mask_path, write_mask
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tables import read_json
 from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.storage.atomic import replacing
 
 
 class AnatomyMasks:
@@ -79,8 +80,8 @@ class AnatomyMasks:
         if file.is_relative_to(self.root.resolve()):
             return str(PurePosixPath(file.relative_to(self.root.resolve())))
         target = mask_path(label, sample.image_id)
-        (self.out / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, self.out / target)
+        with file.open("rb") as original, replacing(self.out / target, durable=False) as copy:
+            shutil.copyfileobj(original, copy)
         return target
 
     def _from_rle(self, label: str, sample: Sample) -> str | None:

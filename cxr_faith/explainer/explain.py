@@ -14,7 +14,7 @@ from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation, Scores
-from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.storage.atomic import replacing, write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 
@@ -139,10 +139,9 @@ def _print_margin(explanation: Explanation) -> None:
 
 def _write(figure: "Figure", content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
     """Write overlay and JSON; returns their path without its ending."""
-    folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"{Path(image).stem}-{re.sub(r'[^a-zA-Z0-9_-]', '_', options.method)}"
-    figure.savefig(f"{stem}.png")
+    stem = Path(options.out) / f"{Path(image).stem}-{re.sub(r'[^a-zA-Z0-9_-]', '_', options.method)}"
+    with replacing(Path(f"{stem}.png")) as file:
+        figure.savefig(file, format="png")
     write_atomic(Path(f"{stem}.json"), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     print(f"overlay     {stem}.png")
     print(f"numbers     {stem}.json")

@@ -2,11 +2,13 @@
 
 A run directory holds `records/part-<start>-r<rank>-<seq>.parquet`. A part appears whole or not at all (temporary name,
 fsync, rename, fsync of the folder). Each restart writes under a new start number, so no process touches the parts of
-another one. A reader merges all parts: it drops duplicates by key, and names torn files and leaves them out. It reads
-row groups of some thousand rows, so the maps and curves of a whole run need not fit into memory.
+another one that is alive; the parts of earlier starts are merged into one for each start. A reader merges all parts: it
+drops duplicates by key, and names torn files and leaves them out. It reads row groups of some thousand rows, so the
+maps and curves of a whole run need not fit into memory.
 """
 
 from cxr_faith.metrics.functional import GAPS
+from cxr_faith.records.merging import merge_starts
 from cxr_faith.records.reader import done_samples, foreign_columns, read_records, scan_records
 from cxr_faith.records.schema import KEY, RECORD_SCHEMA, sample_columns
 from cxr_faith.records.writer import RecordWriter, claim_start, next_start, remove_leftovers
@@ -20,6 +22,7 @@ __all__ = [
     "claim_start",
     "done_samples",
     "foreign_columns",
+    "merge_starts",
     "next_start",
     "read_records",
     "remove_leftovers",

@@ -12,7 +12,9 @@ from cxr_faith.records.files import numbers_of, parts_of, row_groups
 from cxr_faith.records.schema import RECORD_SCHEMA, to_table
 from cxr_faith.storage.atomic import own_folder, replacing
 
-PARTS_PER_MERGE = 64
+PARTS_PER_MERGE = 20
+"""Parts of one level that are merged into one of the next. A rank has at most 19 on each of five levels, which hold 3.2
+million batches: less than 100 files."""
 _OWN_FOLDERS = ("records", "report", "tensorboard", "alerts")
 GROUP_BYTES = 64_000_000
 """When parts are merged, their rows are joined into row groups of about this size before compression. Each row group
@@ -31,13 +33,13 @@ class RecordWriter:
     def __init__(self, run_dir: str | Path, rank: int, start: int) -> None:
         self.folder = own_folder(Path(run_dir), "records")
         self.rank, self.start = rank, start
-        # Parts of this writer by level: single writes, merges of 64 of them, merges of 64 merges, …
+        # Parts of this writer by level: single writes, merges of 20 of them, merges of 20 merges, …
         self._levels: list[list[Path]] = [[]]
         taken = [numbers_of(path) for path in parts_of(self.folder)]
         self._seq = 1 + max((seq for begun, owner, seq in taken if (begun, owner) == (start, rank)), default=-1)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> Path | None:
-        """Write rows as one part, atomically; merge every 64 parts into one.
+        """Write rows as one part, atomically; merge every 20 parts into one.
 
         Pass all rows of a sample in one call: a sample counts as done as soon as one of its rows is on disk.
 
@@ -67,22 +69,22 @@ class RecordWriter:
             self._merge(0)
         parts = [path for level in self._levels for path in level]
         if len(parts) > 1:
-            parts = [self._replace(parts, _coarser(row_groups(parts, RECORD_SCHEMA)))]
+            parts = [self.merge(parts)]
         self._levels = [[], parts]
         return parts[0] if parts else None
 
     def _merge(self, level: int) -> None:
         """Merge the parts of one level into one part of the next level."""
         parts = self._levels[level]
-        merged = self._replace(parts, _coarser(row_groups(parts, RECORD_SCHEMA))) if parts[1:] else parts[0]
+        merged = self.merge(parts) if parts[1:] else parts[0]
         self._levels[level] = []
         if len(self._levels) == level + 1:
             self._levels.append([])
         self._levels[level + 1].append(merged)
 
-    def _replace(self, parts: Sequence[Path], tables: Iterable[pa.Table]) -> Path:
-        """Save the tables as one part, and delete their old parts once the new one is safe on disk."""
-        merged = self._save(tables)
+    def merge(self, parts: Sequence[Path]) -> Path:
+        """Save the rows of sound parts as one part, and delete those once the new one is safe on disk."""
+        merged = self._save(_coarser(row_groups(parts, RECORD_SCHEMA)))
         for path in parts:
             path.unlink()
         return merged

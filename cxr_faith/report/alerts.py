@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from cxr_faith.storage.atomic import read_file
+
 
 @dataclass(frozen=True)
 class Alert:
@@ -26,7 +28,7 @@ def read_alerts(run_dir: Path) -> list[Alert]:
     names = [one.name for one in fields(Alert)]
     alerts = []
     for file in sorted((run_dir / "alerts").glob("rank-*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in read_file(file).decode(errors="replace").splitlines():
             try:
                 values = json.loads(line)
             except ValueError:  # the process was killed, or the disk was full

@@ -23,7 +23,7 @@ from cxr_faith.report.run_figures import reliability_of, scatter_of
 from cxr_faith.report.run_files import Thumb, doctor_table, flat_rows, read_thumbs, version_notes
 from cxr_faith.report.tables import TextTable, answer_table
 from cxr_faith.report.trust import trust_tables
-from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.storage.atomic import own_folder, write_atomic
 from cxr_faith.summary import bands
 from cxr_faith.summary.load import read_provenance, read_summary
 from cxr_faith.summary.summary import Summary
@@ -52,7 +52,7 @@ def write_report(run_dir: str | Path) -> Path:
     summary, provenance = read_summary(run_dir), read_provenance(run_dir)
     records, notes = _records(run_dir)
     notes += [*version_notes(run_dir), *alert_notes(run_dir)]
-    page = run_dir / "report" / "index.html"
+    page = own_folder(run_dir, "report") / "index.html"
     write_atomic(page, render(summary, records, provenance, read_thumbs(run_dir), notes, doctor_table(run_dir)))
     return page
 

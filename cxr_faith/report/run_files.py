@@ -9,6 +9,7 @@ from typing import Any
 
 from cxr_faith.records import foreign_columns
 from cxr_faith.report.tables import TextTable
+from cxr_faith.storage.atomic import read_file
 
 _CHECK = ("status", "name", "figure", "advice")
 _ORDER = {"fail": 0, "warn": 1}
@@ -35,8 +36,9 @@ def read_thumbs(run_dir: Path) -> dict[str, Thumb]:
     folder = run_dir / "report" / "pictures"
     thumbs = {}
     for sample, listed in _json_object(folder / "pictures.json").items():
-        path = folder / str(listed["file"]) if isinstance(listed, Mapping) else None
-        if path is not None and path.exists():
+        path = folder / Path(str(listed["file"])).name if isinstance(listed, Mapping) else None
+        # A link could show a private picture to all who may read the page.
+        if path is not None and path.is_file() and not path.is_symlink():
             data = base64.b64encode(path.read_bytes()).decode("ascii")
             thumbs[sample] = Thumb(f"data:image/jpeg;base64,{data}", tuple(listed["region"]))
     return thumbs
@@ -85,7 +87,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_file(path))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     if not isinstance(value, dict):

@@ -1,5 +1,6 @@
 """Lightning callbacks of a run: records to disk, and progress on the terminal."""
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cxr_faith.records import RecordWriter, claim_start
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.stop import StopRequest
+
+logger = logging.getLogger(__name__)
 
 
 class RecordsWriter(BasePredictionWriter):
@@ -55,7 +58,10 @@ class RecordsWriter(BasePredictionWriter):
         After a request to stop nothing is merged: writing all records again may take longer than the scheduler waits.
         """
         if self._writer is not None and not self._request:
-            self._writer.compact()
+            try:
+                self._writer.compact()
+            except OSError as error:  # the records are complete without it
+                logger.warning("this rank's records stay in several files: %s", error)
         self._writer = None
 
 

@@ -1,11 +1,11 @@
 """`evaluate`: predict, then make summary, report and TensorBoard from the merged records."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import lightning as L
 import torch
@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.records import done_samples, scan_records
-from cxr_faith.report.results import write_results
+from cxr_faith.report.results import Results, write_results
 from cxr_faith.report.terminal import show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.live import LiveScalars
@@ -31,6 +31,8 @@ from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.metric_rows import RECORDED, MetricRow, disagreements, metric_rows, recorded_rows
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -224,13 +226,34 @@ def finish(
     rows: Sequence[MetricRow],
     console: Console,
 ) -> None:
-    """Write what a finished run leaves beside its records, and print the leaderboard."""
-    write_metrics(run_dir, rows)
-    write_hparams(run_dir, module, rows)
+    """Write what a finished run leaves beside its records, and print the leaderboard.
+
+    Raises:
+        OSError: the first file that could not be saved; the others were tried too.
+    """
+    faults: list[OSError] = []
+
+    def attempt(write: Callable[..., T], *arguments: Any) -> T | None:
+        try:
+            return write(run_dir, *arguments)
+        except OSError as error:
+            faults.append(error)
+            return None
+
+    attempt(write_metrics, rows)
     if options.show_images:
-        write_pictures(run_dir, data)
-    results = write_results(run_dir)
-    write_tensorboard(run_dir, results.summary, options.show_images)
+        attempt(write_pictures, data)
+    results = attempt(write_results)
+    attempt(write_hparams, module, rows)
+    if results is not None:
+        attempt(write_tensorboard, results.summary, options.show_images)
+        _show(console, run_dir, results, rows)
+    if faults:
+        raise faults[0]
+
+
+def _show(console: Console, run_dir: Path, results: Results, rows: Sequence[MetricRow]) -> None:
+    """Print the leaderboard, what is wrong with it, and where everything is."""
     show_summary(console, results.summary, run_dir)
     recorded = recorded_rows(scan_records(run_dir, RECORDED))
     for line in disagreements(rows, recorded, results.summary):

@@ -4,20 +4,24 @@ Each method is a TensorBoard run below `tensorboard/live`. At the end of the run
 replace them.
 """
 
+import logging
 import re
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from torch.utils.tensorboard import SummaryWriter
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import scan_records
+from cxr_faith.run.event_file import EventWriter, open_event_file
 from cxr_faith.run.module import FaithfulnessModule
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "live"
 SETTLING = ("gap_srg_random", "gap_srg_center")
@@ -36,7 +40,9 @@ class LiveScalars(L.Callback):
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._writers: dict[str, SummaryWriter] = {}
+        self._writers: dict[tuple[str, ...], EventWriter] = {}
+        self._files = ExitStack()
+        self._failed = False
         self._sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._samples = 0
 
@@ -75,9 +81,7 @@ class LiveScalars(L.Callback):
         assert isinstance(pl_module, FaithfulnessModule)
         if self._writers:
             self._write(pl_module)
-            for writer in self._writers.values():
-                writer.close()
-            self._writers = {}
+            self._close()
 
     def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
@@ -91,14 +95,35 @@ class LiveScalars(L.Callback):
                     entry[1] += 1
 
     def _write(self, module: FaithfulnessModule) -> None:
+        """Write all means; an error ends these scalars and not the run, whose records say it all."""
+        if self._failed:
+            return
+        try:
+            self._add_scalars(module)
+        except OSError as error:
+            self._failed = True
+            logger.warning("TensorBoard cannot be written, and is not until the end of the run: %s", error)
+            self._close()
+
+    def _close(self) -> None:
+        self._writers = {}
+        try:
+            self._files.close()
+        except OSError as error:  # of what was still in a buffer
+            logger.debug("closing the event files: %s", error)
+
+    def _add_scalars(self, module: FaithfulnessModule) -> None:
         speed = (_forwards(module) - self._forwards) / max(time.monotonic() - self._begin, 1e-9)
         for (method, name, substrate), (total, count) in sorted(self._sums.items()):
             self._run(run_name(method)).add_scalar(f"live_{name}/{substrate}", total / count, self._samples)
-        self._run(".").add_scalar("live/forwards_per_second", speed, self._samples)
+        self._run().add_scalar("live/forwards_per_second", speed, self._samples)
+        for writer in self._writers.values():
+            writer.flush()
 
-    def _run(self, name: str) -> SummaryWriter:
+    def _run(self, *name: str) -> EventWriter:
         if name not in self._writers:
-            self._writers[name] = SummaryWriter(str(self._run_dir / "tensorboard" / FOLDER / name), flush_secs=5)
+            file = self._files.enter_context(open_event_file(self._run_dir, FOLDER, *name))
+            self._writers[name] = EventWriter(file)
         return self._writers[name]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from cxr_faith.data.module import Shard
-from cxr_faith.records import remove_leftovers
+from cxr_faith.records import merge_starts, remove_leftovers
 from cxr_faith.storage.locks import acquire, exclusive, open_lock, without_locks_go_on
 
 FILE = ".lock"
@@ -21,7 +21,10 @@ REQUEUE_PATIENCE = 120.0
 """Seconds that a requeued job waits for the lock: its first process may still be ending on a lost node."""
 
 SHARD_PATIENCE = 5.0
-"""Seconds that a shard waits while another shard opens the directory."""
+"""Seconds that a shard waits while another run opens the directory."""
+
+MERGE_PATIENCE = 1800.0
+"""Seconds that a shard waits while another shard of the same split merges what earlier starts left."""
 
 
 class RunDirectoryInUseError(ValueError):
@@ -32,7 +35,7 @@ class RunDirectoryInUseError(ValueError):
 def run_lock(run_dir: Path, shard: Shard) -> Iterator[None]:
     """Keep other runs out of a run directory until the end of the block.
 
-    The first run in a directory also removes temporary files that killed processes left.
+    The first run in a directory also removes the temporary files that killed processes left, and merges their records.
 
     Args:
         run_dir: the run directory; made if it is missing.
@@ -48,11 +51,12 @@ def run_lock(run_dir: Path, shard: Shard) -> Iterator[None]:
         with without_locks_go_on(run_dir):
             patience = REQUEUE_PATIENCE if "SLURM_RESTART_COUNT" in os.environ else 0.0
             if acquire(everyone, fcntl.LOCK_EX, patience if shard.count == 1 else 0.0):
-                remove_leftovers(run_dir)
                 _write_holder(everyone, shard)
+                remove_leftovers(run_dir)
+                merge_starts(run_dir)
                 if shard.count > 1 and not acquire(everyone, fcntl.LOCK_SH, SHARD_PATIENCE):
                     raise _in_use(run_dir, everyone)
-            elif shard.count == 1 or not acquire(everyone, fcntl.LOCK_SH, SHARD_PATIENCE):
+            elif shard.count == 1 or not acquire(everyone, fcntl.LOCK_SH, _shard_patience(everyone, shard)):
                 raise _in_use(run_dir, everyone)
             elif _holder(everyone).get("shards") != shard.count:
                 raise _in_use(run_dir, everyone)
@@ -62,6 +66,10 @@ def run_lock(run_dir: Path, shard: Shard) -> Iterator[None]:
                     raise _in_use(run_dir, own)
                 _write_holder(own, shard)
         yield
+
+
+def _shard_patience(file: IO[str], shard: Shard) -> float:
+    return MERGE_PATIENCE if _holder(file).get("shards") == shard.count else SHARD_PATIENCE
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from cxr_faith.metrics.board import COLUMNS, MetricBoard
@@ -16,9 +15,10 @@ from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import scan_records
 from cxr_faith.report.metric_table import render_metrics
 from cxr_faith.report.terminal import show
+from cxr_faith.run.event_file import FOLDER, event_file
 from cxr_faith.run.live import run_name
 from cxr_faith.run.module import FaithfulnessModule
-from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.storage.atomic import own_folder, write_atomic
 from cxr_faith.summary.metric_rows import MetricRow
 
 FILE = "metrics.json"
@@ -63,7 +63,7 @@ def write_hparams(run_dir: Path, module: FaithfulnessModule, rows: Sequence[Metr
         module: for the protocol and the model's name.
         rows: the torchmetrics; for a method with several substrates, the first row is written.
     """
-    folder = run_dir / "tensorboard"
+    folder = own_folder(run_dir, FOLDER)
     for old in folder.rglob(f"events.out.tfevents.*{HPARAMS}"):
         old.unlink()
     protocol = module.protocol
@@ -79,7 +79,7 @@ def write_hparams(run_dir: Path, module: FaithfulnessModule, rows: Sequence[Metr
     for row in {row.method: row for row in reversed(rows)}.values():
         reached = {name: row.means[name] for name in _HPARAM_METRICS} | {"coverage": row.coverage}
         metrics = {f"hparam/{name}": value for name, value in reached.items() if value is not None}
-        with SummaryWriter(str(folder / run_name(row.method)), filename_suffix=HPARAMS) as writer:
+        with event_file(run_dir, run_name(row.method), suffix=HPARAMS) as writer:
             file_writer: Any = writer._get_file_writer()
             for part in hparams({"method": row.method, **settings}, metrics):
                 file_writer.add_summary(part)

@@ -16,13 +16,14 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
 from cxr_faith.metrics.agreement import spearman
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records.controls import is_control
 from cxr_faith.report.alerts import Alert
+from cxr_faith.run.event_file import event_file
 from cxr_faith.run.live import FOLDER
+from cxr_faith.storage.atomic import append, own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -170,12 +171,12 @@ class Monitor(L.Callback):
             self._publish(alert, f"rank-{trainer.global_rank}")
 
     def _publish(self, alert: Alert, rank: str) -> None:
-        folder = self.run_dir / "alerts"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{rank}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(alert)) + "\n")
-        with SummaryWriter(str(self.run_dir / "tensorboard" / FOLDER / f"alerts-{rank}")) as board:
-            board.add_text(f"alerts/{alert.kind}", alert.message, alert.samples)
+        try:
+            append(own_folder(self.run_dir, "alerts") / f"{rank}.jsonl", json.dumps(asdict(alert)) + "\n")
+            with event_file(self.run_dir, FOLDER, f"alerts-{rank}") as board:
+                board.add_text(f"alerts/{alert.kind}", alert.message, alert.samples)
+        except OSError as error:  # no reason to end the run: the alert stands in the log
+            logger.warning("the alert could not be saved: %s", error)
 
 
 def _agreement(rows: Sequence[Row]) -> float:

@@ -15,7 +15,7 @@ from cxr_faith.records import read_records
 from cxr_faith.records.controls import CENTER, RANDOM, RANDOM_MAP, first_setting
 from cxr_faith.report.gallery import gallery
 from cxr_faith.report.grids import compare_methods
-from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.storage.atomic import own_folder, replacing, write_atomic
 
 THUMB_SIDE, THUMB_QUALITY = 288, 80
 _COLUMNS = ["image_path", "question", "predicted", "status", "finding", "srg", "effect", "map", "grid_h", "grid_w"]
@@ -32,8 +32,7 @@ def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
         run_dir: the run directory, with its records.
         data: the data module that the records come from.
     """
-    folder = run_dir / "report" / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = own_folder(run_dir, "report", "pictures")
     for pattern in ("*.png", "*.jpg"):
         for old in folder.glob(pattern):
             old.unlink()
@@ -55,7 +54,8 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
     height, width = picture.shape[:2]
     thumb = Image.fromarray(picture)
     thumb.thumbnail((THUMB_SIDE, THUMB_SIDE))
-    thumb.save(folder / f"{stem}.jpg", quality=THUMB_QUALITY)
+    with replacing(folder / f"{stem}.jpg") as file:
+        thumb.save(file, "JPEG", quality=THUMB_QUALITY)
     top, left, covered_h, covered_w = region = _region(picture, data.border_crop)
     drawn = rows[rows["map"].notna() & ~rows["method"].isin(_NOT_DRAWN)]
     maps = {
@@ -67,7 +67,8 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
         srg = {row["method"]: f"srg {row['srg']:+.2f}" for row in drawn.to_dict("records") if row["srg"] == row["srg"]}
         title = f"{sample.question} {rows['predicted'].iloc[0]}"
         figure = compare_methods(picture, maps, title, sample.boxes, region, srg)
-        figure.savefig(folder / f"{stem}-methods.png", dpi=90)
+        with replacing(folder / f"{stem}-methods.png") as file:
+            figure.savefig(file, format="png", dpi=90)
     shares = [top / height, left / width, covered_h / height, covered_w / width]
     return {"file": f"{stem}.jpg", "methods": f"{stem}-methods.png" if maps else None, "region": shares}
 

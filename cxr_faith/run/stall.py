@@ -20,6 +20,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from cxr_faith.run.callbacks import RecordsWriter
+from cxr_faith.storage.atomic import read_file, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,8 @@ class LifeSign:
     def write(self, doing: str, longest: float) -> None:
         """Write what the rank does now, and how many seconds its longest batch has taken so far."""
         text = f"{longest:.3f}\n{socket.gethostname()}, process {os.getpid()}, {doing}"
-        temporary = self._path.with_name(f"{self._path.name}.tmp")
-        with suppress(OSError):  # the disk is full: the next write of records raises the error
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self._path)
+        with suppress(OSError), replacing(self._path, durable=False) as file:
+            file.write(text.encode())  # an error, as of a full disk, comes again from the next write of records
 
     def remove(self) -> None:
         """Remove the file: this rank has finished."""
@@ -57,10 +56,10 @@ class LifeSign:
     def read(self) -> tuple[float, str] | None:
         """(seconds of the longest batch, who does what); None before the first write and after the end."""
         try:
-            longest, _, who = self._path.read_text(encoding="utf-8").partition("\n")
-        except OSError:  # or the file system is away for a moment, which this thread need not report
+            longest, _, who = read_file(self._path).decode().partition("\n")
+            return float(longest), who
+        except (OSError, ValueError):  # the file system is away for a moment, or the file is not a rank's
             return None
-        return float(longest), who
 
 
 class Lookout:

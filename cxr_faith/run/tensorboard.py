@@ -14,8 +14,10 @@ from torch.utils.tensorboard import SummaryWriter
 from cxr_faith.records import GAPS, read_records
 from cxr_faith.report.alerts import read_alerts
 from cxr_faith.report.markdown import markdown
+from cxr_faith.run.event_file import FOLDER, event_file
 from cxr_faith.run.live import SETTLING, remove_live, run_name
 from cxr_faith.run.measured import HPARAMS
+from cxr_faith.storage.atomic import own_folder
 from cxr_faith.summary import bands
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.board_row import BoardRow
@@ -46,7 +48,7 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
         summary: the run's summary.
         show_images: also the pictures of `report/pictures`.
     """
-    folder = run_dir / "tensorboard"
+    folder = own_folder(run_dir, FOLDER)  # refuses a link: what is deleted next must be the run's own
     remove_live(run_dir)
     for old in folder.rglob("events.out.tfevents.*"):
         if not old.name.endswith(HPARAMS):
@@ -57,7 +59,7 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
     summary = bands.with_bands(summary, records)
     samples = records[records["status"].eq("ok")].sort_values("sample_id", kind="stable")
     for method in dict.fromkeys(row.method for board in summary.boards for row in board.rows):
-        with SummaryWriter(str(folder / run_name(method))) as writer:
+        with event_file(run_dir, run_name(method)) as writer:
             for board, row in _rows(summary, method):
                 place = _place(board.slice, board.substrate)
                 for name in _SCALARS:
@@ -67,7 +69,7 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
                 if row.curves is not None:
                     _add_curves(writer, place, row.curves)
             _add_samples(writer, samples[samples["method"].eq(method)])
-    with SummaryWriter(str(folder)) as writer:
+    with event_file(run_dir) as writer:
         writer.add_custom_scalars(_layout(summary))
         _add_text(writer, summary)
         for alert in read_alerts(run_dir):

@@ -30,6 +30,10 @@ class NoLocksError(OSError):
     """The file system has no locks."""
 
 
+class HeldError(TimeoutError):
+    """Another process holds the lock."""
+
+
 def open_lock(path: Path) -> IO[str]:
     """Open a lock file, which is made if it is missing; its text names the holder."""
     return open(open_shared(path, os.O_RDWR), "r+", encoding="utf-8", errors="replace")
@@ -82,7 +86,7 @@ def exclusive(path: Path, patience: float = float("inf")) -> Iterator[bool]:
         whether the lock is held; False: the file system has no locks, and other processes may do the same now.
 
     Raises:
-        TimeoutError: another process held the lock all the time.
+        HeldError: another process held the lock all the time.
         OSError: the lock file cannot be opened; the error names it.
     """
     held, deadline = None, time.monotonic() + patience
@@ -104,7 +108,7 @@ def _hold(path: Path, deadline: float) -> IO[str]:
         try:
             while not acquire(file, patience=min(say, deadline) - time.monotonic()):
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(errno.ETIMEDOUT, "is locked by another process", str(path))
+                    raise HeldError(errno.ETIMEDOUT, "is locked by another process", str(path))
                 logger.warning("waiting for another process, which holds %s", path)
                 say = float("inf")
             if _is_at(file, path):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from cxr_faith.records import read_records
+from cxr_faith.storage.atomic import read_file
 from cxr_faith.summary.summary import Summary
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class Run:
         if not path.exists():
             return {}
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = yaml.safe_load(read_file(path).decode())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
         if not isinstance(config, dict):
@@ -129,7 +130,7 @@ def while_it_runs(read: Callable[[], T]) -> T:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_file(path))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     if not isinstance(value, dict):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from cxr_faith.storage.atomic import read_file
 from cxr_faith.summary.summary import Summary
 
 
@@ -17,7 +18,7 @@ def with_sanity(summary: Summary, run_dir: Path) -> Summary:
     if not path.exists():
         return summary
     try:
-        methods = json.loads(path.read_text(encoding="utf-8"))["methods"]
+        methods = json.loads(read_file(path))["methods"]
         failed = [name for name, entry in methods.items() if entry["failed"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a result of `cxr-faith sanity` ({error})") from None

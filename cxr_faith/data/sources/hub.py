@@ -18,6 +18,7 @@ from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.storage.atomic import write_atomic
 
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
 
@@ -144,7 +145,7 @@ def _picture(value: Any, root: Path, base: Path, name: str, tally: Tally) -> Pat
         return None
     path = root / "images" / f"{hashlib.blake2b(content, digest_size=12).hexdigest()}.{suffix}"
     if not path.is_file() or path.stat().st_size != len(content):
-        path.write_bytes(content)
+        write_atomic(path, content)
     return path
 
 

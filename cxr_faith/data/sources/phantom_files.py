@@ -17,6 +17,7 @@ from cxr_faith.data.sources.phantom_body import ANATOMY
 from cxr_faith.data.sources.phantom_questions import Question
 from cxr_faith.data.sources.phantom_render import render
 from cxr_faith.data.sources.phantom_spec import Phantom
+from cxr_faith.storage.atomic import replacing
 
 JPEG_QUALITY = 93
 BATCH = 32
@@ -36,21 +37,21 @@ def write_samples(
     Returns:
         path of the manifest.
     """
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
     samples: list[Sample] = []
     for start in range(0, len(asked), BATCH):
         part = asked[start : start + BATCH]
         images, masks = render([phantom for phantom, _ in part], size)
         for i, (phantom, questions) in enumerate(part):
-            Image.fromarray(images[i]).save(root / _image_path(phantom), quality=JPEG_QUALITY)
+            with replacing(root / _image_path(phantom), durable=False) as file:
+                Image.fromarray(images[i]).save(file, "JPEG", quality=JPEG_QUALITY)
             own = {name: mask[i] for name, mask in masks.items()}
             for name in ANATOMY:
                 _write_mask(root / _mask_path(phantom, name), own[name])
             samples += [_sample(root, phantom, question, own, size, split) for question in questions]
     path = root / "manifest.parquet"
     rows = pa.Table.from_pylist([sample.to_row() for sample in samples], schema=MANIFEST_SCHEMA)
-    pq.write_table(rows, path, compression="zstd")
+    with replacing(path) as file:
+        pq.write_table(rows, file, compression="zstd")
     return path
 
 
@@ -64,7 +65,8 @@ def _mask_path(phantom: Phantom, name: str) -> str:
 
 def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     """Write a mask as a one-bit PNG."""
-    Image.fromarray(mask).save(path, optimize=True)
+    with replacing(path, durable=False) as file:
+        Image.fromarray(mask).save(file, "PNG", optimize=True)
 
 
 def _sample(

@@ -1,0 +1,43 @@
+"""Merges the parts that killed starts of a run left: the number of files stays small, however often a run is killed."""
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cxr_faith.records.files import numbers_of, parts_of, row_groups
+from cxr_faith.records.schema import RECORD_SCHEMA
+from cxr_faith.records.writer import RecordWriter
+
+logger = logging.getLogger(__name__)
+
+
+def merge_starts(run_dir: Path) -> None:
+    """Merge the parts of each start into one, whatever rank wrote them.
+
+    Every row is written again once, by the start after its own. Torn parts, and those with the columns of another
+    version, stay as they are. So do all parts if the disk is full. Call it only while no process writes into the
+    directory.
+    """
+    by_start = defaultdict[int, list[Path]](list)
+    for path in parts_of(run_dir / "records"):
+        by_start[numbers_of(path)[0]].append(path)
+    for start, paths in by_start.items():
+        sound = [path for path in paths if _is_sound(path)] if len(paths) > 1 else []
+        if len(sound) > 1:
+            try:
+                RecordWriter(run_dir, numbers_of(sound[0])[1], start).merge(sound)
+            except OSError as error:
+                logger.warning("the parts of an earlier start stay as they are: %s", error)
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether all of a part can be read, and has the columns of this version."""
+    try:
+        for _ in row_groups([path], RECORD_SCHEMA):
+            pass
+        return bool(pq.read_schema(path).names == RECORD_SCHEMA.names)
+    except (pa.ArrowException, OSError, ValueError):
+        return False  # reading the records names it
