@@ -20,6 +20,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from cxr_faith.data.decoder import DECODE_SECONDS
 from cxr_faith.data.geometry import Geometry, fit
 from cxr_faith.data.images import ImageError, load_image
 from cxr_faith.data.mapped import MappedFile
@@ -60,7 +61,13 @@ class ImageCache:
 
     @classmethod
     def open(
-        cls, folder: Path, paths: Sequence[str], root: Path, size: tuple[int, int], border_crop: float
+        cls,
+        folder: Path,
+        paths: Sequence[str],
+        root: Path,
+        size: tuple[int, int],
+        border_crop: float,
+        decode_seconds: float = DECODE_SECONDS,
     ) -> ImageCache:
         """Open the cache of these pictures; the first process that asks makes it while the others wait.
 
@@ -73,6 +80,7 @@ class ImageCache:
             root: data root.
             size: (height, width) of the model's input.
             border_crop: share of the height (width) that is cut off at each side before resizing.
+            decode_seconds: CPU time that decoding one picture may take.
 
         Raises:
             OSError: the cache cannot be written; the message says how large it is and which option to change.
@@ -82,7 +90,11 @@ class ImageCache:
             digest.update(f"\n{path}".encode())
         file = folder / f"images-{digest.hexdigest()}.arrow"
         try:
-            made_once(file, lambda: _is_whole(file, paths), lambda sink: _write(sink, paths, root, size, border_crop))
+            made_once(
+                file,
+                lambda: _is_whole(file, paths),
+                lambda sink: _write(sink, paths, root, size, border_crop, decode_seconds),
+            )
         except OSError as error:
             needed = len(paths) * size[0] * size[1] / 1e9
             way_out = f"the cache takes {needed:.1f} GB or more: set data.cache to another folder, or leave it out"
@@ -167,12 +179,19 @@ def _is_whole(file: Path, paths: Sequence[str]) -> bool:
         return False
 
 
-def _write(sink: IO[bytes], paths: Sequence[str], root: Path, size: tuple[int, int], border_crop: float) -> None:
+def _write(
+    sink: IO[bytes],
+    paths: Sequence[str],
+    root: Path,
+    size: tuple[int, int],
+    border_crop: float,
+    decode_seconds: float,
+) -> None:
     """Decode, resize and store the pictures; an unreadable one becomes a row without pixels."""
 
     def row(path: str) -> dict[str, Any]:
         try:
-            image, geometry = fit(load_image(path, root), size, border_crop)
+            image, geometry = fit(load_image(path, root, seconds=decode_seconds), size, border_crop)
         except ImageError:
             return {"path": path}
         gray = bool((image[0] == image[1]).all() and (image[0] == image[2]).all())

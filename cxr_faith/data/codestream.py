@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-_J2K, _JP2_BOX = b"\xff\x4f\xff\x51", b"jP  "
+_J2K, _JP2 = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
 # Start-of-frame markers of JPEG (T.81 table B.1) and of JPEG-LS (T.87); C4, C8 and CC are other markers.
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
@@ -19,14 +19,34 @@ def codestream_size(data: bytes) -> tuple[int, int] | None:
         (height, width) in pixels; None for another kind of stream, or one that ends before its size.
     """
     try:
-        if data[4:8] == _JP2_BOX:
-            start = data.find(_J2K)
-            return _jpeg2000(data[start:]) if start >= 0 else None
+        if is_jp2(data):
+            data = data[_jp2_codestream(data) :]
         if data.startswith(_J2K):
             return _jpeg2000(data)
         return _jpeg(data) if data.startswith(b"\xff\xd8") else None
     except (struct.error, IndexError):
         return None
+
+
+def is_jp2(data: bytes) -> bool:
+    """Whether a stream is JPEG 2000 in the boxes of a JP2 file, which DICOM does not allow but some files have."""
+    return data.startswith(_JP2)
+
+
+def _jp2_codestream(data: bytes) -> int:
+    """Follow the boxes to the one of the codestream (T.800 annex I); where there is none, the stream's end.
+
+    A length that leads nowhere, such as 0, ends the search: pydicom would follow it forever.
+    """
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"jp2c":
+            return at + 8
+        if length < 8:
+            break
+        at += length
+    return len(data)
 
 
 def _jpeg2000(data: bytes) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cxr_faith.data.cache import ImageCache
+from cxr_faith.data.decoder import DECODE_SECONDS, DecoderStartError
 from cxr_faith.data.geometry import Geometry, fit, fit_mask
 from cxr_faith.data.images import ImageError, load_image, load_mask
 from cxr_faith.data.manifest import MappedManifest
@@ -78,6 +79,7 @@ class ManifestDataset(Dataset[SampleItem]):
         own_root: Path | None = None,
         keep_anatomy: Sequence[str] = (),
         cache: ImageCache | None = None,
+        decode_seconds: float = DECODE_SECONDS,
     ) -> None:
         """Serve some rows of a manifest.
 
@@ -90,6 +92,7 @@ class ManifestDataset(Dataset[SampleItem]):
             own_root: the folder of the manifest, for masks that were made for it; None: there are none.
             keep_anatomy: organs; everything outside of their masks is black. Empty: pictures stay as they are.
             cache: pictures that were decoded and fitted before; None: decode each on access.
+            decode_seconds: CPU time that decoding one file may take.
         """
         self.table = table
         self.rows = rows
@@ -99,8 +102,9 @@ class ManifestDataset(Dataset[SampleItem]):
         self.own_root = own_root
         self.keep_anatomy = keep_anatomy
         self.cache = cache
-        # The last picture: the questions about an image follow each other, so it is decoded once.
-        self._last: tuple[str, Tensor, Geometry] | None = None
+        self.decode_seconds = decode_seconds
+        # The last picture, or its fault: the questions about an image follow each other, so it is decoded once.
+        self._last: tuple[str, tuple[Tensor, Geometry] | str] | None = None
         self._organs: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -109,31 +113,48 @@ class ManifestDataset(Dataset[SampleItem]):
 
     def __getitem__(self, index: int) -> SampleItem:
         """Decode one sample."""
-        sample = Sample.from_row(self.table[int(self.rows[index])])
+        row = self.table[int(self.rows[index])]
         self.table.release()
+        sample = Sample(row["sample_id"])
         try:
+            sample = Sample.from_row(row)
             sample.validate()
             image, geometry = self._picture(sample)
             anatomy = self._anatomy(sample, geometry)
             if self.keep_anatomy:
                 image = image * _union(anatomy, self.keep_anatomy)
             return SampleItem(sample, image, geometry, self._finding_mask(sample, geometry), anatomy)
+        except DecoderStartError:  # the machine's fault: every other sample would meet it too
+            raise
         except (SampleError, ImageError) as error:
             return SampleItem(sample, error=str(error))
+        except Exception as error:  # whatever a row or a file raises costs its sample
+            return SampleItem(sample, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     def _picture(self, sample: Sample) -> tuple[Tensor, Geometry]:
         if self._last is None or self._last[0] != sample.image_path:
-            cached = None if self.cache is None else self.cache.get(sample.image_path)
-            if cached is None:
-                cached = fit(load_image(sample.image_path, self.root), self.image_size, self.border_crop)
-            self._last = (sample.image_path, *cached)
+            self._last = (sample.image_path, self._fitted(sample.image_path))
             self._organs = {}
-        _, image, geometry = self._last
+        fitted = self._last[1]
+        if isinstance(fitted, str):
+            raise ImageError(fitted)
+        image, geometry = fitted
         height, width = geometry.original
         if sample.height not in (None, height) or sample.width not in (None, width):
             stated = f"{sample.height}×{sample.width}"
             raise SampleError(f"{sample.image_path}: picture is {height}×{width} px, the manifest says {stated}")
         return image, geometry
+
+    def _fitted(self, path: str) -> tuple[Tensor, Geometry] | str:
+        """A picture at model size and its geometry, or why it cannot be used."""
+        cached = None if self.cache is None else self.cache.get(path)
+        if cached is not None:
+            return cached
+        try:
+            pixels = load_image(path, self.root, seconds=self.decode_seconds)
+        except ImageError as error:
+            return str(error)
+        return fit(pixels, self.image_size, self.border_crop)
 
     def _finding_mask(self, sample: Sample, geometry: Geometry) -> Tensor | None:
         if sample.finding_mask_path:
@@ -156,7 +177,7 @@ class ManifestDataset(Dataset[SampleItem]):
     def _mask(self, path: str, geometry: Geometry) -> Tensor:
         # Masks that were made for a manifest lie in its folder, all others below the data root.
         own = self.own_root is not None and not (self.root / path).is_file() and (self.own_root / path).is_file()
-        mask = load_mask(path, self.own_root if own else self.root)
+        mask = load_mask(path, self.own_root if own else self.root, seconds=self.decode_seconds)
         try:
             return fit_mask(mask, geometry)
         except ValueError as error:

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cxr_faith.data.cache import ImageCache
+from cxr_faith.data.decoder import DECODE_SECONDS
 from cxr_faith.data.folder import noted_root
 from cxr_faith.data.items import ManifestDataset, SampleItem
 from cxr_faith.data.manifest import MappedManifest, bundled_manifest, manifest_fingerprint, open_manifest
@@ -50,6 +51,7 @@ class CXRVQADataModule(L.LightningDataModule):
         border_crop: float = 0.0,
         keep_anatomy: list[str] | None = None,
         cache: str | None = None,
+        decode_seconds: float = DECODE_SECONDS,
     ) -> None:
         """Describe the data; nothing is read yet.
 
@@ -64,14 +66,12 @@ class CXRVQADataModule(L.LightningDataModule):
                 the model's input. A sample without these masks cannot be used. Default: pictures stay as they are.
             cache: folder for the pictures as the model gets them, decoded and resized once and then read memory-mapped;
                 for runs that read them often or from a slow file system. Holds pictures of the data set.
+            decode_seconds: CPU time that decoding a file may take; a sample whose file takes longer cannot be used.
         """
         super().__init__()
         # More ranks than images left is a normal end of a resumed run, not an error.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if not 0.0 <= border_crop < 0.5:
-            raise ValueError(f"border_crop must be in [0, 0.5), got {border_crop}")
+        _check(batch_size, border_crop, decode_seconds)
         self.manifest = bundled_manifest() if manifest == "bundled" else Path(manifest)
         noted = noted_root(self.manifest) or self.manifest.absolute().parent
         self.data_root = noted if data_root is None else Path(data_root)
@@ -80,6 +80,7 @@ class CXRVQADataModule(L.LightningDataModule):
         self.border_crop = border_crop
         self.keep_anatomy = tuple(keep_anatomy or ())
         self.cache = None if cache is None else Path(cache)
+        self.decode_seconds = decode_seconds
         self.image_size: tuple[int, int] | None = None
         self.skip: Set[str] = frozenset()
         self.limit: int | None = None
@@ -148,6 +149,7 @@ class CXRVQADataModule(L.LightningDataModule):
             own_root=self.manifest if self.manifest.is_dir() else self.manifest.absolute().parent,
             keep_anatomy=self.keep_anatomy,
             cache=self._image_cache(),
+            decode_seconds=self.decode_seconds,
         )
         # Lightning asks whether such a sampler keeps incomplete batches; this one does.
         warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
@@ -166,13 +168,25 @@ class CXRVQADataModule(L.LightningDataModule):
             return None
         total = self.samples_total if self.limit is None else min(self.limit, self.samples_total)
         paths = pc.unique(self.table.data.column("image_path").slice(0, total)).drop_null().to_pylist()
-        return ImageCache.open(self.cache, paths, self.data_root, self.image_size, self.border_crop)
+        return ImageCache.open(
+            self.cache, paths, self.data_root, self.image_size, self.border_crop, self.decode_seconds
+        )
 
     def transfer_batch_to_device(
         self, batch: list[SampleItem], device: torch.device, dataloader_idx: int
     ) -> list[SampleItem]:
         """Move pictures and masks; the rest of an item stays as it is."""
         return [item.map_tensors(lambda tensor: tensor.to(device, non_blocking=True)) for item in batch]
+
+
+def _check(batch_size: int, border_crop: float, decode_seconds: float) -> None:
+    """Refuse numbers that cannot work."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not 0.0 <= border_crop < 0.5:
+        raise ValueError(f"border_crop must be in [0, 0.5), got {border_crop}")
+    if not 0.0 < decode_seconds <= 86_400.0:
+        raise ValueError(f"decode_seconds must be more than 0 and at most a day (86400), got {decode_seconds}")
 
 
 def _image_codes(table: MappedManifest) -> Rows:

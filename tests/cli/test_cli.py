@@ -251,7 +251,7 @@ def test_explain_errors_are_one_line(
 ) -> None:
     file = tmp_path / "missing.png"
     if content == "picture":
-        Image.new("L", (64, 64), 90).save(file)
+        Image.linear_gradient("L").resize((64, 64)).save(file)
     elif content == "folder":
         file.mkdir()
     elif isinstance(content, bytes):

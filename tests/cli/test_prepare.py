@@ -130,7 +130,7 @@ def test_check_lists_faults(run: Callable, vqa_rad: Path, tmp_path: Path) -> Non
     status, text, _ = run("prepare", "check", out, "--images", "all")
     assert status == 0 and "4 of 4 opened, 0 with a fault" in text and "80 × 120" in text
     picture = vqa_rad / "VQA_RAD Image Folder/synpic1.jpg"
-    Image.fromarray(np.zeros((9, 9), np.uint8)).save(picture)
+    Image.fromarray(np.eye(9, dtype=np.uint8)).save(picture)
     status, text, _ = run("prepare", "check", out, "--images", "2")
     assert status == 1 and "2 of 4 opened, 2 with a fault" in text
     assert "vqa-rad/0  VQA_RAD Image Folder/synpic1.jpg: picture is 9×9 px, the manifest says 80×120" in text

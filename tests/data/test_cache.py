@@ -57,7 +57,8 @@ def test_second_run_needs_no_files_and_no_decoder(root: Path, monkeypatch: pytes
     before = items(root, cache=str(root / "cache"))
     for name in ("cxr_faith.data.cache.load_image", "cxr_faith.data.items.load_image"):
         monkeypatch.setattr(
-            name, lambda path, _: pytest.fail("decoded") if path != "bad.png" else load_image(path, root)
+            name,
+            lambda path, _, **limit: pytest.fail("decoded") if path != "bad.png" else load_image(path, root, **limit),
         )
     after = items(root, cache=str(root / "cache"))
     assert [torch.equal(a.image, b.image) for a, b in zip(before, after, strict=True) if a.image is not None] == [

@@ -39,8 +39,12 @@ def test_sixteen_bit_png_is_scaled_by_its_own_range(tmp_path: Path) -> None:
     values = np.array([[1000, 2000, 3000], [4000, 5000, 6100]], dtype=np.uint16)
     expected = np.rint((values - 1000.0) / 5100 * 255)
     assert (load_image(save(values, tmp_path / "a.png"))[..., 0] == expected).all()
-    flat = np.full((2, 3), 40_000, dtype=np.uint16)
-    assert (load_image(save(flat, tmp_path / "flat.png")) == 0).all()
+
+
+@pytest.mark.parametrize("value", [np.uint16(40_000), np.uint8(255), np.zeros(3, np.uint8)])
+def test_constant_pictures_are_refused(tmp_path: Path, value: np.generic) -> None:
+    flat = np.broadcast_to(value, (2, 3, *np.shape(value)))
+    assert "the picture is constant: every pixel is" in fault_of(save(flat.copy(), tmp_path / "flat.png"))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "RGB"])

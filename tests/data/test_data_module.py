@@ -60,14 +60,16 @@ def test_items_hold_picture_geometry_and_row(tmp_path: Path, num_workers: int) -
 def test_an_image_is_decoded_once_for_all_its_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = make(tmp_path, [sample(i, i % 3) for i in range(12)])
     decoded = []
-    monkeypatch.setattr(items_file, "load_image", lambda *args: (decoded.append(args[0]), load_image(*args))[1])
+    monkeypatch.setattr(
+        items_file, "load_image", lambda *args, **limit: (decoded.append(args[0]), load_image(*args))[1]
+    )
     assert ids(module) == [f"s{i}" for i in (0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11)]
     assert decoded == ["i0.png", "i1.png", "i2.png"]
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = make(tmp_path, [sample(i, i) for i in range(4)])
-    monkeypatch.setattr(items_file, "load_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(items_file, "load_image", lambda *_, **limit: pytest.fail("decoded"))
     assert len(module.loader()) == 1 and module.samples_total == 4
 
 
@@ -103,7 +105,7 @@ def test_mask_file_comes_before_boxes_and_is_cropped_like_the_picture(tmp_path: 
 
 def test_a_bad_sample_has_a_reason_and_costs_no_other(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0\0\x10JFIF")
-    Image.fromarray(np.ones((5, 5), np.uint8)).save(tmp_path / "small.png")
+    Image.fromarray(np.eye(5, dtype=np.uint8)).save(tmp_path / "small.png")
     bad = {
         "not found": {"image_id": "gone", "image_path": "gone.jpg"},
         "JPEG": {"image_id": "cut", "image_path": "cut.jpg"},
@@ -167,7 +169,7 @@ def test_fingerprint_follows_content_and_crop_only(tmp_path: Path) -> None:
 def test_data_root_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "lists").mkdir()
-    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "pictures" / "a.png")
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "pictures" / "a.png")
     write_manifest([sample(0, 0, image_path="a.png")], tmp_path / "lists" / "m.parquet")
     module = CXRVQADataModule(str(tmp_path / "lists" / "m.parquet"), data_root=str(tmp_path / "pictures"))
     module.image_size = SIZE

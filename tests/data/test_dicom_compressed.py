@@ -10,7 +10,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from cxr_faith.data.codestream import codestream_size
-from cxr_faith.data.images import ImageError, load_image, read_size
+from cxr_faith.data.dicom import DicomError, read_dicom
+from cxr_faith.data.images import MAX_PIXELS, ImageError, load_image, read_size
 
 data_store = pytest.importorskip("data_store", reason="pydicom-data is a development dependency")
 STORE = Path(data_store.__file__).parent / "data"
@@ -87,6 +88,8 @@ def test_stream_larger_than_the_header_is_refused_before_it_is_decoded(
     dataset.PixelData = encapsulate([bytes(stream)])
     dataset.save_as(tmp_path / "bomb.dcm")
     monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(lambda _: pytest.fail("decoded")))
+    with pytest.raises(DicomError, match="compressed picture is 60000×60000 px, the DICOM header says 64×64"):
+        read_dicom(tmp_path / "bomb.dcm", MAX_PIXELS)
     with pytest.raises(ImageError, match="bomb.dcm: compressed picture is 60000×60000 px, the DICOM header says 64×64"):
         load_image(tmp_path / "bomb.dcm")
 
@@ -96,5 +99,5 @@ def test_missing_decoder_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("unable to decompress, plugins are missing dependencies")
 
     monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(refuse))
-    with pytest.raises(ImageError, match=r"transfer syntax JPEG 2000.*pip install 'cxr-faith\[dicom\]'"):
-        load_image(SHIPPED / "MR_small_jp2klossless.dcm")
+    with pytest.raises(DicomError, match=r"transfer syntax JPEG 2000.*pip install 'cxr-faith\[dicom\]'"):
+        read_dicom(SHIPPED / "MR_small_jp2klossless.dcm", MAX_PIXELS)

@@ -79,7 +79,7 @@ def test_memory_and_time_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
     if not Path("/proc/self/status").is_file():
         pytest.skip("reads memory from /proc")
     for i in range(50):
-        Image.fromarray(np.full((64, 64), i, np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(np.eye(64, dtype=np.uint8) + np.uint8(i)).save(tmp_path / f"{i}.png")
     measured = {}
     for total in (SHORT, LONG):
         write_rows(total, tmp_path / str(total))

@@ -100,9 +100,9 @@ def test_masks_are_read_once_for_an_image_and_two_of_one_label_are_one_organ(
     pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), tmp_path / "part-0.parquet")
     read, root = list[str](), bundled_manifest().parent
 
-    def counted(path: str, folder: Path) -> np.ndarray:
+    def counted(path: str, folder: Path, **limit: float) -> np.ndarray:
         read.append(path)
-        return load_mask(path, folder)
+        return load_mask(path, folder, **limit)
 
     monkeypatch.setattr("cxr_faith.data.items.load_mask", counted)
     table = open_manifest(tmp_path, tmp_path / "cache")

@@ -188,10 +188,10 @@ def test_a_worker_that_dies_while_decoding(
     load, run_dir = data_items.load_image, tmp_path / "run"
     fatal = pq.read_table(small.parent / "manifest.parquet").column("image_path").to_pylist()[4]
 
-    def killed(path: Any, root: Any) -> Any:
+    def killed(path: Any, root: Any, **limit: Any) -> Any:
         if str(path) == fatal:
             os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
-        return load(path, root)
+        return load(path, root, **limit)
 
     with monkeypatch.context() as patch:
         patch.setattr(data_items, "load_image", killed)

@@ -1,0 +1,124 @@
+"""What runs in the process that decodes files: its limits, and the loop that answers `cxr_faith.data.decoder`.
+
+The process needs NumPy, Pillow and pydicom, and starts in a quarter of a second.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_faith.data.decoder import DEFERRED_SIGNALS, Task
+from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size
+from cxr_faith.data.raster import read_mask, read_raster, read_raster_size
+
+MEMORY = 1_400_000_000
+"""Most bytes of address space: a picture of `images.MAX_PIXELS` fits in."""
+
+_KEPT = MEMORY // 3  # a library that failed may hold memory: beyond this the process is not used again
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(parent: int) -> None:
+    """Answer requests until the parent closes the pipe or ends.
+
+    Args:
+        parent: process id of the parent.
+    """
+    for number in DEFERRED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED_SIGNALS)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, also in the middle of C code
+    _end_with_parent(parent)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+        answers.write(b"\n")
+        answers.flush()
+        # What a library prints about a file must neither mix with answers nor reach a terminal.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, sys.stderr.fileno())
+        for line in sys.stdin.buffer:
+            _answer(json.loads(line), answers)
+
+
+def _answer(request: Mapping[str, Any], answers: BinaryIO) -> None:
+    """Answer one request."""
+    signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+    pixels: npt.NDArray[Any] = np.empty(0)
+    try:
+        pixels = np.ascontiguousarray(_TASKS[request["task"]](Path(request["file"]), request["max_pixels"]))
+        header: dict[str, Any] = {"shape": pixels.shape, "dtype": pixels.dtype.str}
+    except Exception as error:  # whatever a file makes a library raise costs that file only
+        header = {"fault": reason(error), "spent": isinstance(error, MemoryError) or _address_space() > _KEPT}
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    answers.write(json.dumps(header).encode() + b"\n")
+    answers.write(pixels.data.cast("B") if pixels.size else b"")
+    answers.flush()
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be decoded, as one line without control characters."""
+    if isinstance(error, MemoryError):
+        return f"decoding needs more than {MEMORY / 1e9:g} GB of memory"
+    words = " ".join(str(error).split())
+    text = words if isinstance(error, ValueError) and words else f"{type(error).__name__}: {words}".rstrip(": ")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def decode_picture(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """A picture as uint8 [H, W] or [H, W, 3].
+
+    Raises:
+        ValueError: the file holds no usable picture, or one of a single color.
+    """
+    pixels = read_dicom(file, max_pixels) if is_dicom(file) else read_raster(file, max_pixels)
+    if (pixels == pixels[0, 0]).all():
+        shown = " ".join(map(str, np.atleast_1d(pixels[0, 0])))
+        raise ValueError(f"the picture is constant: every pixel is {shown} as it would be displayed")
+    return pixels
+
+
+def _picture_size(file: Path, _: int) -> npt.NDArray[np.int64]:
+    return np.array(read_dicom_size(file) if is_dicom(file) else read_raster_size(file), dtype=np.int64)
+
+
+def _mask_size(file: Path, _: int) -> npt.NDArray[np.int64]:
+    return np.array(read_raster_size(file, mask=True), dtype=np.int64)
+
+
+_TASKS: Mapping[Task, Callable[[Path, int], npt.NDArray[Any]]] = {
+    "picture": decode_picture,
+    "mask": read_mask,
+    "picture size": _picture_size,
+    "mask size": _mask_size,
+}
+
+
+def _address_space() -> int:
+    """Bytes of address space that this process uses; Linux only, elsewhere 0."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process once the thread that started it ends; Linux only."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except AttributeError:
+        return
+    if os.getppid() != parent:  # it has ended already
+        sys.exit(1)
