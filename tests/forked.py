@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from cxr_faith.__main__ import main
+from tests.held import obey_mark
 from tests.runs import command, environment, ranks
 
 GROUP_ALIVE = 99
@@ -72,6 +73,7 @@ def _start(
     os.environ.clear()
     os.environ.update(variables)
     torch.set_num_threads(1)
+    obey_mark()
     function(*arguments)
 
 

@@ -125,9 +125,10 @@ def read_run(command: Command, arguments: list[str]) -> Given:
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
+    from cxr_faith.run.orphan import no_orphans
     from cxr_faith.run.stop import listening
 
-    with listening() as request:  # first of all: loading the libraries takes seconds
+    with listening() as request, no_orphans():  # first of all: loading the libraries takes seconds
         given = read_run(run_command("evaluate", DESCRIPTION), arguments)
         return _evaluate(given.arguments, request)
 
