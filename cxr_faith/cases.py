@@ -15,7 +15,9 @@ from cxr_faith.attribution import Attribution, AttributionBatch, Method
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import BLURRED
 from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, make_target, question_kind
-from cxr_faith.vlm.base import VLM, Prompt, PromptError, Reply, Target
+from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
+from cxr_faith.vlm.errors import PromptError
+from cxr_faith.vlm.prompts import check_asked
 
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
 """The answer to a question that could not be asked."""
@@ -86,6 +88,7 @@ def read_answers(
         for index, question in enumerate(questions):
             cells = finding_cells[index] if finding_cells is not None else None
             try:
+                check_asked(question)
                 prompt = vlm.prompt(question)
             except PromptError as error:
                 nothing = Prompt(question, (), (), 0)

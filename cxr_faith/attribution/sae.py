@@ -15,7 +15,8 @@ from torch import Tensor
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
 from cxr_faith.attribution.sae_model import SAEError, file_hash, load_sae, read_config
 from cxr_faith.vlm import bundled_model
-from cxr_faith.vlm.base import VLM, ModelError, Prompt, Target
+from cxr_faith.vlm.base import VLM, Prompt, Target
+from cxr_faith.vlm.errors import ModelError
 
 
 def bundled_sae() -> Path:

@@ -60,8 +60,7 @@ def run_sanity(
     Raises:
         ValueError: fewer than two samples can be explained.
     """
-    config = module.model_config
-    vlm = Gemma3VLM.from_pretrained(config.source, None, config.dtype, config.prompt_template, config.revision)
+    vlm = Gemma3VLM.of(module.model_config)
     module.check_model()
     data.image_size, data.cache_dir = module.image_size, run_dir / "cache"
     pictures, cases = read_cases(vlm, data, module.protocol, options.samples)

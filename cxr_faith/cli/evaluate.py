@@ -141,6 +141,7 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
         from cxr_faith.run.lock import RunDirectoryInUseError
         from cxr_faith.run.ranks import end_children
         from cxr_faith.run.stop import EX_TEMPFAIL, StoppedError
+        from cxr_faith.vlm.errors import ModelError
 
     quiet_lightning()
     with usage_errors(ValueError, FileNotFoundError):
@@ -150,7 +151,7 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
     if interrupt.current is not None:
         interrupt.current.end_ranks = partial(end_children, cli.trainer, seconds=3.0)
     try:
-        with usage_errors(RunDirectoryInUseError, MethodError):
+        with usage_errors(RunDirectoryInUseError, MethodError, ModelError):
             evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
     except StoppedError as stop:
         if rank:

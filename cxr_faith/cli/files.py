@@ -5,18 +5,24 @@ The messages are those of the code that opens the files later.
 
 from pathlib import Path
 
-from cxr_faith.cli.errors import UsageError
+from cxr_faith.cli.errors import UsageError, usage_errors
+from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.folder import ModelFolder, is_hub_id, read_json
+from cxr_faith.vlm.quantized import check_library
+from cxr_faith.vlm.weights import read_tensors
 
 
 def check_model(path: str) -> None:
-    """Refuse a model that is neither `bundled`, nor a folder, nor written as a hub id, `owner/name`.
+    """Refuse a model that is neither `bundled`, nor a hub id, nor a folder with undamaged config and weight files.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: what is wrong with the folder.
     """
-    is_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~"))
-    if path != "bundled" and not is_hub_id and not Path(path).exists():
-        raise UsageError(f"no model folder {path}: give an existing one or a hub id such as google/medgemma-4b-it")
+    if path != "bundled" and not is_hub_id(path):
+        with usage_errors(ModelError):
+            folder = ModelFolder.open(path)
+            check_library(read_json(folder.files["config.json"]), path)
+            read_tensors(folder)
 
 
 def check_picture(path: str) -> None:

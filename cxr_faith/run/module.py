@@ -84,9 +84,7 @@ class FaithfulnessModule(L.LightningModule):
         if self._engine is None:
             device = self.trainer.strategy.root_device
             config = self.model_config
-            vlm = Gemma3VLM.from_pretrained(
-                config.source, device, config.dtype, config.prompt_template, config.revision
-            )
+            vlm = Gemma3VLM.of(config, device)
             self.method_set.check(vlm)
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
         self._board = self.empty_board()

@@ -34,7 +34,7 @@ class Identity:
     """
 
     model: Mapping[str, str]
-    """Hash of the weights, dtype and prompt template."""
+    """Hash of the model's files, dtype, prompt template and longest question."""
     data: str
     """Fingerprint of the manifest and of how pictures are prepared."""
     methods: Mapping[str, Mapping[str, object]]
@@ -48,8 +48,9 @@ class Identity:
         config, method_set = module.model_config, module.method_set
         dtype = config.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
         weights = method_set.weights
+        model = {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template}
         return cls(
-            {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template},
+            model | {"max_question_tokens": str(config.max_question_tokens)},
             data.fingerprint,
             method_set.options | ({"weights": weights} if weights else {}),
             asdict(module.protocol) | {"scored": method_set.scored},

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from cxr_faith.vlm.counts import Counts
+from cxr_faith.vlm.errors import ModelError as ModelError
+from cxr_faith.vlm.errors import PromptError as PromptError
 
 if TYPE_CHECKING:
     from cxr_faith.vlm.prefix_cache import PrefixCache
@@ -22,14 +24,6 @@ if TYPE_CHECKING:
 Observer = Callable[[int, Tensor], None]
 """Called as `observer(layer, values)` for each decoder layer: attention probabilities float32 [batch, heads, sequence,
 sequence], or the layer's output [batch, sequence, hidden]."""
-
-
-class ModelError(ValueError):
-    """The model, its folder or its processor cannot be used; the message says why."""
-
-
-class PromptError(ValueError):
-    """The model cannot be asked this question, for example because it spells a control token."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +216,9 @@ class VLM(ABC):
         """Tokenize a question with the chat template.
 
         Raises:
-            PromptError: the question spells a control token.
-            ModelError: the template does not give one BOS token and one block of image tokens.
+            PromptError: the question is too long, or spells a control token.
+            ModelError: the chat template fails or changes the question, or does not give one BOS token and one block
+                of image tokens.
         """
 
     @abstractmethod

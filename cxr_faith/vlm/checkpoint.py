@@ -1,57 +1,59 @@
 """Load a model from a folder or a hub id, and hash its weights; safetensors only, no remote code."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor, PretrainedConfig, PreTrainedModel
+from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel
 
-from cxr_faith.vlm.base import ModelError
+from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.folder import CONFIG, ModelFolder, config_file, read_json
+from cxr_faith.vlm.hub import local_folder
 
 
-def read_config(path: str | Path, revision: str | None = None) -> PretrainedConfig:
-    """The model's config, which says what kind of model it is before any weights are read.
+def read_config(path: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """The content of the model's `config.json`, which says what kind of model it is before any weights are read.
 
     Raises:
-        ModelError: no such folder, a folder without config or weights, or a config that cannot be read.
+        ModelError: no such model, or a config that cannot be read.
     """
-    _check_folder(path)
+    folder = local_folder(path, revision, config_only=True)
+    config_file(folder)
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the config of {path}: {str(error).strip().splitlines()[0]}") from error
-    return config
+        return read_json(folder / CONFIG)
+    except ModelError as error:
+        raise ModelError(f"cannot read the config: {error}") from error
 
 
 def load(
-    kind: type[PreTrainedModel], path: str | Path, dtype: torch.dtype, revision: str | None = None
+    kind: type[PreTrainedModel], config: PretrainedConfig, folder: ModelFolder, dtype: torch.dtype
 ) -> tuple[Any, Any]:
     """(model of this kind, its processor) on the CPU.
 
     Raises:
         ModelError: the folder lacks weights or a processor, or they do not fit the model.
     """
-    try:
-        processor = AutoProcessor.from_pretrained(path, revision=revision or "main", trust_remote_code=False)
-        loaded: Any = kind.from_pretrained(
-            path,
-            revision=revision or "main",
-            dtype=dtype,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load the model from {path}: {reason}") from error
+    with folder.staged() as staged:
+        with _one_line("load tokenizer and processor", folder, staged):
+            processor = AutoProcessor.from_pretrained(staged, trust_remote_code=False)
+        with _one_line("load the model", folder, staged):
+            loaded: Any = kind.from_pretrained(
+                staged,
+                config=config,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     model, loading = loaded
     if loading["missing_keys"]:
         # transformers only warns, and leaves random numbers in their place.
         missing = sorted(loading["missing_keys"])
-        raise ModelError(f"{path} lacks {len(missing)} weights, such as {missing[0]}")
+        raise ModelError(f"{folder.path} lacks {len(missing)} weights, such as {missing[0]}")
     return model, processor
 
 
@@ -70,14 +72,24 @@ def hash_weights(module: torch.nn.Module, dtype: torch.dtype | None = None) -> s
     return digest.hexdigest()
 
 
-def _check_folder(path: str | Path) -> None:
-    """Say what is missing in a local folder before transformers looks for it on the hub."""
-    folder = Path(path)
-    if not folder.exists():
-        if str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
-            raise ModelError(f"no model folder {path}: give an existing one or a hub id such as google/medgemma-4b-it")
-        return
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{path} holds no config.json: not a transformers model folder")
-    if not list(folder.glob("*.safetensors")):
-        raise ModelError(f"{path} holds no *.safetensors weights (other weight formats are not read)")
+@contextmanager
+def _one_line(action: str, folder: ModelFolder, staged: Path) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into a `ModelError` that names the folder."""
+    try:
+        yield
+    except BaseException as error:
+        # The tokenizers library panics on some files, which is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        broken = [name for name in folder.files if name == "tokenizer.json" and not _is_json(folder, name)]
+        reason = f"{broken[0]} is not valid JSON" if broken else str(error).strip() or type(error).__name__
+        reason = reason.replace(str(staged), str(folder.path)).splitlines()[0]
+        raise ModelError(f"cannot {action} from {folder.path}: {reason}") from error
+
+
+def _is_json(folder: ModelFolder, name: str) -> bool:
+    try:
+        read_json(folder.files[name])
+    except ModelError:
+        return False
+    return True

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+MAX_QUESTION_TOKENS = 1024
+LARGEST_LIMIT = 131_072
+"""Positions that the largest models of the family have."""
+
 
 def bundled_model() -> Path:
     """Folder of the small Gemma-3 that ships with the package (its README.md is the model card)."""
@@ -19,12 +23,14 @@ class ModelConfig:
         revision: hub revision.
         dtype: default: bfloat16 on a GPU, float32 on a CPU.
         prompt_template: how a question is put to the model; contains `{question}`.
+        max_question_tokens: longest question, prompt template included.
     """
 
     path: str = "bundled"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     prompt_template: str = "{question}"
+    max_question_tokens: int = MAX_QUESTION_TOKENS
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model."""
@@ -32,6 +38,10 @@ class ModelConfig:
             raise ValueError(f"vlm.dtype must be float32 or bfloat16, got {self.dtype!r}")
         if "{question}" not in self.prompt_template:
             raise ValueError("vlm.prompt_template must contain '{question}'")
+        if not 1 <= self.max_question_tokens <= LARGEST_LIMIT:
+            raise ValueError(
+                f"vlm.max_question_tokens must be from 1 to {LARGEST_LIMIT}, got {self.max_question_tokens}"
+            )
 
     @property
     def source(self) -> str:

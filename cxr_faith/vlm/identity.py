@@ -1,24 +1,25 @@
-"""What names a model's weights: a hash of a local folder, or a hub id and its revision."""
+"""What names a model: a hash of every file that is read."""
 
 import hashlib
-from pathlib import Path
 
 from cxr_faith.vlm.config import ModelConfig
-
-_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model")
+from cxr_faith.vlm.folder import ModelFolder
+from cxr_faith.vlm.hub import local_folder
 
 
 def model_identity(config: ModelConfig) -> dict[str, str]:
     """`source`, the model as the user named it, and `hash`, what its numbers depend on.
 
-    A local folder is hashed by the content of its files, so a folder that was moved is the same model.
+    Files are hashed by their content, so a folder that was moved is the same model, and a hub id whose branch has moved
+    on is another one.
+
+    Raises:
+        ModelError: the model's files cannot be read.
     """
-    folder = Path(config.source)
-    if not folder.is_dir():
-        return {"source": config.path, "hash": f"hub:{config.path}@{config.revision or 'main'}"}
+    folder = ModelFolder.open(local_folder(config.source, config.revision))
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted({file for pattern in _FILES for file in folder.glob(pattern)}):
-        digest.update(file.name.encode())
+    for name, file in folder.files.items():
+        digest.update(name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return {"source": config.path, "hash": digest.hexdigest()}

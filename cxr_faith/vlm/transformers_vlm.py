@@ -4,7 +4,6 @@ A family (`cxr_faith.vlm.families`) adds how pictures become image tokens, how a
 `Decoder`.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Self
@@ -19,6 +18,7 @@ from cxr_faith.vlm.decoder import Decoder
 from cxr_faith.vlm.generation import greedy, yes_no_step
 from cxr_faith.vlm.head import whole_vectors
 from cxr_faith.vlm.prefix_cache import PrefixCache
+from cxr_faith.vlm.prompts import Prompter
 from cxr_faith.vlm.yes_no import yes_no_ids
 
 
@@ -31,7 +31,7 @@ class TransformersVLM(VLM):
         grid: (grid_h, grid_w) image tokens.
         image_size: (H, W) of the model's input in pixels.
         stops: tokens that end an answer, besides the end of the sequence.
-        prompt_template: how a question is put to the model; contains `{question}`.
+        prompter: makes prompts with the processor.
         source: folder or hub id that the model came from.
 
     Attributes:
@@ -49,25 +49,20 @@ class TransformersVLM(VLM):
         grid: tuple[int, int],
         image_size: tuple[int, int],
         stops: Sequence[str],
-        prompt_template: str,
+        prompter: Prompter,
         source: str,
     ) -> None:
         tokenizer = processor.tokenizer
         yes_ids, no_ids = yes_no_ids(tokenizer)
-        special = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special_ids = frozenset(prompter.control)
         super().__init__(
-            grid, image_size, decoder.layer_types, yes_ids, no_ids, decoder.model.device, special_ids=frozenset(special)
+            grid, image_size, decoder.layer_types, yes_ids, no_ids, decoder.model.device, special_ids=special_ids
         )
         self.model: Any = decoder.model.eval().requires_grad_(False)
         self.processor, self.tokenizer, self.decoder = processor, tokenizer, decoder
-        self.prompt_template, self.source = prompt_template, source
-        self.control_tokens = tuple(special.values())
+        self.prompter, self.source = prompter, source
         self._stops = {tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(token) for token in stops)}
-        self._prompt = lru_cache(maxsize=4096)(self._tokenize)
-
-    @abstractmethod
-    def _tokenize(self, question: str) -> Prompt:
-        """The prompt of a question; see `VLM.prompt`."""
+        self._prompt = lru_cache(maxsize=4096)(prompter.prompt)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the model; returns itself."""
@@ -160,7 +155,7 @@ class TransformersVLM(VLM):
             "revision": getattr(self.model.config, "_commit_hash", None) or "",
             "weights": hash_weights(self.model),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "prompt_template": self.prompt_template,
+            "prompt_template": self.prompter.template,
         }
 
     def _margin(self, hidden: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from cxr_faith.cli.files import check_model, check_report
 from cxr_faith.cli.signatures import Option
 from cxr_faith.cli.values import check_value
 from cxr_faith.summary.load import no_run
-from cxr_faith.vlm import ModelError
+from cxr_faith.vlm import ModelError, bundled_model
 from cxr_faith.vlm.checkpoint import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_a_missing_file_gets_the_same_message_before_and_after_the_libraries_are
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match=re.escape(no_run(tmp_path))):
         check_report(str(tmp_path))
-    for name in ("bundled", "google/medgemma-4b-it", str(tmp_path)):
+    for name in ("bundled", "google/medgemma-4b-it", str(bundled_model())):
         check_model(name)
 
 

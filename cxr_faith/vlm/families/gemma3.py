@@ -5,19 +5,27 @@ the end of the prefix. Image tokens attend to each other in both directions (tra
 that) and never see the question, so the cache up to the bar depends on the picture alone.
 """
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
-from cxr_faith.vlm.base import ModelError, Prompt, PromptError
 from cxr_faith.vlm.capture import leaf_output
 from cxr_faith.vlm.checkpoint import hash_weights, load, read_config
+from cxr_faith.vlm.config import MAX_QUESTION_TOKENS, ModelConfig
 from cxr_faith.vlm.decoder import Decoder
+from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.families.gemma3_config import check_weights, parse_config
+from cxr_faith.vlm.folder import ModelFolder, is_hub_id, read_json
+from cxr_faith.vlm.hub import local_folder
+from cxr_faith.vlm.prompts import Prompter, check_prompts
+from cxr_faith.vlm.quantized import check_library
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
+from cxr_faith.vlm.weights import read_tensors
 
 
 class Gemma3Decoder(Decoder):
@@ -51,6 +59,7 @@ class Gemma3VLM(TransformersVLM):
         processor: its `Gemma3Processor`.
         prompt_template: how a question is put to the model; must contain `{question}`.
         source: the folder or hub id that the model came from, for the run's provenance.
+        max_question_tokens: longest question, with the prompt template.
 
     Raises:
         ModelError: model and processor do not fit together, or yes and no are not single tokens.
@@ -62,12 +71,16 @@ class Gemma3VLM(TransformersVLM):
         processor: Any,
         prompt_template: str = "{question}",
         source: str = "",
+        max_question_tokens: int = MAX_QUESTION_TOKENS,
     ) -> None:
         if "{question}" not in prompt_template:
             raise ModelError(f"prompt_template must contain '{{question}}', got {prompt_template!r}")
         grid, image_size = grid_and_size(model.config)
         _check_processor(processor, grid, image_size)
-        super().__init__(processor, Gemma3Decoder(model), grid, image_size, ("<end_of_turn>",), prompt_template, source)
+        n_cells, positions = grid[0] * grid[1], model.config.get_text_config().max_position_embeddings
+        encode = partial(encode_prompt, processor, model.config.image_token_id, n_cells)
+        prompter = Prompter(processor, encode, n_cells, prompt_template, max_question_tokens, positions)
+        super().__init__(processor, Gemma3Decoder(model), grid, image_size, ("<end_of_turn>",), prompter, source)
         mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
         self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
         # transformers 5.17 keeps the tower's layers one level deeper.
@@ -81,6 +94,7 @@ class Gemma3VLM(TransformersVLM):
         dtype: torch.dtype | str | None = None,
         prompt_template: str = "{question}",
         revision: str | None = None,
+        max_question_tokens: int = MAX_QUESTION_TOKENS,
     ) -> "Gemma3VLM":
         """Load from a local folder or a hub id; safetensors only, no remote code.
 
@@ -90,9 +104,11 @@ class Gemma3VLM(TransformersVLM):
             dtype: default: bfloat16 on cuda, float32 on cpu. float16 overflows in Gemma 3 and is refused.
             prompt_template: how a question is put to the model.
             revision: hub revision.
+            max_question_tokens: longest question, with the prompt template.
 
         Raises:
-            ModelError: the folder lacks weights or a processor, or holds another kind of model.
+            ModelError: a file of the model is missing or damaged, the files do not fit each other, or it is another
+                kind of model.
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -100,8 +116,23 @@ class Gemma3VLM(TransformersVLM):
         if dtype == torch.float16:
             raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
         peek(path, revision)
-        model, processor = load(Gemma3ForConditionalGeneration, path, dtype, revision)
-        return cls(model.to(device), processor, prompt_template, str(path))
+        folder = ModelFolder.open(local_folder(path, revision))
+        content = read_json(folder.files["config.json"])
+        check_library(content, path)
+        config = parse_config(content, path)
+        check_weights(config, read_tensors(folder), path)
+        config._commit_hash = folder.path.name if is_hub_id(path) else None
+        model, processor = load(Gemma3ForConditionalGeneration, config, folder, dtype)
+        vlm = cls(model.to(device), processor, prompt_template, str(path), max_question_tokens)
+        check_prompts(vlm.prompter, vlm.model.get_input_embeddings().weight.shape[0])
+        return vlm
+
+    @classmethod
+    def of(cls, config: ModelConfig, device: torch.device | str | None = None) -> "Gemma3VLM":
+        """Load the model of a run's config; see `from_pretrained`."""
+        return cls.from_pretrained(
+            config.source, device, config.dtype, config.prompt_template, config.revision, config.max_question_tokens
+        )
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pictures uint8 [batch, 3, H, W] to the float32 pixel values that the model gets."""
@@ -149,39 +180,16 @@ class Gemma3VLM(TransformersVLM):
         # Both dtypes that a model can be loaded in agree in bfloat16.
         return hash_weights(self._tower, torch.bfloat16)
 
-    def _tokenize(self, question: str) -> Prompt:
-        control = next((token for token in self.control_tokens if token in question), None)
-        if control is not None:
-            raise PromptError(f"the question spells the control token {control}")
-        blank = Image.new("RGB", (self.image_size[1], self.image_size[0]))
-        # Not str.format: a template or a question may hold other braces.
-        text = self.prompt_template.replace("{question}", question)
-        content = [{"type": "image", "image": blank}, {"type": "text", "text": text}]
-        encoded = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-        ids: list[int] = encoded["input_ids"][0].tolist()
-        start = _image_block(ids, self.model.config.image_token_id, self.n_cells)
-        if ids.count(self.tokenizer.bos_token_id) != 1:
-            raise ModelError(f"the chat template gives {ids.count(self.tokenizer.bos_token_id)} BOS tokens, not one")
-        end = start + self.n_cells
-        return Prompt(question, tuple(ids[:end]), tuple(ids[end:]), start)
-
 
 def peek(path: str | Path, revision: str | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
     """(grid, image size) from the model's config alone, so that a bad setting stops before weights are read.
 
     Raises:
-        ModelError: no such folder, or not a Gemma-3 with a vision tower.
+        ModelError: no such folder, not a Gemma-3 with a vision tower, or a quantized one whose library is missing.
     """
-    config = read_config(path, revision)
-    if config.model_type != "gemma3":
-        raise ModelError(f"{path} is a {config.model_type} model; this version reads gemma3 with a vision tower")
-    return grid_and_size(config)
+    content = read_config(path, revision)
+    check_library(content, path)
+    return grid_and_size(parse_config(content, path))
 
 
 def grid_and_size(config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -192,14 +200,44 @@ def grid_and_size(config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _check_processor(processor: Any, grid: tuple[int, int], image_size: tuple[int, int]) -> None:
     """Raise a ModelError if a processor makes other pictures or image tokens than the model takes."""
-    size, n_cells = processor.image_processor.size, grid[0] * grid[1]
-    if (size["height"], size["width"]) != image_size:
-        made = f"{size['height']}x{size['width']}"
-        raise ModelError(f"the processor makes {made} px pictures, the tower wants {image_size[0]} px squares")
-    if getattr(processor.image_processor, "do_pan_and_scan", None):
+    images, n_cells = getattr(processor, "image_processor", None), grid[0] * grid[1]
+    if images is None or getattr(processor, "image_seq_length", None) is None:
+        raise ModelError("the folder's processor is no Gemma3Processor: processor_config.json is missing or damaged")
+    made = (getattr(images.size, "height", None), getattr(images.size, "width", None))
+    if made != image_size:
+        size = f"{made[0]}x{made[1]}"
+        raise ModelError(f"the processor makes {size} px pictures, the tower wants {image_size[0]} px squares")
+    for name in ("image_mean", "image_std"):
+        values = getattr(images, name)
+        numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+        if not numbers or len(values) != 3 or not all(map(math.isfinite, values)):
+            raise ModelError(f"the processor's {name} must be three numbers, got {values}")
+    if min(images.image_std) <= 0:
+        raise ModelError(f"the processor's image_std must be positive, got {images.image_std}")
+    if not (images.do_rescale and images.do_normalize and math.isclose(images.rescale_factor, 1 / 255, rel_tol=1e-6)):
+        raise ModelError("the processor must rescale by 1/255 and normalize: see do_rescale, rescale_factor")
+    if getattr(images, "do_pan_and_scan", None):
         raise ModelError("pan-and-scan adds image blocks that a map cannot show: set do_pan_and_scan to false")
     if processor.image_seq_length != n_cells:
         raise ModelError(f"processor writes {processor.image_seq_length} image tokens, the model has {n_cells}")
+
+
+def encode_prompt(processor: Any, image_id: int, n_cells: int, text: str) -> tuple[tuple[int, ...], int]:
+    """Token ids of a filled chat template, and the position of its first image token.
+
+    Raises:
+        ModelError: the tokens are not one BOS token and one block of image tokens.
+    """
+    mark, tokenizer = processor.boi_token, processor.tokenizer
+    if text.count(mark) != 1:
+        raise ModelError(f"the chat template gives {text.count(mark)} {mark} tokens, not one")
+    whole = text.replace(mark, processor.full_image_sequence)
+    # A template that writes the BOS token itself must not get a second one.
+    ids: list[int] = tokenizer(whole, add_special_tokens=not whole.startswith(tokenizer.bos_token))["input_ids"]
+    start = _image_block(ids, image_id, n_cells)
+    if ids.count(tokenizer.bos_token_id) != 1:
+        raise ModelError(f"the chat template gives {ids.count(tokenizer.bos_token_id)} BOS tokens, not one")
+    return tuple(ids), start
 
 
 def _image_block(ids: list[int], image_id: int, n_cells: int) -> int:

@@ -1,0 +1,101 @@
+"""What a model's chat template writes before and after a question.
+
+The template is rendered once, for a few probes, in a process with limits (`cxr_faith.vlm.render`). Every question is
+then put between the two texts, so that nothing in a question can make the template run on.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cxr_faith.vlm import render
+from cxr_faith.vlm.errors import ModelError
+
+_PROBE = "Is <there> & a {{ Nodule }}?\n  'Größe' \"5\" [x] | y"
+_PADDED = f" \n\t{_PROBE} \n"
+_LONG = "where is it? " * 500 + "end"
+_TRIMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
+_STARTUP_SECONDS = 300
+"""Loading libraries from a slow disk may take long; the template itself has `render.SECONDS` of processor time."""
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The texts around a question.
+
+    Attributes:
+        before: everything that comes before the question, with the mark of the image.
+        after: everything that follows, up to the start of the answer.
+        trim: what the template does to white space at the question's ends.
+    """
+
+    before: str
+    after: str
+    trim: Callable[[str], str]
+
+    @classmethod
+    def of(cls, processor: Any) -> "ChatTemplate":
+        """Find out what a processor's template writes.
+
+        Raises:
+            ModelError: there is no template, it fails or does not end, or it does not write the question once and as
+                it is.
+        """
+        template = processor.chat_template or processor.tokenizer.chat_template
+        if isinstance(template, dict):
+            template = template.get("default")
+        if not isinstance(template, str):
+            raise ModelError("the model has no chat template (chat_template.jinja)")
+        return _probe(template, json.dumps(processor.tokenizer.special_tokens_map, default=str))
+
+    def fill(self, text: str) -> str:
+        """The prompt of a question."""
+        return f"{self.before}{self.trim(text)}{self.after}"
+
+
+@lru_cache(maxsize=16)
+def _probe(template: str, variables: str) -> ChatTemplate:
+    plain, padded, long, empty = _render(template, json.loads(variables), [_PROBE, _PADDED, _LONG, ""])
+    if plain.count(_PROBE) != 1:
+        raise ModelError(f"the chat template writes the question {plain.count(_PROBE)} times, not once as it is")
+    before, _, after = plain.partition(_PROBE)
+    for trim in _TRIMS:
+        chat = ChatTemplate(before, after, trim)
+        if [chat.fill(text) for text in (_PADDED, _LONG, "")] == [padded, long, empty]:
+            return chat
+    raise ModelError("the chat template changes the question, or writes other text around some questions")
+
+
+def _render(template: str, variables: dict[str, Any], questions: list[str]) -> list[str]:
+    """The prompts of some questions, rendered in another process.
+
+    Raises:
+        ModelError: the template fails, or exceeds a limit.
+    """
+    conversations = [
+        [{"role": "user", "content": [{"type": "image", "image": "picture"}, {"type": "text", "text": question}]}]
+        for question in questions
+    ]
+    request = json.dumps({"template": template, "conversations": conversations, "variables": variables})
+    words = [sys.executable, "-P", str(Path(render.__file__))]
+    try:
+        done = subprocess.run(words, input=request, capture_output=True, text=True, timeout=_STARTUP_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"the chat template was not rendered within {_STARTUP_SECONDS} seconds") from error
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise ModelError(f"the chat template does not end: stopped after {render.SECONDS} seconds")
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError as error:
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise ModelError(f"the chat template cannot be rendered (status {done.returncode}): {reason}") from error
+    if "error" in answer:
+        raise ModelError(f"the chat template fails: {' '.join(answer['error'].split())[:300]}")
+    texts: list[str] = answer["texts"]
+    return texts

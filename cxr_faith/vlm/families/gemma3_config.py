@@ -1,0 +1,111 @@
+"""Whether the config of a Gemma-3 makes sense and fits its weights, checked before a model of its size is made."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from transformers import Gemma3Config
+
+from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.quantized import is_quantized
+from cxr_faith.vlm.weights import Tensor
+
+_LARGEST = {"num_hidden_layers": 1_000, "image_size": 10_000, "patch_size": 10_000, "mm_tokens_per_image": 100_000}
+_SIZES = (
+    *_LARGEST,
+    *("hidden_size", "intermediate_size", "head_dim", "vocab_size", "sliding_window", "max_position_embeddings"),
+    *("num_attention_heads", "num_key_value_heads", "num_channels"),
+)
+
+
+def parse_config(content: Mapping[str, Any], source: object) -> Any:
+    """The `Gemma3Config` as transformers reads it.
+
+    Args:
+        content: of `config.json`.
+        source: what messages call the model.
+
+    Raises:
+        ModelError: another kind of model, or a value that no such model has.
+    """
+    kind = content.get("model_type")
+    if kind != "gemma3":
+        what = f"is a {kind} model" if isinstance(kind, str) else "has a config.json without model_type"
+        raise ModelError(f"{source} {what}; this version reads gemma3 with a vision tower")
+    for name in ("text_config", "vision_config"):
+        if not isinstance(content.get(name), dict):
+            raise ModelError(f"{source}: config.json has no {name}: not a gemma3 with a vision tower")
+    for name, value in _sizes(content):
+        most = _LARGEST.get(name.rsplit(".", 1)[-1], 10_000_000)
+        if type(value) is not int or not 1 <= value <= most:
+            raise ModelError(f"{source}: config.json: {name} must be a whole number from 1 to {most}, got {value!r}")
+    try:
+        config: Any = Gemma3Config.from_dict(dict(content))
+    except Exception as error:  # of any kind, by values of the wrong type
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"cannot read the config of {source}: {reason}") from error
+    vision, side = config.vision_config, int(config.mm_tokens_per_image**0.5)
+    patches = vision.image_size // vision.patch_size
+    if side**2 != config.mm_tokens_per_image or patches == 0 or patches % side:
+        grid = f"{config.mm_tokens_per_image} image tokens"
+        raise ModelError(f"{source}: config.json: {patches}x{patches} patches cannot become a square of {grid}")
+    if len(config.text_config.layer_types) != config.text_config.num_hidden_layers:
+        raise ModelError(f"{source}: config.json: layer_types must name each of the num_hidden_layers layers")
+    return config
+
+
+def check_weights(config: Any, tensors: Mapping[str, Tensor], source: object) -> None:
+    """Refuse weights of other sizes than the config states, before memory is taken for them.
+
+    Args:
+        config: the `Gemma3Config`.
+        tensors: name → tensor, as `cxr_faith.vlm.weights.read_tensors` gives them.
+        source: what messages call the model.
+
+    Raises:
+        ModelError: layers or sizes differ, or weights are no floating-point numbers.
+    """
+    text, vision = config.text_config, config.vision_config
+    for part, stated in (("language_model", text), ("vision_tower", vision)):
+        numbers = [re.search(rf"\b{part}\b.*\.layers\.(\d+)\.", name) for name in tensors]
+        layers = {int(match[1]) for match in numbers if match}
+        if layers != set(range(stated.num_hidden_layers)):
+            raise ModelError(
+                f"{source}: config.json says {stated.num_hidden_layers} layers of the {part}, the weights have "
+                f"{len(layers)}"
+            )
+    if is_quantized(config.to_dict()):
+        return
+    shapes = _expected(config)
+    for name, tensor in tensors.items():
+        if name.endswith((".weight", ".bias")) and not tensor.floating:
+            raise ModelError(f"{source}: {name} holds {tensor.dtype}, not floating-point numbers")
+        for ending, shape in shapes.items():
+            if re.search(ending, name) and tensor.shape != shape:
+                raise ModelError(f"{source}: {name} has shape {list(tensor.shape)}, config.json says {list(shape)}")
+
+
+def _sizes(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(name, value) of everything in a config that is a size and is stated."""
+    for name, value in content.items():
+        if isinstance(value, dict) and name in ("text_config", "vision_config"):
+            yield from ((f"{name}.{key}", size) for key, size in _sizes(value))
+        elif name in _SIZES and value is not None:
+            yield name, value
+
+
+def _expected(config: Any) -> dict[str, tuple[int, ...]]:
+    """Pattern of a tensor's name → shape; each size of the config is in one of them."""
+    text, vision = config.text_config, config.vision_config
+    inner, keys = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
+    patches = (vision.image_size // vision.patch_size) ** 2
+    side = vision.patch_size
+    return {
+        r"language_model\b.*\bembed_tokens\.weight$": (text.vocab_size, text.hidden_size),
+        r"language_model\b.*\.q_proj\.weight$": (inner, text.hidden_size),
+        r"language_model\b.*\.k_proj\.weight$": (keys, text.hidden_size),
+        r"language_model\b.*\.gate_proj\.weight$": (text.intermediate_size, text.hidden_size),
+        r"vision_tower\b.*\.patch_embedding\.weight$": (vision.hidden_size, vision.num_channels, side, side),
+        r"vision_tower\b.*\.position_embedding\.weight$": (patches, vision.hidden_size),
+        r"vision_tower\b.*\.fc1\.weight$": (vision.intermediate_size, vision.hidden_size),
+    }

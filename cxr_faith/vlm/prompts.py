@@ -1,0 +1,124 @@
+"""From a question to its prompt: text of a data set must become text, never an image, a turn or gigabytes."""
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cxr_faith.vlm.base import Prompt
+from cxr_faith.vlm.chat_template import ChatTemplate
+from cxr_faith.vlm.errors import ModelError, PromptError
+
+_CHARACTERS_PER_TOKEN = 100
+"""More than the longest tokens have: a longer text is refused before it is tokenized."""
+
+Encode = Callable[[str], tuple[tuple[int, ...], int]]
+"""A filled chat template → (token ids, position of the first image token)."""
+
+
+def check_asked(question: str) -> None:
+    """Refuse a question that shows nothing, such as white space or control characters alone.
+
+    Raises:
+        PromptError: the question is empty.
+    """
+    if all(unicodedata.category(character)[0] in "CZ" for character in question):
+        raise PromptError("the question is empty")
+
+
+@dataclass
+class Prompter:
+    """Makes prompts with a model's chat template.
+
+    Attributes:
+        processor: the model's processor.
+        encode: tokenizes a filled chat template; the family's own.
+        n_cells: number of image tokens.
+        template: how a question is put to the model; contains `{question}`.
+        max_tokens: longest question, with the prompt template.
+        positions: longest prompt that the model takes, in tokens.
+    """
+
+    processor: Any
+    encode: Encode
+    n_cells: int
+    template: str
+    max_tokens: int
+    positions: int
+
+    @cached_property
+    def control(self) -> dict[int, str]:
+        """Id → text of the tokens that carry no text, such as turn and image markers."""
+        added = self.processor.tokenizer.added_tokens_decoder
+        return {index: token.content for index, token in added.items() if token.special}
+
+    @cached_property
+    def chat(self) -> ChatTemplate:
+        """The texts around every question."""
+        return ChatTemplate.of(self.processor)
+
+    @cached_property
+    def frame(self) -> tuple[int, ...]:
+        """Token ids of a prompt without a question and without the prompt template."""
+        return self.encode(self.chat.fill(""))[0]
+
+    def prompt(self, question: str) -> Prompt:
+        """Tokenize a question; see `VLM.prompt`.
+
+        Raises:
+            PromptError: the question is too long, is not valid Unicode, or spells a control token.
+            ModelError: the chat template cannot be used.
+        """
+        # Not str.format: a template or a question may hold other braces.
+        text = self.template.replace("{question}", question)
+        self._check_text(question, text)
+        ids, start = self.encode(self.chat.fill(text))
+        if len(ids) - len(self.frame) > self.max_tokens:
+            raise PromptError(self._too_long(f"{len(ids) - len(self.frame):,} tokens"))
+        if len(ids) > self.positions:
+            raise PromptError(f"the prompt has {len(ids):,} tokens, the model takes {self.positions:,}")
+        if self._control(ids) != self._control(self.frame):
+            raise PromptError("the question and the prompt template together spell a control token")
+        end = start + self.n_cells
+        return Prompt(question, ids[:end], ids[end:], start)
+
+    def _check_text(self, question: str, text: str) -> None:
+        """Check what can be checked without the tokenizer."""
+        if len(text) > _CHARACTERS_PER_TOKEN * self.max_tokens:
+            raise PromptError(self._too_long(f"{len(text):,} characters"))
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError("the question is not valid Unicode") from error
+        spelled = next((token for token in self.control.values() if token in question), None)
+        if spelled is not None:
+            raise PromptError(f"the question spells the control token {spelled}")
+
+    def _too_long(self, length: str) -> str:
+        return f"the question has {length}, more than vlm.max_question_tokens allows ({self.max_tokens:,} tokens)"
+
+    def _control(self, ids: tuple[int, ...]) -> list[int]:
+        """The control tokens of a prompt. A token that stands for unknown text is none."""
+        unknown = self.processor.tokenizer.unk_token_id
+        return [index for index in ids if index in self.control and index != unknown]
+
+
+def check_prompts(prompter: Prompter, embeddings: int) -> None:
+    """Refuse a chat template, a prompt template or a tokenizer that no question can be asked with.
+
+    Args:
+        prompter: makes the prompts.
+        embeddings: number of tokens that the model knows.
+
+    Raises:
+        ModelError: the message says what is wrong with which of them.
+    """
+    try:
+        prompter.prompt("")
+    except PromptError as error:
+        raise ModelError(f"vlm.prompt_template cannot be used: {error}") from error
+    known = prompter.processor.tokenizer.get_vocab().values()
+    text = [index for index in known if index not in prompter.control]
+    if max(text, default=0) >= embeddings:
+        raise ModelError(f"the tokenizer has token {max(text)}, but the model has only {embeddings} embeddings")
