@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
-import warnings
-import zlib
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cxr_faith.data.csv_files import csv_rows
+from cxr_faith.data.json_files import json_entries
 from cxr_faith.data.tally import PrepareError
+from cxr_faith.data.text_files import names_of
 
-# What reading a truncated, damaged or differently encoded file raises.
-_FAULTS = (OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError)
+MAX_CELLS = 20_000_000
+"""Most values of a table that is held in memory, five times those of MIMIC-CXR's largest."""
 
 
 def find_file(folder: str | Path, *names: str) -> Path:
@@ -51,28 +52,21 @@ def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] | Non
         the columns as strings; an empty field is NaN.
 
     Raises:
-        PrepareError: the file is missing, damaged or empty, lacks a column, or has rows with more fields than its
-            header.
+        PrepareError: the file cannot be read (see `csv_rows`), lacks a column, or has more than `MAX_CELLS` values.
     """
-    try:
-        with _open_text(path) as file, warnings.catch_warnings():
-            # pandas drops a trailing comma in each row silently, but warns before it cuts off values.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"], index_col=False)
-    except pd.errors.ParserWarning as error:
-        raise PrepareError(f"{path}: rows have more fields than the header; quote what holds a comma") from error
-    except FileNotFoundError as error:
-        raise PrepareError(f"{path}: file not found") from error
-    except _FAULTS as error:
-        raise PrepareError(f"{path}: not a readable CSV file: {_one_line(error)}") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise PrepareError(
-            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
-        )
-    if optional is None:
-        return table
-    return table[[*columns, *(name for name in optional if name in table.columns)]]
+    rows = csv_rows(path)
+    header = next(rows)
+    if missing := [name for name in columns if name not in header]:
+        raise PrepareError(f"{path}: lacks the column {', '.join(missing)}; it has {names_of(header)}")
+    wanted = header if optional is None else [*columns, *(name for name in optional if name in header)]
+    places = [header.index(name or "") for name in wanted]
+    values: list[list[str | None]] = [[] for _ in wanted]
+    for count, row in enumerate(rows, 1):
+        if count * len(wanted) > MAX_CELLS:
+            raise PrepareError(f"{path}: has more than {MAX_CELLS:,} values; split it")
+        for column, place in zip(values, places, strict=True):
+            column.append(row[place])
+    return pd.DataFrame(dict(zip(wanted, values, strict=True)), columns=wanted, dtype="str")
 
 
 def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
@@ -83,61 +77,31 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
         kind: `list` or `dict`, the type that the file must hold.
 
     Raises:
-        PrepareError: the file is missing, damaged or empty, or holds another type.
+        PrepareError: the file cannot be read (see `json_entries`), or is empty.
     """
-    try:
-        with _open_text(path) as file:
-            content = json.load(file)
-    except json.JSONDecodeError as error:
-        fault = "is empty" if not path.stat().st_size else f"not valid JSON ({_one_line(error)})"
-        raise PrepareError(f"{path}: {fault}; is the download complete?") from error
-    except FileNotFoundError as error:
-        raise PrepareError(f"{path}: file not found") from error
-    except _FAULTS as error:
-        raise PrepareError(f"{path}: not a readable JSON file: {_one_line(error)}") from error
-    if not isinstance(content, kind):
-        raise PrepareError(f"{path}: holds a {type(content).__name__}, expected a {kind.__name__}")
+    entries = json_entries(path, kind)
+    content = dict(entries) if kind is dict else [entry for _, entry in entries]
     if not content:
         raise PrepareError(f"{path}: holds no entry; is the download complete?")
     return content
 
 
-def read_lines(path: Path) -> list[Any]:
-    """Read a JSON Lines file, plain or gzipped.
-
-    Raises:
-        PrepareError: the file is missing, damaged or empty, or a line is not valid JSON; the message has its number.
-    """
-    rows, number = [], 0
-    try:
-        with _open_text(path) as file:
-            for line in file:
-                number += 1
-                if line.strip():
-                    rows.append(json.loads(line))
-    except json.JSONDecodeError as error:
-        raise PrepareError(f"{path}: line {number} is not valid JSON ({_one_line(error)})") from error
-    except FileNotFoundError as error:
-        raise PrepareError(f"{path}: file not found") from error
-    except _FAULTS as error:
-        raise PrepareError(f"{path}: not a readable file: {_one_line(error)}") from error
-    if not rows:
-        raise PrepareError(f"{path}: holds no entry")
-    return rows
-
-
 def text(value: object) -> str | None:
-    """A table's value as text; None if it is missing or blank."""
-    if value is None or value != value:  # only NaN differs from itself
+    """A table's value as text; None if it is missing, blank, or no text and no number."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, str):
+        return value.strip() or None
+    if not isinstance(value, int | float | Decimal | date) or value != value:  # only NaN differs from itself
         return None
-    return str(value).strip() or None
+    return None if isinstance(value, int) and abs(value) >= 2**63 else str(value)
 
 
 def number(value: object) -> float:
     """A table's value as a number; NaN if it is not one."""
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 
@@ -172,13 +136,3 @@ def among(value: object, known: Sequence[str]) -> str:
     if word is None:
         return "not stated"
     return next((name for name in known if name.casefold() == word.casefold()), "of another name")
-
-
-def _open_text(path: Path) -> Any:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -13,10 +13,11 @@ from PIL import Image
 
 from cxr_faith.data.folder import CARD, DROPS, new_folder, noted_root, write_shards
 from cxr_faith.data.intake import accept
+from cxr_faith.data.json_files import json_lines
 from cxr_faith.data.manifest import open_manifest
 from cxr_faith.data.prepare import PrepareOptions, prepare
 from cxr_faith.data.sample import Box, Sample
-from cxr_faith.data.tables import find_file, read_json, read_lines, read_table
+from cxr_faith.data.tables import find_file, read_json, read_table
 from cxr_faith.data.tally import PrepareError, Tally
 from tests.data.layouts import HEIGHT, WIDTH, save, write_csv, write_json
 
@@ -66,7 +67,7 @@ def test_other_unusable_files(tmp_path: Path) -> None:
     assert "not a readable CSV" in one_line(lambda: read_table(tmp_path / "empty.csv", ("a",)))
     assert "a.csv: file not found (nor b.csv)" in one_line(lambda: find_file(tmp_path, "a.csv", "b.csv"))
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a":\n')
-    assert "line 2 is not valid JSON" in one_line(lambda: read_lines(tmp_path / "a.jsonl"))
+    assert "line 2 is not valid JSON" in one_line(lambda: list(json_lines(tmp_path / "a.jsonl")))
 
 
 def test_commas_that_the_header_lacks(tmp_path: Path) -> None:

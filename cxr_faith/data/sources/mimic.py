@@ -155,7 +155,7 @@ def _vqa_sample(entry: object, name: str, split: str, pictures: Pictures, tally:
     answer = entry["answer"]
     if isinstance(answer, str) and looks_like_literal(answer):  # mirrors of the data set store lists as text
         answer = read_cell(answer)
-    if kind is None or not isinstance(answer, list) or None in map(text, answer):
+    if kind is None or not isinstance(answer, list) or any(word is None or word == "" for word in answer):
         tally.drop("question", name, "semantic_type or answer of an unknown form")
         return None
     try:

@@ -5,7 +5,6 @@ Layout of the root: `{train,validate,test}.json` and `imgs/xmlab<n>/{source.jpg,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from cxr_faith.data.answers import UnreadableError, read_question, read_referenc
 from cxr_faith.data.boxes import from_xywh
 from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
+from cxr_faith.data.json_files import json_entries
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import among, find_file, listed, number, read_json, text
-from cxr_faith.data.tally import Tally
+from cxr_faith.data.tally import PrepareError, Tally
 
 SPLITS = ("train", "validate", "test")
 LANGUAGES, MODALITIES = ("en", "zh"), ("X-Ray", "CT", "MRI")
@@ -48,7 +48,7 @@ def slake(root: Path, tally: Tally, splits: str = "train,validate,test", languag
                 tally.drop("question", name, f"language {among(entry.get('q_lang'), LANGUAGES)}")
             elif entry.get("modality") != "X-Ray":
                 tally.drop("question", name, f"modality {among(entry.get('modality'), MODALITIES)}")
-            elif not image or not text(entry.get("question")):
+            elif not image or entry.get("question") in (None, ""):
                 tally.drop("question", name, "entry without img_name or question")
             else:
                 if image not in boxes:
@@ -87,18 +87,15 @@ def _boxes(root: Path, image: str, tally: Tally) -> tuple[Box, ...]:
     """Boxes of the picture's `detection.json`, a list of {name: [x, y, width, height]}."""
     path = f"imgs/{Path(image).parent}/detection.json"
     try:
-        marks = json.loads(resolve(path, root).read_text(encoding="utf-8"))
+        marks = [mark for _, mark in json_entries(resolve(path, root), list)]
     except ImageError as error:
         if kind_of_fault(str(error)) == "file not found":
             tally.note("images without boxes")
         else:
             tally.drop("row", path, f"detection.json {kind_of_fault(str(error))}")
         return ()
-    except (ValueError, OSError):
-        tally.drop("row", path, "detection.json is not readable")
-        return ()
-    if not isinstance(marks, list):
-        tally.drop("row", path, "detection.json is not a list")
+    except PrepareError as error:
+        tally.drop("row", path, f"detection.json is not {'a list' if 'expected a list' in str(error) else 'readable'}")
         return ()
     boxes = []
     for position, mark in enumerate(marks):

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from cxr_faith.data.answers import UnreadableError, holds_flags, read_question, read_reference
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
 from cxr_faith.data.sources.table_cells import boxes_in, masks_in
-from cxr_faith.data.tables import length, read_json, read_lines, read_table, text
+from cxr_faith.data.sources.table_rows import TableRows
+from cxr_faith.data.tables import length, text
 from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.data.text_files import names_of
 
 # The manifest's columns and their names in tables of paraphrased questions.
 PARAPHRASES = {
@@ -23,6 +22,7 @@ PARAPHRASES = {
     "question_group": "baseline_question",
     "variant": "variant_index",
 }
+PARAPHRASE_COLUMNS = ("baseline_question", "question", "question_type")
 KIND_NAMES = {"verify": "yes_no", "closed": "yes_no", "binary": "yes_no", "choose": "choice", "query": "open"}
 BOX_FORMATS = ("xyxy", "xywh", "unit", "padded", "loc")
 _TEXTS = ("patient_id", "study_id", "question_group", "variant", "strategy", "finding", "side", "split")
@@ -60,8 +60,8 @@ def table(
             f"manifests have no column {', '.join(unknown)}; there are {', '.join(MANIFEST_SCHEMA.names)}"
         )
     path = Path(file)
-    rows = read_rows(path)
-    present = dict.fromkeys(name for row in rows for name in row)
+    rows = TableRows(path)
+    present = rows.columns
     known = {name: name for name in MANIFEST_SCHEMA.names if name in present}
     paraphrases = {"baseline_question", "question_variant"} <= present.keys()
     if paraphrases:
@@ -71,52 +71,22 @@ def table(
     missing += [name for name in ("image_path", "question") if name not in names]
     if missing:
         raise PrepareError(
-            f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(present)}; name it with --columns"
+            f"{path}: lacks the column {', '.join(missing)}; it has {names_of(present)}; name it with --columns"
         )
-    tally.expected = len(rows)
+    rows.keep({*names.values(), *(PARAPHRASE_COLUMNS if paraphrases else ())})
+    tally.expected = rows.count
     flags = "answer" in names and holds_flags(row.get(names["answer"]) for row in rows)
     for position, row in enumerate(rows):
         values = {name: row.get(own) for name, own in names.items()}
         if paraphrases:
-            values["question"] = text(values["question"]) or row.get("question") or row["baseline_question"]
+            asked = (values["question"], row.get("question"), row.get("baseline_question"))
+            values["question"] = next((question for question in asked if text(question)), None)
             values.setdefault("kind", KIND_NAMES.get((text(row.get("question_type")) or "").lower()))
         name = text(values.get("sample_id")) or f"{path.stem.removesuffix('.csv')}/{position}"
         try:
             yield _sample(values, name, box_format, box_label, flags, tally)
         except UnreadableError as error:
             tally.drop("question", name, str(error))
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read all rows of a table.
-
-    Returns:
-        the rows as mappings from column name to value.
-
-    Raises:
-        PrepareError: the file is missing, damaged, empty or of another format.
-    """
-    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    if suffix.lower() in (".csv", ".csv.gz"):
-        rows = read_table(path, ()).to_dict("records")
-    elif suffix.lower() == ".parquet":
-        if not path.is_file():
-            raise PrepareError(f"{path}: file not found")
-        try:
-            rows = pq.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise PrepareError(f"{path}: not a readable Parquet file: {' '.join(str(error).split())}") from error
-    elif suffix.lower() == ".json":
-        rows = read_json(path, list)
-    elif suffix.lower() in (".jsonl", ".ndjson", ".jsonl.gz"):
-        rows = read_lines(path)
-    else:
-        raise PrepareError(f"{path}: expected .csv, .json, .jsonl or .parquet")
-    if not rows:
-        raise PrepareError(f"{path}: holds no row")
-    if not all(isinstance(row, dict) for row in rows):
-        raise PrepareError(f"{path}: holds something other than rows with named columns")
-    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _sample(

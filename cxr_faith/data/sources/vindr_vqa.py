@@ -43,7 +43,7 @@ def vindr_cxr_vqa(root: Path, tally: Tally, vqa: str) -> Iterator[Sample]:
         folder = next((f for f in FOLDERS if (root / f / f"{name}.dicom").is_file()), FOLDERS[0])
         for number, question in enumerate(entry["vqa"]):
             sample_id = f"vindr-cxr-vqa/{name}/{number}"
-            if not isinstance(question, dict) or not text(question.get("question")):
+            if not isinstance(question, dict) or question.get("question") in (None, ""):
                 tally.drop("question", sample_id, "question is missing")
                 continue
             try:

@@ -41,14 +41,14 @@ def vqa_rad(root: Path, tally: Tally, organ: str = "CHEST") -> Iterator[Sample]:
         if (shown or "").upper() != organ.upper():
             tally.drop("question", name, f"organ {among(shown, ORGANS)}")
             continue
-        if not image or not text(entry.get("question")):
-            tally.drop("question", name, "entry without image_name or question")
-            continue
         try:
-            question = read_question(entry["question"])
+            question = read_question(entry.get("question"))
             reference = read_reference(entry.get("answer"), question, tally)
         except UnreadableError as error:
             tally.drop("question", name, str(error))
+            continue
+        if not image or not question:
+            tally.drop("question", name, "entry without image_name or question")
             continue
         closed = (text(entry.get("answer_type")) or "").upper().startswith("CLOSED")
         phrase = text(entry.get("phrase_type"))
