@@ -117,7 +117,7 @@ def end_children(trainer: L.Trainer, seconds: float = 0.0) -> None:
 
     Args:
         trainer: it knows the ranks.
-        seconds: how long they may take to end by themselves after a Ctrl-C.
+        seconds: how long they may take to end by themselves after a Ctrl-C, once all of them are up.
     """
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
@@ -126,9 +126,11 @@ def end_children(trainer: L.Trainer, seconds: float = 0.0) -> None:
         # process has printed its error.
         launcher.procs.clear()
         deadline = time.monotonic() + seconds
-        for child in children if seconds else ():
+        # A rank that is not up yet would answer with a traceback.
+        able = children if seconds and dist.is_initialized() else []
+        for child in able:
             child.send_signal(signal.SIGINT)
-        for child in children if seconds else ():
+        for child in able:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(max(0.0, deadline - time.monotonic()))
         for child in children:
