@@ -47,11 +47,11 @@ def run_doctor(
 
     Args:
         module: the checked configuration.
-        data: its samples; only the first ones are used.
+        data: its samples; only the first ones are used, and none beyond its limit.
         run_dir: where the result goes; the trial's records go there too for a while, so that its disk is tested.
         options: how many samples.
     """
-    data.limit = options.samples
+    data.limit = options.samples if data.limit is None else min(options.samples, data.limit)
     module.check_model()
     run_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run_dir, prefix="doctor-") as folder:

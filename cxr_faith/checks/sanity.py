@@ -151,7 +151,7 @@ def partners(cases: Sequence[Case]) -> list[int]:
         following = ((index + step) % count for step in range(1, count))
         other = next((j for j in following if cases[j].image_id != case.image_id), None)
         if other is None:
-            raise ValueError("sanity needs samples of two pictures: give --samples a larger number")
+            raise ValueError("sanity needs samples of two pictures: give --samples or --limit a larger number")
         chosen.append(other)
     return chosen
 

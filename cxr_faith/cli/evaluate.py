@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from cxr_faith.cli import interrupt
 from cxr_faith.cli.errors import UsageError, usage_errors
-from cxr_faith.cli.files import check_model
+from cxr_faith.cli.files import check_folder, check_model
 from cxr_faith.cli.help import section, table
 from cxr_faith.cli.parser import CONFIG, Command, Given
 from cxr_faith.cli.signatures import Option, description_of, options_of, registry
 from cxr_faith.cli.startup import quick_imports, quiet_lightning
-from cxr_faith.cli.values import check_methods, text_of
+from cxr_faith.cli.values import as_yaml, check_methods, text_of
 from cxr_faith.data.shard import Shard
 
 if TYPE_CHECKING:
@@ -118,7 +118,10 @@ def read_run(command: Command, arguments: list[str]) -> Given:
             raise UsageError(f"data.data_root: {data_root}: no such folder")
         check_model(str(given.values.get("model.vlm.path", "bundled")))
         check_methods(given.values.get("model.methods"))
+        check_folder("--run_dir", text_of(given.values, "run_dir"))
         with usage_errors(ValueError):
+            limit = as_yaml(text_of(given.values, "limit") or "null")
+            RunArguments(limit=limit if isinstance(limit, int) else None)
             Shard.parse(text_of(given.values, "shard") or "0/1")
     return given
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from textwrap import fill
 
 from cxr_faith.cli.errors import UsageError, nearest, usage_errors
-from cxr_faith.cli.files import check_model, check_picture, is_run
+from cxr_faith.cli.files import check_folder, check_model, check_picture, is_run
 from cxr_faith.cli.help import WIDTH
 from cxr_faith.cli.parser import Command
 from cxr_faith.cli.signatures import options_of, registry
@@ -15,7 +15,9 @@ from cxr_faith.cli.values import text_of
 DESCRIPTION = """Explain one answer about one picture.
 
 IMAGE is a JPEG, PNG or DICOM file. Prints the answer with its margin; writes
-an overlay and JSON.
+an overlay and JSON, <picture>-<method>-<hash>.png and .json. The hash is of
+the picture and of all that was asked: the same command writes the same files,
+and any other one writes files of its own.
 
 examples:
   cxr-faith explain chest.png --question "Is there a nodule?"
@@ -49,6 +51,7 @@ def main(arguments: list[str]) -> int:
     given = command.read(arguments)
     image = given.positionals[0]
     check_picture(image)
+    check_folder("--out", text_of(given.values, "out"))
     check_model(str(given.values.get("model", "bundled")))
     calibration = text_of(given.values, "calibration")
     if calibration is not None and not is_run(Path(calibration)):

@@ -37,6 +37,18 @@ def check_picture(path: str) -> None:
         raise UsageError(f"{path}: file not found")
 
 
+def check_folder(option: str, folder: str | None) -> None:
+    """Refuse a folder for results that cannot be made because a file has its name, or the name of one above it.
+
+    Raises:
+        UsageError: there is such a file.
+    """
+    path = Path(folder) if folder else None
+    file = path and next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
+    if file:
+        raise UsageError(f"{option} {folder}: {'it' if file == path else file} is a file, not a folder")
+
+
 def check_report(run_dir: str) -> None:
     """Refuse a folder that `report` cannot work on; it can on an empty one.
 

@@ -12,6 +12,7 @@ from cxr_faith.cli.parser import Command, Given
 from cxr_faith.cli.signatures import description_of, options_of, registry
 from cxr_faith.cli.startup import quick_imports
 from cxr_faith.cli.typed import typed_values
+from cxr_faith.cli.values import as_yaml
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,8 +94,11 @@ def _prepare(name: str, given: Given) -> int:
 
 
 def _check_files(source: str, given: Given) -> None:
-    """Refuse a data set or a table that does not exist, with the messages of `cxr_faith.data`."""
-    root, file = Path(given.values["root"]), given.values.get("file")
+    """Refuse a data set or a table that does not exist, and a limit, with the messages of `cxr_faith.data`."""
+    root, file, limit = Path(given.values["root"]), given.values.get("file"), given.values.get("limit")
+    limit = as_yaml(limit) if isinstance(limit, str) else limit
+    if isinstance(limit, int) and limit < 1:
+        raise UsageError(f"--limit must be at least 1, got {limit}")
     if source not in ("phantom", "hub") and not root.is_dir():
         raise UsageError(f"{root}: no such folder; --root is the folder of the data set")
     if source == "table" and not Path(str(file)).is_file():

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     quiet_lightning()
     with usage_errors(ValueError, FileNotFoundError):
         cli = EvaluateCLI(given.arguments, SanityOptions)
+        cli.datamodule.limit = cli.options.limit
         result = run_sanity(cli.model, cli.datamodule, cli.options.run_dir, cli.made(SanityOptions))
     show(wide_console(), render_sanity(result))
     return 0

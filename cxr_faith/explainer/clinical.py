@@ -1,6 +1,5 @@
 """`cxr-faith explain … --clinical true`: the clinical summary of one answer, as JSON, HTML and PDF."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from cxr_faith.data.images import load_mask
 from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.metrics.calibration import expected_calibration_error
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.printable import json_text
 from cxr_faith.records import read_records
 from cxr_faith.report.charts import AnswerCurves
 from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
@@ -70,7 +70,7 @@ def write_clinical(
         k = np.asarray(scores.k, np.float64)
         curves = AnswerCurves((k / k[-1]).tolist(), scores.deletion_scores or [], scores.insertion_scores or [])
     drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop)
-    text = json.dumps(summary.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json_text(summary.to_dict())
     json_path, page, sheet = (stem.with_name(f"{stem.name}-clinical.{ending}") for ending in ("json", "html", "pdf"))
     write_atomic(json_path, text + "\n")
     write_atomic(page, clinical_page(summary, *drawn))

@@ -1,7 +1,5 @@
 """`cxr-faith explain`: explain one answer about one picture, print it, and write an overlay and its numbers."""
 
-import json
-import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,8 @@ from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.explainer import Explainer, Explanation, Scores
+from cxr_faith.explainer.naming import result_stem
+from cxr_faith.printable import json_text, printable
 from cxr_faith.storage.atomic import replacing, write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
@@ -66,7 +66,7 @@ class ExplainOptions:
 
 
 def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
-    """Explain, print, and write `<image>-<method>.png` and `.json`.
+    """Explain, print, and write `<picture>-<method>-<hash>.png` and `.json`; `result_stem` makes the name.
 
     Returns:
         what the JSON file holds.
@@ -99,7 +99,7 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     if options.clinical:
         known = Known(options.calibration, options.paraphrases, options.masks)
         page = write_clinical(explainer, explanation, scores, stem, known)
-        print(f"clinical    {page} and .pdf (research output, not for diagnosis)")
+        print(f"clinical    {printable(str(page))} and .pdf (research output, not for diagnosis)")
     return content
 
 
@@ -125,7 +125,7 @@ def _explain_tokens(
 
 
 def _print_answer(explanation: Explanation) -> None:
-    print(f"answer      {explanation.answer}   (generated: {explanation.metadata['generated']!r})")
+    print(f"answer      {printable(explanation.answer)}   (generated: {explanation.metadata['generated']!r})")
 
 
 def _print_margin(explanation: Explanation) -> None:
@@ -139,12 +139,13 @@ def _print_margin(explanation: Explanation) -> None:
 
 def _write(figure: "Figure", content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
     """Write overlay and JSON; returns their path without its ending."""
-    stem = Path(options.out) / f"{Path(image).stem}-{re.sub(r'[^a-zA-Z0-9_-]', '_', options.method)}"
+    asked = {name: value for name, value in asdict(options).items() if name != "out"}
+    stem = Path(options.out) / result_stem(image, options.method, asked)
     with replacing(Path(f"{stem}.png")) as file:
         figure.savefig(file, format="png")
-    write_atomic(Path(f"{stem}.json"), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    print(f"overlay     {stem}.png")
-    print(f"numbers     {stem}.json")
+    write_atomic(Path(f"{stem}.json"), json_text(content) + "\n")
+    print(f"overlay     {printable(str(stem))}.png")
+    print(f"numbers     {printable(str(stem))}.json")
     return stem
 
 

@@ -23,11 +23,13 @@ LINK = "is a link that somebody may have planted; delete it: nothing is written 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file, text as UTF-8; its folder is made if it is missing.
 
+    A file name that is not UTF-8 stands in the text as an escape, which JSON reads back.
+
     Raises:
         OSError: the file could not be saved; the error names it.
     """
     with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 @contextmanager

@@ -49,6 +49,13 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
     return call
 
 
+def written(done: Done, ending: str = "json") -> Path:
+    """A file of an explanation, named as the command printed it."""
+    stem = re.search(r"^numbers     (.*)\.json$", done.stdout, re.MULTILINE)
+    assert done.status == 0 and stem is not None, done.stderr
+    return Path(f"{stem[1]}{'' if ending.startswith('-') else '.'}{ending}")
+
+
 def error_line(done: Done) -> str:
     """The one line of a usage error."""
     assert done.status == 2, done.stderr
@@ -124,10 +131,10 @@ def test_explain_writes_overlay_and_json(tmp_path: Path, run: Callable[..., Done
     done = run("explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path))
     assert done.status == 0, done.stderr
     assert "answer" in done.stdout and "logits" in done.stdout
-    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
+    content = json.loads(written(done).read_text())
     assert content["answer"] in ("yes", "no") and len(content["map"]) == 12
     assert f"{content['margin']:+.3f}" in done.stdout
-    with Image.open(tmp_path / f"{picture.stem}-chefer.png") as overlay:
+    with Image.open(written(done, "png")) as overlay:
         assert min(overlay.size) > 200
 
 
@@ -138,7 +145,7 @@ def test_explain_by_a_method_with_options(tmp_path: Path, run: Callable[..., Don
     for options in ([], ["--method_options", '{"source": "attention"}']):
         done = run(*arguments, *options)
         assert done.status == 0, done.stderr
-        maps.append(json.loads((tmp_path / f"{picture.stem}-tam.json").read_text())["map"])
+        maps.append(json.loads(written(done).read_text())["map"])
     assert maps[0] != maps[1]
     done = run(*arguments, "--method_options", '{"sauce": 1}')
     assert done.status == 2 and "sauce" in done.stderr and len(done.stderr.strip().splitlines()) == 1
@@ -147,11 +154,11 @@ def test_explain_by_a_method_with_options(tmp_path: Path, run: Callable[..., Don
 def test_explain_a_keyword(tmp_path: Path, run: Callable[..., Done]) -> None:
     picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
     arguments = ("explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path))
-    assert run(*arguments).status == 0
-    answer = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())["generated"]
+    done = run(*arguments)
+    answer = json.loads(written(done).read_text())["generated"]
     done = run(*arguments, "--keyword", answer.upper())
     assert done.status == 0, done.stderr
-    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
+    content = json.loads(written(done).read_text())
     assert content["target"]["kind"] == "tokens" and content["target"]["name"] == f"keyword:{answer.upper()}"
 
 
@@ -160,15 +167,15 @@ def test_explain_each_token(tmp_path: Path, run: Callable[..., Done]) -> None:
     arguments = ["explain", str(picture), "--question", "What findings are there?", "--out", str(tmp_path)]
     done = run(*arguments, "--target", "tokens")
     assert done.status == 0, done.stderr
-    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())
+    content = json.loads(written(done).read_text())
     maps = np.array(content["map"])
     assert maps.shape == (len(content["tokens"]), 12, 12) and content["scored"] == list(range(len(maps))) != [0]
     assert [list(np.unravel_index(one.argmax(), one.shape)) for one in maps] == content["strongest_cell"]
-    with Image.open(tmp_path / f"{picture.stem}-chefer.png") as strip:
+    with Image.open(written(done, "png")) as strip:
         assert strip.width > strip.height
     options = ("--method", "igos_pp", "--method_options", '{"iterations": 1, "path_steps": 1}')
-    assert run(*arguments, "--target", "tokens", *options).status == 0
-    optimized = json.loads((tmp_path / f"{picture.stem}-igos_pp.json").read_text())
+    done = run(*arguments, "--target", "tokens", *options)
+    optimized = json.loads(written(done).read_text())
     assert optimized["tokens"] == content["tokens"]  # which iGOS++ has a name like it for
     assert len(optimized["loss_history"]) == len(maps) and len(optimized["deletion_mask"]) == len(maps)
     done = run(*arguments, "--target", "tokens", "--evaluate", "true")
@@ -186,7 +193,7 @@ def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]
     more = ["--paraphrases", '["Is a nodule present?"]', "--masks", str(tmp_path / "masks")]
     done = run("explain", str(picture), *arguments, *more)
     assert done.status == 0, done.stderr
-    content = json.loads((tmp_path / f"{picture.stem}-chefer-clinical.json").read_text())
+    content = json.loads(written(done, "-clinical.json").read_text())
     assert content["faithfulness"]["status"] and set(content["agreement"]) >= {"attention", "gradient"}
     assert content["model"]["parameters"] > 1_000_000 and len(content["model"]["weights"]) == 32
     assert content["paraphrases"][0] in ("yes", "no")
@@ -194,9 +201,9 @@ def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]
     assert content["evidence"]["caveat"].endswith("By fractions: lungs, heart, mediastinum.")
     assert content["flags"][0].startswith("The bundled model knows drawn phantoms only") and "note " in done.stdout
     assert share == pytest.approx(content["evidence"]["sides"]["patient_right"], abs=1e-6)
-    sheet = (tmp_path / f"{picture.stem}-chefer-clinical.pdf").read_bytes()
+    sheet = written(done, "-clinical.pdf").read_bytes()
     assert sheet.startswith(b"%PDF") and len(re.findall(rb"/Type */Page\b", sheet)) == 1
-    page = (tmp_path / f"{picture.stem}-chefer-clinical.html").read_text()
+    page = written(done, "-clinical.html").read_text()
     assert "not for diagnosis" in page and "Is there a nodule?" in page and "not for diagnosis" in done.stdout
 
 
@@ -205,7 +212,7 @@ def test_explain_says_what_its_p_can_be(tmp_path: Path, run: Callable[..., Done]
     arguments = ["--question", "Is there a nodule?", "--out", str(tmp_path), "--evaluate", "true", "--steps", "2"]
     done = run("explain", str(picture), *arguments)
     assert done.status == 0, done.stderr
-    content = json.loads((tmp_path / f"{picture.stem}-chefer.json").read_text())["evaluation"]
+    content = json.loads(written(done).read_text())["evaluation"]
     assert content["status"] == "ok" and content["random_p"] >= 1 / 21
     assert f"p           {content['random_p']:.3f} (the least that 20 random orders can give is 0.048)" in done.stdout
     assert done.stdout.count(f"{content['srg']:+.3f}") == 1
