@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Explain a model's answers over a data set and score the explanations.
 
 examples:
-  cxr-faith evaluate --config demo
-  cxr-faith evaluate --config configs/demo.yaml --limit 8 --run_dir runs/try
-  cxr-faith evaluate --config configs/mimic.yaml --config trainer/ddp \\
-      --model.protocol.steps 20
-  cxr-faith evaluate --config demo --print_config
+  cxr-faith evaluate --config demo --limit 8 --run_dir runs/try
+  cxr-faith evaluate --config configs/mimic.yaml --config trainer/ddp
 
 The same command resumes an interrupted run and computes no record again.
 """
