@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from rich import box
 from rich.table import Table
-from torch.utils.data import DataLoader
 
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.items import ManifestDataset
+from cxr_faith.data.loader import PackedBatch, SampleLoader
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.tally import PrepareError
 
@@ -113,7 +113,7 @@ def _measure(
     own_root = data.manifest if data.manifest.is_dir() else data.manifest.absolute().parent
     dataset = ManifestDataset(data.table, np.array(rows), data.data_root, (size, size), 0.0, own_root, cache=cache)
     start = time.perf_counter()
-    items = DataLoader(dataset, batch_size=8, num_workers=workers, collate_fn=list)
+    items = SampleLoader(dataset, batch_size=8, num_workers=workers, collate_fn=PackedBatch)
     faults = sum(item.error is not None for batch in items for item in batch)
     seconds = time.perf_counter() - start
     return LoaderRate(kind, len(rows) - faults, faults, seconds, workers)

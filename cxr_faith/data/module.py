@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch.utils.data import DataLoader
 
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.decoder import DECODE_SECONDS
 from cxr_faith.data.folder import noted_root
 from cxr_faith.data.items import ManifestDataset, SampleItem
+from cxr_faith.data.loader import PackedBatch, SampleLoader
 from cxr_faith.data.manifest import MappedManifest, bundled_manifest, manifest_fingerprint, open_manifest
 from cxr_faith.data.shard import Shard
 from cxr_faith.data.sharding import ImageBatches, Rows, shard_by_image
@@ -128,12 +128,12 @@ class CXRVQADataModule(L.LightningDataModule):
             self.image_size = (height, width)
         _ = self.table
 
-    def predict_dataloader(self) -> DataLoader[SampleItem]:
+    def predict_dataloader(self) -> SampleLoader:
         """This rank's remaining samples; without batches where more ranks run than images are left."""
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return self.loader(rank, world_size)
 
-    def loader(self, rank: int = 0, world_size: int = 1) -> DataLoader[SampleItem]:
+    def loader(self, rank: int = 0, world_size: int = 1) -> SampleLoader:
         """The remaining samples of one rank of a world of that size."""
         if self.image_size is None:
             raise ValueError("image_size is not set: give the (height, width) of the model's input")
@@ -154,11 +154,11 @@ class CXRVQADataModule(L.LightningDataModule):
         # Lightning asks whether such a sampler keeps incomplete batches; this one does.
         warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
         self.table.release()  # of the columns of ids
-        return DataLoader(
+        return SampleLoader(
             dataset,
             batch_sampler=ImageBatches(images[mine], self.batch_size),
             num_workers=self.num_workers,
-            collate_fn=list,
+            collate_fn=PackedBatch,
             pin_memory=torch.cuda.is_available(),
         )
 
