@@ -13,6 +13,9 @@ Controls = Literal["none", "basic", "all"]
 """How many controls are scored beside the methods."""
 
 ADAPTIVE = "adaptive"
+LONGEST_ANSWER = 1024
+"""Tokens of the longest answer that may be asked for: every scored answer is fed again for every picture."""
+
 FINEST_STEPS = 50
 """Adaptive curves refine at most to the points of the default schedule, whose areas they estimate."""
 
@@ -80,6 +83,8 @@ class Protocol:
         ):
             if count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
+        if self.max_new_tokens > LONGEST_ANSWER:
+            raise ValueError(f"max_new_tokens must be at most {LONGEST_ANSWER}, got {self.max_new_tokens}")
         if self.softness < 0:
             raise ValueError(f"softness must not be negative, got {self.softness}")
         for name, allowed in (("auc_error", self.auc_error), ("random_error", self.random_error)):

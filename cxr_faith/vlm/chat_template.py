@@ -51,7 +51,9 @@ class ChatTemplate:
         if isinstance(template, dict):
             template = template.get("default")
         if not isinstance(template, str):
-            raise ModelError("the model has no chat template (chat_template.jinja)")
+            raise ModelError("there is no chat template (chat_template.jinja)")
+        if len(template) > render.CHARACTERS:
+            raise ModelError(f"the chat template has {len(template):,} characters, more than {render.CHARACTERS:,}")
         return _probe(template, json.dumps(processor.tokenizer.special_tokens_map, default=str))
 
     def fill(self, text: str) -> str:

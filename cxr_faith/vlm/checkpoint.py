@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel
+from transformers import AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.folder import CONFIG, ModelFolder, config_file, read_json
@@ -37,9 +37,8 @@ def load(
         ModelError: the folder lacks weights or a processor, or they do not fit the model.
     """
     with folder.staged() as staged:
-        with _one_line("load tokenizer and processor", folder, staged):
-            processor = AutoProcessor.from_pretrained(staged, trust_remote_code=False)
-        with _one_line("load the model", folder, staged):
+        processor = _processor(folder, staged)
+        with _one_line("the model", folder, staged):
             loaded: Any = kind.from_pretrained(
                 staged,
                 config=config,
@@ -72,8 +71,19 @@ def hash_weights(module: torch.nn.Module, dtype: torch.dtype | None = None) -> s
     return digest.hexdigest()
 
 
+def _processor(folder: ModelFolder, staged: Path) -> Any:
+    """The model's processor; on failure the message says whether the tokenizer's files are the cause."""
+    try:
+        with _one_line("the processor (processor_config.json, tokenizer_config.json)", folder, staged):
+            return AutoProcessor.from_pretrained(staged, trust_remote_code=False)
+    except ModelError:
+        with _one_line("the tokenizer (tokenizer.json, tokenizer_config.json)", folder, staged):
+            AutoTokenizer.from_pretrained(staged, trust_remote_code=False)
+        raise
+
+
 @contextmanager
-def _one_line(action: str, folder: ModelFolder, staged: Path) -> Iterator[None]:
+def _one_line(what: str, folder: ModelFolder, staged: Path) -> Iterator[None]:
     """Turn whatever a library raises on a damaged file into a `ModelError` that names the folder."""
     try:
         yield
@@ -81,15 +91,7 @@ def _one_line(action: str, folder: ModelFolder, staged: Path) -> Iterator[None]:
         # The tokenizers library panics on some files, which is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        broken = [name for name in folder.files if name == "tokenizer.json" and not _is_json(folder, name)]
-        reason = f"{broken[0]} is not valid JSON" if broken else str(error).strip() or type(error).__name__
-        reason = reason.replace(str(staged), str(folder.path)).splitlines()[0]
-        raise ModelError(f"cannot {action} from {folder.path}: {reason}") from error
-
-
-def _is_json(folder: ModelFolder, name: str) -> bool:
-    try:
-        read_json(folder.files[name])
-    except ModelError:
-        return False
-    return True
+        reason = " ".join(str(error).replace(str(staged), str(folder.path)).split())[:300]
+        if not isinstance(error, OSError | ValueError | RuntimeError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise ModelError(f"cannot load {what} from {folder.path}: {reason}") from error

@@ -29,6 +29,9 @@ FILES = (
     "vocab.json",
 )
 """All files that are read beside the weights. Everything else in the folder is ignored."""
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""A model needs one of them."""
 ADAPTER = "adapter_config.json"
 _MOST_BYTES = 256 * 2**20
 """No file beside the weights is larger."""
@@ -60,12 +63,16 @@ class ModelFolder:
         weights = _weight_files(folder)
         names = FILES if weights == (WEIGHTS,) else (*FILES, INDEX)
         present = [name for name in names if (folder / name).is_symlink() or (folder / name).exists()]
+        if not set(TOKENIZER_FILES) & set(present):
+            raise ModelError(f"{folder} holds no tokenizer.json")
         files = {name: inside(folder, name) for name in sorted([*present, *weights])}
         for name in present:
             if files[name].stat().st_size > _MOST_BYTES:
                 raise ModelError(f"{folder / name} is larger than {_MOST_BYTES >> 20} MiB")
             if name.endswith(".json") and name != "tokenizer.json":  # its own library reads this one, faster
                 read_json(folder / name)
+            if name.endswith(".jinja"):
+                _read_text(folder / name)
         return cls(folder, files, weights)
 
     @contextmanager
@@ -118,14 +125,21 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: it cannot be read, or holds anything else.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+        content = json.loads(_read_text(file))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ModelError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{file} must hold a mapping, not a {type(content).__name__}")
     return content
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{file} is not UTF-8 text") from error
 
 
 def _weight_files(folder: Path) -> tuple[str, ...]:

@@ -13,6 +13,9 @@ from cxr_faith.vlm.errors import ModelError, PromptError
 _CHARACTERS_PER_TOKEN = 100
 """More than the longest tokens have: a longer text is refused before it is tokenized."""
 
+_PLAIN = "Is there a nodule?"
+"""A question that every tokenizer can write."""
+
 Encode = Callable[[str], tuple[tuple[int, ...], int]]
 """A filled chat template → (token ids, position of the first image token)."""
 
@@ -114,11 +117,17 @@ def check_prompts(prompter: Prompter, embeddings: int) -> None:
     Raises:
         ModelError: the message says what is wrong with which of them.
     """
+    tokenizer = prompter.processor.tokenizer
     try:
         prompter.prompt("")
+        prompt = prompter.prompt(_PLAIN)
+        written = tokenizer.decode(prompt.suffix_ids)
+        known = tokenizer.get_vocab().values()
     except PromptError as error:
         raise ModelError(f"vlm.prompt_template cannot be used: {error}") from error
-    known = prompter.processor.tokenizer.get_vocab().values()
+    if _PLAIN not in written:
+        raise ModelError(f"the tokenizer cannot write {_PLAIN!r}: is it another model's?")
     text = [index for index in known if index not in prompter.control]
-    if max(text, default=0) >= embeddings:
-        raise ModelError(f"the tokenizer has token {max(text)}, but the model has only {embeddings} embeddings")
+    largest = max(*text, *prompt.suffix_ids, *prompt.prefix_ids[: prompt.image_start])
+    if largest >= embeddings:
+        raise ModelError(f"the tokenizer has token {largest}, but the model has only {embeddings} embeddings")

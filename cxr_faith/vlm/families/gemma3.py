@@ -19,7 +19,7 @@ from cxr_faith.vlm.checkpoint import hash_weights, load, read_config
 from cxr_faith.vlm.config import MAX_QUESTION_TOKENS, ModelConfig
 from cxr_faith.vlm.decoder import Decoder
 from cxr_faith.vlm.errors import ModelError
-from cxr_faith.vlm.families.gemma3_config import check_weights, parse_config
+from cxr_faith.vlm.families.gemma3_config import check_image_tokens, check_weights, parse_config
 from cxr_faith.vlm.folder import ModelFolder, is_hub_id, read_json
 from cxr_faith.vlm.hub import local_folder
 from cxr_faith.vlm.prompts import Prompter, check_prompts
@@ -121,10 +121,15 @@ class Gemma3VLM(TransformersVLM):
         check_library(content, path)
         config = parse_config(content, path)
         check_weights(config, read_tensors(folder), path)
+        check_image_tokens(config, folder)
         config._commit_hash = folder.path.name if is_hub_id(path) else None
         model, processor = load(Gemma3ForConditionalGeneration, config, folder, dtype)
-        vlm = cls(model.to(device), processor, prompt_template, str(path), max_question_tokens)
-        check_prompts(vlm.prompter, vlm.model.get_input_embeddings().weight.shape[0])
+        try:
+            vlm = cls(model.to(device), processor, prompt_template, str(path), max_question_tokens)
+            check_prompts(vlm.prompter, model.get_input_embeddings().weight.shape[0])
+        except Exception as error:  # a tokenizer fails in many ways where one of its settings has a wrong type
+            kind = "" if isinstance(error, ModelError) else f"the tokenizer fails: {type(error).__name__}: "
+            raise ModelError(f"{path}: {kind}{' '.join(str(error).split())}") from error
         return vlm
 
     @classmethod
@@ -214,7 +219,8 @@ def _check_processor(processor: Any, grid: tuple[int, int], image_size: tuple[in
             raise ModelError(f"the processor's {name} must be three numbers, got {values}")
     if min(images.image_std) <= 0:
         raise ModelError(f"the processor's image_std must be positive, got {images.image_std}")
-    if not (images.do_rescale and images.do_normalize and math.isclose(images.rescale_factor, 1 / 255, rel_tol=1e-6)):
+    factor = images.rescale_factor if isinstance(images.rescale_factor, float) else 0
+    if not (images.do_rescale and images.do_normalize and math.isclose(factor, 1 / 255, rel_tol=1e-6)):
         raise ModelError("the processor must rescale by 1/255 and normalize: see do_rescale, rescale_factor")
     if getattr(images, "do_pan_and_scan", None):
         raise ModelError("pan-and-scan adds image blocks that a map cannot show: set do_pan_and_scan to false")
@@ -233,6 +239,8 @@ def encode_prompt(processor: Any, image_id: int, n_cells: int, text: str) -> tup
         raise ModelError(f"the chat template gives {text.count(mark)} {mark} tokens, not one")
     whole = text.replace(mark, processor.full_image_sequence)
     # A template that writes the BOS token itself must not get a second one.
+    if not tokenizer.bos_token:
+        raise ModelError("the tokenizer has no BOS token: see tokenizer_config.json")
     ids: list[int] = tokenizer(whole, add_special_tokens=not whole.startswith(tokenizer.bos_token))["input_ids"]
     start = _image_block(ids, image_id, n_cells)
     if ids.count(tokenizer.bos_token_id) != 1:
@@ -248,5 +256,7 @@ def _image_block(ids: list[int], image_id: int, n_cells: int) -> int:
     """
     start, count = (ids.index(image_id) if image_id in ids else 0), ids.count(image_id)
     if count != n_cells or any(token != image_id for token in ids[start : start + n_cells]):
-        raise ModelError(f"the chat template gives {count} image tokens, not one block of {n_cells}")
+        raise ModelError(
+            f"the chat template gives {count} image tokens, not one block of {n_cells}; see image_token_index"
+        )
     return start

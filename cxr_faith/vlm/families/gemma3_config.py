@@ -7,6 +7,7 @@ from typing import Any
 from transformers import Gemma3Config
 
 from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.folder import PROCESSOR_FILES, ModelFolder, read_json
 from cxr_faith.vlm.quantized import is_quantized
 from cxr_faith.vlm.weights import Tensor
 
@@ -44,6 +45,9 @@ def parse_config(content: Mapping[str, Any], source: object) -> Any:
     except Exception as error:  # of any kind, by values of the wrong type
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"cannot read the config of {source}: {reason}") from error
+    scale = config.text_config.query_pre_attn_scalar
+    if not scale > 0:
+        raise ModelError(f"{source}: config.json: text_config.query_pre_attn_scalar must be positive, got {scale}")
     vision, side = config.vision_config, int(config.mm_tokens_per_image**0.5)
     patches = vision.image_size // vision.patch_size
     if side**2 != config.mm_tokens_per_image or patches == 0 or patches % side:
@@ -85,12 +89,25 @@ def check_weights(config: Any, tensors: Mapping[str, Tensor], source: object) ->
                 raise ModelError(f"{source}: {name} has shape {list(tensor.shape)}, config.json says {list(shape)}")
 
 
+def check_image_tokens(config: Any, folder: ModelFolder) -> None:
+    """Refuse a processor that writes another number of image tokens, before it makes a text of that length.
+
+    Raises:
+        ModelError: the numbers differ.
+    """
+    for name in PROCESSOR_FILES:
+        stated = read_json(folder.files[name]).get("image_seq_length") if name in folder.files else None
+        if stated is not None and stated != config.mm_tokens_per_image:
+            written = f"processor writes {stated!r} image tokens, the model has {config.mm_tokens_per_image}"
+            raise ModelError(f"{folder.path / name}: {written}")
+
+
 def _sizes(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """(name, value) of everything in a config that is a size and is stated."""
     for name, value in content.items():
         if isinstance(value, dict) and name in ("text_config", "vision_config"):
             yield from ((f"{name}.{key}", size) for key, size in _sizes(value))
-        elif name in _SIZES and value is not None:
+        elif name in _SIZES:
             yield name, value
 
 
