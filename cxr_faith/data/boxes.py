@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from cxr_faith.data.images import MAX_PIXELS
 from cxr_faith.data.sample import Box
-from cxr_faith.data.tally import PrepareError
+from cxr_faith.data.tally import PrepareError, Tally
 
+MAX_BOXES = 1000
+"""Most boxes of one image that are merged; the time that takes grows with their square."""
 Corners = tuple[float, float, float, float]
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
@@ -66,6 +68,7 @@ def damaged_locs(text: str) -> int:
     return max(text.count("<loc"), 1) - len(_LOC.findall(text)) if text.strip() else 0
 
 
+_MOST_BITS = 64
 _NOTHING = b"ifdl3"
 """What CheXlocalize writes for an empty mask of any size."""
 
@@ -119,6 +122,8 @@ def _runs(text: bytes) -> list[int]:
         bits = byte - 48
         value |= (bits & 31) << shift
         shift += 5
+        if shift > _MOST_BITS:
+            raise ValueError("a run length has more than 64 bits")
         if not bits & 32:
             value -= (bits & 16) << (shift - 4)  # the sign
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
@@ -134,6 +139,13 @@ def box_of_mask(mask: npt.NDArray[np.bool_]) -> Corners | None:
     if not len(rows):
         return None
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def limited(boxes: Sequence[Box], image_id: str, tally: Tally) -> Sequence[Box]:
+    """The first `MAX_BOXES` boxes of an image; the others are counted as dropped."""
+    for position in range(MAX_BOXES, len(boxes)):
+        tally.drop("box", image_id, f"image has more than {MAX_BOXES} boxes", position)
+    return boxes[:MAX_BOXES]
 
 
 def fuse(boxes: Sequence[Box], iou: float = 0.4) -> tuple[Box, ...]:

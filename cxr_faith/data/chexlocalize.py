@@ -34,7 +34,8 @@ class CheXlocalize:
     def __call__(self, sample: Sample) -> Sample:
         """Set the mask of the sample's finding, if CheXlocalize has one and the sample does not."""
         # CheXlocalize's ids are the last three parts of the image path: patient64541_study1_view1_frontal.
-        key = "_".join(PurePosixPath(sample.image_path).with_suffix("").parts[-3:])
+        path = PurePosixPath(sample.image_path)
+        key = "_".join((*path.parts[-3:-1], path.stem))
         key = next((name for name in (sample.image_id, bare_id(sample.image_id)) if name in self.images), key)
         marks = self.images.get(key)
         self._seen.add(key)

@@ -47,8 +47,11 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
     ids: set[str] = set()
     named: dict[str, str] = {}
     pictures, masks = _Pictures(root), _Masks(root, tally)
-    for sample in samples:
+    for given in samples:
         tally.seen += 1
+        sample = given.storable()
+        if sample != given:
+            tally.note("texts with characters that no file can hold, replaced by �")
         if sample.sample_id in ids:
             tally.drop("question", sample.sample_id, "sample id is already used")
             continue
@@ -98,7 +101,7 @@ class _Pictures:
                 empty = not resolve(sample.image_path, self.root).stat().st_size
                 return "file is empty\n" if empty else (sample.height, sample.width)
             return read_size(sample.image_path, self.root)
-        except ImageError as error:
+        except (ImageError, OSError) as error:
             return f"{kind_of_fault(str(error))}\n{error}"
 
 

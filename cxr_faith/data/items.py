@@ -15,7 +15,7 @@ from cxr_faith.data.decoder import DECODE_SECONDS, DecoderStartError
 from cxr_faith.data.geometry import Geometry, fit, fit_mask
 from cxr_faith.data.images import ImageError, load_image, load_mask
 from cxr_faith.data.manifest import MappedManifest
-from cxr_faith.data.sample import Sample, SampleError
+from cxr_faith.data.sample import FAULT, Sample, SampleError
 from cxr_faith.data.sharding import Rows
 
 
@@ -118,6 +118,8 @@ class ManifestDataset(Dataset[SampleItem]):
         sample = Sample(row["sample_id"])
         try:
             sample = Sample.from_row(row)
+            if row.get(FAULT):
+                raise SampleError(row[FAULT])
             sample.validate()
             image, geometry = self._picture(sample)
             anatomy = self._anatomy(sample, geometry)

@@ -19,17 +19,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets.table import MemoryMappedTable
 
+from cxr_faith.data.manifest_columns import MARKED_SCHEMA, FaultyRowError, ManifestColumns, ManifestError
 from cxr_faith.data.mapped import MappedArrow, is_sealed, seal
+from cxr_faith.data.parquet_files import parquet_batches, parquet_head
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
+from cxr_faith.data.tally import PrepareError
 from cxr_faith.storage.atomic import check_regular, replacing, write_atomic
 from cxr_faith.storage.locks import made_once
 
 CACHE_FOLDER = ".manifest_cache"
+MAX_BYTES = 8 * 2**30
+"""Most bytes that the rows of a manifest may take."""
 _CHUNK_ROWS = 10_000
-
-
-class ManifestError(ValueError):
-    """A manifest that cannot be used at all; the message is one line and names the file and the column."""
+_CHUNK_BYTES = 2**26
+_BATCH_ROWS = 64
 
 
 class MappedManifest(datasets.Dataset):  # type: ignore[misc]  # the library has no types
@@ -127,40 +130,55 @@ def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> Mapp
 
 def _convert(path: Path, file: IO[bytes], identity: str) -> None:
     """Stream the Parquet rows into an Arrow file, and check them."""
-    with pa.ipc.new_stream(file, MANIFEST_SCHEMA) as writer:
-        for shard in _shards(path):
-            for batch in _read_batches(shard):
-                writer.write_batch(batch)
+    try:
+        _write(path, file, MANIFEST_SCHEMA)
+    except FaultyRowError:  # rows that cannot be read are marked in a column of their own, which few manifests need
+        file.seek(0)
+        file.truncate()
+        _write(path, file, MARKED_SCHEMA)
     file.flush()
     _check_ids(Path(file.name), path)
     seal(file, identity)
 
 
-def _read_batches(shard: Path) -> Iterator[pa.RecordBatch]:
+def _write(path: Path, file: IO[bytes], schema: pa.Schema) -> None:
+    with pa.ipc.new_stream(file, schema) as writer:
+        for shard in _shards(path):
+            for batch in _joined(_read_batches(shard, schema)):
+                writer.write_batch(batch)
+                if file.tell() > MAX_BYTES:
+                    raise ManifestError(f"{path}: holds more than {MAX_BYTES:,} bytes of rows; split it")
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Join small batches to large ones, which are quicker to look things up in."""
+    pending: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        pending.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= _CHUNK_ROWS or size >= _CHUNK_BYTES:
+            yield pa.concat_batches(pending)
+            pending, rows, size = [], 0, 0
+    if pending:
+        yield pa.concat_batches(pending)
+
+
+def _read_batches(shard: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Read the rows of one Parquet file with the manifest's columns and types."""
     try:
         check_regular(shard)
-        with pq.ParquetFile(shard) as file:
-            missing = [name for name in MANIFEST_SCHEMA.names if name not in file.schema_arrow.names]
-            if missing:
-                raise ManifestError(f"{shard}: manifest lacks the column {', '.join(missing)}")
-            for batch in file.iter_batches(batch_size=_CHUNK_ROWS, columns=MANIFEST_SCHEMA.names):
-                columns = [_cast(batch.column(field.name), field, shard) for field in MANIFEST_SCHEMA]
-                yield pa.record_batch(columns, schema=MANIFEST_SCHEMA)
-    except (pa.ArrowException, OSError) as error:
+        names, _ = parquet_head(shard)
+        missing = [name for name in MANIFEST_SCHEMA.names if name not in names]
+        if missing:
+            raise ManifestError(f"{shard}: manifest lacks the column {', '.join(missing)}")
+        columns = ManifestColumns(shard)
+        for batch in parquet_batches(shard, MANIFEST_SCHEMA.names, _BATCH_ROWS):
+            yield columns.cast(batch, schema)
+    except PrepareError as error:
+        raise ManifestError(str(error)) from error
+    except OSError as error:
         raise ManifestError(f"{shard}: not a readable Parquet file: {_one_line(error)}") from error
-
-
-def _cast(column: pa.Array, field: pa.Field, shard: Path) -> pa.Array:
-    """Cast a column to the manifest's type: tables made with pandas often have an equivalent one."""
-    try:
-        if pa.types.is_floating(column.type) and pa.types.is_string(field.type):
-            raise pa.ArrowInvalid("floating-point numbers cannot be names")
-        return column.cast(field.type)
-    except pa.ArrowException as error:
-        raise ManifestError(
-            f"{shard}: manifest column {field.name} is {column.type}, expected {field.type}: {_one_line(error)}"
-        ) from error
 
 
 def _check_ids(arrow: Path, path: Path) -> None:

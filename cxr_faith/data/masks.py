@@ -17,6 +17,9 @@ from cxr_faith.data.sample import Sample
 from cxr_faith.data.tally import PrepareError, Tally
 from cxr_faith.storage.atomic import replacing
 
+_LONGEST_NAME = 50
+"""Characters, of up to four bytes; file systems allow 255 bytes."""
+
 
 def decoded(rle: Any, sample: Sample, label: str, tally: Tally) -> npt.NDArray[np.bool_] | None:
     """A run-length mask of a sample's image; None, and counted, if it is damaged or of another size."""
@@ -44,9 +47,9 @@ def write_mask(mask: npt.NDArray[np.bool_], out: Path, label: str, image_id: str
 def mask_path(label: str, image_id: str) -> str:
     """Path of a mask in the manifest's folder."""
     names = []
-    # Image ids may hold slashes and dots: these are replaced, and a hash keeps the names unique.
+    # Image ids may hold slashes and dots, or be too long for a file's name: a hash keeps the names unique.
     for word in (label, image_id):
-        name = re.sub(r"[^\w -]", "_", word)
+        name = re.sub(r"[^\w -]", "_", word)[:_LONGEST_NAME]
         names.append(name if name == word else f"{name}-{hashlib.blake2b(word.encode(), digest_size=4).hexdigest()}")
     return f"{MASKS}/{names[0]}/{names[1]}.png"
 

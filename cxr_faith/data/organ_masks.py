@@ -64,13 +64,14 @@ class AnatomyMasks:
                 self.tally.drop("mask", name, NO_SAMPLE, label)
 
     def _file(self, label: str, sample: Sample) -> str | None:
-        exact = (self.folder / label / f"{sample.image_id}.png").is_file()
-        name = sample.image_id if exact else bare_id(sample.image_id)
-        self._seen.add((label, name))
+        name, bare = sample.image_id, bare_id(sample.image_id)
         try:
+            if name != bare and not (self.folder / label / f"{name}.png").is_file():
+                name = bare
+            self._seen.add((label, name))
             file = resolve(f"{label}/{name}.png", self.folder)
             size = read_size(file, mask=True)
-        except ImageError as error:
+        except (ImageError, OSError) as error:
             if "file not found" not in str(error):
                 self.tally.drop("mask", sample.image_id, kind_of_fault(str(error)), error)
             return None

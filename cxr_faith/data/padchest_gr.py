@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cxr_faith.data.boxes import from_unit, fuse
+from cxr_faith.data.boxes import from_unit, fuse, limited
 from cxr_faith.data.intake import NO_SAMPLE
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import number, read_json, text
@@ -57,7 +57,7 @@ class PadChestGR:
                 self.tally.drop("box", sample.image_id, "empty or of negative size", f"box {position}: {values}")
             else:
                 boxes.append(Box(label, *from_unit(values, (sample.height, sample.width))))
-        return replace(sample, boxes=(*sample.boxes, *fuse(boxes)))
+        return replace(sample, boxes=(*sample.boxes, *fuse(limited(boxes, sample.image_id, self.tally))))
 
     def count_unused(self) -> None:
         """Count the images with boxes that are in no sample."""
@@ -71,6 +71,6 @@ def _drawn(finding: Any) -> list[tuple[str, Any]] | None:
     if not isinstance(finding, dict):
         return None
     labels, boxes, more = (finding.get(key) or [] for key in ("labels", "boxes", "extra_boxes"))
-    if not all(isinstance(values, list) for values in (labels, boxes, more)):
+    if not all(isinstance(values, list) for values in (labels, boxes, more)) or None in map(text, labels):
         return None
     return [(str(label).lower(), box) for box in (*boxes, *more) for label in labels]

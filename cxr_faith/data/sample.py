@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import pyarrow as pa
@@ -41,6 +41,10 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 """The manifest's columns, in order. Every column is required; every value but `sample_id` may be null."""
+FAULT = "fault"
+"""Column of an open manifest that says what is wrong with a row; only there if a row cannot be read."""
+MAX_QUESTION = 100_000
+"""Longest question, in characters; how many tokens a model takes is limited elsewhere."""
 
 
 class SampleError(ValueError):
@@ -111,13 +115,14 @@ class Sample:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Build a sample from a manifest row; columns that are not in `MANIFEST_SCHEMA` are ignored."""
+        """Build a sample from a manifest row; other columns are ignored, `validate` reports null entries of lists."""
         values: dict[str, Any] = {field.name: row.get(field.name) for field in fields(cls)}
         for name in ("image_id", "image_path", "question"):
             values[name] = values[name] or ""
         values["answer"] = None if values["answer"] is None else tuple(values["answer"])
         values["boxes"] = tuple(_box(box) for box in values["boxes"] or ())
-        values["anatomy_masks"] = tuple((mask["label"], mask["path"]) for mask in values["anatomy_masks"] or ())
+        masks = ((mask or {}) for mask in values["anatomy_masks"] or ())
+        values["anatomy_masks"] = tuple((mask.get("label") or "", mask.get("path") or "") for mask in masks)
         return cls(**values)
 
     def to_row(self) -> dict[str, Any]:
@@ -128,11 +133,20 @@ class Sample:
         row["anatomy_masks"] = [{"label": label, "path": path} for label, path in self.anatomy_masks]
         return row
 
+    def storable(self) -> Self:
+        """The same sample with texts that any file can hold.
+
+        JSON can spell half a surrogate pair, which no UTF-8 file can store: each becomes `�`. All other characters stay
+        as they are, control characters too; whatever prints them escapes them.
+        """
+        return type(self)(**{field.name: _storable(getattr(self, field.name)) for field in fields(self)})
+
     def validate(self) -> None:
         """Check every value that can be checked without the image.
 
         Raises:
-            SampleError: a required value is missing, the kind is unknown, or a box is empty or not finite.
+            SampleError: a required value or an entry of a list is missing, the kind is unknown, the question is longer
+                than `MAX_QUESTION`, or a box is empty or not finite.
         """
         for name in ("image_path", "image_id", "question"):
             if not getattr(self, name):
@@ -141,12 +155,26 @@ class Sample:
             # If a table's columns are mixed up, the value may be text of the data set, which must not be printed.
             shown = f" {self.kind!r}" if self.kind.isidentifier() and len(self.kind) <= 12 else ""
             raise SampleError(f"unknown kind{shown}: expected {', '.join(KINDS)} or null")
+        if len(self.question) > MAX_QUESTION:
+            raise SampleError(f"question has more than {MAX_QUESTION} characters")
+        if self.answer is not None and None in self.answer:
+            raise SampleError("answer has an entry without text")
+        if not all(label and path for label, path in self.anatomy_masks):
+            raise SampleError("anatomy_masks has an entry without label or path")
         for box in self.boxes:
             corners = (box.x1, box.y1, box.x2, box.y2)
             if not all(map(math.isfinite, corners)):
                 raise SampleError(f"box {box.label!r} has a corner that is not finite: {corners}")
             if box.x1 >= box.x2 or box.y1 >= box.y2:
                 raise SampleError(f"box {box.label!r} is empty: {corners} are not x1 < x2, y1 < y2")
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, Box):
+        return replace(value, label=_storable(value.label))
+    return tuple(map(_storable, value)) if isinstance(value, tuple) else value
 
 
 def _box(row: Mapping[str, Any] | None) -> Box:

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 
 from cxr_faith.data.sample import Sample
 
+MAX_LISTED = 1_000_000
+"""Most drops that are listed one by one."""
+_LONGEST = 1000
+
 
 class PrepareError(ValueError):
     """Input that cannot be prepared; the message is one line that names the file and says what to do."""
@@ -42,7 +46,8 @@ class Tally:
             `open: unknown`.
         boxes: the distinct (image id, box) pairs.
         masks: paths of the mask files of findings and organs.
-        drops: what was left out, each thing once per reason, in order.
+        drops: what was left out, each thing once per reason, in order; the first `MAX_LISTED`.
+        unlisted: number of further drops by what was dropped and why.
         notes: number of values that were changed, by what was changed.
         expected: number of rows to expect, if the source knows it, for the progress bar.
         seen: number of rows checked so far.
@@ -56,6 +61,7 @@ class Tally:
     boxes: set[tuple[Any, ...]] = field(default_factory=set)
     masks: set[str] = field(default_factory=set)
     drops: dict[Drop, None] = field(default_factory=dict)
+    unlisted: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     expected: int | None = None
     seen: int = 0
@@ -74,7 +80,10 @@ class Tally:
 
     def drop(self, what: str, name: object, reason: str, detail: object = "") -> None:
         """Count something that was left out; the same thing counts once per reason."""
-        self.drops[Drop(what, str(name), reason, " ".join(str(detail).split()))] = None
+        if len(self.drops) < MAX_LISTED:
+            self.drops[Drop(what, _short(name), reason, " ".join(_short(detail).split()))] = None
+        else:
+            self.unlisted[f"{what}: {reason}"] += 1
 
     def note(self, text: str) -> None:
         """Count a value that was changed."""
@@ -83,7 +92,7 @@ class Tally:
     @property
     def reasons(self) -> Counter[str]:
         """Number of drops by what was dropped and why."""
-        return Counter(f"{drop.what}: {drop.reason}" for drop in self.drops)
+        return Counter(f"{drop.what}: {drop.reason}" for drop in self.drops) + self.unlisted
 
     def summary(self) -> dict[str, Any]:
         """All counts, as the data card holds them."""
@@ -98,6 +107,15 @@ class Tally:
             "drops": dict(self.reasons.most_common()),
             "notes": dict(sorted(self.notes.items())),
         }
+
+
+def _short(value: object) -> str:
+    """A name or detail for the list of drops, which is written as UTF-8."""
+    try:
+        text = str(value)
+    except ValueError:  # a whole number of more digits than the interpreter prints
+        text = type(value).__name__
+    return text[:_LONGEST].encode(errors="replace").decode()
 
 
 def _answer(sample: Sample) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_faith.data.boxes import fuse
+from cxr_faith.data.boxes import fuse, limited
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.sources.presence import phrasings as phrased
 from cxr_faith.data.sources.presence import shuffled
@@ -102,8 +102,9 @@ def _votes(path: Path, tally: Tally) -> dict[str, dict[str, _Votes]]:
         tally.drop("row", f"{path.name} line {row + 2}", "row without image id")
     table = table[~unnamed]
     values = table[labels].apply(pd.to_numeric, errors="coerce")
+    values = values.where(values.isin([0, 1]))
     for row in table.index[values.isna().any(axis=1)]:
-        tally.drop("row", str(table["image_id"][row]), "label that is not a number", path.name)
+        tally.drop("row", str(table["image_id"][row]), "label that is not 0 or 1", path.name)
     values = values.dropna().assign(image_id=table["image_id"], reader=table[reader].fillna("") if reader else "")
     by_reader = values.groupby(["image_id", "reader"], sort=True)[labels].max().gt(0)
     readers = by_reader.groupby(level="image_id").size()
@@ -137,6 +138,7 @@ def _boxes(path: Path, votes: Mapping[str, Mapping[str, _Votes]], tally: Tally) 
             tally.drop("box", name, "finding that most readers do not see", label)
         else:
             drawn.setdefault(name, []).append(Box(label, x1, y1, x2, y2))
+    drawn = {name: list(limited(boxes, name, tally)) for name, boxes in drawn.items()}
     fused = {name: fuse(boxes) for name, boxes in drawn.items()}
     for name, boxes in drawn.items():
         for _ in range(len(boxes) - len(fused[name])):

@@ -40,7 +40,7 @@ def vindr_cxr_vqa(root: Path, tally: Tally, vqa: str) -> Iterator[Sample]:
         if name is None or not isinstance(entry.get("vqa"), list):
             tally.drop("row", f"entry {position}", "entry without image_id or vqa")
             continue
-        folder = next((f for f in FOLDERS if (root / f / f"{name}.dicom").is_file()), FOLDERS[0])
+        folder = next((f for f in FOLDERS if _is_file(root / f / f"{name}.dicom")), FOLDERS[0])
         for number, question in enumerate(entry["vqa"]):
             sample_id = f"vindr-cxr-vqa/{name}/{number}"
             if not isinstance(question, dict) or question.get("question") in (None, ""):
@@ -50,6 +50,13 @@ def vindr_cxr_vqa(root: Path, tally: Tally, vqa: str) -> Iterator[Sample]:
                 yield _sample(sample_id, name, folder, question, tally)
             except UnreadableError as error:
                 tally.drop("question", sample_id, str(error))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _sample(sample_id: str, name: str, folder: str, question: Mapping[str, Any], tally: Tally) -> Sample:
