@@ -6,8 +6,8 @@ kept. The kernel stops it when a file takes more than its share of CPU time or o
 it ends, killed or not. CPU time counts, not the clock: a busy machine or a slow file system costs no sample. A decoder
 that waits (for a network disk, say) gets ten times as long, by a count that stands still while the run is suspended.
 
-Requests are lines of JSON; an answer is a line of JSON and the raw pixels. Nothing is pickled, so a decoder that a file
-has taken over can send wrong pixels but no code.
+A request is a line of JSON; an answer is JSON after its length, then the raw pixels. Nothing is pickled, so a decoder
+that a file has taken over can send wrong pixels but no code.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ DECODE_SECONDS = 60.0
 
 DEFERRED_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 """Signals that a terminal or Slurm sends to all processes of a job: the run answers them, a decoder ignores them."""
+
+READY = b"ready"
+"""What a decoder sends once it has started."""
+HEADER_BYTES = 4
+"""Bytes of the length that comes before an answer, most significant first."""
 
 _WAITING = 10  # times the limit that a decoder may take by the clock
 _DTYPES = {"|u1", "|b1", "<i8"}
@@ -91,7 +96,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._owner = os.getpid()
-        self._closed = False
+        self._closed = True
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; "
             f"from cxr_faith.data.decoder_process import serve; serve({self._owner})"
@@ -104,13 +109,13 @@ class Decoder:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment
             )
+            self._closed = False
         except OSError as error:
-            self._closed = True
             raise DecoderStartError(f"no process for decoding pictures can be started: {error}") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         try:
-            self._read_line(DECODE_SECONDS)
+            self._read(len(READY), DECODE_SECONDS)
         except EOFError:
             status = self.close()
             raise DecoderStartError(f"the process for decoding pictures ends as it starts (status {status})") from None
@@ -130,7 +135,8 @@ class Decoder:
         assert self._process.stdin
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            answer = json.loads(self._read_line(request["seconds"]))
+            length = int.from_bytes(self._read(HEADER_BYTES, request["seconds"]), "big")
+            answer = json.loads(self._read(length, request["seconds"]))
             if "fault" in answer:
                 if answer["spent"]:
                     self.close()
@@ -163,13 +169,10 @@ class Decoder:
         """Stop the decoder with the thread that used it."""
         self.close()
 
-    def _read_line(self, seconds: float) -> bytes:
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            part = bytearray(1)
-            self._read_into(memoryview(part), seconds)
-            line += part
-        return bytes(line)
+    def _read(self, count: int, seconds: float) -> bytes:
+        content = bytearray(count)
+        self._read_into(memoryview(content), seconds)
+        return bytes(content)
 
     def _read_into(self, view: memoryview, seconds: float) -> None:
         """Fill a buffer from the answer; raises an EOFError if the decoder has ended."""

@@ -18,14 +18,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from cxr_faith.data.decoder import DEFERRED_SIGNALS, Task
+from cxr_faith.data.decoder import DEFERRED_SIGNALS, HEADER_BYTES, READY, Task
 from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size
 from cxr_faith.data.raster import read_mask, read_raster, read_raster_size
 
 MEMORY = 1_400_000_000
 """Most bytes of address space: a picture of `images.MAX_PIXELS` fits in."""
 
-_KEPT = MEMORY // 3  # a library that failed may hold memory: beyond this the process is not used again
+_KEPT = MEMORY // 5  # a library that failed may hold memory: beyond this the process is not used again
 _PR_SET_PDEATHSIG = 1
 
 
@@ -40,15 +40,17 @@ def serve(parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED_SIGNALS)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, also in the middle of C code
     _end_with_parent(parent)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    memory = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
-        answers.write(b"\n")
-        answers.flush()
+    with os.fdopen(os.dup(1), "wb") as answers:
         # What a library prints about a file must neither mix with answers nor reach a terminal.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.dup2(nowhere, sys.stderr.fileno())
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        answers.write(READY)
+        answers.flush()
         for line in sys.stdin.buffer:
             _answer(json.loads(line), answers)
 
@@ -63,7 +65,8 @@ def _answer(request: Mapping[str, Any], answers: BinaryIO) -> None:
     except Exception as error:  # whatever a file makes a library raise costs that file only
         header = {"fault": reason(error), "spent": isinstance(error, MemoryError) or _address_space() > _KEPT}
     signal.setitimer(signal.ITIMER_PROF, 0)
-    answers.write(json.dumps(header).encode() + b"\n")
+    text = json.dumps(header).encode()
+    answers.write(len(text).to_bytes(HEADER_BYTES, "big") + text)
     answers.write(pixels.data.cast("B") if pixels.size else b"")
     answers.flush()
 
