@@ -25,9 +25,9 @@ def damaged_copies(content: bytes, copies: int, rng: np.random.Generator) -> Ite
 
 
 def _range(copy: bytearray, rng: np.random.Generator, longest: int = 600) -> slice:
-    """A part of a file; starts are more often near the beginning, where headers are."""
-    start = int(rng.integers(len(copy)) * rng.random() ** 2)
-    return slice(start, start + int(rng.integers(1, longest)))
+    """A part of a file; half of them start near its beginning, where headers are."""
+    start = int(rng.integers(len(copy) if rng.random() < 0.5 else min(len(copy), 500)))
+    return slice(start, start + int(rng.integers(1, rng.choice([8, longest]))))
 
 
 def _cut(copy: bytearray, rng: np.random.Generator) -> None:

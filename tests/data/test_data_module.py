@@ -7,6 +7,8 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +17,7 @@ from cxr_faith.data import items as items_file
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import write_manifest
 from cxr_faith.data.module import CXRVQADataModule, SampleItem
-from cxr_faith.data.sample import Box, Sample
+from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample
 
 HEIGHT, WIDTH = 60, 90
 SIZE = (30, 30)  # (height, width): 2 × 3 original pixels to each model pixel
@@ -101,6 +103,26 @@ def test_mask_file_comes_before_boxes_and_is_cropped_like_the_picture(tmp_path: 
     expected = torch.zeros(SIZE, dtype=torch.bool)
     expected[:17, :15] = True  # 27 of 48 rows, 36 of 72 columns
     assert item.finding_mask is not None and torch.equal(item.finding_mask, expected)
+
+
+def test_whatever_a_file_raises_costs_its_sample(tmp_path: Path) -> None:
+    """A file whose reading fails (EIO), nulls in every column that may be null, a mask without name or path."""
+    Image.fromarray(np.eye(60, 90, dtype=np.uint8)).save(tmp_path / "i0.png")
+    write_manifest([sample(0, 0), sample(1, 0), sample(2, 0)], tmp_path / "m.parquet")
+    rows = pq.read_table(tmp_path / "m.parquet").to_pylist()
+    rows[0] = dict.fromkeys(rows[0]) | {"sample_id": "nulls"}
+    rows[1] |= {"anatomy_masks": [None]}
+    pq.write_table(pa.Table.from_pylist(rows, MANIFEST_SCHEMA), tmp_path / "m.parquet")
+    module = CXRVQADataModule(str(tmp_path / "m.parquet"))
+    module.image_size = SIZE
+    errors = {item.sample.sample_id: item.error for item in items(module)}
+    assert errors["nulls"] == "image_path is missing" and errors["s1"] and errors["s2"] is None
+    write_manifest([sample(0, 0, image_path="mem"), sample(1, 1, image_path="maps")], tmp_path / "m.parquet")
+    module = CXRVQADataModule(str(tmp_path / "m.parquet"), data_root="/proc/self")
+    module.image_size = SIZE
+    broken, text = items(module)
+    assert broken.error and "/mem: " in broken.error and "Input/output error" in broken.error
+    assert text.error and "not an image" in text.error
 
 
 def test_a_bad_sample_has_a_reason_and_costs_no_other(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
 COPIES = 24
 DECODE_SECONDS = 3.0
+MAGIC = {"jpg": 3, "png": 8, "dcm": 132}
 
 # Uncompressed, RLE, JPEG, JPEG-LS and JPEG 2000; gray and color; little and big endian.
 DICOM = (
@@ -102,9 +103,10 @@ def write_damaged(folder: Path, seed: int) -> int:
     rng, samples = np.random.default_rng(seed), list[Sample]()
     Image.fromarray(pixels(0)).save(folder / "good.png")
     for kind, (suffix, content) in enumerate(pictures(folder)):
-        for number, copy in enumerate(damaged_copies(content, COPIES, rng)):
+        kept = MAGIC[suffix]  # without its first bytes no library looks at the rest
+        for number, copy in enumerate(damaged_copies(content[kept:], COPIES, rng)):
             name = f"{kind}-{number}.{suffix}"
-            (folder / name).write_bytes(copy)
+            (folder / name).write_bytes(content[:kept] + copy)
             paths = {"image_path": name, "image_id": name}
             if suffix == "png" and number % 2:
                 paths = {"image_path": "good.png", "image_id": "good", "finding_mask_path": name}
