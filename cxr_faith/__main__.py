@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after the program's name; default: those of this process, which then belongs to the command.
     """
-    from cxr_faith.cli import interrupt, streams  # quick to load: from here on, Ctrl-C and streams are handled
+    from cxr_faith.cli import encoding, interrupt, streams  # quick to load
 
+    if argv is None:
+        encoding.use_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = "resume" if arguments[:1] == ["evaluate"] else "start again"
     again = f"to {verb}: {shlex.join(['cxr-faith', *arguments])}"

@@ -17,11 +17,14 @@ from cxr_faith.checks.samples import read_cases
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.records import done_samples, read_records
 from cxr_faith.run.callbacks import RecordsWriter
+from cxr_faith.run.cautions import run_cautions
 from cxr_faith.run.evaluate import RunOptions, trainer_defaults
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.ranks import cluster_plugins
 from cxr_faith.run.stop import StopRequest
 from cxr_faith.storage.atomic import write_atomic
+
+OTHER_MODEL = "take a model that was trained on radiographs: --model.vlm.path google/medgemma-4b-it"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def run_doctor(
         pictures, cases = read_cases(module.engine.vlm, data, module.protocol, 1)
         advice = "no answer can be explained: check model.vlm.prompt_template, and what the records' reasons say"
         checks = [
+            *(Check("model and data", "warn", line, OTHER_MODEL) for line in run_cautions(module, data)),
             *(check for case in zip(pictures, cases, strict=True) for check in model_checks(module, *case)),
             *([] if cases else [Check("model", "fail", "not measured", advice)]),
             *record_checks(frame, module.method_set.explaining),

@@ -24,12 +24,15 @@ def main(arguments: list[str]) -> int:
         from cxr_faith.checks.sanity import SanityOptions, run_sanity
         from cxr_faith.checks.sanity_result import render_sanity
         from cxr_faith.cli.lightning_cli import EvaluateCLI
-        from cxr_faith.report.terminal import show, wide_console
+        from cxr_faith.report.terminal import show, show_notes, wide_console
+        from cxr_faith.run.cautions import run_cautions
 
     quiet_lightning()
+    console = wide_console()
     with usage_errors(ValueError, FileNotFoundError):
         cli = EvaluateCLI(given.arguments, SanityOptions)
         cli.datamodule.limit = cli.options.limit
+        show_notes(console, run_cautions(cli.model, cli.datamodule))
         result = run_sanity(cli.model, cli.datamodule, cli.options.run_dir, cli.made(SanityOptions))
-    show(wide_console(), render_sanity(result))
+    show(console, render_sanity(result))
     return 0

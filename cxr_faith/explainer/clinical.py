@@ -21,11 +21,10 @@ from cxr_faith.report.clinical.sheet import clinical_sheet, save_sheet
 from cxr_faith.report.clinical.summary import clinical_summary
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.load import read_provenance
-from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.config import ModelConfig
 from cxr_faith.vlm.identity import model_identity
+from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY, has_bundled_weights
 
-PHANTOMS_ONLY = "The bundled model knows drawn phantoms only: its answers about real pictures mean nothing."
 COMPARED = ("attention", "chefer", "gradient", "rollout")
 """Methods whose maps of the same answer are compared with the one that was asked for; each needs few forwards."""
 
@@ -105,7 +104,7 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: Scores | Non
         masks={} if known.masks is None else organ_masks(known.masks, explanation),
         calibration=None if run is None else calibration_of(run, model["source"]),
         paraphrases=worded,
-        cautions=[PHANTOMS_ONLY] if model["source"] == str(bundled_model()) else [],
+        cautions=[PHANTOMS_ONLY] if has_bundled_weights(model["source"]) else [],
     )
 
 

@@ -17,6 +17,7 @@ from cxr_faith.printable import json_text, printable
 from cxr_faith.storage.atomic import replacing, write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
+from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY, has_bundled_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,11 +80,12 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     load_image(image)  # so that a picture that cannot be read stops the command before a large model is loaded
     target = _target(options)
     transformers_logging.disable_progress_bar()
-    explainer = Explainer.from_pretrained(bundled_model() if options.model == "bundled" else options.model)
+    source = str(bundled_model()) if options.model == "bundled" else options.model
+    explainer = Explainer.from_pretrained(source)
     # Loads matplotlib, which takes a second: only now that the picture and the model have been read.
-    from cxr_faith.explainer.clinical import PHANTOMS_ONLY, Known, write_clinical
+    from cxr_faith.explainer.clinical import Known, write_clinical
 
-    if options.model == "bundled":
+    if has_bundled_weights(source):
         print(f"note        {PHANTOMS_ONLY} For others: --model google/medgemma-4b-it")
     method = {**options.method_options, "class": options.method}
     if target == TOKENS:

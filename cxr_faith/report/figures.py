@@ -5,6 +5,7 @@ the name's ending. `grids.py` puts several maps into one figure; `charts.py` and
 """
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from cxr_faith.data.sample import Box
+from cxr_faith.printable import printable
+
+# A title may have letters, such as Chinese ones, that the fonts of this machine lack: they are drawn as boxes.
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")
 
 COLORMAP = "viridis"
 """Perceptually uniform, and without the grays of a radiograph."""
@@ -179,7 +184,7 @@ def svg(figure: Figure) -> str:
     with mpl.rc_context({"svg.hashsalt": "cxr_faith", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return printable(text[text.index("<svg") :], keep="\n")
 
 
 def chart(height: float, width: float = COLUMN_WIDTH) -> Figure:
@@ -227,7 +232,7 @@ def _mark_sides(axes: Axes, size: float) -> None:
 def wrapped(title: str | None, width: float, points: float = 9, most: int = 3) -> list[str]:
     """A title in lines that fit a width in inches; beyond `most` lines it is cut and ends with an ellipsis."""
     per_line = max(8, int(width * 130 / points))
-    words = [word[i : i + per_line] for word in (title or "").split() for i in range(0, len(word), per_line)]
+    words = [word[i : i + per_line] for word in printable(title or "").split() for i in range(0, len(word), per_line)]
     lines = [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + 1 + len(word) > per_line:

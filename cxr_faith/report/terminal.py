@@ -1,5 +1,6 @@
 """What commands print, in a terminal, a file or a pipe."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -7,6 +8,7 @@ from rich.console import Console, RenderableType
 from cxr_faith.report.costs import render_costs
 from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.summary.summary import Summary
+from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY
 
 
 def wide_console() -> Console:
@@ -26,9 +28,15 @@ def show(console: Console, content: RenderableType) -> None:
 
 
 def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> None:
-    """Print the leaderboard over all samples, the methods' costs and the warnings."""
+    """Print the leaderboard over all samples, the methods' costs and the warnings; one that voids them all is first."""
+    show_notes(console, [warning for warning in summary.warnings if warning == PHANTOMS_ONLY])
     if summary.boards:
         show(console, render_leaderboard(summary))
         show(console, render_costs(summary, run_dir))
-    for warning in summary.warnings:
-        console.print(f"note         {warning}", soft_wrap=True, highlight=False, markup=False)
+    show_notes(console, [warning for warning in summary.warnings if warning != PHANTOMS_ONLY])
+
+
+def show_notes(console: Console, notes: Iterable[str]) -> None:
+    """Print what to know before reading on, a line each."""
+    for note in notes:
+        console.print(f"note         {note}", soft_wrap=True, highlight=False, markup=False)

@@ -16,8 +16,9 @@ from transformers.utils import logging as transformers_logging
 from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.records import done_samples, scan_records
 from cxr_faith.report.results import Results, write_results
-from cxr_faith.report.terminal import show_summary, wide_console
+from cxr_faith.report.terminal import show_notes, show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
+from cxr_faith.run.cautions import run_cautions
 from cxr_faith.run.live import LiveScalars
 from cxr_faith.run.lock import merge_lock, run_lock
 from cxr_faith.run.measured import print_metrics, read_back, write_hparams, write_metrics
@@ -163,7 +164,9 @@ def _evaluate(
     callbacks += [_SkipDone(run_dir), meeting, writer, Monitor(run_dir, options.monitor), watch]
     if trainer.is_global_zero:
         callbacks += [RunProgress(console), LiveScalars(run_dir)]
-        write_provenance(run_dir, module, data, identity, trainer.world_size)
+        cautions = run_cautions(module, data)
+        show_notes(console, cautions)
+        write_provenance(run_dir, module, data, identity, trainer.world_size, cautions)
         write_atomic(run_dir / "config.yaml", config)
     callbacks.append(stop)
     trainer.predict(module, datamodule=data, return_predictions=False)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -87,10 +87,15 @@ def check_run_dir(run_dir: Path, identity: Identity) -> None:
 
 
 def write_provenance(
-    run_dir: Path, module: FaithfulnessModule, data: CXRVQADataModule, identity: Identity, world_size: int
+    run_dir: Path,
+    module: FaithfulnessModule,
+    data: CXRVQADataModule,
+    identity: Identity,
+    world_size: int,
+    cautions: Sequence[str] = (),
 ) -> None:
-    """Write `provenance.json`: versions, model, data, git revision, hardware."""
-    content = {
+    """Write `provenance.json`: versions, model, data, git revision, hardware, and what `run_cautions` says."""
+    content: dict[str, object] = {
         "fingerprint": identity.fingerprint,
         "identity": identity.to_dict(),
         "methods": [*module.method_set.names, RANDOM],
@@ -102,6 +107,8 @@ def write_provenance(
         "git_revision": git_revision(),
         "hardware": hardware() | {"ranks": world_size},
     }
+    if cautions:
+        content["cautions"] = list(cautions)
     write_atomic(run_dir / FILE, json.dumps(content, indent=2) + "\n")
 
 

@@ -143,7 +143,8 @@ def _summarize_run(run_dir: Path) -> Summary:
         raise ValueError(no_run(run_dir))
     pieces = scan_records(run_dir, PIECE_COLUMNS)
     summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"), pieces)
-    return with_sanity(summary, run_dir)
+    known = [str(line) for line in provenance.get("cautions", ())]
+    return with_sanity(replace(summary, warnings=(*known, *summary.warnings)), run_dir)
 
 
 def _sorted(records: pd.DataFrame) -> pd.DataFrame:

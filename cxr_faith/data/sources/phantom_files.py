@@ -21,6 +21,8 @@ from cxr_faith.storage.atomic import replacing
 
 JPEG_QUALITY = 93
 BATCH = 32
+SOURCE = "phantom"
+"""Where the samples of drawn pictures come from, in their manifest."""
 
 
 def write_samples(
@@ -108,5 +110,5 @@ def _sample(
         anatomy_masks=tuple((name, _mask_path(phantom, name)) for name in ANATOMY),
         height=size[0],
         width=size[1],
-        source="phantom",
+        source=SOURCE,
     )
