@@ -32,7 +32,6 @@ MAX_BYTES = 8 * 2**30
 """Most bytes that the rows of a manifest may take."""
 _CHUNK_ROWS = 10_000
 _CHUNK_BYTES = 2**26
-_BATCH_ROWS = 64
 
 
 class MappedManifest(datasets.Dataset):  # type: ignore[misc]  # the library has no types
@@ -173,7 +172,7 @@ def _read_batches(shard: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         if missing:
             raise ManifestError(f"{shard}: manifest lacks the column {', '.join(missing)}")
         columns = ManifestColumns(shard)
-        for batch in parquet_batches(shard, MANIFEST_SCHEMA.names, _BATCH_ROWS):
+        for batch in parquet_batches(shard, MANIFEST_SCHEMA.names, _CHUNK_ROWS):
             yield columns.cast(batch, schema)
     except PrepareError as error:
         raise ManifestError(str(error)) from error

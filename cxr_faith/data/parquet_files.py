@@ -23,6 +23,8 @@ MAX_VALUES = 20_000_000
 """Most values that one column of one row group may claim to hold."""
 MAX_CELL = 1_000_000
 """Longest text of a cell, in bytes."""
+MAX_PIECE = 2**26
+"""Most bytes of a batch, and a quarter of the most bytes of a row, when its texts are expanded."""
 MAX_ITEMS = 10_000
 """Longest list in a cell."""
 
@@ -51,7 +53,7 @@ def parquet_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[p
         rows: most rows of a batch.
 
     Yields:
-        batches, whose texts are dictionary arrays.
+        batches, whose texts are dictionary arrays and take no more than `MAX_PIECE` bytes when they are expanded.
 
     Raises:
         PrepareError: the file is missing or damaged, or has more rows, longer texts or longer lists than a table has.
@@ -62,15 +64,33 @@ def parquet_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[p
             leaves = [schema.column(position) for position in range(len(schema))]
             texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
             _check_claims(file.metadata, set(columns), path)
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
-                for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                    _check(column, f"{path}: column {name}")
-                yield batch
+        with pq.ParquetFile(path, read_dictionary=texts) as file, pq.ParquetFile(path) as plain:
+            for group in range(file.num_row_groups):
+                for batch in _group_batches(file, plain, group, columns, rows):
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                        _check(column, f"{path}: column {name}")
+                    yield from _pieces(batch, path)
     except FileNotFoundError as error:
         raise PrepareError(f"{path}: file not found") from error
     except (pa.ArrowException, OSError) as error:
         raise PrepareError(f"{path}: not a readable Parquet file: {one_line(error)}") from error
+
+
+def _group_batches(
+    file: pq.ParquetFile, plain: pq.ParquetFile, group: int, columns: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The batches of one row group; without dictionaries where texts in lists need two, which Arrow cannot join."""
+    done = 0
+    try:
+        for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns)):
+            done += batch.num_rows
+            yield batch
+    except pa.ArrowNotImplementedError:
+        start = 0
+        for batch in plain.iter_batches(batch_size=rows, row_groups=[group], columns=list(columns)):
+            start += batch.num_rows
+            if start > done:
+                yield batch.slice(max(done - start + batch.num_rows, 0))
 
 
 def parquet_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
@@ -109,6 +129,36 @@ def _check_claims(metadata: pq.FileMetaData, columns: set[str], path: Path) -> N
                     )
 
 
+def _pieces(batch: pa.RecordBatch, path: Path) -> Iterator[pa.RecordBatch]:
+    """Parts of a batch that are small when their texts are expanded."""
+    size = sum(map(_expanded, batch.columns))
+    if size <= MAX_PIECE or (batch.num_rows == 1 and size <= 4 * MAX_PIECE):
+        yield batch
+    elif batch.num_rows == 1:
+        raise PrepareError(f"{path}: a row of more than {4 * MAX_PIECE:,} bytes")
+    else:
+        half = batch.num_rows // 2
+        yield from _pieces(batch.slice(0, half), path)
+        yield from _pieces(batch.slice(half), path)
+
+
+def _expanded(array: pa.Array) -> int:
+    """Most bytes that an array's values can take without its dictionaries."""
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return _expanded(array.storage)
+    if pa.types.is_dictionary(kind) and not _is_text(kind.value_type):
+        return 8 * len(array)
+    if pa.types.is_dictionary(kind):
+        longest = pc.max(pc.binary_length(array.dictionary)).as_py() if len(array.dictionary) else 0
+        return len(array) * (longest or 0)
+    if pa.types.is_struct(kind):
+        return sum(_expanded(array.field(position)) for position in range(kind.num_fields))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _expanded(array.flatten())
+    return int(array.nbytes)
+
+
 def _check(array: pa.Array, where: str) -> None:
     """Refuse texts and lists that no table has."""
     if isinstance(array, pa.ExtensionArray):
@@ -126,6 +176,11 @@ def _check(array: pa.Array, where: str) -> None:
         if (most or 0) > MAX_ITEMS:
             raise PrepareError(f"{where}: a list of more than {MAX_ITEMS:,} entries")
         _check(array.keys if pa.types.is_map(kind) else array.values, where)
-    elif pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif _is_text(kind):
         if (pc.max(pc.binary_length(array)).as_py() or 0) > MAX_CELL:
             raise PrepareError(f"{where}: a text of more than {MAX_CELL:,} bytes")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
+    return any(check(kind) for check in checks)

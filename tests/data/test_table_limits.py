@@ -235,3 +235,13 @@ def test_cells_of_any_type() -> None:
         *("a", "a", "5", "True"),
     ]
     assert [number(value) != number(value) for value in (10**400, None, "x", [1], {})] == [True] * 5
+
+
+def test_lists_of_texts_in_many_row_groups(tmp_path: Path) -> None:
+    """Texts in lists whose dictionaries differ between row groups, or end within one, are read as any other."""
+    answers = [[f"answer {row % 7}", f"{row}" * 50] for row in range(6000)]
+    table = pa.table({"image_path": ["a.png"] * 6000, "question": ["q"] * 6000, "answer": answers})
+    for name, size, limit in (("groups", 1000, 2**20), ("pages", 6000, 2000)):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table, path, row_group_size=size, dictionary_pagesize_limit=limit, data_page_size=1000)
+        assert [row["answer"] for row in TableRows(path)] == answers, name

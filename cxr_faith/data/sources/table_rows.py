@@ -12,7 +12,7 @@ from cxr_faith.data.parquet_files import parquet_batches, parquet_head, parquet_
 from cxr_faith.data.tally import PrepareError
 from cxr_faith.data.text_files import MAX_COLUMNS
 
-_BATCH_ROWS = 64
+_BATCH_ROWS = 1000
 
 
 class TableRows:
