@@ -10,8 +10,9 @@ from transformers.utils import logging as transformers_logging
 
 from cxr_faith.attribution.sae_model import SAEConfig, SAEError, save_sae
 from cxr_faith.data.geometry import fit
-from cxr_faith.data.images import load_image
+from cxr_faith.data.images import ImageError, load_image
 from cxr_faith.data.sources.phantom import SIZE, render, sample_phantom
+from cxr_faith.printable import printable
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.base import VLM
 
@@ -110,7 +111,11 @@ def _pictures(source: list[Path] | int, size: tuple[int, int], seed: int) -> Ite
     """Pictures uint8 [3, H, W] of the model's input size, before normalization."""
     for item in range(source) if isinstance(source, int) else source:
         if isinstance(item, Path):
-            picture = load_image(item)
+            try:
+                picture = load_image(item)
+            except ImageError as error:
+                print(f"left out    {printable(str(error))}")
+                continue
         else:
             gray = render([sample_phantom(f"sae-{item}", seed)], SIZE)[0][0]
             picture = gray[..., None].repeat(3, -1)
@@ -138,4 +143,6 @@ def collect(vlm: VLM, source: list[Path] | int, options: FitSaeOptions) -> tuple
             encode()
     if waiting:
         encode()
+    if not parts[0] or not parts[1]:
+        raise SAEError(f"{options.images}: fewer than two of the pictures can be used")
     return torch.cat(parts[0]), torch.cat(parts[1])

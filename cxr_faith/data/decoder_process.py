@@ -21,6 +21,7 @@ import numpy.typing as npt
 from cxr_faith.data.decoder import DEFERRED_SIGNALS, HEADER_BYTES, READY, Task
 from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size
 from cxr_faith.data.raster import read_mask, read_raster, read_raster_size
+from cxr_faith.printable import printable
 
 MEMORY = 1_400_000_000
 """Most bytes of address space: a picture of `images.MAX_PIXELS` fits in."""
@@ -76,8 +77,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"decoding needs more than {MEMORY / 1e9:g} GB of memory"
     words = " ".join(str(error).split())
-    text = words if isinstance(error, ValueError) and words else f"{type(error).__name__}: {words}".rstrip(": ")
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(words if isinstance(error, ValueError) and words else f"{type(error).__name__}: {words}")
 
 
 def decode_picture(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:

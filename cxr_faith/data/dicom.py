@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,14 @@ _PIXELS = [
 
 class DicomError(ValueError):
     """A DICOM file that does not hold one usable radiograph."""
+
+
+class _Bounded(io.BufferedReader):
+    """A file that reads no more than it has: an element that says it is gigabytes long must not reserve them."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, max(left, 0)))
 
 
 def is_dicom(path: Path) -> bool:
@@ -104,7 +114,8 @@ def read_dicom_size(path: Path) -> tuple[int, int]:
 def _opened(path: Path, keywords: list[str], **options: Any) -> pydicom.Dataset:
     """Read these elements of a file."""
     try:
-        return pydicom.dcmread(path, specific_tags=keywords, **options)
+        with _Bounded(io.FileIO(path)) as file:
+            return pydicom.dcmread(file, specific_tags=keywords, **options)
     except MemoryError:
         raise
     except InvalidDicomError as error:

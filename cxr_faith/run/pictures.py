@@ -1,6 +1,7 @@
 """Pictures for the report and TensorBoard; written only with `show_images: true`."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_faith.data.images import load_image
+from cxr_faith.data.images import ImageError, load_image
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Sample
 from cxr_faith.records import read_records
@@ -16,6 +17,8 @@ from cxr_faith.records.controls import CENTER, RANDOM, RANDOM_MAP, first_setting
 from cxr_faith.report.gallery import gallery
 from cxr_faith.report.grids import compare_methods
 from cxr_faith.storage.atomic import own_folder, replacing, write_atomic
+
+logger = logging.getLogger(__name__)
 
 THUMB_SIDE, THUMB_QUALITY = 288, 80
 _COLUMNS = ["image_path", "question", "predicted", "status", "finding", "srg", "effect", "map", "grid_h", "grid_w"]
@@ -45,12 +48,15 @@ def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
         samples = {sample.sample_id: sample for sample in _samples(data, set(chosen))}
         for number, sample_id in enumerate(name for name in chosen if name in samples):
             rows = records[records["sample_id"].eq(sample_id)]
-            listing[sample_id] = _write(folder, f"{number:02d}", samples[sample_id], rows, data)
+            try:
+                listing[sample_id] = _write(folder, f"{number:02d}", samples[sample_id], rows, data)
+            except ImageError as error:  # gone or damaged since it was evaluated
+                logger.warning("%s: no picture in the report: %s", sample_id, error)
     write_atomic(folder / "pictures.json", json.dumps(listing, indent=1, ensure_ascii=False))
 
 
 def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CXRVQADataModule) -> dict[str, Any]:
-    picture = load_image(sample.image_path, data.data_root)
+    picture = load_image(sample.image_path, data.data_root, seconds=data.decode_seconds)
     height, width = picture.shape[:2]
     thumb = Image.fromarray(picture)
     thumb.thumbnail((THUMB_SIDE, THUMB_SIDE))

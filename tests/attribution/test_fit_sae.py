@@ -45,6 +45,21 @@ def test_known_features_are_found(tmp_path: Path) -> None:
     assert torch.equal(again.encoder, first.encoder)
 
 
+def test_a_bad_picture_is_left_out(random_vlm: Gemma3VLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(generator.integers(0, 255, (40, 40), np.uint8)).save(tmp_path / f"{index}.png")
+    (tmp_path / "1.png").write_bytes(b"\x89PNG")
+    asked = replace(options(tmp_path, str(tmp_path)), patches_per_image=5)
+    source = picture_source(asked)
+    train, held_out = collect(random_vlm, source, asked)
+    assert train.shape == held_out.shape == (5, 32)
+    assert capsys.readouterr().out == f"left out    {tmp_path}/1.png: not an image (JPEG or PNG expected)\n"
+    (tmp_path / "2.png").write_bytes(b"\x89PNG")
+    with pytest.raises(SAEError, match="fewer than two of the pictures can be used"):
+        collect(random_vlm, source, asked)
+
+
 def test_vectors_are_the_towers(random_vlm: Gemma3VLM, tmp_path: Path) -> None:
     """Eleven pictures: the first and the eleventh are held out; patches are rows of the stream."""
     folder = tmp_path / "pictures"

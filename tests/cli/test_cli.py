@@ -245,6 +245,7 @@ def test_report_says_first_what_is_wrong_and_fills_no_lines(tmp_path: Path, run:
         ("folder", [], "missing.png: is a folder, not a picture"),
         ("picture", ["--calibration", "/nowhere"], "--calibration /nowhere: no run directory"),
         (b"\xff\xd8\xff\xe0 no jpeg", [], "missing.png"),
+        ("constant", [], "missing.png: the picture is constant"),
         ("picture", ["--method", "oracle"], "needs a finding mask"),
         ("picture", ["--target", "7x"], "target must be"),
         ("picture", ["--modle", "x"], "did you mean --model?"),
@@ -259,6 +260,8 @@ def test_explain_errors_are_one_line(
     file = tmp_path / "missing.png"
     if content == "picture":
         Image.linear_gradient("L").resize((64, 64)).save(file)
+    elif content == "constant":
+        Image.new("L", (64, 64), 90).save(file)
     elif content == "folder":
         file.mkdir()
     elif isinstance(content, bytes):

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 import random
 import shutil
@@ -19,7 +20,9 @@ import torch
 
 from cxr_faith.data import items as data_items
 from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.records import done_samples
+from cxr_faith.run.pictures import write_pictures
 from cxr_faith.vlm import Gemma3VLM, PictureScores
 from tests.forked import start_ranks, wait_for_ranks
 from tests.runs import SAMPLES, alive, assert_same, children, parts, ranks, records, run_here, start, wait_for
@@ -218,6 +221,23 @@ def test_a_corrupted_image_costs_its_samples(small: Path, reference: Path, tmp_p
     rest = whole[whole["image_path"].ne(paths[2])].reset_index(drop=True)
     # A column with missing values has another dtype.
     pd.testing.assert_frame_equal(found[~hit].reset_index(drop=True), rest, check_exact=True, check_dtype=False)
+
+
+def test_a_picture_that_is_gone_costs_the_report_its_drawing(
+    small: Path, reference: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = small.parent / "manifest.parquet"
+    paths = pq.read_table(manifest).column("image_path").to_pylist()
+    shutil.copytree(bundled_manifest().parent / "images", tmp_path / "root" / "images")
+    (tmp_path / "root" / paths[2]).unlink()
+    run_dir = tmp_path / "run"
+    shutil.copytree(reference, run_dir)
+    write_pictures(run_dir, CXRVQADataModule(str(manifest), data_root=str(tmp_path / "root")))
+    listed = json.loads((run_dir / "report" / "pictures" / "pictures.json").read_text())
+    shown = {
+        path for path, name in zip(paths, records(reference)["sample_id"].unique(), strict=False) if name in listed
+    }
+    assert listed and paths[2] not in shown and "no picture in the report" in caplog.text
 
 
 def test_a_torn_file_is_dropped_and_its_samples_run_again(
