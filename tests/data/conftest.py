@@ -11,6 +11,7 @@ import pytest
 from cxr_faith.data.manifest import open_manifest
 from cxr_faith.data.prepare import Prepared, PrepareOptions, prepare
 from tests.data.layouts import CHEXPERT, HEIGHT, VINDR, WIDTH, save, vqa_entry, write_csv, write_dicom, write_json
+from tests.disks import small_disk  # noqa: F401
 
 
 def assert_counts(card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
