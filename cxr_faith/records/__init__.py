@@ -8,6 +8,7 @@ maps and curves of a whole run need not fit into memory.
 """
 
 from cxr_faith.metrics.functional import GAPS
+from cxr_faith.records.forgetting import forget
 from cxr_faith.records.merging import merge_starts
 from cxr_faith.records.reader import done_samples, foreign_columns, read_records, scan_records
 from cxr_faith.records.schema import KEY, RECORD_SCHEMA, sample_columns
@@ -22,6 +23,7 @@ __all__ = [
     "claim_start",
     "done_samples",
     "foreign_columns",
+    "forget",
     "merge_starts",
     "next_start",
     "read_records",

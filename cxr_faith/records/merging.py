@@ -25,7 +25,7 @@ def merge_starts(run_dir: Path) -> None:
     for path in parts_of(run_dir / "records"):
         by_start[numbers_of(path)[0]].append(path)
     for start, paths in by_start.items():
-        sound = [path for path in paths if _is_sound(path)] if len(paths) > 1 else []
+        sound = [path for path in paths if is_sound(path)] if len(paths) > 1 else []
         if len(sound) > 1:
             try:
                 RecordWriter(run_dir, numbers_of(sound[0])[1], start).merge(sound)
@@ -33,7 +33,7 @@ def merge_starts(run_dir: Path) -> None:
                 logger.warning("the parts of an earlier start stay as they are: %s", error)
 
 
-def _is_sound(path: Path) -> bool:
+def is_sound(path: Path) -> bool:
     """Whether all of a part can be read, and has the columns of this version."""
     try:
         for _ in row_groups([path], RECORD_SCHEMA):

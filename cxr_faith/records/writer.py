@@ -83,8 +83,12 @@ class RecordWriter:
         self._levels[level + 1].append(merged)
 
     def merge(self, parts: Sequence[Path]) -> Path:
-        """Save the rows of sound parts as one part, and delete those once the new one is safe on disk."""
-        merged = self._save(_coarser(row_groups(parts, RECORD_SCHEMA)))
+        """Put one part in place of several sound ones."""
+        return self.replace(parts, _coarser(row_groups(parts, RECORD_SCHEMA)))
+
+    def replace(self, parts: Sequence[Path], tables: Iterable[pa.Table]) -> Path:
+        """Save tables as one part, and delete the parts that they come from once it is safe on disk."""
+        merged = self._save(tables)
         for path in parts:
             path.unlink()
         return merged

@@ -27,6 +27,7 @@ from cxr_faith.run.monitor import Monitor, Thresholds
 from cxr_faith.run.pictures import write_pictures
 from cxr_faith.run.provenance import Identity, check_run_dir, write_provenance
 from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_command, timeout_of
+from cxr_faith.run.retry import retry_unread
 from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
@@ -168,6 +169,8 @@ def _evaluate(
         show_notes(console, cautions)
         write_provenance(run_dir, module, data, identity, trainer.world_size, cautions)
         write_atomic(run_dir / "config.yaml", config)
+        if options.shard.count == 1:  # other shards may be writing
+            retry_unread(run_dir, data)
     callbacks.append(stop)
     trainer.predict(module, datamodule=data, return_predictions=False)
     ranks = meeting.ranks
