@@ -114,7 +114,7 @@ def read_dicom_size(path: Path) -> tuple[int, int]:
 def _opened(path: Path, keywords: list[str], **options: Any) -> pydicom.Dataset:
     """Read these elements of a file."""
     try:
-        with _Bounded(io.FileIO(path)) as file:
+        with _Bounded(io.FileIO(str(path))) as file:
             return pydicom.dcmread(file, specific_tags=keywords, **options)
     except MemoryError:
         raise
