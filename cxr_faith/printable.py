@@ -85,6 +85,11 @@ def plain(content: Any) -> Any:
     return [plain(value) for value in content] if isinstance(content, list | tuple) else content
 
 
+def page_text(value: object) -> object:
+    """A value of a page's template, `printable` if it is text; what is marked as HTML stays as it is."""
+    return printable(value) if type(value) is str else value
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)

@@ -85,7 +85,7 @@ def fit_sae(options: FitSaeOptions) -> SAEConfig:
     )
     print(f"features    {features}, {k} at a time; measured L0 {measured['l0']:.2f}, dead {measured['dead_share']:.1%}")
     print(f"explained   {measured['explained_variance']:.1%} of the held-out variance")
-    print(f"written     {options.out}")
+    print(f"written     {printable(options.out)}")
     return config
 
 

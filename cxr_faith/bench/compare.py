@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.bench.contest import Contest
@@ -21,6 +20,7 @@ from cxr_faith.bench.summarize import summarize
 from cxr_faith.bench.table import render
 from cxr_faith.bench.variants import VARIANTS, run_variant
 from cxr_faith.perturb.engine import Engine
+from cxr_faith.report.terminal import print_line, wide_console
 from cxr_faith.storage.atomic import write_atomic
 
 LIBRARY_STEPS_SAMPLED = 4
@@ -65,10 +65,9 @@ def bench(options: BenchOptions) -> BenchResult:
     path = Path(options.out or f"benchmarks/{options.preset}.json")
     content = {"preset": options.preset, **result.to_dict()}
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = wide_console()
     render(options.preset, result, console)
-    console.print(f"numbers  {path}", soft_wrap=True, highlight=False)
+    print_line(console, f"numbers  {path}")
     if not result.agreement.passed:
         raise Disagreement(
             f"the engine's curves differ from the usual recipe's by {result.agreement.difference:.2g} "

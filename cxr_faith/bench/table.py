@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cxr_faith.bench.results import BenchResult
+from cxr_faith.report.terminal import print_line
 
 
 def render(preset: str, result: BenchResult, console: Console) -> None:
@@ -13,9 +14,9 @@ def render(preset: str, result: BenchResult, console: Console) -> None:
     console.print(_table(preset, result))
     for title, ratio in result.ratios.items():
         line = f"{title:32} {ratio.median:6.2f}   ({ratio.min:.2f} – {ratio.max:.2f})"
-        console.print(line, highlight=False, soft_wrap=True)
+        print_line(console, line)
     for line in _notes(result):
-        console.print(line, highlight=False, soft_wrap=True)
+        print_line(console, line)
 
 
 def _table(preset: str, result: BenchResult) -> Table:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 Status = Literal["pass", "warn", "fail"]
 TOO_FEW = "too few samples of the right kind: give --samples a larger number"
@@ -70,5 +71,5 @@ def render_doctor(checks: Sequence[Check]) -> Table:
         table.add_column(column, overflow="fold")
     color = {"pass": "green", "warn": "yellow", "fail": "bold red"}
     for check in checks:
-        table.add_row(check.name, f"[{color[check.status]}]{check.status}[/]", check.figure, check.advice)
+        table.add_row(check.name, Text(check.status, style=color[check.status]), check.figure, check.advice)
     return table

@@ -124,7 +124,7 @@ def _print(prepared: "Prepared", console: "Console") -> None:
 
     from cxr_faith.data.folder import DROPS
     from cxr_faith.data.prepare import counted
-    from cxr_faith.report.terminal import show
+    from cxr_faith.report.terminal import print_line, show
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("images", str(prepared.images))
@@ -137,10 +137,9 @@ def _print(prepared: "Prepared", console: "Console") -> None:
         for number, line in enumerate(counted(counts)):
             table.add_row("" if number else title, line)
     show(console, table)
-    where = f"manifest  {prepared.out}   fingerprint {prepared.fingerprint}"
-    console.print(where, soft_wrap=True, highlight=False)
+    print_line(console, f"manifest  {prepared.out}   fingerprint {prepared.fingerprint}")
     if prepared.dropped:
-        console.print(f"drops     {prepared.out / DROPS}", soft_wrap=True, highlight=False)
+        print_line(console, f"drops     {prepared.out / DROPS}")
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     with quick_imports():
         from cxr_faith.data.check import check_manifest
         from cxr_faith.report.progress import progress_bar
-        from cxr_faith.report.terminal import wide_console
+        from cxr_faith.report.terminal import print_line, wide_console
 
     console, root = wide_console(), given.values.get("root")
     with usage_errors(ValueError):
@@ -43,13 +43,12 @@ def main(arguments: list[str]) -> int:
             for fault in faults:
                 progress(state.done, state.chosen)
                 if fault is not None:
-                    line = f"{fault.sample_id}  {fault.error}"
-                    console.print(line, soft_wrap=True, highlight=False, markup=False)
+                    print_line(console, f"{fault.sample_id}  {fault.error}")
     sizes = sorted(state.sizes)
-    console.print(f"samples  {state.done} of {state.total} opened, {state.faults} with a fault", highlight=False)
+    print_line(console, f"samples  {state.done} of {state.total} opened, {state.faults} with a fault")
     if sizes:
         several = f" to {_by(sizes[-1])} px, {len(sizes)} different" if len(sizes) > 1 else " px"
-        console.print(f"sizes    {_by(sizes[0])}{several}", highlight=False)
+        print_line(console, f"sizes    {_by(sizes[0])}{several}")
     return 1 if state.faults else 0
 
 

@@ -24,11 +24,11 @@ def main(arguments: list[str]) -> int:
     check_report(run_dir)
     with quick_imports():
         from cxr_faith.report.results import write_results
-        from cxr_faith.report.terminal import show_summary, wide_console
+        from cxr_faith.report.terminal import print_line, show_summary, wide_console
 
     with usage_errors(ValueError):
         results = write_results(run_dir)
     console = wide_console()
     show_summary(console, results.summary, run_dir)
-    console.print(f"report       {results.page}", soft_wrap=True, highlight=False)
+    print_line(console, f"report       {results.page}")
     return 0

@@ -18,6 +18,7 @@ from typing import Any
 from cxr_faith.data.manifest import manifest_fingerprint, write_manifest
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.printable import csv_text, json_text, markdown_text, printable
 from cxr_faith.storage.atomic import read_file, write_atomic
 from cxr_faith.storage.folders import replacing_folder
 from cxr_faith.storage.locks import HeldError
@@ -83,12 +84,12 @@ def write_card(folder: Path, tally: Tally, about: Mapping[str, Any]) -> dict[str
         the content of `card.json`.
     """
     card = {**about, "fingerprint": manifest_fingerprint(folder), **tally.summary()}
-    write_atomic(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(folder / CARD, json_text(card) + "\n")
     write_atomic(folder / README, _readme(card))
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(("what", "id", "reason", "detail"))
-    writer.writerows(tally.drops)
+    writer.writerows([csv_text(cell) for cell in drop] for drop in tally.drops)
     write_atomic(folder / DROPS, table.getvalue())
     return card
 
@@ -117,13 +118,14 @@ class _Counted:
 
 def _readme(card: Mapping[str, Any]) -> str:
     """The data card as Markdown."""
+    root = printable(str(card["data_root"])).replace("`", "'")
     lines = [
         f"# Manifest of {card['source']}",
         "",
         f"{card['questions']} questions about {card['images']} images of {card['patients']} patients; "
         f"{card['boxes']} boxes, {card['masks']} masks. Fingerprint `{card['fingerprint']}`.",
         "",
-        f"Paths are relative to `{card['data_root']}`. The rows hold no pictures, but questions and answers "
+        f"Paths are relative to `{root}`. The rows hold no pictures, but questions and answers "
         "of the data set: its license holds for them too.",
     ]
     for title, counts in (
@@ -134,7 +136,12 @@ def _readme(card: Mapping[str, Any]) -> str:
     ):
         if counts:
             lines += ["", f"## {title}", "", "| what | count |", "|---|---|"]
-            lines += [f"| {what} | {count} |" for what, count in counts.items()]
+            lines += [f"| {markdown_text(what)} | {count} |" for what, count in counts.items()]
     if card["options"]:
-        lines += ["", "## Options", "", *(f"- {name}: {value}" for name, value in card["options"].items())]
+        lines += [
+            "",
+            "## Options",
+            "",
+            *(f"- {name}: {markdown_text(str(value))}" for name, value in card["options"].items()),
+        ]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from cxr_faith.printable import printable
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.summary import Summary
@@ -65,12 +66,12 @@ def samples_in(board: Board, row: BoardRow) -> int:
 
 def method_label(row: BoardRow) -> str:
     """A method's name, marked if it is scored under its own substrate (*) or failed the sanity check (†)."""
-    return f"{row.method}{'*' * row.own_substrate}{'†' * bool(row.sanity_failed)}"
+    return f"{printable(row.method)}{'*' * row.own_substrate}{'†' * bool(row.sanity_failed)}"
 
 
 def slice_title(name: str) -> str:
     """The name of a slice that readers see."""
-    return SLICE_TITLES.get(name, name.replace(":", " ", 1))
+    return SLICE_TITLES.get(name, printable(name.replace(":", " ", 1)))
 
 
 def board_title(summary: Summary, board: Board) -> str:
@@ -88,4 +89,4 @@ def _setting_title(summary: Summary, setting: Setting) -> str:
         parts.append(f"target {setting.target}")
     if len({other.space for other in summary.settings}) > 1:
         parts.append(f"space {setting.space}")
-    return ", ".join(parts)
+    return printable(", ".join(parts))

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.printable import page_text, plain
 from cxr_faith.records import read_records
 from cxr_faith.report import legend, samples
 from cxr_faith.report.alerts import alert_notes
@@ -78,6 +79,7 @@ def render(
     environment = Environment(
         loader=PackageLoader("cxr_faith.report", "."),
         autoescape=True,
+        finalize=page_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -87,7 +89,7 @@ def render(
         summary = bands.with_bands(summary, records)
     listed = sorted(set(records["sample_id"]))
     kept = records[records["sample_id"].isin(listed[:MOST_LISTED])] if len(listed) > MOST_LISTED else records
-    content = page_data(summary, kept, thumbs or {}, DETAIL_BUDGET)
+    content = plain(page_data(summary, kept, thumbs or {}, DETAIL_BUDGET))
     return environment.get_template("page.html.j2").render(
         summary=summary,
         warnings=[*summary.warnings, *notes],

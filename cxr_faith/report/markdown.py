@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cxr_faith.printable import markdown_text
 from cxr_faith.report.columns import board_title
 from cxr_faith.report.comparisons import comparisons, few_patients
 from cxr_faith.report.legend import EFFECT_SIZE, INTERVALS, SCORED, legend
@@ -18,27 +19,27 @@ def markdown(summary: Summary, more: Sequence[TextTable] = ()) -> str:
     """
     parts = [f"# Faithfulness summary\n\n{summary.n_samples} samples of {summary.n_patients} patients.\n"]
     if summary.warnings:
-        parts.append("".join(f"- **Note:** {_escape(warning)}\n" for warning in summary.warnings))
+        parts.append("".join(f"- **Note:** {markdown_text(warning)}\n" for warning in summary.warnings))
     for board in summary.boards:
         if not board.slice.startswith(FINDING):
             note = SCORED if board.by_scored else ""
             parts.append(_section(board_title(summary, board), board_table(board), note))
-            parts.append("".join(f"- {_escape(line)}\n" for line in [*few_patients(board), *comparisons(board)]))
+            parts.append("".join(f"- {markdown_text(line)}\n" for line in [*few_patients(board), *comparisons(board)]))
     lines = dict.fromkeys(line for board in summary.boards for line in legend(board) if line != SCORED)
-    parts.append("".join(f"{_escape(line)}  \n" for line in [*lines, INTERVALS, EFFECT_SIZE]))
+    parts.append("".join(f"{markdown_text(line)}  \n" for line in [*lines, INTERVALS, EFFECT_SIZE]))
     for table in [*finding_tables(summary), answer_table(summary), *more]:
         parts.append(_section(table.title, table, table.note))
     return "\n".join(parts)
 
 
 def _section(title: str, table: TextTable, note: str) -> str:
-    text = f"## {_escape(title)}\n\n{_table(table)}"
-    return f"{text}\n{_escape(note)}\n" if note else text
+    text = f"## {markdown_text(title)}\n\n{_table(table)}"
+    return f"{text}\n{markdown_text(note)}\n" if note else text
 
 
 def _table(table: TextTable) -> str:
     """A Markdown table, first column left, the others right, padded."""
-    lines = [[_escape(cell) for cell in line] for line in (table.header, *table.rows)]
+    lines = [[markdown_text(cell) for cell in line] for line in (table.header, *table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -47,11 +48,3 @@ def _table(table: TextTable) -> str:
 
     rule = f"| {' | '.join(['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])])} |\n"
     return "".join([line(lines[0]), rule, *map(line, lines[1:])])
-
-
-def _escape(text: str) -> str:
-    """Text that cannot end a table's cell, carry HTML or start a list: names come from configs and manifests."""
-    for char, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-        text = text.replace(char, safe)
-    text = " ".join(text.split())
-    return f"\\{text}" if text.startswith("* ") else text

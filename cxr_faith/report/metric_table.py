@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from cxr_faith.printable import printable
 from cxr_faith.report.formats import number
 from cxr_faith.summary.metric_rows import MetricRow
 
@@ -32,5 +33,5 @@ def render_metrics(rows: Sequence[MetricRow], substrate: str) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for row in sorted(shown, key=lambda row: -(row.means["srg"] if row.means["srg"] is not None else float("-inf"))):
         cells = [number(row.means[name], signed=name.startswith("gap")) for name in COLUMNS]
-        table.add_row(Text(row.method), str(row.n_ok), f"{row.coverage:.0%}", *cells)
+        table.add_row(Text(printable(row.method)), str(row.n_ok), f"{row.coverage:.0%}", *cells)
     return table

@@ -2,19 +2,36 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
+from cxr_faith.printable import printable
 from cxr_faith.report.costs import render_costs
 from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.summary.summary import Summary
 from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY
 
 
+class PlainConsole(Console):
+    """A console that shows text as it is: brackets are no markup, and escape sequences do nothing."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text of a line, of a table's cell or of a title; line ends stay."""
+        plain = {"markup": False, "emoji": False, "highlight": False}
+        return super().render_str(printable(text, keep="\n"), **(options | plain))
+
+
 def wide_console() -> Console:
     """The terminal, or a console wide enough for the leaderboard where the output is a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=120)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print one line, however long, whatever the names in it hold."""
+    console.print(printable(text), soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def show(console: Console, content: RenderableType) -> None:
@@ -39,4 +56,4 @@ def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> Non
 def show_notes(console: Console, notes: Iterable[str]) -> None:
     """Print what to know before reading on, a line each."""
     for note in notes:
-        console.print(f"note         {note}", soft_wrap=True, highlight=False, markup=False)
+        print_line(console, f"note         {note}")

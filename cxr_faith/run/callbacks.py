@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cxr_faith.records import RecordWriter, claim_start
+from cxr_faith.report.terminal import print_line
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.stop import StopRequest
 
@@ -117,7 +118,7 @@ class RunProgress(L.Callback):
             self._last_line = now
             left = timedelta(seconds=round((now - self._begin) / self._done * remaining))
             line = f"{self._done}/{self._total} samples · {remaining} left · {speed:.0f} forwards/s · ETA {left}"
-            self._console.print(f"{self._title} {line}", soft_wrap=True, highlight=False)
+            print_line(self._console, f"{self._title} {line}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the bar, so that the terminal is as it was."""

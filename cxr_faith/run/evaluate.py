@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.records import done_samples, scan_records
 from cxr_faith.report.results import Results, write_results
-from cxr_faith.report.terminal import show_notes, show_summary, wide_console
+from cxr_faith.report.terminal import print_line, show_notes, show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.cautions import run_cautions
 from cxr_faith.run.live import LiveScalars
@@ -221,7 +221,7 @@ def _finish_or_leave(
             line = (
                 f"shard {options.shard.index} of {options.shard.count} is done; other shards have {left} samples left"
             )
-            console.print(f"{line}; for a report now: cxr-faith report {run_dir}", soft_wrap=True, highlight=False)
+            print_line(console, f"{line}; for a report now: cxr-faith report {run_dir}")
 
 
 def finish(
@@ -263,7 +263,7 @@ def _show(console: Console, run_dir: Path, results: Results, rows: Sequence[Metr
     show_summary(console, results.summary, run_dir)
     recorded = recorded_rows(scan_records(run_dir, RECORDED))
     for line in disagreements(rows, recorded, results.summary):
-        console.print(f"warning      {line}; do not trust this run", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"report       {results.page}", soft_wrap=True, highlight=False)
-    console.print(f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}", soft_wrap=True, highlight=False)
-    console.print(f"records      {run_dir / 'records'}", soft_wrap=True, highlight=False)
+        print_line(console, f"warning      {line}; do not trust this run")
+    print_line(console, f"report       {results.page}")
+    print_line(console, f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}")
+    print_line(console, f"records      {run_dir / 'records'}")

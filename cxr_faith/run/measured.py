@@ -12,6 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from cxr_faith.metrics.board import COLUMNS, MetricBoard
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.printable import plain
 from cxr_faith.records import scan_records
 from cxr_faith.report.metric_table import render_metrics
 from cxr_faith.report.terminal import show
@@ -81,7 +82,7 @@ def write_hparams(run_dir: Path, module: FaithfulnessModule, rows: Sequence[Metr
         metrics = {f"hparam/{name}": value for name, value in reached.items() if value is not None}
         with event_file(run_dir, run_name(row.method), suffix=HPARAMS) as writer:
             file_writer: Any = writer._get_file_writer()
-            for part in hparams({"method": row.method, **settings}, metrics):
+            for part in hparams(plain({"method": row.method, **settings}), metrics):
                 file_writer.add_summary(part)
             for tag, value in metrics.items():
                 writer.add_scalar(tag, torch.tensor(value), 0)

@@ -19,6 +19,7 @@ import numpy as np
 
 from cxr_faith.metrics.agreement import spearman
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.printable import markdown_text
 from cxr_faith.records.controls import is_control
 from cxr_faith.report.alerts import Alert
 from cxr_faith.run.event_file import event_file
@@ -174,7 +175,7 @@ class Monitor(L.Callback):
         try:
             append(own_folder(self.run_dir, "alerts") / f"{rank}.jsonl", json.dumps(asdict(alert)) + "\n")
             with event_file(self.run_dir, FOLDER, f"alerts-{rank}") as board:
-                board.add_text(f"alerts/{alert.kind}", alert.message, alert.samples)
+                board.add_text(f"alerts/{alert.kind}", markdown_text(alert.message), alert.samples)
         except OSError as error:  # no reason to end the run: the alert stands in the log
             logger.warning("the alert could not be saved: %s", error)
 

@@ -1,6 +1,5 @@
 """Pictures for the report and TensorBoard; written only with `show_images: true`."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image
 from cxr_faith.data.images import ImageError, load_image
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Sample
+from cxr_faith.printable import json_text
 from cxr_faith.records import read_records
 from cxr_faith.records.controls import CENTER, RANDOM, RANDOM_MAP, first_setting
 from cxr_faith.report.gallery import gallery
@@ -52,7 +52,7 @@ def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
                 listing[sample_id] = _write(folder, f"{number:02d}", samples[sample_id], rows, data)
             except ImageError as error:  # gone or damaged since it was evaluated
                 logger.warning("%s: no picture in the report: %s", sample_id, error)
-    write_atomic(folder / "pictures.json", json.dumps(listing, indent=1, ensure_ascii=False))
+    write_atomic(folder / "pictures.json", json_text(listing))
 
 
 def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CXRVQADataModule) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from cxr_faith.printable import markdown_text, printable
 from cxr_faith.records import GAPS, read_records
 from cxr_faith.report.alerts import read_alerts
 from cxr_faith.report.markdown import markdown
@@ -73,7 +74,7 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
         writer.add_custom_scalars(_layout(summary))
         _add_text(writer, summary)
         for alert in read_alerts(run_dir):
-            writer.add_text(f"alerts/{alert.kind}", alert.message, alert.samples)
+            writer.add_text(f"alerts/{alert.kind}", markdown_text(alert.message), alert.samples)
         if show_images:
             for path in sorted((run_dir / "report" / "pictures").glob("*-methods.png")):
                 picture = np.asarray(Image.open(path).convert("RGB"))
@@ -87,7 +88,7 @@ def _rows(summary: Summary, method: str) -> Iterator[tuple[Board, BoardRow]]:
 
 def _place(slice: str, substrate: str) -> str:
     """Slice and substrate as a part of a tag; TensorBoard allows no colons."""
-    return f"{slice}/{substrate}".replace(":", "_")
+    return printable(f"{slice}/{substrate}").replace(":", "_")
 
 
 def _add_curves(writer: SummaryWriter, place: str, curves: Curves) -> None:
@@ -143,5 +144,5 @@ def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tupl
 def _add_text(writer: SummaryWriter, summary: Summary) -> None:
     """The leaderboard and the warnings as text."""
     writer.add_text("leaderboard", markdown(summary), 0)
-    alerts = "".join(f"- {warning}\n" for warning in summary.warnings) or "None.\n"
-    writer.add_text("alerts", alerts.replace("<", "&lt;"), 0)
+    alerts = "".join(f"- {markdown_text(warning)}\n" for warning in summary.warnings) or "None.\n"
+    writer.add_text("alerts", alerts, 0)

@@ -4,7 +4,6 @@ The summary holds no time and no count of files, and every sum runs over rows so
 restart and an uninterrupted run give the same bytes.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.printable import json_text
 from cxr_faith.records import KEY, read_records, scan_records
 from cxr_faith.records.controls import CENTER, RANDOM, SETTING, first_setting
 from cxr_faith.storage.atomic import write_atomic
@@ -130,8 +130,7 @@ def write_summary(run_dir: str | Path) -> Summary:
     """
     run_dir = Path(run_dir)
     summary = while_it_runs(lambda: _summarize_run(run_dir))
-    text = json.dumps(summary.to_dict(), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomic(run_dir / "summary.json", text + "\n")
+    write_atomic(run_dir / "summary.json", json_text(summary.to_dict(), sort_keys=True) + "\n")
     return summary
 
 

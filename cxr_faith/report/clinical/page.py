@@ -6,6 +6,7 @@ import io
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cxr_faith.printable import page_text
 from cxr_faith.report.charts import AnswerCurves, answer_curves
 from cxr_faith.report.clinical.phrases import calibrated, source, wordings
 from cxr_faith.report.clinical.summary import ClinicalSummary
@@ -34,6 +35,7 @@ def clinical_page(
     environment = Environment(
         loader=PackageLoader("cxr_faith.report", "."),
         autoescape=True,
+        finalize=page_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

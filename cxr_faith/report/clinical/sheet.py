@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cxr_faith.printable import printable
 from cxr_faith.report.charts import AnswerCurves, draw_answer_curves
 from cxr_faith.report.clinical.answer import Faithfulness
 from cxr_faith.report.clinical.evidence import Evidence
@@ -176,7 +177,7 @@ class _Sheet:
             y = self.y / self.height
             at = ((self.x / WIDTH, name, "left"), ((self.x + self.width) / WIDTH, value, "right"))
             for x, text, side in at:
-                self.figure.text(x, y, text, fontsize=9, ha=side, color=_INK, parse_math=False)
+                self.figure.text(x, y, printable(text), fontsize=9, ha=side, color=_INK, parse_math=False)
 
     def picture(self, drawn: _Drawn) -> float:
         """Draw the map below; returns the height of its lower edge."""
