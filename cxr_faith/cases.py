@@ -20,7 +20,7 @@ from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.prompts import check_asked
 
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
-"""The answer to a question that could not be asked."""
+"""The answer to a question that could not be asked, or that the model answered with NaN or infinity."""
 
 
 @dataclass
@@ -96,12 +96,13 @@ def read_answers(
                 continue
             reply = vlm.answer(prefix, prompt, protocol.max_new_tokens)
             kind, target, reason = question_kind(kinds[index], reply), None, None
-            try:
-                target = make_target(vlm, prompt, reply, kind, protocol.target)
-            except AnswerError as error:
-                reason = str(error)
-            if not np.isfinite(reply.margin):
-                target, reason = None, "the model's logits are not finite on the intact picture"
+            if np.isfinite([reply.margin, reply.yes_no_mass]).all():
+                try:
+                    target = make_target(vlm, prompt, reply, kind, protocol.target)
+                except AnswerError as error:
+                    reason = str(error)
+            else:
+                reply, reason = NO_REPLY, "the model's logits are not finite on the intact picture"
             cases.append(Case(prompt, image_id, kind, reply, target, reason, cells))
     return cases
 

@@ -194,7 +194,7 @@ def _columns(
     rows: dict[str, Columns] = {}
     for row, (name, order) in enumerate(orders.finite.items()):
         rows[name] = {column: values[row] for column, values in listed.items()} | {
-            "status": statuses[row],
+            **_status(statuses[row]),
             "order": order.tolist(),
             "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
             "auc_error": None if errors is None else float(errors[row]),
@@ -204,13 +204,20 @@ def _columns(
     of_random = random | baseline_gaps(random, None, center)
     rows[RANDOM] = {column: float(values[0]) for column, values in of_random.items()} | {
         # If one order could not be scored, the mean over all orders does not exist.
-        "status": statuses[-1] if bool(valid[n_maps:].all()) else "invalid",
+        **_status(statuses[-1] if bool(valid[n_maps:].all()) else "invalid"),
         "auc_error": None if errors is None else float(errors[n_maps:].mean()),
         **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0)),
     }
     for name in orders.not_finite:
         rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}
     return rows
+
+
+def _status(status: str) -> Columns:
+    """The status of a row, and why it could not be scored."""
+    if status != "invalid":
+        return {"status": status}
+    return {"status": status, "reason": "the model's scores of perturbed pictures are not finite"}
 
 
 def _curves(k: np.ndarray, s: Tensor, probability: Tensor) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.tensorboard import SummaryWriter
 
 from cxr_faith.checks.checklist import Check, as_json, judged
-from cxr_faith.checks.model_checks import model_checks
+from cxr_faith.checks.model_checks import model_checks, weights_check
 from cxr_faith.checks.record_checks import record_checks
 from cxr_faith.checks.samples import read_cases
 from cxr_faith.data.module import CXRVQADataModule
@@ -67,6 +67,7 @@ def run_doctor(
         advice = "no answer can be explained: check model.vlm.prompt_template, and what the records' reasons say"
         checks = [
             *(Check("model and data", "warn", line, OTHER_MODEL) for line in run_cautions(module, data)),
+            weights_check(module.engine.vlm),
             *(check for case in zip(pictures, cases, strict=True) for check in model_checks(module, *case)),
             *([] if cases else [Check("model", "fail", "not measured", advice)]),
             *record_checks(frame, module.method_set.explaining),

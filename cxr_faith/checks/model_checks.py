@@ -31,6 +31,14 @@ def model_checks(module: FaithfulnessModule, pixels: Tensor, case: Case) -> Iter
     yield _dtype(vlm)
 
 
+def weights_check(vlm: VLM) -> Check:
+    """NaN or infinity among the weights makes every answer, or those to some pictures, impossible to score."""
+    parameters = vlm.model.named_parameters() if hasattr(vlm, "model") else ()
+    bad = [name for name, weight in parameters if not weight.isfinite().all()]
+    advice = f"the checkpoint is damaged, first in {bad[0]}: fetch it again" if bad else ""
+    return judged("weights finite", not bad, f"{len(bad)} tensors with NaN or infinity", advice)
+
+
 def _tokens(vlm: VLM, case: Case) -> Iterator[Check]:
     ids = case.prompt.prefix_ids + case.prompt.suffix_ids
     tokenizer = getattr(vlm, "tokenizer", None)

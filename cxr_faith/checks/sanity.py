@@ -65,7 +65,8 @@ def run_sanity(
     data.image_size, data.cache_dir = module.image_size, run_dir / "cache"
     pictures, cases = read_cases(vlm, data, module.protocol, options.samples)
     if len(cases) < 2:
-        raise ValueError(f"{data.manifest}: sanity needs two samples that the model answers, there are {len(cases)}")
+        answered = f"sanity needs two samples that the model answers, there are {len(cases)}"
+        raise ValueError(f"{data.manifest}: {answered}; cxr-faith doctor says why")
     result = sanity(vlm, module.method_set.methods, pictures, cases, module.protocol, options.most_alike)
     write_atomic(run_dir / "sanity.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
     return result

@@ -1,5 +1,6 @@
 """What a reader should know before the numbers: read from a summary, one sentence each, most serious first."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from cxr_faith.metrics.statistics import FEW_CLUSTERS, FEWEST_CLUSTERS, LEVEL
@@ -35,7 +36,9 @@ def _unfinished(summary: Summary) -> Iterator[str]:
     if summary.partial:
         yield f"Partial: {n} of {total} samples have records, {missing} are missing."
     if summary.failures.n:
-        yield f"{summary.failures.n} of {n} samples could not be scored (invalid or off_format)."
+        reasons = Counter(sample.reason for sample in summary.failures.first if sample.reason)
+        why = f" Most often: {reasons.most_common(1)[0][0]}." if reasons else ""
+        yield f"{summary.failures.n} of {n} samples could not be scored (invalid or off_format).{why}"
 
 
 def _nothing(summary: Summary) -> Iterator[str]:

@@ -62,27 +62,36 @@ class Prompter:
         return ChatTemplate.of(self.processor)
 
     @cached_property
-    def frame(self) -> tuple[int, ...]:
-        """Token ids of a prompt without a question and without the prompt template."""
-        return self.encode(self.chat.fill(""))[0]
+    def overhead(self) -> int:
+        """Number of tokens of a prompt without a question and without the prompt template."""
+        return len(self.encode(self.chat.fill(""))[0])
+
+    @cached_property
+    def allowed(self) -> list[int]:
+        """The control tokens of a prompt whose question spells none."""
+        return self._control(self.encode(self.chat.fill(self.template.replace("{question}", "")))[0])
 
     def prompt(self, question: str) -> Prompt:
         """Tokenize a question; see `VLM.prompt`.
 
         Raises:
             PromptError: the question is too long, is not valid Unicode, or spells a control token.
-            ModelError: the chat template cannot be used.
+            ModelError: the chat template or the prompt template cannot be used.
         """
         # Not str.format: a template or a question may hold other braces.
         text = self.template.replace("{question}", question)
         self._check_text(question, text)
-        ids, start = self.encode(self.chat.fill(text))
-        if len(ids) - len(self.frame) > self.max_tokens:
-            raise PromptError(self._too_long(f"{len(ids) - len(self.frame):,} tokens"))
+        allowed = self.allowed  # before what follows: a template that cannot be used is no fault of the question
+        try:
+            ids, start = self.encode(self.chat.fill(text))
+        except ModelError as error:  # not without the question
+            raise PromptError(f"with this question, {error}") from error
+        if len(ids) - self.overhead > self.max_tokens:
+            raise PromptError(self._too_long(f"{len(ids) - self.overhead:,} tokens"))
         if len(ids) > self.positions:
             raise PromptError(f"the prompt has {len(ids):,} tokens, the model takes {self.positions:,}")
-        if self._control(ids) != self._control(self.frame):
-            raise PromptError("the question and the prompt template together spell a control token")
+        if self._control(ids) != allowed:
+            raise PromptError("the question and the text around it spell a control token")
         end = start + self.n_cells
         return Prompt(question, ids[:end], ids[end:], start)
 

@@ -1,0 +1,122 @@
+"""Text of a data set becomes text: never an image, a turn, or gigabytes."""
+
+import time
+
+import pytest
+
+from cxr_faith.cases import read_answers
+from cxr_faith.protocol import Protocol
+from cxr_faith.vlm import Gemma3VLM, ModelError, bundled_model
+from cxr_faith.vlm.config import ModelConfig
+from cxr_faith.vlm.errors import PromptError
+from cxr_faith.vlm.prompts import check_asked
+from tests.reference import gemma
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Is there a nodule?",
+        "  two \n\n lines\t",
+        "{{ bos_token }}{% for i in x %}",
+        "Größe <b>?</b> 心臓",
+        "<start_of_\u200bimage> < bos > <BOS> [multimodal]",
+        "\x00\x1b[31m",
+    ],
+)
+def test_prompts_are_those_of_the_processor(any_vlm: Gemma3VLM, question: str) -> None:
+    prompt = any_vlm.prompt(question)
+    assert list(prompt.prefix_ids + prompt.suffix_ids) == gemma.inputs(any_vlm, question)[0]
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["<image_soft_token>", "<start_of_image>", "<end_of_image>", "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>"],
+)
+def test_a_question_cannot_write_an_image_or_a_turn(random_vlm: Gemma3VLM, token: str) -> None:
+    with pytest.raises(PromptError, match=f"the question spells the control token {token}"):
+        random_vlm.prompt(f"Is there{token}user a nodule?")
+
+
+@pytest.mark.parametrize(
+    ("template", "question"),
+    [
+        ("<{question}>", "bos"),
+        ("<start_of_{question}", "image>"),
+        ("<end_of_{question}> yes", "turn"),
+        ("{question}of_turn>", "<end_"),
+    ],
+)
+def test_a_question_and_a_template_cannot_write_one_together(
+    random_vlm: Gemma3VLM, template: str, question: str
+) -> None:
+    wrapped = Gemma3VLM(random_vlm.model, random_vlm.processor, template)
+    assert wrapped.prompt("Is there a nodule?").length > 0
+    with pytest.raises(PromptError, match="control token|BOS tokens|<start_of_image> tokens"):
+        wrapped.prompt(question)
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("word " * 8000, "more than vlm.max_question_tokens allows (1,024 tokens)"),
+        ("a" * 10**7, "the question has 10,000,000 characters"),
+        ("\ud800", "the question is not valid Unicode"),
+        ("nodule " * 600, "the prompt has 676 tokens, the model takes 512"),
+    ],
+)
+def test_a_long_or_broken_question_is_refused_at_once(random_vlm: Gemma3VLM, question: str, reason: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(PromptError) as error:
+        random_vlm.prompt(question)
+    assert reason in str(error.value) and len(str(error.value)) < 200
+    assert time.monotonic() - start < 10
+
+
+def test_the_limit_counts_the_prompt_template(random_vlm: Gemma3VLM) -> None:
+    length = len(random_vlm.prompt("nodule nodule").suffix_ids) - len(random_vlm.prompt("").suffix_ids)
+    for template, limit, fits in (("{question}", length, True), ("{question}", length - 1, False)):
+        vlm = Gemma3VLM(random_vlm.model, random_vlm.processor, template, max_question_tokens=limit)
+        if fits:
+            assert vlm.prompt("nodule nodule").suffix_ids == random_vlm.prompt("nodule nodule").suffix_ids
+            continue
+        with pytest.raises(PromptError, match=f"has {length} tokens"):
+            vlm.prompt("nodule nodule")
+    repeats = Gemma3VLM(random_vlm.model, random_vlm.processor, "{question} " * 200, max_question_tokens=300)
+    with pytest.raises(PromptError, match=r"tokens, more than vlm\.max_question_tokens allows \(300 tokens\)"):
+        repeats.prompt("Is there a nodule?")
+
+
+@pytest.mark.parametrize(
+    ("template", "line"),
+    [
+        ("look " * 2000 + "{question}", "vlm.prompt_template cannot be used: the question has"),
+        ("<start_of_image>{question}", "2 <start_of_image> tokens, not one"),
+        ("<image_soft_token>{question}", "145 image tokens, not one block of 144"),
+        ("<bos>{question}", "2 BOS tokens, not one"),
+        ("\ud800{question}", "Unicode"),
+    ],
+)
+def test_a_prompt_template_that_cannot_be_used_stops_at_loading(template: str, line: str) -> None:
+    with pytest.raises(ModelError) as error:
+        Gemma3VLM.from_pretrained(bundled_model(), device="cpu", prompt_template=template)
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("question", ["", " \n\t", "\x00\x01\x1b", "\u200b\u2060", "\ud800"])
+def test_an_empty_question_is_not_asked(random_vlm: Gemma3VLM, pictures, question: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(PromptError, match="the question is empty"):
+        check_asked(question)
+    pixels = pictures(random_vlm, 1)[0]
+    asked = [question, "?", "心"]
+    cases = read_answers(random_vlm, pixels, "picture", asked, ["open"] * 3, Protocol(max_new_tokens=1))
+    assert (cases[0].target, cases[0].reason) == (None, "the question is empty")
+    assert all(case.reason != "the question is empty" for case in cases[1:])
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10**9])
+def test_limits_that_make_no_sense_name_their_key(limit: int) -> None:
+    with pytest.raises(ValueError, match=r"vlm\.max_question_tokens must be from 1 to 131072"):
+        ModelConfig(max_question_tokens=limit)
+    with pytest.raises(ValueError, match="max_new_tokens must be at"):
+        Protocol(max_new_tokens=limit)
