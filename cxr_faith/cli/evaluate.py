@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_faith.cli import interrupt
-from cxr_faith.cli.errors import UsageError, usage_errors
+from cxr_faith.cli.errors import UsageError, print_error, usage_errors
 from cxr_faith.cli.files import check_folder, check_model
 from cxr_faith.cli.help import section, table
 from cxr_faith.cli.parser import CONFIG, Command, Given
@@ -139,7 +139,7 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
         from cxr_faith.cli.lightning_cli import EvaluateCLI
         from cxr_faith.run.evaluate import check, evaluate
         from cxr_faith.run.lock import RunDirectoryInUseError
-        from cxr_faith.run.ranks import end_children
+        from cxr_faith.run.ranks import LostRankError, end_children
         from cxr_faith.run.stop import EX_TEMPFAIL, StoppedError
         from cxr_faith.vlm.errors import ModelError
 
@@ -160,4 +160,7 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
             os._exit(0)
         print(f"cxr-faith: {stop}", file=sys.stderr)
         return EX_TEMPFAIL
+    except LostRankError as lost:
+        print_error(str(lost))
+        return 1
     return 0

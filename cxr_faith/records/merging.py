@@ -13,6 +13,10 @@ from cxr_faith.records.writer import RecordWriter
 
 logger = logging.getLogger(__name__)
 
+FIRST_MERGED = 10_000_000
+"""First number of merged parts. A rank that was suspended, and wakes up after its run was started again, goes on with
+its own numbers, which are lower: it must not write over a merged part."""
+
 
 def merge_starts(run_dir: Path) -> None:
     """Merge the parts of each start into one, whatever rank wrote them.
@@ -28,7 +32,7 @@ def merge_starts(run_dir: Path) -> None:
         sound = [path for path in paths if is_sound(path)] if len(paths) > 1 else []
         if len(sound) > 1:
             try:
-                RecordWriter(run_dir, numbers_of(sound[0])[1], start).merge(sound)
+                RecordWriter(run_dir, numbers_of(sound[0])[1], start, FIRST_MERGED).merge(sound)
             except OSError as error:
                 logger.warning("the parts of an earlier start stay as they are: %s", error)
 

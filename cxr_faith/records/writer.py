@@ -28,15 +28,17 @@ class RecordWriter:
         run_dir: the run directory; `records/` is made in it.
         rank: this process's global rank.
         start: the number of this start, from `next_start`, the same on every rank.
+        first: least number of a part.
     """
 
-    def __init__(self, run_dir: str | Path, rank: int, start: int) -> None:
+    def __init__(self, run_dir: str | Path, rank: int, start: int, first: int = 0) -> None:
         self.folder = own_folder(Path(run_dir), "records")
         self.rank, self.start = rank, start
         # Parts of this writer by level: single writes, merges of 20 of them, merges of 20 merges, …
         self._levels: list[list[Path]] = [[]]
         taken = [numbers_of(path) for path in parts_of(self.folder)]
-        self._seq = 1 + max((seq for begun, owner, seq in taken if (begun, owner) == (start, rank)), default=-1)
+        own = (seq for begun, owner, seq in taken if (begun, owner) == (start, rank))
+        self._seq = max(first, 1 + max(own, default=-1))
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> Path | None:
         """Write rows as one part, atomically; merge every 20 parts into one.

@@ -71,6 +71,10 @@ def timeout_of(trainer: L.Trainer) -> timedelta:
     return timeout if isinstance(timeout, timedelta) else DEFAULT_TIMEOUT
 
 
+class LostRankError(RuntimeError):
+    """A rank has ended or hangs, so the others cannot finish; the message is one line that says how to resume."""
+
+
 class Ranks:
     """All ranks of a run: waits until every rank has arrived, names a rank that has not, and combines their flags."""
 
@@ -87,10 +91,15 @@ class Ranks:
         """Wait for every rank.
 
         Raises:
-            RuntimeError: a rank did not come within the strategy's timeout; the message names it.
+            LostRankError: a rank has ended, or did not come within the strategy's timeout; the message names it.
         """
-        if self._group is not None:
+        if self._group is None:
+            return
+        try:
             dist.monitored_barrier(self._group, timeout=self._timeout, wait_all_ranks=True)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise LostRankError(f"{reason}; what is written stays; to resume: {resume_command()}") from error
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; every rank must call this."""

@@ -19,6 +19,7 @@ from cxr_faith.records import (
     RecordWriter,
     claim_start,
     done_samples,
+    merge_starts,
     next_start,
     read_records,
     remove_leftovers,
@@ -28,6 +29,7 @@ from cxr_faith.records import (
 )
 from cxr_faith.records.reader import sound_parts
 from cxr_faith.records.schema import to_table
+from tests.synthetic import make_rows
 
 # The record columns as the documentation of the format lists them.
 DOCUMENTED = """sample_id method substrate target space condition
@@ -331,3 +333,16 @@ def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
     with pytest.raises(OSError, match="No space"):
         write_atomic(tmp_path / "summary.json", "{}")
     assert done_samples(tmp_path) == set() and not (tmp_path / "summary.json").exists()
+
+
+def test_a_rank_that_wakes_up_after_a_restart_does_not_write_over_merged_parts(tmp_path):
+    """It was suspended, and goes on with the numbers of its start, whose parts the new start has merged."""
+    rows = [row | {"sample_id": name} for name, row in zip("abcd", make_rows(), strict=False)]
+    asleep = RecordWriter(tmp_path, 0, 0)
+    for row in rows[:2]:
+        asleep.write([row])
+    merge_starts(tmp_path)
+    asleep.write([rows[2]])
+    merge_starts(tmp_path)
+    asleep.write([rows[3]])
+    assert done_samples(tmp_path) == set("abcd")

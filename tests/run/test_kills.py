@@ -64,8 +64,8 @@ PHASES: dict[str, list[Plan]] = {
     ],
     "metrics": [
         (Step("os.rename", r"/metrics\.json$"), "rank 0"),
-        (Step("open", r"\.hparams$", nth=2), "rank 1"),
-        (Step("open", r"\.hparams$", nth=3), "all"),
+        (Step("os.rename", r"\.hparams$"), "rank 1"),
+        (Step("os.rename", r"\.hparams$", nth=2), "all"),
     ],
     "summary": [
         (Step("os.rename", r"/summary\.json$"), "all"),
@@ -78,8 +78,8 @@ PHASES: dict[str, list[Plan]] = {
         (Step("os.rename", r"/index\.html$"), "all"),
     ],
     "TensorBoard": [
-        (Step("open", r"/chefer/events[^/]+\d$"), "rank 0"),
-        (Step("open", r"/tensorboard/events"), "all"),
+        (Step("os.rename", r"/tensorboard/chefer/events[^/]+[0-9a-f]$"), "rank 0"),
+        (Step("os.rename", r"/tensorboard/events"), "all"),
         (Step("os.remove", r"/tensorboard/.*events", nth=2), "rank 0"),
     ],
 }

@@ -1,10 +1,13 @@
 """What live processes do to each other: two runs in one directory, a report meanwhile, caches that two jobs build."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import time
 from multiprocessing.process import BaseProcess
@@ -17,7 +20,7 @@ from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import done_samples
 from tests.forked import start_process, start_ranks, wait_for_ranks
 from tests.held import Mark, Step
-from tests.runs import SAMPLES, assert_same, command, parts, run_here
+from tests.runs import ROOT, SAMPLES, assert_same, command, environment, parts, run_here
 
 pytestmark = pytest.mark.cluster
 
@@ -59,6 +62,35 @@ def test_at_each_step_a_second_run_is_refused_and_a_report_is_right(
         steps += 1
     wait_for_ranks([process], tmp_path / "output-run")
     assert steps >= 7
+    assert_same(run_dir, reference)
+    assert leftovers(run_dir) == []
+
+
+def evaluate_without_locks(arguments: list[str], number: int) -> None:
+    """As on a file system that has no locks."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    fcntl.flock = refuse
+    sys.exit(main(arguments))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_two_runs_at_once_without_locks_are_warned_and_never_mix(
+    number: int, small: Path, reference: Path, tmp_path: Path
+) -> None:
+    run_dir, outputs = tmp_path / "run", [tmp_path / "first", tmp_path / "second"]
+    mark = Mark(Step("os.rename", r"/part-", nth=3), tmp_path / "mark")
+    arguments = command(small, run_dir)[3:]
+    with mark.in_environment():
+        first = start_process(outputs[0], evaluate_without_locks, arguments, number)
+    assert mark.wait(lambda: not first.is_alive()), outputs[0].read_text()
+    second = start_process(outputs[1], evaluate_without_locks, arguments, number)
+    wait_for_ranks([second], outputs[1])
+    mark.let_go()
+    wait_for_ranks([first], outputs[0])
+    assert all("no file locks on this file system" in output.read_text() for output in outputs)
     assert_same(run_dir, reference)
     assert leftovers(run_dir) == []
 
@@ -124,3 +156,25 @@ def test_modes_of_all_files_are_what_the_umask_leaves(umask: int, small: Path, t
     expected = {name: (0o777 if (data / name).is_dir() else 0o666) & ~umask for name in modes}
     odd = {name: oct(mode) for name, mode in modes.items() if mode != expected[name]}
     assert odd == {}
+
+
+def test_workers_with_a_dev_shm_that_is_too_small(small: Path, reference: Path, tmp_path: Path) -> None:
+    """64 KiB, where Docker gives 64 MB: pictures need none of it. 8 KiB: workers cannot start, and a line says so."""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("a private /dev/shm needs root and mount namespaces")
+    for size, status in (("8k", 1), ("64k", 0)):
+        mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+        words = command(small, tmp_path / "run", "--data.num_workers", "1")
+        run = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", mount, "sh", *words],
+            env=environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert run.returncode == status, run.stdout + run.stderr
+        if status:
+            (line,) = [line for line in run.stderr.splitlines() if line.startswith("cxr-faith: error: ")]
+            assert "/dev/shm" in line and "set data.num_workers to 0" in line and "disk" not in line
+    assert_same(tmp_path / "run", reference)
