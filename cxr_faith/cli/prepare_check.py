@@ -10,7 +10,7 @@ from cxr_faith.cli.startup import quick_imports
 MANIFEST = "\n\nMANIFEST is a Parquet file, or a folder made by `cxr-faith prepare`.\n"
 CHECK = Command(
     "prepare check",
-    "Open a manifest's pictures and masks and list the faults, with exit status 1." + MANIFEST,
+    "Open a manifest's pictures and masks; list the faults, with exit status 1, and what prepare dropped." + MANIFEST,
     {
         "options": [
             Option("root", "str | None", "None", "data root; default: the one noted by `prepare`"),
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if images != "all" and int(images) < 1:
         raise UsageError(f"--images must be at least 1 or all, got {images}")
     with quick_imports():
-        from cxr_faith.data.check import check_manifest
+        from cxr_faith.data.check import check_manifest, drops_of
         from cxr_faith.report.progress import progress_bar
         from cxr_faith.report.terminal import print_line, wide_console
 
@@ -49,6 +49,10 @@ def main(arguments: list[str]) -> int:
     if sizes:
         several = f" to {_by(sizes[-1])} px, {len(sizes)} different" if len(sizes) > 1 else " px"
         print_line(console, f"sizes    {_by(sizes[0])}{several}")
+    for title, counted in (("faults", state.reasons), ("dropped", drops_of(Path(given.positionals[0])))):
+        for number, (reason, (count, example)) in enumerate(counted.items()):
+            first = f", first {example}" if example else ""
+            print_line(console, f"{'' if number else title:7}  {count}  {reason}{first}")
     return 1 if state.faults else 0
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from cxr_faith.data.folder import noted_root
+from cxr_faith.data.folder import CARD, DROPS, noted_root
 from cxr_faith.data.items import ManifestDataset
 from cxr_faith.data.manifest import open_manifest
 
@@ -24,6 +27,13 @@ class Fault:
     error: str
 
 
+class Counted(NamedTuple):
+    """How often something was met, and where first."""
+
+    times: int
+    example: str
+
+
 @dataclass
 class Checked:
     """Progress of a check.
@@ -34,6 +44,7 @@ class Checked:
         done: number of rows opened so far.
         faults: number of opened samples with a fault.
         sizes: number of pictures by (height, width).
+        reasons: number of opened samples with each fault, and the first such sample.
     """
 
     total: int
@@ -41,6 +52,7 @@ class Checked:
     done: int = 0
     faults: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    reasons: dict[str, Counted] = field(default_factory=dict)
 
 
 def check_manifest(
@@ -74,8 +86,26 @@ def _faults(dataset: ManifestDataset, state: Checked) -> Iterator[Fault | None]:
         state.done += 1
         if item.error is not None:
             state.faults += 1
+            reason = item.error.split(": ", 1)[-1]  # without the name of the file
+            count, first = state.reasons.get(reason, Counted(0, item.sample.sample_id))
+            state.reasons[reason] = Counted(count + 1, first)
             yield Fault(item.sample.sample_id, item.error)
             continue
         if item.geometry is not None:
             state.sizes[item.geometry.original] += 1
         yield None
+
+
+def drops_of(manifest: Path) -> dict[str, Counted]:
+    """What `prepare` left out of a manifest, by what it is and why; empty where it says nothing."""
+    try:
+        counts = json.loads((manifest / CARD).read_text(encoding="utf-8"))["drops"]
+        examples: dict[str, str] = {}
+        with (manifest / DROPS).open(encoding="utf-8", newline="") as file:
+            for what, name, reason, *_ in csv.reader(file):
+                examples.setdefault(f"{what}: {reason}", name)
+                if counts.keys() <= examples.keys():
+                    break
+        return {reason: Counted(int(count), examples.get(reason, "")) for reason, count in counts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+        return {}

@@ -165,6 +165,9 @@ def _check(array: pa.Array, where: str) -> None:
         array = array.storage
     kind = array.type
     if pa.types.is_dictionary(kind):
+        places = pc.min_max(array.indices).as_py()
+        if places["max"] is not None and not 0 <= places["min"] <= places["max"] < len(array.dictionary):
+            raise PrepareError(f"{where}: is damaged")
         _check(array.dictionary, where)
     elif pa.types.is_struct(kind):
         for position in range(kind.num_fields):

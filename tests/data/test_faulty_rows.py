@@ -221,3 +221,30 @@ def test_the_data_set_of_evaluate_never_raises(tmp_path: Path) -> None:
     dataset = ManifestDataset(table, list(range(COUNT)), tmp_path, (8, 8), 0.0)  # type: ignore[arg-type]
     assert [dataset[row].error is None for row in range(COUNT)] == [True, False, True, True, True, True]
     assert open_manifest(write_manifest_of(tmp_path)).column_names == MANIFEST_SCHEMA.names
+
+
+def test_prepare_check_reports_counts_and_an_example_of_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "root/a.png", 0)
+    row = {"image_path": "a.png", "question": "Is it?", "answer": "yes"}
+    wrong = [{"answer": {"x": 1}}, {"answer": {"x": 1}}, {"question": ["a", "b"]}, {"image_path": "gone.png"}]
+    rows = [row, *(row | change for change in wrong), row | {"sample_id": "\x1b[31mred", "finding_mask_path": "a.png"}]
+    path = write_json(tmp_path / "t.json", rows)
+    prepare("table", PrepareOptions(str(tmp_path / "root"), str(tmp_path / "m")), file=str(path))
+    assert main(["prepare", "check", str(tmp_path / "m")]) == 0
+    said = capsys.readouterr().out
+    assert "2  question: answer is a mapping without answer, text, value or label, first t/1" in said
+    assert "1  question: question is a list of 2, first t/3" in said and "file not found, first t/4" in said
+    (tmp_path / "root/a.png").unlink()
+    assert main(["prepare", "check", str(tmp_path / "m")]) == 1
+    said = capsys.readouterr().out
+    assert "2  file not found, first t/0" in said and "\x1b" not in said
+    bad = write_manifest_of(tmp_path, height=["8", "x", "y", "8", "8", "8"])
+    assert main(["prepare", "check", str(bad)]) == 1
+    assert (
+        "2  manifest column height holds a value that is no whole number of 32 bits, first s1"
+        in capsys.readouterr().out
+    )
+    (tmp_path / "m/card.json").write_text("[]")
+    assert main(["prepare", "check", str(tmp_path / "m")]) == 1

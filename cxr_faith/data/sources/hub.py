@@ -18,6 +18,7 @@ from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import PrepareError, Tally
+from cxr_faith.data.text_files import names_of, one_line
 from cxr_faith.storage.atomic import write_atomic
 
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
@@ -54,7 +55,7 @@ def hub(
     base = Path(dataset) if Path(dataset).is_dir() else root / ".cache"
     missing = [name for name in (image, question, answer, patient) if name and name not in rows.column_names]
     if missing:
-        raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {', '.join(rows.column_names)}")
+        raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {names_of(rows.column_names)}")
     rows = _undecoded(rows.select_columns(list(dict.fromkeys(filter(None, (image, question, answer, patient))))))
     features = rows.features
     (root / "images").mkdir(parents=True, exist_ok=True)
@@ -161,8 +162,10 @@ def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.
                 loaded = loaded[split]
             return loaded
         return datasets.load_dataset(dataset, config, split=split, cache_dir=str(root / ".cache"))
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-        raise PrepareError(f"{dataset}: cannot be loaded: {' '.join(str(error).split())}") from error
+    except PrepareError:
+        raise
+    except Exception as error:  # whatever the library raises on files of others
+        raise PrepareError(f"{dataset}: cannot be loaded: {one_line(error)[:500]}") from error
 
 
 def _content(value: Any, base: Path) -> bytes:
