@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cxr_faith.records.files import numbers_of, parts_of, row_groups
-from cxr_faith.records.merging import is_sound
+from cxr_faith.records.merging import FIRST_MERGED, is_sound
 from cxr_faith.records.schema import RECORD_SCHEMA
 from cxr_faith.records.writer import RecordWriter
 
@@ -30,6 +30,6 @@ def forget(run_dir: Path, samples: Collection[str]) -> None:
             continue
         start, rank, _ = numbers_of(path)
         if any(map(len, kept)):
-            RecordWriter(run_dir, rank, start).replace([path], kept)
+            RecordWriter(run_dir, rank, start, FIRST_MERGED).replace([path], kept)
         else:
             path.unlink()

@@ -53,7 +53,11 @@ def _swap(new: Path, path: Path) -> None:
     elif not _exchange(new, path):
         old = new.with_suffix(_OLD)
         os.rename(path, old)
-        os.rename(new, path)  # a kill between the two: `_clear_up` of the next process brings the old one back
+        try:
+            os.rename(new, path)  # a kill between the two: `_clear_up` of the next process brings the old one back
+        except BaseException:
+            os.rename(old, path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     sync_folder(path.parent)
 

@@ -19,6 +19,25 @@ from tests.runs import ROOT, environment
 PACKAGE = ROOT / "cxr_faith"
 
 
+BY_ITSELF = re.compile(
+    r"\.write_text\(|\.write_bytes\(|open\([^)]*[\"'][wa]b?\+?[\"']|shutil\.(copy|move)\w*\(.*\)"
+    r"|os\.(replace|rename)\(|FileLock|to_parquet\(|savefig\(f?[\"']|save_file\("
+)
+
+
+def test_no_other_module_writes_files_by_itself() -> None:
+    lines = {
+        f"{file.relative_to(PACKAGE)}: {line.strip()}"
+        for file in PACKAGE.rglob("*.py")
+        if file.parent.name != "storage"
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if BY_ITSELF.search(line) and not line.lstrip().startswith("#")
+    }
+    # An example, a sentence, a copy into an open file, and a switch of the kernel.
+    allowed = ("explanation.plot().savefig", "not save_file", "shutil.copyfileobj(original, copy)", "clear.write_text")
+    assert {line for line in lines if not any(text in line for text in allowed)} == set()
+
+
 def test_a_planted_link_is_replaced_and_what_it_points_to_stays(tmp_path: Path) -> None:
     victim, file = tmp_path / "victim", tmp_path / "summary.json"
     victim.write_text("mine")

@@ -1,5 +1,6 @@
 """A folder is replaced so that the old one or the new one is always there, complete."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -76,6 +77,25 @@ def test_a_kill_at_any_call_loses_nothing(way: str, tmp_path: Path) -> None:
                 pass
             assert [left.name for left in tmp_path.iterdir()] == ["manifest"]
     assert outcomes == {"old", "new"}
+
+
+def test_an_error_between_two_renames_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "out", os.rename
+    path.mkdir()
+    (path / "a").write_text("old")
+
+    def rename(source: Path, target: Path) -> None:
+        if target == path and source.suffix == ".tmp":
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        real(source, target)
+
+    monkeypatch.setattr(folders, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="Input/output"), replacing_folder(path, lambda: None) as new:
+        (new / "a").write_text("new")
+    assert content(path) == {"a": "old"} and os.listdir(tmp_path) == ["out"]
 
 
 def test_this_file_system_exchanges_folders_in_one_step(tmp_path: Path) -> None:
