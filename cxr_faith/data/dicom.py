@@ -83,6 +83,13 @@ def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
         _check(dataset, max_pixels)
         # Some files have room for more frames than they state; one picture is what they are said to hold.
         dataset.NumberOfFrames = 1
+        for keyword, default in (
+            ("SamplesPerPixel", 1),
+            ("BitsStored", dataset.get("BitsAllocated")),
+            ("PixelRepresentation", 0),
+        ):
+            if dataset.get(keyword) is None:
+                setattr(dataset, keyword, default)
         dataset.pixel_array_options(allow_excess_frames=False)
         stored = dataset.pixel_array
         if stored.ndim == 3 and stored.dtype == np.uint8 and stored.shape[2] == 3:

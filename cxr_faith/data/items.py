@@ -17,6 +17,7 @@ from cxr_faith.data.images import ImageError, load_image, load_mask
 from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import FAULT, Sample, SampleError
 from cxr_faith.data.sharding import Rows
+from cxr_faith.printable import printable
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class ManifestDataset(Dataset[SampleItem]):
         except (SampleError, ImageError) as error:
             return SampleItem(sample, error=str(error))
         except Exception as error:  # whatever a row or a file raises costs its sample
-            return SampleItem(sample, error=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            return SampleItem(sample, error=printable(f"{type(error).__name__}: {error}"))
 
     def _picture(self, sample: Sample) -> tuple[Tensor, Geometry]:
         if self._last is None or self._last[0] != sample.image_path:

@@ -214,6 +214,20 @@ def test_dicom_of_one_bit(tmp_path: Path) -> None:
     assert (load_image(path)[..., 0] == bits * 255).all()
 
 
+@pytest.mark.parametrize("value", [None, ""])
+def test_what_a_header_does_not_say_is_as_usual(tmp_path: Path, value: str | None) -> None:
+    pixels = (RAMP * 20).astype(np.uint16)
+    path = write_dicom(tmp_path / "a.dcm", pixels, bits=16)
+    expected, dataset = load_image(path), pydicom.dcmread(path)
+    for keyword in ("SamplesPerPixel", "BitsStored", "PixelRepresentation", "HighBit", "NumberOfFrames"):
+        if value is None:
+            dataset.pop(keyword, None)
+        else:
+            setattr(dataset, keyword, None)
+    dataset.save_as(path)
+    assert (load_image(path) == expected).all()
+
+
 @pytest.mark.parametrize("high_bit", [None, 0, 11, 15, 99])
 def test_the_high_bit_is_not_needed(tmp_path: Path, high_bit: int | None) -> None:
     path = write_dicom(tmp_path / "a.dcm", RAMP, HighBit=high_bit)
