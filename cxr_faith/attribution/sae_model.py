@@ -16,6 +16,8 @@ from torch import Tensor
 
 from cxr_faith.attribution.base import MethodError
 from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.weights import read_header
 
 WEIGHTS, CONFIG = "sae.safetensors", "config.json"
 
@@ -132,6 +134,13 @@ def load_sae(folder: str | Path) -> TopKSAE:
         SAEError: files are missing, broken or do not fit each other.
     """
     config, file = read_config(folder), Path(folder) / WEIGHTS
+    try:
+        decoder = read_header(file, file).get("decoder")
+    except ModelError as error:
+        raise SAEError(f"{file} does not fit its config: {error}") from error
+    shape = None if decoder is None else decoder.shape
+    if shape != (config.features, config.width):  # before memory is taken for what the config says
+        raise SAEError(f"{file} does not fit its config: its decoder has shape {shape and list(shape)}")
     sae = TopKSAE(config.width, config.features, config.k)
     try:
         sae.load_state_dict(load_file(file))
@@ -141,6 +150,9 @@ def load_sae(folder: str | Path) -> TopKSAE:
 
 
 def file_hash(folder: str | Path) -> str:
-    """Hash of the weights file."""
-    with (Path(folder) / WEIGHTS).open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    """Hash of both files of a folder."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in (CONFIG, WEIGHTS):
+        with (Path(folder) / name).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "blake2b").digest())
+    return digest.hexdigest()

@@ -15,6 +15,7 @@ from cxr_faith.attribution.sae_model import (
     SAEError,
     TopKSAE,
     explained_variance,
+    file_hash,
     keep_largest,
     load_sae,
     read_config,
@@ -225,3 +226,17 @@ def test_the_autoencoder_that_ships(bundled, pictures):
     computed = explain(bundled, method, pictures(bundled, 1))
     assert computed.maps.shape == (1, *bundled.grid) and computed.maps.abs().max() > 0
     assert len(computed.extras["features"][0]) == 8
+
+
+def test_absurd_sizes_in_a_config_take_no_memory(tmp_path):
+    save_sae(TopKSAE(3, 6, 3), SAEConfig("readable", 0, 3, 6, 3), tmp_path)
+    before = file_hash(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"features": 10**12}))
+    with pytest.raises(SAEError, match=r"does not fit its config: its decoder has shape \[6, 3\]"):
+        load_sae(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"k": 2}))
+    assert file_hash(tmp_path) != before  # k changes every map
+    (tmp_path / "sae.safetensors").write_bytes((2**63).to_bytes(8, "little"))
+    with pytest.raises(SAEError, match="is damaged"):
+        load_sae(tmp_path)

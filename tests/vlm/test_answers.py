@@ -1,5 +1,7 @@
 """From replies to targets, predictions and correctness; no model is run."""
 
+import time
+
 import pytest
 
 from cxr_faith.vlm import Prompt, Reply, Target
@@ -232,3 +234,11 @@ def test_likelihood_ratios_are_differences_of_scores(random_vlm, pictures):
         s = random_vlm.score(random_vlm.prefill(tokens), prompt, one).s
         assert float(ratios[place]) == pytest.approx(float(s[0] - s[1]), abs=1e-4)
     assert ratios.abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("reference", ["(" * 200_000, "nodule " * 100_000, "a) " + "(" * 200_000, "," * 200_000])
+def test_a_very_long_reference_takes_no_time(reference):
+    start = time.process_time()
+    assert is_correct("yes", [reference]) is False
+    assert is_correct("yes", [f"yes ({reference.replace('(', '').replace(')', '')})"]) is True
+    assert time.process_time() - start < 5
