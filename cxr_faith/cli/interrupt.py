@@ -53,14 +53,16 @@ class CtrlC:
                 return
         self.pressed = True
         if is_first_rank():
-            print(f"cxr-faith: {self._line}", file=sys.stderr, flush=True)
+            # Past rich, which would fold the line while it shows a progress bar: the command in it is to be copied.
+            stderr = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+            print(f"{os.linesep if stderr.isatty() else ''}cxr-faith: {self._line}", file=stderr, flush=True)
         threading.Thread(target=self._end_ranks, daemon=True).start()
-        killer = threading.Timer(SECONDS_TO_END, os._exit, (STATUS,))
+        killer = threading.Timer(SECONDS_TO_END, _exit_now)
         killer.daemon = True
         killer.start()
         while signal.SIGINT not in os.read(pipe, 64) or not is_first_rank():
             pass
-        os._exit(STATUS)
+        _exit_now()
 
     def _end_ranks(self) -> None:
         self.end_ranks()
@@ -70,6 +72,12 @@ class CtrlC:
         """Wait until the ranks have ended, if Ctrl-C was pressed."""
         if self.pressed:
             self._ranks_ended.wait(SECONDS_TO_END)
+
+
+def _exit_now() -> None:
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h\n")  # a progress bar hides the cursor
+    os._exit(STATUS)
 
 
 current: CtrlC | None = None

@@ -8,6 +8,7 @@ only, so that a command can call it before it loads anything else.
 import errno
 import io
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -36,9 +37,9 @@ class Output(io.FileIO):
     def write(self, data: "ReadableBuffer", /) -> int:
         """Write; after a failure of a patient stream the bytes count as written."""
         try:
-            return super().write(data)
-        except BlockingIOError:  # the reader of a non-blocking pipe is slow
-            raise
+            while (written := super().write(data)) is None:  # a pipe that does not block, and is full
+                select.select([], [self], [])
+            return written
         except OSError as error:
             _to_nowhere(self.fileno())
             if not self.patient:

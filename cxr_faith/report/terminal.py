@@ -17,6 +17,11 @@ from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY
 class PlainConsole(Console):
     """A console that shows text as it is: brackets are no markup, and escape sequences do nothing."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print tables and texts; while a progress bar is shown, rich also sends the lines of stderr through here."""
+        plain = [Text(printable(each.plain, keep="\n")) if isinstance(each, Text) else each for each in objects]
+        super().print(*plain, **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
         """The text of a line, of a table's cell or of a title; line ends stay."""
         plain = {"markup": False, "emoji": False, "highlight": False}

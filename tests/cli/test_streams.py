@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,20 @@ def test_a_failed_descriptor_writes_nothing_more() -> None:
     with pytest.raises(OSError, match="No space left") as error:
         full.write(b"x")
     assert error.value.errno == errno.ENOSPC and full.write(b"x") == 1
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    raw, content = io.BufferedWriter(Output(write)), bytes(300_000)
+    reader = threading.Thread(target=lambda: received.extend(iter(lambda: os.read(read, 65536), b"")))
+    received: list[bytes] = []
+    reader.start()
+    raw.write(content)
+    raw.flush()
+    os.close(write)
+    reader.join()
+    assert b"".join(received) == content
 
 
 def test_messages_hold_no_escape_sequence() -> None:
