@@ -28,7 +28,7 @@ import numpy.typing as npt
 DECODE_SECONDS = 60.0
 """CPU seconds that decoding one file may take, unless the caller says otherwise."""
 
-DEFERRED_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
+IGNORED_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 """Signals that a terminal or Slurm sends to all processes of a job: the run answers them, a decoder ignores them."""
 
 READY = b"ready"
@@ -103,7 +103,7 @@ class Decoder:
         )
         # One thread of each library: threads reserve address space, which is limited.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED_SIGNALS)  # until the new process ignores them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)  # until the new process ignores them
         try:
             command = [sys.executable, "-c", code]
             self._process = subprocess.Popen(

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from cxr_faith.data.decoder import DEFERRED_SIGNALS, HEADER_BYTES, READY, Task
+from cxr_faith.data.decoder import HEADER_BYTES, IGNORED_SIGNALS, READY, Task
 from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size
 from cxr_faith.data.raster import read_mask, read_raster, read_raster_size
 from cxr_faith.printable import printable
@@ -36,9 +36,9 @@ def serve(parent: int) -> None:
     Args:
         parent: process id of the parent.
     """
-    for number in DEFERRED_SIGNALS:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, DEFERRED_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, also in the middle of C code
     _end_with_parent(parent)
     _, most = resource.getrlimit(resource.RLIMIT_AS)

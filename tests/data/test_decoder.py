@@ -144,7 +144,7 @@ def test_a_forked_process_leaves_its_parents_decoder_alone(folder: Path) -> None
     assert (load_image(folder / "good.png") == expected).all() and process() == first
 
 
-@pytest.mark.parametrize("number", sorted(decoder.DEFERRED_SIGNALS))
+@pytest.mark.parametrize("number", sorted(decoder.IGNORED_SIGNALS))
 def test_signals_of_a_terminal_and_of_slurm_stop_no_decoder(folder: Path, number: signal.Signals) -> None:
     load_image(folder / "good.png")
     first = process()
@@ -156,6 +156,46 @@ def test_a_decoder_that_somebody_killed_costs_no_sample(folder: Path) -> None:
     expected = load_image(folder / "good.png")
     os.kill(process(), signal.SIGKILL)
     assert (load_image(folder / "good.png") == expected).all()
+
+
+def test_a_decoder_that_only_waits_is_given_up(folder: Path) -> None:
+    load_image(folder / "good.png")
+    first = process()
+    os.kill(first, signal.SIGSTOP)
+    with pytest.raises(ImageError, match="good.png: decoding gives no answer within 2 s"):
+        load_image(folder / "good.png", seconds=0.2)
+    assert ends(first) and load_image(folder / "good.png").any()
+
+
+def test_a_run_that_was_suspended_has_not_waited(folder: Path) -> None:
+    """Reader and decoder are stopped for four seconds, in the middle of a wait of at most three."""
+    script = (
+        "from cxr_faith.data import decoder\n"
+        "from cxr_faith.data.images import load_image\n"
+        "print(decoder._this_threads_decoder()._process.pid, flush=True)\n"
+        "input()\n"
+        f"print(load_image({str(folder / 'good.png')!r}, seconds=0.2).shape)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    ) as reader:
+        assert reader.stdout
+        pid = int(reader.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)
+        assert reader.stdin
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        time.sleep(0.5)
+        reader.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        os.kill(pid, signal.SIGCONT)
+        reader.send_signal(signal.SIGCONT)
+        assert reader.communicate()[0] == "(80, 120, 3)\n"
+    assert reader.returncode == 0
 
 
 def test_a_decoder_that_crashes_in_a_file_twice_costs_that_file(folder: Path) -> None:
