@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxr_faith.data.tally import PrepareError
-from cxr_faith.data.text_files import MAX_COLUMNS, MAX_LINE, check_rows, one_line, open_text, short_lines
+from cxr_faith.data.text_files import MAX_COLUMNS, MAX_LINE, LimitError, check_rows, one_line, open_text, short_lines
 
 _EMPTY = ("", "nan", "NaN")
 
@@ -50,7 +50,8 @@ def csv_rows(path: Path) -> Iterator[list[str | None]]:
                 values = [None if value in _EMPTY else value for value in row[:width]]
                 yield values + [None] * (width - len(values))
         except csv.Error as error:
-            raise PrepareError(f"{path}: not a readable CSV file: {one_line(error)}") from error
+            fault = LimitError if "field limit" in str(error) else PrepareError
+            raise fault(f"{path}: not a readable CSV file: {one_line(error)}") from error
         if not width:
             raise PrepareError(f"{path}: not a readable CSV file: it is empty")
 
@@ -68,7 +69,7 @@ def _check_quotes(row: str, line: int, path: Path) -> None:
 def _names(header: list[str], path: Path) -> Iterator[str]:
     """The names of the columns; a name that is empty or repeated gets a number."""
     if len(header) > MAX_COLUMNS:
-        raise PrepareError(f"{path}: has more than {MAX_COLUMNS:,} columns")
+        raise LimitError(f"{path}: has more than {MAX_COLUMNS:,} columns")
     seen: dict[str, int] = {}
     for position, name in enumerate(header):
         count = seen[name] = seen.get(name, -1) + 1

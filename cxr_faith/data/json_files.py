@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from cxr_faith.data.tally import PrepareError
-from cxr_faith.data.text_files import MAX_LINE, check_rows, open_text, short_lines
+from cxr_faith.data.text_files import MAX_LINE, LimitError, check_rows, open_text, short_lines
 
 _BLOCK = 2**20
 _LONGEST_WORD = 16
@@ -134,7 +134,7 @@ class _Reader:
         """Move the window to the current entry and double it; False at the end of the file."""
         self.text, self.at = self.text[self.at :], 0
         if len(self.text) > MAX_LINE:
-            raise PrepareError(f"{self.path}: entry {self.count} has more than {MAX_LINE:,} characters")
+            raise LimitError(f"{self.path}: entry {self.count} has more than {MAX_LINE:,} characters")
         more = "" if self.ended else self.file.read(max(_BLOCK, len(self.text)))
         self.ended = not more
         self.text += more

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxr_faith.data.tally import PrepareError
-from cxr_faith.data.text_files import MAX_ROWS, one_line
+from cxr_faith.data.text_files import MAX_ROWS, LimitError, one_line
 
 MAX_CHUNK = 2**30
 """Most bytes that one column of one row group may claim to hold."""
@@ -112,7 +112,7 @@ def _value(scalar: pa.Scalar) -> Any:
 def _check_claims(metadata: pq.FileMetaData, columns: set[str], path: Path) -> None:
     """Refuse sizes that no table has, as the file itself states them."""
     if metadata.num_rows > MAX_ROWS:
-        raise PrepareError(f"{path}: has more than {MAX_ROWS:,} rows; split it")
+        raise LimitError(f"{path}: has more than {MAX_ROWS:,} rows; split it")
     for group in range(metadata.num_row_groups):
         for place in range(metadata.num_columns):
             chunk = metadata.row_group(group).column(place)
@@ -124,7 +124,7 @@ def _check_claims(metadata: pq.FileMetaData, columns: set[str], path: Path) -> N
                 (chunk.num_values, MAX_VALUES, "values"),
             ):
                 if size > most:
-                    raise PrepareError(
+                    raise LimitError(
                         f"{path}: column {name}: more than {most:,} {unit} in a row group; write smaller row groups"
                     )
 
@@ -135,7 +135,7 @@ def _pieces(batch: pa.RecordBatch, path: Path) -> Iterator[pa.RecordBatch]:
     if size <= MAX_PIECE or (batch.num_rows == 1 and size <= 4 * MAX_PIECE):
         yield batch
     elif batch.num_rows == 1:
-        raise PrepareError(f"{path}: a row of more than {4 * MAX_PIECE:,} bytes")
+        raise LimitError(f"{path}: a row of more than {4 * MAX_PIECE:,} bytes")
     else:
         half = batch.num_rows // 2
         yield from _pieces(batch.slice(0, half), path)
@@ -147,7 +147,7 @@ def _expanded(array: pa.Array) -> int:
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
         return _expanded(array.storage)
-    if pa.types.is_dictionary(kind) and not _is_text(kind.value_type):
+    if pa.types.is_dictionary(kind) and not is_text(kind.value_type):
         return 8 * len(array)
     if pa.types.is_dictionary(kind):
         longest = pc.max(pc.binary_length(array.dictionary)).as_py() if len(array.dictionary) else 0
@@ -173,17 +173,18 @@ def _check(array: pa.Array, where: str) -> None:
         for position in range(kind.num_fields):
             _check(array.field(position), where)
     elif pa.types.is_fixed_size_list(kind) and kind.list_size > MAX_ITEMS:
-        raise PrepareError(f"{where}: a list of more than {MAX_ITEMS:,} entries")
+        raise LimitError(f"{where}: a list of more than {MAX_ITEMS:,} entries")
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
         most = pc.max(pc.list_value_length(array)).as_py() if not pa.types.is_map(kind) else len(array.keys)
         if (most or 0) > MAX_ITEMS:
-            raise PrepareError(f"{where}: a list of more than {MAX_ITEMS:,} entries")
+            raise LimitError(f"{where}: a list of more than {MAX_ITEMS:,} entries")
         _check(array.keys if pa.types.is_map(kind) else array.values, where)
-    elif _is_text(kind):
+    elif is_text(kind):
         if (pc.max(pc.binary_length(array)).as_py() or 0) > MAX_CELL:
-            raise PrepareError(f"{where}: a text of more than {MAX_CELL:,} bytes")
+            raise LimitError(f"{where}: a text of more than {MAX_CELL:,} bytes")
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type holds texts or bytes."""
     checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
     return any(check(kind) for check in checks)

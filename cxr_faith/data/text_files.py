@@ -22,6 +22,11 @@ MAX_GROWTH = 200
 """Most times its own size that a gzipped file may grow to, beyond its first `FREE_BYTES`; tables grow 3- to 30-fold."""
 FREE_BYTES = 64 * 2**20
 
+
+class LimitError(PrepareError):
+    """A file that is larger than any table; the message names the limit."""
+
+
 # What reading a truncated, damaged or differently encoded file raises.
 _FAULTS = (OSError, EOFError, zlib.error, UnicodeError)
 
@@ -40,7 +45,7 @@ class _Unzipped(io.RawIOBase):
         part = self._content.read(len(buffer))
         self._given += len(part)
         if self._given > FREE_BYTES + MAX_GROWTH * self._file.tell():
-            raise PrepareError(f"{self._path}: grows to more than {MAX_GROWTH} times its size when it is decompressed")
+            raise LimitError(f"{self._path}: grows to more than {MAX_GROWTH} times its size when it is decompressed")
         buffer[: len(part)] = part
         return len(part)
 
@@ -73,13 +78,13 @@ def short_lines(file: TextIO, path: Path) -> Iterator[str]:
     """The lines of a file with their ends.
 
     Raises:
-        PrepareError: a line is longer than `MAX_LINE`; the message has its number.
+        LimitError: a line is longer than `MAX_LINE`; the message has its number.
     """
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1
         if len(line) > MAX_LINE:
-            raise PrepareError(f"{path}: line {number} has more than {MAX_LINE:,} characters")
+            raise LimitError(f"{path}: line {number} has more than {MAX_LINE:,} characters")
         yield line
 
 
@@ -87,10 +92,10 @@ def check_rows(count: int, path: Path) -> None:
     """Refuse a file with more than `MAX_ROWS` rows.
 
     Raises:
-        PrepareError: it has more.
+        LimitError: it has more.
     """
     if count > MAX_ROWS:
-        raise PrepareError(f"{path}: has more than {MAX_ROWS:,} rows; split it")
+        raise LimitError(f"{path}: has more than {MAX_ROWS:,} rows; split it")
 
 
 def one_line(error: BaseException) -> str:

@@ -245,3 +245,34 @@ def test_lists_of_texts_in_many_row_groups(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.parquet"
         pq.write_table(table, path, row_group_size=size, dictionary_pagesize_limit=limit, data_page_size=1000)
         assert [row["answer"] for row in TableRows(path)] == answers, name
+
+
+def test_no_folder_of_the_hub_source_exhausts_the_memory(tmp_path: Path) -> None:
+    """The `datasets` library has no limits of its own."""
+    head = b"image,question,answer\n"
+    bombs = {
+        "test.csv": lambda path: write_sparse(path, head, 3),
+        "test.csv.gz": lambda path: write_gz(path, head, b"a," + b"b" * 1021 + b"\n", 3000),
+        "test.json": lambda path: write_sparse(path, b'[{"image":"', 3),
+        "test.jsonl": lambda path: write_sparse(path, b'{"image":"', 3),
+        "test.parquet": lambda path: write_parquet(path, image=["a"] * 999, question=repeated("a" * 10**7, 999)),
+        "test.arrow": lambda path: path.write_bytes(b"ARROW1\0\0" + b"\xff" * 1000),
+    }
+    cases: list[Case] = []
+    for name, write in bombs.items():
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        write(folder / name)
+        cases.append(("hub", str(tmp_path / f"root-{len(cases)}"), {"dataset": str(folder)}))
+    for (_, _, options), cost in zip(cases, costs_of(cases), strict=True):
+        assert not cost.crash and options["dataset"] in cost.message and "\n" not in cost.message, (options, cost)
+        assert cost.peak < 1.5 * GIGABYTE and cost.seconds < 40, (options, cost)
+
+
+def test_the_hub_source_leaves_files_alone_that_are_no_data(tmp_path: Path, prepared: Callable) -> None:
+    save(tmp_path / "d/a.png", 0)
+    write_csv(tmp_path / "d/test.csv", "image,question,answer", "a.png,Is it?,yes")
+    (tmp_path / "d/notes.json").write_text('{\n "a":\n [1, 2\n')
+    (tmp_path / "d/latin.csv.txt").write_bytes(b"\xe9")
+    rows, _ = prepared("hub", tmp_path / "root", dataset=str(tmp_path / "d"))
+    assert len(rows) == 1

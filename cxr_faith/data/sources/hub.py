@@ -16,11 +16,13 @@ from cxr_faith.data.answers import UnreadableError, holds_flags, read_question, 
 from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.sample import Sample
+from cxr_faith.data.sources.hub_files import check_folder
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import PrepareError, Tally
 from cxr_faith.data.text_files import names_of, one_line
 from cxr_faith.storage.atomic import write_atomic
 
+_MAX_FILE = 2**28
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
 
 
@@ -57,6 +59,7 @@ def hub(
     if missing:
         raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {names_of(rows.column_names)}")
     rows = _undecoded(rows.select_columns(list(dict.fromkeys(filter(None, (image, question, answer, patient))))))
+    _check_arrays(rows.data, dataset)
     features = rows.features
     (root / "images").mkdir(parents=True, exist_ok=True)
     tally.expected = len(rows)
@@ -88,6 +91,15 @@ def hub(
             split=split,
             source=label,
         )
+
+
+def _check_arrays(table: Any, dataset: str) -> None:
+    """Refuse damaged Arrow files, on which the library would read beyond its memory."""
+    try:
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        if "UTF8" not in str(error):  # such a text costs its row
+            raise PrepareError(f"{dataset}: is damaged: {one_line(error)[:500]}") from error
 
 
 def _column(rows: datasets.Dataset, name: str) -> Iterator[Any]:
@@ -161,6 +173,8 @@ def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.
                     raise PrepareError(f"{dataset}: no split {split!r}; there are {', '.join(map(str, loaded))}")
                 loaded = loaded[split]
             return loaded
+        if Path(dataset).is_dir():
+            check_folder(Path(dataset))
         return datasets.load_dataset(dataset, config, split=split, cache_dir=str(root / ".cache"))
     except PrepareError:
         raise
@@ -182,6 +196,9 @@ def _content(value: Any, base: Path) -> bytes:
     if path is None:
         raise ImageError("no picture")
     try:
-        return resolve(path, base).read_bytes()
+        file = resolve(path, base)
+        if file.stat().st_size > _MAX_FILE:
+            raise ImageError(f"{path}: larger than any picture")
+        return file.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read") from error
