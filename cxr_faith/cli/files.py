@@ -38,15 +38,28 @@ def check_picture(path: str) -> None:
 
 
 def check_folder(option: str, folder: str | None) -> None:
-    """Refuse a folder for results that cannot be made because a file has its name, or the name of one above it.
+    """Refuse a folder for results whose name the libraries cannot write, or that cannot be made beside a file.
 
     Raises:
-        UsageError: there is such a file.
+        UsageError: the name is not UTF-8, or a file has it, or has the name of a folder above it.
     """
+    check_name(option, folder or "")
     path = Path(folder) if folder else None
     file = path and next((place for place in (path, *path.parents) if place.exists() and not place.is_dir()), None)
     if file:
         raise UsageError(f"{option} {folder}: {'it' if file == path else file} is a file, not a folder")
+
+
+def check_name(option: str, path: str) -> None:
+    """Refuse a name that is not UTF-8, such as one in Latin-1: pyarrow and TensorBoard take no other.
+
+    Raises:
+        UsageError: the name is not UTF-8.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{option} {path}: the name is not UTF-8; choose another one") from None
 
 
 def check_report(run_dir: str) -> None:
@@ -55,6 +68,7 @@ def check_report(run_dir: str) -> None:
     Raises:
         UsageError: there is no such folder, or it holds other things than a run.
     """
+    check_name("RUN_DIR", run_dir)
     folder = Path(run_dir)
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such run directory; run `cxr-faith evaluate` first")

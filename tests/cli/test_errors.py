@@ -79,6 +79,15 @@ def test_a_missing_file_gets_the_same_message_before_and_after_the_libraries_are
         check_model(name)
 
 
+@pytest.mark.parametrize(
+    "words", [["evaluate", "--config", "demo", "--run_dir"], ["sanity", "--config", "demo", "--run_dir"], ["report"]]
+)
+def test_a_folder_whose_name_is_not_utf_8_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, os.fsdecode(b"runs/caf\xe9")]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(" runs/caf\\udce9: the name is not UTF-8; choose another one\n") and error.count("\n") == 1
+
+
 def test_a_closed_pipe_is_not_an_error() -> None:
     read, write = os.pipe()
     os.close(read)  # as after `| head -0`
