@@ -33,6 +33,7 @@ from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.metric_rows import RECORDED, MetricRow, disagreements, metric_rows, recorded_rows
+from cxr_faith.vlm.families.gemma3 import check_files
 
 T = TypeVar("T")
 
@@ -91,10 +92,11 @@ def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOption
         the identity of the run.
 
     Raises:
-        ValueError: the schedule does not fit the model, the manifest cannot be used, or the run directory holds
-            another run.
+        ValueError: the model's files are damaged, the schedule does not fit the model, the manifest cannot be used, or
+            the run directory holds another run.
     """
     module.check_model()
+    check_files(module.model_config)
     data.limit, data.shard, data.cache_dir = options.limit, options.shard, options.run_dir / "cache"
     identity = Identity.of(module, data)
     check_run_dir(options.run_dir, identity)

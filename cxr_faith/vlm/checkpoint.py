@@ -28,32 +28,44 @@ def read_config(path: str | Path, revision: str | None = None) -> dict[str, Any]
         raise ModelError(f"cannot read the config: {error}") from error
 
 
-def load(
-    kind: type[PreTrainedModel], config: PretrainedConfig, folder: ModelFolder, dtype: torch.dtype
-) -> tuple[Any, Any]:
-    """(model of this kind, its processor) on the CPU.
+def load_processor(folder: ModelFolder) -> Any:
+    """The model's processor.
 
     Raises:
-        ModelError: the folder lacks weights or a processor, or they do not fit the model.
+        ModelError: its files or those of the tokenizer are missing or damaged; the message says which of them.
     """
     with folder.staged() as staged:
-        processor = _processor(folder, staged)
-        with _one_line("the model", folder, staged):
-            loaded: Any = kind.from_pretrained(
-                staged,
-                config=config,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+        try:
+            with _one_line("the processor (processor_config.json, tokenizer_config.json)", folder, staged):
+                return AutoProcessor.from_pretrained(staged, trust_remote_code=False)
+        except ModelError:
+            with _one_line("the tokenizer (tokenizer.json, tokenizer_config.json)", folder, staged):
+                AutoTokenizer.from_pretrained(staged, trust_remote_code=False)
+            raise
+
+
+def load_model(kind: type[PreTrainedModel], config: PretrainedConfig, folder: ModelFolder, dtype: torch.dtype) -> Any:
+    """A model of this kind on the CPU.
+
+    Raises:
+        ModelError: the folder lacks weights, or they do not fit the config.
+    """
+    with folder.staged() as staged, _one_line("the model", folder, staged):
+        loaded: Any = kind.from_pretrained(
+            staged,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     model, loading = loaded
     if loading["missing_keys"]:
         # transformers only warns, and leaves random numbers in their place.
         missing = sorted(loading["missing_keys"])
         raise ModelError(f"{folder.path} lacks {len(missing)} weights, such as {missing[0]}")
-    return model, processor
+    return model
 
 
 def hash_weights(module: torch.nn.Module, dtype: torch.dtype | None = None) -> str:
@@ -69,17 +81,6 @@ def hash_weights(module: torch.nn.Module, dtype: torch.dtype | None = None) -> s
         values = weight.detach().cpu().to(dtype or weight.dtype)
         digest.update(values.contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _processor(folder: ModelFolder, staged: Path) -> Any:
-    """The model's processor; on failure the message says whether the tokenizer's files are the cause."""
-    try:
-        with _one_line("the processor (processor_config.json, tokenizer_config.json)", folder, staged):
-            return AutoProcessor.from_pretrained(staged, trust_remote_code=False)
-    except ModelError:
-        with _one_line("the tokenizer (tokenizer.json, tokenizer_config.json)", folder, staged):
-            AutoTokenizer.from_pretrained(staged, trust_remote_code=False)
-        raise
 
 
 @contextmanager

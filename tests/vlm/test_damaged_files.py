@@ -209,3 +209,4 @@ def test_every_command_ends_with_one_line(folder: Path, words: list[str], capfd:
         assert main(words) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("cxr-faith: error")]
     assert len(errors) == 1 and "the chat template fails: TemplateSyntaxError" in errors[0]
+    assert not list((folder.parent / "run").rglob("provenance.json"))  # so that the mended model may use the directory

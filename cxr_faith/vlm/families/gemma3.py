@@ -5,8 +5,6 @@ the end of the prefix. Image tokens attend to each other in both directions (tra
 that) and never see the question, so the cache up to the bar depends on the picture alone.
 """
 
-import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,14 @@ from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
 from cxr_faith.vlm.capture import leaf_output
-from cxr_faith.vlm.checkpoint import hash_weights, load, read_config
+from cxr_faith.vlm.checkpoint import hash_weights, load_model, read_config
 from cxr_faith.vlm.config import MAX_QUESTION_TOKENS, ModelConfig
 from cxr_faith.vlm.decoder import Decoder
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.families.gemma3_config import check_image_tokens, check_weights, parse_config
-from cxr_faith.vlm.folder import ModelFolder, is_hub_id, read_json
+from cxr_faith.vlm.families.gemma3_processor import checked_processor, grid_and_size, make_prompter
+from cxr_faith.vlm.folder import CONFIG, ModelFolder, is_hub_id, read_json
 from cxr_faith.vlm.hub import local_folder
-from cxr_faith.vlm.prompts import Prompter, check_prompts
 from cxr_faith.vlm.quantized import check_library
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 from cxr_faith.vlm.weights import read_tensors
@@ -76,10 +74,7 @@ class Gemma3VLM(TransformersVLM):
         if "{question}" not in prompt_template:
             raise ModelError(f"prompt_template must contain '{{question}}', got {prompt_template!r}")
         grid, image_size = grid_and_size(model.config)
-        _check_processor(processor, grid, image_size)
-        n_cells, positions = grid[0] * grid[1], model.config.get_text_config().max_position_embeddings
-        encode = partial(encode_prompt, processor, model.config.image_token_id, n_cells)
-        prompter = Prompter(processor, encode, n_cells, prompt_template, max_question_tokens, positions)
+        prompter = make_prompter(processor, model.config, prompt_template, max_question_tokens)
         super().__init__(processor, Gemma3Decoder(model), grid, image_size, ("<end_of_turn>",), prompter, source)
         mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
         self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
@@ -115,22 +110,11 @@ class Gemma3VLM(TransformersVLM):
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         if dtype == torch.float16:
             raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
-        peek(path, revision)
-        folder = ModelFolder.open(local_folder(path, revision))
-        content = read_json(folder.files["config.json"])
-        check_library(content, path)
-        config = parse_config(content, path)
-        check_weights(config, read_tensors(folder), path)
-        check_image_tokens(config, folder)
+        folder, config = open_model(path, revision)
+        processor = checked_processor(folder, config, str(path), prompt_template, max_question_tokens)
         config._commit_hash = folder.path.name if is_hub_id(path) else None
-        model, processor = load(Gemma3ForConditionalGeneration, config, folder, dtype)
-        try:
-            vlm = cls(model.to(device), processor, prompt_template, str(path), max_question_tokens)
-            check_prompts(vlm.prompter, model.get_input_embeddings().weight.shape[0])
-        except Exception as error:  # a tokenizer fails in many ways where one of its settings has a wrong type
-            kind = "" if isinstance(error, ModelError) else f"the tokenizer fails: {type(error).__name__}: "
-            raise ModelError(f"{path}: {kind}{' '.join(str(error).split())}") from error
-        return vlm
+        model = load_model(Gemma3ForConditionalGeneration, config, folder, dtype)
+        return cls(model.to(device), processor, prompt_template, str(path), max_question_tokens)
 
     @classmethod
     def of(cls, config: ModelConfig, device: torch.device | str | None = None) -> "Gemma3VLM":
@@ -197,66 +181,25 @@ def peek(path: str | Path, revision: str | None = None) -> tuple[tuple[int, int]
     return grid_and_size(parse_config(content, path))
 
 
-def grid_and_size(config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(grid_h, grid_w) image tokens and (H, W) pixels of the input, both square, from a `Gemma3Config`."""
-    side, pixels = int(config.mm_tokens_per_image**0.5), config.vision_config.image_size
-    return (side, side), (pixels, pixels)
-
-
-def _check_processor(processor: Any, grid: tuple[int, int], image_size: tuple[int, int]) -> None:
-    """Raise a ModelError if a processor makes other pictures or image tokens than the model takes."""
-    images, n_cells = getattr(processor, "image_processor", None), grid[0] * grid[1]
-    if images is None or getattr(processor, "image_seq_length", None) is None:
-        raise ModelError("the folder's processor is no Gemma3Processor: processor_config.json is missing or damaged")
-    made = (getattr(images.size, "height", None), getattr(images.size, "width", None))
-    if made != image_size:
-        size = f"{made[0]}x{made[1]}"
-        raise ModelError(f"the processor makes {size} px pictures, the tower wants {image_size[0]} px squares")
-    for name in ("image_mean", "image_std"):
-        values = getattr(images, name)
-        numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
-        if not numbers or len(values) != 3 or not all(map(math.isfinite, values)):
-            raise ModelError(f"the processor's {name} must be three numbers, got {values}")
-    if min(images.image_std) <= 0:
-        raise ModelError(f"the processor's image_std must be positive, got {images.image_std}")
-    factor = images.rescale_factor if isinstance(images.rescale_factor, float) else 0
-    if not (images.do_rescale and images.do_normalize and math.isclose(factor, 1 / 255, rel_tol=1e-6)):
-        raise ModelError("the processor must rescale by 1/255 and normalize: see do_rescale, rescale_factor")
-    if getattr(images, "do_pan_and_scan", None):
-        raise ModelError("pan-and-scan adds image blocks that a map cannot show: set do_pan_and_scan to false")
-    if processor.image_seq_length != n_cells:
-        raise ModelError(f"processor writes {processor.image_seq_length} image tokens, the model has {n_cells}")
-
-
-def encode_prompt(processor: Any, image_id: int, n_cells: int, text: str) -> tuple[tuple[int, ...], int]:
-    """Token ids of a filled chat template, and the position of its first image token.
+def open_model(path: str | Path, revision: str | None = None) -> tuple[ModelFolder, Any]:
+    """The model's folder and its `Gemma3Config`, once they fit each other; a model of the hub is downloaded.
 
     Raises:
-        ModelError: the tokens are not one BOS token and one block of image tokens.
+        ModelError: a file is missing or damaged, or they do not fit each other.
     """
-    mark, tokenizer = processor.boi_token, processor.tokenizer
-    if text.count(mark) != 1:
-        raise ModelError(f"the chat template gives {text.count(mark)} {mark} tokens, not one")
-    whole = text.replace(mark, processor.full_image_sequence)
-    # A template that writes the BOS token itself must not get a second one.
-    if not tokenizer.bos_token:
-        raise ModelError("the tokenizer has no BOS token: see tokenizer_config.json")
-    ids: list[int] = tokenizer(whole, add_special_tokens=not whole.startswith(tokenizer.bos_token))["input_ids"]
-    start = _image_block(ids, image_id, n_cells)
-    if ids.count(tokenizer.bos_token_id) != 1:
-        raise ModelError(f"the chat template gives {ids.count(tokenizer.bos_token_id)} BOS tokens, not one")
-    return tuple(ids), start
+    peek(path, revision)
+    folder = ModelFolder.open(local_folder(path, revision))
+    config = parse_config(read_json(folder.files[CONFIG]), path)
+    check_weights(config, read_tensors(folder), path)
+    check_image_tokens(config, folder)
+    return folder, config
 
 
-def _image_block(ids: list[int], image_id: int, n_cells: int) -> int:
-    """Where the block of image tokens starts.
+def check_files(config: ModelConfig) -> None:
+    """Check all files of a run's model, and the prompt template, before any weights are read.
 
     Raises:
-        ModelError: the tokens are not one block of `n_cells`.
+        ModelError: what is wrong with which of them.
     """
-    start, count = (ids.index(image_id) if image_id in ids else 0), ids.count(image_id)
-    if count != n_cells or any(token != image_id for token in ids[start : start + n_cells]):
-        raise ModelError(
-            f"the chat template gives {count} image tokens, not one block of {n_cells}; see image_token_index"
-        )
-    return start
+    folder, content = open_model(config.source, config.revision)
+    checked_processor(folder, content, config.source, config.prompt_template, config.max_question_tokens)
