@@ -107,5 +107,5 @@ def drops_of(manifest: Path) -> dict[str, Counted]:
                 if counts.keys() <= examples.keys():
                     break
         return {reason: Counted(int(count), examples.get(reason, "")) for reason, count in counts.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
         return {}

@@ -98,7 +98,7 @@ def noted_root(manifest: Path) -> Path | None:
     """Data root in a prepared manifest's data card; None for a manifest without one."""
     try:
         root = json.loads(read_file(manifest / CARD)).get("data_root")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return Path(root) if isinstance(root, str) else None
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from cxr_faith.data.tally import PrepareError
 from cxr_faith.data.text_files import MAX_ROWS, LimitError, one_line
+from cxr_faith.storage.atomic import check_regular
 
 MAX_CHUNK = 2**30
 """Most bytes that one column of one row group may claim to hold."""
@@ -36,6 +37,7 @@ def parquet_head(path: Path) -> tuple[list[str], int]:
         PrepareError: the file is missing or is not Parquet.
     """
     try:
+        check_regular(path)
         with pq.ParquetFile(path) as file:
             return list(file.schema_arrow.names), file.metadata.num_rows
     except FileNotFoundError as error:
@@ -59,6 +61,7 @@ def parquet_batches(path: Path, columns: Sequence[str], rows: int) -> Iterator[p
         PrepareError: the file is missing or damaged, or has more rows, longer texts or longer lists than a table has.
     """
     try:
+        check_regular(path)
         with pq.ParquetFile(path) as file:
             schema = file.schema
             leaves = [schema.column(position) for position in range(len(schema))]

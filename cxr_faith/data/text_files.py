@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from cxr_faith.data.tally import PrepareError
+from cxr_faith.storage.atomic import check_regular
 
 MAX_LINE = 16_000_000
 """Longest line of a table, and longest entry of a JSON file, in characters."""
@@ -62,6 +63,7 @@ def open_text(path: Path, what: str) -> Iterator[TextIO]:
         PrepareError: it is missing, damaged or not UTF-8, or grows beyond `MAX_GROWTH`; also while it is read.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             content = io.BufferedReader(_Unzipped(path, file)) if path.suffix == ".gz" else file
             with io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as lines:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -276,3 +277,13 @@ def test_the_hub_source_leaves_files_alone_that_are_no_data(tmp_path: Path, prep
     (tmp_path / "d/latin.csv.txt").write_bytes(b"\xe9")
     rows, _ = prepared("hub", tmp_path / "root", dataset=str(tmp_path / "d"))
     assert len(rows) == 1
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "json", "jsonl", "parquet"])
+def test_a_table_that_is_no_file_does_not_block(tmp_path: Path, ending: str) -> None:
+    os.mkfifo(tmp_path / f"pipe.{ending}")
+    (tmp_path / f"zero.{ending}").symlink_to("/dev/zero")
+    (tmp_path / f"folder.{ending}").mkdir()
+    for name in ("pipe", "zero", "folder"):
+        path = tmp_path / f"{name}.{ending}"
+        assert str(path) in one_line(lambda path=path: TableRows(path))
