@@ -26,6 +26,9 @@ from cxr_faith.printable import printable
 MEMORY = 1_400_000_000
 """Most bytes of address space: a picture of `images.MAX_PIXELS` fits in."""
 
+MAX_SIDE = 32_768
+"""Most pixels on a side of a picture: the weights for resizing a strip of millions by one take a gigabyte."""
+
 _KEPT = MEMORY // 5  # a library that failed may hold memory: beyond this the process is not used again
 _PR_SET_PDEATHSIG = 1
 
@@ -84,9 +87,11 @@ def decode_picture(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
     """A picture as uint8 [H, W] or [H, W, 3].
 
     Raises:
-        ValueError: the file holds no usable picture, or one of a single color.
+        ValueError: the file holds no usable picture, one of a single color, or a strip.
     """
     pixels = read_dicom(file, max_pixels) if is_dicom(file) else read_raster(file, max_pixels)
+    if max(pixels.shape) > MAX_SIDE:
+        raise ValueError(f"a side of {max(pixels.shape)} pixels is more than the {MAX_SIDE} allowed")
     # Looking at a few pixels first settles it for all but constant pictures.
     if (pixels[::16, ::16] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all():
         shown = " ".join(map(str, np.atleast_1d(pixels[0, 0])))

@@ -102,6 +102,10 @@ def bombs(folder: Path) -> Iterator[Path]:
     (folder / "international.png").write_bytes(with_chunk(b"iTXt", b"a\0\1\0\0\0" + zlib_stream))
     (folder / "profile.png").write_bytes(with_chunk(b"iCCP", b"a\0\0" + zlib_stream))
     (folder / "excess.png").write_bytes(png(8, 8, zlib_stream))
+    # A strip of 60 million by one, black and white.
+    rows = zlib.compressobj(1)
+    data = b"".join([*(rows.compress(b"\0\0\0\xff" * 1_000_000) for _ in range(30)), rows.flush()])
+    (folder / "strip.png").write_bytes(png(1, 60_000_000, data))
     # A compressed picture of 500 components, of the size that the header states.
     write_dicom(folder / "components.dcm", 0)
     dataset = pydicom.dcmread(folder / "components.dcm")
@@ -130,7 +134,12 @@ def test_no_bomb_makes_a_process_large(tmp_path: Path) -> None:
     results, own, decoders = read_all(tmp_path)
     assert own < 0.5e9 and decoders < 1.5e9
     taken = {name for name, result in results.items() if result == "read"}
-    assert {name for name in taken if "load" in name} == {"load_image length.dcm", "load_mask excess.png"}
+    assert {name for name in taken if "load" in name} == {
+        "load_image length.dcm",
+        "load_mask excess.png",
+        "load_mask strip.png",
+    }
+    assert "a side of 60000000 pixels is more than the 32768 allowed" in results["load_image strip.png"]
     assert "needs more than 1.4 GB" in results["load_image pixels.dcm"]
     assert "needs more than 1.4 GB" in results["load_image private.dcm"]
 
