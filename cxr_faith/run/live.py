@@ -83,6 +83,10 @@ class LiveScalars(L.Callback):
             self._write(pl_module)
             self._close()
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Close the files: the run ends here."""
+        self._close()
+
     def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
             substrate = row["substrate"].replace(":", "_")
