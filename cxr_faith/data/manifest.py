@@ -120,7 +120,7 @@ def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> Mapp
             made_once(arrow, lambda: is_sealed(arrow, identity), lambda file: _convert(path, file, identity))  # noqa: B023
             return MappedManifest(str(arrow))
         except OSError as error:
-            faults.append(f"{arrow.parent}: {error.strerror}")
+            faults.append(f"{error.filename or arrow.parent}: {error.strerror}")
     raise ManifestError(
         f"{path}: cannot write its cache to {' or to '.join(faults)}; free space there, or copy the manifest to a "
         "folder that you can write into and set data.data_root"

@@ -87,6 +87,25 @@ def test_a_manifest_whose_cache_has_no_room_uses_the_next_folder_or_says_what_to
     assert not list((disk / ".manifest_cache").glob("*")) or not list((disk / ".manifest_cache").glob(".*.tmp"))
 
 
+def test_links_planted_in_the_folder_of_a_cache_are_named_or_replaced(manifest: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    open_manifest(manifest)
+    arrow = arrow_of(manifest)
+    arrow.unlink()
+    arrow.symlink_to(victim)
+    for name in (".gitignore", f"{arrow.name}.lock", f"{arrow.stem}.partial"):
+        (arrow.parent / name).unlink(missing_ok=True)
+        (arrow.parent / name).symlink_to(victim)
+    lock = arrow.parent / f".{arrow.name}.lock"
+    lock.symlink_to(victim)
+    with pytest.raises(ManifestError, match=f"{lock}: is a link that somebody may have planted; delete it"):
+        open_manifest(manifest)
+    lock.unlink()
+    assert len(open_manifest(manifest)) == 72
+    assert victim.read_text() == "mine" and arrow.is_file() and not arrow.is_symlink()
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Gray pictures, and one that cannot be read."""
