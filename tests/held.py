@@ -14,6 +14,7 @@ from unittest.mock import patch
 from tests.runs import ROOT, command, environment, wait_for
 
 FOLDER = ROOT / "tests" / "run" / "hold"
+PATHS = f"{FOLDER}{os.pathsep}{ROOT}"
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,7 @@ class Step:
         event: `import`, `open`, `os.rename` (to that name) or `os.remove`; the process is held before it happens.
         name: a pattern of the module or of the file.
         nth: which of them.
-        rank: the rank that is held.
-        worker: hold a process that decodes pictures for that rank.
+        rank: the rank that is held, or a process that decodes pictures for it.
         times: how often it is held: again at each of the next such events.
     """
 
@@ -33,7 +33,6 @@ class Step:
     name: str
     nth: int = 1
     rank: int = 0
-    worker: bool = False
     times: int = 1
 
 
@@ -41,8 +40,8 @@ class Mark:
     """The file that says that a process is held, and by whose removal it goes on."""
 
     def __init__(self, step: Step, path: Path) -> None:
-        self._path = path
-        self.variables = {"HOLD": json.dumps(vars(step) | {"mark": str(path)})}
+        self._path, self._times = path, step.times
+        self.variables = {"HOLD": json.dumps(vars(step) | {"mark": str(path)}), "PYTHONPATH": PATHS}
 
     def wait(self, ended: Callable[[], bool], seconds: float = 300) -> bool:
         """Wait until the process is held or has ended; returns whether it is held."""
@@ -50,7 +49,9 @@ class Mark:
         return self._path.exists()
 
     def let_go(self) -> None:
-        """Let the held process go on."""
+        """Let the held process go on; unless it is held several times, no other one is held any more."""
+        if self._times == 1:
+            self._path.with_name(f"{self._path.name}.over").touch()
         self._path.unlink(missing_ok=True)
 
     @contextmanager
@@ -63,6 +64,7 @@ class Mark:
 def obey_mark() -> None:
     """In a process that was forked, which has read no `sitecustomize`: do what that does."""
     if "HOLD" in os.environ:
+        os.environ["PYTHONPATH"] = PATHS  # for the processes that it starts
         runpy.run_path(str(FOLDER / "sitecustomize.py"))
 
 
@@ -83,7 +85,6 @@ class Launched:
         if step is not None:
             self.mark = Mark(step, folder / f"mark-{number}")
             environ |= self.mark.variables
-            environ["PYTHONPATH"] = f"{FOLDER}{os.pathsep}{environ['PYTHONPATH']}"
         with self._output.open("w") as file:
             self.process = subprocess.Popen(words, env=environ, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
@@ -98,21 +99,23 @@ class Launched:
         assert held, f"ended with {self.process.returncode} before the step\n{self.output}"
 
     def family(self) -> dict[int, str]:
-        """Living processes of the command: id → `rank 0`, `rank 1`, `worker 0`, …"""
-        members = dict[int, tuple[int, str]]()
+        """Living processes of the command: id → `rank 0`, `worker 0`, `decoder 0`, `rank 1`, …"""
+        members = dict[int, tuple[int, str, bool]]()
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 variables = (folder / "environ").read_text().split("\0")
                 parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                decodes = "decoder_process" in (folder / "cmdline").read_text()
             except (OSError, UnicodeDecodeError):
                 continue
             if self._id in variables:
                 ranks = [word.removeprefix("LOCAL_RANK=") for word in variables if word.startswith("LOCAL_RANK=")]
-                members[int(folder.name)] = (parent, ranks[0] if ranks else "0")
-        return {
-            pid: f"worker {rank}" if members.get(parent, (0, ""))[1] == rank else f"rank {rank}"
-            for pid, (parent, rank) in members.items()
-        }
+                members[int(folder.name)] = (parent, ranks[0] if ranks else "0", decodes)
+        kinds = {}
+        for pid, (parent, rank, decodes) in members.items():
+            forked = parent in members and members[parent][1] == rank
+            kinds[pid] = f"{'decoder' if decodes else 'worker' if forked else 'rank'} {rank}"
+        return kinds
 
     def kill(self, victim: str) -> list[int]:
         """SIGKILL to a member of the family, or to `all` of it; returns whom it hit."""

@@ -43,9 +43,9 @@ PHASES: dict[str, list[Plan]] = {
         (Step("open", r"/records/\.start\.\d+$"), "rank 1"),
     ],
     "prediction": [
-        (Step("open", r"\.png$", nth=2, rank=1, worker=True), "rank 1"),
+        (Step("open", r"\.png$", nth=2, rank=1), "rank 1"),
         (Step("open", r"/live/.*events", nth=2), "rank 0"),
-        (Step("open", r"\.png$", nth=3, worker=True), "all"),
+        (Step("open", r"\.png$", nth=3), "all"),
     ],
     "between write and rename": [
         (Step("os.rename", r"/part-", nth=2), "rank 0"),
@@ -53,9 +53,9 @@ PHASES: dict[str, list[Plan]] = {
         (Step("os.rename", r"/part-", nth=2, rank=1), "all"),
     ],
     "data worker": [
-        (Step("open", r"\.png$", nth=2, rank=1, worker=True), "worker 1"),
-        (Step("open", r"\.png$", worker=True), "worker 0"),
-        (Step("open", r"\.png$", nth=3, worker=True), "worker 0"),
+        (Step("open", r"\.png$", nth=2, rank=1), "worker 1"),
+        (Step("open", r"\.png$"), "worker 0"),
+        (Step("open", r"\.png$", nth=3), "worker 0"),
     ],
     "merge": [
         (Step("os.remove", r"/part-"), "rank 0"),

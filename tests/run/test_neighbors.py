@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import done_samples
 from tests.forked import start_process, start_ranks, wait_for_ranks
-from tests.held import Mark, Step
-from tests.runs import ROOT, SAMPLES, assert_same, command, environment, parts, run_here
+from tests.held import Mark, Step, launched
+from tests.runs import ROOT, SAMPLES, assert_same, command, environment, parts, ranks, run_here
 
 pytestmark = pytest.mark.cluster
 
@@ -100,7 +101,7 @@ def test_two_runs_at_once_without_locks_are_warned_and_never_mix(
     ("cache", "step"),
     [
         ("manifest", Step("os.rename", r"/\.manifest_cache/.*\.arrow$")),
-        ("pictures", Step("open", r"\.png$", nth=3)),
+        ("pictures", Step("open", r"\.png$")),
         ("pictures", Step("os.rename", r"/images-.*\.arrow$")),
     ],
     ids=["manifest", "pictures", "pictures, complete"],
@@ -178,3 +179,24 @@ def test_workers_with_a_dev_shm_that_is_too_small(small: Path, reference: Path, 
             (line,) = [line for line in run.stderr.splitlines() if line.startswith("cxr-faith: error: ")]
             assert "/dev/shm" in line and "set data.num_workers to 0" in line and "disk" not in line
     assert_same(tmp_path / "run", reference)
+
+
+def test_a_disk_that_is_full_for_one_of_two_ranks(
+    small: Path, reference: Path, tmp_path: Path, small_disk: Callable[[str], Path]
+) -> None:
+    """Lightning's ranks: the one that cannot write says why, both end, and nothing is half there."""
+    disk = small_disk("4m")
+    run_dir, filler = disk / "run", disk / "filler"
+    with launched(small, run_dir, Step("os.rename", r"/part-", rank=1), tmp_path / "output", *ranks(2)) as run:
+        run.wait_until_held()
+        state = os.statvfs(disk)
+        filler.write_bytes(bytes(state.f_bavail * state.f_frsize))
+        run.mark.let_go()
+        assert run.wait_for_end() in (1, -signal.SIGKILL)
+        lines = [line for line in run.output.splitlines() if line.startswith("cxr-faith: error: ")]
+        assert any(str(run_dir) in line and "No space left on device" in line for line in lines), run.output
+        assert "Traceback" not in run.output, run.output
+    assert leftovers(run_dir) == []
+    filler.unlink()
+    assert run_here(small, run_dir) == 0
+    assert_same(run_dir, reference)

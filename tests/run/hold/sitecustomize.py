@@ -12,7 +12,7 @@ import time
 _BORN = os.getpid()
 
 
-def _hold(event: str, name: str, nth: int, rank: int, worker: bool, mark: str, times: int = 1) -> None:
+def _hold(event: str, name: str, nth: int, rank: int, times: int, mark: str) -> None:
     pattern, count = re.compile(name), 0
 
     def hook(what: str, details: tuple[object, ...]) -> None:
@@ -22,7 +22,7 @@ def _hold(event: str, name: str, nth: int, rank: int, worker: bool, mark: str, t
         subject = details[1 if event == "os.rename" else 0]
         if not isinstance(subject, str | bytes | os.PathLike) or not pattern.search(os.fsdecode(subject)):
             return
-        if (os.getpid() != _BORN) != worker or int(os.environ.get("LOCAL_RANK", "0")) != rank:
+        if os.getpid() != _BORN or os.environ.get("LOCAL_RANK", "0") != str(rank) or os.path.exists(f"{mark}.over"):
             return
         count += 1
         if count >= nth:
