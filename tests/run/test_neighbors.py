@@ -29,10 +29,9 @@ A_WHILE = 2.0
 """Seconds in which a process that need not wait would go on."""
 
 
-def leftovers(folder: Path) -> list[str]:
-    """Temporary files; locks and the files that number the starts stay."""
-    hidden = [path.name for path in folder.rglob(".*") if path.is_file()]
-    return [name for name in hidden if not name.startswith((".start.", ".gitignore")) and ".lock" not in name]
+def temporary(folder: Path) -> list[Path]:
+    """Temporary files."""
+    return [path for path in folder.rglob("*") if path.name.endswith((".tmp", ".partial"))]
 
 
 def start_held(config: Path, run_dir: Path, step: Step, folder: Path, *options: str) -> tuple[BaseProcess, Mark]:
@@ -64,7 +63,7 @@ def test_at_each_step_a_second_run_is_refused_and_a_report_is_right(
     wait_for_ranks([process], tmp_path / "output-run")
     assert steps >= 7
     assert_same(run_dir, reference)
-    assert leftovers(run_dir) == []
+    assert temporary(run_dir) == []
 
 
 def evaluate_without_locks(arguments: list[str], number: int) -> None:
@@ -93,7 +92,7 @@ def test_two_runs_at_once_without_locks_are_warned_and_never_mix(
     wait_for_ranks([first], outputs[0])
     assert all("no file locks on this file system" in output.read_text() for output in outputs)
     assert_same(run_dir, reference)
-    assert leftovers(run_dir) == []
+    assert temporary(run_dir) == []
 
 
 @pytest.mark.parametrize("fate", ["goes on", "killed"])
@@ -128,7 +127,7 @@ def test_two_jobs_make_one_cache_and_one_is_killed_at_it(
     wait_for_ranks([first, second], tmp_path / "output-second", [-signal.SIGKILL if fate == "killed" else 0, 0])
     assert_same(tmp_path / "second", reference)
     assert len(list(folder.glob("*.arrow"))) == 1
-    assert leftovers(folder) == [] and not list(folder.glob("*.partial"))
+    assert temporary(folder) == []
     assert run_here(small, tmp_path / "first", *options) == 0
     assert_same(tmp_path / "first", reference)
 
@@ -196,7 +195,7 @@ def test_a_disk_that_is_full_for_one_of_two_ranks(
         lines = [line for line in run.output.splitlines() if line.startswith("cxr-faith: error: ")]
         assert any(str(run_dir) in line and "No space left on device" in line for line in lines), run.output
         assert "Traceback" not in run.output, run.output
-    assert leftovers(run_dir) == []
+    assert temporary(run_dir) == []
     filler.unlink()
     assert run_here(small, run_dir) == 0
     assert_same(run_dir, reference)
