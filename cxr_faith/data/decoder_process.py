@@ -5,7 +5,6 @@ The process needs NumPy, Pillow and pydicom, and starts in a quarter of a second
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from cxr_faith.data.decoder import HEADER_BYTES, IGNORED_SIGNALS, READY, Task
 from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size
+from cxr_faith.data.parent import end_with_parent
 from cxr_faith.data.raster import read_mask, read_raster, read_raster_size
 from cxr_faith.printable import printable
 
@@ -30,7 +30,6 @@ MAX_SIDE = 32_768
 """Most pixels on a side of a picture: the weights for resizing a strip of millions by one take a gigabyte."""
 
 _KEPT = MEMORY // 5  # a library that failed may hold memory: beyond this the process is not used again
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(parent: int) -> None:
@@ -43,7 +42,7 @@ def serve(parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, also in the middle of C code
-    _end_with_parent(parent)
+    end_with_parent(parent)
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     memory = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -121,13 +120,3 @@ def _address_space() -> int:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:
         return 0
-
-
-def _end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process once the thread that started it ends; Linux only."""
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except AttributeError:
-        return
-    if os.getppid() != parent:  # it has ended already
-        sys.exit(1)

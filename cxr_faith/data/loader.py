@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cxr_faith.data.items import SampleItem
+from cxr_faith.data.parent import end_with_parent
 
 _ADVICE = "decoding workers cannot start, for lack of shared memory: set data.num_workers to 0, or make /dev/shm larger"
 
@@ -22,6 +25,9 @@ class SampleLoader(DataLoader[SampleItem]):
     PyTorch hands tensors of workers on in `/dev/shm`. Containers often give it 64 MB, and a worker that finds it full
     loses the batch, for which the run then waits for ever. So pictures leave a worker as arrays, through a pipe, which
     takes about as long.
+
+    Workers end with the process that started them, killed or not. By itself a worker would wait until somebody takes
+    its last batch, and meanwhile hold what it has inherited, such as the lock of a run directory.
     """
 
     def __iter__(self) -> Iterator[list[SampleItem]]:  # type: ignore[override]  # only its iteration is used
@@ -30,12 +36,17 @@ class SampleLoader(DataLoader[SampleItem]):
         Raises:
             OSError: the workers cannot be started.
         """
+        self.worker_init_fn = partial(_end_with_parent, os.getpid())
         try:
             batches = super().__iter__()
         except OSError as error:  # of the semaphores of the queues
             raise OSError(errno.ENOMEM, _ADVICE, "/dev/shm") from error
         for batch in batches:
             yield batch.unpacked() if isinstance(batch, PackedBatch) else cast(list[SampleItem], batch)  # pinned
+
+
+def _end_with_parent(parent: int, worker: int) -> None:
+    end_with_parent(parent)
 
 
 class PackedBatch:
