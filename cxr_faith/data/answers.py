@@ -114,6 +114,8 @@ def _words(value: Any, what: str, depth: int, tally: Tally) -> Iterator[str | No
         raise UnreadableError(f"{what} is nested deeper than {_MAX_DEPTH}")
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+    if isinstance(value, list) and value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
+        value = {str(key): item for key, item in value}  # what Arrow makes of a map
     if _is_missing(value):
         yield None
     elif isinstance(value, str):

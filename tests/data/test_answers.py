@@ -67,6 +67,7 @@ VOTES = [{"answer": word, "answer_confidence": "maybe"} for word in ("no", *["ye
         ({"text": "yes"}, "Q", "yes_no", ("yes",)),
         ({"text": ["edema"], "answer_start": [3]}, "Q", None, ("edema",)),
         ({"value": True}, "Q", "yes_no", ("yes",)),
+        ([("answer", "yes"), ("score", "1")], "Q", "yes_no", ("yes",)),
         ({"label": "edema"}, "Q", None, ("edema",)),
         ({"multiple_choice_answer": "no", "answers": VOTES}, "Q", "yes_no", ("no",)),
         *((missing, "Q", None, None) for missing in (None, NAN, np.float32("nan"), pd.NA, pd.NaT, "", " ", [None])),
@@ -268,6 +269,19 @@ def test_values_of_json_tables(tmp_path: Path, prepared: Callable) -> None:
     assert card["drops"] == {
         "question: answer is a mapping without answer, text, value or label": 1,
         "question: question is a list of 2": 1,
+    }
+
+
+def test_other_columns_that_are_no_text_are_noted(tmp_path: Path, prepared: Callable) -> None:
+    save(tmp_path / "root/a.png", 0)
+    row = {"image_path": "a.png", "question": "q", "patient_id": ["p"], "split": {"a": 1}, "finding": None, "side": " "}
+    path = write_json(tmp_path / "t.json", [row, row | {"image_path": {"bytes": "x"}}])
+    rows, card = prepared("table", tmp_path / "root", file=str(path))
+    assert rows["t/0"]["patient_id"] is None and card["drops"] == {"question: image_path is missing": 1}
+    assert card["notes"] == {
+        "column image_path: values that are no text, left out": 1,
+        "column patient_id: values that are no text, left out": 2,
+        "column split: values that are no text, left out": 2,
     }
 
 

@@ -92,6 +92,10 @@ def table(
 def _sample(
     values: Mapping[str, Any], sample_id: str, box_format: str, box_label: str, flags: bool, tally: Tally
 ) -> Sample:
+    for column in ("sample_id", "image_id", "image_path", *_TEXTS):
+        value = values.get(column)
+        if isinstance(value, list | dict) and value:
+            tally.note(f"column {column}: values that are no text, left out")
     path = text(values.get("image_path")) or ""
     image_id = text(values.get("image_id")) or path
     question = read_question(values.get("question"))
