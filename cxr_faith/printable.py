@@ -82,7 +82,9 @@ def plain(content: Any) -> Any:
         return printable(content)
     if isinstance(content, dict):
         return {plain(key): plain(value) for key, value in content.items()}
-    return [plain(value) for value in content] if isinstance(content, list | tuple) else content
+    if isinstance(content, list | tuple):  # mostly of numbers: a page has millions
+        return [value if type(value) in (int, float) else plain(value) for value in content]
+    return content
 
 
 def page_text(value: object) -> object:
