@@ -33,8 +33,9 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """A model needs one of them."""
 ADAPTER = "adapter_config.json"
-_MOST_BYTES = 256 * 2**20
-"""No file beside the weights is larger."""
+_LARGE = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+_MOST_BYTES, _MOST_BYTES_LARGE = 16 * 2**20, 256 * 2**20
+"""No file beside the weights is larger, nor is one of `_LARGE`."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class ModelFolder:
             raise ModelError(f"{folder} holds no tokenizer.json")
         files = {name: inside(folder, name) for name in sorted([*present, *weights])}
         for name in present:
-            if files[name].stat().st_size > _MOST_BYTES:
-                raise ModelError(f"{folder / name} is larger than {_MOST_BYTES >> 20} MiB")
-            if name.endswith(".json") and name != "tokenizer.json":  # its own library reads this one, faster
+            if name in _LARGE:  # their own library reads them, faster
+                _check_size(folder / name, _MOST_BYTES_LARGE)
+            elif name.endswith(".json"):
                 read_json(folder / name)
-            if name.endswith(".jinja"):
+            else:
                 _read_text(folder / name)
         return cls(folder, files, weights)
 
@@ -133,8 +134,14 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def _check_size(file: Path, most: int) -> None:
+    if file.stat().st_size > most:
+        raise ModelError(f"{file} is larger than {most >> 20} MiB")
+
+
 def _read_text(file: Path) -> str:
     try:
+        _check_size(file, _MOST_BYTES)
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror}") from error

@@ -120,6 +120,9 @@ def half(name: str) -> Damage:
         (write("preprocessor_config.json", "{"), "preprocessor_config.json is not valid JSON"),
         (lambda folder: (folder / TEMPLATE).unlink(), "there is no chat template (chat_template.jinja)"),
         (lambda folder: (folder / TEMPLATE).write_bytes(b"\xff"), "chat_template.jinja is not UTF-8"),
+        (write(CONFIG, "{" + " " * (17 << 20)), "config.json is larger than 16 MiB"),
+        (write(TOKENS, " " * (17 << 20) + "{}"), "tokenizer_config.json is larger than 16 MiB"),
+        (lambda folder: os.truncate(folder / "tokenizer.json", 2**40), "tokenizer.json is larger than 256 MiB"),
         (write(TEMPLATE, "x" * 2_000_000), "the chat template has 2,000,000 characters"),
     ],
 )
