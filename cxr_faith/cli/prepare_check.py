@@ -10,7 +10,7 @@ from cxr_faith.cli.startup import quick_imports
 MANIFEST = "\n\nMANIFEST is a Parquet file, or a folder made by `cxr-faith prepare`.\n"
 CHECK = Command(
     "prepare check",
-    "Open a manifest's pictures and masks; list the faults, with exit status 1, and what prepare dropped." + MANIFEST,
+    "Open a manifest's pictures and masks; list the faults, with exit status 1,\nand what prepare dropped." + MANIFEST,
     {
         "options": [
             Option("root", "str | None", "None", "data root; default: the one noted by `prepare`"),
