@@ -99,7 +99,8 @@ class Ranks:
             dist.monitored_barrier(self._group, timeout=self._timeout, wait_all_ranks=True)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise LostRankError(f"{reason}; what is written stays; to resume: {resume_command()}") from error
+            line = f"a rank has ended or hangs ({reason}); what is written stays; to resume: {resume_command()}"
+            raise LostRankError(line) from error
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; every rank must call this."""
