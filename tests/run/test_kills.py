@@ -60,7 +60,7 @@ PHASES: dict[str, list[Plan]] = {
     "merge": [
         (Step("os.remove", r"/part-"), "rank 0"),
         (Step("os.remove", r"/part-", nth=2, rank=1), "rank 1"),
-        (Step("os.remove", r"/part-", nth=2), "rank 1"),
+        (Step("os.remove", r"/part-", rank=1), "rank 0"),
     ],
     "metrics": [
         (Step("os.rename", r"/metrics\.json$"), "rank 0"),
