@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cxr_faith.data.geometry import fit_mask
 from cxr_faith.data.images import load_mask
+from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.metrics.calibration import expected_calibration_error
 from cxr_faith.perturb.condition import NONE
@@ -21,9 +22,9 @@ from cxr_faith.report.clinical.sheet import clinical_sheet, save_sheet
 from cxr_faith.report.clinical.summary import clinical_summary
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.load import read_provenance
+from cxr_faith.vlm.bundled_weights import has_bundled_weights
 from cxr_faith.vlm.config import ModelConfig
 from cxr_faith.vlm.identity import model_identity
-from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY, has_bundled_weights
 
 COMPARED = ("attention", "chefer", "gradient", "rollout")
 """Methods whose maps of the same answer are compared with the one that was asked for; each needs few forwards."""

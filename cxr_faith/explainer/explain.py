@@ -11,13 +11,14 @@ from transformers.utils import logging as transformers_logging
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
+from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.explainer.naming import result_stem
 from cxr_faith.printable import json_text, printable
 from cxr_faith.storage.atomic import replacing, write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
-from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY, has_bundled_weights
+from cxr_faith.vlm.bundled_weights import has_bundled_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

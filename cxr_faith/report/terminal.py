@@ -7,11 +7,11 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.printable import printable
 from cxr_faith.report.costs import render_costs
 from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.summary.summary import Summary
-from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY
 
 
 class PlainConsole(Console):

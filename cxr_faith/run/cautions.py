@@ -3,9 +3,10 @@
 import pyarrow.compute as pc
 
 from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.data.sources.phantom_files import SOURCE
 from cxr_faith.run.module import FaithfulnessModule
-from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY, has_bundled_weights
+from cxr_faith.vlm.bundled_weights import has_bundled_weights
 
 
 def run_cautions(module: FaithfulnessModule, data: CXRVQADataModule) -> list[str]:

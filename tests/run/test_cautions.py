@@ -10,11 +10,12 @@ import pytest
 
 from cxr_faith.__main__ import main
 from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.run.cautions import run_cautions
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.vlm import bundled_model
+from cxr_faith.vlm.bundled_weights import has_bundled_weights
 from cxr_faith.vlm.config import ModelConfig
-from cxr_faith.vlm.phantoms_only import PHANTOMS_ONLY, has_bundled_weights
 from tests.runs import CONFIG, bundled_manifest, run_here
 
 

@@ -1,11 +1,9 @@
-"""What to say where the model that ships with the package is asked about pictures that are no drawn phantoms."""
+"""Tells the model that ships with the package from others."""
 
 import filecmp
 from pathlib import Path
 
 from cxr_faith.vlm.config import bundled_model
-
-PHANTOMS_ONLY = "The bundled model knows drawn phantoms only: its answers about real pictures mean nothing."
 
 
 def has_bundled_weights(source: str) -> bool:
