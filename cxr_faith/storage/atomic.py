@@ -18,6 +18,7 @@ from typing import IO
 MODE = 0o666  # less the umask; the modules `tempfile` and `safetensors` ignore the umask
 NO_FILE = "is not a regular file; delete it"
 LINK = "is a link that somebody may have planted; delete it: nothing is written through links in a results folder"
+HARD_LINK = "has a second name, a hard link or a copy made with `cp -al`; delete it: what is written would be in both"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -82,7 +83,7 @@ def open_shared(path: Path, flags: int) -> int:
 
     Args:
         path: the file.
-        flags: `os.O_RDWR`, or `os.O_WRONLY | os.O_APPEND`.
+        flags: `os.O_RDWR`, `os.O_WRONLY | os.O_APPEND`, or `os.O_RDONLY` for a file that must be there.
 
     Returns:
         its descriptor.
@@ -90,19 +91,20 @@ def open_shared(path: Path, flags: int) -> int:
     Raises:
         OSError: it cannot be opened, is a link or no regular file; the error names it.
     """
+    create = 0 if flags == os.O_RDONLY else os.O_CREAT
     try:
         # Without O_NONBLOCK a planted FIFO would block for ever.
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, MODE)
+        descriptor = os.open(path, flags | create | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, MODE)
     except OSError as error:
         said = {ELOOP: LINK, ENXIO: NO_FILE}.get(error.errno or 0)  # ENXIO: a FIFO that nobody reads, or a socket
         if said is None:
             raise
         raise OSError(error.errno, said, str(path)) from error
     state = os.fstat(descriptor)
-    if stat.S_ISREG(state.st_mode) and state.st_nlink == 1:
+    if stat.S_ISREG(state.st_mode) and state.st_nlink <= 1:  # 0: a lock that its holder has just deleted
         return descriptor
     os.close(descriptor)
-    raise OSError(ELOOP, LINK if stat.S_ISREG(state.st_mode) else NO_FILE, str(path))
+    raise OSError(ELOOP, HARD_LINK if stat.S_ISREG(state.st_mode) else NO_FILE, str(path))
 
 
 def append(path: Path, text: str) -> None:

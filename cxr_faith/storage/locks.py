@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +22,8 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSU
 """What `flock` says where there are no locks: NFS without a lock daemon (ENOLCK, EIO), some FUSE and Lustre mounts
 (ENOSYS, EOPNOTSUPP, EINVAL)."""
 
+_TRIES = 5
+"""Times that a lock file is opened which another computer, or another user, deletes meanwhile."""
 _SECONDS_BETWEEN_TRIES = 0.2
 _SECONDS_UNTIL_WAITING_IS_SAID = 10.0
 
@@ -36,7 +38,7 @@ class HeldError(TimeoutError):
 
 def open_lock(path: Path) -> IO[str]:
     """Open a lock file, which is made if it is missing; its text names the holder."""
-    return open(open_shared(path, os.O_RDWR), "r+", encoding="utf-8", errors="replace")
+    return open(path, "r+", encoding="utf-8", errors="replace", opener=lambda *_: open_shared(path, os.O_RDWR))
 
 
 def acquire(file: IO[str], how: int = fcntl.LOCK_EX, patience: float = 0.0) -> bool:
@@ -44,6 +46,7 @@ def acquire(file: IO[str], how: int = fcntl.LOCK_EX, patience: float = 0.0) -> b
 
     Raises:
         NoLocksError: the file system has no locks.
+        OSError: another error; it names the file.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -54,7 +57,7 @@ def acquire(file: IO[str], how: int = fcntl.LOCK_EX, patience: float = 0.0) -> b
             if error.errno in NO_LOCKS:
                 raise NoLocksError(error.errno, error.strerror) from error
             if error.errno not in (errno.EAGAIN, errno.EACCES):  # CIFS says EACCES where another process holds it
-                raise
+                raise OSError(error.errno, error.strerror, file.name) from error
         if time.monotonic() >= deadline:
             return False
         time.sleep(_SECONDS_BETWEEN_TRIES)
@@ -96,15 +99,18 @@ def exclusive(path: Path, patience: float = float("inf")) -> Iterator[bool]:
         yield held is not None
     finally:
         if held is not None:
-            path.unlink(missing_ok=True)  # before it is let go: who waits for it sees that, and makes a new one
+            # Before it is let go: who waits for it sees that, and makes a new one. In a folder such as /tmp the lock of
+            # another user cannot be deleted; it may stay.
+            with suppress(FileNotFoundError, PermissionError):
+                path.unlink()
             held.close()
 
 
 def _hold(path: Path, deadline: float) -> IO[str]:
     """Wait for a lock file and return it, locked."""
-    say = time.monotonic() + _SECONDS_UNTIL_WAITING_IS_SAID
+    say, stale = time.monotonic() + _SECONDS_UNTIL_WAITING_IS_SAID, 0
     while True:
-        file = open_lock(path)
+        file = _open_any(path)
         try:
             while not acquire(file, patience=min(say, deadline) - time.monotonic()):
                 if time.monotonic() >= deadline:
@@ -113,10 +119,25 @@ def _hold(path: Path, deadline: float) -> IO[str]:
                 say = float("inf")
             if _is_at(file, path):
                 return file
-        except BaseException:
+        except BaseException as error:
             file.close()
-            raise
+            stale += 1
+            if not isinstance(error, OSError) or error.errno != errno.ESTALE or stale == _TRIES:
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)  # on NFS: its last holder, on another computer, has deleted it
         file.close()  # its last holder has deleted it
+
+
+def _open_any(path: Path) -> IO[str]:
+    """Open a lock file, also one that a killed process of another user left: who may read it may lock it."""
+    for _ in range(_TRIES):
+        try:
+            return open_lock(path)
+        except PermissionError as error:
+            refused = error
+        with suppress(FileNotFoundError):  # it is the folder that refuses, or the holder has deleted it meanwhile
+            return open(path, encoding="utf-8", opener=lambda *_: open_shared(path, os.O_RDONLY))
+    raise refused
 
 
 def _is_at(file: IO[str], path: Path) -> bool:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -48,12 +49,73 @@ def test_a_file_system_without_locks_is_warned_about_once_and_the_work_goes_on(
 
 
 def test_another_error_of_a_lock_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(file: object, how: int) -> None:
-        raise OSError(errno.EBADF, "bad descriptor")
+    for number in (errno.EBADF, errno.EPERM, errno.ESTALE):
 
-    monkeypatch.setattr(fcntl, "flock", fails)
-    with pytest.raises(OSError, match="bad descriptor"), exclusive(tmp_path / ".a.lock"):
-        pass
+        def fails(file: object, how: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", fails)
+        monkeypatch.setattr("cxr_faith.storage.locks._SECONDS_BETWEEN_TRIES", 0.01)
+        for lock in (lambda: exclusive(tmp_path / ".lock"), lambda: run_lock(tmp_path, Shard())):
+            with pytest.raises(OSError, match=os.strerror(number)) as refused, lock():
+                pass
+            assert refused.value.filename == str(tmp_path / ".lock")
+
+
+def test_a_lock_that_another_computer_deleted_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS says ESTALE to who waits for a lock file when its holder, on another computer, deletes it."""
+    real, calls = fcntl.flock, []
+
+    def stale_once(file: IO[str], how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:
+            (tmp_path / ".a.lock").unlink()
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", stale_once)
+    with exclusive(tmp_path / ".a.lock") as alone:
+        assert alone and len(calls) == 2 and (tmp_path / ".a.lock").exists()
+
+
+def test_a_lock_that_is_deleted_as_it_is_opened_is_not_taken_for_a_planted_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, deleted = tmp_path / ".a.lock", os.open, []
+
+    def open_and_lose(file: Any, *arguments: Any, **more: Any) -> int:
+        descriptor = real(file, *arguments, **more)
+        if str(file) == str(path) and not deleted:
+            deleted.append(file)
+            path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_lose)
+    with exclusive(path) as alone:
+        assert alone and deleted and path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_lock_of_another_users_killed_process_blocks_nobody(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(mode)  # 1777: as /tmp, where nobody may delete the files of others
+        lock = folder / ".cache.arrow.lock"
+        lock.touch(0o644)
+        os.chown(lock, 2001, 2001)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgid(2002)
+                os.setuid(2002)
+                file = folder / "cache.arrow"
+                made_once(file, file.is_file, lambda sink: sink.write(b"whole") and None)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert (folder / "cache.arrow").read_bytes() == b"whole" and lock.exists() == (mode == 0o1777)
 
 
 @pytest.mark.parametrize("name", [".lock", ".lock-1", ".lock-merge"])
