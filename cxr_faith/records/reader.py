@@ -79,20 +79,23 @@ def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.Dat
     Raises:
         ValueError: records have no such column.
     """
-    schema = _chosen(columns)
-    keys, codes, paths = Keys(), list[Codes](), []
-    for path, groups in sound_parts(run_dir, schema, keys.codes):
-        paths.append(path)
-        codes += groups
-    kept = np.zeros(sum(group.shape[1] for group in codes), bool)
-    kept[first_of_each_key(codes, keys)] = True
-    del keys, codes
-    begin = 0
-    for group in row_groups(paths, schema):
-        piece = group.filter(pa.array(kept[begin : begin + len(group)]))
-        begin += len(group)
-        if len(piece):
-            yield piece.to_pandas()
+    schema, keys, given = _chosen(columns), Keys(), list[Codes]()
+    while True:
+        codes, paths, begin = [*given], list[Path](), sum(group.shape[1] for group in given)
+        for path, groups in sound_parts(run_dir, schema, keys.codes):
+            paths.append(path)
+            codes += groups
+        kept = np.zeros(sum(group.shape[1] for group in codes), bool)
+        kept[first_of_each_key(codes, keys)] = True
+        try:
+            for group in row_groups(paths, schema):
+                piece = group.filter(pa.array(kept[begin : begin + len(group)]))
+                begin += len(group)
+                if len(piece):
+                    yield piece.to_pandas()
+            return
+        except FileNotFoundError:  # a running process has merged the part meanwhile: the rest is in another one
+            given = [np.concatenate(codes, axis=1)[:, :begin][:, kept[:begin]]] if codes else []
 
 
 def _chosen(columns: Sequence[str] | None) -> pa.Schema:

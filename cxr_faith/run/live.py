@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pyarrow as pa
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import scan_records
@@ -50,10 +51,13 @@ class LiveScalars(L.Callback):
         """Begin with the records of earlier starts."""
         assert isinstance(pl_module, FaithfulnessModule)
         known = set[str]()
-        for piece in scan_records(self._run_dir, (*_KEY, *SETTLING)):
-            piece = piece[piece["condition"].eq(NONE)]
-            known.update(piece["sample_id"])
-            self._add([{str(name): value for name, value in row.items()} for row in piece.to_dict("records")])
+        try:
+            for piece in scan_records(self._run_dir, (*_KEY, *SETTLING)):
+                piece = piece[piece["condition"].eq(NONE)]
+                known.update(piece["sample_id"])
+                self._add([{str(name): value for name, value in row.items()} for row in piece.to_dict("records")])
+        except (OSError, pa.ArrowException) as error:
+            logger.warning("TensorBoard leaves out records of earlier starts until the end of the run: %s", error)
         self._samples = len(known)
         self._begin, self._forwards = time.monotonic(), _forwards(pl_module)
         self._due = self._begin

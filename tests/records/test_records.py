@@ -311,6 +311,20 @@ def test_parts_that_a_running_writer_merges_meanwhile_are_still_read(tmp_path: P
     }
 
 
+def test_parts_that_are_merged_between_two_pieces_are_scanned_once(tmp_path: Path) -> None:
+    for start in range(2):  # the second start repeats some samples of the first
+        writer = RecordWriter(tmp_path, 0, start)
+        for index in range(3 * start, 5 + 3 * start):
+            writer.write([row(f"s{index}", srg=float(start))])
+    whole = read_records(tmp_path, ["srg"])
+    reading = scan_records(tmp_path, ["srg"])
+    pieces = [next(reading), next(reading)]
+    merge_starts(tmp_path)
+    assert len(parts(tmp_path)) == 2
+    together = pd.concat([*pieces, *reading]).sort_values(list(KEY)).reset_index(drop=True)
+    pd.testing.assert_frame_equal(together, whole)
+
+
 def test_empty_runs_and_chosen_columns(tmp_path: Path) -> None:
     assert done_samples(tmp_path) == set()
     assert read_records(tmp_path).empty
