@@ -2,19 +2,37 @@
 
 Reads {template, conversations, variables} as JSON on stdin, and writes {texts} or {error} as JSON on stdout. Run as a
 script by `cxr_faith.vlm.chat_template`; the process ends by SIGXCPU if it takes too long.
+
+A template writes the same in every process and on every day: it has no `random` and no `lipsum`, its `strftime_now`
+tells a fixed date, and it may not write where something lies in memory.
 """
 
 import json
+import re
 import resource
 import sys
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
+
+from jinja2.defaults import DEFAULT_NAMESPACE
+from jinja2.filters import FILTERS
 
 SECONDS = 5
 MEBIBYTES = 512
 """Memory that a template may use, beside the interpreter's own."""
 CHARACTERS = 1_000_000
 """Longest text that a template may write around a short question."""
+_ADDRESS = re.compile(r"\bat 0x[0-9a-f]+", re.IGNORECASE)
+
+
+class FixedDate(datetime):
+    """The same date on every day."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "FixedDate":
+        """2025-01-01."""
+        return cls(2025, 1, 1, tzinfo=tz)
 
 
 def set_limits() -> None:
@@ -30,13 +48,15 @@ def set_limits() -> None:
 
 def main() -> None:
     """Render what stdin asks for."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from transformers.utils import chat_template_utils
 
     request = json.load(sys.stdin)
+    vars(chat_template_utils)["datetime"] = FixedDate
+    del FILTERS["random"], DEFAULT_NAMESPACE["lipsum"]
     set_limits()
     answer: dict[str, object]
     try:
-        rendered: Any = render_jinja_template(
+        rendered: Any = chat_template_utils.render_jinja_template(
             conversations=request["conversations"],
             chat_template=request["template"],
             add_generation_prompt=True,
@@ -46,6 +66,8 @@ def main() -> None:
         answer = {"texts": texts}
         if max(map(len, texts)) > CHARACTERS:
             answer = {"error": f"it writes more than {CHARACTERS:,} characters"}
+        elif any(map(_ADDRESS.search, texts)):
+            answer = {"error": "it writes an address in memory, as of a method that it does not call"}
     except MemoryError:
         answer = {"error": f"it needs more than {MEBIBYTES} MiB of memory"}
     except RecursionError:

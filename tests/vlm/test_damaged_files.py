@@ -164,6 +164,10 @@ LOOPS = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% 
         ("{{ raise_exception('no\nsuch role') }}", "fails: TemplateError: no such role"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "fails: SecurityError"),
         ("{{ messages.append(1) }}", "fails: SecurityError"),
+        (f"{{{{ ['a', 'b'] | random }}}}{{{{ {TEXT} }}}}", "fails: TemplateAssertionError: No filter named 'random'"),
+        (f"{{{{ [['a', 'b']] | map('ran' ~ 'dom') | first }}}}{{{{ {TEXT} }}}}", "No filter named 'random'"),
+        (f"{{{{ lipsum(1) }}}}{{{{ {TEXT} }}}}", "fails: UndefinedError: 'lipsum' is undefined"),
+        (f"{{{{ {TEXT}.strip }}}}{{{{ {TEXT} }}}}", "fails: it writes an address in memory"),
         ("<start_of_image>", "writes the question 0 times, not once as it is"),
         (f"{{{{ {TEXT} * 3 }}}}", "writes the question 3 times, not once as it is"),
         (f"{{{{ {TEXT} | lower }}}}", "writes the question 0 times"),
@@ -189,6 +193,12 @@ def test_a_bad_chat_template_is_one_line(template: object, line: str) -> None:
 def test_a_template_keeps_or_trims_white_space(edge: str, shown: str) -> None:
     chat = ChatTemplate.of(Processor({"default": f"{{{{ bos_token }}}}[{{{{ {TEXT}{edge} }}}}] {{{{ 'model' }}}}"}))
     assert chat.fill(" \n who? \t") == f"<bos>[{shown}] model"
+
+
+def test_a_template_does_not_know_the_day() -> None:
+    now = "{{ strftime_now('%Y-%m-%d %H:%M:%S %A') }}"
+    chat = ChatTemplate.of(Processor(f"{{% set n = strftime_now %}}{now}{{{{ {TEXT} }}}}{{{{ n('%d %b %Y') }}}}"))
+    assert (chat.before, chat.after) == ("2025-01-01 00:00:00 Wednesday", "01 Jan 2025")
 
 
 PICTURE = sorted(bundled_manifest().parent.rglob("*.png"))[0]
