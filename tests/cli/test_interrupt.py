@@ -127,12 +127,13 @@ def test_a_second_ctrl_c_ends_a_process_that_hangs() -> None:
 import time
 from cxr_faith.cli import interrupt
 with interrupt.handled("interrupted; to start again: x", for_good=True):
-    print("up", flush=True)
+    word = "up"
     while True:
         try:
+            print(word, flush=True)
             time.sleep(60)
         except BaseException:
-            print("told", flush=True)
+            word = "told"
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code],
