@@ -14,7 +14,7 @@ from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 
 from cxr_faith.data.codestream import codestream_size, is_jp2
-from cxr_faith.data.display import display
+from cxr_faith.data.display import ConstantError, display
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 
@@ -76,6 +76,7 @@ def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
         uint8 [H, W], or [H, W, 3] for a color picture.
 
     Raises:
+        ConstantError: everything outside the padding is of one gray.
         DicomError: not DICOM, no pixels, several frames, too large, or a transfer syntax that no decoder reads.
     """
     dataset = _opened(path, _PIXELS)
@@ -97,7 +98,7 @@ def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
         if stored.ndim != 2 or stored.dtype.kind not in "iu":
             raise DicomError(f"pixels of shape {stored.shape} and type {stored.dtype} are not a radiograph")
         return display(stored, dataset)
-    except (DicomError, MemoryError):
+    except (DicomError, ConstantError, MemoryError):
         raise
     except Exception as error:
         syntax = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "unknown")

@@ -22,6 +22,10 @@ _TABLE = 2**16  # largest span of stored values for which a look-up table is mad
 _BLOCK = 2**20  # pixels that are looked up at a time: indices take eight bytes each
 
 
+class ConstantError(ValueError):
+    """A picture that would show nothing but one gray."""
+
+
 def display(stored: Values, dataset: pydicom.Dataset) -> npt.NDArray[np.uint8]:
     """Show a radiograph as viewers do.
 
@@ -36,6 +40,7 @@ def display(stored: Values, dataset: pydicom.Dataset) -> npt.NDArray[np.uint8]:
         uint8 [H, W].
 
     Raises:
+        ConstantError: everything outside the padding is of one gray.
         ValueError: the header's numbers give no finite gray values.
     """
     levels = _levels(stored)
@@ -46,6 +51,10 @@ def display(stored: Values, dataset: pydicom.Dataset) -> npt.NDArray[np.uint8]:
     gray = np.rint(shown * 255.0).astype(np.uint8)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         gray = 255 - gray
+    exposed = gray[~padding]
+    if (exposed == exposed[0]).all():
+        where = "pixel outside the padding" if padding.any() else "pixel"
+        raise ConstantError(f"the picture is constant: every {where} is {exposed[0]} as it would be displayed")
     gray[padding] = 0
     return _looked_up(stored, levels, gray)
 

@@ -84,9 +84,14 @@ class Table:
 
 
 def rescale(dataset: pydicom.Dataset) -> tuple[float, float] | None:
-    """Rescale slope and intercept; None where one is absent or the slope is 0, which no viewer applies."""
+    """Rescale slope and intercept; None where both are absent or the slope is 0, which no viewer applies.
+
+    Where one is absent, viewers take a slope of 1 or an intercept of 0.
+    """
     slope, intercept = (_numbers(dataset, keyword)[0] for keyword in ("RescaleSlope", "RescaleIntercept"))
-    return (slope, intercept) if math.isfinite(slope) and math.isfinite(intercept) and slope else None
+    if slope == 0 or not (math.isfinite(slope) or math.isfinite(intercept)):
+        return None
+    return slope if math.isfinite(slope) else 1.0, intercept if math.isfinite(intercept) else 0.0
 
 
 def window(dataset: pydicom.Dataset) -> Window | None:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from cxr_faith.data.png import check_whole
+
 _PICTURES, _MASKS = ("JPEG", "PNG"), ("PNG",)
 
 # How a picture must be turned to be upright, by its EXIF orientation.
@@ -37,10 +39,10 @@ def read_raster(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
             high bytes only.
     """
     with _decoded(file, max_pixels, _PICTURES) as picture:
-        if picture.mode.startswith("I"):
-            return scale_own_range(np.asarray(picture))
         turn = _TURNS.get(_orientation(picture))
         upright = picture if turn is None else picture.transpose(turn)
+        if upright.mode.startswith("I"):
+            return scale_own_range(np.asarray(upright))
         return np.asarray(upright if upright.mode in ("L", "RGB") else upright.convert("RGB"))
 
 
@@ -51,7 +53,7 @@ def read_raster_size(file: Path, mask: bool = False) -> tuple[int, int]:
         ValueError: not such a file.
     """
     with _opened(file, _MASKS if mask else _PICTURES) as picture:
-        turned = not mask and not picture.mode.startswith("I") and _orientation(picture) >= 5
+        turned = not mask and _orientation(picture) >= 5
         return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
@@ -95,6 +97,8 @@ def _opened(file: Path, formats: tuple[str, ...]) -> Image.Image:
 def _decoded(file: Path, max_pixels: int, formats: tuple[str, ...]) -> Image.Image:
     """Open and decode with Pillow."""
     picture = _opened(file, formats)
+    if picture.format == "PNG":
+        check_whole(file)
     pixels = picture.width * picture.height
     if pixels > max_pixels:
         raise ValueError(f"{pixels} pixels are more than the {max_pixels} allowed")

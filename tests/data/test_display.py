@@ -205,3 +205,32 @@ def test_good_headers_show_what_pydicom_shows(tmp_path: Path, seed: int) -> None
         dark, bright = apply_windowing(np.array([-1e30, 1e30]), dataset)
     shown = (apply_windowing(apply_modality_lut(dataset.pixel_array, dataset), dataset) - dark) / (bright - dark)
     assert (gray(path) == np.rint(np.clip(shown, 0, 1) * 255)).all()
+
+
+@pytest.mark.parametrize("absent", ["", "nan", None])
+def test_one_number_of_a_rescale_is_enough(tmp_path: Path, absent: str | None) -> None:
+    """As in viewers: slope 1 where only the intercept is stated, intercept 0 where only the slope is."""
+    window = {"WindowCenter": "100", "WindowWidth": "900"}
+    texts = window | ({} if absent is None else {"RescaleSlope": absent})
+    path = with_texts(tmp_path / "a.dcm", RescaleIntercept="-500", **texts)
+    assert (gray(path) == WINDOWED).all()
+    texts = {"WindowCenter": "1199.5", "WindowWidth": "1799"} | ({} if absent is None else {"RescaleIntercept": absent})
+    path = with_texts(tmp_path / "b.dcm", RescaleSlope="2", **texts)
+    assert (gray(path) == linear_window(RAMP * 2.0, 1199.5, 1799)).all()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_makes_no_picture_of_a_flat_field(tmp_path: Path, photometric: str) -> None:
+    padded = RAMP.copy()
+    padded[: len(RAMP) // 2] = 0
+    header = {"PhotometricInterpretation": photometric, "PixelPaddingValue": 0}
+    flat = np.where(padded, 777, 0).astype(padded.dtype)
+    field = np.where(padded, np.maximum(padded, 1), 0).astype(padded.dtype)
+    for name, values, view in (
+        ("constant", flat, {}),
+        ("below", field, {"WindowCenter": -500, "WindowWidth": 10}),
+        ("above", field, {"WindowCenter": 90000, "WindowWidth": 10}),
+    ):
+        path = write_dicom(tmp_path / f"{name}.dcm", values, **header, **view)
+        with pytest.raises(ImageError, match="the picture is constant: every pixel outside the padding is"):
+            load_image(path)

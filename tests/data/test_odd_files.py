@@ -247,3 +247,32 @@ def test_elements_of_any_length_beside_the_pixels_are_skipped(tmp_path: Path) ->
     dataset[0x7FE11010] = DataElement(0x7FE11010, "UN", bytes(99_999))
     dataset.save_as(path)
     assert (load_image(path) == expected).all()
+
+
+@pytest.mark.parametrize("deep_gray", [False, True])
+def test_a_png_without_its_end_is_refused(tmp_path: Path, deep_gray: bool) -> None:
+    """A download that stopped leaves a short file, or one with zeros at its end; Pillow shows black rows for both."""
+    noise = np.random.default_rng(0).integers(0, 255, (200, 300))
+    whole, file = io.BytesIO(), tmp_path / "a.png"
+    Image.fromarray(noise.astype(np.uint16) * 13 if deep_gray else noise.astype(np.uint8)).save(whole, "PNG")
+    content = whole.getvalue()
+    file.write_bytes(content + b"more")
+    assert load_image(file).shape == (200, 300, 3) and load_mask(file).any()
+    for share in (0.1, 0.3, 0.5, 0.9, 0.999):
+        kept = int(len(content) * share)
+        for tail in (b"", bytes(len(content) - kept)):
+            file.write_bytes(content[:kept] + tail)
+            for read in (load_image, load_mask):
+                with pytest.raises(ImageError, match="a.png: PNG file is truncated"):
+                    read(file)
+    file.write_bytes(content[:-12] + struct.pack(">I", 3) + b"tEXta\0c-bad" + content[-12:])
+    assert load_image(file).shape == (200, 300, 3)  # a damaged note behind the picture
+
+
+def test_a_rotation_tag_turns_sixteen_bit_gray_too(tmp_path: Path) -> None:
+    tag, values = Image.Exif(), np.arange(12, dtype=np.uint16).reshape(3, 4)
+    tag[0x112] = 6
+    Image.fromarray(values).save(tmp_path / "turned.png", exif=tag)
+    Image.fromarray(np.ascontiguousarray(np.rot90(values, -1))).save(tmp_path / "upright.png")
+    assert (load_image(tmp_path / "turned.png") == load_image(tmp_path / "upright.png")).all()
+    assert read_size(tmp_path / "turned.png") == (4, 3)
