@@ -4,6 +4,7 @@ A hub id becomes the folder of its snapshot in the hub's cache, where every file
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def shard_of_tensor(folder: Path) -> dict[str, str]:
         raise ModelError(f"{file} lacks weight_map or metadata")
     for shard in set(map(str, shards.values())):
         if not shard.endswith(".safetensors") or shard != Path(shard).name or shard.startswith("."):
-            raise ModelError(f"{file} names {shard!r}: weights must be *.safetensors files in the folder itself")
-        if not (folder / shard).exists():
-            raise ModelError(f"{file} names {shard}, which is missing")
+            raise ModelError(f"{file} names {shard[:100]!r}: weights must be *.safetensors files in the folder itself")
+        if not os.path.exists(folder / shard):  # False for a name that no file can have, too
+            raise ModelError(f"{file} names {shard[:100]}, which is missing")
     return {name: str(shard) for name, shard in shards.items()}

@@ -51,8 +51,10 @@ def check_library(config: Mapping[str, Any], folder: object) -> None:
     if method is None and isinstance(settings, dict) and {"load_in_4bit", "load_in_8bit"} & settings.keys():
         method = "bitsandbytes"
     otherwise = "or use the model's weights in bfloat16 or float32"
-    if method not in LIBRARIES:
-        raise ModelError(f"{folder} is quantized by {method!r}, which cannot be read here: use another, {otherwise}")
+    if not isinstance(method, str) or method not in LIBRARIES:
+        raise ModelError(
+            f"{folder} is quantized by {repr(method)[:100]}, which cannot be read here: use another, {otherwise}"
+        )
     module, package = LIBRARIES[method]
     if find_spec(module) is None:
         raise ModelError(

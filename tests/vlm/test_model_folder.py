@@ -108,6 +108,9 @@ def test_sharded_weights_are_the_same_model(folder: Path, bundled: Gemma3VLM) ->
         ("link.safetensors", "leads out of the model folder"),
         ("linked/outside.safetensors", "weights must be *.safetensors files in the folder"),
         ("none.safetensors", "names none.safetensors, which is missing"),
+        ("a" * 3000 + ".safetensors", f"names {'a' * 100}, which is missing"),
+        ("a" * 3000 + ".bin", f"names '{'a' * 100}': weights must be"),
+        ("nul\0.safetensors", "which is missing"),
         ("model-00001-of-00002.safetensors", "says that model-00001-of-00002.safetensors holds"),
     ],
 )
@@ -252,7 +255,9 @@ def test_a_quantized_model_names_its_library(folder: Path, method: str | None, l
     assert line in early_error(folder)
 
 
-@pytest.mark.parametrize("settings", [{"load_in_4bit": True}, [], "int8", {}])
+@pytest.mark.parametrize(
+    "settings", [{"load_in_4bit": True}, [], "int8", {}, {"quant_method": ["a"]}, {"quant_method": {}}]
+)
 def test_quantization_settings_of_other_shapes(folder: Path, settings: object) -> None:
     edit("config.json", quantization_config=settings)(folder)
     assert "is quantized by" in early_error(folder)

@@ -1,5 +1,6 @@
 """Whether the config of a Gemma-3 makes sense and fits its weights, checked before a model of its size is made."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,8 @@ _SIZES = (
     *("hidden_size", "intermediate_size", "head_dim", "vocab_size", "sliding_window", "max_position_embeddings"),
     *("num_attention_heads", "num_key_value_heads", "num_channels"),
 )
+
+_POSITIVE = ("rms_norm_eps", "layer_norm_eps", "rope_theta", "rope_local_base_freq", "factor")
 
 
 def parse_config(content: Mapping[str, Any], source: object) -> Any:
@@ -36,6 +39,11 @@ def parse_config(content: Mapping[str, Any], source: object) -> Any:
     for name in ("text_config", "vision_config"):
         if not isinstance(content.get(name), dict):
             raise ModelError(f"{source}: config.json has no {name}: not a gemma3 with a vision tower")
+    for name, value in _values(content):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ModelError(f"{source}: config.json: {name} must be a finite number, got {value}")
+        if name.rsplit(".", 1)[-1] in _POSITIVE and not (type(value) in (int, float) and value > 0):
+            raise ModelError(f"{source}: config.json: {name} must be a positive number, got {value!r}")
     for name, value in _sizes(content):
         most = _LARGEST.get(name.rsplit(".", 1)[-1], 10_000_000)
         if type(value) is not int or not 1 <= value <= most:
@@ -108,6 +116,15 @@ def _sizes(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and name in ("text_config", "vision_config"):
             yield from ((f"{name}.{key}", size) for key, size in _sizes(value))
         elif name in _SIZES:
+            yield name, value
+
+
+def _values(content: Mapping[str, Any], depth: int = 3) -> Iterator[tuple[str, Any]]:
+    """(name, value) of everything in a config; `depth` reaches `text_config.rope_parameters.full_attention`."""
+    for name, value in content.items():
+        if isinstance(value, dict) and depth:
+            yield from ((f"{name}.{key}", inner) for key, inner in _values(value, depth - 1))
+        else:
             yield name, value
 
 

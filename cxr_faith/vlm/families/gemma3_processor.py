@@ -6,7 +6,7 @@ from typing import Any
 
 from cxr_faith.vlm.checkpoint import load_processor
 from cxr_faith.vlm.errors import ModelError
-from cxr_faith.vlm.folder import ModelFolder
+from cxr_faith.vlm.folder import PROCESSOR_FILES, ModelFolder, read_json
 from cxr_faith.vlm.prompts import Prompter, check_prompts
 from cxr_faith.vlm.yes_no import yes_no_ids
 
@@ -24,6 +24,7 @@ def checked_processor(folder: ModelFolder, config: Any, source: str, prompt_temp
     Raises:
         ModelError: it is damaged or does not fit the model, or no question can be asked.
     """
+    _check_class(folder)
     processor = load_processor(folder)
     try:
         prompter = make_prompter(processor, config, prompt_template, max_tokens)
@@ -33,6 +34,21 @@ def checked_processor(folder: ModelFolder, config: Any, source: str, prompt_temp
         kind = "" if isinstance(error, ModelError) else f"the tokenizer fails: {type(error).__name__}: "
         raise ModelError(f"{source}: {kind}{' '.join(str(error).split())}") from error
     return processor
+
+
+def _check_class(folder: ModelFolder) -> None:
+    """Refuse the processor of another family, by the first file that states it, as transformers looks for it.
+
+    Raises:
+        ModelError: its class is another one.
+    """
+    for name in (*PROCESSOR_FILES, "tokenizer_config.json"):
+        stated = read_json(folder.files[name]).get("processor_class") if name in folder.files else None
+        if stated == "Gemma3Processor":
+            return
+        if stated is not None:
+            what = f"processor_class is {repr(stated)[:100]}: the folder's processor is no Gemma3Processor"
+            raise ModelError(f"{folder.path / name}: {what}")
 
 
 def make_prompter(processor: Any, config: Any, prompt_template: str, max_tokens: int) -> Prompter:
