@@ -1,8 +1,10 @@
 """Load a model from a folder or a hub id, and hash its weights; safetensors only, no remote code."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from transformers import AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from cxr_faith.vlm.errors import ModelError
-from cxr_faith.vlm.folder import CONFIG, ModelFolder, config_file, read_json
+from cxr_faith.vlm.folder import CONFIG, WEIGHTS, ModelFolder, config_file, read_json
 from cxr_faith.vlm.hub import local_folder
 
 
@@ -44,13 +46,29 @@ def load_processor(folder: ModelFolder) -> Any:
             raise
 
 
+def expected_weights(
+    kind: type[PreTrainedModel], config: PretrainedConfig, folder: ModelFolder
+) -> dict[str, tuple[int, ...]]:
+    """Name → shape of the weights that a model of this config needs; takes no memory for them.
+
+    Raises:
+        ModelError: no model can be made of the config.
+    """
+    with _one_line("the model", folder, folder.path):
+        if getattr(config, "transformers_weights", None) not in (None, WEIGHTS):
+            raise ValueError(f"transformers_weights of {CONFIG} must not name another file than {WEIGHTS}")
+        with torch.device("meta"):
+            model: Any = kind._from_config(deepcopy(config), attn_implementation="sdpa")
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+
+
 def load_model(kind: type[PreTrainedModel], config: PretrainedConfig, folder: ModelFolder, dtype: torch.dtype) -> Any:
     """A model of this kind on the CPU.
 
     Raises:
         ModelError: the folder lacks weights, or they do not fit the config.
     """
-    with folder.staged() as staged, _one_line("the model", folder, staged):
+    with folder.staged() as staged, _one_line("the model", folder, staged), _without_report():
         loaded: Any = kind.from_pretrained(
             staged,
             config=config,
@@ -81,6 +99,18 @@ def hash_weights(module: torch.nn.Module, dtype: torch.dtype | None = None) -> s
         values = weight.detach().cpu().to(dtype or weight.dtype)
         digest.update(values.contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Silence the table of missing and unneeded weights that transformers prints."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from cxr_faith.cli.errors import UsageError
 from cxr_faith.cli.files import check_model
 from cxr_faith.vlm import Gemma3VLM, ModelError, bundled_model
 from cxr_faith.vlm.config import ModelConfig
+from cxr_faith.vlm.families.gemma3 import check_files
 from cxr_faith.vlm.folder import FILES, INDEX, WEIGHTS, ModelFolder
 from cxr_faith.vlm.identity import model_identity
 
@@ -228,6 +229,31 @@ def test_one_tensor_in_two_files(folder: Path) -> None:
     weights = load_file(second)
     save_file(weights | {name: tensor for name, tensor in load_file(first).items() if "norm" in name}, second)
     assert "both model-00001-of-00002.safetensors and model-00002-of-00002.safetensors hold" in early_error(folder)
+
+
+@pytest.mark.parametrize("name", [OTHER, "multi_modal_projector.mm_input_projection_weight"])
+def test_a_missing_tensor_is_named_before_weights_are_read(
+    folder: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_file(folder / WEIGHTS)
+    save_file({key: weight for key, weight in weights.items() if key != name}, folder / WEIGHTS)
+    with pytest.raises(ModelError, match=f"{folder} lacks 1 weights, such as .*{name.rsplit('model.')[-1]}"):
+        check_files(ModelConfig(str(folder)))
+    save_file(weights | {name: weights[name][None]}, folder / WEIGHTS)
+    with pytest.raises(ModelError, match=f"{name} has shape"):
+        check_files(ModelConfig(str(folder)))
+    save_file(weights | {"unknown.weight": weights[NORM].clone()}, folder / WEIGHTS)
+    assert Gemma3VLM.from_pretrained(folder, device="cpu").n_cells == 144
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("text_config__hidden_activation", "nope"), ("transformers_weights", "x.bin")]
+)
+def test_a_config_that_makes_no_model_is_refused_before_weights_are_read(folder: Path, key: str, value: str) -> None:
+    edit("config.json", **{key: value})(folder)
+    with pytest.raises(ModelError, match=f"cannot load the model from {folder}: .*({value}|{key})"):
+        check_files(ModelConfig(str(folder)))
 
 
 def test_weights_that_are_whole_numbers(folder: Path) -> None:

@@ -13,15 +13,15 @@ from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
 from cxr_faith.vlm.capture import leaf_output
-from cxr_faith.vlm.checkpoint import hash_weights, load_model, read_config
+from cxr_faith.vlm.checkpoint import expected_weights, hash_weights, load_model, read_config
 from cxr_faith.vlm.config import MAX_QUESTION_TOKENS, ModelConfig
 from cxr_faith.vlm.decoder import Decoder
 from cxr_faith.vlm.errors import ModelError
-from cxr_faith.vlm.families.gemma3_config import check_image_tokens, check_weights, parse_config
+from cxr_faith.vlm.families.gemma3_config import check_image_tokens, check_layers, check_weights, parse_config
 from cxr_faith.vlm.families.gemma3_processor import checked_processor, grid_and_size, make_prompter
 from cxr_faith.vlm.folder import CONFIG, ModelFolder, is_hub_id, read_json
 from cxr_faith.vlm.hub import local_folder
-from cxr_faith.vlm.quantized import check_library
+from cxr_faith.vlm.quantized import check_library, is_quantized
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 from cxr_faith.vlm.weights import read_tensors
 
@@ -190,7 +190,11 @@ def open_model(path: str | Path, revision: str | None = None) -> tuple[ModelFold
     peek(path, revision)
     folder = ModelFolder.open(local_folder(path, revision))
     config = parse_config(read_json(folder.files[CONFIG]), path)
-    check_weights(config, read_tensors(folder), path)
+    tensors = read_tensors(folder)
+    check_layers(config, tensors, path)
+    expected = expected_weights(Gemma3ForConditionalGeneration, config, folder)
+    if not is_quantized(config.to_dict()):  # their tensors have other names and shapes
+        check_weights(expected, tensors, path)
     check_image_tokens(config, folder)
     return folder, config
 

@@ -9,7 +9,6 @@ from transformers import Gemma3Config
 
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.folder import PROCESSOR_FILES, ModelFolder, read_json
-from cxr_faith.vlm.quantized import is_quantized
 from cxr_faith.vlm.weights import Tensor
 
 _LARGEST = {"num_hidden_layers": 1_000, "image_size": 10_000, "patch_size": 10_000, "mm_tokens_per_image": 100_000}
@@ -66,8 +65,8 @@ def parse_config(content: Mapping[str, Any], source: object) -> Any:
     return config
 
 
-def check_weights(config: Any, tensors: Mapping[str, Tensor], source: object) -> None:
-    """Refuse weights of other sizes than the config states, before memory is taken for them.
+def check_layers(config: Any, tensors: Mapping[str, Tensor], source: object) -> None:
+    """Refuse weights with other layers than the config states.
 
     Args:
         config: the `Gemma3Config`.
@@ -75,10 +74,9 @@ def check_weights(config: Any, tensors: Mapping[str, Tensor], source: object) ->
         source: what messages call the model.
 
     Raises:
-        ModelError: layers or sizes differ, or weights are no floating-point numbers.
+        ModelError: the numbers differ.
     """
-    text, vision = config.text_config, config.vision_config
-    for part, stated in (("language_model", text), ("vision_tower", vision)):
+    for part, stated in (("language_model", config.text_config), ("vision_tower", config.vision_config)):
         numbers = [re.search(rf"\b{part}\b.*\.layers\.(\d+)\.", name) for name in tensors]
         layers = {int(match[1]) for match in numbers if match}
         if layers != set(range(stated.num_hidden_layers)):
@@ -86,15 +84,30 @@ def check_weights(config: Any, tensors: Mapping[str, Tensor], source: object) ->
                 f"{source}: config.json says {stated.num_hidden_layers} layers of the {part}, the weights have "
                 f"{len(layers)}"
             )
-    if is_quantized(config.to_dict()):
-        return
-    shapes = _expected(config)
+
+
+def check_weights(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], source: object) -> None:
+    """Refuse missing weights and weights of other shapes, before memory is taken for them.
+
+    Args:
+        expected: name → shape, as `cxr_faith.vlm.checkpoint.expected_weights` gives them.
+        tensors: name → tensor in the files.
+        source: what messages call the model.
+
+    Raises:
+        ModelError: names or shapes differ, or weights are no floating-point numbers.
+    """
+    shapes = {_plain(name): shape for name, shape in expected.items()}
     for name, tensor in tensors.items():
         if name.endswith((".weight", ".bias")) and not tensor.floating:
             raise ModelError(f"{source}: {name} holds {tensor.dtype}, not floating-point numbers")
-        for ending, shape in shapes.items():
-            if re.search(ending, name) and tensor.shape != shape:
-                raise ModelError(f"{source}: {name} has shape {list(tensor.shape)}, config.json says {list(shape)}")
+        shape = shapes.get(_plain(name), tensor.shape)
+        if tensor.shape != shape:
+            raise ModelError(f"{source}: {name} has shape {list(tensor.shape)}, config.json says {list(shape)}")
+    held = set(map(_plain, tensors))
+    missing = sorted(name for name in expected if _plain(name) not in held)
+    if missing:
+        raise ModelError(f"{source} lacks {len(missing)} weights, such as {missing[0]}")
 
 
 def check_image_tokens(config: Any, folder: ModelFolder) -> None:
@@ -128,18 +141,6 @@ def _values(content: Mapping[str, Any], depth: int = 3) -> Iterator[tuple[str, A
             yield name, value
 
 
-def _expected(config: Any) -> dict[str, tuple[int, ...]]:
-    """Pattern of a tensor's name → shape; each size of the config is in one of them."""
-    text, vision = config.text_config, config.vision_config
-    inner, keys = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
-    patches = (vision.image_size // vision.patch_size) ** 2
-    side = vision.patch_size
-    return {
-        r"language_model\b.*\bembed_tokens\.weight$": (text.vocab_size, text.hidden_size),
-        r"language_model\b.*\.q_proj\.weight$": (inner, text.hidden_size),
-        r"language_model\b.*\.k_proj\.weight$": (keys, text.hidden_size),
-        r"language_model\b.*\.gate_proj\.weight$": (text.intermediate_size, text.hidden_size),
-        r"vision_tower\b.*\.patch_embedding\.weight$": (vision.hidden_size, vision.num_channels, side, side),
-        r"vision_tower\b.*\.position_embedding\.weight$": (patches, vision.hidden_size),
-        r"vision_tower\b.*\.fc1\.weight$": (vision.intermediate_size, vision.hidden_size),
-    }
+def _plain(name: str) -> str:
+    """A weight's name without the levels that versions of transformers put at different places."""
+    return ".".join(part for part in name.split(".") if part not in ("model", "language_model", "vision_model"))
