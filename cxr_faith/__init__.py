@@ -14,9 +14,7 @@ Explain one answer and score the explanation::
 `cxr-faith evaluate` does all this for a data set, in one process or many; `load_run` opens its run directory.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # a type checker takes this name as true; importing `typing` takes time
 if TYPE_CHECKING:
     from cxr_faith import adapters
     from cxr_faith.attribution import METHODS
@@ -37,8 +35,10 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Loading torch and transformers takes seconds, so each name is loaded on its first use.
+    import importlib
+
     if name == "adapters":
         return importlib.import_module("cxr_faith.adapters")
     if name in _HOMES:

@@ -4,11 +4,8 @@ Exit status: 0 done, 2 a usage or config error (one line on stderr), 75 stopped 
 by Ctrl-C, 141 nobody reads what a command prints, 1 anything else.
 """
 
-import importlib
 import os
-import shlex
 import sys
-from collections.abc import Sequence
 
 COMMANDS = {
     "evaluate": "evaluate",
@@ -24,23 +21,26 @@ COMMANDS = {
 _ONLY_PRINT = ("-h", "--help", "help", "--version", "--help_trainer", "--print_config")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
     Args:
         argv: the words after the program's name; default: those of this process, which then belongs to the command.
     """
+    from cxr_faith.cli import begin
+
+    if argv is None:
+        begin.handle_ctrl_c()  # first of all, so this file imports nothing that Python has not loaded already
     from cxr_faith.cli import encoding, interrupt, streams  # quick to load
 
     if argv is None:
         encoding.use_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verb = "resume" if arguments[:1] == ["evaluate"] else "start again"
-    again = f"to {verb}: {shlex.join(['cxr-faith', *arguments])}"
     streams.guard(patient=not _only_prints(arguments))  # first: a closed stream's number must not go to another file
-    with interrupt.handled(f"interrupted; {again}", for_good=argv is None) as ctrl_c:
+    with interrupt.handled(begin.interrupted(arguments), for_good=argv is None) as ctrl_c:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers obeys it too, while it loads weights
         try:
             return _guarded(arguments)
         except BaseException:  # libraries turn the exit of a Ctrl-C into errors of their own
@@ -77,7 +77,7 @@ def _guarded(arguments: list[str]) -> int:
         return 128 + 2
 
 
-def _only_prints(arguments: Sequence[str]) -> bool:
+def _only_prints(arguments: list[str]) -> bool:
     """Whether a command is of no use once nobody reads what it prints."""
     names = {word.partition("=")[0] for word in arguments}
     looks = arguments[:1] == ["prepare"] and arguments[1:2] in (["check"], ["bench"])
@@ -85,6 +85,8 @@ def _only_prints(arguments: Sequence[str]) -> bool:
 
 
 def _run(arguments: list[str]) -> int:
+    import importlib
+
     from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest
     from cxr_faith.cli.help import USAGE
 

@@ -10,36 +10,56 @@ import unicodedata
 from typing import Any
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159")
+"""Letters, signs and marks that Unicode calls printable and that look like nothing or like a blank."""
 _MARKDOWN = re.compile(
     r"""\\                # a backslash, which would escape the character after it
       | `                 # code
       | \](?=[(:\[])      # the middle of a link or a picture
       | \*(?=\S)          # the begin of an emphasis
-      | (?<!\w)_(?=\S)
-      | ~(?=~)
+      | ~                 # strikes out
     """,
     re.VERBOSE,
 )
+_BLOCK = re.compile(
+    r"""[-+*](?=\ |$)                # an item of a list
+      | \#                          # a heading
+      | \[(?=[ xX]\]\ )             # a box to tick
+      | [-=](?=[-=|:\ ]*$)          # a rule, or the line below a heading or a table's head
+      | :(?=[-|:\ ]*$)
+    """,
+    re.VERBOSE,
+)
+_UNDERSCORES = re.compile(r"(?<!\w)_+")
+"""Underscores that begin an emphasis: no letter is before them."""
+_ITEM = re.compile(r"(\d{1,9})([.)])(?= |$)")
+_LINK = re.compile(r"(?<=[a-z])(?=://)|(?<=www)(?=\.)|(?<=@)(?=\w)", re.IGNORECASE)
+_SPLIT = "<!-- -->"
+"""A comment, which nobody sees. GitHub makes no link of the text around it; after a backslash it still does."""
 
 
 def printable(text: str, keep: str = "") -> str:
     r"""The text in one line of visible characters.
 
     A line end and a tab become a blank. A control character, and a character that reverses or hides text, becomes its
-    escape, such as `\x1b` or `\u202e`.
+    escape, such as `\x1b` or `\u202e`. So does a letter without a shape, such as the Hangul filler `\u3164`.
 
     Args:
         text: any text.
         keep: control characters that stay, such as a line end.
     """
-    if text.isprintable():
+    if _is_clear(text):
         return text
     return "".join(c if c in keep or _is_visible(c) else " " if c.isspace() else _escaped(c) for c in text)
 
 
+def _is_clear(text: str) -> bool:
+    return text.isprintable() and (text.isascii() or _BLANK.isdisjoint(text))
+
+
 def _is_visible(character: str) -> bool:
     """Whether a character is a letter, a sign or a space between words, however wide."""
-    return character.isprintable() or unicodedata.category(character) == "Zs"
+    return _is_clear(character) or unicodedata.category(character) == "Zs"
 
 
 def _escaped(character: str) -> str:
@@ -47,12 +67,19 @@ def _escaped(character: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """The text in one line that Markdown shows as it is: no table cell ends, no link, picture or HTML begins."""
-    text = _MARKDOWN.sub(lambda special: f"\\{special[0]}", printable(text))
+    """The text in one line that Markdown shows as it is.
+
+    Nothing in it is a link, picture, emphasis, heading, list, rule, HTML or the end of a table's cell.
+    """
+    text = " ".join(printable(text).split())
+    text = _UNDERSCORES.sub(lambda run: run[0].replace("_", "\\_"), _MARKDOWN.sub(r"\\\g<0>", text))
     for char, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
         text = text.replace(char, safe)
-    text = " ".join(text.split())
-    return f"\\{text}" if text.startswith(("* ", "#")) else text
+    text = _LINK.sub(_SPLIT, text)
+    number = _ITEM.match(text)
+    if number:
+        return f"{number[1]}\\{text[number.end(1) :]}"
+    return f"\\{text}" if _BLOCK.match(text) else text
 
 
 def csv_text(value: object) -> str:
@@ -71,7 +98,7 @@ def json_text(value: Any, indent: int | None = 1, **options: Any) -> str:
         options: others of `json.dumps`.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, **options)
-    if text.replace("\n", "").isprintable():
+    if _is_clear(text.replace("\n", "")):
         return text
     return "".join(c if c == "\n" or _is_visible(c) else json.dumps(c)[1:-1] for c in text)
 

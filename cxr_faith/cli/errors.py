@@ -10,7 +10,9 @@ from cxr_faith.printable import printable
 
 USAGE_STATUS = 2
 
-_TYPE_ERROR = re.compile(r'Parser key "([\w.]+)": .*?(?:Got value|Given value): (.*)')
+_TYPE_ERROR = re.compile(
+    r'Parser key "([\w.]+)": .*?(?:Got value|Given value): (.*?)(?: - Expected a .*| Given value type: .*)?$'
+)
 TYPES = {
     "int": "a whole number",
     "float": "a number",

@@ -22,7 +22,7 @@ def result_stem(image: str, method: str, asked: Mapping[str, object]) -> str:
         method: the attribution method.
         asked: every option that the explanation depends on, as JSON values.
     """
-    digest = hashlib.blake2b(os.fsencode(os.path.abspath(image)), digest_size=4)
+    digest = hashlib.blake2b(os.fsencode(os.path.abspath(image)), digest_size=8)
     digest.update(hashlib.blake2b(Path(image).read_bytes()).digest())
     digest.update(json.dumps(asked, sort_keys=True).encode())
     picture = re.sub(r"[^\w-]", "_", Path(image).stem).encode()[:LONGEST].decode(errors="ignore")

@@ -2,11 +2,10 @@
 
 The signals are blocked in every thread, and one thread waits for them. So no code runs inside a signal handler, a
 request is noticed while other threads compute or wait in a collective, and a request that comes early stays pending.
-Lightning's own SIGTERM handler, which calls a collective, never runs. This module imports the standard library only, so
+Lightning's own SIGTERM handler, which calls a collective, never runs. This module loads no other library, so
 that a command can listen before it loads anything else.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,16 +13,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from cxr_faith.run.first_rank import is_first_rank
+
 SIGNALS = frozenset({signal.SIGUSR2, signal.SIGTERM})
 EX_TEMPFAIL = 75
 """Exit status of a run that stopped on request with work left; the same command resumes it."""
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the rank that speaks for a run, or the only one."""
-    return not any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 class StoppedError(Exception):

@@ -102,6 +102,7 @@ def test_a_closed_pipe_is_not_an_error() -> None:
     ("arguments", "line"),
     [
         (["--limit", "x"], "limit must be a whole number, got x"),
+        (["--limit", "1e3"], "limit must be a whole number, got 1000.0\n"),
         (["--show_images", "maybe"], "show_images must be true or false, got maybe"),
         (["--model.protocol.controls", "some"], "model.protocol.controls must be one of none, basic, all, got some"),
         (["--model.methods", "[a]"], "model.methods must be a mapping such as {key: value}, got ['a']"),

@@ -50,6 +50,11 @@ def test_whatever_differs_gives_another_name(tmp_path: Path) -> None:
     assert stem(pictures[0], ASKED) != before
 
 
+def test_the_hash_is_long_enough_for_a_large_archive() -> None:
+    """64 bits: among a million explanations, two share a name with a chance of one in 10 million."""
+    assert len(stem(PICTURES[0], ASKED).rsplit("-", 1)[1]) == 16
+
+
 @pytest.mark.parametrize(
     ("name", "begin"),
     [

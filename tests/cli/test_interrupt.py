@@ -1,6 +1,7 @@
 """Ctrl-C at any moment: one line, status 130, and no process left."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,6 +64,44 @@ def test_ctrl_c_while_libraries_load(name: str, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     verb = "resume" if name == "evaluate" else "start again"
     assert f"to {verb}: cxr-faith {name} " in one_line(process)
+
+
+@pytest.mark.parametrize("way", ["module", "script"])
+def test_ctrl_c_as_soon_as_a_command_begins(way: str, tmp_path: Path) -> None:
+    """Ctrl-C at each import that a command makes before it loads a library, the first one included."""
+    start = "from cxr_faith.__main__ import main\nsys.exit(main())"
+    if way == "module":
+        start = "import runpy\nrunpy.run_module('cxr_faith', run_name='__main__', alter_sys=True)"
+    script = tmp_path / "cxr-faith"
+    script.write_text(
+        f"""
+import os, signal, sys
+class Press:
+    at = int(os.environ["AT"])
+    seen = 0
+    def find_spec(self, name, path=None, target=None):
+        self.seen += name.partition(".")[0] not in ("runpy", "cxr_faith") or name == "cxr_faith.cli.interrupt"
+        if self.seen > self.at:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Press())
+{start}
+"""
+    )
+    for at in (0, 1, 3, 10):
+        words = ["report", "a run", "--format", "x'y"]
+        process = subprocess.run(
+            [sys.executable, str(script), *words], env=environment() | {"AT": str(at)}, capture_output=True, text=True
+        )
+        told = f"cxr-faith: interrupted; to start again: {shlex.join(['cxr-faith', *words])}\n"
+        assert (process.returncode, process.stderr) == (130, told), at
+
+
+def test_what_the_first_handler_follows_stays_as_it_was() -> None:
+    """A program that imports the command line keeps its own Ctrl-C."""
+    code = "import signal; from cxr_faith.__main__ import main; main(['--version']); print(signal.getsignal(2))"
+    printed = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True).stdout
+    assert "default_int_handler" in printed
 
 
 @pytest.mark.slow

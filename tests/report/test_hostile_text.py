@@ -6,12 +6,14 @@ import json
 import re
 import sys
 import unicodedata
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from markdown_it import MarkdownIt
 from rich.progress import Progress
 from rich.table import Table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -41,6 +43,7 @@ def hidden(text: str) -> set[str]:
         ("a\nb\tc\r\u2028d\u00a0e\u3000f", "a b c  d\u00a0e\u3000f"),
         ("\x1b[31m\x07\x7f\x9b", "\\x1b[31m\\x07\\x7f\\x9b"),
         ("\u202egnp\u200b\ufeff\u2066", "\\u202egnp\\u200b\\ufeff\\u2066"),
+        ("a\u3164b\u115f\u1160\uffa0\u2800", "a\\u3164b\\u115f\\u1160\\uffa0\\u2800"),
         ("\U000e0041\udce9", "\\U000e0041\\udce9"),
     ],
 )
@@ -80,11 +83,45 @@ def test_a_spreadsheet_gets_no_formula(value: object, cell: str) -> None:
 @pytest.mark.parametrize("text", [HOSTILE, "\\|", "# title", "* item", "_a_ __b__", "~~gone~~", "[x]: http://x"])
 def test_markdown_shows_text_as_it_is(text: str) -> None:
     safe = markdown_text(text)
-    assert not hidden(safe) and "<" not in safe
+    assert not hidden(safe) and "<" not in safe.replace("<!-- -->", "")
     # No pipe, backtick, emphasis or middle of a link stands there without an odd number of backslashes before it.
     for special in re.finditer(r"\||`|\*(?=\S)|(?<!\w)_(?=\S)|~(?=~)|\](?=[(:\[])|^#", safe):
         before = safe[: special.start()]
         assert (len(before) - len(before.rstrip("\\"))) % 2 == 1, (safe, special)
+
+
+ITEMS = ("- a", "+ a", "* a", "-", "1. a", "12) a", "[ ] a", "[x] a")
+BLOCKS = ("---", "- - -", "***", "___", "===", "# a", "> a", ":--", "~~~", "    a")
+INLINE = ("__a__", "___a___", "_a_", "(_a_)", "a _b_", "**a**", "~a~", "<b>a</b>", "<http://a.b>", "[a](b)", "![a](b)")
+
+
+@pytest.mark.parametrize("text", [*ITEMS, *BLOCKS, *INLINE, HOSTILE, "snake_case__name", "-0.5", "1.5 a", "a\\"])
+def test_a_markdown_reader_shows_text_as_it_is(text: str) -> None:
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    shown = " ".join(printable(text).split())
+    for begin in ("", "- ", "a paragraph  \n"):
+        html = reader.render(f"{begin}{markdown_text(text)}\n")
+        line = re.sub(r"<(/?(p|ul|li)|br /|!-- --)>|\n", "", html)
+        assert unescape(line) == f"{begin.strip('- ').rstrip()}{shown}"
+    cell = reader.render(f"| a | b |\n|---|---|\n| {markdown_text(text)} | 1 |\n")
+    assert re.findall("<td>(.*)</td>", cell.replace("<!-- -->", ""))[1:] == ["1"]
+    assert unescape(re.findall("<td>(.*)</td>", cell.replace("<!-- -->", ""))[0]) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("see http://a.b", "see http<!-- -->://a.b"),
+        ("HTTPS://a.b", "HTTPS<!-- -->://a.b"),
+        ("www.a.b", "www<!-- -->.a.b"),
+        ("a@b.c", "a@<!-- -->b.c"),
+        ("mailto:a@b.c", "mailto:a@<!-- -->b.c"),
+        ("@somebody", "@<!-- -->somebody"),
+        ("1 @ 2, a://", "1 @ 2, a<!-- -->://"),
+    ],
+)
+def test_github_makes_no_link_of_an_address(text: str, split: str) -> None:
+    assert markdown_text(text) == split
 
 
 def test_good_text_stays_in_markdown() -> None:
