@@ -199,9 +199,14 @@ def _write(
         places = {"original": list(geometry.original), "crop": list(geometry.crop)}
         return {"path": path, "pixels": pixels, "checksum": zlib.crc32(pixels), **places}
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, pa.ipc.new_file(sink, _SCHEMA) as writer:
+    with ThreadPoolExecutor(_processors()) as pool, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for chunk in _chunks(paths):
             writer.write_batch(pa.RecordBatch.from_pylist(list(pool.map(row, chunk)), schema=_SCHEMA))
+
+
+def _processors() -> int:
+    """Processors that this process may use; macOS does not say, so there it is all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:

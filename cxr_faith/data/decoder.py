@@ -146,9 +146,8 @@ class Decoder:
             return pixels
         except (EOFError, BrokenPipeError, DecodeError):
             raise
-        except (
-            BaseException
-        ):  # also where a signal interrupts: the rest of the answer must not be taken for the next one
+        except BaseException:
+            # Also where a signal interrupts: the rest of the answer must not be taken for the next one.
             self.close()
             raise
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -72,10 +73,8 @@ def listening() -> Iterator[StopRequest]:
 
     def watch() -> None:
         while not closing.is_set():
-            received = signal.sigtimedwait(SIGNALS, _SECONDS_BETWEEN_LOOKS)
-            # After a process was suspended, sigtimedwait may return a struct that was never filled.
-            if received is not None and received.si_signo in SIGNALS:
-                request.set(received.si_signo)
+            if (received := _next_signal()) is not None:
+                request.set(received)
 
     watcher = threading.Thread(target=watch, name="stop-request", daemon=True)
     watcher.start()
@@ -85,3 +84,14 @@ def listening() -> Iterator[StopRequest]:
         closing.set()
         watcher.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _next_signal() -> int | None:
+    """Wait half a second for a signal."""
+    if hasattr(signal, "sigtimedwait"):
+        received = signal.sigtimedwait(SIGNALS, _SECONDS_BETWEEN_LOOKS)
+        # After a process was suspended, sigtimedwait may return a struct that was never filled.
+        return received.si_signo if received is not None and received.si_signo in SIGNALS else None
+    time.sleep(_SECONDS_BETWEEN_LOOKS)  # macOS has no sigtimedwait
+    pending = signal.sigpending() & SIGNALS
+    return signal.sigwait(pending) if pending else None

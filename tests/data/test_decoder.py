@@ -48,6 +48,43 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+MAC = """
+import os, resource, signal, sys, time
+from pathlib import Path
+def refuse(what, limits, real=resource.setrlimit):
+    if what == resource.RLIMIT_AS:
+        raise ValueError("current limit exceeds maximum limit")
+    real(what, limits)
+resource.setrlimit = refuse
+del os.sched_getaffinity, signal.sigtimedwait
+if len(sys.argv) == 1:
+    from cxr_faith.data.decoder_process import serve
+    serve(os.getppid())
+from cxr_faith.run.stop import listening
+with listening() as request:
+    os.kill(os.getpid(), signal.SIGUSR2)
+    limit = time.monotonic() + 20
+    while not request and time.monotonic() < limit:
+        time.sleep(0.05)
+    print(request.signal.name)
+from cxr_faith.data.cache import ImageCache
+cache = ImageCache.open(Path(sys.argv[1]) / "cache", ["good.png"], Path(sys.argv[1]), (8, 8), 0.0)
+print(cache.get("good.png")[0].shape[0])
+"""
+
+
+def test_a_system_without_the_calls_of_linux_works_without_them(tmp_path: Path) -> None:
+    """As on macOS: no limit of the address space, no list of processors, no waiting for a signal with a time limit."""
+    Image.fromarray(pixels(1)).save(tmp_path / "good.png")
+    words = [sys.executable, "-c", MAC, str(tmp_path)]
+    said = subprocess.run(words, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, timeout=60)
+    assert said.stdout.split() == ["SIGUSR2", "3"], said.stderr
+    words.pop()
+    with subprocess.Popen(words, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stdin and started.stdout and started.stdout.read(5) == b"ready"
+        started.stdin.close()
+
+
 def process() -> int:
     """Process id of this thread's decoder."""
     return decoder._this_threads_decoder()._process.pid
