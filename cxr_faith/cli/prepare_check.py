@@ -6,6 +6,7 @@ from cxr_faith.cli.errors import UsageError, usage_errors
 from cxr_faith.cli.parser import Command, Given
 from cxr_faith.cli.signatures import Option
 from cxr_faith.cli.startup import quick_imports
+from cxr_faith.storage.folders import moved_away
 
 MANIFEST = "\n\nMANIFEST is a Parquet file, or a folder made by `cxr-faith prepare`.\n"
 CHECK = Command(
@@ -64,7 +65,7 @@ def read_manifest(command: Command, arguments: list[str]) -> Given:
     """
     given = command.read(arguments)
     if not Path(given.positionals[0]).exists():
-        raise UsageError(f"{given.positionals[0]}: manifest not found")
+        raise UsageError(f"{given.positionals[0]}: manifest not found{moved_away(Path(given.positionals[0]))}")
     return given
 
 

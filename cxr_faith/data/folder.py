@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_faith.data.manifest import manifest_fingerprint, write_manifest
+from cxr_faith.data.manifest_columns import ManifestError
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tally import PrepareError, Tally
 from cxr_faith.printable import csv_text, json_text, markdown_text, printable
@@ -95,12 +96,24 @@ def write_card(folder: Path, tally: Tally, about: Mapping[str, Any]) -> dict[str
 
 
 def noted_root(manifest: Path) -> Path | None:
-    """Data root in a prepared manifest's data card; None for a manifest without one."""
+    """Data root in a prepared manifest's data card; None for a manifest without one.
+
+    Raises:
+        ManifestError: the card is damaged or cannot be read.
+    """
+    file = manifest / CARD
     try:
-        root = json.loads(read_file(manifest / CARD)).get("data_root")
-    except (OSError, ValueError, AttributeError, RecursionError):
+        card = json.loads(read_file(file))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return Path(root) if isinstance(root, str) else None
+    except OSError as error:
+        raise ManifestError(f"{file}: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        card = None
+    root = card.get("data_root", "") if isinstance(card, dict) else None
+    if not isinstance(root, str) or "\0" in root:
+        raise ManifestError(f"{file}: is damaged: run `prepare` again, or delete it and give the data root")
+    return Path(root) if root else None
 
 
 class _Counted:

@@ -25,6 +25,7 @@ from cxr_faith.data.parquet_files import parquet_batches, parquet_head
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
 from cxr_faith.data.tally import PrepareError
 from cxr_faith.storage.atomic import replacing, write_atomic
+from cxr_faith.storage.folders import moved_away
 from cxr_faith.storage.locks import made_once
 
 CACHE_FOLDER = ".manifest_cache"
@@ -217,7 +218,8 @@ def _check_images(rows: pa.Table, path: Path) -> None:
 def _shards(path: Path) -> list[Path]:
     shards = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not shards or not all(shard.is_file() for shard in shards):
-        raise ManifestError(f"{path}: {'folder without *.parquet files' if path.is_dir() else 'manifest not found'}")
+        missing = "folder without *.parquet files" if path.is_dir() else f"manifest not found{moved_away(path)}"
+        raise ManifestError(f"{path}: {missing}")
     return shards
 
 

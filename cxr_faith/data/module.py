@@ -73,8 +73,8 @@ class CXRVQADataModule(L.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         _check(batch_size, border_crop, decode_seconds)
         self.manifest = bundled_manifest() if manifest == "bundled" else Path(manifest)
-        noted = noted_root(self.manifest) or self.manifest.absolute().parent
-        self.data_root = noted if data_root is None else Path(data_root)
+        root = noted_root(self.manifest) if data_root is None else Path(data_root)
+        self.data_root = root or self.manifest.absolute().parent
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.border_crop = border_crop

@@ -60,7 +60,7 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
     height, width = picture.shape[:2]
     thumb = Image.fromarray(picture)
     thumb.thumbnail((THUMB_SIDE, THUMB_SIDE))
-    with replacing(folder / f"{stem}.jpg") as file:
+    with replacing(folder / f"{stem}.jpg", durable=False) as file:
         thumb.save(file, "JPEG", quality=THUMB_QUALITY)
     top, left, covered_h, covered_w = region = _region(picture, data.border_crop)
     drawn = rows[rows["map"].notna() & ~rows["method"].isin(_NOT_DRAWN)]
@@ -73,7 +73,7 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
         srg = {row["method"]: f"srg {row['srg']:+.2f}" for row in drawn.to_dict("records") if row["srg"] == row["srg"]}
         title = f"{sample.question} {rows['predicted'].iloc[0]}"
         figure = compare_methods(picture, maps, title, sample.boxes, region, srg)
-        with replacing(folder / f"{stem}-methods.png") as file:
+        with replacing(folder / f"{stem}-methods.png", durable=False) as file:
             figure.savefig(file, format="png", dpi=90)
     shares = [top / height, left / width, covered_h / height, covered_w / width]
     return {"file": f"{stem}.jpg", "methods": f"{stem}-methods.png" if maps else None, "region": shares}

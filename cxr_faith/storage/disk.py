@@ -10,7 +10,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 FAILING = (errno.EIO, errno.ESTALE)
 """Errors of a disk, or of a file server, that is failing or away."""
 
-_SPARE = "cache/ and tensorboard/ in a run directory are made again when they are missing"
+_SPARE = " (cache/ and tensorboard/ in a run directory are made again when they are missing)"
 _ELSEWHERE = "or choose a folder on another disk"
 
 
@@ -19,17 +19,19 @@ def disk_line(error: OSError) -> str:
     message = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
     if error.errno not in (*UNWRITABLE, *FAILING):
         return message
-    disk = _mount_point(Path(os.fsdecode(error.filename))) if error.filename else None
-    advice = f"{_advice(error.errno, disk)}, then run the same command again"
+    file = Path(os.fsdecode(error.filename)).absolute() if error.filename else None
+    disk = _mount_point(file) if file else None
+    in_run = file is not None and any((folder / "provenance.json").is_file() for folder in file.parents)
+    advice = f"{_advice(error.errno, disk, _SPARE if in_run else '')}, then run the same command again"
     return f"{message}; nothing that was written is lost: {advice}"
 
 
-def _advice(number: int | None, disk: Path | None) -> str:
+def _advice(number: int | None, disk: Path | None, spare: str) -> str:
     where = f"the disk at {disk}" if disk else "the disk"
     if number == errno.ENOSPC:
-        return f"{where}{_free(disk)}; free space there ({_SPARE}), {_ELSEWHERE}"
+        return f"{where}{_free(disk)}; free space there{spare}, {_ELSEWHERE}"
     if number == errno.EDQUOT:
-        return f"your quota of {where} is used up; delete files there ({_SPARE}), {_ELSEWHERE}"
+        return f"your quota of {where} is used up; delete files there{spare}, {_ELSEWHERE}"
     if number == errno.EROFS:
         return f"{where} is read-only; mount it writable, {_ELSEWHERE}"
     if number in (errno.EACCES, errno.EPERM):
@@ -49,7 +51,7 @@ def _free(disk: Path | None) -> str:
 def _mount_point(path: Path) -> Path | None:
     """Where the disk of a file is mounted; None if that cannot be said."""
     try:
-        path = path.absolute().parent.resolve()
+        path = path.parent.resolve()
         while not path.is_mount():
             path = path.parent
         return path

@@ -78,13 +78,26 @@ def _exchange(first: Path, second: Path) -> bool:
 
 def _clear_up(path: Path) -> None:
     """Bring back what a killed process had moved away, and delete what it had begun or not yet deleted."""
-    left_behind = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}(\.tmp|{re.escape(_OLD)})")
-    for left in list(path.parent.iterdir()):
-        match = left_behind.fullmatch(left.name)
-        if match and match[1] == _OLD and not path.exists():
+    for left in _left_behind(path):
+        if left.suffix == _OLD and not path.exists():
             os.rename(left, path)
-        elif match:
+        else:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _left_behind(path: Path) -> list[Path]:
+    """What killed processes that replaced a folder left beside it."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}(\.tmp|{re.escape(_OLD)})")
+    return [left for left in path.parent.iterdir() if name.fullmatch(left.name)]
+
+
+def moved_away(path: Path) -> str:
+    """End of a message that a folder is missing: where a process that was killed while replacing it left it, if so."""
+    try:
+        old = next((left for left in _left_behind(path.absolute()) if left.suffix == _OLD), None)
+    except OSError:
+        return ""
+    return f"; a killed process left it as {old}: run `prepare` again, or rename that" if old else ""
 
 
 def _sync_tree(folder: Path) -> None:

@@ -247,4 +247,5 @@ def test_prepare_check_reports_counts_and_an_example_of_each(
         in capsys.readouterr().out
     )
     (tmp_path / "m/card.json").write_text("[]")
-    assert main(["prepare", "check", str(tmp_path / "m")]) == 1
+    assert main(["prepare", "check", str(tmp_path / "m")]) == 2
+    assert f"{tmp_path / 'm/card.json'}: is damaged" in capsys.readouterr().err

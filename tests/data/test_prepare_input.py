@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ from PIL import Image
 from cxr_faith.data.folder import CARD, DROPS, new_folder, noted_root, write_shards
 from cxr_faith.data.intake import accept
 from cxr_faith.data.json_files import json_lines
-from cxr_faith.data.manifest import open_manifest
+from cxr_faith.data.manifest import ManifestError, open_manifest
+from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.prepare import PrepareOptions, prepare
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import find_file, read_json, read_table
@@ -397,3 +399,23 @@ def test_hub_pictures_outside_the_data_set_stay_there(tmp_path: Path, prepared: 
         options = PrepareOptions(str(tmp_path / "root"), str(tmp_path / "m"))
         message = one_line(lambda name=name, options=options: prepare("hub", options, dataset=name))
         assert message == f"{name}: no such folder, and not a hub id of the form owner/name"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"data_root": 3}', '{"data_root": "\\u0000"}', "FIFO"])
+def test_a_damaged_card_is_named_where_the_data_root_is_taken_from_it(text: str, tmp_path: Path) -> None:
+    write_shards([question(1)], tmp_path)
+    card = tmp_path / CARD
+    if text == "FIFO":
+        os.mkfifo(card)
+    else:
+        card.write_text(text)
+    with pytest.raises(ManifestError, match=f"^{card}: is (damaged|not a regular file)"):
+        CXRVQADataModule(str(tmp_path))
+    assert CXRVQADataModule(str(tmp_path), data_root="/data").data_root == Path("/data")
+
+
+def test_a_manifest_that_a_killed_prepare_moved_away_is_named(tmp_path: Path) -> None:
+    old = tmp_path / ".m.0123456789abcdef.old"
+    old.mkdir()
+    with pytest.raises(ManifestError, match=f"manifest not found; a killed process left it as {old}: run `prepare`"):
+        open_manifest(tmp_path / "m")

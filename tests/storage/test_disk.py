@@ -21,6 +21,10 @@ def test_every_error_of_a_disk_says_what_to_do(number: int, tmp_path: Path) -> N
 
 def test_a_full_disk_is_named_with_its_free_space(small_disk: Callable[[str], Path]) -> None:
     disk = small_disk("1m")
+    line = disk_line(OSError(errno.ENOSPC, "No space left on device", str(disk / "m" / "card.json")))
+    assert f"the disk at {disk} has 1.0 MB left; free space there, or choose" in line, "there is no run directory"
+    (disk / "run").mkdir()
+    (disk / "run" / "provenance.json").touch()
     line = disk_line(OSError(errno.ENOSPC, "No space left on device", str(disk / "run" / "summary.json")))
     assert f"the disk at {disk} has 1.0 MB left; free space there (cache/ and tensorboard/" in line
 

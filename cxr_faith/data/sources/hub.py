@@ -20,7 +20,7 @@ from cxr_faith.data.sources.hub_files import check_folder
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import PrepareError, Tally
 from cxr_faith.data.text_files import names_of, one_line
-from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.storage.atomic import replacing
 
 _MAX_FILE = 2**28
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
@@ -158,7 +158,8 @@ def _picture(value: Any, root: Path, base: Path, name: str, tally: Tally) -> Pat
         return None
     path = root / "images" / f"{hashlib.blake2b(content, digest_size=12).hexdigest()}.{suffix}"
     if not path.is_file() or path.stat().st_size != len(content):
-        write_atomic(path, content)
+        with replacing(path, durable=False) as file:  # it can be written again
+            file.write(content)
     return path
 
 
