@@ -16,6 +16,7 @@ from cxr_faith.cli.signatures import Option, description_of, options_of, registr
 from cxr_faith.cli.startup import quick_imports, quiet_lightning
 from cxr_faith.cli.values import as_yaml, check_methods, text_of
 from cxr_faith.data.shard import Shard
+from cxr_faith.storage.folders import moved_away
 
 if TYPE_CHECKING:
     from cxr_faith.run.stop import StopRequest
@@ -109,7 +110,7 @@ def read_run(command: Command, arguments: list[str]) -> Given:
     is_run = "print_config" not in given.values
     if is_run:
         if manifest != "bundled" and not Path(str(manifest)).exists():
-            raise UsageError(f"data.manifest: {manifest}: manifest not found")
+            raise UsageError(f"data.manifest: {manifest}: manifest not found{moved_away(Path(str(manifest)))}")
         data_root = text_of(given.values, "data.data_root")
         if data_root is not None and not Path(data_root).is_dir():
             raise UsageError(f"data.data_root: {data_root}: no such folder")
@@ -139,6 +140,7 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
         from cxr_faith.cli.lightning_cli import EvaluateCLI
         from cxr_faith.run.evaluate import check, evaluate
         from cxr_faith.run.lock import RunDirectoryInUseError
+        from cxr_faith.run.provenance import RunDirectoryError
         from cxr_faith.run.ranks import LostRankError, end_children
         from cxr_faith.run.stop import EX_TEMPFAIL, StoppedError
         from cxr_faith.vlm.errors import ModelError
@@ -151,7 +153,7 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
     if interrupt.current is not None:
         interrupt.current.end_ranks = partial(end_children, cli.trainer, seconds=3.0)
     try:
-        with usage_errors(RunDirectoryInUseError, MethodError, ModelError):
+        with usage_errors(RunDirectoryInUseError, RunDirectoryError, MethodError, ModelError):
             evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
     except StoppedError as stop:
         if rank:

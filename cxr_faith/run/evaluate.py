@@ -19,7 +19,7 @@ from cxr_faith.report.results import Results, write_results
 from cxr_faith.report.terminal import print_line, show_notes, show_summary, wide_console
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.cautions import run_cautions
-from cxr_faith.run.live import LiveScalars
+from cxr_faith.run.live import LiveScalars, remove_live
 from cxr_faith.run.lock import merge_lock, run_lock
 from cxr_faith.run.measured import print_metrics, read_back, write_hparams, write_metrics
 from cxr_faith.run.module import FaithfulnessModule
@@ -99,7 +99,7 @@ def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOption
     check_files(module.model_config)
     data.limit, data.shard, data.cache_dir = options.limit, options.shard, options.run_dir / "cache"
     identity = Identity.of(module, data)
-    check_run_dir(options.run_dir, identity)
+    check_run_dir(options.run_dir, identity, alone=options.shard.count == 1)
     if not data.samples_total:
         raise ValueError(f"{data.manifest} has no sample")
     return identity
@@ -130,6 +130,7 @@ def evaluate(
 
     Raises:
         RunDirectoryInUseError: another run writes into the run directory.
+        RunDirectoryError: another run has begun to write into it since `check`.
         StoppedError: a stop was asked for; on every rank.
         OSError: the run directory cannot be written.
     """
@@ -137,6 +138,8 @@ def evaluate(
     request = StopRequest() if request is None else request
     try:
         with run_lock(options.run_dir, options.shard) if trainer.is_global_zero else nullcontext():
+            if trainer.is_global_zero:  # again: a run that this one waited for has written its first record meanwhile
+                check_run_dir(options.run_dir, identity, alone=options.shard.count == 1)
             return _evaluate(module, data, trainer, options, config, identity, request)
     except StoppedError:
         raise
@@ -172,6 +175,7 @@ def _evaluate(
         write_provenance(run_dir, module, data, identity, trainer.world_size, cautions)
         write_atomic(run_dir / "config.yaml", config)
         if options.shard.count == 1:  # other shards may be writing
+            remove_live(run_dir)
             retry_unread(run_dir, data)
     callbacks.append(stop)
     trainer.predict(module, datamodule=data, return_predictions=False)

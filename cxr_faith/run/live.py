@@ -141,8 +141,9 @@ def run_name(method: str) -> str:
 
 
 def remove_live(run_dir: Path) -> None:
-    """Remove the scalars that rank 0 showed during the run."""
-    shutil.rmtree(run_dir / "tensorboard" / FOLDER, ignore_errors=True)
+    """Remove the scalars that rank 0 showed during the run, or during earlier starts."""
+    if not (run_dir / "tensorboard").is_symlink():  # a link is refused by who writes there
+        shutil.rmtree(run_dir / "tensorboard" / FOLDER, ignore_errors=True)
 
 
 def _forwards(module: FaithfulnessModule) -> int:

@@ -15,7 +15,7 @@ import torch
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.records.controls import RANDOM
 from cxr_faith.run.module import FaithfulnessModule
-from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.storage.atomic import read_file, write_atomic
 from cxr_faith.vlm.identity import model_identity
 
 FILE = "provenance.json"
@@ -67,18 +67,31 @@ class Identity:
         return hashlib.blake2b(json.dumps(vars(self), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def check_run_dir(run_dir: Path, identity: Identity) -> None:
+def check_run_dir(run_dir: Path, identity: Identity, alone: bool = True) -> None:
     """Refuse a run directory whose records were made with other settings.
 
+    A run that ended before its first record has no claim to its directory.
+
+    Args:
+        run_dir: the run directory, which may be missing.
+        identity: of the run that wants to write there.
+        alone: whether no other run may be writing there; False for shards: another one may have no record yet.
+
     Raises:
-        RunDirectoryError: the directory has another fingerprint; the message names the part that differs.
+        RunDirectoryError: the directory has another fingerprint; the message names the part that differs. Or its
+            provenance is missing or damaged.
+        OSError: the provenance cannot be read.
     """
-    file = run_dir / FILE
-    if not file.is_file():
-        if (run_dir / "records").is_dir() and any((run_dir / "records").glob("*.parquet")):
-            raise RunDirectoryError(f"{run_dir} holds records but no {FILE}: choose another --run_dir")
+    file, has_records = run_dir / FILE, any((run_dir / "records").glob("*.parquet"))
+    if not has_records and (alone or not file.is_file()):
         return
-    recorded = json.loads(file.read_text(encoding="utf-8"))["identity"]
+    if not file.is_file():
+        raise RunDirectoryError(f"{run_dir} holds records but no {FILE}: choose another --run_dir")
+    try:
+        recorded = dict[str, object](json.loads(read_file(file))["identity"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        damaged = f"{file}: is damaged, so the settings of the records beside it are not known"
+        raise RunDirectoryError(f"{damaged}: restore it, or choose another --run_dir") from error
     differing = [part for part, value in identity.to_dict().items() if recorded.get(part) != value]
     if differing:
         raise RunDirectoryError(

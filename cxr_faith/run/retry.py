@@ -16,7 +16,12 @@ from cxr_faith.storage.atomic import check_regular
 
 logger = logging.getLogger(__name__)
 
-PASSING = ("file not found", *map(os.strerror, (EIO, ESTALE, ETIMEDOUT, ENOTCONN, EHOSTDOWN, EACCES)))
+PASSING = (
+    "file not found",
+    "the decoder ends without an answer (status -9)",  # killed, most often because memory was short
+    "decoding gives no answer within",  # it waited for a disk
+    *map(os.strerror, (EIO, ESTALE, ETIMEDOUT, ENOTCONN, EHOSTDOWN, EACCES)),
+)
 """What a reason says where the fault may be the machine's."""
 
 

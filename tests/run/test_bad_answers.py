@@ -66,6 +66,29 @@ def test_the_limit_is_part_of_the_identity(tmp_path: Path, capfd: pytest.Capture
     assert "belongs to a run with other model" in capfd.readouterr().err
 
 
+def test_who_a_run_directory_belongs_to(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the run with records in it; nothing else claims it, and damaged provenance is named."""
+    shown: list[bool] = []
+    config, run_dir = write_config(tmp_path, samples=1), tmp_path / "run"
+    provenance, live = run_dir / "provenance.json", run_dir / "tensorboard" / "live"
+    live.mkdir(parents=True)
+    for start in range(3):
+        (live / f"events.out.tfevents.{start}").touch()
+    provenance.write_text('{"identity": {"model": "one that could not be loaded"}}')
+    (run_dir / "records").mkdir()
+    monkeypatch.setattr("cxr_faith.run.evaluate.retry_unread", lambda run_dir, data: shown.append(live.exists()))
+    assert run_here(config, run_dir) == 0, "a run without a record has no claim"
+    assert shown == [False], "what earlier starts showed is deleted before this one begins"
+    capfd.readouterr()
+    for damaged in ("", "{}", "[]", '{"identity": 3}', "\udc80"):
+        provenance.write_bytes(damaged.encode(errors="surrogateescape"))
+        assert run_here(config, run_dir) == 2
+        error = capfd.readouterr().err.strip()
+        assert error.count("\n") == 0 and f"{provenance}: is damaged" in error
+
+
 @pytest.mark.parametrize(
     ("option", "line"),
     [

@@ -49,6 +49,9 @@ def test_pictures_of_a_disk_that_was_not_mounted_are_read_on_resume(
 def test_what_may_pass_is_told_from_what_stays() -> None:
     reasons = [OSError(number, os.strerror(number), "a.png") for number in (errno.EIO, errno.ESTALE, errno.ENOTCONN)]
     assert all(any(text in str(reason) for text in PASSING) for reason in reasons)
+    for killed in ("the decoder ends without an answer (status -9)", "decoding gives no answer within 600 s"):
+        assert any(text in f"/data/a.png: {killed}" for text in PASSING)
+    assert not any(text in "/data/a.png: the decoder ends without an answer (status -11)" for text in PASSING)
     assert not any(text in "/data/a.png: PNG file is truncated or damaged" for text in PASSING)
 
 
