@@ -129,7 +129,8 @@ def git_revision() -> str | None:
     """Git revision of the checkout that this package runs from; None for an installed package."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+        return done.stdout.decode(errors="replace").strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

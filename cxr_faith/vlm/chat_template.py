@@ -5,6 +5,7 @@ then put between the two texts, so that nothing in a question can make the templ
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -86,8 +87,12 @@ def _render(template: str, variables: dict[str, Any], questions: list[str]) -> l
     ]
     request = json.dumps({"template": template, "conversations": conversations, "variables": variables})
     words = [sys.executable, "-P", str(Path(render.__file__))]
+    # A terminal's encoding must not change what the two processes say to each other.
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     try:
-        done = subprocess.run(words, input=request, capture_output=True, text=True, timeout=_STARTUP_SECONDS)
+        done = subprocess.run(
+            words, input=request.encode(), capture_output=True, timeout=_STARTUP_SECONDS, env=environment
+        )
     except subprocess.TimeoutExpired as error:
         raise ModelError(f"the chat template was not rendered within {_STARTUP_SECONDS} seconds") from error
     if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
@@ -95,7 +100,7 @@ def _render(template: str, variables: dict[str, Any], questions: list[str]) -> l
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise ModelError(f"the chat template cannot be rendered (status {done.returncode}): {reason}") from error
     if "error" in answer:
         raise ModelError(f"the chat template fails: {' '.join(answer['error'].split())[:300]}")

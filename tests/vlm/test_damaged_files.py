@@ -208,6 +208,13 @@ def test_a_template_does_not_know_the_day() -> None:
     assert (chat.before, chat.after) == ("2025-01-01 00:00:00 Wednesday", "01 Jan 2025")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp037", "ascii"])
+def test_no_encoding_of_the_terminal_reaches_the_template(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    chat = ChatTemplate.of(Processor(f"{encoding}ä [{{{{ {TEXT} }}}}]"))
+    assert chat.fill("größer?") == f"{encoding}ä [größer?]"
+
+
 PICTURE = sorted(bundled_manifest().parent.rglob("*.png"))[0]
 
 
