@@ -89,6 +89,11 @@ def csv_text(value: object) -> str:
     return printable(f"'{text}" if is_formula else text)
 
 
+def of_csv_text(cell: str) -> str:
+    """What `csv_text` made a cell of, without the apostrophe before a formula."""
+    return cell[1:] if cell.startswith(tuple(f"'{sign}" for sign in _FORMULA)) else cell
+
+
 def json_text(value: Any, indent: int | None = 1, **options: Any) -> str:
     """JSON in UTF-8 whose control characters are escaped, those that reverse or hide text too; no NaN.
 

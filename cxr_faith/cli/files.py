@@ -34,7 +34,7 @@ def check_picture(path: str) -> None:
     if Path(path).is_dir():
         raise UsageError(f"{path}: is a folder, not a picture")
     if not Path(path).is_file():
-        raise UsageError(f"{path}: file not found")
+        raise UsageError(f"{path}: {'is not a file' if Path(path).exists() else 'file not found'}")
 
 
 def check_folder(option: str, folder: str | None) -> None:

@@ -102,7 +102,7 @@ def _check_files(source: str, given: Given) -> None:
     if source not in ("phantom", "hub") and not root.is_dir():
         raise UsageError(f"{root}: no such folder; --root is the folder of the data set")
     if source == "table" and not Path(str(file)).is_file():
-        raise UsageError(f"{file}: file not found")
+        raise UsageError(f"{file}: {'is not a file' if Path(str(file)).exists() else 'file not found'}")
 
 
 def _check_columns(arguments: list[str]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +17,11 @@ import numpy as np
 from cxr_faith.data.folder import CARD, DROPS, noted_root
 from cxr_faith.data.items import ManifestDataset
 from cxr_faith.data.manifest import open_manifest
+from cxr_faith.data.sample import Sample
+from cxr_faith.printable import of_csv_text, printable
 
 CHECK_SIZE = (64, 64)
+_DETAIL = re.compile(r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\d+")
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,15 @@ def check_manifest(
 
 
 def _faults(dataset: ManifestDataset, state: Checked) -> Iterator[Fault | None]:
+    shown: dict[str, str] = {}
     for index in range(len(dataset)):
         item = dataset[index]
         state.done += 1
         if item.error is not None:
             state.faults += 1
-            reason = item.error.split(": ", 1)[-1]  # without the name of the file
+            reason = _without_file(item.error, item.sample, dataset)
+            # Reasons that differ in numbers and quoted values only are one, shown as it was first met.
+            reason = shown.setdefault(_DETAIL.sub("…", reason), reason)
             count, first = state.reasons.get(reason, Counted(0, item.sample.sample_id))
             state.reasons[reason] = Counted(count + 1, first)
             yield Fault(item.sample.sample_id, item.error)
@@ -96,6 +104,20 @@ def _faults(dataset: ManifestDataset, state: Checked) -> Iterator[Fault | None]:
         yield None
 
 
+def _without_file(error: str, sample: Sample, dataset: ManifestDataset) -> str:
+    """The reason without the name of the sample's file that it begins with."""
+    paths = (sample.image_path, sample.finding_mask_path, *(path for _, path in sample.anatomy_masks))
+    for path in filter(None, paths):
+        names = [path, repr(path)]
+        with suppress(OSError, RuntimeError, ValueError):  # no usable path
+            names += [str((root / path).resolve()) for root in (dataset.root, dataset.own_root) if root is not None]
+        for name in names:
+            for written in (name, printable(name)):
+                if error.startswith(f"{written}: "):
+                    return error.removeprefix(f"{written}: ")
+    return error
+
+
 def drops_of(manifest: Path) -> dict[str, Counted]:
     """What `prepare` left out of a manifest, by what it is and why; empty where it says nothing."""
     try:
@@ -103,7 +125,7 @@ def drops_of(manifest: Path) -> dict[str, Counted]:
         examples: dict[str, str] = {}
         with (manifest / DROPS).open(encoding="utf-8", newline="") as file:
             for what, name, reason, *_ in csv.reader(file):
-                examples.setdefault(f"{what}: {reason}", name)
+                examples.setdefault(f"{what}: {reason}", of_csv_text(name))
                 if counts.keys() <= examples.keys():
                     break
         return {reason: Counted(int(count), examples.get(reason, "")) for reason, count in counts.items()}

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 MAX_LENGTH = 100_000
 """Longest text that is read as a list or mapping, in characters."""
 
+GOES_ON = "goes on after its end"
+"""Fault of a text that begins with a list or mapping and has more text behind it."""
+
 _MAX_DEPTH = 20
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -30,6 +33,23 @@ _WORDS: dict[str, object] = {
     **dict.fromkeys(("False", "false", "np.False_"), False),
 }
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0"}
+
+
+_PRINTED = re.compile(
+    r"(?P<call>[A-Za-z_][\w.]*)\(.*\)|<(?P<mark>[A-Za-z_][\w.]*)(?!.*</).*>|(?P<series>.*\bdtype: \w+)|\S+\n0 {2,}\S.*",
+    re.DOTALL,
+)
+
+
+def printed_type(text: str) -> str | None:
+    """The type whose printed form a text is, such as `Counter` for `Counter({'yes': 9})`; None for any other text.
+
+    A printed form has no space before its parenthesis and ends with it: `yes (mild)` is none.
+    """
+    match = _PRINTED.fullmatch(text)
+    if match is None:
+        return None
+    return match["call"] or match["mark"] or ("Series" if match["series"] else "DataFrame")
 
 
 def looks_like_literal(text: str) -> bool:
@@ -60,7 +80,7 @@ def read_literal(text: str) -> object:
         tokens = _Tokens(text)
         value = tokens.value(0)
         if tokens.kind:
-            raise ValueError("goes on after its end") from None
+            raise ValueError(GOES_ON) from None
     return value
 
 

@@ -8,7 +8,7 @@ a damaged file, or one of another version, is made again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +31,7 @@ from cxr_faith.storage.locks import made_once
 CACHE_FOLDER = ".manifest_cache"
 MAX_BYTES = 8 * 2**30
 """Most bytes that the rows of a manifest may take."""
+_PLACE = "row-"
 _CHUNK_ROWS = 10_000
 _CHUNK_BYTES = 2**26
 
@@ -104,7 +105,7 @@ def open_manifest(path: str | Path, cache_dir: str | Path | None = None) -> Mapp
 
     Raises:
         ManifestError: the file is missing, unreadable or empty; a column is missing or has the wrong type; a sample id
-            is null or repeated; an image id names two pictures; or no folder for the cache is writable.
+            is repeated; an image id names two pictures; or no folder for the cache is writable.
     """
     path = Path(path)
     fingerprint = manifest_fingerprint(path)
@@ -135,19 +136,43 @@ def _convert(path: Path, file: IO[bytes], identity: str) -> None:
     except FaultyRowError:  # rows that cannot be read are marked in a column of their own, which few manifests need
         file.seek(0)
         file.truncate()
-        _write(path, file, MARKED_SCHEMA)
+        _write(path, file, MARKED_SCHEMA, _ids_like_places(path))
     file.flush()
     _check_ids(Path(file.name), path)
     seal(file, identity)
 
 
-def _write(path: Path, file: IO[bytes], schema: pa.Schema) -> None:
+def _write(path: Path, file: IO[bytes], schema: pa.Schema, taken: Set[str] = frozenset()) -> None:
+    first = 0
     with pa.ipc.new_stream(file, schema) as writer:
         for shard in _shards(path):
             for batch in _joined(_read_batches(shard, schema)):
-                writer.write_batch(batch)
+                writer.write_batch(_named(batch, first, taken))
+                first += batch.num_rows
                 if file.tell() > MAX_BYTES:
                     raise ManifestError(f"{path}: holds more than {MAX_BYTES:,} bytes of rows; split it")
+
+
+def _ids_like_places(path: Path) -> set[str]:
+    """The ids of a manifest that look like those of rows without an id."""
+    ids: set[str] = set()
+    for shard in _shards(path):
+        for batch in _read_batches(shard, MARKED_SCHEMA):
+            column = batch.column("sample_id")
+            ids.update(column.filter(pc.starts_with(column, _PLACE)).drop_null().to_pylist())
+    return ids
+
+
+def _named(batch: pa.RecordBatch, first: int, taken: Set[str]) -> pa.RecordBatch:
+    """The batch with an id for each row: without one it is called after its place in the manifest, `row-17`."""
+    if not batch.column("sample_id").null_count:
+        return batch
+    names = batch.column("sample_id").to_pylist()
+    for row in (row for row, name in enumerate(names) if name is None):
+        names[row] = f"{_PLACE}{first + row}"
+        while names[row] in taken:
+            names[row] += "-x"
+    return batch.set_column(batch.schema.get_field_index("sample_id"), "sample_id", pa.array(names, pa.string()))
 
 
 def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -181,14 +206,12 @@ def _read_batches(shard: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 
 def _check_ids(arrow: Path, path: Path) -> None:
-    """Check that sample ids are set and unique: results are stored by sample id and would be lost otherwise."""
+    """Check that sample ids are unique: results are stored by sample id and would be lost otherwise."""
     with pa.memory_map(str(arrow)) as source:
         rows = pa.ipc.open_stream(source).read_all()
         ids = rows.column("sample_id")
         if len(ids) == 0:
             raise ManifestError(f"{path}: manifest has no rows")
-        if ids.null_count:
-            raise ManifestError(f"{path}: manifest column sample_id is null in {ids.null_count} rows")
         if pc.count_distinct(ids).as_py() != len(ids):
             counts = pc.value_counts(ids)
             repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cxr_faith.data.sample import FAULT, MANIFEST_SCHEMA
 from cxr_faith.data.text_files import one_line
@@ -17,6 +17,10 @@ MARKED_SCHEMA = MANIFEST_SCHEMA.append(pa.field(FAULT, pa.string()))
 
 class ManifestError(ValueError):
     """A manifest that cannot be used at all; the message is one line and names the file and the column."""
+
+
+NO_ID = "sample_id is missing"
+"""Fault of a row without an id."""
 
 
 class FaultyRowError(ValueError):
@@ -39,22 +43,25 @@ class ManifestColumns:
         self._readable: set[str] = set()
 
     def cast(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-        """A batch with the columns and types of `schema`.
+        """A batch with the columns and types of `schema`; without an id a row is faulty.
 
         Raises:
             FaultyRowError: a row cannot be read, and `schema` has no column for its fault.
             ManifestError: a column has the wrong type.
         """
-        columns, faults = [], [None] * batch.num_rows
+        columns: list[pa.Array] = []
+        faults: list[str | None] = [None] * batch.num_rows
         for field in MANIFEST_SCHEMA:
             columns.append(self._column(batch.column(field.name), field, faults))
+        for row in pc.indices_nonzero(columns[0].is_null()).to_pylist():
+            faults[row] = faults[row] or NO_ID
         if FAULT in schema.names:
             columns.append(pa.array(faults, pa.string()))
         elif any(faults):
             raise FaultyRowError
         return pa.record_batch(columns, schema=schema)
 
-    def _column(self, column: pa.Array, field: pa.Field, faults: list[Any]) -> pa.Array:
+    def _column(self, column: pa.Array, field: pa.Field, faults: list[str | None]) -> pa.Array:
         try:
             cast = _cast(column, field)
             if cast.null_count < len(cast):

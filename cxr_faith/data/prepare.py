@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from cxr_faith.data.intake import accept
 from cxr_faith.data.joins import joins
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources import SOURCES
+from cxr_faith.data.sources.phantom_files import SOURCE
 from cxr_faith.data.tally import PrepareError, Tally
 
 Progress = Callable[[int, int | None], None]
@@ -101,7 +102,8 @@ def prepare(
     _check(source, options, root, out)
     with new_folder(out) as folder:
         joined = joins(root, folder, tally, options.masks, options.chexlocalize, options.padchest_gr)
-        samples = accept(SOURCES[source](root, tally, **source_options), root, tally, joined)
+        found = _labeled(SOURCES[source](root, tally, **source_options), source)
+        samples = accept(found, root, tally, joined)
         written = write_shards(watched(islice(samples, options.limit), tally, progress, options.limit), folder)
         if not written:
             reasons = "; ".join(islice(counted(dict(tally.reasons.most_common())), REASONS_SHOWN))
@@ -125,6 +127,13 @@ def _check(source: str, options: PrepareOptions, root: Path, out: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
     if not root.is_dir():
         raise PrepareError(f"{root}: no such folder; --root is the folder of the data set")
+
+
+def _labeled(samples: Iterable[Sample], source: str) -> Iterator[Sample]:
+    """The samples of a source; only the package's own phantoms may be called so, for which its model is meant."""
+    for sample in samples:
+        foreign = source != SOURCE and sample.source == SOURCE
+        yield replace(sample, source=f"{source}:{SOURCE}") if foreign else sample
 
 
 def watched(samples: Iterable[Sample], tally: Tally, progress: Progress, limit: int | None) -> Iterator[Sample]:

@@ -40,7 +40,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
-"""The manifest's columns, in order. Every column is required; every value but `sample_id` may be null."""
+"""The manifest's columns, in order. Every column is required; every value may be null."""
 FAULT = "fault"
 """Column of an open manifest that says what is wrong with a row; only there if a row cannot be read."""
 MAX_QUESTION = 100_000

@@ -36,6 +36,8 @@ def find_file(folder: str | Path, *names: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
+    if (folder / names[0]).exists() and not (folder / names[0]).is_file():
+        raise PrepareError(f"{folder / names[0]}: is not a file")
     others = f" (nor {', '.join(names[1:])})" if names[1:] else ""
     raise PrepareError(f"{folder / names[0]}: file not found{others}")
 
@@ -92,6 +94,8 @@ def text(value: object) -> str | None:
         value = value.decode(errors="replace")
     if isinstance(value, str):
         return value.strip() or None
+    if isinstance(value, Decimal) and value.is_nan():  # comparing a signaling NaN raises
+        return None
     if not isinstance(value, int | float | Decimal | date) or value != value:  # only NaN differs from itself
         return None
     return None if isinstance(value, int) and abs(value) >= 2**63 else str(value)

@@ -65,6 +65,8 @@ def test_help_names_every_source(run: Callable) -> None:
         (["bench", ".", "--images", "0"], "--images must be at least 1, got 0"),
         (["slake", "--root", ".", "--out", "o", "--splits", ""], "--splits names no split; there are train, validate"),
         (["table", "--root", ".", "--out", "o", "--file", "q.csv"], "q.csv: file not found"),
+        (["table", "--root", ".", "--out", "o", "--file", "/dev/zero"], "/dev/zero: is not a file"),
+        (["table", "--root", ".", "--out", "o", "--file", "."], ".: is not a file"),
         (
             ["table", "--root", ".", "--out", "o", "--file", "q.csv", "--columns", "a=b"],
             """--columns is written as '{"image_path": "path"}', got 'a=b'""",

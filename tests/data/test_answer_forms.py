@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_faith.data.answers import UnreadableError, holds_flags, read_question, read_reference
+from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
 from cxr_faith.data.literals import read_literal
 from cxr_faith.data.sources.hub import hub
 from cxr_faith.data.tally import Tally
@@ -24,6 +24,17 @@ from tests.data.layouts import save, write_csv, write_json
 
 NAN = float("nan")
 VOTES = [{"answer": word, "answer_confidence": "maybe"} for word in ("no", *["yes"] * 8, "no")]
+
+
+PRINTED = (
+    "Counter({'yes': 9, 'no': 1})",
+    "OrderedDict([('answer', 'yes')])",
+    "defaultdict(<class 'list'>, {'answer': ['yes']})",
+    "np.str_('yes')",
+    "Timestamp('2020-01-01')",
+    "datetime.date(2020, 1, 1)",
+    "Series([], dtype: object)",
+)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +56,19 @@ VOTES = [{"answer": word, "answer_confidence": "maybe"} for word in ("no", *["ye
         ('"Yes"', "Q", "yes_no", ("yes",)),
         (b"yes", "Q", "yes_no", ("yes",)),
         ("b'yes'", "Q", "yes_no", ("yes",)),
+        *(
+            (text, "Q", "yes_no", ("yes",))
+            for text in ("Yes。", "ＹＥＳ", "\u200byes\ufeff", "**yes**", "“yes”", "`yes`")
+        ),
+        *((text.encode(), "Q", "yes_no", ("no",)) for text in ("No", "\ufeffNo.\n")),
+        (bytearray(b"yes"), "Q", "yes_no", ("yes",)),
+        (memoryview(b"yes"), "Q", "yes_no", ("yes",)),
         ("Yes, the heart.", "Q", None, ("Yes, the heart.",)),
+        *(
+            (text, "Q", None, (text,))
+            for text in ("opacity (left)", "yes (mild)", "<5 mm", "<b>left</b>", "(a) left (b)")
+        ),
+        *((text, "Q", None, (text,)) for text in ('("Left") lung', "a" + " " * 200_000 + "b")),
         ("[A] left lung (small)", "Q", None, ("[A] left lung (small)",)),
         ("['yes']", "Q", "yes_no", ("yes",)),
         ("['edema', 'nodule']", "Q", None, ("edema", "nodule")),
@@ -76,6 +99,13 @@ VOTES = [{"answer": word, "answer_confidence": "maybe"} for word in ("no", *["ye
         ([], "Q", None, ()),
         ("[]", "Q", None, ()),
         (["yes", None], "Q", "yes_no", ("yes",)),
+        *((value, "Q", None, None) for value in ({}, {"answer": None}, "{}", "{'answer': None}", [{}], "\u200b")),
+        ([{"answer": "yes"}, {}], "Q", "yes_no", ("yes",)),
+        *((Decimal(word), "Q", None, None) for word in ("NaN", "sNaN")),
+        (1, "Is the grade 1, 2 or 3?", None, ("1",)),
+        ("0", "Is it none or 0?", None, ("0",)),
+        (1, "Can you count the nodules?", None, ("1",)),
+        ("y", "Is it left or right?", "yes_no", ("yes",)),
     ],
 )
 def test_answers_are_read(value: object, question: str, kind: str | None, answers: tuple[str, ...] | None) -> None:
@@ -91,7 +121,13 @@ def test_answers_are_read(value: object, question: str, kind: str | None, answer
         (object(), "of type object"),
         (b"\xff\xfe", "bytes that are no text"),
         ({"score": 1}, "a mapping without answer, text, value or label"),
-        ([{"answer": "yes"}, {}], "a mapping without"),
+        ([{"answer": "yes"}, {"score": 2}], "a mapping without"),
+        *((text, f"answer is the printed form of {text.partition('(')[0]}") for text in PRINTED),
+        ("<datasets.ClassLabel 1>", "the printed form of datasets.ClassLabel"),
+        ("<object object at 0x7f3c>", "the printed form of object"),
+        ("0    yes\nName: answer, dtype: object", "the printed form of Series"),
+        ("  answer\n0    yes\n1     no", "the printed form of DataFrame"),
+        (["Timestamp('2020-01-01')"], "the printed form of Timestamp"),
         (10**400, "a number of more than 64 bits"),
         (float("inf"), "a number of more than 64 bits"),
         ("['edema', 'nod", "a list or mapping as text that has an open quote"),
@@ -115,11 +151,24 @@ def test_a_stated_kind_stays_and_its_spelling_too() -> None:
     assert read_reference("Yes", "Q", Tally(), stated="no such kind") == ("yes_no", ("yes",))
 
 
-def test_a_column_of_nothing_but_yes_no_1_and_0_holds_flags() -> None:
-    assert holds_flags([1, 0, None, "Yes.", True]) and holds_flags(["0.0", "y"])
-    assert not holds_flags([1, 2]) and not holds_flags([None]) and not holds_flags([]) and not holds_flags(["1", 1j])
-    assert read_reference(1, "nodule", Tally(), flags=True) == ("yes_no", ("yes",))
-    assert read_reference(1, "How many nodules?", Tally(), flags=True) == (None, ("1",))
+def test_a_column_says_what_1_and_0_mean_in_it() -> None:
+    flags, numbers, texts = AnswerColumn(flags=True), AnswerColumn(numbers=True), AnswerColumn()
+    for values in ([1, 0, None, "Yes.", True], ["0.0", "y"]):
+        assert AnswerColumn.of(values) == flags
+    for values in ([1, 2], ["yes", "edema", "3"], ["yes", [0, "2.5"]]):
+        assert AnswerColumn.of(values) == numbers
+    for values in ([None], [], ["1", 1j], ["yes", "edema"]):
+        assert AnswerColumn.of(values) == texts
+
+    def one(question: str, column: AnswerColumn) -> tuple[str | None, tuple[str, ...] | None]:
+        return read_reference(1, question, Tally(), column=column)
+
+    yes, digit = ("yes_no", ("yes",)), (None, ("1",))
+    assert one("nodule", flags) == one("Is there edema or effusion?", flags) == yes
+    assert one("How many nodules?", flags) == one("Is the grade 0 or 1?", flags) == digit
+    assert one("Is there a nodule?", texts) == yes
+    assert one("Is there a nodule?", numbers) == one("nodule", texts) == digit
+    assert read_reference(1, "Is there a nodule?", Tally(), stated="yes_no", column=numbers) == yes
 
 
 def test_questions_are_read() -> None:
@@ -133,12 +182,16 @@ def test_questions_are_read() -> None:
         (" Is it? ",),
     ):
         assert read_question(value) == "Is it?"
-    for value in (None, NAN, "", [], [None]):
+    for value in (None, NAN, "", [], [None], {}, "None", "nan", "null", "N/A", ["None"], "\u200b", "['nan']"):
         assert read_question(value) == ""
+    for text in ('("Left") lung: clear?', "['Left'] lung clear?", "Is there opacity (left)", "(nan)?"):
+        assert read_question(text) == text
+    assert read_question("\ufeff Is it?\u200b") == "Is it?"
     for value, named in (
         (["a", "b"], "list of 2"),
         ("['a', 'b']", "list of 2"),
         (5, "of type int"),
+        ("Timestamp('2020-01-01')", "the printed form of Timestamp"),
         ({"de": "a"}, "mapping"),
     ):
         with pytest.raises(UnreadableError, match=f"question is .*{named}"):
@@ -231,6 +284,25 @@ def test_hub_rows_that_cannot_be_read_are_counted_by_type(tmp_path: Path) -> Non
         "question: picture is missing": 1,
         "question: picture is not JPEG or PNG": 1,
     }
+
+
+@pytest.mark.parametrize("source", ["hub", "table"])
+def test_only_the_phantoms_of_the_package_are_called_phantom(tmp_path: Path, prepared: Callable, source: str) -> None:
+    """Their name exempts from the warning about the bundled model."""
+    rows = {"question": ["Is it?"], "answer": ["yes"]}
+    if source == "hub":
+        features = {"image": datasets.Image(), "question": TEXT, "answer": TEXT}
+        saved(tmp_path, features, {"image": [picture()], **rows}).rename(tmp_path / "phantom")
+        own = {"dataset": str(tmp_path / "phantom")}
+    else:
+        save(tmp_path / "root/a.png", 0)
+        table = pd.DataFrame({"image_path": ["a.png"], "source": ["phantom"], **rows})
+        table.to_csv(tmp_path / "t.csv", index=False)
+        own = {"file": str(tmp_path / "t.csv")}
+    (tmp_path / "root").mkdir(exist_ok=True)
+    prepared_rows, _ = prepared(source, tmp_path / "root", **own)
+    [row] = prepared_rows.values()
+    assert row["source"] == f"{source}:phantom"
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])

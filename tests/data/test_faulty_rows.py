@@ -113,7 +113,6 @@ def test_a_wrong_value_in_a_manifest_costs_its_sample(tmp_path: Path, column: st
         ("question", [1.5] * COUNT, "manifest column question is double, expected string"),
         ("boxes", [1] * COUNT, "manifest column boxes is int64"),
         ("answer", ["yes"] * COUNT, "manifest column answer is string"),
-        ("sample_id", ["a", "b", None, "c", "d", "e"], "sample_id is null in 1 rows"),
         ("sample_id", ["a", "b", "a", "c", "d", "e"], "sample_id is not unique"),
     ],
 )
@@ -121,6 +120,18 @@ def test_a_wrong_column_of_a_manifest_is_one_line(tmp_path: Path, column: str, v
     with pytest.raises(ManifestError, match=fault) as refused:
         open_manifest(write_manifest_of(tmp_path, **{column: values}))
     assert "\n" not in str(refused.value) and "manifest.parquet" in str(refused.value)
+
+
+def test_a_row_without_an_id_is_called_after_its_place(tmp_path: Path) -> None:
+    path = write_manifest_of(tmp_path, sample_id=["a", None, "row-3", None, "row-1", "row-1-x"])
+    assert open_manifest(path)["sample_id"][:] == ["a", "row-1-x-x", "row-3", "row-3-x", "row-1", "row-1-x"]
+    assert errors(path) == [None, "sample_id is missing", None, "sample_id is missing", None, None]
+    (tmp_path / "m").mkdir()
+    for part in range(2):  # the place counts through all files of a folder
+        path = write_manifest_of(tmp_path, sample_id=[f"{part}{row}" if row else None for row in range(COUNT)])
+        path.rename(tmp_path / f"m/part-{part}.parquet")
+    assert [name for name in open_manifest(tmp_path / "m")["sample_id"] if "row" in name] == ["row-0", "row-6"]
+    assert set(errors(write_manifest_of(tmp_path, sample_id=pa.nulls(COUNT)))) == {"sample_id is missing"}
 
 
 def test_a_manifest_that_would_fill_the_disk_or_the_memory_is_refused(tmp_path: Path) -> None:
@@ -221,6 +232,23 @@ def test_the_data_set_of_evaluate_never_raises(tmp_path: Path) -> None:
     dataset = ManifestDataset(table, list(range(COUNT)), tmp_path, (8, 8), 0.0)  # type: ignore[arg-type]
     assert [dataset[row].error is None for row in range(COUNT)] == [True, False, True, True, True, True]
     assert open_manifest(write_manifest_of(tmp_path)).column_names == MANIFEST_SCHEMA.names
+
+
+def test_prepare_check_shows_reasons_in_full_and_ids_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [[GOOD | {"x1": NAN}], [], [GOOD | {"x1": INFINITE}], [], [], []]
+    paths = ["a.png"] * 3 + ["no: a.png"] * 2 + ["a.png"]
+    path = write_manifest_of(tmp_path, boxes=boxes, image_path=paths, image_id=["a", "b", "c", "d", "d", "e"])
+    assert main(["prepare", "check", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "2  box 'a' has a corner that is not finite: (nan, 1.0, 2.0, 2.0), first s0" in said
+    assert "2  file not found, first s3" in said
+    rows = [{"sample_id": name, "image_path": "a.png", "question": q} for name, q in (("=1+1", ""), ("b", "Is it?"))]
+    table = write_json(tmp_path / "t.json", rows)
+    prepare("table", PrepareOptions(str(tmp_path), str(tmp_path / "m")), file=str(table))
+    main(["prepare", "check", str(tmp_path / "m")])
+    assert "question: question is missing, first =1+1" in capsys.readouterr().out
 
 
 def test_prepare_check_reports_counts_and_an_example_of_each(

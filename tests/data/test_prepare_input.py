@@ -67,6 +67,8 @@ def test_other_unusable_files(tmp_path: Path) -> None:
     assert "not a readable CSV" in one_line(lambda: read_table(tmp_path / "bytes.csv", ("a",)))
     (tmp_path / "empty.csv").write_text("")
     assert "not a readable CSV" in one_line(lambda: read_table(tmp_path / "empty.csv", ("a",)))
+    (tmp_path / "folder.csv").mkdir()
+    assert "folder.csv: is not a file" in one_line(lambda: find_file(tmp_path, "folder.csv", "b.csv"))
     assert "a.csv: file not found (nor b.csv)" in one_line(lambda: find_file(tmp_path, "a.csv", "b.csv"))
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a":\n')
     assert "line 2 is not valid JSON" in one_line(lambda: list(json_lines(tmp_path / "a.jsonl")))

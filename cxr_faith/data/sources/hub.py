@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from cxr_faith.data.answers import UnreadableError, holds_flags, read_question, read_reference
+from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
 from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.sample import Sample
@@ -63,14 +63,14 @@ def hub(
     features = rows.features
     (root / "images").mkdir(parents=True, exist_ok=True)
     tally.expected = len(rows)
-    flags = holds_flags(_named(value, features[answer]) for value in _column(rows, answer))
+    column = AnswerColumn.of(_named(value, features[answer]) for value in _column(rows, answer))
     label = Path(dataset).name
     for position in range(len(rows)):
         name = f"{label}/{split}/{position}"
         try:
             row = rows[position]
             asked = read_question(_named(row[question], features[question]))
-            reference = read_reference(_named(row[answer], features[answer]), asked, tally, flags=flags)
+            reference = read_reference(_named(row[answer], features[answer]), asked, tally, column=column)
         except UnreadableError as error:
             tally.drop("question", name, str(error))
             continue

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr_faith.data.answers import UnreadableError, holds_flags, read_question, read_reference
+from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
 from cxr_faith.data.sources.table_cells import boxes_in, masks_in
 from cxr_faith.data.sources.table_rows import TableRows
@@ -75,7 +75,7 @@ def table(
         )
     rows.keep({*names.values(), *(PARAPHRASE_COLUMNS if paraphrases else ())})
     tally.expected = rows.count
-    flags = "answer" in names and holds_flags(row.get(names["answer"]) for row in rows)
+    answers = AnswerColumn.of(row.get(names["answer"]) for row in rows if "answer" in names)
     for position, row in enumerate(rows):
         values = {name: row.get(own) for name, own in names.items()}
         if paraphrases:
@@ -84,13 +84,13 @@ def table(
             values.setdefault("kind", KIND_NAMES.get((text(row.get("question_type")) or "").lower()))
         name = text(values.get("sample_id")) or f"{path.stem.removesuffix('.csv')}/{position}"
         try:
-            yield _sample(values, name, box_format, box_label, flags, tally)
+            yield _sample(values, name, box_format, box_label, answers, tally)
         except UnreadableError as error:
             tally.drop("question", name, str(error))
 
 
 def _sample(
-    values: Mapping[str, Any], sample_id: str, box_format: str, box_label: str, flags: bool, tally: Tally
+    values: Mapping[str, Any], sample_id: str, box_format: str, box_label: str, answers: AnswerColumn, tally: Tally
 ) -> Sample:
     for column in ("sample_id", "image_id", "image_path", *_TEXTS):
         value = values.get(column)
@@ -100,7 +100,8 @@ def _sample(
     image_id = text(values.get("image_id")) or path
     question = read_question(values.get("question"))
     stated = (text(values.get("kind")) or "").lower()
-    kind, answer = read_reference(values.get("answer"), question, tally, KIND_NAMES.get(stated, stated) or None, flags)
+    stated = KIND_NAMES.get(stated, stated)
+    kind, answer = read_reference(values.get("answer"), question, tally, stated or None, answers)
     given = {name: text(values.get(name)) for name in _TEXTS}
     height, width = (length(values.get(name)) for name in ("height", "width"))
     size = (height, width) if height and width else None
