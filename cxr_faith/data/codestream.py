@@ -1,10 +1,10 @@
-"""Reads the size of a compressed picture from the stream's own header, which is what a decoder allocates."""
+"""Reads from a compressed picture's own stream what a decoder allocates, and whether all of the picture is there."""
 
 from __future__ import annotations
 
 import struct
 
-_J2K, _JP2 = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
+_J2K, _JP2, _SOT = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ", b"\xff\x90"
 # Start-of-frame markers of JPEG (T.81 table B.1) and of JPEG-LS (T.87); C4, C8 and CC are other markers.
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
@@ -26,6 +26,42 @@ def codestream_size(data: bytes) -> tuple[int, int] | None:
         return _jpeg(data) if data.startswith(b"\xff\xd8") else None
     except (struct.error, IndexError):
         return None
+
+
+def fault(data: bytes) -> str | None:
+    """What shows that a part of the picture is missing, which decoders fill with gray or black; None: nothing does.
+
+    Args:
+        data: the whole stream of a JPEG, JPEG-LS or JPEG 2000 picture; for another kind there is no fault.
+    """
+    if data.startswith(b"\xff\xd8"):
+        # No data between the last scan header and the end-of-image marker can look like that marker.
+        return None if data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) > 0 else "its end is missing"
+    try:
+        start = _jp2_codestream(data) if is_jp2(data) else 0
+        if data.startswith(_J2K, start):
+            stated, there = _tiles(data, start)
+            return None if stated == there else f"{there} of its {stated} tiles are there"
+    except (struct.error, IndexError, ZeroDivisionError):
+        return "its header is cut off"
+    return None
+
+
+def _tiles(data: bytes, start: int) -> tuple[int, int]:
+    """Number of tiles by the SIZ segment (T.800 B.3), and of those that have a part in the stream (T.800 A.4.2)."""
+    right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", data, start + 8)
+    stated = -((left - right) // width) * -((top - bottom) // height)
+    at = start + 2
+    while data[at : at + 2] != _SOT:
+        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    there = set()
+    while data[at : at + 2] == _SOT:
+        tile, length = struct.unpack_from(">HI", data, at + 4)
+        there.add(tile)
+        if length < 14:  # 0: the part reaches to the end of the stream
+            break
+        at += length
+    return stated, len(there)
 
 
 def is_jp2(data: bytes) -> bool:

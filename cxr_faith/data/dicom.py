@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cxr_faith.data.codestream import codestream_size, is_jp2
+from cxr_faith.data.codestream import codestream_size, fault, is_jp2
 from cxr_faith.data.display import ConstantError, display
+from cxr_faith.data.stored_values import OVERLAY_BITS, stored_values
+
+# A file without preamble begins with an element of the file meta information or of its identification.
+_FIRST_GROUPS = (b"\x02\0", b"\x08\0")
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 
@@ -58,11 +64,12 @@ class _Bounded(io.BufferedReader):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file is DICOM by its suffix or by the letters DICM after the preamble."""
-    if path.suffix.lower() in (".dcm", ".dicom"):
-        return True
+    """Whether the file is DICOM: by the letters DICM, or without them by its first element or its suffix."""
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        head = file.read(132)
+    if head[128:] == b"DICM" or head.startswith(_FIRST_GROUPS):
+        return True
+    return path.suffix.lower() in (".dcm", ".dicom") and not head.startswith((b"\x89PNG", b"\xff\xd8\xff"))
 
 
 def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
@@ -92,7 +99,7 @@ def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
             if dataset.get(keyword) is None:
                 setattr(dataset, keyword, default)
         dataset.pixel_array_options(allow_excess_frames=False)
-        stored = dataset.pixel_array
+        stored = stored_values(dataset)
         if stored.ndim == 3 and stored.dtype == np.uint8 and stored.shape[2] == 3:
             return np.ascontiguousarray(stored)
         if stored.ndim != 2 or stored.dtype.kind not in "iu":
@@ -121,9 +128,15 @@ def read_dicom_size(path: Path) -> tuple[int, int]:
 
 def _opened(path: Path, keywords: list[str], **options: Any) -> pydicom.Dataset:
     """Read these elements of a file."""
+    tags = [tag_for_keyword(keyword) or 0 for keyword in keywords] + list(OVERLAY_BITS)
     try:
         with _Bounded(io.FileIO(str(path))) as file:
-            return pydicom.dcmread(file, specific_tags=keywords, **options)
+            bare = file.peek(4).startswith(_FIRST_GROUPS)
+            dataset = pydicom.dcmread(file, specific_tags=tags, force=bare, **options)
+            if bare and "TransferSyntaxUID" not in dataset.file_meta:
+                implicit = dataset.original_encoding[0] is not False
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            return dataset
     except MemoryError:
         raise
     except InvalidDicomError as error:
@@ -165,6 +178,9 @@ def _check(dataset: pydicom.Dataset, max_pixels: int) -> None:
         if stated is not None and stated != (rows, columns):
             size = f"{rows}×{columns}"
             raise DicomError(f"compressed picture is {stated[0]}×{stated[1]} px, the DICOM header says {size}")
+        missing = fault(stream)
+        if missing:
+            raise DicomError(f"compressed picture is truncated or damaged: {missing}")
     photometric = dataset.get("PhotometricInterpretation")
     if photometric not in GRAY and _whole(dataset, "SamplesPerPixel", 1) != 3:
         raise DicomError(f"photometric interpretation {photometric} is not {' or '.join(GRAY)}")

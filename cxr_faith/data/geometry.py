@@ -110,6 +110,13 @@ def fit(image: npt.NDArray[np.uint8], size: tuple[int, int], border_crop: float 
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), geometry
 
 
+def is_constant(image: Tensor) -> bool:
+    """Whether a picture [3, H, W] shows nothing but one color."""
+    color = image[:, :1, :1]
+    # Looking at a few pixels first settles it for all but constant pictures.
+    return bool((image[:, ::16, ::16] == color).all() and (image == color).all())
+
+
 def fit_mask(mask: npt.NDArray[np.bool_], geometry: Geometry) -> Tensor:
     """Crop and resize a mask as its picture was, by nearest neighbor.
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.decoder import DECODE_SECONDS, DecoderStartError
-from cxr_faith.data.geometry import Geometry, fit, fit_mask
+from cxr_faith.data.geometry import Geometry, fit, fit_mask, is_constant
 from cxr_faith.data.images import ImageError, load_image, load_mask
 from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import FAULT, Sample, SampleError
@@ -126,6 +126,8 @@ class ManifestDataset(Dataset[SampleItem]):
             anatomy = self._anatomy(sample, geometry)
             if self.keep_anatomy:
                 image = image * _union(anatomy, self.keep_anatomy)
+                if is_constant(image):
+                    raise SampleError(f"keep_anatomy ({', '.join(self.keep_anatomy)}) leaves a constant picture")
             return SampleItem(sample, image, geometry, self._finding_mask(sample, geometry), anatomy)
         except DecoderStartError:  # the machine's fault: every other sample would meet it too
             raise
@@ -150,14 +152,16 @@ class ManifestDataset(Dataset[SampleItem]):
 
     def _fitted(self, path: str) -> tuple[Tensor, Geometry] | str:
         """A picture at model size and its geometry, or why it cannot be used."""
-        cached = None if self.cache is None else self.cache.get(path)
-        if cached is not None:
-            return cached
-        try:
-            pixels = load_image(path, self.root, seconds=self.decode_seconds)
-        except ImageError as error:
-            return str(error)
-        return fit(pixels, self.image_size, self.border_crop)
+        fitted = None if self.cache is None else self.cache.get(path)
+        if fitted is None:
+            try:
+                pixels = load_image(path, self.root, seconds=self.decode_seconds)
+            except ImageError as error:
+                return str(error)
+            fitted = fit(pixels, self.image_size, self.border_crop)
+        if is_constant(fitted[0]):
+            return f"{path}: the picture is constant at model size, after cropping and resizing"
+        return fitted
 
     def _finding_mask(self, sample: Sample, geometry: Geometry) -> Tensor | None:
         if sample.finding_mask_path:

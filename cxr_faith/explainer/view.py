@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cxr_faith.data.geometry import Geometry, fit
+from cxr_faith.data.geometry import Geometry, fit, is_constant
 from cxr_faith.data.images import load_image
 from cxr_faith.vlm.base import VLM
 
@@ -37,10 +37,12 @@ class View:
         """Read and fit a picture; its id is by default the file's name, or `image`.
 
         Raises:
-            ValueError: the picture cannot be read.
+            ValueError: the picture cannot be read or is constant.
         """
         picture = read_picture(image)
         fitted, geometry = fit(picture, vlm.image_size)
+        if is_constant(fitted):
+            raise ValueError("the picture is constant at model size")
         name = image_id or (Path(image).name if isinstance(image, str | Path) else "image")
         return cls(name, picture, geometry, vlm.normalize(fitted[None])[0])
 

@@ -107,7 +107,7 @@ def test_mask_file_comes_before_boxes_and_is_cropped_like_the_picture(tmp_path: 
 
 def test_whatever_a_file_raises_costs_its_sample(tmp_path: Path) -> None:
     """A file whose reading fails (EIO), nulls in every column that may be null, a mask without name or path."""
-    Image.fromarray(np.eye(60, 90, dtype=np.uint8)).save(tmp_path / "i0.png")
+    Image.fromarray(np.eye(60, 90, dtype=np.uint8) * 255).save(tmp_path / "i0.png")
     write_manifest([sample(0, 0), sample(1, 0), sample(2, 0)], tmp_path / "m.parquet")
     rows = pq.read_table(tmp_path / "m.parquet").to_pylist()
     rows[0] = dict.fromkeys(rows[0]) | {"sample_id": "nulls"}
@@ -267,3 +267,21 @@ def test_pictures_and_masks_are_pinned_and_moved(tmp_path: Path, monkeypatch: py
     assert first.sample is loaded.sample and second.image is None and second.error == bad.error
     moved = module.transfer_batch_to_device([loaded, bad], torch.device("meta"), 0)[0]
     assert moved.image is not None and moved.image.device.type == moved.finding_mask.device.type == "meta"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_picture_that_is_constant_for_the_model_is_invalid(tmp_path: Path, cached: bool) -> None:
+    """One bright pixel is lost in resizing, and a label in the border is cut off."""
+    hot, label = np.zeros((2, 1000, 1000), dtype=np.uint8)
+    hot[500, 500], label[:40, :40] = 255, 255
+    Image.fromarray(hot).save(tmp_path / "hot.png")
+    Image.fromarray(label).save(tmp_path / "label.png")
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), dtype=np.uint8)).save(tmp_path / "empty.png")
+    rows = [sample(0, 0, image_path="hot.png"), sample(1, 1, image_path="label.png"), sample(2, 2)]
+    cache = {"cache": str(tmp_path / "cache")} if cached else {}
+    errors = [item.error for item in items(make(tmp_path, rows, border_crop=0.05, **cache))]
+    reason = "the picture is constant at model size, after cropping and resizing"
+    assert errors == [f"hot.png: {reason}", f"label.png: {reason}", None]
+    rows = [sample(2, 2, anatomy_masks=(("heart", "empty.png"),))]
+    [item] = items(make(tmp_path, rows, keep_anatomy=["heart"], **cache))
+    assert item.error == "keep_anatomy (heart) leaves a constant picture"

@@ -1,17 +1,20 @@
 """Compressed transfer syntaxes through pydicom's decoders, and streams larger than the DICOM header states."""
 
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from cxr_faith.data.codestream import codestream_size
 from cxr_faith.data.dicom import DicomError, read_dicom
 from cxr_faith.data.images import MAX_PIXELS, ImageError, load_image, read_size
+from tests.data.test_data_dicom import write_dicom
 
 data_store = pytest.importorskip("data_store", reason="pydicom-data is a development dependency")
 STORE = Path(data_store.__file__).parent / "data"
@@ -101,3 +104,39 @@ def test_missing_decoder_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(refuse))
     with pytest.raises(DicomError, match=r"transfer syntax JPEG 2000.*pip install 'cxr-faith\[dicom\]'"):
         read_dicom(SHIPPED / "MR_small_jp2klossless.dcm", MAX_PIXELS)
+
+
+def jpeg_of_noise(tmp_path: Path) -> tuple[pydicom.Dataset, bytes]:
+    """A DICOM file of one gray JPEG, and the JPEG."""
+    noise = np.random.default_rng(0).integers(0, 255, (128, 128), dtype=np.uint8)
+    dataset, stream = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", noise, bits=8)), io.BytesIO()
+    Image.fromarray(noise).save(stream, "JPEG")
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    return dataset, stream.getvalue()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_a_jpeg_without_its_end_is_refused(tmp_path: Path, share: float) -> None:
+    """Decoders fill what is missing with gray."""
+    dataset, stream = jpeg_of_noise(tmp_path)
+    dataset.PixelData = encapsulate([stream])
+    dataset.save_as(tmp_path / "whole.dcm")
+    assert load_image(tmp_path / "whole.dcm").shape == (128, 128, 3)
+    kept = int(len(stream) * share)
+    for tail in (b"", bytes(len(stream) - kept)):
+        dataset.PixelData = encapsulate([stream[:kept] + tail])
+        dataset.save_as(tmp_path / "cut.dcm")
+        with pytest.raises(ImageError, match="cut.dcm: compressed picture is truncated or damaged: its end is missing"):
+            load_image(tmp_path / "cut.dcm")
+
+
+def test_jpeg2000_without_all_of_its_tiles_is_refused(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(SHIPPED / "MR_small_jp2klossless.dcm")
+    stream = bytearray(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    for width, tiles in ((1, 4096), (32, 4), (0, None)):
+        struct.pack_into(">2I", stream, 24, width, width)
+        dataset.PixelData = encapsulate([bytes(stream)])
+        dataset.save_as(tmp_path / "tiles.dcm")
+        fault = f"1 of its {tiles} tiles are there" if tiles else "its header is cut off"
+        with pytest.raises(ImageError, match=f"tiles.dcm: compressed picture is truncated or damaged: {fault}"):
+            load_image(tmp_path / "tiles.dcm")

@@ -234,3 +234,26 @@ def test_padding_makes_no_picture_of_a_flat_field(tmp_path: Path, photometric: s
         path = write_dicom(tmp_path / f"{name}.dcm", values, **header, **view)
         with pytest.raises(ImageError, match="the picture is constant: every pixel outside the padding is"):
             load_image(path)
+
+
+def test_values_larger_than_the_stated_bits_do_not_wrap(tmp_path: Path) -> None:
+    assert (gray(write_dicom(tmp_path / "a.dcm", RAMP, bits=8)) == OWN_RANGE).all()
+    signed = (RAMP.astype(int) - 1500).astype(np.int16)
+    assert (gray(write_dicom(tmp_path / "b.dcm", signed, bits=8)) == OWN_RANGE).all()
+
+
+def test_values_at_the_high_end_of_their_words(tmp_path: Path) -> None:
+    window = {"WindowCenter": 600, "WindowWidth": 900}
+    assert (gray(write_dicom(tmp_path / "a.dcm", RAMP << 4, HighBit=15, **window)) == WINDOWED).all()
+
+
+def test_an_overlay_in_unused_bits_is_not_shown(tmp_path: Path) -> None:
+    drawn = RAMP.copy()
+    drawn[::2] |= 0x8000
+    path = write_dicom(tmp_path / "a.dcm", drawn)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new(0x60000102, "US", 15)
+    dataset.save_as(path)
+    assert (gray(path) == OWN_RANGE).all()
+    unextended = (RAMP.astype(int) - 1600).astype(np.int16) & 0x0FFF  # signed 12-bit values with a cleared upper end
+    assert (gray(write_dicom(tmp_path / "b.dcm", unextended)) == OWN_RANGE).all()

@@ -276,3 +276,17 @@ def test_a_rotation_tag_turns_sixteen_bit_gray_too(tmp_path: Path) -> None:
     Image.fromarray(np.ascontiguousarray(np.rot90(values, -1))).save(tmp_path / "upright.png")
     assert (load_image(tmp_path / "turned.png") == load_image(tmp_path / "upright.png")).all()
     assert read_size(tmp_path / "turned.png") == (4, 3)
+
+
+def test_the_content_decides_what_a_file_is(tmp_path: Path) -> None:
+    Image.fromarray(GRAY).save(tmp_path / "picture.dcm", "PNG")
+    assert (load_image(tmp_path / "picture.dcm")[..., 0] == GRAY).all()
+    for implicit in (False, True):
+        path = write_dicom(tmp_path / "a.dcm", RAMP, implicit=implicit)
+        expected, content = load_image(path), path.read_bytes()
+        meta = 144 + struct.unpack_from("<I", content, 140)[0]
+        for name in ("b.dcm", "b.png", "b"):
+            for start in (0, 132, meta):  # whole, without preamble, without file meta information
+                (tmp_path / name).write_bytes(content[start:])
+                assert (load_image(tmp_path / name) == expected).all()
+                assert read_size(tmp_path / name) == expected.shape[:2]
