@@ -1,6 +1,7 @@
 """Each source on a folder in its published layout: the rows, answers and boxes that it gives."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -250,7 +251,9 @@ def test_table_without_what_is_needed(tmp_path: Path, prepared: Prepared, option
         prepared("table", tmp_path, file=str(tmp_path / "q.csv"), **options)
 
 
-def test_hub_folder(tmp_path: Path, prepared: Prepared) -> None:
+def test_hub_folder(tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     pictures = [Image.fromarray(np.full((20, 30), level, np.uint8)) for level in (10, 10, 200)]
     table = datasets.Dataset.from_dict(
         {"image": pictures, "question": ["Is it?", "What?", "Which?"], "answer": ["Yes", "edema", "left"]},
@@ -261,6 +264,8 @@ def test_hub_folder(tmp_path: Path, prepared: Prepared) -> None:
     datasets.DatasetDict(test=table).save_to_disk(str(tmp_path / "vqa"))
     rows, card = prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))
     assert card["images"] == 2 and [row["kind"] for row in rows.values()] == ["yes_no", "open", "open"]
+    waited = [path for path in synced if path.startswith(str(tmp_path / "root"))]
+    assert synced and not waited, "prepare waits for the disk with each picture, which it could write again"
     with pytest.raises(PrepareError, match="no split 'train'"):
         prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"), split="train")
     with pytest.raises(PrepareError, match="lacks the column query"):
