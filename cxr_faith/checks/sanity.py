@@ -7,7 +7,7 @@ shows the picture, not the model.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,16 @@ class SanityOptions:
         if self.samples < 2 or not 0 < self.most_alike <= 1:
             raise ValueError("sanity needs --samples of at least 2 and --most_alike between 0 and 1")
 
+    def within(self, limit: int | None) -> "SanityOptions":
+        """The same with at most `limit` samples, which need not be the first ones: they are about several pictures.
+
+        Raises:
+            ValueError: the limit leaves one sample.
+        """
+        if limit is not None and limit < 2:
+            raise ValueError(f"--limit {limit}: sanity compares two pictures and needs a limit of at least 2")
+        return self if limit is None else replace(self, samples=min(self.samples, limit))
+
 
 def run_sanity(
     module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path, options: SanityOptions
@@ -63,6 +73,7 @@ def run_sanity(
     vlm = Gemma3VLM.of(module.model_config)
     module.check_model()
     data.image_size, data.cache_dir = module.image_size, run_dir / "cache"
+    data.cache = None  # it would hold the pictures of the whole manifest, and a few are read once
     pictures, cases = read_cases(vlm, data, module.protocol, options.samples)
     if len(cases) < 2:
         answered = f"sanity needs two samples that the model answers, there are {len(cases)}"
@@ -152,7 +163,7 @@ def partners(cases: Sequence[Case]) -> list[int]:
         following = ((index + step) % count for step in range(1, count))
         other = next((j for j in following if cases[j].image_id != case.image_id), None)
         if other is None:
-            raise ValueError("sanity needs samples of two pictures: give --samples or --limit a larger number")
+            raise ValueError("sanity needs samples of two pictures: all that the model answers are about one")
         chosen.append(other)
     return chosen
 

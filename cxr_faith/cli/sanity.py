@@ -9,7 +9,8 @@ DESCRIPTION = """Do the maps depend on the model, the picture, the question and 
 Compares the maps with those for a blank picture, another picture, no question
 and the other answer, and with those of a model whose layers are made random
 from the top down. Writes sanity.json into the run directory; a leaderboard
-made afterwards (evaluate, report) marks the methods that failed.
+made afterwards (evaluate, report) marks the methods that failed. The samples,
+at most --limit, are the first ones that are about several pictures.
 
 examples:
   cxr-faith sanity --config demo
@@ -31,8 +32,8 @@ def main(arguments: list[str]) -> int:
     console = wide_console()
     with usage_errors(ValueError, FileNotFoundError):
         cli = EvaluateCLI(given.arguments, SanityOptions)
-        cli.datamodule.limit = cli.options.limit
+        options = cli.made(SanityOptions).within(cli.options.limit)
         show_notes(console, run_cautions(cli.model, cli.datamodule))
-        result = run_sanity(cli.model, cli.datamodule, cli.options.run_dir, cli.made(SanityOptions))
+        result = run_sanity(cli.model, cli.datamodule, cli.options.run_dir, options)
     show(console, render_sanity(result))
     return 0

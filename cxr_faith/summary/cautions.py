@@ -1,5 +1,6 @@
 """What a reader should know before the numbers: read from a summary, one sentence each, most serious first."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,6 +15,8 @@ USUAL_RANDOM_AUC = (0.4, 0.6)
 """Deletion AUC of random orders that needs no word."""
 SIGNIFICANT = 1 - LEVEL
 """A p below this is significant."""
+_FILE = re.compile(r"'?(?:/[^:]*|[^:]*\.\w{1,8})'?: ")
+"""The picture or mask that a reason begins with."""
 
 
 def cautions(summary: Summary) -> list[str]:
@@ -36,9 +39,14 @@ def _unfinished(summary: Summary) -> Iterator[str]:
     if summary.partial:
         yield f"Partial: {n} of {total} samples have records, {missing} are missing."
     if summary.failures.n:
-        reasons = Counter(sample.reason for sample in summary.failures.first if sample.reason)
+        reasons = Counter(_kind(sample.reason) for sample in summary.failures.first if sample.reason)
         why = f" Most often: {reasons.most_common(1)[0][0]}." if reasons else ""
         yield f"{summary.failures.n} of {n} samples could not be scored (invalid or off_format).{why}"
+
+
+def _kind(reason: str) -> str:
+    """A reason without the file that it begins with: each sample has files of its own."""
+    return reason[named.end() :] if (named := _FILE.match(reason)) else reason
 
 
 def _nothing(summary: Summary) -> Iterator[str]:

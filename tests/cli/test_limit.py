@@ -1,6 +1,8 @@
 """`--limit` is obeyed exactly by every command that has it, however questions, pictures and batches are grouped."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import read_records
-from tests.runs import write_config
+from tests.runs import environment, write_config
 
 OPTIONS = """
 trainer: {accelerator: cpu, devices: 1}
@@ -48,7 +50,18 @@ def test_sanity_takes_no_more_than_the_limit(limit: int, config: str, tmp_path: 
 def test_sanity_says_which_limit_is_too_small(config: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["sanity", "--config", config, "--run_dir", str(tmp_path / "run"), "--limit", "1"]) == 2
     error = capfd.readouterr().err
-    assert error.count("\n") == 1 and "sanity needs two samples that the model answers, there are 1" in error
+    assert error.count("\n") == 1 and "--limit 1: sanity compares two pictures and needs a limit of at least 2" in error
+
+
+def test_sanity_chooses_two_pictures_within_the_limit(config: str, tmp_path: Path) -> None:
+    """The first two questions of the bundled phantoms are about one picture. No bar is drawn where nobody watches."""
+    words = ["sanity", "--config", config, "--run_dir", str(tmp_path / "run"), "--limit", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cxr_faith", *words], env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Loading weights" not in done.stderr and "\r" not in done.stderr
+    assert json.loads((tmp_path / "run" / "sanity.json").read_text())["samples"] == 2
 
 
 @pytest.mark.slow

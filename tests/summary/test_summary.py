@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.report.results import write_results
 from cxr_faith.summary.bands import with_bands
 from cxr_faith.summary.board_row import BoardRow
-from cxr_faith.summary.failures import Failure
+from cxr_faith.summary.cautions import cautions
+from cxr_faith.summary.failures import Failure, Failures
 from cxr_faith.summary.summarize import summarize, write_summary
 from cxr_faith.summary.summary import Summary
 
@@ -272,3 +274,17 @@ def test_markdown_survives_hostile_names(run_dir: Path) -> None:
         lines = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) == 1 and len({len(line) for line in lines}) == 1
     assert len(table) > 30
+
+
+def test_the_most_common_reason_is_counted_without_file_names(run_dir: Path) -> None:
+    summary = summarize(read_records(run_dir), METHODS)
+    reasons = (
+        "/data/a b/1.png: the picture is constant",
+        "p/2.png: the picture is constant",
+        "rise: RuntimeError: x: y",
+    )
+    first = tuple(Failure(f"s{at}", "all", "invalid", reason) for at, reason in enumerate(reasons))
+    lines = cautions(replace(summary, failures=Failures(3, first)))
+    assert any(line.endswith("Most often: the picture is constant.") for line in lines), lines
+    lines = cautions(replace(summary, failures=Failures(1, first[2:])))
+    assert any(line.endswith("Most often: rise: RuntimeError: x: y.") for line in lines), lines
