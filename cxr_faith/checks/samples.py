@@ -7,15 +7,20 @@ from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import VLM
 
+LOOKED_AT = 50
+"""Samples that are looked at, at most, for each one that is wanted: a model may answer none of a large manifest."""
+
 
 def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: int) -> tuple[list[Tensor], list[Case]]:
     """Pictures [3, H, W] and answered questions of the first samples that can be explained.
 
-    At most half of the samples are about one picture.
+    At most half of the samples are about one picture. No more than `LOOKED_AT` times as many samples are looked at.
     """
     pictures: list[Tensor] = []
     cases: list[Case] = []
+    seen = 0
     for batch in data.loader():
+        seen += len(batch)
         for item in batch:
             of_same_picture = sum(case.image_id == item.sample.image_id for case in cases)
             if item.image is None or len(cases) == samples or 2 * of_same_picture >= max(samples, 2):
@@ -26,6 +31,6 @@ def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: in
             if case.target is not None and not case.off_format:
                 pictures.append(pixels)
                 cases.append(case)
-        if len(cases) == samples:
+        if len(cases) == samples or seen >= LOOKED_AT * samples:
             break
     return pictures, cases
