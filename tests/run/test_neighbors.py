@@ -100,7 +100,7 @@ def test_two_runs_at_once_without_locks_are_warned_and_never_mix(
     ("cache", "step"),
     [
         ("manifest", Step("os.rename", r"/\.manifest_cache/.*\.arrow$")),
-        ("pictures", Step("open", r"\.png$")),
+        ("pictures", Step("open", r"\.jpg$")),
         ("pictures", Step("os.rename", r"/images-.*\.arrow$")),
     ],
     ids=["manifest", "pictures", "pictures, complete"],
