@@ -33,7 +33,8 @@ _BLOCK = re.compile(
 _UNDERSCORES = re.compile(r"(?<!\w)_+")
 """Underscores that begin an emphasis: no letter is before them."""
 _ITEM = re.compile(r"(\d{1,9})([.)])(?= |$)")
-_LINK = re.compile(r"(?<=[a-z])(?=://)|(?<=www)(?=\.)|(?<=@)(?=\w)", re.IGNORECASE)
+_LINK = re.compile(r"(?<=[a-z])(?=://)|(?<=www)(?=\.)|(?<=\w@)(?=\w)|(?<=@)(?=[^\W\d])", re.IGNORECASE)
+"""Where an address or a name of a user would become a link; a number such as @50 is none."""
 _SPLIT = "<!-- -->"
 """A comment, which nobody sees. GitHub makes no link of the text around it; after a backslash it still does."""
 

@@ -31,7 +31,7 @@ class FixedDate(datetime):
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> "FixedDate":
-        """2025-01-01."""
+        """That date at midnight, in the time zone that is asked for."""
         return cls(2025, 1, 1, tzinfo=tz)
 
 

@@ -156,7 +156,7 @@ def test_ctrl_c_while_ranks_start(seconds: float, small: Path, tmp_path: Path) -
     time.sleep(seconds)
     everyone = children(process.pid)
     process.send_signal(signal.SIGINT)
-    one_line(process)
+    assert "; to resume: cxr-faith evaluate" in one_line(process)
     wait_for(lambda: not any(map(alive, everyone)), seconds=15)
 
 

@@ -117,6 +117,7 @@ def test_a_markdown_reader_shows_text_as_it_is(text: str) -> None:
         ("a@b.c", "a@<!-- -->b.c"),
         ("mailto:a@b.c", "mailto:a@<!-- -->b.c"),
         ("@somebody", "@<!-- -->somebody"),
+        ("a@1.de, drop @50", "a@<!-- -->1.de, drop @50"),
         ("1 @ 2, a://", "1 @ 2, a<!-- -->://"),
     ],
 )
