@@ -83,4 +83,4 @@ def open_event_file(run_dir: Path, *names: str) -> IO[bytes]:
 
 
 def _new_name(suffix: str = "") -> str:
-    return f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(8)}{suffix}"
+    return f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(8)}{suffix}"

@@ -167,17 +167,22 @@ class Monitor(L.Callback):
         """Check the records of a batch."""
         now = time.monotonic()
         begin, self._begin = self._begin, now
-        for alert in self.watch.add(outputs, now - begin):
+        alerts = self.watch.add(outputs, now - begin)
+        for alert in alerts:
             logger.warning("monitor: %s", alert.message)
-            self._publish(alert, f"rank-{trainer.global_rank}")
+        if alerts:
+            self._publish(alerts, f"rank-{trainer.global_rank}")
 
-    def _publish(self, alert: Alert, rank: str) -> None:
+    def _publish(self, alerts: Sequence[Alert], rank: str) -> None:
+        """Save the alerts of one batch, in one event file: TensorBoard orders files by name, so "10" before "9"."""
         try:
-            append(own_folder(self.run_dir, "alerts") / f"{rank}.jsonl", json.dumps(asdict(alert)) + "\n")
+            lines = "".join(json.dumps(asdict(alert)) + "\n" for alert in alerts)
+            append(own_folder(self.run_dir, "alerts") / f"{rank}.jsonl", lines)
             with event_file(self.run_dir, FOLDER, f"alerts-{rank}") as board:
-                board.add_text(f"alerts/{alert.kind}", markdown_text(alert.message), alert.samples)
-        except OSError as error:  # no reason to end the run: the alert stands in the log
-            logger.warning("the alert could not be saved: %s", error)
+                for alert in alerts:
+                    board.add_text(f"alerts/{alert.kind}", markdown_text(alert.message), alert.samples)
+        except OSError as error:  # no reason to end the run: the alerts stand in the log
+            logger.warning("%d alerts could not be saved: %s", len(alerts), error)
 
 
 def _agreement(rows: Sequence[Row]) -> float:
