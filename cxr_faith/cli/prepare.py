@@ -39,6 +39,7 @@ sources:
   vqa-rad, slake   the chest part of VQA-RAD and of SLAKE
   phantom          procedural phantoms, drawn now
   table            any CSV, JSON Lines, JSON or Parquet file
+  folder           a folder of pictures, with one question about each
   hub              a `datasets` data set, by folder or hub id
 
 examples:
@@ -48,7 +49,9 @@ examples:
   cxr-faith prepare vindr-cxr --root datasets/vindr-cxr-1.0.0 \\
       --out manifests/vindr --limit 100
   cxr-faith prepare table --file questions.csv --root pictures \\
-      --columns '{"image_path": "path"}' --out manifests/mine
+      --columns image_path=path,answer=label --out manifests/mine
+  cxr-faith prepare folder pictures --out manifests/mine \\
+      --question "Is there a pneumothorax?"
   cxr-faith prepare check manifests/mimic --images all
   cxr-faith evaluate --config configs/mimic.yaml
 """
@@ -71,9 +74,11 @@ def main(arguments: list[str]) -> int:
     own = options_of(sources[name], skip=("root", "tally"))
     common = options_of("cxr_faith.data.prepare:PrepareOptions")
     groups = {"options": common, f"options of {name}": own} if own else {"options": common}
-    command = Command(f"prepare {name}", paragraphs(description_of(sources[name])), groups)
-    _check_columns(arguments)
-    given = command.read(rest)
+    usage = "DIR [options]" if name == "folder" else "[options]"
+    command = Command(f"prepare {name}", paragraphs(description_of(sources[name])), groups, usage)
+    if name == "folder" and rest and not rest[0].startswith("-"):
+        rest = ["--root", *rest]
+    given = command.read(_columns_as_json(rest))
     _check_files(name, given)
     return _prepare(name, given)
 
@@ -105,18 +110,29 @@ def _check_files(source: str, given: Given) -> None:
         raise UsageError(f"{file}: {'is not a file' if Path(str(file)).exists() else 'file not found'}")
 
 
-def _check_columns(arguments: list[str]) -> None:
-    """Say how --columns is written, before the typed parser lists the types that it tried."""
-    for position, argument in enumerate(arguments):
+def _columns_as_json(arguments: list[str]) -> list[str]:
+    """The arguments with `--columns a=b,c=d` written as JSON, which the typed parser reads.
+
+    Raises:
+        UsageError: the value of --columns has neither form.
+    """
+    written = list(arguments)
+    for position, argument in enumerate(written):
         name, equals, value = argument.partition("=")
         if name == "--columns":
-            value = value if equals else "".join(arguments[position + 1 : position + 2])
-            try:
-                mapping = isinstance(json.loads(value), dict)
-            except ValueError:
-                mapping = False
-            if not mapping:
-                raise UsageError(f'--columns is written as \'{{"image_path": "path"}}\', got {value!r}')
+            value = value if equals else "".join(written[position + 1 : position + 2])
+            pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+            if pairs and all(own and column.isidentifier() for column, _, own in pairs):
+                columns = {column.strip(): own.strip() for column, _, own in pairs}
+            else:
+                try:
+                    columns = json.loads(value)
+                except ValueError:
+                    columns = None
+            if not isinstance(columns, dict):
+                raise UsageError(f"--columns is written as image_path=path,answer=label or as JSON, got {value!r}")
+            written[position : position + (1 if equals else 2)] = [f"--columns={json.dumps(columns)}"]
+    return written
 
 
 def _print(prepared: "Prepared", console: "Console") -> None:
@@ -133,10 +149,14 @@ def _print(prepared: "Prepared", console: "Console") -> None:
     table.add_row("answers", _listed(prepared.answers))
     table.add_row("boxes", str(prepared.boxes))
     table.add_row("masks", str(prepared.masks))
+    for number, (column, own) in enumerate(prepared.columns.items()):
+        table.add_row("" if number else "columns", f"{column} from {own}")
     for title, counts in (("dropped", prepared.dropped), ("changed", prepared.changed)):
         for number, line in enumerate(counted(counts)):
             table.add_row("" if number else title, line)
     show(console, table)
+    if prepared.missing:
+        print_line(console, f"not found {prepared.missing}")
     print_line(console, f"manifest  {prepared.out}   fingerprint {prepared.fingerprint}")
     if prepared.dropped:
         print_line(console, f"drops     {prepared.out / DROPS}")

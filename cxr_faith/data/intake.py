@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cxr_faith.data.images import ImageError, read_size, resolve
+from cxr_faith.data.picture_files import not_found
 from cxr_faith.data.sample import Box, Sample, SampleError
 from cxr_faith.data.tally import Tally
 
@@ -63,6 +64,8 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
         if isinstance(size, str):
             reason, _, detail = size.partition("\n")
             tally.drop("image", sample.image_id, reason, detail)
+            if reason == "file not found" and tally.missing is None:
+                tally.missing = not_found(sample.image_path, root)
             tally.drop("question", sample.sample_id, f"image {reason}", sample.image_path)
             continue
         if named.setdefault(sample.image_id, sample.image_path) != sample.image_path:
@@ -71,7 +74,13 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
         sample = masks.checked(replace(sample, height=size[0], width=size[1]))
         for join in joins:
             sample = join(sample)
-        sample = replace(sample, boxes=tuple(_boxes(sample, tally)))
+        sample = replace(
+            sample,
+            boxes=tuple(_boxes(sample.boxes, sample, tally)),
+            readers=tuple(
+                (name, tuple(_boxes(drawn, sample, tally, "reader's box"))) for name, drawn in sample.readers
+            ),
+        )
         tally.take(sample)
         yield sample
     for join in joins:
@@ -151,7 +160,7 @@ def kind_of_fault(message: str) -> str:
 def _fault(sample: Sample) -> str | None:
     """What is wrong with a sample, its boxes and its picture aside; None if nothing is."""
     try:
-        replace(sample, boxes=()).validate()
+        replace(sample, boxes=(), readers=()).validate()
     except SampleError as error:
         return str(error).partition(":")[0].partition(" '")[0]
     if sample.kind == "yes_no" and sample.answer is not None:
@@ -161,23 +170,23 @@ def _fault(sample: Sample) -> str | None:
     return None
 
 
-def _boxes(sample: Sample, tally: Tally) -> Iterator[Box]:
-    """The sample's usable boxes, clipped to the picture, without duplicates."""
+def _boxes(boxes: Iterable[Box], sample: Sample, tally: Tally, what: str = "box") -> Iterator[Box]:
+    """The usable ones of a sample's boxes, clipped to the picture, without duplicates."""
     assert sample.height and sample.width
-    for position, box in enumerate(dict.fromkeys(sample.boxes)):
+    for position, box in enumerate(dict.fromkeys(boxes)):
         corners = (box.x1, box.y1, box.x2, box.y2)
-        detail = f"box {position}: {corners}"
+        detail = f"{what} {position}: {corners}"
         if not all(map(math.isfinite, corners)):
-            tally.drop("box", sample.image_id, "corner is not a number", detail)
+            tally.drop(what, sample.image_id, "corner is not a number", detail)
             continue
         if box.x1 >= box.x2 or box.y1 >= box.y2:
-            tally.drop("box", sample.image_id, "empty or of negative size", detail)
+            tally.drop(what, sample.image_id, "empty or of negative size", detail)
             continue
         inside = Box(
             box.label, max(box.x1, 0.0), max(box.y1, 0.0), min(box.x2, sample.width), min(box.y2, sample.height)
         )
         if inside.x1 >= inside.x2 or inside.y1 >= inside.y2:
-            tally.drop("box", sample.image_id, "outside the image", detail)
+            tally.drop(what, sample.image_id, "outside the image", detail)
             continue
         if inside != box:
             tally.note("boxes cut at the edge of their image")

@@ -22,7 +22,7 @@ from datasets.table import MemoryMappedTable
 from cxr_faith.data.manifest_columns import MARKED_SCHEMA, FaultyRowError, ManifestColumns, ManifestError
 from cxr_faith.data.mapped import MappedArrow, is_sealed, seal
 from cxr_faith.data.parquet_files import parquet_batches, parquet_head
-from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
+from cxr_faith.data.sample import LATER_COLUMNS, MANIFEST_SCHEMA, Sample
 from cxr_faith.data.tally import PrepareError
 from cxr_faith.storage.atomic import replacing, write_atomic
 from cxr_faith.storage.folders import moved_away
@@ -193,11 +193,11 @@ def _read_batches(shard: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Read the rows of one Parquet file with the manifest's columns and types."""
     try:
         names, _ = parquet_head(shard)
-        missing = [name for name in MANIFEST_SCHEMA.names if name not in names]
+        missing = [name for name in MANIFEST_SCHEMA.names if name not in (*names, *LATER_COLUMNS)]
         if missing:
             raise ManifestError(f"{shard}: manifest lacks the column {', '.join(missing)}")
         columns = ManifestColumns(shard)
-        for batch in parquet_batches(shard, MANIFEST_SCHEMA.names, _CHUNK_ROWS):
+        for batch in parquet_batches(shard, [name for name in MANIFEST_SCHEMA.names if name in names], _CHUNK_ROWS):
             yield columns.cast(batch, schema)
     except PrepareError as error:
         raise ManifestError(str(error)) from error

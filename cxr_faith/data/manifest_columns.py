@@ -52,7 +52,9 @@ class ManifestColumns:
         columns: list[pa.Array] = []
         faults: list[str | None] = [None] * batch.num_rows
         for field in MANIFEST_SCHEMA:
-            columns.append(self._column(batch.column(field.name), field, faults))
+            there = field.name in batch.schema.names
+            column = batch.column(field.name) if there else pa.nulls(batch.num_rows, field.type)
+            columns.append(self._column(column, field, faults))
         for row in pc.indices_nonzero(columns[0].is_null()).to_pylist():
             faults[row] = faults[row] or NO_ID
         if FAULT in schema.names:

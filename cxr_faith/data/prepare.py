@@ -59,6 +59,8 @@ class Prepared:
         masks: masks of findings and organs.
         dropped: number of things that were left out, by what they are and why.
         changed: number of things that were kept in another form than they came in.
+        columns: the table's column of each of the manifest's columns, of sources that read any table.
+        missing: one picture that was not found: which file was tried, and one that is there.
     """
 
     out: Path
@@ -72,12 +74,15 @@ class Prepared:
     masks: int
     dropped: Mapping[str, int]
     changed: Mapping[str, int]
+    columns: Mapping[str, str]
+    missing: str | None
 
     @classmethod
     def from_card(cls, out: Path, card: Mapping[str, Any]) -> Prepared:
         """Read what a manifest's `card.json` holds."""
         counts = {name: card[name] for name in ("fingerprint", "images", "patients", "questions", "kinds", "answers")}
         more = {"boxes": card["boxes"], "masks": card["masks"], "dropped": card["drops"], "changed": card["notes"]}
+        more |= {"columns": card["columns"], "missing": card["missing"]}
         return cls(out, **counts, **more)
 
 
@@ -107,7 +112,8 @@ def prepare(
         written = write_shards(watched(islice(samples, options.limit), tally, progress, options.limit), folder)
         if not written:
             reasons = "; ".join(islice(counted(dict(tally.reasons.most_common())), REASONS_SHOWN))
-            raise PrepareError(f"{root}: no question could be taken: {reasons or 'the source has none'}")
+            missing = f"; not found: {tally.missing}" if tally.missing else ""
+            raise PrepareError(f"{root}: no question could be taken: {reasons or 'the source has none'}{missing}")
         common = {name: value for name, value in vars(options).items() if name not in ("root", "out")}
         about = {
             "source": source,

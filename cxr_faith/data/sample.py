@@ -38,9 +38,15 @@ MANIFEST_SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("source", pa.string()),
+        ("sex", pa.string()),
+        ("age", pa.int32()),
+        ("view", pa.string()),
+        ("readers", pa.list_(pa.struct([("reader", pa.string()), ("boxes", pa.list_(_BOX))]))),
     ]
 )
-"""The manifest's columns, in order. Every column is required; every value may be null."""
+"""The manifest's columns, in order. Every value may be null, and every column but `LATER_COLUMNS` is required."""
+LATER_COLUMNS = ("sex", "age", "view", "readers")
+"""Columns that manifests of earlier versions lack; they are read as null."""
 FAULT = "fault"
 """Column of an open manifest that says what is wrong with a row; only there if a row cannot be read."""
 MAX_QUESTION = 100_000
@@ -90,6 +96,11 @@ class Sample:
         height: height of the image file, pixels.
         width: width of the image file, pixels.
         source: data set that the sample comes from.
+        sex: the patient's sex, `M` or `F`.
+        age: the patient's age in whole years.
+        view: `AP`, `PA` or `LATERAL`; `OTHER`: a view that is none of them.
+        readers: (reader, boxes) of each reader who marked the image, in original pixels; `boxes` holds what they agree
+            on. A reader without boxes saw nothing to mark.
     """
 
     sample_id: str
@@ -112,6 +123,10 @@ class Sample:
     height: int | None = None
     width: int | None = None
     source: str | None = None
+    sex: str | None = None
+    age: int | None = None
+    view: str | None = None
+    readers: tuple[tuple[str, tuple[Box, ...]], ...] = ()
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -123,6 +138,10 @@ class Sample:
         values["boxes"] = tuple(_box(box) for box in values["boxes"] or ())
         masks = ((mask or {}) for mask in values["anatomy_masks"] or ())
         values["anatomy_masks"] = tuple((mask.get("label") or "", mask.get("path") or "") for mask in masks)
+        readers = ((reader or {}) for reader in values["readers"] or ())
+        values["readers"] = tuple(
+            (reader.get("reader") or "", tuple(map(_box, reader.get("boxes") or ()))) for reader in readers
+        )
         return cls(**values)
 
     def to_row(self) -> dict[str, Any]:
@@ -131,6 +150,9 @@ class Sample:
         row["answer"] = None if self.answer is None else list(self.answer)
         row["boxes"] = [dict(vars(box)) for box in self.boxes]
         row["anatomy_masks"] = [{"label": label, "path": path} for label, path in self.anatomy_masks]
+        row["readers"] = [
+            {"reader": reader, "boxes": [dict(vars(box)) for box in boxes]} for reader, boxes in self.readers
+        ]
         return row
 
     def storable(self) -> Self:
@@ -161,7 +183,7 @@ class Sample:
             raise SampleError("answer has an entry without text")
         if not all(label and path for label, path in self.anatomy_masks):
             raise SampleError("anatomy_masks has an entry without label or path")
-        for box in self.boxes:
+        for box in (*self.boxes, *(box for _, boxes in self.readers for box in boxes)):
             corners = (box.x1, box.y1, box.x2, box.y2)
             if not all(map(math.isfinite, corners)):
                 raise SampleError(f"box {box.label!r} has a corner that is not finite: {corners}")

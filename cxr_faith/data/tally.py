@@ -51,6 +51,8 @@ class Tally:
         notes: number of values that were changed, by what was changed.
         expected: number of rows to expect, if the source knows it, for the progress bar.
         seen: number of rows checked so far.
+        columns: the table's column of each of the manifest's columns, of sources that read any table.
+        missing: one picture that was not found: which file was tried, and one that is there.
     """
 
     questions: int = 0
@@ -65,6 +67,8 @@ class Tally:
     notes: Counter[str] = field(default_factory=Counter)
     expected: int | None = None
     seen: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
+    missing: str | None = None
 
     def take(self, sample: Sample) -> None:
         """Count a sample that goes into the manifest."""
@@ -106,6 +110,8 @@ class Tally:
             "masks": len(self.masks),
             "drops": dict(self.reasons.most_common()),
             "notes": dict(sorted(self.notes.items())),
+            "columns": self.columns,
+            "missing": self.missing,
         }
 
 

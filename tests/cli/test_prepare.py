@@ -68,8 +68,8 @@ def test_help_names_every_source(run: Callable) -> None:
         (["table", "--root", ".", "--out", "o", "--file", "/dev/zero"], "/dev/zero: is not a file"),
         (["table", "--root", ".", "--out", "o", "--file", "."], ".: is not a file"),
         (
-            ["table", "--root", ".", "--out", "o", "--file", "q.csv", "--columns", "a=b"],
-            """--columns is written as '{"image_path": "path"}', got 'a=b'""",
+            ["table", "--root", ".", "--out", "o", "--file", "q.csv", "--columns", "image_path"],
+            "--columns is written as image_path=path,answer=label or as JSON, got 'image_path'",
         ),
     ],
 )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ import pytest
 from cxr_faith.data import manifest as manifest_module
 from cxr_faith.data.folder import new_folder
 from cxr_faith.data.manifest import CACHE_FOLDER, ManifestError, manifest_fingerprint, open_manifest, write_manifest
-from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample, SampleError
+from cxr_faith.data.sample import LATER_COLUMNS, MANIFEST_SCHEMA, Box, Sample, SampleError
 
 FULL = Sample(
     sample_id="s1",
@@ -37,6 +38,10 @@ FULL = Sample(
     height=100,
     width=120,
     source="phantom",
+    sex="F",
+    age=61,
+    view="PA",
+    readers=(("R1", (Box("nodule", 1.0, 2.0, 10.0, 20.0),)), ("R2", ())),
 )
 BARE = Sample(sample_id="s2", image_id="i2", image_path="i2.png", question="Describe.")
 
@@ -50,6 +55,15 @@ def test_sample_survives_the_file(tmp_path: Path, sample: Sample) -> None:
     """An empty reference ("none") and an unknown one (null) stay apart."""
     write_manifest([sample], tmp_path / "m.parquet")
     assert Sample.from_row(open_manifest(tmp_path / "m.parquet")[0]) == sample
+
+
+def test_a_manifest_of_an_earlier_version_lacks_the_later_columns(tmp_path: Path) -> None:
+    write_manifest([FULL, BARE], tmp_path / "m.parquet")
+    table = pq.read_table(tmp_path / "m.parquet").drop_columns(list(LATER_COLUMNS))
+    pq.write_table(table, tmp_path / "old.parquet")
+    opened = open_manifest(tmp_path / "old.parquet")
+    assert opened.column_names == MANIFEST_SCHEMA.names
+    assert Sample.from_row(opened[0]) == replace(FULL, sex=None, age=None, view=None, readers=())
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources.hub import hub
 from cxr_faith.data.sources.mimic import mimic_cxr, mimic_cxr_vqa
 from cxr_faith.data.sources.phantom_source import phantoms
+from cxr_faith.data.sources.picture_folder import folder
 from cxr_faith.data.sources.slake import slake
 from cxr_faith.data.sources.table import table
 from cxr_faith.data.sources.vindr import vindr_cxr
@@ -27,6 +28,7 @@ SOURCES: dict[str, Callable[..., Iterator[Sample]]] = {
     "slake": slake,
     "phantom": phantoms,
     "table": table,
+    "folder": folder,
     "hub": hub,
 }
 """Sources by their names on the command line."""

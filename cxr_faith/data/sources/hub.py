@@ -17,6 +17,7 @@ from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources.hub_files import check_folder
+from cxr_faith.data.sources.table_columns import columns_by_name
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import PrepareError, Tally
 from cxr_faith.data.text_files import names_of, one_line
@@ -32,9 +33,9 @@ def hub(
     dataset: str,
     split: str = "test",
     config: str | None = None,
-    image: str = "image",
-    question: str = "question",
-    answer: str = "answer",
+    image: str | None = None,
+    question: str | None = None,
+    answer: str | None = None,
     patient: str | None = None,
 ) -> Iterator[Sample]:
     """Questions of a data set from the hub or a folder; its pictures are written to ROOT/images, without duplicates.
@@ -48,16 +49,17 @@ def hub(
         dataset: hub id, or folder with Parquet, JSON or CSV files or one written by `save_to_disk`.
         split: split to take.
         config: configuration of the data set, if it has several.
-        image: column of the picture.
-        question: column of the question.
-        answer: column of the answer, in any form of the table "How answers are read" in docs/data.md.
+        image: column of the picture; default: by a usual name (image, image_path, …).
+        question: column of the question; default: by a usual name.
+        answer: column of the answer, in any form of the table "How answers are read" in docs/data.md; default: by a
+            usual name (answer, label, …).
         patient: column of the patient, the unit that statistics cluster by.
     """
     rows = _load(root, dataset, split, config)
     base = Path(dataset) if Path(dataset).is_dir() else root / ".cache"
-    missing = [name for name in (image, question, answer, patient) if name and name not in rows.column_names]
-    if missing:
-        raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {names_of(rows.column_names)}")
+    image, question, answer = _columns(rows, dataset, image, question, answer, tally)
+    if patient and patient not in rows.column_names:
+        raise PrepareError(f"{dataset}: lacks the column {patient}; it has {names_of(rows.column_names)}")
     rows = _undecoded(rows.select_columns(list(dict.fromkeys(filter(None, (image, question, answer, patient))))))
     _check_arrays(rows.data, dataset)
     features = rows.features
@@ -91,6 +93,26 @@ def hub(
             split=split,
             source=label,
         )
+
+
+def _columns(
+    rows: datasets.Dataset, dataset: str, image: str | None, question: str | None, answer: str | None, tally: Tally
+) -> tuple[str, str, str]:
+    """The columns of picture, question and answer: as given, else by their usual names.
+
+    Raises:
+        PrepareError: one of them is missing.
+    """
+    given = {"image_path": image, "question": question, "answer": answer}
+    stated = {name: own for name, own in given.items() if own}
+    taken = columns_by_name(rows.column_names, stated, given)
+    missing = [
+        taken.get(name, name.removesuffix("_path")) for name in given if taken.get(name) not in rows.column_names
+    ]
+    if missing:
+        raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {names_of(rows.column_names)}")
+    tally.columns = taken
+    return taken["image_path"], taken["question"], taken["answer"]
 
 
 def _check_arrays(table: Any, dataset: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
+from cxr_faith.data.answers import UnreadableError
 from cxr_faith.data.boxes import damaged_locs, from_loc, from_padded, from_unit, from_xywh
 from cxr_faith.data.literals import looks_like_literal, read_cell
 from cxr_faith.data.sample import Box
@@ -30,6 +32,30 @@ def _entries(value: Any, what: str, name: str, tally: Tally) -> list[Any]:
         tally.drop(what, name, "is not written as a list of lists or mappings")
         return []
     return entries or []
+
+
+def path_in(value: Any) -> str:
+    """Path of a picture: a text, a list of one, or a list of one as text; empty where there is none.
+
+    Raises:
+        UnreadableError: the value holds several paths.
+    """
+    if isinstance(value, dict):  # a picture as the `datasets` library stores it
+        value = value.get("path")
+    paths = _parsed(value)
+    if paths is None:
+        return text(value) or ""
+    given = [path for path in map(text, paths) if path]
+    if len(given) > 1:
+        raise UnreadableError("row has several pictures, one is expected")
+    return given[0] if given else ""
+
+
+def paths_in(values: Iterable[Any]) -> Iterator[str]:
+    """Paths of the pictures of a column, without the cells that hold several."""
+    for value in values:
+        with suppress(UnreadableError):
+            yield path_in(value)
 
 
 def masks_in(value: Any, name: str, tally: Tally) -> Iterator[tuple[str, str]]:

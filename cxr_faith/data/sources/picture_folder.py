@@ -1,0 +1,44 @@
+"""A folder of pictures and one question about each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from cxr_faith.data.answers import read_question, read_reference
+from cxr_faith.data.picture_files import pictures_below
+from cxr_faith.data.sample import Sample
+from cxr_faith.data.tally import PrepareError, Tally
+
+
+def folder(
+    root: Path, tally: Tally, question: str, answer: str | None = None, finding: str | None = None
+) -> Iterator[Sample]:
+    """The same question about every picture in a folder and the folders below it.
+
+    A picture's path is its id. With an answer of yes or no the question is yes/no; without an answer the reference is
+    unknown.
+
+    Args:
+        root: folder of the pictures.
+        tally: takes the counts.
+        question: the question.
+        answer: the right answer to it for every picture.
+        finding: the finding that the question is about.
+    """
+    asked = read_question(question)
+    if not asked:
+        raise PrepareError("--question is empty")
+    kind, answers = read_reference(answer, asked, tally)
+    for path in pictures_below(root):
+        yield Sample(
+            sample_id=f"folder/{path}",
+            image_id=path,
+            image_path=path,
+            question=asked,
+            kind=kind,
+            answer=answers,
+            finding=finding,
+            split=str(PurePosixPath(path).parent) if "/" in path else None,
+            source="folder",
+        )

@@ -1,0 +1,200 @@
+"""Tables and folders that people have: columns by usual names, pictures that lie elsewhere, options, one question."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cxr_faith.__main__ import main
+from cxr_faith.data.answers import UnreadableError
+from cxr_faith.data.options import chosen, read_options, with_options
+from cxr_faith.data.picture_files import PictureFiles, not_found
+from cxr_faith.data.prepare import PrepareOptions, prepare
+from cxr_faith.data.sources.table_columns import columns_by_name
+from cxr_faith.data.subgroups import age_band, read_age, read_sex, read_view
+from cxr_faith.data.tally import PrepareError
+from tests.data.layouts import save, write_csv
+
+Prepared = Callable[..., tuple[dict[str, dict[str, Any]], dict[str, Any]]]
+
+
+def test_a_table_of_a_lab_for_mimic(tmp_path: Path, prepared: Prepared) -> None:
+    """Paths as lists of one, pictures named by their id without a suffix, in folders that the table does not name."""
+    save(tmp_path / "root/p10/aaaa-1.png", 0)
+    (tmp_path / "root/p10/aaaa-1.png").rename(tmp_path / "root/p10/aaaa-1")
+    save(tmp_path / "root/p11/bbbb-1.png", 1)
+    table = pd.DataFrame(
+        {
+            "ImagePath": ["['aaaa-1.jpg']", "['bbbb-1.jpg']", "['aaaa-1.jpg', 'bbbb-1.jpg']"],
+            "dicom_id": ["aaaa-1", "bbbb-1", "aaaa-1"],
+            "Question": ["Is there edema?", "Which view is it?", "What changed?"],
+            "options": ["['yes', 'no', '', '']", "['A. AP', 'B. PA', 'C. lateral', '']", "[]"],
+            "correct_answer": ["no", "B", "nothing"],
+            "PatientID": ["10", "11", "10"],
+            "ViewPosition": ["AP", "PA", ""],
+            "PatientSex": ["F", "male", "U"],
+            "PatientAge": ["061Y", "34", "412"],
+        }
+    )
+    table.to_csv(tmp_path / "q.csv", index=False)
+    rows, card = prepared("table", tmp_path / "root", file=str(tmp_path / "q.csv"))
+    first, second = rows.values()
+    assert (first["image_path"], first["image_id"], first["patient_id"]) == ("p10/aaaa-1", "aaaa-1", "10")
+    assert (first["kind"], first["answer"], first["question"]) == ("yes_no", ["no"], "Is there edema?")
+    assert (first["sex"], first["age"], first["view"]) == ("F", 61, "AP")
+    assert (second["image_path"], second["kind"], second["answer"]) == ("p11/bbbb-1.png", "choice", ["B"])
+    assert second["question"] == "Which view is it?\nA. AP\nB. PA\nC. lateral"
+    assert card["columns"] == {
+        "image_path": "ImagePath",
+        "image_id": "dicom_id",
+        "question": "Question",
+        "answer": "correct_answer",
+        "options": "options",
+        "patient_id": "PatientID",
+        "view": "ViewPosition",
+        "sex": "PatientSex",
+        "age": "PatientAge",
+    }
+    assert card["drops"] == {"question: row has several pictures, one is expected": 1}
+    assert card["notes"] == {"images found by their name without folders and suffix": 2}
+
+
+def test_pictures_of_ids_alone(tmp_path: Path, prepared: Prepared) -> None:
+    save(tmp_path / "root/files/p10/1.2.840.png", 0)
+    path = write_csv(tmp_path / "q.csv", "dicom_id,question,label", "1.2.840,Is there edema?,1")
+    rows, _ = prepared("table", tmp_path / "root", file=str(path))
+    (row,) = rows.values()
+    assert (row["image_path"], row["image_id"], row["answer"]) == ("files/p10/1.2.840.png", "1.2.840", ["yes"])
+
+
+def test_a_stem_of_several_files_or_several_paths_names_no_picture(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "a/2.png", "a/3.png"):
+        save(tmp_path / name, 0)
+    (tmp_path / "3.txt").write_text("no picture")
+    pictures = PictureFiles(tmp_path, lambda: ["train/2.png", "test/2.png", "3", "1"])
+    assert pictures.find("a/1.png") == "a/1.png"
+    assert pictures.find("1") is None, "two files"
+    assert pictures.find("train/2.png") is None, "train/2.png and test/2.png are two pictures"
+    assert pictures.find("C:\\scans\\3.dcm") == "a/3.png"
+    assert pictures.find("") is None and pictures.find("a\0b") is None and pictures.find("x" * 5000) is None
+
+
+def test_a_picture_that_is_not_found_is_shown_beside_one_that_is_there(
+    tmp_path: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "root/p10/a.png", 0)
+    path = write_csv(tmp_path / "q.csv", "image_path,question", "b.png,Is it?", "c.png,Is it?")
+    expected = f"not found: tried {tmp_path}/root/b.png; there is {tmp_path}/root/p10/a.png"
+    options = PrepareOptions(str(tmp_path / "root"), str(tmp_path / "m"))
+    with pytest.raises(PrepareError, match=expected):
+        prepare("table", options, file=str(path))
+    write_csv(path, "image_path,question", "b.png,Is it?", "p10/a.png,Is it?")
+    arguments = ["--root", str(tmp_path / "root"), "--file", str(path), "--out", str(tmp_path / "m")]
+    assert main(["prepare", "table", *arguments]) == 0
+    assert f"not found tried {tmp_path}/root/b.png; there is" in " ".join(capsys.readouterr().out.split())
+    report = "The heart is enlarged. No effusion."
+    assert report not in not_found(report, tmp_path) and "no file name" in not_found(report, tmp_path)
+    assert "holds no picture" in not_found("a.png", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("written", ["image_path=scan,answer=truth", '{"image_path": "scan", "answer": "truth"}'])
+def test_columns_are_written_in_two_ways_and_printed(
+    tmp_path: Path, written: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "a.png", 0)
+    path = write_csv(tmp_path / "q.csv", "scan,question,truth,answer", "a.png,Is it?,yes,no")
+    arguments = ["--root", str(tmp_path), "--file", str(path), "--columns", written, "--out", str(tmp_path / "m")]
+    assert main(["prepare", "table", *arguments]) == 0
+    lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert {"columns image_path from scan", "answer from truth", "question from question"} <= lines
+    assert json.loads((tmp_path / "m/card.json").read_text())["answers"] == {"yes_no: yes": 1}
+
+
+def test_own_names_go_before_usual_ones_and_the_users_before_both() -> None:
+    assert columns_by_name(["image", "image_path"], {})["image_path"] == "image_path"
+    assert columns_by_name(["filename", "image_path"], {"image_path": "filename"})["image_path"] == "filename"
+    assert columns_by_name(["Label", "Image File"], {}) == {"answer": "Label", "image_path": "Image File"}
+    assert columns_by_name(["readers", "report"], {}) == {}
+
+
+def test_hub_takes_usual_columns(tmp_path: Path, prepared: Prepared) -> None:
+    save(tmp_path / "vqa/a.png", 6)
+    write_csv(tmp_path / "vqa/test.csv", "file_name_of,image_path,query,label", "x,a.png,Is it?,yes")
+    rows, card = prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))
+    assert [row["answer"] for row in rows.values()] == [["yes"]]
+    assert card["columns"] == {"image_path": "image_path", "question": "query", "answer": "label"}
+    write_csv(tmp_path / "vqa/test.csv", "image_path,text,label", "a.png,Is it?,yes")
+    with pytest.raises(PrepareError, match="lacks the column question; it has image_path, text, label"):
+        prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))
+
+
+def test_a_folder_with_one_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "pictures/a.png", 0)
+    save(tmp_path / "pictures/old/b.jpg", 1)
+    (tmp_path / "pictures/notes.txt").write_text("mine")
+    (tmp_path / "pictures/LICENSE").write_text("no picture")
+    arguments = ["--question", "Is there a pneumothorax?", "--out", str(tmp_path / "m")]
+    assert main(["prepare", "folder", str(tmp_path / "pictures"), *arguments]) == 0
+    card = json.loads((tmp_path / "m/card.json").read_text())
+    assert card["images"] == 2 and card["answers"] == {"unknown: unknown": 2}
+    assert card["drops"] == {"image: not an image": 1, "question: image not an image": 1}
+    assert main(["prepare", "folder", str(tmp_path / "pictures"), *arguments, "--answer", "No."]) == 0
+    assert json.loads((tmp_path / "m/card.json").read_text())["answers"] == {"yes_no: no": 2}
+    with pytest.raises(PrepareError, match="--question is empty"):
+        prepare("folder", PrepareOptions(str(tmp_path / "pictures"), str(tmp_path / "n")), question=" ")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("written", "options"),
+    [
+        ("['yes', 'no', '', '']", ("yes", "no")),
+        (["A. left", "B. right"], ("left", "right")),
+        ('{"B": "right", "A": "left"}', ("left", "right")),
+        (["A. fumigatus", "none"], ("A. fumigatus", "none")),
+        (None, ()),
+        ("", ()),
+        (float("nan"), ()),
+    ],
+)
+def test_options_in_every_form(written: object, options: tuple[str, ...]) -> None:
+    assert read_options(written) == options
+
+
+def test_options_that_cannot_be_read_or_chosen() -> None:
+    with pytest.raises(UnreadableError, match="options are not a list"):
+        read_options("left or right")
+    with pytest.raises(UnreadableError, match="more than 26"):
+        read_options([str(number) for number in range(27)])
+    options = ("left", "right", "both")
+    assert [chosen(word, options) for word in ("b", "(B)", "B. right", "Right", "right", "B. left", "D", "", None)] == [
+        *(1, 1, 1, 1, 1),
+        *(None, None, None, None),
+    ]
+    assert chosen("x", ("x", "x")) is None
+    assert with_options("Is it left, right or both?", options) == "Is it left, right or both?"
+    assert with_options("Is there a nodule?", ("no", "maybe")).endswith("\nA. no\nB. maybe"), "no is not in nodule"
+
+
+def test_an_answer_that_is_none_of_the_options_costs_its_row(tmp_path: Path, prepared: Prepared) -> None:
+    save(tmp_path / "root/a.png", 0)
+    rows = ('a.png,Which side?,"[""left"", ""right""]",up', 'a.png,Which side?,"[""left"", ""right""]",')
+    path = write_csv(tmp_path / "q.csv", "image,question,options,answer", *rows)
+    taken, card = prepared("table", tmp_path / "root", file=str(path))
+    assert [(row["kind"], row["answer"]) for row in taken.values()] == [("choice", None)]
+    assert card["drops"] == {"question: answer is none of the options": 1}
+
+
+def test_sex_age_and_view_in_every_form() -> None:
+    assert [read_sex(word) for word in ("M", "female", "Unknown", None, 1)] == ["M", "F", None, None, None]
+    ages = ("58", 58.0, "058Y", "018M", "030D", "400", "-1", "old", None)
+    assert [read_age(age) for age in ages] == [58, 58, 58, 1, 0, None, None, None, None]
+    views = ("AP", "antero-posterior", "postero-anterior", "LL", "Lateral", "LAO", "", None)
+    assert [read_view(view) for view in views] == ["AP", "AP", "PA", "LATERAL", "LATERAL", "OTHER", None, None]
+    assert [age_band(age) for age in (0, 39, 40, 59, 60, 79, 80, 130, None)] == [
+        *("<40", "<40", "40-59", "40-59", "60-79", "60-79", "≥80", "≥80"),
+        None,
+    ]
