@@ -36,6 +36,14 @@ sources:
   vindr-cxr        presence questions from the readers' labels of VinDr-CXR,
                    with their boxes
   vindr-cxr-vqa    VinDr-CXR-VQA
+  vinbigdata       presence questions from VinBigData, its Kaggle edition
+  nih              presence questions from ChestX-ray14, with its boxes
+  chexpert         presence questions from CheXpert
+  rsna             presence of lung opacity, from RSNA Pneumonia, with boxes
+  siim             presence of a pneumothorax, from SIIM-ACR, with masks
+  padchest-gr      presence questions from PadChest-GR's reports, with boxes
+  medical-diff-vqa questions of Medical-Diff-VQA about one study
+  rexvqa           multiple-choice questions of ReXVQA about one picture
   vqa-rad, slake   the chest part of VQA-RAD and of SLAKE
   phantom          procedural phantoms, drawn now
   table            any CSV, JSON Lines, JSON or Parquet file
@@ -71,7 +79,7 @@ def main(arguments: list[str]) -> int:
     if name not in sources:
         hint = nearest(name, [*sources, *LOOKS]) or f"; there are {', '.join(sources)}"
         raise UsageError(f"no source {name!r}{hint}")
-    own = options_of(sources[name], skip=("root", "tally"))
+    own = options_of(sources[name], skip=("root", "tally", "folder"))
     common = options_of("cxr_faith.data.prepare:PrepareOptions")
     groups = {"options": common, f"options of {name}": own} if own else {"options": common}
     usage = "DIR [options]" if name == "folder" else "[options]"
@@ -91,7 +99,7 @@ def _prepare(name: str, given: Given) -> int:
         from cxr_faith.report.terminal import wide_console
 
     console = wide_console()
-    common, own = typed_values(given, {PrepareOptions: set(), SOURCES[name]: {"root", "tally"}})
+    common, own = typed_values(given, {PrepareOptions: set(), SOURCES[name]: {"root", "tally", "folder"}})
     with usage_errors(ValueError), progress_bar(console, f"prepare {name}") as progress:
         prepared = prepare(name, PrepareOptions(**common), progress, **own)
     _print(prepared, console)

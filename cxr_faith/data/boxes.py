@@ -40,6 +40,14 @@ def from_unit(corners: Sequence[float], size: tuple[int, int]) -> Corners:
     return x1 * width, y1 * height, x2 * width, y2 * height
 
 
+def scaled(boxes: Sequence[Box], drawn_on: tuple[int, int], size: tuple[int, int]) -> tuple[Box, ...]:
+    """Bring boxes from the picture that they were drawn on to an edition of another size; both are (height, width)."""
+    if drawn_on == size:
+        return tuple(boxes)
+    x, y = size[1] / drawn_on[1], size[0] / drawn_on[0]
+    return tuple(Box(box.label, box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y) for box in boxes)
+
+
 def from_padded(corners: Sequence[float], size: tuple[int, int], side: int = 224) -> Corners:
     """Convert corners x1, y1, x2, y2 in a padded square (columns x1 … y2 of Chest ImaGenome).
 
@@ -66,6 +74,33 @@ def from_loc(text: str) -> list[Corners]:
 def damaged_locs(text: str) -> int:
     """Number of boxes in a text that `from_loc` cannot read; a text without any box counts as one."""
     return max(text.count("<loc"), 1) - len(_LOC.findall(text)) if text.strip() else 0
+
+
+def from_relative_rle(text: str, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Decode a mask from relative run lengths (SIIM-ACR): pairs of a gap since the run before and a length.
+
+    Args:
+        text: the numbers, separated by blanks; pixels are counted column by column.
+        size: height and width of the mask.
+
+    Returns:
+        bool [H, W].
+
+    Raises:
+        ValueError: the text is not pairs of whole numbers of at least 0, or its runs end outside the picture.
+    """
+    words = text.split()
+    if len(words) % 2 or not words or not all(word.isdecimal() and len(word) < 10 for word in words):
+        raise ValueError("run lengths are not pairs of whole numbers")
+    height, width = size
+    mask = np.zeros(height * width, bool)
+    end = 0
+    for gap, run in zip(words[::2], words[1::2], strict=True):
+        start, end = end + int(gap), end + int(gap) + int(run)
+        if end > mask.size:
+            raise ValueError(f"a run ends at pixel {end} of {mask.size}")
+        mask[start:end] = True
+    return mask.reshape(width, height).T
 
 
 _MOST_BITS = 64

@@ -13,6 +13,9 @@ from cxr_faith.data.sample import Sample
 from cxr_faith.data.tables import read_json
 from cxr_faith.data.tally import Tally
 
+SAME = {"airspace opacity": "lung opacity"}
+"""Names of CheXlocalize that differ from CheXpert's."""
+
 
 class CheXlocalize:
     """Joins the masks of CheXlocalize (COCO run lengths by image and finding) as masks of findings.
@@ -43,7 +46,10 @@ class CheXlocalize:
             self.tally.drop("mask", key, "entry is not a mapping")
         if not isinstance(marks, Mapping) or not sample.finding or sample.finding_mask_path:
             return sample
-        rle = next((rle for label, rle in marks.items() if str(label).lower() == sample.finding.lower()), None)
+        finding = sample.finding.lower()
+        rle = next(
+            (rle for label, rle in marks.items() if SAME.get(str(label).lower(), str(label).lower()) == finding), None
+        )
         mask = None if rle is None else decoded(rle, sample, sample.finding, self.tally)
         if mask is None or not mask.any():
             return sample

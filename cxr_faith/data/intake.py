@@ -33,7 +33,9 @@ class Join(Protocol):
         """After the last sample: count the boxes or masks that belong to no sample."""
 
 
-def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[Join] = ()) -> Iterator[Sample]:
+def accept(
+    samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[Join] = (), folder: Path | None = None
+) -> Iterator[Sample]:
     """Yield the samples that can be evaluated; count the others.
 
     Args:
@@ -41,13 +43,14 @@ def accept(samples: Iterable[Sample], root: Path, tally: Tally, joins: Sequence[
         root: folder that image paths are relative to and must stay in.
         tally: takes the counts.
         joins: applied to each sample before its boxes are checked.
+        folder: folder of the manifest, where a source may have written masks.
 
     Yields:
         the accepted samples, with the size of their picture.
     """
     ids: set[str] = set()
     named: dict[str, str] = {}
-    pictures, masks = _Pictures(root), _Masks(root, tally)
+    pictures, masks = _Pictures(root), _Masks(root, folder, tally)
     for given in samples:
         tally.seen += 1
         sample = given.storable()
@@ -117,8 +120,8 @@ class _Pictures:
 class _Masks:
     """Checks the mask files that a source names, each once."""
 
-    def __init__(self, root: Path, tally: Tally) -> None:
-        self.root, self.tally = root, tally
+    def __init__(self, root: Path, folder: Path | None, tally: Tally) -> None:
+        self.root, self.folder, self.tally = root, folder, tally
         self.known: dict[tuple[str, tuple[int, int]], bool] = {}
 
     def checked(self, sample: Sample) -> Sample:
@@ -140,8 +143,9 @@ class _Masks:
 
     def _look(self, path: str, expected: tuple[int, int], image_id: str) -> bool:
         try:
-            size = read_size(path, self.root, mask=True)
-        except ImageError as error:
+            own = self.folder is not None and (self.folder / path).is_file()
+            size = read_size(path, self.folder if own else self.root, mask=True)
+        except (ImageError, OSError) as error:
             self.tally.drop("mask", image_id, kind_of_fault(str(error)), error)
             return False
         if size != expected:

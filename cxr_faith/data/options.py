@@ -53,7 +53,9 @@ def chosen(answer: object, options: Sequence[str]) -> int | None:
 
 
 def with_options(question: str, options: Sequence[str]) -> str:
-    """The question followed by its options, one a line, with letters; unchanged if it already lists them."""
-    if all(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", question, re.IGNORECASE) for option in options):
+    """The question followed by its options, one a line, with letters; unchanged if it lists them or is empty."""
+    if not question or all(
+        re.search(rf"(?<!\w){re.escape(option)}(?!\w)", question, re.IGNORECASE) for option in options
+    ):
         return question
     return "\n".join((question, *(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))))

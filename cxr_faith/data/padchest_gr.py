@@ -1,8 +1,9 @@
-"""PadChest-GR: two readers' boxes of findings on the pictures of PadChest, joined to samples by image id."""
+"""PadChest-GR: two readers' boxes of findings on the pictures of PadChest, and their join to samples by image id."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,72 @@ from cxr_faith.data.intake import NO_SAMPLE
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import number, read_json, text
 from cxr_faith.data.tally import Tally
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A finding of a report.
+
+    Attributes:
+        labels: its labels in lower case.
+        abnormal: whether it is one; false for a sentence that says what is normal.
+        boxes: corners as shares of the image's size, by the first reader.
+        extra_boxes: the same by the second reader.
+    """
+
+    labels: tuple[str, ...]
+    abnormal: bool
+    boxes: tuple[Any, ...]
+    extra_boxes: tuple[Any, ...]
+
+    def labeled(self, boxes: Iterable[Any]) -> list[tuple[str, Any]]:
+        """(label, corners) of each box, for each of the finding's labels."""
+        return [(label, box) for box in boxes for label in self.labels]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The report about one image; `image_id` is the name of its file without the suffix."""
+
+    image_id: str
+    study_id: str | None
+    findings: tuple[Finding, ...]
+
+
+def read_studies(path: Path, tally: Tally) -> Iterator[Study]:
+    """Read `grounded_reports_*.json`; entries and findings of another form are counted.
+
+    Raises:
+        PrepareError: the file is missing or damaged.
+    """
+    for position, study in enumerate(read_json(path, list)):
+        name = text(study.get("ImageID")) if isinstance(study, dict) else None
+        findings = study.get("findings") if isinstance(study, dict) else None
+        if name is None or not isinstance(findings, list):
+            tally.drop("row", f"{path.name} entry {position}", "entry without ImageID or findings")
+            continue
+        known = []
+        for place, finding in enumerate(findings):
+            if (read := _finding(finding)) is not None:
+                known.append(read)
+            else:
+                fault = "finding that is not {labels, boxes, extra_boxes}"
+                tally.drop("box", name, fault, f"entry {position}, finding {place}")
+        yield Study(name.removesuffix(".png"), text(study.get("StudyID")), tuple(known))
+
+
+def in_pixels(boxes: Iterable[tuple[str, Any]], size: tuple[int, int], image_id: str, tally: Tally) -> list[Box]:
+    """The boxes in pixels of a picture of (height, width); those that are no boxes are counted."""
+    usable = []
+    for position, (label, corners) in enumerate(boxes):
+        values = [number(corner) for corner in corners] if isinstance(corners, list) else []
+        if len(values) != 4 or not all(0.0 <= value <= 1.0 for value in values):
+            tally.drop("box", image_id, "corner is not a share of the image", f"box {position}")
+        elif values[0] >= values[2] or values[1] >= values[3]:
+            tally.drop("box", image_id, "empty or of negative size", f"box {position}: {values}")
+        else:
+            usable.append(Box(label, *from_unit(values, size)))
+    return usable
 
 
 class PadChestGR:
@@ -28,19 +95,10 @@ class PadChestGR:
         self.tally = tally
         self.images: dict[str, list[tuple[str, Any]]] = {}
         self._seen: set[str] = set()
-        for position, study in enumerate(read_json(path, list)):
-            name = text(study.get("ImageID")) if isinstance(study, dict) else None
-            findings = study.get("findings") if isinstance(study, dict) else None
-            if name is None or not isinstance(findings, list):
-                tally.drop("row", f"{path.name} entry {position}", "entry without ImageID or findings")
-                continue
-            boxes = self.images.setdefault(name.removesuffix(".png"), [])
-            for place, finding in enumerate(findings):
-                drawn = _drawn(finding)
-                if drawn is None:
-                    fault = "finding that is not {labels, boxes, extra_boxes}"
-                    tally.drop("box", name, fault, f"entry {position}, finding {place}")
-                boxes += drawn or ()
+        for study in read_studies(path, tally):
+            boxes = self.images.setdefault(study.image_id, [])
+            for finding in study.findings:
+                boxes += finding.labeled((*finding.boxes, *finding.extra_boxes))
 
     def __call__(self, sample: Sample) -> Sample:
         """Add the boxes of the sample's image."""
@@ -48,15 +106,8 @@ class PadChestGR:
         name = sample.image_id.removesuffix(".png")
         name = name if name in self.images else PurePosixPath(sample.image_path).stem
         self._seen.add(name)
-        boxes = []
-        for position, (label, corners) in enumerate(self.images.get(name, ())):
-            values = [number(corner) for corner in corners] if isinstance(corners, list) else []
-            if len(values) != 4 or not all(0.0 <= value <= 1.0 for value in values):
-                self.tally.drop("box", sample.image_id, "corner is not a share of the image", f"box {position}")
-            elif values[0] >= values[2] or values[1] >= values[3]:
-                self.tally.drop("box", sample.image_id, "empty or of negative size", f"box {position}: {values}")
-            else:
-                boxes.append(Box(label, *from_unit(values, (sample.height, sample.width))))
+        size = sample.height, sample.width
+        boxes = in_pixels(self.images.get(name, ()), size, sample.image_id, self.tally)
         return replace(sample, boxes=(*sample.boxes, *fuse(limited(boxes, sample.image_id, self.tally))))
 
     def count_unused(self) -> None:
@@ -66,11 +117,12 @@ class PadChestGR:
                 self.tally.drop("image", name, NO_SAMPLE)
 
 
-def _drawn(finding: Any) -> list[tuple[str, Any]] | None:
-    """(label, corners) of each box of a PadChest-GR finding, for each of its labels; None for another form."""
+def _finding(finding: Any) -> Finding | None:
+    """A finding of a report; None for another form. Findings that say what is normal often lack keys."""
     if not isinstance(finding, dict):
         return None
     labels, boxes, more = (finding.get(key) or [] for key in ("labels", "boxes", "extra_boxes"))
     if not all(isinstance(values, list) for values in (labels, boxes, more)) or None in map(text, labels):
         return None
-    return [(str(label).lower(), box) for box in (*boxes, *more) for label in labels]
+    names = tuple(" ".join(str(label).lower().split()) for label in labels)
+    return Finding(names, finding.get("abnormal") is not False, tuple(boxes), tuple(more))

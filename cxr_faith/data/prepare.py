@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,10 @@ def prepare(
     _check(source, options, root, out)
     with new_folder(out) as folder:
         joined = joins(root, folder, tally, options.masks, options.chexlocalize, options.padchest_gr)
-        found = _labeled(SOURCES[source](root, tally, **source_options), source)
-        samples = accept(found, root, tally, joined)
+        make = SOURCES[source]
+        writes = {"folder": folder} if "folder" in signature(make).parameters else {}
+        given = _labeled(make(root, tally, **writes, **source_options), source)
+        samples = accept(given, root, tally, joined, folder)
         written = write_shards(watched(islice(samples, options.limit), tally, progress, options.limit), folder)
         if not written:
             reasons = "; ".join(islice(counted(dict(tally.reasons.most_common())), REASONS_SHOWN))

@@ -176,6 +176,7 @@ def test_options_that_cannot_be_read_or_chosen() -> None:
     ]
     assert chosen("x", ("x", "x")) is None
     assert with_options("Is it left, right or both?", options) == "Is it left, right or both?"
+    assert with_options("", options) == "", "a missing question stays missing"
     assert with_options("Is there a nodule?", ("no", "maybe")).endswith("\nA. no\nB. maybe"), "no is not in nodule"
 
 

@@ -15,13 +15,12 @@ from cxr_faith.data.literals import looks_like_literal, read_cell
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.sources.mimic_boxes import BoxesByImage, read_chest_imagenome, read_ms_cxr
 from cxr_faith.data.sources.mimic_pictures import IDS, Pictures, picture_columns, read_pictures, table_file
-from cxr_faith.data.sources.presence import phrasings as phrased
+from cxr_faith.data.sources.presence import Asked, chexpert_label, presence_samples
 from cxr_faith.data.tables import find_file, listed, read_json, read_table, text
 from cxr_faith.data.tally import Tally
 
 VQA_SPLITS = {"train": "train.json", "valid": "valid.json", "test": "test.json"}
 VQA_KINDS = {"verify": "yes_no", "choose": "choice", "query": "open"}
-CHEXPERT_ANSWERS = {1.0: ("yes",), 0.0: ("no",), -1.0: None}
 # Finding in the questions (named as in Chest ImaGenome) to its name in MS-CXR.
 MS_CXR_NAMES = {"enlarged cardiac silhouette": "cardiomegaly", "pulmonary edema/hazy opacity": "edema"}
 NOT_A_FINDING = ("No Finding", "Support Devices")
@@ -110,31 +109,14 @@ def _count_unmatched(
 
 def _label_samples(columns: Mapping[str, Any], name: str, value: object, count: int, tally: Tally) -> Iterator[Sample]:
     """The question about one label of one picture, in `count` phrasings."""
-    word = text(value)
-    if word is None:
-        return
     finding = name.lower()
-    group = f"mimic-cxr/{columns['image_id']}/{finding}"
     try:
-        answer = CHEXPERT_ANSWERS[float(word)]
-    except (KeyError, ValueError):
-        tally.drop("question", group, "CheXpert label is not 1, 0, -1 or blank")
+        answer = chexpert_label(value)
+    except ValueError as error:
+        tally.drop("question", f"mimic-cxr/{columns['image_id']}/{finding}", f"CheXpert {error}")
         return
-    if answer is None:
-        tally.note("uncertain CheXpert labels, asked with an unknown reference")
-    for variant, question in enumerate(phrased(finding, count)):
-        yield Sample(
-            sample_id=f"{group}/{variant}",
-            question=question,
-            question_group=group,
-            variant=str(variant),
-            strategy="template",
-            kind="yes_no",
-            answer=answer,
-            finding=finding,
-            source="mimic-cxr",
-            **columns,
-        )
+    if answer is not None:
+        yield from presence_samples("mimic-cxr", Asked(columns["image_id"], finding, answer), columns, count, tally)
 
 
 def _vqa_sample(entry: object, name: str, split: str, pictures: Pictures, tally: Tally) -> Sample | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr_faith.data.subgroups import read_view
 from cxr_faith.data.tables import among, find_file, length, listed, read_table, text
 from cxr_faith.data.tally import Tally
 
@@ -93,6 +94,7 @@ def picture_columns(picture: Mapping[str, Any], sizes: Mapping[str, tuple[int, i
         "image_id": name,
         "image_path": f"files/p{subject[:2]}/p{subject}/s{study}/{name}.jpg",
         "split": picture["split"],
+        "view": read_view(picture["ViewPosition"]),
         "height": height,
         "width": width,
     }
