@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_faith.data.images import MAX_PIXELS
+from cxr_faith.data.images import MAX_PIXELS, ImageError, read_size
 from cxr_faith.data.sample import Box
 from cxr_faith.data.tally import PrepareError, Tally
 
@@ -46,6 +47,23 @@ def scaled(boxes: Sequence[Box], drawn_on: tuple[int, int], size: tuple[int, int
         return tuple(boxes)
     x, y = size[1] / drawn_on[1], size[0] / drawn_on[0]
     return tuple(Box(box.label, box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y) for box in boxes)
+
+
+def on_picture(boxes: Sequence[Box], drawn_on: tuple[int, int], path: str, root: Path) -> tuple[Box, ...]:
+    """Boxes that were drawn on a picture of (height, width), in pixels of the edition of it that is there.
+
+    Args:
+        boxes: the boxes.
+        drawn_on: height and width of the picture that they were drawn on.
+        path: the picture that is there, relative to `root`; where it cannot be read, the boxes stay as they are.
+        root: folder of the data set.
+    """
+    if not boxes:
+        return ()
+    try:
+        return scaled(boxes, drawn_on, read_size(path, root))
+    except ImageError:  # the picture costs its questions when it is judged
+        return tuple(boxes)
 
 
 def from_padded(corners: Sequence[float], size: tuple[int, int], side: int = 224) -> Corners:

@@ -126,6 +126,22 @@ def read_dicom_size(path: Path) -> tuple[int, int]:
     return rows, columns
 
 
+def read_dicom_texts(path: Path, keywords: list[str]) -> dict[str, str]:
+    """Texts of some elements of the header; those that are missing, empty or damaged are left out.
+
+    Raises:
+        DicomError: not DICOM, or damaged.
+    """
+    dataset = _opened(path, keywords, stop_before_pixels=True)
+    texts = {}
+    for keyword in keywords:
+        try:
+            texts[keyword] = str(dataset.get(keyword) or "").strip()
+        except Exception as error:  # pydicom decodes a value when it is asked for
+            raise DicomError(f"damaged DICOM file ({keyword}: {error})") from error
+    return {keyword: text for keyword, text in texts.items() if text}
+
+
 def _opened(path: Path, keywords: list[str], **options: Any) -> pydicom.Dataset:
     """Read these elements of a file."""
     tags = [tag_for_keyword(keyword) or 0 for keyword in keywords] + list(OVERLAY_BITS)

@@ -143,7 +143,8 @@ class _Masks:
 
     def _look(self, path: str, expected: tuple[int, int], image_id: str) -> bool:
         try:
-            own = self.folder is not None and (self.folder / path).is_file()
+            # The root comes first, as in an evaluation.
+            own = self.folder is not None and not (self.root / path).is_file() and (self.folder / path).is_file()
             size = read_size(path, self.folder if own else self.root, mask=True)
         except (ImageError, OSError) as error:
             self.tally.drop("mask", image_id, kind_of_fault(str(error)), error)

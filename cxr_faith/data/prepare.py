@@ -34,6 +34,7 @@ class PrepareOptions:
         masks: folder of organ masks, <label>/<image_id>.png, or <label>.json with COCO run lengths by image id.
         chexlocalize: JSON file of CheXlocalize: masks of findings.
         padchest_gr: JSON file of PadChest-GR: boxes of findings.
+        dicom_headers: take patient, sex, age and view from DICOM pictures where the data set does not state them.
     """
 
     root: str
@@ -42,6 +43,7 @@ class PrepareOptions:
     masks: str | None = None
     chexlocalize: str | None = None
     padchest_gr: str | None = None
+    dicom_headers: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def prepare(
     root, out, tally = Path(options.root), Path(options.out), Tally()
     _check(source, options, root, out)
     with new_folder(out) as folder:
-        joined = joins(root, folder, tally, options.masks, options.chexlocalize, options.padchest_gr)
+        others = (options.masks, options.chexlocalize, options.padchest_gr, options.dicom_headers)
+        joined = joins(root, folder, tally, *others)
         make = SOURCES[source]
         writes = {"folder": folder} if "folder" in signature(make).parameters else {}
         given = _labeled(make(root, tally, **writes, **source_options), source)
@@ -121,7 +124,9 @@ def prepare(
         about = {
             "source": source,
             "data_root": str(root.resolve()),
-            "options": {name: value for name, value in {**common, **source_options}.items() if value is not None},
+            "options": {
+                name: value for name, value in {**common, **source_options}.items() if value not in (None, False)
+            },
         }
         return Prepared.from_card(out, write_card(folder, tally, about))
 

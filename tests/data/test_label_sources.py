@@ -198,12 +198,12 @@ def rsna(tmp_path: Path) -> Path:
     """RSNA Pneumonia with an image of each class, one of them with two boxes."""
     root = tmp_path / "rsna"
     for seed, name in enumerate(("p1", "p2", "p3")):
-        write_dicom(root / f"stage_2_train_images/{name}.dcm", seed)
+        write_dicom(root / f"stage_2_train_images/{name}.dcm", seed, height=64, width=128)
     write_csv(
         root / "stage_2_train_labels.csv",
         "patientId,x,y,width,height,Target",
-        "p1,10.0,20.0,30.0,40.0,1",
-        "p1,70.0,20.0,30.0,40.0,1",
+        "p1,128.0,256.0,64.0,128.0,1",
+        "p1,512.0,256.0,64.0,128.0,1",
         "p2,,,,,0",
         "p3,,,,,0",
     )
@@ -229,7 +229,7 @@ def test_rsna_has_three_classes(rsna: Path, prepared: Prepared) -> None:
         ("p3", "abnormality", "no"),
     }
     present = rows["rsna/p1/lung opacity/0"]
-    assert boxes(present) == {("lung opacity", 10.0, 20.0, 40.0, 60.0), ("lung opacity", 70.0, 20.0, 100.0, 60.0)}
+    assert boxes(present) == {("lung opacity", 16.0, 16.0, 24.0, 24.0), ("lung opacity", 64.0, 16.0, 72.0, 24.0)}
     assert present["image_path"] == "stage_2_train_images/p1.dcm" and not card["drops"]
 
 
@@ -311,6 +311,15 @@ def test_siim_masks_are_exact(siim: Path, prepared: Prepared, tmp_path: Path) ->
     expected = np.zeros((1024, 1024), bool)
     expected[100:200, 50:60] = expected[300:310, 700:720] = True
     np.testing.assert_array_equal(mask, expected)
+
+
+def test_siim_masks_fit_a_smaller_picture(siim: Path, prepared: Prepared, tmp_path: Path) -> None:
+    write_dicom(siim / "dicom-images-train/s0/t0/1.2.276.1.dcm", 0, height=256, width=256)
+    rows, card = prepared("siim", siim)
+    path = rows["siim/1.2.276.1/pneumothorax/0"]["finding_mask_path"]
+    mask = load_mask(path, tmp_path / "manifests/siim")
+    assert mask.shape == (256, 256) and card["drops"] == {}
+    assert mask[30, 13] and mask[76, 176] and not mask[30, 176] and mask.sum() == pytest.approx(1200 / 16, rel=0.2)
 
 
 def test_bad_rows_of_siim(siim: Path, prepared: Prepared) -> None:

@@ -14,7 +14,6 @@ from cxr_faith.data.options import chosen, read_options, with_options
 from cxr_faith.data.picture_files import PictureFiles, not_found
 from cxr_faith.data.prepare import PrepareOptions, prepare
 from cxr_faith.data.sources.table_columns import columns_by_name
-from cxr_faith.data.subgroups import age_band, read_age, read_sex, read_view
 from cxr_faith.data.tally import PrepareError
 from tests.data.layouts import save, write_csv
 
@@ -187,15 +186,3 @@ def test_an_answer_that_is_none_of_the_options_costs_its_row(tmp_path: Path, pre
     taken, card = prepared("table", tmp_path / "root", file=str(path))
     assert [(row["kind"], row["answer"]) for row in taken.values()] == [("choice", None)]
     assert card["drops"] == {"question: answer is none of the options": 1}
-
-
-def test_sex_age_and_view_in_every_form() -> None:
-    assert [read_sex(word) for word in ("M", "female", "Unknown", None, 1)] == ["M", "F", None, None, None]
-    ages = ("58", 58.0, "058Y", "018M", "030D", "400", "-1", "old", None)
-    assert [read_age(age) for age in ages] == [58, 58, 58, 1, 0, None, None, None, None]
-    views = ("AP", "antero-posterior", "postero-anterior", "LL", "Lateral", "LAO", "", None)
-    assert [read_view(view) for view in views] == ["AP", "AP", "PA", "LATERAL", "LATERAL", "OTHER", None, None]
-    assert [age_band(age) for age in (0, 39, 40, 59, 60, 79, 80, 130, None)] == [
-        *("<40", "<40", "40-59", "40-59", "60-79", "60-79", "≥80", "≥80"),
-        None,
-    ]

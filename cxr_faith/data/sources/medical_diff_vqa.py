@@ -24,7 +24,7 @@ SPLITS = ("train", "val", "test")
 
 
 def medical_diff_vqa(
-    root: Path, tally: Tally, vqa: str, splits: str = "test", views: str = "AP,PA"
+    root: Path, tally: Tally, vqa: str, splits: str = "test", views: str = "AP,PA", patients: str | None = None
 ) -> Iterator[Sample]:
     """Questions of Medical-Diff-VQA about one study; `difference` questions need two pictures and are counted.
 
@@ -36,9 +36,10 @@ def medical_diff_vqa(
         vqa: folder of Medical-Diff-VQA (mimic_pair_questions.csv, mimic_all.csv).
         splits: splits of the questions to take, separated by commas (train, val, test).
         views: view positions to take, separated by commas.
+        patients: patients.csv.gz of MIMIC-IV, or its folder: sex and age.
     """
     wanted = listed(splits, SPLITS, "split")
-    pictures = read_pictures(root, views, tally)
+    pictures = read_pictures(root, views, tally, patients)
     shown = _pictures_of_studies(find_file(Path(vqa), STUDIES, f"{STUDIES}.gz"), tally)
     path = find_file(Path(vqa), QUESTIONS, f"{QUESTIONS}.gz")
     table = read_table(path, ("study_id", "question_type", "question", "answer", "split"), ())

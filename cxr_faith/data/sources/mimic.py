@@ -34,6 +34,7 @@ def mimic_cxr_vqa(
     chest_imagenome: str | None = None,
     views: str = "AP,PA",
     splits: str = "train,valid,test",
+    patients: str | None = None,
 ) -> Iterator[Sample]:
     """Questions of MIMIC-Ext-MIMIC-CXR-VQA about pictures of MIMIC-CXR-JPG.
 
@@ -49,9 +50,10 @@ def mimic_cxr_vqa(
             reference is yes, they also count as boxes of the finding unless MS-CXR has some.
         views: view positions to take, separated by commas.
         splits: splits of the questions to take, separated by commas.
+        patients: patients.csv.gz of MIMIC-IV, or its folder: sex and age.
     """
     wanted = listed(splits, tuple(VQA_SPLITS), "split")
-    pictures = read_pictures(root, views, tally)
+    pictures = read_pictures(root, views, tally, patients)
     findings = read_ms_cxr(Path(ms_cxr), pictures, tally) if ms_cxr else {}
     anatomy = read_chest_imagenome(Path(chest_imagenome), pictures, tally) if chest_imagenome else {}
     for split in wanted:
@@ -66,7 +68,12 @@ def mimic_cxr_vqa(
 
 
 def mimic_cxr(
-    root: Path, tally: Tally, views: str = "AP,PA", splits: str = "validate,test", phrasings: int = 1
+    root: Path,
+    tally: Tally,
+    views: str = "AP,PA",
+    splits: str = "validate,test",
+    phrasings: int = 1,
+    patients: str | None = None,
 ) -> Iterator[Sample]:
     """Yes/no questions from the CheXpert labels of MIMIC-CXR-JPG: 1 is yes, 0 is no, a blank is not asked.
 
@@ -78,9 +85,10 @@ def mimic_cxr(
         views: view positions to take, separated by commas.
         splits: splits to take, separated by commas.
         phrasings: how many phrasings of each question, 1 to 5; they form a question group.
+        patients: patients.csv.gz of MIMIC-IV, or its folder: sex and age.
     """
     wanted = listed(splits, ("train", "validate", "test"), "split")
-    pictures = read_pictures(root, views, tally)
+    pictures = read_pictures(root, views, tally, patients)
     labels = read_table(table_file(root, "chexpert"), ("subject_id", "study_id"))
     findings = [name for name in labels.columns if name not in (*IDS, *NOT_A_FINDING)]
     by_study: dict[str, list[dict[str, Any]]] = {}

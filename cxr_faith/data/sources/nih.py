@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr_faith.data.boxes import from_xywh, scaled
-from cxr_faith.data.images import ImageError, read_size
+from cxr_faith.data.boxes import from_xywh, on_picture
 from cxr_faith.data.picture_files import PictureFiles
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.sources.presence import NO, YES, presence_samples, questions_from_labels
@@ -64,7 +63,7 @@ def nih(
         for each in asked:
             if last.get("image_id") != each.image:
                 path = files.find(f"images/{each.image}.png") or f"images/{each.image}.png"
-                drawn = _on_picture(boxes.get(each.image, ()), path, root)
+                drawn = on_picture(boxes.get(each.image, ()), FRAME, path, root)
                 last = {**pictures[each.image], "image_path": path, "boxes": drawn, "split": split}
             yield from presence_samples("nih", each, last, phrasings, tally)
 
@@ -142,13 +141,3 @@ def _boxes(root: Path, labels: Mapping[str, set[str]], listed_names: set[str], t
         else:
             boxes.setdefault(name, []).append(Box(label, *corners))
     return boxes
-
-
-def _on_picture(boxes: Sequence[Box], path: str, root: Path) -> tuple[Box, ...]:
-    """The boxes in pixels of the picture, which may be of another size than the published one."""
-    if not boxes:
-        return ()
-    try:
-        return scaled(boxes, FRAME, read_size(path, root))
-    except ImageError:  # the picture costs its questions later
-        return tuple(boxes)

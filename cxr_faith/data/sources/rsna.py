@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cxr_faith.data.boxes import from_xywh
+from cxr_faith.data.boxes import from_xywh, on_picture
 from cxr_faith.data.picture_files import PictureFiles
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.sources.presence import NO, YES, presence_samples, questions_from_labels
@@ -25,6 +25,8 @@ ANSWERS = {
     OTHER: {OPACITY: NO, ABNORMALITY: YES},
     PRESENT: {OPACITY: YES, ABNORMALITY: YES},
 }
+FRAME = (1024, 1024)
+"""Height and width of the published pictures, which the boxes were drawn on."""
 _CORNERS = ("x", "y", "width", "height")
 
 
@@ -33,7 +35,8 @@ def rsna(
 ) -> Iterator[Sample]:
     """Presence questions for lung opacity, and for any abnormality.
 
-    Images of the class `No Lung Opacity / Not Normal` have no opacity and are abnormal. Boxes are those of opacities.
+    Images of the class `No Lung Opacity / Not Normal` have no opacity and are abnormal. Boxes are those of opacities;
+    they are scaled to pictures of another size than 1,024 px.
 
     Args:
         root: folder of the challenge.
@@ -51,11 +54,12 @@ def rsna(
     files = PictureFiles(root)
     for each in asked:
         path = f"stage_2_train_images/{each.image}.dcm"
+        path = files.find(path) or path
         columns = {
             "patient_id": each.image,  # the challenge has one image a patient
-            "image_path": files.find(path) or path,
+            "image_path": path,
             "split": "train",
-            "boxes": tuple(boxes.get(each.image, ())),
+            "boxes": on_picture(boxes.get(each.image, ()), FRAME, path, root),
         }
         yield from presence_samples("rsna", each, columns, phrasings, tally)
 

@@ -1,6 +1,7 @@
 """SIIM-ACR Pneumothorax: presence questions with exact masks.
 
-Layout of the root: `train-rle.csv`, and the pictures of 1,024 px as `<ImageId>.dcm` (or .png) in any folder below it.
+Layout of the root: `train-rle.csv`, and the pictures as `<ImageId>.dcm` (or .png) in any folder below it. The masks are
+of 1,024 px; they are brought to pictures of another size.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from cxr_faith.data.boxes import from_relative_rle
+from cxr_faith.data.images import ImageError, read_size
 from cxr_faith.data.masks import write_mask
 from cxr_faith.data.picture_files import PictureFiles
 from cxr_faith.data.sample import Sample
@@ -42,7 +45,7 @@ def siim(root: Path, tally: Tally, folder: Path, phrasings: int = 1, balanced: b
     files = PictureFiles(root)
     for each in asked:
         path = files.find(f"{each.image}.dcm") or f"{each.image}.dcm"
-        mask = _mask(each.image, runs[each.image], folder, tally) if (root / path).is_file() else None
+        mask = _mask(each.image, runs[each.image], root / path, folder, tally)
         columns = {"image_path": path, "split": "train", "finding_mask_path": mask}
         yield from presence_samples("siim", each, columns, phrasings, tally)
 
@@ -66,13 +69,21 @@ def _runs(root: Path, tally: Tally) -> dict[str, list[str]]:
     return runs
 
 
-def _mask(name: str, rows: list[str], folder: Path, tally: Tally) -> str | None:
-    """Write the mask of an image; None without one, and where a row is damaged: a part of a mask would mislead."""
+def _mask(name: str, rows: list[str], picture: Path, folder: Path, tally: Tally) -> str | None:
+    """Write the mask of an image at its picture's size; None without one.
+
+    Where a row is damaged there is none, because a part of a mask would mislead.
+    """
     mask = np.zeros(FRAME, bool)
-    for written in rows:
-        try:
+    try:
+        for written in rows:
             mask |= from_relative_rle(written, FRAME)
-        except ValueError as error:
-            tally.drop("mask", name, "run lengths are damaged", error)
-            return None
+        size = read_size(picture) if rows else FRAME
+    except ImageError:  # the picture costs its questions when it is judged
+        return None
+    except ValueError as error:
+        tally.drop("mask", name, "run lengths are damaged", error)
+        return None
+    if size != FRAME:
+        mask = np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
     return write_mask(mask, folder, FINDING, name) if mask.any() else None

@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_faith.data.boxes import scaled
-from cxr_faith.data.images import ImageError, read_size
+from cxr_faith.data.boxes import on_picture
 from cxr_faith.data.picture_files import PictureFiles
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources.presence import presence_samples, questions_from_labels
@@ -94,13 +93,10 @@ class _Pictures:
         path = self._files.find(f"train/{name}.dicom") or f"train/{name}.dicom"
         if not marks.boxes and not marks.readers or path.endswith(".dicom"):
             return {"image_path": path, **vars(marks)}
-        try:
-            size = read_size(path, self._root)
-        except ImageError:  # the picture costs its questions later
-            return {"image_path": path}
         drawn_on = self._original_size(name)
-        readers = tuple((reader, scaled(boxes, drawn_on, size)) for reader, boxes in marks.readers)
-        return {"image_path": path, "boxes": scaled(marks.boxes, drawn_on, size), "readers": readers}
+        readers = ((reader, on_picture(boxes, drawn_on, path, self._root)) for reader, boxes in marks.readers)
+        boxes = on_picture(marks.boxes, drawn_on, path, self._root)
+        return {"image_path": path, "boxes": boxes, "readers": tuple(readers)}
 
     def _original_size(self, name: str) -> tuple[int, int]:
         """Height and width of the picture that the boxes were drawn on."""
