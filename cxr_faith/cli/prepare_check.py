@@ -1,4 +1,4 @@
-"""`cxr-faith prepare check`: open a manifest's pictures and masks and list the faults."""
+"""`cxr-faith prepare check`: open a manifest's pictures and masks and list the faults, or what two manifests share."""
 
 from pathlib import Path
 
@@ -11,11 +11,17 @@ from cxr_faith.storage.folders import moved_away
 MANIFEST = "\n\nMANIFEST is a Parquet file, or a folder made by `cxr-faith prepare`.\n"
 CHECK = Command(
     "prepare check",
-    "Open a manifest's pictures and masks; list the faults, with exit status 1,\nand what prepare dropped." + MANIFEST,
+    "Open a manifest's pictures and masks; list the faults, with exit status 1,\nand what prepare dropped.\n\n"
+    "With --against, open every picture of two manifests; list the pictures and\npatients that are in both, with exit "
+    "status 1, and patients of two splits." + MANIFEST,
     {
         "options": [
             Option("root", "str | None", "None", "data root; default: the one noted by `prepare`"),
             Option("images", "int | str", "200", "how many samples to open, or all"),
+            Option("against", "str | None", "None", "another manifest, to list what both hold"),
+            Option(
+                "against_root", "str | None", "None", "data root of the other one; default: the one noted by `prepare`"
+            ),
         ]
     },
     usage="MANIFEST [options]",
@@ -31,6 +37,8 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--images must be a number or all, got {images!r}")
     if images != "all" and int(images) < 1:
         raise UsageError(f"--images must be at least 1 or all, got {images}")
+    if given.values.get("against") is not None:
+        return _against(given)
     with quick_imports():
         from cxr_faith.data.check import check_manifest, drops_of
         from cxr_faith.report.progress import progress_bar
@@ -55,6 +63,45 @@ def main(arguments: list[str]) -> int:
             first = f", first {example}" if example else ""
             print_line(console, f"{'' if number else title:7}  {count}  {reason}{first}")
     return 1 if state.faults else 0
+
+
+def _against(given: Given) -> int:
+    """List what two manifests share; 1 if that is anything, else 0."""
+    ours, theirs = Path(given.positionals[0]), Path(given.values["against"])
+    if not theirs.exists():
+        raise UsageError(f"{theirs}: manifest not found{moved_away(theirs)}")
+    with quick_imports():
+        from cxr_faith.data.overlap import Picture, matches, patients, pictures_of
+        from cxr_faith.report.progress import progress_bar
+        from cxr_faith.report.terminal import print_line, wide_console
+
+    console = wide_console()
+    with usage_errors(ValueError):
+        shared = patients(ours, theirs)
+        read: list[list[Picture]] = []
+        for manifest, option in ((ours, "root"), (theirs, "against_root")):
+            root = given.values.get(option)
+            count, pictures = pictures_of(manifest, None if root is None else Path(root))
+            read.append([])
+            with progress_bar(console, manifest.name) as progress:
+                for picture in pictures:
+                    read[-1].append(picture)
+                    progress(len(read[-1]), count)
+    same = matches(*read)
+    for match in same:
+        how = "same file" if match.same_file else f"looks the same ({match.bits} of 255 bits differ)"
+        print_line(console, f"{match.image_id}  {match.other_id}  {how}")
+    files = sum(match.same_file for match in same)
+    print_line(console, f"pictures {len(same)} of {len(read[0])} are in both, {files} as the same file")
+    unread = sum(picture.signs is None for pictures in read for picture in pictures)
+    if unread:
+        print_line(console, f"faults   {unread} pictures cannot be read")
+    first = f", first {shared.shared[0]}" if shared.shared else ""
+    print_line(console, f"patients {len(shared.shared)} in both{first}")
+    name, splits = next(iter(shared.two_splits.items()), ("", []))
+    first = f", first {name} ({', '.join(splits)})" if splits else ""
+    print_line(console, f"splits   {len(shared.two_splits)} patients in two splits{first}")
+    return 1 if same or shared.shared or shared.two_splits else 0
 
 
 def read_manifest(command: Command, arguments: list[str]) -> Given:
