@@ -25,7 +25,7 @@ from cxr_faith.data.manifest import MappedManifest, open_manifest
 SAME_BITS = 16
 """Most signs in which editions of one picture differ; phantoms, which are all alike, differ in twice as many."""
 _SIDE, _LOW = 64, 16
-_BLOCK = 2048
+_BLOCK = 256
 
 
 class Picture(NamedTuple):
