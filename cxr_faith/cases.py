@@ -57,6 +57,12 @@ class Case:
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
+    def sets(self) -> dict[str, list[int]]:
+        """Name → numbers of the cells in the set that the method gave beside its map, for methods that give one."""
+        named = {name: self.extras.get(name, {}).get("set_cells") for name in self.maps}
+        return {name: cells for name, cells in named.items() if cells is not None}
+
+    @property
     def off_format(self) -> bool:
         """A yes/no question whose first step puts less than half of its mass on yes and no."""
         return self.kind == YES_NO and self.reply.yes_no_mass < OFF_FORMAT_MASS
@@ -152,7 +158,13 @@ def compute_maps(
                 for lost in (name, name + BLURRED):
                     case.failed[lost] = f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
         there = [name for name in blurred if name in case.maps]
-        case.maps |= {name + BLURRED: gaussian_filter(case.maps[name], sigma=1.0) for name in there}
+        case.maps |= {name + BLURRED: _blurred(case.maps[name]) for name in there}
+
+
+def _blurred(values: np.ndarray) -> np.ndarray:
+    """A map smoothed by a Gaussian of σ = 1 cell; a flat map stays flat, which the filter's rounding would end."""
+    smooth: np.ndarray = values if np.ptp(values) == 0 else gaussian_filter(values, sigma=1.0)
+    return smooth
 
 
 def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, seed: int) -> list[Case]:

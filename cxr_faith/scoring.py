@@ -19,6 +19,7 @@ from cxr_faith.metrics.localization import localization_scores
 from cxr_faith.perturb.adaptive import adaptive_curves
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
+from cxr_faith.perturb.sets import score_sets
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import CENTER, RANDOM
@@ -60,10 +61,15 @@ def score_image(
         own = [list(one.finite.values()) for one in orders]
         curves = adaptive_curves(run, own, shuffled, k, protocol.auc_error, protocol.random_error, engine.share)
         scored = zip(cases, orders, curves, strict=True)
-        return [_columns(case, k, one, curve.scores, curve.errors) for case, one, curve in scored]
-    plan, questions = plan_curves(engine.vlm.grid, image_id, cases, protocol)
-    results = zip(cases, questions, run(plan), strict=True)
-    return [_columns(case, k, question.orders, scores.at(question.places)) for case, question, scores in results]
+        rows = [_columns(case, k, one, curve.scores, curve.errors) for case, one, curve in scored]
+    else:
+        plan, questions = plan_curves(engine.vlm.grid, image_id, cases, protocol)
+        results = zip(cases, questions, run(plan), strict=True)
+        rows = [_columns(case, k, question.orders, scores.at(question.places)) for case, question, scores in results]
+    for named, of_sets in zip(rows, score_sets(run, n_cells, [case.sets for case in cases]), strict=True):
+        for name, columns in of_sets.items():
+            named[name] |= columns
+    return rows
 
 
 @dataclass(frozen=True)
@@ -72,19 +78,23 @@ class CaseOrders:
 
     Attributes:
         finite: name → permutation of the cells, most salient first.
+        flat: names of the maps whose cells are all equal: they say nothing, so no order of theirs is scored.
         not_finite: names of the maps that hold NaN or infinity, and have no order.
     """
 
     finite: dict[str, np.ndarray]
+    flat: tuple[str, ...]
     not_finite: tuple[str, ...]
 
     @classmethod
     def of(cls, case: Case, grid: tuple[int, int], image_id: str, seed: int) -> "CaseOrders":
         """Orders of a question's maps and of the center."""
-        orders = {name: map_order(values, seed, image_id, name) for name, values in case.maps.items()}
+        flat = tuple(name for name, values in case.maps.items() if name != CENTER and is_flat(values))
+        shown = {name: values for name, values in case.maps.items() if name not in flat}
+        orders = {name: map_order(values, seed, image_id, name) for name, values in shown.items()}
         orders[CENTER] = center_order(grid, seed, image_id)
         finite = {name: order for name, order in orders.items() if order is not None}
-        return cls(finite, tuple(name for name in orders if name not in finite))
+        return cls(finite, flat, tuple(name for name in orders if name not in finite))
 
 
 @dataclass(frozen=True)
@@ -169,7 +179,7 @@ def _columns(
         curves: scores, each [maps + R, 2, T + 1].
         errors: estimated error of each order's areas [maps + R], with adaptive curves.
     """
-    s, probability, standing = curves.s, curves.probability, curves.standing
+    s, probability, standing, log_p = curves.columns
     valid = s.isfinite().all(-1).all(-1)
     status = classify(s[:, 0, 0], s[:, 0, -1], torch.full_like(valid, case.off_format), valid)
     scalars = curve_scalars(
@@ -181,6 +191,8 @@ def _columns(
         standing[:, 0],
         standing[:, 1],
         status=status,
+        deletion_log_p=log_p[:, 0],
+        insertion_log_p=log_p[:, 1],
     )
     names, n_maps = list(orders.finite), len(orders.finite)
 
@@ -197,8 +209,9 @@ def _columns(
             **_status(statuses[row]),
             "order": order.tolist(),
             "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
+            "flat": False if name in case.maps else None,
             "auc_error": None if errors is None else float(errors[row]),
-            **_curves(k, s[row], probability[row]),
+            **_curves(k, s[row], probability[row], log_p[row]),
         }
     rows[CENTER] |= {f"gap_{metric}_center": None for metric in ("deletion", "insertion", "srg")}
     of_random = random | baseline_gaps(random, None, center)
@@ -206,8 +219,10 @@ def _columns(
         # If one order could not be scored, the mean over all orders does not exist.
         **_status(statuses[-1] if bool(valid[n_maps:].all()) else "invalid"),
         "auc_error": None if errors is None else float(errors[n_maps:].mean()),
-        **_curves(k, s[n_maps:].mean(0), probability[n_maps:].mean(0)),
+        **_curves(k, *(values[n_maps:].mean(0) for values in (s, probability, log_p))),
     }
+    for name in orders.flat:
+        rows[name] = _flat_columns(rows[RANDOM], random, center, shuffled["srg"])
     for name in orders.not_finite:
         rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}
     return rows
@@ -220,14 +235,34 @@ def _status(status: str) -> Columns:
     return {"status": status, "reason": "the model's scores of perturbed pictures are not finite"}
 
 
-def _curves(k: np.ndarray, s: Tensor, probability: Tensor) -> dict[str, list[float]]:
+def _flat_columns(
+    random_row: Columns, random: dict[str, Tensor], center: dict[str, Tensor], srg_random: Tensor
+) -> Columns:
+    """Columns of a flat map: those of the random baseline, and its own gaps, 0 to random."""
+    of_random = {name: value for name, value in random_row.items() if not name.endswith(("_std", "_mc_error"))}
+    z, p = random_test(random["srg"], srg_random)
+    own = baseline_gaps(random, random, center) | {"random_z": z, "random_p": p}
+    status = "flat" if random_row["status"] == "ok" else random_row["status"]
+    known = {"status": status, "flat": True, "tie_share": 1.0}
+    return of_random | {name: float(value[0]) for name, value in own.items()} | known
+
+
+def _curves(k: np.ndarray, s: Tensor, probability: Tensor, log_p: Tensor) -> dict[str, list[float] | None]:
+    has_log_p = not bool(log_p.isnan().all())
     return {
         "k": k.tolist(),
         "deletion_scores": s[0].tolist(),
         "insertion_scores": s[1].tolist(),
         "deletion_probs": probability[0].tolist(),
         "insertion_probs": probability[1].tolist(),
+        "deletion_log_p": log_p[0].tolist() if has_log_p else None,
+        "insertion_log_p": log_p[1].tolist() if has_log_p else None,
     }
+
+
+def is_flat(values: np.ndarray) -> bool:
+    """Whether all cells of a map are equal, so that it ranks nothing."""
+    return bool(np.isfinite(values).all() and values.min() == values.max())
 
 
 def tie_share(values: np.ndarray) -> float:

@@ -92,7 +92,7 @@ class LinearVLM(VLM):
             return PictureScores(s, s.sigmoid(), s)
         rows = torch.stack([logit + index for index in target.scored], dim=1)
         log_p = torch.nn.functional.logsigmoid(rows)
-        return PictureScores(log_p.mean(1), log_p.exp().mean(1), rows.amin(1))
+        return PictureScores(rows.mean(1), log_p.exp().mean(1), rows.amin(1), log_p.mean(1))
 
     def trace(self, tokens, prompts, targets, observer=None, states=None):
         self.counts.trace += len(tokens)
@@ -109,7 +109,7 @@ class LinearVLM(VLM):
             if target.kind == "margin":
                 rows.append((target.sign * logit)[None])
             else:
-                rows.append(torch.stack([torch.nn.functional.logsigmoid(logit + i) for i in target.scored]))
+                rows.append(torch.stack([logit + i for i in target.scored]))
         return torch.stack(rows)
 
     def token_logits(self, states, token_ids):

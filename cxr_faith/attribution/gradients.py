@@ -26,7 +26,7 @@ def mean_score(scores: Tensor) -> tuple[Tensor, ...]:
 
 
 def each_score(scores: Tensor) -> tuple[Tensor, ...]:
-    """Each scored token's log-probability."""
+    """Each scored token's log-odds."""
     return scores.unbind(1)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_faith.checks.checklist import Check, graded
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records.controls import RANDOM, first_setting
 from cxr_faith.summary.agreement import agreement_panel
@@ -58,13 +59,13 @@ def _answer_checks(frame: pd.DataFrame, first: pd.DataFrame) -> Iterator[Check]:
     advice = f"first reason: {reasons.iloc[0] if len(reasons) else ''}"
     yield graded("rows valid", valid, valid == 1, valid > 0.5, advice)
     yield _finite_curves(frame)
-    coverage = frame["status"].eq("ok").mean()
+    coverage = frame["status"].isin(MEASURED).mean()
     advice = "few answers depend on the picture, or the substrate changes too little: try another substrate"
     yield graded("coverage", coverage, coverage >= 0.5, coverage > 0, advice)
 
 
 def _finite_curves(frame: pd.DataFrame) -> Check:
-    scored = frame[frame["status"].isin(("ok", "degenerate", "inverted"))]
+    scored = frame[frame["status"].isin((*MEASURED, "degenerate", "inverted"))]
     curves = [np.asarray(c, dtype=np.float64) for side in ("deletion", "insertion") for c in scored[f"{side}_scores"]]
     share = float(np.mean([np.isfinite(curve).all() for curve in curves])) if curves else np.nan
     return graded("curves finite", share, share == 1, False, "logits overflow: use bfloat16 or float32, never float16")

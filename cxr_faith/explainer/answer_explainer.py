@@ -79,7 +79,7 @@ class AnswerExplainer:
             image: path of a JPEG, PNG or DICOM file, a PIL image, or uint8 [H, W] or [H, W, 3]; or a list of them.
             question: as you would ask it; or a list.
             method: a name of `cxr_faith.attribution.METHODS`, or `{"class": name, options…}`.
-            target: `answer` (yes/no: the margin; else the mean log-probability of all answer tokens), `first`, the
+            target: `answer` (yes/no: the margin; else the mean log-odds of all answer tokens), `first`, the
                 0-based index of an answer token, `keyword:WORD`, or `first_content`, `decision` or `llr`, which pick
                 one (`cxr_faith.vlm.answers.pick_token`; the substrate of `llr` is blur:0.1).
             kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.

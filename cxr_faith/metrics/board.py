@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from cxr_faith.metrics.curves import ColumnMean, method_metrics
-from cxr_faith.metrics.functional import GAPS, normalize_curve
+from cxr_faith.metrics.curves import EFFECT, ColumnMean, method_metrics
+from cxr_faith.metrics.functional import GAPS, MEASURED, normalize_curve
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 
 SCALARS = ("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50", *GAPS, *LOCALIZATION_COLUMNS)
@@ -94,7 +94,7 @@ class MetricBoard:
     def _add(
         self, key: Key, status: Sequence[str], scalars: Mapping[str, Sequence[Any]], curves: Mapping[str, Sequence[Any]]
     ) -> None:
-        ok = torch.tensor([one == "ok" for one in status])
+        ok = torch.tensor([one in MEASURED for one in status])
         columns = {name: _column(values) for name, values in scalars.items()}
         ends = [columns.pop(name) for name in ENDS]
         missing = np.full(self._steps + 1, np.nan)
@@ -102,6 +102,7 @@ class MetricBoard:
             scores = torch.from_numpy(np.stack([missing if one is None else np.asarray(one, float) for one in values]))
             curve = torch.where(ok[:, None], normalize_curve(scores, *ends), torch.nan)
             columns[name.replace("scores", "curve")] = curve
+        columns[EFFECT] = ends[0] - ends[1]
         self.collections[key].update(ok=ok, **columns)
 
 

@@ -15,6 +15,11 @@ from torchmetrics import Metric, MetricCollection
 from cxr_faith.metrics.functional import BASELINES
 from cxr_faith.metrics.running_sums import mean_of, present_sums, standard_error_of
 
+_SUMS = ("total", "weight_total", "square", "mixed", "weight_square", "count")
+
+EFFECT = "effect"
+"""Column that weighs the normalized ones: an answer that hardly moves must not carry a mean."""
+
 
 class ColumnMean(Metric):
     """Mean of one column over the samples that have it."""
@@ -22,21 +27,23 @@ class ColumnMean(Metric):
     full_state_update = False
     is_differentiable = False
     total: Tensor
-    square: Tensor
+    weight_total: Tensor
     count: Tensor
 
-    def __init__(self, column: str, shape: tuple[int, ...] = (), **kwargs: Any) -> None:
+    def __init__(self, column: str, shape: tuple[int, ...] = (), weight: str | None = None, **kwargs: Any) -> None:
         """Start from empty sums.
 
         Args:
             column: name of the column to pick from `update`.
             shape: shape of one sample's value, `()` for a scalar.
+            weight: name of the column with each sample's weight; None: all weigh the same.
             **kwargs: passed on to `torchmetrics.Metric`, here and in every subclass.
         """
         super().__init__(**kwargs)
         self.column = column
         self.shape = shape
-        for state in ("total", "square", "count"):
+        self.weight = weight
+        for state in _SUMS:
             self.add_state(state, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, **columns: Tensor) -> None:
@@ -54,10 +61,14 @@ class ColumnMean(Metric):
         values = columns[self.column]
         if values.ndim == 0 or values.shape[1:] != self.shape:
             raise ValueError(f"{name} must be [B, *{list(self.shape)}], got {list(values.shape)}")
-        total, square, count = present_sums(self.prepare(values.to(self.total.device)))
-        self.total += total
-        self.square += square
-        self.count += count
+        weights = None
+        if self.weight is not None:
+            if self.weight not in columns:
+                raise ValueError(f"{name} needs the weights '{self.weight}', got {', '.join(columns)}")
+            weights = columns[self.weight].to(self.total.device)
+        sums = present_sums(self.prepare(values.to(self.total.device)), weights)
+        for state, added in zip(_SUMS, sums, strict=True):
+            getattr(self, state).add_(added)
 
     def prepare(self, values: Tensor) -> Tensor:
         """Turns the column into the values to average, NaN = left out."""
@@ -65,12 +76,12 @@ class ColumnMean(Metric):
 
     def compute(self) -> Tensor:
         """Mean over all ranks, float64 `shape`."""
-        return mean_of(self.total, self.count)
+        return mean_of(self.total, self.weight_total)
 
     def standard_error(self) -> Tensor:
         """Plain standard error of the mean over all ranks, float64 `shape`; like `compute`, every rank must call it."""
         with self.sync_context():
-            return standard_error_of(self.total, self.square, self.count)
+            return standard_error_of(*(getattr(self, state) for state in _SUMS))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> "ColumnMean":
         """Follows a module to another device but not to another dtype.
@@ -125,7 +136,7 @@ class DropAt(ColumnMean):
 
         Args:
             q: share of the cells: 0.1, 0.2 or 0.5, as the records have it.
-            **kwargs: passed on to `torchmetrics.Metric`.
+            **kwargs: passed on to `ColumnMean`.
         """
         super().__init__(f"drop_{round(100 * q)}", **kwargs)
 
@@ -141,13 +152,13 @@ class BaselineGap(ColumnMean):
         Args:
             metric: `deletion`, `insertion` or `srg`.
             baseline: `random` or `center`.
-            **kwargs: passed on to `torchmetrics.Metric`.
+            **kwargs: passed on to `ColumnMean`.
         """
         super().__init__(f"gap_{metric}_{baseline}", **kwargs)
 
 
 class Coverage(ColumnMean):
-    """Share of the samples whose status is `ok`; its column is the bool `ok`."""
+    """Share of the samples with normalized scores (status `ok` or `flat`); its column is the bool `ok`."""
 
     higher_is_better = True
 
@@ -169,7 +180,7 @@ class MeanCurve(ColumnMean):
         Args:
             column: `deletion_curve` or `insertion_curve`.
             steps: number T of perturbation steps; a curve has T + 1 points.
-            **kwargs: passed on to `torchmetrics.Metric`.
+            **kwargs: passed on to `ColumnMean`.
         """
         super().__init__(column, shape=(steps + 1,), **kwargs)
 
@@ -179,28 +190,29 @@ class MeanCurve(ColumnMean):
 
 
 def method_metrics(steps: int) -> MetricCollection:
-    """The metrics of one method, keyed as the record columns.
+    """The metrics of one method, keyed as the record columns; normalized values are weighted by the effect.
 
     Args:
         steps: number T of perturbation steps.
 
     Returns:
         a collection to update with `deletion_auc`, `insertion_auc`, `srg`, `drop_10`, `drop_20`, `drop_50`, the six
-        `gap_*` (all `[B]`), `ok` (bool `[B]`), `deletion_curve` and `insertion_curve` (normalized, `[B, T + 1]`).
+        `gap_*` and `effect` (all `[B]`), `ok` (bool `[B]`: the sample has normalized scores), `deletion_curve` and
+        `insertion_curve` (normalized, `[B, T + 1]`).
     """
     metrics: dict[str, Metric | MetricCollection] = {
-        "deletion_auc": DeletionAUC(),
-        "insertion_auc": InsertionAUC(),
-        "srg": SymmetricRelevanceGain(),
-        **{f"drop_{round(100 * q)}": DropAt(q) for q in (0.1, 0.2, 0.5)},
+        "deletion_auc": DeletionAUC(weight=EFFECT),
+        "insertion_auc": InsertionAUC(weight=EFFECT),
+        "srg": SymmetricRelevanceGain(weight=EFFECT),
+        **{f"drop_{round(100 * q)}": DropAt(q, weight=EFFECT) for q in (0.1, 0.2, 0.5)},
         **{
-            f"gap_{metric}_{baseline}": BaselineGap(metric, baseline)
+            f"gap_{metric}_{baseline}": BaselineGap(metric, baseline, weight=EFFECT)
             for baseline in BASELINES
             for metric in ("deletion", "insertion", "srg")
         },
         "coverage": Coverage(),
-        "deletion_curve": MeanCurve("deletion_curve", steps),
-        "insertion_curve": MeanCurve("insertion_curve", steps),
+        "deletion_curve": MeanCurve("deletion_curve", steps, weight=EFFECT),
+        "insertion_curve": MeanCurve("insertion_curve", steps, weight=EFFECT),
     }
     # Compute groups would join metrics whose states agree after the first batch, for instance all that are still zero
     # because no sample of it was ok, and from then on feed only the first of them.

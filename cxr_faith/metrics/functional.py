@@ -10,8 +10,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-STATUSES = ("ok", "degenerate", "inverted", "off_format", "invalid")
-OK, DEGENERATE, INVERTED, OFF_FORMAT, INVALID = range(len(STATUSES))
+STATUSES = ("ok", "degenerate", "inverted", "off_format", "invalid", "flat")
+OK, DEGENERATE, INVERTED, OFF_FORMAT, INVALID, FLAT = range(len(STATUSES))
+
+MEASURED = ("ok", "flat")
+"""Statuses of the rows that have normalized scores; those of a `flat` map are the random baseline's."""
 
 NORMALIZED_COLUMNS = (
     *(f"{name}{variant}" for name in ("deletion_auc", "insertion_auc", "srg") for variant in ("", "_clipped")),
@@ -22,16 +25,20 @@ NORMALIZED_COLUMNS = (
     "clipped_share",
     "monotonicity_violations",
 )
-"""Scalars that divide by the effect or are measured in it: NaN unless the status is `ok`."""
+"""Scalars that divide by the effect or are measured in it: NaN unless the status is `ok` (or `flat`)."""
 
 UNNORMALIZED_COLUMNS = (
-    *(f"{name}{variant}" for name in ("deletion_auc", "insertion_auc", "srg") for variant in ("_logit", "_prob")),
+    *(
+        f"{name}{variant}"
+        for name in ("deletion_auc", "insertion_auc", "srg")
+        for variant in ("_logit", "_prob", "_log_p")
+    ),
     "flip_deletion",
     "flip_insertion",
 )
 """Scalars that need no effect: kept for `degenerate` and `inverted`, NaN for `off_format` and `invalid`."""
 
-ENDPOINT_COLUMNS = ("s_original", "s_substrate", "effect")
+ENDPOINT_COLUMNS = ("s_original", "s_substrate", "effect", "log_p_original", "log_p_substrate")
 """Scores of the two pictures that every order shares: NaN for `invalid` only."""
 
 CURVE_COLUMNS = NORMALIZED_COLUMNS + UNNORMALIZED_COLUMNS
@@ -156,6 +163,8 @@ def curve_scalars(
     deletion_flip: Tensor,
     insertion_flip: Tensor,
     status: Tensor,
+    deletion_log_p: Tensor | None = None,
+    insertion_log_p: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Every scalar of a record that comes from a pair of curves (`CURVE_COLUMNS` and `ENDPOINT_COLUMNS`).
 
@@ -169,6 +178,9 @@ def curve_scalars(
             the smallest token margin for other questions.
         insertion_flip: the same for insertion.
         status: codes from `classify`, broadcast to `[...]` (`status[:, None]` for curves `[B, R, T + 1]`).
+        deletion_log_p: mean log-probability of the answer at every step of deletion `[..., T + 1]`; NaN for yes/no,
+            and None where there is none.
+        insertion_log_p: the same for insertion.
 
     Returns:
         float64 `[...]` per column, NaN as the column groups say. A row with a score that is not finite is NaN
@@ -179,11 +191,15 @@ def curve_scalars(
     status = torch.where(finite, status, INVALID)
     s_original, s_substrate = deletion[..., 0], deletion[..., -1]
     flips = _flips(x, deletion_flip, insertion_flip)
+    no_log_p = torch.full_like(deletion, torch.nan)
+    falling, rising = (no_log_p if one is None else one for one in (deletion_log_p, insertion_log_p))
     endpoints = {"s_original": s_original, "s_substrate": s_substrate, "effect": s_original - s_substrate}
+    endpoints |= {"log_p_original": falling[..., 0].double(), "log_p_substrate": falling[..., -1].double()}
     return {
         **_only(_normalized(x, deletion, insertion), status == OK),
         **_only(_areas(x, deletion, insertion, "_logit"), status < OFF_FORMAT),
         **_only(_areas(x, deletion_prob, insertion_prob, "_prob"), status < OFF_FORMAT),
+        **_only(_areas(x, falling, rising, "_log_p"), status < OFF_FORMAT),
         **_only(flips, status < OFF_FORMAT),
         **_only(endpoints, status < INVALID),
     }

@@ -4,29 +4,34 @@ import torch
 from torch import Tensor
 
 
-def present_sums(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum, sum of squares and count of the values that are not NaN along the first dimension.
+def present_sums(values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Sums over the values that are not NaN along the first dimension; they add up over batches and ranks.
 
     Args:
-        values: `[B, ...]`.
+        values: x, `[B, ...]`.
+        weights: w, `[B]`; None: 1 each. A value whose weight is NaN is left out too.
 
     Returns:
-        three float64 tensors `[...]`; they add up over batches and ranks.
+        Σ w·x, Σ w, Σ (w·x)², Σ w·w·x, Σ w² and the number of values, float64 tensors `[...]`.
     """
-    present = ~values.isnan()
-    filled = torch.where(present, values, 0).double()
-    return filled.sum(0), (filled * filled).sum(0), present.sum(0).double()
+    heavy = torch.ones_like(values) if weights is None else weights.reshape(-1, *[1] * (values.ndim - 1))
+    present = ~(values.isnan() | heavy.isnan())
+    x, w = torch.where(present, values, 0).double(), torch.where(present, heavy, 0).double()
+    return tuple(part.sum(0) for part in (w * x, w, (w * x).square(), w * w * x, w * w, present.double()))
 
 
-def mean_of(total: Tensor, count: Tensor) -> Tensor:
-    """Mean from `present_sums`; NaN without a value."""
-    return total / count  # 0 / 0 is NaN
+def mean_of(total: Tensor, weight: Tensor) -> Tensor:
+    """Mean from the first two sums; NaN without a value."""
+    return total / weight  # 0 / 0 is NaN
 
 
-def standard_error_of(total: Tensor, square: Tensor, count: Tensor) -> Tensor:
+def standard_error_of(
+    total: Tensor, weight: Tensor, square: Tensor, mixed: Tensor, weight_square: Tensor, count: Tensor
+) -> Tensor:
     """Plain standard error of the mean from `present_sums`; NaN under two values.
 
     It takes rows as independent, which questions about one patient are not: a quick look, not an interval to report.
     """
-    variance = (square - total * total / count).clamp_min(0) / (count - 1)
-    return torch.where(count > 1, (variance / count).sqrt(), torch.nan)
+    mean = mean_of(total, weight)
+    residual = (square - 2 * mean * mixed + mean.square() * weight_square).clamp_min(0)
+    return torch.where(count > 1, (residual * count / (count - 1)).sqrt() / weight, torch.nan)

@@ -1,8 +1,8 @@
-"""How sure a mean is when rows come in clusters: bootstrap intervals, sign-flip tests, Holm, effect sizes.
+"""How sure a mean is when rows come in clusters: bootstrap intervals and tests, sign flips, Holm, effect sizes.
 
-The questions of a patient are not independent, so whole patients are resampled and flipped. Everything works on the
-sums and counts of clusters, for many columns (methods x metrics) at once: a resample is a row of weights, and all means
-of all resamples are one matrix product.
+The questions of a patient are not independent, so whole patients are resampled and flipped. Rows may have weights: a
+mean is Σ weight · value / Σ weight. Everything works on the sums of clusters, for many columns (methods x metrics) at
+once; see `metrics.bootstrap`.
 """
 
 from dataclasses import dataclass, fields
@@ -10,21 +10,34 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+
+from cxr_faith.metrics.bootstrap import (
+    LEVEL,
+    bca_interval,
+    bootstrap_t_interval,
+    draw,
+    jackknife_error,
+    jackknife_means,
+    percentile_interval,
+)
+
+__all__ = ["LEVEL", "Estimates", "cluster_sums", "effect_size", "estimate", "holm", "sign_flip_p"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 RESAMPLES = 2_000
+"""Resamples that an interval is taken from."""
+TESTS = 10_000
+"""Resamples that p is taken from; many, so that p still means something after Holm over hundreds of pairs."""
 FLIPS = 10_000
-"""Random sign flips; many, so that a p value still means something after Holm over hundreds of pairs of methods."""
+"""Random sign flips."""
 
-LEVEL = 0.95
 EXACT_CLUSTERS = 12
 """Up to this number of clusters the sign-flip test is exact: it takes all 2^n flips."""
 
 FEWEST_CLUSTERS = 10
-"""Fewer clusters than this get no interval."""
+"""Fewer clusters than this get no interval, and p is that of the sign flips."""
 
 FEW_CLUSTERS = 30
 """With fewer clusters than this, intervals are too short, and readers are warned."""
@@ -38,25 +51,32 @@ class Estimates:
     """One number per column, each [columns]; NaN where it does not exist.
 
     Attributes:
-        mean: Σ sums / Σ counts.
+        mean: Σ weight · value / Σ weight.
         n: rows with a value.
         clusters: clusters with a value.
+        t_low: lower end of the bootstrap-t interval.
+        t_high: its upper end.
         low: lower end of the percentile interval.
         high: its upper end.
         bca_low: lower end of the bias-corrected and accelerated interval (Efron 1987).
         bca_high: its upper end.
-        p: of the sign-flip test that the mean is 0, two-sided.
+        p: two-sided p that the mean is 0, from the bootstrap-t under that hypothesis; with fewer clusters than an
+            interval needs, `p_sign_flip`.
+        p_sign_flip: two-sided p that the mean is 0, by sign flips, which assume a symmetric distribution.
         d_z: mean of the cluster means over their standard deviation.
     """
 
     mean: Floats
     n: Floats
     clusters: Floats
+    t_low: Floats
+    t_high: Floats
     low: Floats
     high: Floats
     bca_low: Floats
     bca_high: Floats
     p: Floats
+    p_sign_flip: Floats
     d_z: Floats
 
     @classmethod
@@ -66,120 +86,66 @@ class Estimates:
 
 
 def estimate(
-    values: npt.ArrayLike, clusters: npt.ArrayLike, resamples: int = RESAMPLES, flips: int = FLIPS
+    values: npt.ArrayLike, clusters: npt.ArrayLike, weights: npt.ArrayLike | None = None, tests: int = TESTS
 ) -> Estimates:
     """Means with intervals and tests, clustered; the same input always gives the same result.
 
     Args:
         values: [rows, columns], NaN = missing. Paired differences, where a test should compare two things.
         clusters: number or name of each row's cluster [rows].
-        resamples: bootstrap resamples of the clusters.
-        flips: random flips of the signs of the clusters; the smallest p is about 1 / flips.
+        weights: weight of each value, positive, [rows, columns]; None: all weigh the same.
+        tests: resamples that p is taken from; the smallest p is about 2 / tests.
     """
     table = np.asarray(values, dtype=np.float64)
-    sums, counts = cluster_sums(table, np.unique(np.asarray(clusters), return_inverse=True)[1])
+    heavy = None if weights is None else np.broadcast_to(np.asarray(weights, dtype=np.float64), table.shape)
+    sums, totals = cluster_sums(table, np.unique(np.asarray(clusters), return_inverse=True)[1], heavy)
     result = Estimates.empty(table.shape[1])
     # Only clusters that have a value can be drawn, so columns go together by the clusters they have.
-    patterns, which = np.unique(counts > 0, axis=1, return_inverse=True)
+    patterns, which = np.unique(totals > 0, axis=1, return_inverse=True)
     for number, pattern in enumerate(patterns.T):
         columns = np.flatnonzero(which.ravel() == number)
         if pattern.any():
-            part = _estimate(sums[np.ix_(pattern, columns)], counts[np.ix_(pattern, columns)], resamples, flips)
+            part = _estimate(sums[np.ix_(pattern, columns)], totals[np.ix_(pattern, columns)], tests)
             for field in fields(Estimates):
                 getattr(result, field.name)[columns] = getattr(part, field.name)
         else:
-            result.n[columns] = result.clusters[columns] = 0
+            result.clusters[columns] = 0
+    result.n[:] = np.isfinite(table).sum(0)
     return result
 
 
-def cluster_sums(values: Floats, clusters: Ints) -> tuple[Floats, Floats]:
-    """Sums and counts of the values that are not NaN, each [clusters, columns].
+def cluster_sums(values: Floats, clusters: Ints, weights: Floats | None = None) -> tuple[Floats, Floats]:
+    """Sums of weight · value and of weight over the values that are not NaN, each [clusters, columns].
 
     Args:
         values: [rows, columns].
         clusters: 0-based number of each row's cluster [rows].
+        weights: [rows, columns]; None: 1 each.
     """
     present = np.isfinite(values)
+    heavy = present.astype(np.float64) if weights is None else np.where(present, weights, 0.0)
     n_clusters = int(clusters.max(initial=-1)) + 1
-    sums, counts = np.zeros((n_clusters, values.shape[1])), np.zeros((n_clusters, values.shape[1]))
-    np.add.at(sums, clusters, np.where(present, values, 0.0))
-    np.add.at(counts, clusters, present)
-    return sums, counts
+    sums, totals = np.zeros((n_clusters, values.shape[1])), np.zeros((n_clusters, values.shape[1]))
+    np.add.at(sums, clusters, heavy * np.where(present, values, 0.0))
+    np.add.at(totals, clusters, heavy)
+    return sums, totals
 
 
-def _estimate(sums: Floats, counts: Floats, resamples: int, flips: int) -> Estimates:
+def _estimate(sums: Floats, weights: Floats, tests: int) -> Estimates:
+    """The fields but `n`, from clusters that all have a value."""
     n_clusters, n_columns = sums.shape
-    total, n = sums.sum(0), counts.sum(0)
-    mean = total / n
-    low, high, bca_low, bca_high = (np.full(n_columns, np.nan) for _ in range(4))
+    mean, result = sums.sum(0) / weights.sum(0), Estimates.empty(n_columns)
+    result.mean[:], result.clusters[:] = mean, n_clusters
+    result.p_sign_flip[:] = result.p[:] = sign_flip_p(sums, np.random.default_rng(_SEED + 1))
+    result.d_z[:] = effect_size(sums / weights)
     if n_clusters >= FEWEST_CLUSTERS:
-        drawn = resampled_means(sums, counts, resamples, np.random.default_rng(_SEED))
-        low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        jackknife = (total - sums) / (n - counts)
-        bca_low, bca_high = bca_interval(drawn, mean, jackknife)
-    return Estimates(
-        mean=mean,
-        n=n,
-        clusters=np.full(n_columns, float(n_clusters)),
-        low=low,
-        high=high,
-        bca_low=bca_low,
-        bca_high=bca_high,
-        p=sign_flip_p(sums, np.random.default_rng(_SEED + 1), flips),
-        d_z=effect_size(sums / counts),
-    )
-
-
-def resampled_means(sums: Floats, counts: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Mean of every column in every resample of the clusters, Σ sums / Σ counts.
-
-    Args:
-        sums: [clusters, columns].
-        counts: the same shape, nowhere 0.
-        resamples: how many.
-        rng: draws clusters with replacement; all columns share the draws.
-
-    Returns:
-        [resamples, columns].
-    """
-    n_clusters, n_columns = sums.shape
-    kinds, which = np.unique(counts, axis=1, return_inverse=True)
-    stacked, means = np.hstack([sums, kinds]), np.empty((resamples, n_columns))
-    block = max(1, _BLOCK_WEIGHTS // n_clusters)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn = rng.integers(n_clusters, size=(size, n_clusters)) + np.arange(size)[:, None] * n_clusters
-        weights = np.bincount(drawn.ravel(), minlength=size * n_clusters).reshape(size, n_clusters)
-        totals = weights.astype(np.float64) @ stacked
-        means[start : start + size] = totals[:, :n_columns] / totals[:, n_columns + which.ravel()]
-    return means
-
-
-def bca_interval(drawn: Floats, observed: Floats, jackknife: Floats) -> tuple[Floats, Floats]:
-    """Bias-corrected and accelerated bootstrap interval, Efron 1987.
-
-    Args:
-        drawn: bootstrap distribution [resamples, columns].
-        observed: estimate from the data [columns].
-        jackknife: estimates with one cluster left out [clusters, columns].
-
-    Returns:
-        (low, high), each [columns]; NaN where all resamples lie on one side of the estimate, or are equal.
-    """
-    below = ((drawn < observed).mean(0) + (drawn <= observed).mean(0)) / 2
-    offset = jackknife.mean(0) - jackknife
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bias = ndtri(below)
-        acceleration = (offset**3).sum(0) / (6 * (offset**2).sum(0) ** 1.5)
-        ends = []
-        for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
-            shifted = bias + ndtri(tail)
-            ends.append(ndtr(bias + shifted / (1 - acceleration * shifted)))
-    usable = np.isfinite(ends).all(0)
-    bounds = np.full((2, len(observed)), np.nan)
-    for column in np.flatnonzero(usable):
-        bounds[:, column] = np.quantile(drawn[:, column], [ends[0][column], ends[1][column]])
-    return bounds[0], bounds[1]
+        drawn = draw(sums, weights, RESAMPLES, tests, np.random.default_rng(_SEED))
+        result.p[:] = drawn.p
+        result.low[:], result.high[:] = percentile_interval(drawn.means)
+        result.bca_low[:], result.bca_high[:] = bca_interval(drawn.means, mean, jackknife_means(sums, weights))
+        ends = bootstrap_t_interval(drawn.t, mean, jackknife_error(sums, weights))
+        result.t_low[:], result.t_high[:] = ends
+    return result
 
 
 def sign_flip_p(sums: Floats, rng: np.random.Generator, flips: int = FLIPS) -> Floats:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ CAUTION = 1.25
 """Factor on the textbook error of the trapezoid rule; with it, 95 % of rough sigmoid curves keep the stated error."""
 FIRST_RANDOM_ORDERS = 8
 """Random orders of the first pass; fewer than four pairs say little about their spread."""
+_COLUMNS = tuple(field.name for field in fields(PictureScores))
 MODES: Final[tuple[Literal["deletion", "insertion"], ...]] = ("deletion", "insertion")
 
 
@@ -127,12 +128,12 @@ def run_adaptive(
         orders: for each question, its orders [N].
         k: the finest schedule.
         auc_error: allowed error of an area, as a share of `error_unit`.
-        ends: for each question, the scores [3, 2] of the intact and the removed picture, or None; known ones are not
-            run again.
+        ends: for each question, the scores [columns, 2] of the intact and the removed picture, or None; known ones are
+            not run again.
     """
     steps, coarse = len(k) - 1, coarse_points(len(k) - 1)
     known = [np.zeros((len(own), steps + 1), bool) for own in orders]
-    values = [np.full((3, len(own), 2, steps + 1), np.nan) for own in orders]
+    values = [np.full((len(_COLUMNS), len(own), 2, steps + 1), np.nan) for own in orders]
     to_run = {(q, i): coarse for q, own in enumerate(orders) for i in range(len(own))}
     for q, both in enumerate(ends or ()):
         if both is not None:
@@ -144,7 +145,7 @@ def run_adaptive(
         plan, places = Plan(int(k[-1])), {}
         for (q, i), points in to_run.items():
             places[q, i] = np.stack([plan.add(q, keep_masks(orders[q][i], k[points], mode)) for mode in MODES])
-        scores = [torch.stack([s.s, s.probability, s.standing]).numpy() for s in run(plan)]
+        scores = [torch.stack(s.columns).numpy() for s in run(plan)]
         for (q, i), points in to_run.items():
             values[q][:, i][..., points] = scores[q][:, places[q, i]]
             known[q][i, points] = True
@@ -226,8 +227,8 @@ def adaptive_curves(
 
 
 def _ends(curves: Curves) -> FloatArray:
-    """Score, probability and standing of the intact and of the removed picture, [3, 2]."""
-    return np.array([values[0, 0, [0, -1]].tolist() for values in vars(curves.scores).values()])
+    """Every score of the intact and of the removed picture, [columns, 2]."""
+    return np.array([values[0, 0, [0, -1]].tolist() for values in curves.scores.columns])
 
 
 def _random_error(s: Tensor, k: IntArray) -> float:
@@ -240,6 +241,6 @@ def _random_error(s: Tensor, k: IntArray) -> float:
 def _joined(parts: Sequence[Curves]) -> Curves:
     """The curves of several runs of one question, one after another."""
     scores = PictureScores(
-        *(torch.cat([getattr(part.scores, name) for part in parts]) for name in vars(parts[0].scores))
+        *(torch.cat(columns) for columns in zip(*(part.scores.columns for part in parts), strict=True))
     )
     return Curves(scores, np.concatenate([p.errors for p in parts]), np.concatenate([p.run for p in parts]))

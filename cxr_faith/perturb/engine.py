@@ -6,7 +6,7 @@ perturbed picture is encoded and prefilled once, then each question that needs i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -132,7 +132,9 @@ class Engine:
             for each question, scores [len(plan)] on the CPU; NaN for pictures that it does not need.
         """
         device = original.device
-        filled = torch.full((len(prompts), 3, len(plan)), torch.nan, dtype=torch.float64, device=device)
+        filled = torch.full(
+            (len(prompts), len(fields(PictureScores)), len(plan)), torch.nan, dtype=torch.float64, device=device
+        )
         groups = plan.groups(self.share)
         if not groups:
             return [PictureScores(*rows) for rows in filled.cpu()]
@@ -155,7 +157,7 @@ class Engine:
         filled: Tensor,
         questions: Sequence[tuple[int, Prompt, Target]],
     ) -> None:
-        """Run masks [M, N] for the questions that need them, and write scores to `filled` [questions, 3, places]."""
+        """Run masks [M, N] for the questions that need them; write scores to `filled` [questions, columns, places]."""
 
         def work(start: int, stop: int) -> None:
             self._run_batch(source(keep[start:stop]), places[start:stop], filled, questions)
@@ -188,4 +190,4 @@ class Engine:
         prefix = self.vlm.prefill(tokens)
         for question, prompt, target in questions:
             scores = self.vlm.score(prefix, prompt, target)
-            filled[question][:, places] = torch.stack([scores.s, scores.probability, scores.standing])
+            filled[question][:, places] = torch.stack(scores.columns)

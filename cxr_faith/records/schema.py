@@ -31,16 +31,19 @@ def _schema() -> pa.Schema:
         **dict.fromkeys(KEY, text),
         **manifest,
         **{"present": flag, "predicted": text, "generated": text, "answer_mismatch": flag},
-        **{"yes_no_mass": real, "correct": flag, "own_substrate": flag, "status": text, "reason": text},
+        **{"yes_no_mass": real, "correct": flag, "own_substrate": flag, "status": text, "reason": text, "flat": flag},
         **{"order": wholes, "k": wholes},
         **dict.fromkeys(("deletion_scores", "insertion_scores", "deletion_probs", "insertion_probs"), reals),
+        **dict.fromkeys(("deletion_log_p", "insertion_log_p"), reals),
         **dict.fromkeys(("margin", "p_yes", *ENDPOINT_COLUMNS), real),
         **dict.fromkeys((*CURVE_COLUMNS, "tie_share", "auc_error"), real),
         **dict.fromkeys((f"{name}_std" for name in CURVE_COLUMNS), real),  # for `random`: over its orders
         **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
         **dict.fromkeys(GAPS, real),
         **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
-        **{"verified": flag, "set_size": whole, "score_drop": real},  # for `cleann`: its set of cells
+        "pointing_ceiling": real,
+        **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells
+        **{"set_cells": wholes, "set_removal_flips": flag, "set_keeps": flag},
         **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
     }

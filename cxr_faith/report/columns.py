@@ -69,6 +69,11 @@ def method_label(row: BoardRow) -> str:
     return f"{printable(row.method)}{'*' * row.own_substrate}{'†' * bool(row.sanity_failed)}"
 
 
+def flat_share(row: BoardRow) -> str:
+    """The share of a method's maps that are flat; an en dash where there is none."""
+    return f"{row.flat_share:.0%}" if row.flat_share else "–"
+
+
 def slice_title(name: str) -> str:
     """The name of a slice that readers see."""
     return SLICE_TITLES.get(name, printable(name.replace(":", " ", 1)))

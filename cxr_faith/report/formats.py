@@ -39,7 +39,7 @@ def patients(count: int) -> str:
 
 
 def with_interval(row: BoardRow, column: str, signed: bool = False) -> str:
-    """A mean with its 95 % interval over patients: the BCa interval if there is one, else the percentile interval."""
+    """A mean with its 95 % interval over patients, if there is one."""
     value, interval = row.value(column), row.intervals.get(column)
     text = number(value, signed)
     if value is None or interval is None or interval.ends is None:

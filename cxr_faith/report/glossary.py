@@ -13,7 +13,10 @@ GLOSSARY = {
     "drop@50": "Share of the effect that is lost once half of the cells are removed, most salient first.",
     "Δ random, Δ center": "Gap to random orders, and to ranking cells by their distance to the center of the picture; "
     "positive is better than the baseline.",
-    "coverage": "Share of a method's rows that are ok.",
+    "coverage": "Share of a method's rows that have normalized scores: ok or flat.",
+    "flat": "All cells of the map are equal: it says nothing, and counts with the scores of random orders, so srg 0.",
+    "weighted mean": "Scores in units of the effect are averaged with the effect as weight, so that an answer that "
+    "hardly moves does not carry a mean.",
     "n": "Samples in the means: those that are ok for every method that has a row for them.",
     "degenerate": "The effect is too small to divide by: under 0.5, or under 5 % of the score.",
     "inverted": "Removing the picture makes the model surer of its answer.",

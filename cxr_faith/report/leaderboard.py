@@ -4,7 +4,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from cxr_faith.report.columns import COLUMNS, board_title, columns_of, method_label, samples_in
+from cxr_faith.report.columns import COLUMNS, board_title, columns_of, flat_share, method_label, samples_in
 from cxr_faith.report.formats import number
 from cxr_faith.report.legend import legend
 from cxr_faith.summary.summary import Summary
@@ -36,10 +36,13 @@ def render_leaderboard(
     table.add_column("\nmethod", overflow="fold", max_width=28)
     table.add_column("\nn", justify="right")
     table.add_column("\ncov", justify="right")
+    table.add_column("\nflat", justify="right")
     for column in COLUMNS:
         header = f"{column.top} {column.arrow}\n{column.bottom}" if column.bottom else f"\n{column.top} {column.arrow}"
         table.add_column(header, justify="right", no_wrap=True)
     for row in board.ranked():
         cells = [number(row.value(column.key), column.signed) for column in columns_of(board)]
-        table.add_row(Text(method_label(row)), str(samples_in(board, row)), f"{row.coverage:.0%}", *cells)
+        table.add_row(
+            Text(method_label(row)), str(samples_in(board, row)), f"{row.coverage:.0%}", flat_share(row), *cells
+        )
     return table

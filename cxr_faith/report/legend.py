@@ -5,12 +5,13 @@ from cxr_faith.summary.board import Board
 LEGEND = (
     "↓ lower is better, ↑ higher is better; Δ = gap to a baseline, positive = better than it.",
     "The gap in srg to random is srg itself: by construction random has an srg of 0.",
-    "n = samples in the means, those ok for every method that has them; cov = share of a method's rows that are ok.",
+    "Means are weighted by the effect. n = samples in them, those ok for every method that has them; cov = share of a "
+    "method's rows that count; flat = share of its maps that say nothing: all cells equal, scored as random.",
 )
 SCORED = "Here n and srg logit count every sample that could be scored; the other columns need samples that are ok."
 INTERVALS = (
-    "[…] = 95 % interval over patients: BCa bootstrap, none under 10 patients. p = test that the score that ranks the "
-    "board is 0, by sign flips of whole patients, Holm-adjusted over the methods."
+    "[…] = 95 % interval over patients: bootstrap-t, none under 10 patients. p = test that the score that ranks the "
+    "board is 0, by the same bootstrap (under 10 patients by sign flips), Holm-adjusted over the methods."
 )
 EFFECT_SIZE = "d = effect size of that score: mean of the patients' means divided by their standard deviation."
 BY_FINDING = (

@@ -54,14 +54,15 @@ function leaderboard() {
   byId("board-note").textContent = b ? b.note : "There is no such board in this run.";
   if (!b) { table.replaceChildren(); draw([]); return; }
   if (state.sort === null) state.sort = b.headline;
-  const fixed = { method: (r) => r.method, n: (r) => r.n_used, coverage: (r) => r.coverage };
+  const fixed = { method: (r) => r.method, n: (r) => r.n_used, coverage: (r) => r.coverage, flat: (r) => r.flat };
   const value = fixed[state.sort] || ((r) => r.values[state.sort]);
   const rows = b.rows.filter((r) => !state.hidden.has(r.method)).sort((x, y) => compare(value(x), value(y)));
   const head = el("tr", {}, sortHeader("method", "method"), sortHeader("n", "n", "samples in the means"),
-    sortHeader("coverage", "coverage", "share of rows that are ok"),
+    sortHeader("coverage", "coverage", "share of rows that have normalized scores"),
+    sortHeader("flat", "flat", "share of maps whose cells are all equal"),
     ...b.columns.map((c) => sortHeader(`${c.label} ${c.arrow}`, c.key)));
   const body = rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.label), el("td", {}, r.n_used),
-    el("td", {}, `${Math.round(100 * r.coverage)} %`),
+    el("td", {}, `${Math.round(100 * r.coverage)} %`), el("td", {}, r.flat ? `${Math.round(100 * r.flat)} %` : "–"),
     ...b.columns.map((c) => {
       const ci = r.ci[c.key];
       return el("td", {}, num(r.values[c.key], c.signed), ci ? el("small", {}, `${num(ci[0], c.signed)} to ${num(ci[1], c.signed)}`) : null);
@@ -76,11 +77,10 @@ function leaderboard() {
 }
 
 function ties(b) {
-  const place = Object.fromEntries([...b.rows].sort((x, y) => (y.values[b.headline] ?? -Infinity) - (x.values[b.headline] ?? -Infinity)).map((r, i) => [r.method, i]));
   const below = {};
   for (const pair of b.differences) {
     if (pair.p_holm === null || pair.p_holm < 0.05) continue;
-    const [upper, lower] = place[pair.a] < place[pair.b] ? [pair.a, pair.b] : [pair.b, pair.a];
+    const [upper, lower] = pair.mean > 0 ? [pair.a, pair.b] : [pair.b, pair.a]; // on the samples that both have
     (below[upper] = below[upper] || []).push(lower);
   }
   return Object.entries(below).map(([name, others]) => `${name} is not significantly better than ${others.join(", ")}.`);

@@ -103,7 +103,9 @@ def _board(summary: Summary, board: Board) -> dict[str, Any]:
             for column in columns
         ],
         "rows": [_row(board, row, shown) for row in board.rows],
-        "differences": [{"a": pair.a, "b": pair.b, "p_holm": pair.p_holm} for pair in board.differences],
+        "differences": [
+            {"a": pair.a, "b": pair.b, "mean": pair.mean, "p_holm": pair.p_holm} for pair in board.differences
+        ],
     }
 
 
@@ -113,6 +115,7 @@ def _row(board: Board, row: BoardRow, columns: Sequence[str]) -> dict[str, Any]:
         "label": method_label(row),
         "n_used": samples_in(board, row),
         "coverage": short(row.coverage),
+        "flat": None if row.flat_share is None else short(row.flat_share),
         "status": dict(row.status),
         "values": {column: row.value(column) for column in columns},  # in full: rounding twice may change a digit
         "ci": {column: ends for column in columns if (ends := _ends(row, column)) is not None},

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cxr_faith.report.columns import COLUMNS, columns_of, method_label, samples_in, slice_title
+from cxr_faith.report.columns import COLUMNS, columns_of, flat_share, method_label, samples_in, slice_title
 from cxr_faith.report.formats import number, p_value, patients, percent, with_interval
 from cxr_faith.report.legend import BY_FINDING
 from cxr_faith.summary.board import Board
@@ -34,10 +34,10 @@ def board_table(board: Board) -> TextTable:
     for row in board.ranked():
         test = row.intervals[board.headline]
         means = [with_interval(row, column.key, column.signed) for column in columns_of(board)]
-        counts = [str(samples_in(board, row)), str(row.n_clusters), f"{row.coverage:.0%}"]
+        counts = [str(samples_in(board, row)), str(row.n_clusters), f"{row.coverage:.0%}", flat_share(row)]
         rows.append([method_label(row), *counts, *means, p_value(test.p_holm), number(test.d_z, signed=True)])
     title = slice_title(board.slice)
-    return TextTable(title, ["method", "n", "patients", "coverage", *titles, "p", "d"], rows)
+    return TextTable(title, ["method", "n", "patients", "coverage", "flat", *titles, "p", "d"], rows)
 
 
 def finding_tables(summary: Summary) -> list[TextTable]:

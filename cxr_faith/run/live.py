@@ -17,6 +17,7 @@ from typing import Any
 import lightning as L
 import pyarrow as pa
 
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import scan_records
 from cxr_faith.run.event_file import EventWriter, open_event_file
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "live"
 SETTLING = ("gap_srg_random", "gap_srg_center")
 """Columns whose running means are shown."""
-_KEY = ("method", "substrate", "status")
+_KEY = ("method", "substrate", "status", "effect")
 
 
 class LiveScalars(L.Callback):
@@ -94,13 +95,14 @@ class LiveScalars(L.Callback):
     def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows:
             substrate = row["substrate"].replace(":", "_")
-            ok = row["status"] == "ok"
+            ok = row["status"] in MEASURED
             values = {"coverage": float(ok)} | {name: row.get(name) if ok else None for name in SETTLING}
             for name, value in values.items():
                 if value is not None and value == value:  # NaN: this method has no such gap
+                    weight = float(row["effect"]) if name in SETTLING else 1.0
                     entry = self._sums[row["method"], name, substrate]
-                    entry[0] += float(value)
-                    entry[1] += 1
+                    entry[0] += weight * float(value)
+                    entry[1] += weight
 
     def _write(self, module: FaithfulnessModule) -> None:
         """Write all means; an error ends these scalars and not the run, whose records say it all."""

@@ -18,6 +18,7 @@ import lightning as L
 import numpy as np
 
 from cxr_faith.metrics.agreement import spearman
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import markdown_text
 from cxr_faith.records.controls import is_control
@@ -110,7 +111,7 @@ class Watch:
         invalid = float(np.mean([row["status"] == "invalid" for row in rows]))
         if invalid > limits.invalid_share:
             yield self._alert("invalid_share", None, invalid, "of the rows are invalid; see their reason")
-        coverage = float(np.mean([row["status"] == "ok" for row in rows]))
+        coverage = float(np.mean([row["status"] in MEASURED for row in rows]))
         speed = len(self._seconds) / max(sum(self._seconds), 1e-9)
         self._first = self._first or (coverage, speed)
         if coverage < self._first[0] - limits.coverage_drop:

@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.printable import markdown_text, printable
 from cxr_faith.records import GAPS, read_records
 from cxr_faith.report.alerts import read_alerts
@@ -54,11 +55,11 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
     for old in folder.rglob("events.out.tfevents.*"):
         if not old.name.endswith(HPARAMS):
             old.unlink()
-    columns = tuple(dict.fromkeys((*bands.COLUMNS, *_HISTOGRAMS, *SETTLING)))
+    columns = tuple(dict.fromkeys((*bands.COLUMNS, *_HISTOGRAMS, *SETTLING, "effect")))
     records = read_records(run_dir, columns)
     records = records[records["condition"].eq("none")]
     summary = bands.with_bands(summary, records)
-    samples = records[records["status"].eq("ok")].sort_values("sample_id", kind="stable")
+    samples = records[records["status"].isin(MEASURED)].sort_values("sample_id", kind="stable")
     for method in dict.fromkeys(row.method for board in summary.boards for row in board.rows):
         with event_file(run_dir, run_name(method)) as writer:
             for board, row in _rows(summary, method):
@@ -123,7 +124,7 @@ def _add_samples(writer: SummaryWriter, records: pd.DataFrame) -> None:
     """Histograms by finding, and running means of the gaps, over the samples of a method that are ok."""
     for substrate, rows in records.groupby("substrate", sort=True):
         for name in SETTLING:
-            for step, mean in _settling(rows[name].dropna().to_numpy(np.float64)):
+            for step, mean in _settling(rows[[name, "effect"]].dropna().to_numpy(np.float64)):
                 writer.add_scalar(f"settling_{name}/{_place('all', str(substrate))}", mean, step)
         slices = {"all": rows, **{f"finding:{finding}": part for finding, part in rows.groupby("finding", sort=True)}}
         for slice_name, part in slices.items():
@@ -134,9 +135,14 @@ def _add_samples(writer: SummaryWriter, records: pd.DataFrame) -> None:
 
 
 def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tuple[int, float]]:
-    """(number of samples, their mean) at no more than `most` points: more would only fill the event file."""
+    """(number of samples, their weighted mean) at no more than `most` points: more would only fill the event file.
+
+    Args:
+        values: value and weight of each sample [samples, 2].
+        most: number of points.
+    """
     if len(values):
-        means = np.cumsum(values) / np.arange(1, len(values) + 1)
+        means = np.cumsum(values.prod(1)) / np.cumsum(values[:, 1])
         for last in np.unique(np.linspace(0, len(means) - 1, min(len(means), most)).astype(int)):
             yield int(last) + 1, float(means[last])
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
-from cxr_faith.metrics.functional import normalize_curve
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.records.controls import SETTING
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.curves import Bands
@@ -67,13 +66,14 @@ def _board_with_bands(board: Board, records: pd.DataFrame) -> Board:
 def curve_bands(records: pd.DataFrame) -> dict[str, Bands]:
     """Method → 95 % percentile intervals of its mean normalized curves; methods of few patients are left out.
 
-    The mean is over the samples that are ok for every method that has a row for them. Whole patients are drawn, with
-    replacement, 2,000 times from a fixed stream; a sample without a patient takes its image as one.
+    The mean is weighted by the effect, over the samples that are ok for every method that has a row for them. Whole
+    patients are drawn, with replacement, 2,000 times from a fixed stream; a sample without a patient takes its image as
+    one.
 
     Args:
         records: rows of one setting and slice.
     """
-    common = records["status"].eq("ok").groupby(records["sample_id"]).transform("all")
+    common = records["status"].isin(MEASURED).groupby(records["sample_id"]).transform("all")
     rows = records[common]
     if rows.empty:
         return {}
@@ -100,18 +100,17 @@ def _draws(n_clusters: int) -> npt.NDArray[np.float64]:
 
 
 def _cluster_sums(rows: pd.DataFrame, clusters: npt.NDArray[np.intp], n_clusters: int) -> npt.NDArray[np.float64]:
-    """Sums over each cluster's rows of 1 and of the two normalized curves [clusters, 1 + 2 * points]."""
-    ends = [torch.from_numpy(rows[name].to_numpy(np.float64, copy=True)) for name in ("s_original", "s_substrate")]
+    """Sums over each cluster's rows of the effect and of both curves above the substrate [clusters, 1 + 2·points]."""
+    original, removed = (rows[name].to_numpy(np.float64)[:, None] for name in ("s_original", "s_substrate"))
     scores = (np.stack(rows[f"{side}_scores"].to_list()).astype(np.float64) for side in ("deletion", "insertion"))
-    curves = [normalize_curve(torch.from_numpy(side), *ends).numpy() for side in scores]
-    terms = np.hstack([np.ones((len(rows), 1)), *curves])
+    terms = np.hstack([original - removed, *(side - removed for side in scores)])
     sums = np.zeros((n_clusters, terms.shape[1]))
     np.add.at(sums, clusters, terms)
     return sums
 
 
 def _ends(totals: npt.NDArray[np.float64]) -> Bands:
-    """Percentile ends of the means, from totals [resamples, 1 + 2 * points] whose first column counts."""
+    """Percentile ends of the means, from totals [resamples, 1 + 2 * points] whose first column is the effect."""
     drawn = totals[:, 0] > 0
     means = totals[drawn, 1:] / totals[drawn, :1]
     tail = 100 * (1 - LEVEL) / 2

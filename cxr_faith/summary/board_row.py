@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 class BoardRow(Result):
     """Means of one method over one slice, named as the columns of the records; a mean of nothing is None.
 
-    Means are taken over the common samples: those that are ok for every method that has a row for them. `*_scored` are
-    taken over the scored samples: those that every such method could score, whatever their effect.
+    Means are taken over the common samples: those that are ok for every method that has a row for them; flat maps count
+    with the scores of random orders. Means in units of the effect (areas, `srg`, drops, gaps) are weighted by the
+    effect, Σ effect · value / Σ effect; `plain_means` and `medians` stand beside them. `*_scored` are taken over the
+    scored samples: those that every such method could score, whatever their effect.
     """
 
     method: str
@@ -29,7 +31,7 @@ class BoardRow(Result):
     n_ok: int
     """Rows whose status is ok."""
     coverage: float
-    """`n_ok / n`."""
+    """Share of the rows that have normalized scores: status ok or flat."""
     n_common: int
     """Common samples that the method has."""
     n_scored: int
@@ -37,7 +39,7 @@ class BoardRow(Result):
     n_clusters: int
     """Patients behind the mean that ranks the board."""
     status: Mapping[str, int]
-    """Number of rows with each status: ok, degenerate, inverted, off_format, invalid."""
+    """Number of rows with each status: ok, degenerate, inverted, off_format, invalid, flat."""
     deletion_auc: float | None
     """Area under the normalized deletion curve; lower is better."""
     insertion_auc: float | None
@@ -85,7 +87,7 @@ class BoardRow(Result):
     srg_logit: float | None
     """`srg` in the unit of the scores."""
     srg_ratio_of_sums: float | None
-    """Sum of `srg_logit` over the sum of the effects: samples weigh by their effect."""
+    """Sum of `srg_logit` over the sum of the effects; the same as `srg`."""
     deletion_auc_logit_scored: float | None
     """`deletion_auc_logit` over the scored samples."""
     insertion_auc_logit_scored: float | None
@@ -105,7 +107,7 @@ class BoardRow(Result):
     gap_srg_center_se: float | None
     """Standard error of `gap_srg_center` over patients."""
     srg_se: float | None
-    """Standard error of `srg` over patients."""
+    """Standard error of `srg` over patients (jackknife), as of every weighted mean."""
     srg_logit_se: float | None
     """Standard error of `srg_logit` over patients."""
     srg_logit_scored_se: float | None
@@ -114,6 +116,12 @@ class BoardRow(Result):
     """Intervals and tests of the gaps, `srg`, `srg_logit` and `srg_logit_scored`, by column."""
     curves: Curves | None = None
     """Mean curves; None without a common sample."""
+    plain_means: Mapping[str, float | None] | None = None
+    """Column in units of the effect → its mean without weights."""
+    medians: Mapping[str, float | None] | None = None
+    """The same columns → median over the samples."""
+    flat_share: float | None = None
+    """Share of the samples in the headline's mean whose map is flat: all its cells are equal, it says nothing."""
     sanity_failed: bool | None = None
     """Whether the method failed `cxr-faith sanity`; None if that was not run."""
 
@@ -131,16 +139,17 @@ class BoardRow(Result):
     def flat(self) -> dict[str, str | float | None]:
         """The row as one level of columns, for a table.
 
-        A status becomes `status_NAME`. An interval becomes `COLUMN_low` and `COLUMN_high` (BCa where it exists, else
-        percentile) and `COLUMN_p_holm`. Curves are left out.
+        A status becomes `status_NAME`. An interval becomes `COLUMN_low` and `COLUMN_high` (the ends to show) and
+        `COLUMN_p_holm`. Plain means and medians become `COLUMN_plain` and `COLUMN_median`. Curves are left out.
         """
-        nested = ("status", "intervals", "curves")
+        nested = ("status", "intervals", "curves", "plain_means", "medians")
         flat = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in nested}
         flat |= {f"status_{name}": count for name, count in self.status.items()}
         for column, interval in self.intervals.items():
             low, high = interval.ends or (None, None)
             flat |= {f"{column}_low": low, f"{column}_high": high, f"{column}_p_holm": interval.p_holm}
-        return flat
+        flat |= {f"{column}_plain": value for column, value in (self.plain_means or {}).items()}
+        return flat | {f"{column}_median": value for column, value in (self.medians or {}).items()}
 
     def to_frame(self) -> "pd.DataFrame":
         """One row with the columns of `flat`."""

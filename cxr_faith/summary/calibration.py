@@ -13,6 +13,7 @@ from cxr_faith.metrics.calibration import (
     reliability,
     selective_accuracy,
 )
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.summary.columns import numbers, rank_correlation, rounded
 from cxr_faith.summary.result import Result
 
@@ -51,7 +52,7 @@ def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> Calibratio
     known = samples[samples["p_yes"].notna() & samples["correct"].notna()]
     p, correct = numbers(known["p_yes"]), numbers(known["correct"])
     is_yes = known["predicted"].eq("yes").to_numpy(bool) == (correct == 1)
-    ok = first[first["status"].eq("ok")]
+    ok = first[first["status"].isin(MEASURED)]
     confidence, counts = {}, {}
     for method in (name for name in methods if first["method"].eq(name).any()):
         rows = ok[ok["method"].eq(method)]

@@ -117,13 +117,19 @@ def _controls(board: Board) -> Iterator[str]:
 
 
 def _oracle(board: Board) -> Iterator[str]:
-    """A method that beats the true mask of the finding."""
-    srg = {row.method: row.srg for row in board.rows if row.srg is not None}
-    if ORACLE not in srg:
-        return
-    best = max(srg, key=lambda name: (srg[name], name == ORACLE))
-    if best != ORACLE:
+    """A method that beats the true mask of the finding, on the samples that both have."""
+    better = {}
+    for pair in board.differences:
+        if ORACLE in (pair.a, pair.b) and pair.p_holm < SIGNIFICANT:
+            above = pair.mean if pair.b == ORACLE else -pair.mean
+            if above > 0:
+                better[pair.a if pair.b == ORACLE else pair.b] = (above, pair)
+    if better:
+        best = max(better, key=lambda name: better[name][0])
+        above, pair = better[best]
+        score = "srg logit" if board.by_scored else "srg"
         yield (
-            f"Oracle is not the best under {board.substrate}: {best} has srg {srg[best]:.3f}, the true mask "
-            f"{srg[ORACLE]:.3f}. The model looks at more than the finding, or the substrate leaves traces."
+            f"Oracle is not the best under {board.substrate}: on the {pair.n} samples that both have, the {score} of "
+            f"{best} is {above:.3f} higher (p {pair.p_holm:.3f}). The model looks at more than the finding, or the "
+            "substrate leaves traces."
         )

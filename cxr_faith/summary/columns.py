@@ -34,6 +34,18 @@ def mean(values: Floats) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def median(values: Floats) -> float | None:
+    """Median of the values that are not NaN; None if there are none."""
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
+
+
+def weighted_mean(values: Floats, weights: Floats) -> float | None:
+    """Σ weight · value / Σ weight over the values that are not NaN; None if there are none."""
+    known = np.isfinite(values)
+    return float(weights[known] @ values[known] / weights[known].sum()) if known.any() else None
+
+
 def rounded(value: float) -> float | None:
     """A number with `DIGITS` significant digits; None for NaN."""
     return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None

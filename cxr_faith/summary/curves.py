@@ -21,7 +21,7 @@ class Bands(Result):
 
 @dataclass(frozen=True)
 class Curves(Result):
-    """Mean normalized deletion and insertion curves: 1 is the score of the image, 0 that of the substrate."""
+    """Mean normalized curves, weighted by the effect: 1 is the score of the image, 0 that of the substrate."""
 
     n: int
     """Samples in the means: the common samples of the board that have a row of this method."""

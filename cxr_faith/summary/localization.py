@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.records.controls import RANDOM, is_control
-from cxr_faith.summary.columns import numbers, rank_correlation, rounded_mean
+from cxr_faith.summary.columns import numbers, rank_correlation, rounded, rounded_mean, weighted_mean
 from cxr_faith.summary.result import Result
 
-COLUMNS = ("status", "srg", *LOCALIZATION_COLUMNS)
+COLUMNS = ("status", "effect", "srg", "pointing_ceiling", *LOCALIZATION_COLUMNS)
 """The columns of the records that this panel reads."""
 
 
@@ -53,14 +54,20 @@ class Localization(LocalizationScores):
     n: int
     """Samples with a localization score."""
     srg_located: float | None
-    """Mean `srg` of the samples that have a localization score and are ok under the first substrate."""
+    """Mean `srg`, weighted by the effect, of the samples with a localization score that are ok under the first
+    substrate."""
     with_srg: Mapping[str, SrgCorrelation]
     """Substrate → correlation of `srg` with each score."""
+    pointing_ceiling: float | None = None
+    """Highest `pointing_game` that any map can have on these samples: findings cover some cells only in part."""
 
 
 @dataclass(frozen=True)
 class LocalizationAcross(LocalizationScores):
-    """Spearman's correlation over methods between the mean `srg` and each mean score; controls are left out."""
+    """Spearman's correlation over methods between the mean `srg` and each mean score; controls are left out.
+
+    All means are over the samples that every one of these methods has.
+    """
 
     n_methods: int
     """Methods in the correlation."""
@@ -88,14 +95,20 @@ def method_localization(records: pd.DataFrame, first: pd.DataFrame, method: str)
     """
     mine = first[first["method"].eq(method)]
     has_score = mine[LOCALIZATION_COLUMNS[0]].notna()
-    scored = records[records["method"].eq(method) & records["status"].eq("ok")].groupby("substrate")
+    scored = records[records["method"].eq(method) & records["status"].isin(MEASURED)].groupby("substrate")
     return Localization(
         method=method,
         n=int(has_score.sum()),
-        srg_located=rounded_mean(numbers(mine.loc[mine["status"].eq("ok") & has_score, "srg"])),
+        srg_located=_mean_srg(mine[mine["status"].isin(MEASURED) & has_score]),
         with_srg={str(substrate): _with_srg(rows) for substrate, rows in scored},
+        pointing_ceiling=rounded_mean(numbers(mine["pointing_ceiling"])),
         **{name: rounded_mean(numbers(mine[name])) for name in LOCALIZATION_COLUMNS},
     )
+
+
+def _mean_srg(rows: pd.DataFrame) -> float | None:
+    mean = weighted_mean(numbers(rows["srg"]), numbers(rows["effect"]))
+    return None if mean is None else rounded(mean)
 
 
 def _with_srg(rows: pd.DataFrame) -> SrgCorrelation:
@@ -105,16 +118,24 @@ def _with_srg(rows: pd.DataFrame) -> SrgCorrelation:
     return SrgCorrelation(n=n, **{name: rank_correlation(srg, values) for name, values in scores.items()})
 
 
-def across_methods(panel: Sequence[Localization]) -> LocalizationAcross:
+def across_methods(first: pd.DataFrame, methods: Sequence[str]) -> LocalizationAcross:
     """Are the methods with the more faithful maps also those whose maps are better placed? Spearman over their means.
 
     Baselines and controls are left out: they are far from the methods in both.
 
     Args:
-        panel: what `localization_panel` gave.
+        first: records of the first setting, condition "none".
+        methods: the order in which methods are listed.
     """
-    mine = [entry for entry in panel if not is_control(entry.method) and entry.srg_located is not None]
-    srg = np.array([entry.srg_located for entry in mine], np.float64)
-    scores = {name: np.array([entry.value(name) for entry in mine], np.float64) for name in LOCALIZATION_COLUMNS}
+    rows = first[first["status"].isin(MEASURED) & first[LOCALIZATION_COLUMNS[0]].notna()]
+    names = [name for name in methods if not is_control(name) and rows["method"].eq(name).any()]
+    rows = rows[rows["method"].isin(names)]
+    rows = rows[rows.groupby("sample_id")["method"].transform("size").eq(len(names))]
+    mine = [rows[rows["method"].eq(name)] for name in names] if len(rows) else []
+    srg = np.array([_mean_srg(some) for some in mine], np.float64)
+    scores = {
+        name: np.array([rounded_mean(numbers(some[name])) for some in mine], np.float64)
+        for name in LOCALIZATION_COLUMNS
+    }
     correlations = {name: rank_correlation(srg, values) for name, values in scores.items()}
     return LocalizationAcross(n_methods=len(mine), **correlations)

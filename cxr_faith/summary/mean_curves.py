@@ -1,4 +1,6 @@
-"""Mean normalized curves by method and slice, from records that come in pieces.
+"""Mean normalized curves by method and slice, weighted by the effect, from records that come in pieces.
+
+With these weights a mean is Σ (s - s_substrate) / Σ effect: no curve is divided by an effect of its own.
 
 Curves are most of what a summary reads, so they are never all in memory. Sums are exact: a mean depends neither on the
 order of the pieces nor on how many ranks wrote them.
@@ -9,9 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
-from cxr_faith.metrics.functional import normalize_curve
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records.controls import SETTING
 from cxr_faith.summary.board import Setting
@@ -24,7 +25,7 @@ COLUMNS = ("status", "k", "deletion_scores", "insertion_scores", "s_original", "
 Whole = npt.NDArray[np.int64]
 
 # A value is split into a whole number of 2**-12 and a remainder in whole numbers of 2**-48. A curve's values are a few
-# hundred at most, since the effect is at least .5; values up to 2**26 leave room for 2**25 rows in 64 bits.
+# hundred logits at most; values up to 2**26 leave room for 2**25 rows in 64 bits.
 _COARSE, _FINE = 2.0**12, 2.0**48
 
 
@@ -79,7 +80,9 @@ class MeanCurves:
             position = self._samples.get_indexer(pd.Index(rows["sample_id"]))
             # An unfinished run may have written more records since its samples were listed: position is -1 there.
             chosen = self._common[setting][position] & (position >= 0)
-            chosen &= rows["status"].eq("ok").to_numpy(bool)  # a method that failed everywhere has common samples too
+            chosen &= (
+                rows["status"].isin(MEASURED).to_numpy(bool)
+            )  # a method that failed everywhere has common samples too
             if chosen.any():
                 self._add(setting, method, rows[chosen], position[chosen])
 
@@ -90,9 +93,10 @@ class MeanCurves:
         for sample, k in zip(rows["sample_id"], rows["k"], strict=True):
             if not np.array_equal(k, steps):
                 raise ValueError(f"samples {first!r} and {sample!r}: curves at different steps have no mean")
-        ends = [torch.from_numpy(rows[name].to_numpy(np.float64, copy=True)) for name in ("s_original", "s_substrate")]
+        original, removed = (rows[name].to_numpy(np.float64)[:, None] for name in ("s_original", "s_substrate"))
         sides = [np.stack(rows[name].to_list()).astype(np.float64) for name in ("deletion_scores", "insertion_scores")]
-        curves = np.stack([normalize_curve(torch.from_numpy(side), *ends).numpy() for side in sides], axis=1)
+        # Beside each curve the effect, whose sum divides those of the curves.
+        curves = np.stack([np.hstack([side - removed, original - removed]) for side in sides], axis=1)
         for name, inside in self._slices.items():
             within = inside[position]
             if within.any():
@@ -106,7 +110,8 @@ class MeanCurves:
             return None
         sums, count = self._sums[setting, method, name]
         steps, _ = self._steps[setting, method]
-        deletion, insertion = sums.mean(count).tolist()
+        means = sums.mean(count)
+        deletion, insertion = (means[:, :-1] / means[:, -1:]).tolist()
         return Curves(
             n=count, x=tuple((steps / steps[-1]).tolist()), deletion=tuple(deletion), insertion=tuple(insertion)
         )

@@ -5,15 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cxr_faith.metrics.functional import STATUSES
+from cxr_faith.metrics.bootstrap import jackknife_error
+from cxr_faith.metrics.functional import MEASURED, STATUSES
+from cxr_faith.metrics.statistics import cluster_sums
 from cxr_faith.records import GAPS
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.board_row import BoardRow
-from cxr_faith.summary.columns import Flags, Floats, mean
+from cxr_faith.summary.columns import Flags, Floats, mean, median, weighted_mean
 from cxr_faith.summary.curves import Curves
 from cxr_faith.summary.interval import Interval
 from cxr_faith.summary.mean_curves import MeanCurves
-from cxr_faith.summary.method_rows import NORMALIZED, UNNORMALIZED, MethodRows
+from cxr_faith.summary.method_rows import NORMALIZED, UNNORMALIZED, WEIGHTED, MethodRows
 from cxr_faith.summary.significance import differences, intervals
 
 FEWEST_OK = 0.1
@@ -64,18 +66,26 @@ def _row(rows: MethodRows, mask: Flags, tests: dict[str, Interval], headline: st
     averaged |= {f"{name}_scored": (name, scored) for name in UNNORMALIZED}
     means: dict[str, float | None] = {}
     for name, (column, chosen) in averaged.items():
-        means[name] = mean(rows.values[column][chosen])
+        values, weights = rows.values[column][chosen], rows.values["effect"][chosen]
+        means[name] = weighted_mean(values, weights) if name in WEIGHTED else mean(values)
         if name in WITH_ERROR:
-            means[f"{name}_se"] = _standard_error(rows.values[column][chosen], rows.patient[chosen])
+            patients = rows.patient[chosen]
+            weighs = name in WEIGHTED
+            means[f"{name}_se"] = (
+                _ratio_error(values, weights, patients) if weighs else _standard_error(values, patients)
+            )
     effect, srg = rows.values["effect"][common], rows.values["srg_logit"][common]
     means["srg_ratio_of_sums"] = float(srg.sum() / effect.sum()) if common.any() else None
     means["substrate_flips"] = mean(np.isfinite(rows.values["flip_deletion"][common]).astype(np.float64))
+    counted = scored if headline == "srg_logit_scored" else common
+    measured = sum(counts[name] for name in MEASURED)
     return BoardRow(
         method=rows.method,
         own_substrate=rows.own_substrate,
         n=int(mask.sum()),
         n_ok=counts["ok"],
-        coverage=counts["ok"] / int(mask.sum()),
+        coverage=measured / int(mask.sum()),
+        flat_share=mean(rows.flat[counted].astype(np.float64)),
         n_common=int(common.sum()),
         n_scored=int(scored.sum()),
         n_clusters=tests[headline].clusters,
@@ -83,8 +93,20 @@ def _row(rows: MethodRows, mask: Flags, tests: dict[str, Interval], headline: st
         intervals=tests,
         curves=curves,
         sanity_failed=None,
+        plain_means={name: mean(rows.values[name][common]) for name in WEIGHTED},
+        medians={name: median(rows.values[name][common]) for name in WEIGHTED},
         **means,
     )
+
+
+def _ratio_error(values: Floats, weights: Floats, patients: npt.NDArray[np.intp]) -> float | None:
+    """Jackknife error, over patients, of the weighted mean; None for fewer than two patients."""
+    known = np.isfinite(values)
+    clusters = np.unique(patients[known], return_inverse=True)[1]
+    if not known.any() or clusters.max() == 0:
+        return None
+    sums = cluster_sums(values[known][:, None], clusters, weights[known][:, None])
+    return float(jackknife_error(*sums)[0])
 
 
 def _standard_error(values: Floats, patients: npt.NDArray[np.intp]) -> float | None:

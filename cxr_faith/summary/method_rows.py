@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.records import GAPS
 from cxr_faith.records.controls import SETTING
 from cxr_faith.summary.columns import Flags, Floats, numbers
@@ -14,15 +15,11 @@ from cxr_faith.summary.columns import Flags, Floats, numbers
 UNSCORED = ("off_format", "invalid")
 """Statuses whose unnormalized scores mean nothing either."""
 
+WEIGHTED = ("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50", "retained_50", *GAPS)
+"""Columns in units of the effect: their means are weighted by it, since an answer that hardly moves says little."""
+
 NORMALIZED = (
-    "deletion_auc",
-    "insertion_auc",
-    "srg",
-    "drop_10",
-    "drop_20",
-    "drop_50",
-    "retained_50",
-    *GAPS,
+    *WEIGHTED,
     "random_z",
     "flip_deletion",
     "flip_insertion",
@@ -51,9 +48,11 @@ class MethodRows:
     status: npt.NDArray[np.str_]
     """Status of each row, [rows]."""
     common: Flags
-    """Whether the sample is ok for every method that has a row for it, [rows]."""
+    """Whether every method that has a row for the sample has normalized scores of it, [rows]."""
     scored: Flags
     """Whether every method that has a row for the sample could score it, [rows]."""
+    flat: Flags
+    """Whether all cells of the map are equal, [rows]."""
     values: dict[str, Floats]
     """Column → its values [rows], NaN where null."""
 
@@ -69,14 +68,14 @@ def never_scored(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def common_samples(rows: pd.DataFrame, samples: pd.DataFrame) -> Flags:
-    """Which samples are ok for every method that has a row for them and that could score any sample, [samples].
+    """Which samples are ok (or flat) for every method that has a row for them and could score any sample, [samples].
 
     Args:
         rows: records of one setting.
         samples: one row per sample of the run, indexed by `sample_id`.
     """
     kept = ~never_scored(rows)
-    ok = rows["status"][kept].eq("ok").groupby(rows["sample_id"][kept]).all()
+    ok = rows["status"][kept].isin(MEASURED).groupby(rows["sample_id"][kept]).all()
     return ok.reindex(samples.index, fill_value=False).to_numpy(bool)
 
 
@@ -88,7 +87,7 @@ def method_rows(rows: pd.DataFrame, order: Sequence[str], samples: pd.DataFrame)
         order: names of the methods; those without rows are left out.
         samples: one row per sample of the run, indexed by `sample_id`, with a column `patient`.
     """
-    ok, scored = rows["status"].eq("ok"), ~rows["status"].isin(UNSCORED)
+    ok, scored = rows["status"].isin(MEASURED), ~rows["status"].isin(UNSCORED)
     lost = never_scored(rows)
     common = (ok | lost).groupby(rows["sample_id"]).transform("all") & ok
     scored = (scored | lost).groupby(rows["sample_id"]).transform("all") & scored
@@ -106,5 +105,6 @@ def method_rows(rows: pd.DataFrame, order: Sequence[str], samples: pd.DataFrame)
             status=mine["status"].to_numpy(str),
             common=common[mine.index].to_numpy(bool),
             scored=scored[mine.index].to_numpy(bool),
+            flat=mine["flat"].eq(True).to_numpy(bool),
             values={name: numbers(mine[name]) for name in (*NORMALIZED, *UNNORMALIZED, "effect")},
         )

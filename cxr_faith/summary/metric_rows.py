@@ -1,7 +1,7 @@
 """The board of the torchmetrics, as it stands at the end of prediction, and whether the records say the same."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from cxr_faith.metrics.functional import GAPS
+from cxr_faith.metrics.functional import GAPS, MEASURED
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.summary.summary import Summary
 
@@ -20,13 +20,13 @@ TOLERANCE = 1e-9
 COMPARED = ("deletion_auc", "insertion_auc", "srg", "drop_10", "drop_20", "drop_50", *GAPS)
 """Means that the torchmetrics and the boards of the summary both have."""
 
-RECORDED = ("substrate", "method", "status", *COMPARED)
+RECORDED = ("substrate", "method", "status", "effect", *COMPARED)
 """Columns of the records that `recorded_rows` needs beside the key."""
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """Means of one method over its samples that are ok, from the torchmetrics over all ranks."""
+    """Means of one method over its samples that are ok or flat, weighted by the effect, from the torchmetrics."""
 
     substrate: str
     """What replaces the cells, e.g. "blur:0.1"."""
@@ -35,13 +35,13 @@ class MetricRow:
     samples: int
     """Rows of the method."""
     coverage: float
-    """Share of them whose status is ok."""
+    """Share of them whose status is ok or flat."""
     means: Mapping[str, float | None]
-    """Mean of each column over the samples that are ok and have it; None where none has."""
+    """Mean of each column over the samples that have it; None where none has."""
 
     @property
     def n_ok(self) -> int:
-        """Rows whose status is ok."""
+        """Rows whose status is ok or flat."""
         return round(self.coverage * self.samples)
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,25 +72,27 @@ def recorded_rows(pieces: Iterable[pd.DataFrame]) -> dict[tuple[str, str], Metri
     Args:
         pieces: records with the key and `RECORDED`; rows under a condition are left out.
     """
-    sums, counts = defaultdict[tuple[str, str, str], float](float), Counter[tuple[str, str, str]]()
+    sums, weights = defaultdict[tuple[str, str, str], float](float), defaultdict[tuple[str, str, str], float](float)
     for piece in pieces:
-        plain = piece[piece["condition"].eq(NONE)].assign(ok=piece["status"].eq("ok"))
+        plain = piece[piece["condition"].eq(NONE)].assign(ok=piece["status"].isin(MEASURED))
         for (substrate, method), mine in plain.groupby(["substrate", "method"]):
+            effect = mine["effect"].astype(np.float64)
             for name in ("ok", *COMPARED):
                 values = mine[name].astype(np.float64).dropna()
-                sums[str(substrate), str(method), name] += float(values.sum())
-                counts[str(substrate), str(method), name] += len(values)
+                heavy = effect[values.index] if name in COMPARED else 1.0 + 0.0 * values
+                sums[str(substrate), str(method), name] += float((heavy * values).sum())
+                weights[str(substrate), str(method), name] += float(heavy.sum())
     rows = {}
-    for substrate, method in dict.fromkeys((substrate, method) for substrate, method, _ in counts):
-        means = {name: _mean(sums[substrate, method, name], counts[substrate, method, name]) for name in COMPARED}
-        samples = counts[substrate, method, "ok"]
+    for substrate, method in dict.fromkeys((substrate, method) for substrate, method, _ in weights):
+        means = {name: _mean(sums[substrate, method, name], weights[substrate, method, name]) for name in COMPARED}
+        samples = round(weights[substrate, method, "ok"])
         coverage = sums[substrate, method, "ok"] / samples
         rows[substrate, method] = MetricRow(substrate, method, samples, coverage, means)
     return rows
 
 
-def _mean(total: float, count: int) -> float | None:
-    return total / count if count else None
+def _mean(total: float, weight: float) -> float | None:
+    return total / weight if weight else None
 
 
 def disagreements(

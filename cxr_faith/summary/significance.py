@@ -6,13 +6,13 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from cxr_faith.metrics.statistics import FLIPS, LEVEL, Estimates, estimate, holm
+from cxr_faith.metrics.statistics import LEVEL, TESTS, Estimates, estimate, holm
 from cxr_faith.records import GAPS
 from cxr_faith.records.controls import RANDOM
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.columns import Flags, Floats, rounded
 from cxr_faith.summary.interval import Difference, Interval
-from cxr_faith.summary.method_rows import MethodRows
+from cxr_faith.summary.method_rows import WEIGHTED, MethodRows
 
 TESTED: Mapping[str, tuple[str, bool]] = {
     **{name: (name, False) for name in (*GAPS, "srg", "srg_logit")},
@@ -23,7 +23,7 @@ TESTED: Mapping[str, tuple[str, bool]] = {
 Picked = Sequence[tuple[MethodRows, Flags]]
 """Rows of each method, and which of them belong to the slice, [rows]."""
 
-_FLIPS_A_PAIR = 40
+_TESTS_A_PAIR = 80
 
 
 def intervals(picked: Picked, n_samples: int) -> list[dict[str, Interval]]:
@@ -34,7 +34,8 @@ def intervals(picked: Picked, n_samples: int) -> list[dict[str, Interval]]:
         n_samples: samples of the whole run.
     """
     tables = [_table(picked, name, n_samples) for name in TESTED]
-    together = estimate(np.hstack(tables), _patients(picked, n_samples))
+    weights = [_weights(picked, name, n_samples) for name in TESTED]
+    together = estimate(np.hstack(tables), _patients(picked, n_samples), np.hstack(weights))
     width = len(picked)
     columns = [_adjusted(together, range(k * width, (k + 1) * width)) for k in range(len(TESTED))]
     return [dict(zip(TESTED, tests, strict=True)) for tests in zip(*columns, strict=True)]
@@ -49,16 +50,20 @@ def differences(picked: Picked, headline: str, n_samples: int) -> tuple[Differen
         n_samples: samples of the whole run.
     """
     names = [rows.method for rows, _ in picked]
-    return paired_differences(names, _table(picked, headline, n_samples), _patients(picked, n_samples))
+    table, weights = _table(picked, headline, n_samples), _weights(picked, headline, n_samples)
+    return paired_differences(names, table, _patients(picked, n_samples), weights)
 
 
-def paired_differences(names: Sequence[str], values: Floats, patients: npt.NDArray[np.intp]) -> tuple[Difference, ...]:
+def paired_differences(
+    names: Sequence[str], values: Floats, patients: npt.NDArray[np.intp], weights: Floats | None = None
+) -> tuple[Difference, ...]:
     """`differences` of values that are in memory.
 
     Args:
         names: names of the methods.
         values: [samples, methods], NaN where a method has no value.
         patients: number of each sample's patient, [samples].
+        weights: weight of each value, [samples, methods]; a sample weighs the same for all methods that have it.
     """
     known = np.isfinite(values)
     pairs = [
@@ -70,8 +75,9 @@ def paired_differences(names: Sequence[str], values: Floats, patients: npt.NDArr
         return ()
     first, second = np.array(pairs).T
     # Holm multiplies the smallest p by the number of pairs: that product must be able to fall below .05.
-    flips = max(FLIPS, _FLIPS_A_PAIR * len(pairs))
-    estimates = estimate(values[:, first] - values[:, second], patients, flips=flips)
+    heavy = None if weights is None else weights[:, first]
+    resamples = max(TESTS, _TESTS_A_PAIR * len(pairs))
+    estimates = estimate(values[:, first] - values[:, second], patients, heavy, resamples)
     tests = _adjusted(estimates, range(len(pairs)))
     return tuple(Difference(a=names[a], b=names[b], **vars(test)) for (a, b), test in zip(pairs, tests, strict=True))
 
@@ -94,6 +100,16 @@ def _table(picked: Picked, name: str, n_samples: int) -> Floats:
     return table
 
 
+def _weights(picked: Picked, name: str, n_samples: int) -> Floats:
+    """Weights of the values of `_table`, the same shape: the effect for columns in units of it, else 1."""
+    column, _ = TESTED[name]
+    weights = np.ones((n_samples, len(picked)))
+    if column in WEIGHTED:
+        for index, (rows, _) in enumerate(picked):
+            weights[rows.sample, index] = rows.values["effect"]
+    return weights
+
+
 def _adjusted(estimates: Estimates, columns: Sequence[int]) -> list[Interval]:
     """Some columns of estimates, with p after Holm over these columns."""
     p = [rounded(estimates.p[column]) for column in columns]
@@ -103,11 +119,14 @@ def _adjusted(estimates: Estimates, columns: Sequence[int]) -> list[Interval]:
             mean=rounded(estimates.mean[column]),
             n=int(estimates.n[column]),
             clusters=int(estimates.clusters[column]),
+            t_low=rounded(estimates.t_low[column]),
+            t_high=rounded(estimates.t_high[column]),
             low=rounded(estimates.low[column]),
             high=rounded(estimates.high[column]),
             bca_low=rounded(estimates.bca_low[column]),
             bca_high=rounded(estimates.bca_high[column]),
             p=p[number],
+            p_sign_flip=rounded(estimates.p_sign_flip[column]),
             d_z=rounded(estimates.d_z[column]),
             p_holm=float(adjusted[number]) if np.isfinite(adjusted[number]) else None,
         )
@@ -133,7 +152,9 @@ def upside_down(board: Board, ranking: Sequence[str]) -> list[Difference]:
 
 
 def not_told_apart(board: Board, ranking: Sequence[str]) -> dict[str, list[str]]:
-    """Method → the methods ranked below it that are not significantly different; methods without any are left out.
+    """Method → the methods that it does not beat significantly, although its mean is higher; only where there are any.
+
+    Of two methods, the samples that both have decide which mean is higher.
 
     Args:
         board: a board.
@@ -143,6 +164,6 @@ def not_told_apart(board: Board, ranking: Sequence[str]) -> dict[str, list[str]]
     tied: dict[str, list[str]] = {name: [] for name in ranking}
     for pair in board.differences:
         if pair.p_holm >= 1 - LEVEL:
-            upper, lower = sorted((pair.a, pair.b), key=place.__getitem__)
+            upper, lower = (pair.a, pair.b) if pair.mean > 0 else (pair.b, pair.a)
             tied[upper].append(lower)
     return {name: sorted(others, key=place.__getitem__) for name, others in tied.items() if others}

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
+from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.records.controls import RANDOM, is_control
 from cxr_faith.summary.board import Board
-from cxr_faith.summary.columns import FEWEST, numbers, rounded
+from cxr_faith.summary.columns import FEWEST, numbers, rounded, weighted_mean
 from cxr_faith.summary.result import Result
 
-COLUMNS = ("status", "srg", "deletion_auc")
+COLUMNS = ("status", "effect", "srg", "deletion_auc")
 """The columns of the records that this panel reads."""
 
 
@@ -28,9 +29,9 @@ class SubstratePair(Result):
     n_methods: int
     """Methods with samples that are ok under both."""
     n_samples: int
-    """Samples that are ok under both for some method."""
+    """Samples that are ok under both for every one of these methods."""
     kendall_tau: float | None
-    """Kendall's τ-b of the methods' mean `srg`; None under three methods."""
+    """Kendall's τ-b of the methods' mean `srg`, weighted by the effect; None under three methods."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Substrates(Result):
 def substrate_panel(records: pd.DataFrame, boards: Sequence[Board]) -> Substrates:
     """Do the substrates rank the methods alike, and does one of them harm the answer by itself?
 
-    Methods are ranked by their mean `srg`, over the samples that are ok for both substrates. Baselines and controls
-    are left out: they are far from the methods under any substrate, and would raise τ.
+    Methods are ranked by their mean `srg`, over the samples that are ok for every method under both substrates.
+    Baselines and controls are left out: they are far from the methods under any substrate, and would raise τ.
 
     Args:
         records: as `read_records` gives them, sorted by key, condition "none".
@@ -61,23 +62,34 @@ def substrate_panel(records: pd.DataFrame, boards: Sequence[Board]) -> Substrate
     """
     for name in ("target", "space"):  # the first of each
         records = records[records[name].eq(records[name].min())]
-    is_ok = records["status"].eq("ok")
+    is_ok = records["status"].isin(MEASURED)
     ok = records[is_ok & ~records["method"].map(is_control).astype(bool)]
-    wide = ok.pivot_table(index=["sample_id", "method"], columns="substrate", values="srg")
+    srg, effect = (
+        ok.pivot_table(index=["sample_id", "method"], columns="substrate", values=name) for name in ("srg", "effect")
+    )
     random = records[records["method"].eq(RANDOM) & is_ok].groupby("substrate")
     return Substrates(
-        pairs=tuple(_pair(wide[[a, b]].dropna(), a, b) for a, b in combinations(sorted(wide.columns), 2)),
-        breaks_early={str(name): rounded(1 - 2 * numbers(rows["deletion_auc"]).mean()) for name, rows in random},
+        pairs=tuple(_pair(srg[[a, b]].dropna(), effect[[a, b]], a, b) for a, b in combinations(sorted(srg.columns), 2)),
+        breaks_early={str(name): _breaks_early(rows) for name, rows in random},
         ood=ood_scores(boards),
     )
 
 
-def _pair(wide: pd.DataFrame, a: str, b: str) -> SubstratePair:
-    """Two substrates, from `srg` by (sample, method) under both."""
-    means = wide.groupby(level="method").mean()
+def _pair(srg: pd.DataFrame, effect: pd.DataFrame, a: str, b: str) -> SubstratePair:
+    """Two substrates, from `srg` and the effect by (sample, method) under both."""
+    n_methods = srg.index.get_level_values("method").nunique()
+    shared = srg.groupby(level="sample_id")[a].transform("size").eq(n_methods)
+    srg, effect = srg[shared], effect.loc[srg.index[shared]]
+    means = (srg * effect).groupby(level="method").sum() / effect.groupby(level="method").sum()
     tau = kendalltau(means[a], means[b]).statistic if len(means) >= FEWEST else np.nan
-    samples = wide.index.get_level_values("sample_id")
-    return SubstratePair(a=a, b=b, n_methods=len(means), n_samples=int(samples.nunique()), kendall_tau=rounded(tau))
+    samples = srg.index.get_level_values("sample_id")
+    return SubstratePair(a=a, b=b, n_methods=n_methods, n_samples=int(samples.nunique()), kendall_tau=rounded(tau))
+
+
+def _breaks_early(rows: pd.DataFrame) -> float | None:
+    """1 - 2 · the mean deletion AUC of the random rows."""
+    area = weighted_mean(numbers(rows["deletion_auc"]), numbers(rows["effect"]))
+    return None if area is None else rounded(1 - 2 * area)
 
 
 def ood_scores(boards: Sequence[Board]) -> dict[str, float | None]:

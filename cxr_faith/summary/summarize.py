@@ -42,7 +42,7 @@ from cxr_faith.summary.summary import Summary
 
 _PANELS = (agreement, calibration, conditions, localization, stability, substrates)
 
-_BOARDS = ("own_substrate", "status", "reason", "effect", *NORMALIZED, *UNNORMALIZED)
+_BOARDS = ("own_substrate", "status", "reason", "effect", "flat", *NORMALIZED, *UNNORMALIZED)
 
 COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *_BOARDS, *(column for panel in _PANELS for column in panel.COLUMNS))))
 """The columns of the records that are in memory as a whole."""
@@ -92,7 +92,6 @@ def summarize(
         mean_regions.add(inside[inside["condition"].eq(NONE)])
         maps.add(inside)
     boards = _boards(records, order, table, slices, curves)
-    located = localization.localization_panel(records, first, order)
     total = len(table) if samples_total is None else samples_total
     summary = Summary(
         n_samples=len(table),
@@ -106,8 +105,8 @@ def summarize(
         boards=boards,
         failures=failures_of(records),
         substrates=substrates.substrate_panel(records, boards),
-        localization=located,
-        localization_across=localization.across_methods(located),
+        localization=localization.localization_panel(records, first, order),
+        localization_across=localization.across_methods(first, order),
         calibration=calibration.calibration_panel(first, order),
         regions=mean_regions.panel(order),
         agreement=agreement.agreement_panel(maps.join(first), compared),

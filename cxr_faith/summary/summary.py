@@ -20,8 +20,11 @@ from cxr_faith.summary.substrates import Substrates
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
-"""Version of `summary.json`; it rises whenever a key changes its name or its meaning."""
+SCHEMA_VERSION = 2
+"""Version of `summary.json`; it rises whenever a key changes its name or its meaning.
+
+1: plain means, p by sign flips. 2: means in units of the effect are weighted by it, p by bootstrap-t.
+"""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def make_target(vlm: VLM, prompt: Prompt, reply: Reply, kind: str, target: str |
         prompt: the question.
         reply: the model's own answer on the intact picture.
         kind: `yes_no`, `choice` or `open`.
-        target: `answer` (yes/no: the margin; else the mean log-probability of all content tokens), `first` (yes/no:
+        target: `answer` (yes/no: the margin; else the mean log-odds of all content tokens), `first` (yes/no:
             the same margin; else the first content token), the 0-based index of an answer token, or `keyword:WORD`
             (all tokens of the word at its first place in the answer).
 
@@ -139,7 +139,8 @@ def likelihood_ratios(vlm: VLM, tokens: Tensor, removed: Tensor, prompt: Prompt,
         float32 [n] in nats: log p(token | picture) - log p(token | substrate), teacher forced.
     """
     with torch.no_grad():
-        original, substrate = (vlm.trace(each, [prompt], [target])[0] for each in (tokens, removed))
+        log_odds = [vlm.trace(each, [prompt], [target])[0] for each in (tokens, removed)]
+    original, substrate = map(torch.nn.functional.logsigmoid, log_odds)
     return original - substrate
 
 

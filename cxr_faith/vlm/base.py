@@ -54,11 +54,11 @@ class Target:
 
     Attributes:
         kind: `margin` (yes/no question: logsumexp of the yes logits minus logsumexp of the no logits) or `tokens`
-            (log-probabilities of generated tokens, teacher forced).
+            (log-odds of generated tokens, teacher forced).
         name: how records spell it: `answer`, `first` or the token index.
         sign: +1 if the model answered yes on the intact picture, else -1; margins only.
         answer_ids: the generated answer, token by token.
-        scored: 0-based indices into `answer_ids` of the tokens whose log-probabilities are averaged.
+        scored: 0-based indices into `answer_ids` of the tokens whose log-odds are averaged.
     """
 
     kind: Literal["margin", "tokens"]
@@ -86,20 +86,28 @@ class PictureScores:
     """Scores of pictures under one question, each float64 [batch].
 
     Attributes:
-        s: the score (logits for a margin, nats for tokens).
+        s: the score, in logits: the margin, or the mean over tokens of the token's log-odds.
         probability: sigmoid(s), or the mean over tokens of the token's probability.
         standing: negative where the answer has changed: s, or the smallest margin of a token's logit over the best
             other logit.
+        log_p: mean over tokens of the token's log-probability, in nats; None or NaN for a margin.
     """
 
     s: Tensor
     probability: Tensor
     standing: Tensor
+    log_p: Tensor | None = None
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """All scores in the order of the fields, NaN for a `log_p` that is None."""
+        log_p = torch.full_like(self.s, torch.nan) if self.log_p is None else self.log_p
+        return (self.s, self.probability, self.standing, log_p)
 
     def at(self, places: npt.NDArray[np.int64]) -> "PictureScores":
         """The scores at these indices, in the shape of `places`."""
         index = torch.from_numpy(places)
-        return PictureScores(self.s[index], self.probability[index], self.standing[index])
+        return PictureScores(*(values[index] for values in self.columns))
 
 
 @dataclass(frozen=True)
@@ -248,8 +256,8 @@ class VLM(ABC):
             states: gets every decoder layer's output, before the final norm, which is part of the graph.
 
         Returns:
-            float32 [batch, n]: the signed margin (n = 1), or the log-probability of each scored token. Their mean
-            over n is s.
+            float32 [batch, n]: the signed margin (n = 1), or the log-odds of each scored token. Their mean over n is
+            s.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Logits, margins and log-probabilities from the decoder's last hidden states, in float32.
+"""Logits, margins and log-odds from the decoder's last hidden states, in float32.
 
 A score must not depend on the batch that it was computed in, so every operation here rounds a row in the same way
 whatever the number of rows.
@@ -61,7 +61,10 @@ class Head:
         return margin
 
     def token_scores(self, hidden: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of each token, and its logit's margin over the best other one.
+        """Log-odds of each token, and its logit's margin over the best other one.
+
+        Log-odds are the token's logit minus the logsumexp of all others. They do not saturate: log p of a sure token
+        is 0 to the last bit, and so is log p - log(1 - p) lost, while the logits still tell.
 
         Args:
             hidden: at the positions where the tokens are read, [batch, n, hidden].
@@ -71,9 +74,8 @@ class Head:
             float32 [batch, n] each; the margins carry no gradient.
         """
         logits, gold = self.logits(hidden), gold[..., None]
-        chosen = logits.gather(-1, gold)
-        others = logits.detach().scatter(-1, gold, -torch.inf).amax(-1)
-        return (chosen - logits.logsumexp(-1, keepdim=True))[..., 0], chosen[..., 0].detach() - others
+        chosen, others = logits.gather(-1, gold)[..., 0], logits.scatter(-1, gold, -torch.inf)
+        return chosen - others.logsumexp(-1), chosen.detach() - others.detach().amax(-1)
 
     def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
         """Logits of some tokens at every position; see `VLM.token_logits`."""

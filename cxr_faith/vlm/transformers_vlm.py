@@ -113,9 +113,10 @@ class TransformersVLM(VLM):
         if target.kind == "margin":
             s = (target.sign * self._margin(hidden[:, read[0]])).double()
             return PictureScores(s, whole_vectors(torch.sigmoid, s), s)
-        log_p, standing = self._token_scores(hidden[:, read], [target] * batch)
-        probability = whole_vectors(torch.exp, log_p.double())
-        return PictureScores(log_p.double().mean(1), probability.mean(1), standing.double().amin(1))
+        log_odds, standing = (values.double() for values in self._token_scores(hidden[:, read], [target] * batch))
+        probability = whole_vectors(torch.sigmoid, log_odds)
+        log_p = whole_vectors(torch.nn.functional.logsigmoid, log_odds)
+        return PictureScores(log_odds.mean(1), probability.mean(1), standing.amin(1), log_p.mean(1))
 
     def trace(
         self,
@@ -163,6 +164,6 @@ class TransformersVLM(VLM):
         return self.decoder.head.margin(hidden, self.decoder.ids((*self.yes_ids, *self.no_ids))[0], len(self.yes_ids))
 
     def _token_scores(self, hidden: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and margins over the best other token, each [batch, n], of the scored tokens."""
+        """Log-odds and margins over the best other token, each [batch, n], of the scored tokens."""
         gold = torch.cat([self.decoder.ids(tuple(t.answer_ids[i] for i in t.scored)) for t in targets])
         return self.decoder.head.token_scores(hidden, gold)

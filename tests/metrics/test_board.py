@@ -34,7 +34,10 @@ def test_rows_in_batches_and_rows_read_back_give_the_means_of_the_records(tmp_pa
             row = named[method]
             assert row.samples == len(mine) and row.n_ok == mine["status"].eq("ok").sum()
             for name in SCALARS:
-                expected = mine[name].astype(float).mean()
+                known, weighs = mine[mine[name].notna()], name in COMPARED
+                weights = known["s_original"] - known["s_substrate"] if weighs else np.ones(len(known))
+                values = known[name].astype(float)
+                expected = (weights * values).sum() / weights.sum() if len(known) else np.nan
                 assert row.means[name] == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-12))
             flat = row.to_dict()
             assert flat["srg"] == row.means["srg"] and "means" not in flat
@@ -42,8 +45,10 @@ def test_rows_in_batches_and_rows_read_back_give_the_means_of_the_records(tmp_pa
 
 def spoiled(rows, index, change):
     """The same rows with a change of the srg of one, scaled so that the mean of its method changes by that."""
-    count = sum(row["method"] == rows[index]["method"] and row["status"] == "ok" for row in rows)
-    return [row | {"srg": row["srg"] + change * count} if i == index else row for i, row in enumerate(rows)]
+    method = rows[index]["method"]
+    total = sum(row["effect"] for row in rows if row["method"] == method and row["status"] == "ok")
+    step = change * total / rows[index]["effect"]
+    return [row | {"srg": row["srg"] + step} if i == index else row for i, row in enumerate(rows)]
 
 
 def first_ok(rows, method):

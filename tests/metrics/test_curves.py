@@ -26,7 +26,8 @@ def random_columns(rows, seed=0):
     for values in columns.values():
         values[~ok] = math.nan
     columns["gap_srg_center"][ok.nonzero()[0]] = math.nan
-    return {**columns, "ok": ok, "effect": torch.ones(rows)}  # a column that no metric wants does no harm
+    effect = torch.from_numpy(rng.gamma(2, 3, rows))
+    return {**columns, "ok": ok, "effect": effect, "other": torch.ones(rows)}  # no metric wants it, which does no harm
 
 
 def part(columns, rows):
@@ -35,10 +36,12 @@ def part(columns, rows):
 
 def check_against_all_rows(computed, columns):
     assert set(computed) == {*SCALARS, *CURVES, "coverage"}
+    effect = columns["effect"].tolist()
     for name in SCALARS:
-        assert computed[name].item() == pytest.approx(reference.mean_and_error(columns[name].tolist())[0], rel=1e-12)
+        expected = reference.mean_and_error(columns[name].tolist(), effect)[0]
+        assert computed[name].item() == pytest.approx(expected, rel=1e-12)
     for name in CURVES:
-        expected = [reference.mean_and_error(point)[0] for point in columns[name].T.tolist()]
+        expected = [reference.mean_and_error(point, effect)[0] for point in columns[name].T.tolist()]
         np.testing.assert_allclose(computed[name].numpy(), expected, rtol=1e-12)
     assert computed["coverage"].item() == pytest.approx(sum(columns["ok"].tolist()) / len(columns["ok"]))
     assert all(value.dtype == torch.float64 for value in computed.values())
@@ -50,7 +53,7 @@ def test_one_process_equals_the_mean_over_all_rows():
         metrics.update(**part(columns, rows))
     check_against_all_rows(metrics.compute(), columns)
     for name in SCALARS:
-        error = reference.mean_and_error(columns[name].tolist())[1]
+        error = reference.mean_and_error(columns[name].tolist(), columns["effect"].tolist())[1]
         assert metrics[name].standard_error().item() == pytest.approx(error, rel=1e-9)
     assert metrics["deletion_curve"].standard_error().shape == (STEPS + 1,)
 
@@ -204,5 +207,5 @@ def test_two_processes_equal_the_mean_over_all_rows(two_ranks, share):
             assert all(value.isnan().all() for value in [*results[share].values(), results[share, "error"]])
             continue
         check_against_all_rows(results[share], columns)
-        error = reference.mean_and_error(columns["srg"].tolist())[1]
+        error = reference.mean_and_error(columns["srg"].tolist(), columns["effect"].tolist())[1]
         assert results[share, "error"].item() == pytest.approx(error, rel=1e-9)

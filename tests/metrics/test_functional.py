@@ -30,7 +30,8 @@ def random_rows(rows, steps, seed=0):
     curves[0, :, -1] = curves[1, :, 0] = substrate
     probs, flips = rng.uniform(0, 1, curves.shape), curves + rng.normal(0, 1, curves.shape)
     off_format, valid = rng.random(rows) < 0.15, rng.random(rows) > 0.15
-    return [torch.from_numpy(a) for a in (*curves, *probs, *flips, off_format, valid)]
+    log_ps = -rng.exponential(1, curves.shape)
+    return [torch.from_numpy(a) for a in (*curves, *probs, *flips, *log_ps, off_format, valid)]
 
 
 def expect(values, expected):
@@ -48,14 +49,17 @@ def test_every_scalar_agrees_with_the_twin(n_cells, steps):
         curves[1][18, 2] = math.inf
     status = F.classify(curves[0][:, 0], curves[0][:, -1], off_format, valid)
     names = F.status_names(status)
-    assert set(names) == set(F.STATUSES)
+    assert set(names) == set(F.STATUSES) - {"flat"}  # which scoring gives, not the curves
     assert names == [
         reference.classify(row[0].item(), row[-1].item(), off.item(), good.item())
         for row, off, good in zip(curves[0], off_format, valid, strict=True)
     ]
-    scalars = F.curve_scalars(x, *curves, status)
+    scalars = F.curve_scalars(x, *curves[:6], status, *curves[6:])
     twins = [
-        reference.curve_scalars(x.tolist(), *(curve[i].tolist() for curve in curves), names[i]) for i in range(200)
+        reference.curve_scalars(
+            x.tolist(), *(curve[i].tolist() for curve in curves[:6]), names[i], *(c[i].tolist() for c in curves[6:])
+        )
+        for i in range(200)
     ]
     assert set(scalars) == {*F.CURVE_COLUMNS, *F.ENDPOINT_COLUMNS}
     for column, values in scalars.items():
@@ -68,7 +72,11 @@ def test_every_scalar_agrees_with_the_twin(n_cells, steps):
 def test_what_each_status_keeps():
     x = abscissa(4, 2)
     falling = torch.tensor([[4.0, 1.0, -4.0]]).repeat(5, 1)
-    scalars = F.curve_scalars(x, *[falling, falling.flip(-1)] * 3, torch.arange(5))
+    scalars = F.curve_scalars(x, *[falling, falling.flip(-1)] * 3, torch.arange(5), falling, falling.flip(-1))
+    without = F.curve_scalars(x, *[falling, falling.flip(-1)] * 3, torch.arange(5))
+    assert {name for name, values in without.items() if values.isnan().all()} == {
+        name for name in without if "log_p" in name
+    }
     kept = {
         "ok": {*F.CURVE_COLUMNS, *F.ENDPOINT_COLUMNS},
         "degenerate": {*F.UNNORMALIZED_COLUMNS, *F.ENDPOINT_COLUMNS},
@@ -76,7 +84,7 @@ def test_what_each_status_keeps():
         "off_format": {*F.ENDPOINT_COLUMNS},
         "invalid": set(),
     }
-    for code, status in enumerate(F.STATUSES):
+    for code, status in enumerate(F.STATUSES[:5]):
         assert {name for name, values in scalars.items() if not values[code].isnan()} == kept[status], status
 
 
@@ -210,8 +218,9 @@ def test_scalars_of_orders_are_those_of_the_flattened_rows():
     x, rows = abscissa(144, 12), random_rows(24, 12)
     *curves, off_format, valid = rows
     status = F.classify(curves[0][:6, 0], curves[0][:6, -1], off_format[:6], valid[:6])
-    folded = F.curve_scalars(x, *(curve.reshape(6, 4, -1) for curve in curves), status[:, None])
-    flat = F.curve_scalars(x, *curves, status.repeat_interleave(4))
+    by_picture = [curve.reshape(6, 4, -1) for curve in curves]
+    folded = F.curve_scalars(x, *by_picture[:6], status[:, None], *by_picture[6:])
+    flat = F.curve_scalars(x, *curves[:6], status.repeat_interleave(4), *curves[6:])
     for name, values in folded.items():
         torch.testing.assert_close(values.flatten(), flat[name], rtol=0, atol=0, equal_nan=True)
 
@@ -290,17 +299,23 @@ def test_mean_and_standard_error_agree_with_the_twin_over_batches():
     values = torch.from_numpy(np.random.default_rng(4).normal(3, 2, 101))
     values[::7] = math.nan
     batches = [present_sums(batch) for batch in values.split(13)]
-    total, square, count = (torch.stack(parts).sum(0) for parts in zip(*batches, strict=True))
+    sums = [torch.stack(parts).sum(0) for parts in zip(*batches, strict=True)]
     mean, error = reference.mean_and_error(values.tolist())
-    assert mean_of(total, count).item() == pytest.approx(mean, rel=1e-12)
-    assert standard_error_of(total, square, count).item() == pytest.approx(error, rel=1e-10)
+    assert mean_of(*sums[:2]).item() == pytest.approx(mean, rel=1e-12)
+    assert standard_error_of(*sums).item() == pytest.approx(error, rel=1e-10)
+    weights = torch.from_numpy(np.random.default_rng(5).gamma(2, 2, 101))
+    weights[3] = math.nan
+    sums = list(present_sums(values, weights))
+    mean, error = reference.mean_and_error(values.tolist(), weights.tolist())
+    assert mean_of(*sums[:2]).item() == pytest.approx(mean, rel=1e-12)
+    assert standard_error_of(*sums).item() == pytest.approx(error, rel=1e-10)
 
 
 def test_mean_of_nothing_and_error_of_one():
     nothing, one = present_sums(torch.tensor([math.nan])), present_sums(torch.tensor([2.5]))
-    assert mean_of(nothing[0], nothing[2]).isnan()
+    assert mean_of(*nothing[:2]).isnan()
     assert standard_error_of(*nothing).isnan()
-    assert mean_of(one[0], one[2]).item() == 2.5
+    assert mean_of(*one[:2]).item() == 2.5
     assert standard_error_of(*one).isnan()
 
 

@@ -75,17 +75,30 @@ def _flips(result, x, deletion_flip, insertion_flip):
             result["flip_insertion"] = x[i]
 
 
-def curve_scalars(x, deletion, insertion, deletion_prob, insertion_prob, deletion_flip, insertion_flip, status):
+def curve_scalars(
+    x,
+    deletion,
+    insertion,
+    deletion_prob,
+    insertion_prob,
+    deletion_flip,
+    insertion_flip,
+    status,
+    falling_log_p,
+    rising_log_p,
+):
     """Columns that are missing in the result are null in the record."""
     result = {}
     if status == "invalid" or not all(math.isfinite(s) for s in [*deletion, *insertion]):
         return result
     result["s_original"], result["s_substrate"] = deletion[0], deletion[-1]
     result["effect"] = deletion[0] - deletion[-1]
+    result["log_p_original"], result["log_p_substrate"] = falling_log_p[0], falling_log_p[-1]
     if status == "off_format":
         return result
     _areas(result, "_logit", deletion, insertion, x)
     _areas(result, "_prob", deletion_prob, insertion_prob, x)
+    _areas(result, "_log_p", falling_log_p, rising_log_p, x)
     _flips(result, x, deletion_flip, insertion_flip)
     if status == "ok":
         _normalized(result, x, deletion, insertion)
@@ -106,8 +119,11 @@ def random_test(srg, srg_random):
     return srg / statistics.stdev(srg_random), (1 + at_least) / (len(srg_random) + 1)
 
 
-def mean_and_error(values):
-    """Mean and standard error of the values that are not NaN."""
-    present = [value for value in values if not math.isnan(value)]
-    mean = sum(present) / len(present)
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in present) / (len(present) - 1) / len(present))
+def mean_and_error(values, weights=None):
+    """Weighted mean and its standard error over the values that are not NaN; without weights all weigh the same."""
+    pairs = zip(values, weights or [1.0] * len(values), strict=True)
+    present = [(value, weight) for value, weight in pairs if not math.isnan(value) and not math.isnan(weight)]
+    total = sum(weight for _, weight in present)
+    mean = sum(weight * value for value, weight in present) / total
+    squares = sum((weight * (value - mean)) ** 2 for value, weight in present)
+    return mean, math.sqrt(squares * len(present) / (len(present) - 1)) / total

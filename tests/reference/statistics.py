@@ -23,6 +23,42 @@ def jackknife(groups):
     return [resample_mean(groups, [j for j in range(len(groups)) if j != i]) for i in range(len(groups))]
 
 
+def weighted_by_cluster(values, weights, clusters):
+    """(Σ weight · value, Σ weight) of each cluster."""
+    groups = {}
+    for value, weight, cluster in zip(values, weights, clusters, strict=True):
+        total, heavy = groups.get(cluster, (0.0, 0.0))
+        groups[cluster] = (total + weight * value, heavy + weight)
+    return list(groups.values())
+
+
+def weighted_mean(groups):
+    return sum(total for total, _ in groups) / sum(weight for _, weight in groups)
+
+
+def jackknife_error(groups):
+    n = len(groups)
+    left_out = [weighted_mean(groups[:i] + groups[i + 1 :]) for i in range(n)]
+    middle = sum(left_out) / n
+    return math.sqrt((n - 1) / n * sum((mean - middle) ** 2 for mean in left_out))
+
+
+def studentized(groups, drawn):
+    """(mean of a resample - mean of the data) over the resample's own error, that of a ratio of sums."""
+    n, resample = len(drawn), [groups[index] for index in drawn]
+    mean = weighted_mean(resample)
+    squares = sum((total - mean * weight) ** 2 for total, weight in resample)
+    error = math.sqrt(n / (n - 1) * squares) / sum(weight for _, weight in resample)
+    return (mean - weighted_mean(groups)) / error
+
+
+def bootstrap_t_p(groups, t):
+    """Twice the smaller tail of the resamples' t beyond the observed mean over its error."""
+    observed = weighted_mean(groups) / jackknife_error(groups)
+    above, below = sum(value >= observed for value in t), sum(value <= observed for value in t)
+    return min(1.0, 2 * (1 + min(above, below)) / (1 + len(t)))
+
+
 def sign_flip_p(groups):
     """All sign patterns of whole clusters."""
     n = sum(map(len, groups))

@@ -48,7 +48,8 @@ def test_substrates_are_compared_by_kendalls_tau(frame: pd.DataFrame) -> None:
     ok = frame[frame["status"].eq("ok") & frame["method"].isin(METHODS[:3])]
     assert panel.pairs[0].n_samples == ok["sample_id"].nunique()
     random = frame[frame["method"].eq("random") & frame["status"].eq("ok")]["deletion_auc"].astype(float)
-    assert panel.breaks_early["mean"] == pytest.approx(1 - 2 * random.mean())
+    effect = frame.loc[random.index, "effect"].astype(float)
+    assert panel.breaks_early["mean"] == pytest.approx(1 - 2 * np.average(random, weights=effect))
 
 
 def test_a_substrate_that_lacks_methods_does_not_come_first(frame: pd.DataFrame) -> None:
@@ -69,14 +70,19 @@ def test_localization_is_joined_with_srg_on_the_same_samples(frame: pd.DataFrame
     assert panel.with_srg["blur:0.1"].pointing_game == pytest.approx(expected, abs=1e-9)
     assert panel.with_srg["blur:0.1"].n == len(ok)
     assert panel.with_srg["blur:0.1"].iou_otsu is None and panel.iou_otsu is None
-    assert panel.srg_located == pytest.approx(np.mean(ok["srg"].astype(float)), abs=1e-9)
+    expected = np.average(ok["srg"].astype(float), weights=ok["effect"].astype(float))
+    assert panel.srg_located == pytest.approx(expected, abs=1e-9)
     assert panel.auprc == pytest.approx(mine["auprc"].mean()) and panel.n == mine["pointing_game"].notna().sum()
 
 
 def test_localization_across_methods_leaves_controls_out(frame: pd.DataFrame) -> None:
     summary = summarize(frame, METHODS)
-    panel = {entry.method: entry for entry in summary.localization}
-    srg, placed = ([panel[name].srg_located for name in METHODS[:3]], [panel[name].auprc for name in METHODS[:3]])
+    # The means are over the samples that all three have.
+    has = frame[frame["method"].isin(METHODS[:3]) & frame["status"].eq("ok") & frame["pointing_game"].notna()]
+    has = has[has.groupby("sample_id")["method"].transform("size").eq(3)].astype({"srg": float, "effect": float})
+    mine = [has[has["method"].eq(name)] for name in METHODS[:3]]
+    srg = [np.average(rows["srg"], weights=rows["effect"]) for rows in mine]
+    placed = [rows["auprc"].astype(float).mean() for rows in mine]
     across = summary.localization_across
     assert across.n_methods == 3 and across.iou_otsu is None
     assert across.auprc == pytest.approx(scipy.stats.spearmanr(srg, placed).statistic, abs=1e-9)

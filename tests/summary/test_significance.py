@@ -38,15 +38,21 @@ def paired(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return wide.reset_index("sample_id", drop=True).astype(float)
 
 
+def weights_of(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """The samples' weights for a column: the effect if it is in units of it, else 1; [samples, 1]."""
+    effect = paired(frame, "effect")["chefer"].to_numpy()[:, None]
+    return np.ones_like(effect) if column == "srg_logit" else effect
+
+
 def test_intervals_are_those_of_the_paired_columns(frame: pd.DataFrame, summary: Summary) -> None:
     board = summary.board()
     for column in ("gap_srg_center", "gap_deletion_random", "srg_logit"):
         wide = paired(frame, column)
-        expected = estimate(wide.to_numpy(), wide.index.to_numpy())
+        expected = estimate(wide.to_numpy(), wide.index.to_numpy(), weights_of(frame, column))
         adjusted = dict(zip(wide.columns, holm(expected.p), strict=True))
         for row in board.rows:
             interval, place = row.intervals[column], list(wide.columns).index(row.method)
-            for name in ("low", "high", "bca_low", "bca_high", "p", "d_z"):
+            for name in ("t_low", "t_high", "low", "high", "bca_low", "bca_high", "p", "p_sign_flip", "d_z"):
                 value = getattr(expected, name)[place]
                 assert getattr(interval, name) == (None if np.isnan(value) else pytest.approx(value, rel=1e-8)), name
             assert (interval.n, interval.clusters) == (expected.n[place], expected.clusters[place])
@@ -59,7 +65,8 @@ def test_differences_are_paired_and_adjusted_over_all_pairs(frame: pd.DataFrame,
     pairs = summary.board().differences
     assert {(pair.a, pair.b) for pair in pairs} == set(combinations(METHODS, 2))
     wide = paired(frame, "srg")
-    expected = estimate(np.stack([wide[pair.a] - wide[pair.b] for pair in pairs], axis=1), wide.index.to_numpy())
+    values = np.stack([wide[pair.a] - wide[pair.b] for pair in pairs], axis=1)
+    expected = estimate(values, wide.index.to_numpy(), weights_of(frame, "srg"))
     assert [pair.p for pair in pairs] == pytest.approx(expected.p)
     assert [pair.p_holm for pair in pairs] == pytest.approx(holm(expected.p))
     assert all(not board.differences for board in summary.boards if board.slice.startswith("finding:"))

@@ -13,6 +13,7 @@ from rich.console import Console
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report.html import write_report
 from cxr_faith.report.leaderboard import render_leaderboard
+from cxr_faith.report.markdown import markdown
 from cxr_faith.report.results import write_results
 from cxr_faith.summary.bands import with_bands
 from cxr_faith.summary.board_row import BoardRow
@@ -20,6 +21,7 @@ from cxr_faith.summary.cautions import cautions
 from cxr_faith.summary.failures import Failure, Failures
 from cxr_faith.summary.summarize import summarize, write_summary
 from cxr_faith.summary.summary import Summary
+from tests.reference import statistics
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
 
@@ -47,10 +49,51 @@ def test_means_are_over_the_samples_that_are_ok_for_all(summary: Summary, rows: 
         assert (entry.n, entry.n_common) == (len(mine), len(chosen))
         assert entry.n_ok == sum(row["status"] == "ok" for row in mine)
         assert entry.coverage == entry.n_ok / len(mine)
-        for column in ("deletion_auc", "insertion_auc", "srg", "drop_50", "retained_50", "srg_logit", "tie_share"):
+        effects = [row["effect"] for row in chosen]
+        for column in ("deletion_auc", "insertion_auc", "srg", "drop_50", "retained_50"):
+            values = [row[column] for row in chosen]
+            assert entry.value(column) == pytest.approx(np.average(values, weights=effects), abs=1e-12), column
+            assert entry.plain_means[column] == pytest.approx(np.mean(values), abs=1e-12), column
+            assert entry.medians[column] == pytest.approx(np.median(values), abs=1e-12), column
+        for column in ("srg_logit", "tie_share"):  # not in units of the effect
             assert entry.value(column) == pytest.approx(np.mean([row[column] for row in chosen]), abs=1e-12), column
         ratio = sum(row["srg_logit"] for row in chosen) / sum(row["effect"] for row in chosen)
         assert entry.srg_ratio_of_sums == pytest.approx(ratio, abs=1e-12)
+
+
+def test_one_answer_that_hardly_moves_does_not_carry_a_mean(rows: list[dict[str, Any]]) -> None:
+    """An effect of .66 and an srg of 2.65 among samples whose effect is about ten: the plain mean moves, not ours."""
+    changed = [dict(row) for row in rows]
+    for row in changed:
+        if row["method"] == "chefer" and row["sample_id"] == "s00":
+            row |= {"srg": 2.65}
+        if row["sample_id"] == "s00":
+            row |= {"effect": 0.66}
+    before, after = (by_method(summarize(pd.DataFrame(some), METHODS))["chefer"] for some in (rows, changed))
+    assert after.plain_means["srg"] - before.plain_means["srg"] > 0.09
+    assert abs(after.srg - before.srg) < 0.02 and abs(after.medians["srg"] - before.medians["srg"]) < 0.05
+    assert after.intervals["srg"].mean == pytest.approx(after.srg)
+
+
+def test_a_flat_map_counts_with_an_srg_of_zero(rows: list[dict[str, Any]]) -> None:
+    """It stays among the common samples of all methods, and its share stands in the tables."""
+    random = {row["sample_id"]: row for row in rows if row["method"] == "random"}
+    changed, flat = [], {"s00", "s04"}
+    for row in rows:
+        if row["method"] == "attention" and row["sample_id"] in flat:
+            row = row | {name: random[row["sample_id"]][name] for name in ("deletion_auc", "insertion_auc", "srg")}
+            row |= {"status": "flat", "flat": True, "gap_srg_random": 0.0}
+        changed.append(row)
+    before, after = (summarize(pd.DataFrame(some), METHODS) for some in (rows, changed))
+    old, new = (by_method(summary)["attention"] for summary in (before, after))
+    assert (new.n_common, new.coverage, new.status["flat"]) == (old.n_common, old.coverage, 2)
+    assert new.flat_share == 2 / new.n_common and by_method(after)["chefer"].flat_share == 0
+    mine = [row for row in changed if row["method"] == "attention" and row["sample_id"] in ok_everywhere(rows)]
+    expected = np.average([row["srg"] for row in mine], weights=[row["effect"] for row in mine])
+    assert new.srg == pytest.approx(expected, abs=1e-12) and new.srg < old.srg
+    assert by_method(after)["chefer"].srg == by_method(before)["chefer"].srg
+    text = markdown(after)
+    assert any(line.startswith("| attention ") and " 10% " in line for line in text.splitlines())
 
 
 def test_a_method_without_rows_for_a_sample_does_not_block_the_others(rows: list[dict[str, Any]]) -> None:
@@ -129,20 +172,21 @@ def test_slices_split_by_reference_and_by_prediction(summary: Summary) -> None:
     assert sizes == expected | {"finding:nodule": 20, "finding:<b>effusion</b>": 20}
 
 
-def test_standard_error_is_that_of_patient_means(summary: Summary, rows: list[dict[str, Any]]) -> None:
-    common = ok_everywhere(rows)
-    patients: dict[str, list[float]] = {}
-    for row in rows:
-        if row["method"] == "chefer" and row["sample_id"] in common:
-            patients.setdefault(row["patient_id"], []).append(row["gap_deletion_random"])
-    means = [np.mean(values) for values in patients.values()]
-    expected = np.std(means, ddof=1) / math.sqrt(len(means))
-    assert by_method(summary)["chefer"].gap_deletion_random_se == pytest.approx(expected, rel=1e-9)
+def test_standard_errors_are_over_patients(summary: Summary, rows: list[dict[str, Any]]) -> None:
+    """That of a weighted mean is its jackknife error, that of a plain mean comes from the patients' means."""
+    chosen = [row for row in rows if row["method"] == "chefer" and row["sample_id"] in ok_everywhere(rows)]
+    patients = [row["patient_id"] for row in chosen]
+    gaps, effects = ([row[name] for row in chosen] for name in ("gap_deletion_random", "effect"))
+    weighted = statistics.jackknife_error(statistics.weighted_by_cluster(gaps, effects, patients))
+    assert by_method(summary)["chefer"].gap_deletion_random_se == pytest.approx(weighted, rel=1e-9)
+    means = [np.mean(values) for values in statistics.by_cluster([row["srg_logit"] for row in chosen], patients)]
+    plain = np.std(means, ddof=1) / math.sqrt(len(means))
+    assert by_method(summary)["chefer"].srg_logit_se == pytest.approx(plain, rel=1e-9)
 
 
 def test_statuses_flips_and_missing_baselines(summary: Summary) -> None:
     entries = by_method(summary)
-    expected = {"ok": 20, "degenerate": 9, "inverted": 9, "off_format": 1, "invalid": 1}
+    expected = {"ok": 20, "degenerate": 9, "inverted": 9, "off_format": 1, "invalid": 1, "flat": 0}
     assert entries["chefer"].status == expected
     assert entries["chefer"].substrate_flips == 1.0 and 0 < entries["oracle"].flip_deletion < 0.5
     assert entries["center"].gap_srg_center is None and entries["center"].gap_srg_center_se is None
@@ -154,7 +198,8 @@ def test_mean_curves_are_normalized(summary: Summary, rows: list[dict[str, Any]]
     common = ok_everywhere(rows)
     chosen = [row for row in rows if row["method"] == "oracle" and row["sample_id"] in common]
     curves = by_method(summary)["oracle"].curves
-    expected = np.mean([(row["deletion_scores"] - row["s_substrate"]) / row["effect"] for row in chosen], axis=0)
+    normalized = [(row["deletion_scores"] - row["s_substrate"]) / row["effect"] for row in chosen]
+    expected = np.average(normalized, axis=0, weights=[row["effect"] for row in chosen])
     np.testing.assert_allclose(curves.deletion, expected, atol=1e-12)
     assert (curves.n, curves.x[0], curves.x[-1]) == (20, 0.0, 1.0)
     assert curves.deletion[0] == pytest.approx(1) and curves.insertion[0] == pytest.approx(0)
@@ -219,7 +264,7 @@ def test_warnings_name_low_coverage_random_auc_and_a_beaten_oracle(rows: list[di
             row["srg"] += 0.5
     warnings = "\n".join(summarize(pd.DataFrame(changed), METHODS).warnings)
     assert "Random orders have a deletion AUC of 0.80 under blur:0.1" in warnings
-    assert "Oracle is not the best under blur:0.1: chefer has srg 0.8" in warnings
+    assert "Oracle is not the best under blur:0.1: on the 19 samples that both have, the srg of chefer is" in warnings
     few = pd.DataFrame(rows)
     few = few[few["present"].eq(False) | few["sample_id"].lt("s10")]
     assert "compare 5 of 25 samples (20%)" in "\n".join(summarize(few, METHODS).warnings)

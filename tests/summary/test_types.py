@@ -4,7 +4,7 @@ import ast
 import inspect
 import json
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def values(run_dir: Path) -> dict[str, Any]:
 def test_a_summary_survives_json(values: dict[str, Any], run_dir: Path) -> None:
     summary = Summary.from_dict(values)
     assert summary == summarize(read_records(run_dir), METHODS)
-    assert values["schema_version"] == 1 and summary.to_dict() == values
+    assert values["schema_version"] == 2 and summary.to_dict() == values
 
 
 def test_a_file_without_a_version_opens_and_one_that_lacks_a_key_says_what_to_do(values: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ def test_a_frame_has_a_row_for_each_setting_slice_and_method(values: dict[str, A
         for row in board["rows"]:
             (line,) = frame[frame["slice"].eq(board["slice"]) & frame["method"].eq(row["method"])].to_dict("records")
             interval = row["intervals"]["srg"]
-            low = interval["low"] if interval["bca_low"] is None else interval["bca_low"]
+            low = next((interval[name] for name in ("t_low", "bca_low") if interval.get(name)), interval["low"])
             pairs = {"srg": row["srg"], "gap_srg_center": row["gap_srg_center"], "n_common": row["n_common"]}
             pairs |= {"srg_low": low, "srg_p_holm": interval["p_holm"], "status_ok": row["status"]["ok"]}
             for name, value in pairs.items():
@@ -87,11 +87,13 @@ def test_boards_are_picked_by_slice_and_setting(values: dict[str, Any]) -> None:
         summary.board().rows[0].value("sgr")
 
 
-def test_the_shown_interval_is_bca_where_there_is_one() -> None:
+def test_the_shown_interval_is_bootstrap_t_else_bca_else_percentile() -> None:
     both = Interval(0.5, 40, 10, low=0.1, high=0.9, bca_low=0.2, bca_high=0.8, p=0.01, d_z=1.0, p_holm=0.02)
     percentile = Interval(0.5, 40, 10, low=0.1, high=0.9, bca_low=None, bca_high=None, p=0.01, d_z=1.0, p_holm=0.02)
     neither = Interval(0.5, 4, 2, low=None, high=None, bca_low=None, bca_high=None, p=0.5, d_z=1.0, p_holm=1.0)
+    studentized = replace(both, t_low=0.05, t_high=0.7)
     assert (both.ends, percentile.ends, neither.ends) == ((0.2, 0.8), (0.1, 0.9), None)
+    assert studentized.ends == (0.05, 0.7)
 
 
 def results_in(value: object) -> Iterator[Result]:
