@@ -57,12 +57,6 @@ class Case:
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
-    def sets(self) -> dict[str, list[int]]:
-        """Name → numbers of the cells in the set that the method gave beside its map, for methods that give one."""
-        named = {name: self.extras.get(name, {}).get("set_cells") for name in self.maps}
-        return {name: cells for name, cells in named.items() if cells is not None}
-
-    @property
     def off_format(self) -> bool:
         """A yes/no question whose first step puts less than half of its mass on yes and no."""
         return self.kind == YES_NO and self.reply.yes_no_mass < OFF_FORMAT_MASS

@@ -15,7 +15,7 @@ from torch import Tensor
 from cxr_faith.cases import Case
 from cxr_faith.metrics.baselines import baseline_gaps, random_summary, random_test
 from cxr_faith.metrics.functional import classify, curve_scalars, status_names
-from cxr_faith.metrics.localization import localization_scores
+from cxr_faith.metrics.localization import localization_scores, pointing_ceiling
 from cxr_faith.perturb.adaptive import adaptive_curves
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
@@ -66,10 +66,20 @@ def score_image(
         plan, questions = plan_curves(engine.vlm.grid, image_id, cases, protocol)
         results = zip(cases, questions, run(plan), strict=True)
         rows = [_columns(case, k, question.orders, scores.at(question.places)) for case, question, scores in results]
-    for named, of_sets in zip(rows, score_sets(run, n_cells, [case.sets for case in cases]), strict=True):
+    for named, of_sets in zip(
+        rows,
+        score_sets(run, n_cells, [_sets(case, named) for case, named in zip(cases, rows, strict=True)]),
+        strict=True,
+    ):
         for name, columns in of_sets.items():
             named[name] |= columns
     return rows
+
+
+def _sets(case: Case, rows: dict[str, Columns]) -> dict[str, list[int]]:
+    """Method → its set, for methods that give one: they rank its cells first."""
+    sizes = {name: case.extras.get(name, {}).get("set_size") for name in case.maps}
+    return {name: rows[name]["order"][:size] for name, size in sizes.items() if size and rows[name].get("order")}
 
 
 @dataclass(frozen=True)
@@ -153,12 +163,13 @@ def localize(case: Case, mask: Tensor | None, seed: int) -> dict[str, dict[str, 
     """
     if mask is None:
         return {}
-    pixels, columns = mask.cpu().numpy(), {}
+    pixels, columns = mask.cpu().numpy(), dict[str, dict[str, float]]()
     for name, values in case.maps.items():
         order = map_order(values, seed, case.image_id, name)
         if order is not None:
             # The center map is minus a distance: read it as nearness, which is positive.
             columns[name] = localization_scores(values - values.min() if name == CENTER else values, pixels, order)
+            columns[name]["pointing_ceiling"] = pointing_ceiling(pixels, values.shape)
     return columns
 
 
@@ -209,7 +220,7 @@ def _columns(
             **_status(statuses[row]),
             "order": order.tolist(),
             "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
-            "flat": False if name in case.maps else None,
+            "flat": False,
             "auc_error": None if errors is None else float(errors[row]),
             **_curves(k, s[row], probability[row], log_p[row]),
         }

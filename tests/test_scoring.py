@@ -544,7 +544,7 @@ def test_margins_are_oriented_by_the_models_own_answer(vlm):
 @pytest.mark.parametrize(("wanted", "scored"), [("answer", (0, 2)), ("first", (0,)), (2, (2,)), ("1", (1,))])
 @pytest.mark.parametrize("kind", ["choice", "open"])
 def test_targets_of_several_tokens(vlm, kind, wanted, scored):
-    """Mean log p of the scored tokens, probabilities as their mean, standing as the least margin."""
+    """Mean log-odds of the scored tokens, log p and probabilities as their means, standing as the least margin."""
     pixels, protocol = picture(vlm), replace(PROTOCOL, target=wanted)
     vlm.reply = {"token_ids": (5, 6, 7), "content": (0, 2), "opens_yes_no": False, "text": "left lung"}
     vlm.bias["q"] = 1.0
@@ -555,7 +555,10 @@ def test_targets_of_several_tokens(vlm, kind, wanted, scored):
     s_original = float(vlm.logit(vlm.encode(pixels[None]), vlm.prompt("q")))
     logits = vlm.curve(truth_of(vlm, pixels), s_original, row["order"], row["k"], "deletion")
     log_p = np.array([-np.log1p(np.exp(-(logits + i))) for i in scored])
-    assert np.allclose(row["deletion_scores"], log_p.mean(0), atol=1e-4)
+    log_odds = np.array([logits + i for i in scored])
+    assert np.allclose(row["deletion_scores"], log_odds.mean(0), atol=1e-4)
+    assert np.allclose(row["deletion_log_p"], log_p.mean(0), atol=1e-4)
+    assert row["deletion_auc_log_p"] == pytest.approx(np.trapezoid(log_p.mean(0), np.array(row["k"]) / 16), abs=1e-4)
     assert np.allclose(row["deletion_probs"], np.exp(log_p).mean(0), atol=1e-4)
     standing = logits + min(scored)
     lost = [k / 16 for k, margin in zip(row["k"], standing, strict=True) if margin < 0]

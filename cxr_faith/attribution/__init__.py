@@ -2,7 +2,7 @@
 
 from cxr_faith.attribution.attention import Attention, Rollout
 from cxr_faith.attribution.base import METHODS, Attribution, AttributionBatch, Method, build_methods
-from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
+from cxr_faith.attribution.baselines import Center, Edges, Oracle, OracleNear, RandomMap
 from cxr_faith.attribution.blackbox import Occlusion, Rise
 from cxr_faith.attribution.cleann import Cleann
 from cxr_faith.attribution.grad_cam import GradCam
@@ -32,5 +32,6 @@ METHODS["random_map"] = RandomMap
 METHODS["center"] = Center
 METHODS["edges"] = Edges
 METHODS["oracle"] = Oracle
+METHODS["oracle_near"] = OracleNear
 
 __all__ = ["METHODS", "Attribution", "AttributionBatch", "Method", "build_methods"]

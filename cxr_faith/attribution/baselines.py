@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from kornia.filters import sobel
 from scipy.ndimage import distance_transform_edt
+from torch import Tensor
 
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
 from cxr_faith.perturb.schedule import stream
@@ -55,20 +56,44 @@ class Oracle(Method):
     needs_mask = True
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """The share of each cell that the finding covers; elsewhere minus the distance to the finding in cells.
+        """The share of each cell that the finding covers; the other cells tie, and are ordered at random as in any map.
 
-        The surroundings of a finding are the next best evidence, and an arbitrary order of the other cells would add
-        noise to a map that stands for the truth. See `Method.attribute`.
+        See `Method.attribute`.
 
         Raises:
             ValueError: the batch has no masks.
         """
-        if batch.finding_cells is None:
-            raise ValueError("oracle needs a finding mask or boxes, and this sample has neither")
-        shares = batch.finding_cells.float().cpu().numpy()
+        return Attribution(_shares(batch).to(vlm.device))
+
+
+class OracleNear(Method):
+    """The finding's own mask, and around it the nearer cells first.
+
+    The distance favors it over the maps of methods, whose ties are ordered at random: compare it with `oracle` to see
+    what the surroundings of a finding are worth.
+    """
+
+    needs_mask = True
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """The share of each cell that the finding covers; elsewhere minus the distance to the finding in cells.
+
+        See `Method.attribute`.
+
+        Raises:
+            ValueError: the batch has no masks.
+        """
+        shares = _shares(batch).numpy()
         distances = np.stack([distance_transform_edt(share == 0) for share in shares])
         return Attribution(torch.from_numpy(np.where(shares > 0, shares, -distances)).float().to(vlm.device))
 
 
-CONTROLS = (RandomMap, Center, Edges, Oracle)
+def _shares(batch: AttributionBatch) -> Tensor:
+    """The share of each cell that the finding covers, float32 [batch, grid_h, grid_w] on the CPU."""
+    if batch.finding_cells is None:
+        raise ValueError("oracle needs a finding mask or boxes, and this sample has neither")
+    return batch.finding_cells.float().cpu()
+
+
+CONTROLS = (RandomMap, Center, Edges, Oracle, OracleNear)
 """Methods that do not use the model."""

@@ -34,8 +34,7 @@ class Cleann(Method):
 
     The map is 1 in the set and 0 elsewhere, plus up to one half of the soft weight: attention divided by depth, summed
     over heads. Extras: `verified` (1: the removal changed the answer; 0: no set did, and the set is the fewest cells
-    that hold half of the attention on the image), `set_size`, `set_cells` (their numbers), and `score_drop`, s(intact)
-    - s(set removed).
+    that hold half of the attention on the image), `set_size`, and `score_drop`, s(intact) - s(set removed).
 
     Args:
         radius: greatest depth of a candidate.
@@ -85,7 +84,7 @@ class Cleann(Method):
     ) -> Attribution:
         """Explaining sets from the last layer's attention [batch, heads, sequence, sequence]."""
         read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
-        maps, extras = [], list[dict[str, float | list[int]]]()
+        maps, extras = [], list[dict[str, float]]()
         for index, heads in enumerate(attention):
             graph = independence_graph(heads[:, : read[-1] + 1, : read[-1] + 1], samples, self.alpha)
             depth = depths(graph, read, self.radius)[:, columns].cpu().numpy()

@@ -15,7 +15,7 @@ Removal = Callable[[BoolArray], PictureScores]
 
 def explaining_set(
     depth: IntArray, mass: FloatArray, radius: int, removal: Removal
-) -> tuple[FloatArray, dict[str, float | list[int]]]:
+) -> tuple[FloatArray, dict[str, float]]:
     """Search the set, and make the map from it.
 
     Args:
@@ -39,8 +39,7 @@ def explaining_set(
     members = _masks([cells], n_cells)
     drop = float(intact.s[0] - removal(members).s[0])
     share = soft / soft.max() if soft.max() != 0 else soft
-    extras = {"verified": verified, "set_size": len(cells), "score_drop": drop, "set_cells": np.sort(cells).tolist()}
-    return members[0] + share / 2, extras
+    return members[0] + share / 2, {"verified": verified, "set_size": len(cells), "score_drop": drop}
 
 
 def rankings(depth: IntArray, mass: FloatArray, radius: int) -> list[IntArray]:

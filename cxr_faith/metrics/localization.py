@@ -57,6 +57,17 @@ def localization_scores(
     }
 
 
+def pointing_ceiling(mask: npt.ArrayLike, grid: tuple[int, int]) -> float:
+    """Highest `pointing_game` that a map can have: the largest share of a cell that is inside; NaN without a finding.
+
+    Args:
+        mask: bool [H, W] in model pixels; a box may cover every cell only in part.
+        grid: (grid_h, grid_w) of the maps.
+    """
+    inside, area = _pixels_inside(np.asarray(mask, dtype=bool), grid)
+    return float(inside.max() / area) if inside.any() else float("nan")
+
+
 def average_precision(values: Floats, hits: Floats, misses: Floats) -> float:
     """Area under the precision-recall curve, Σ (R_n − R_{n−1}) P_n over the distinct values.
 

@@ -7,10 +7,11 @@ from cxr_faith.metrics.functional import BASELINES
 RANDOM, CENTER = BASELINES
 """Baselines that are always scored: R random orders, which have no map, and the order by the distance to the middle."""
 
-RANDOM_MAP, EDGES, ORACLE = "random_map", "edges", "oracle"
-"""Controls that are scored as methods are: a map of noise, the picture's edges, the finding's own mask."""
+RANDOM_MAP, EDGES, ORACLE, ORACLE_NEAR = "random_map", "edges", "oracle", "oracle_near"
+"""Controls that are scored as methods are: a map of noise, the picture's edges, the finding's own mask, and the mask
+with the nearer cells first around it."""
 
-CONTROLS = (*BASELINES, RANDOM_MAP, EDGES, ORACLE)
+CONTROLS = (*BASELINES, RANDOM_MAP, EDGES, ORACLE, ORACLE_NEAR)
 """Rows of a table that explain no model: every method is compared with them."""
 
 BLURRED = "/blurred"

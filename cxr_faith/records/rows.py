@@ -10,8 +10,9 @@ from torch import Tensor
 from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.regions import enrichment, mass_shares
 from cxr_faith.records.schema import RECORD_SCHEMA, sample_columns
-from cxr_faith.vlm.answers import YES_NO, is_correct, is_mismatch, predicted_answer
+from cxr_faith.vlm.answers import YES_NO, is_mismatch, predicted_answer
 from cxr_faith.vlm.base import Reply
+from cxr_faith.vlm.matching import CORRECT, NOT_PARSED, judge
 
 Row = dict[str, Any]
 """Columns of a record by name, as in `RECORD_SCHEMA`; columns left out are null."""
@@ -31,12 +32,14 @@ def answer_columns(sample: Sample, kind: str, reply: Reply) -> Row:
         reply: the answer on the intact picture.
     """
     predicted = predicted_answer(reply, kind)
+    verdict = judge(predicted, sample.answer)
     row: Row = {
         "kind": kind,
         "predicted": predicted,
         "generated": reply.text,
         "answer_mismatch": is_mismatch(reply, kind),
-        "correct": is_correct(predicted, sample.answer),
+        "correct": None if verdict in (None, NOT_PARSED) else verdict == CORRECT,
+        "not_parsed": None if verdict is None else verdict == NOT_PARSED,
     }
     if kind == YES_NO:
         p_yes = float(torch.tensor(reply.margin, dtype=torch.float64).sigmoid())

@@ -31,7 +31,15 @@ def _schema() -> pa.Schema:
         **dict.fromkeys(KEY, text),
         **manifest,
         **{"present": flag, "predicted": text, "generated": text, "answer_mismatch": flag},
-        **{"yes_no_mass": real, "correct": flag, "own_substrate": flag, "status": text, "reason": text, "flat": flag},
+        **{
+            "yes_no_mass": real,
+            "correct": flag,
+            "not_parsed": flag,
+            "own_substrate": flag,
+            "status": text,
+            "reason": text,
+            "flat": flag,
+        },
         **{"order": wholes, "k": wholes},
         **dict.fromkeys(("deletion_scores", "insertion_scores", "deletion_probs", "insertion_probs"), reals),
         **dict.fromkeys(("deletion_log_p", "insertion_log_p"), reals),
@@ -43,7 +51,7 @@ def _schema() -> pa.Schema:
         **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
         "pointing_ceiling": real,
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells
-        **{"set_cells": wholes, "set_removal_flips": flag, "set_keeps": flag},
+        **{"set_removal_flips": flag, "set_keeps": flag},
         **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
     }

@@ -74,10 +74,11 @@ def answer_table(summary: Summary) -> TextTable:
             str(answers.n_samples),
             str(answers.n_patients),
             percent(answers.accuracy),
+            "–" if answers.n_not_parsed is None else str(answers.n_not_parsed),
             number(answers.yes_no_mass),
             percent(answers.answer_mismatch),
         ]
         for answers in summary.answers
     ]
-    header = ["slice", "samples", "patients", "accuracy", "p(yes)+p(no)", "text differs from margin"]
+    header = ["slice", "samples", "patients", "accuracy", "not parsed", "p(yes)+p(no)", "text differs from margin"]
     return TextTable("Answers", header, rows)

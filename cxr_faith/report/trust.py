@@ -63,6 +63,13 @@ def _harm(panel: Substrates) -> TextTable:
 def _localization(panel: Sequence[Localization]) -> TextTable:
     rows = [[entry.method, str(entry.n), *_scores(entry)] for entry in panel if entry.n]
     title, note = "Do the maps lie on the finding?", _defined("pointing game, energy inside", "IoU, AUPRC")
+    ceilings = {entry.n: entry.pointing_ceiling for entry in panel if entry.n and entry.pointing_ceiling is not None}
+    if ceilings:
+        most = max(ceilings)
+        note += (
+            f" No map of these cells can have a pointing game above {number(ceilings[most])} (n = {most}): findings "
+        )
+        note += "cover some cells only in part."
     return TextTable(title, ["method", "n", *_spaced(LOCALIZATION_COLUMNS)], rows, note)
 
 

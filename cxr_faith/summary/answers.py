@@ -19,13 +19,15 @@ class Answers(Result):
     n_patients: int
     """Their patients; an image without a patient counts as one."""
     n_known: int
-    """Samples whose answer is known to be right or wrong."""
+    """Samples whose answer is known to be right or wrong; an answer that cannot be read counts neither way."""
     accuracy: float | None
     """Share of those samples that are answered correctly."""
     yes_no_mass: float | None
     """Mean p(yes) + p(no)."""
     answer_mismatch: float | None
     """Share of the samples whose generated text contradicts the sign of the margin."""
+    n_not_parsed: int | None = None
+    """Samples with a reference whose answer could not be read (docs/answers.md)."""
 
 
 def answers_of(name: str, samples: pd.DataFrame) -> Answers:
@@ -43,4 +45,5 @@ def answers_of(name: str, samples: pd.DataFrame) -> Answers:
         accuracy=mean(numbers(samples["correct"])),
         yes_no_mass=mean(numbers(samples["yes_no_mass"])),
         answer_mismatch=mean(numbers(samples["answer_mismatch"])),
+        n_not_parsed=int(samples["not_parsed"].eq(True).sum()),
     )

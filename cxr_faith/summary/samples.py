@@ -14,6 +14,7 @@ COLUMNS = (
     "predicted",
     "p_yes",
     "correct",
+    "not_parsed",
     "yes_no_mass",
     "answer_mismatch",
 )

@@ -13,8 +13,6 @@ YES_NO, CHOICE, OPEN = "yes_no", "choice", "open"
 OFF_FORMAT_MASS = 0.5
 KEYWORD = "keyword:"
 STRATEGIES = ("first_content", "decision", "llr")
-_NOTHING = {"", "none", "none of them", "neither", "neither of them", "nothing", "no finding", "no findings"}
-_SYNONYMS = {"male": "m", "female": "f", "anteroposterior": "ap", "posteroanterior": "pa"}
 
 
 class AnswerError(ValueError):
@@ -157,32 +155,3 @@ def is_mismatch(reply: Reply, kind: str) -> bool:
         return False
     opening = re.match(r"\W*(\w*)", reply.text.casefold())
     return opening is None or opening[1] != predicted_answer(reply, kind)
-
-
-def is_correct(predicted: str, reference: Sequence[str] | None) -> bool | None:
-    """Whether an answer matches the reference answers; None without a reference.
-
-    The rule fits the answer lists of MIMIC-Ext-MIMIC-CXR-VQA (verify, choose and query questions). Both sides are split
-    at commas, semicolons, line breaks and the word "and", and must contain the same items. Case, punctuation, text in
-    parentheses, a leading article, order and repetition are ignored; `male` is `m`, `female` is `f`, `anteroposterior`
-    is `ap` and `posteroanterior` is `pa`. An empty list of reference answers means none: an empty answer, `none`,
-    `neither`, `nothing` or `no finding` matches it. Nothing else is ignored: a part of a list is wrong, and so is a
-    sentence around the right word.
-    """
-    if reference is None:
-        return None
-    return answer_items([predicted]) == answer_items(reference)
-
-
-def answer_items(answers: Sequence[str]) -> set[str]:
-    """The items of some answers in one spelling; see `is_correct`."""
-    # Nothing can match after the last ")": looking there takes a time that grows with the square of the length.
-    closed, mark, rest = "\n".join(answers).casefold().rpartition(")")
-    text = re.sub(r"\([^)]*\)", " ", closed + mark) + rest
-    items = set()
-    for part in re.split(r"[,;\n]|\band\b", text):
-        words = re.findall(r"\w+", part)
-        words = words[1:] if words[:1] and words[0] in ("a", "an", "the") else words
-        item = " ".join(words)
-        items.add(_SYNONYMS.get(item, item))
-    return items - _NOTHING

@@ -90,7 +90,8 @@ class PictureScores:
         probability: sigmoid(s), or the mean over tokens of the token's probability.
         standing: negative where the answer has changed: s, or the smallest margin of a token's logit over the best
             other logit.
-        log_p: mean over tokens of the token's log-probability, in nats; None or NaN for a margin.
+        log_p: logarithm of the probability in nats: log sigmoid(s), or the mean over tokens of the token's
+            log-probability; None where it is not known.
     """
 
     s: Tensor

@@ -21,6 +21,8 @@ from cxr_faith.vlm.prefix_cache import PrefixCache
 from cxr_faith.vlm.prompts import Prompter
 from cxr_faith.vlm.yes_no import yes_no_ids
 
+_log_sigmoid = torch.nn.functional.logsigmoid
+
 
 class TransformersVLM(VLM):
     """A frozen transformers model in evaluation mode, with its processor.
@@ -112,10 +114,10 @@ class TransformersVLM(VLM):
         read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
         if target.kind == "margin":
             s = (target.sign * self._margin(hidden[:, read[0]])).double()
-            return PictureScores(s, whole_vectors(torch.sigmoid, s), s)
+            return PictureScores(s, whole_vectors(torch.sigmoid, s), s, whole_vectors(_log_sigmoid, s))
         log_odds, standing = (values.double() for values in self._token_scores(hidden[:, read], [target] * batch))
         probability = whole_vectors(torch.sigmoid, log_odds)
-        log_p = whole_vectors(torch.nn.functional.logsigmoid, log_odds)
+        log_p = whole_vectors(_log_sigmoid, log_odds)
         return PictureScores(log_odds.mean(1), probability.mean(1), standing.amin(1), log_p.mean(1))
 
     def trace(

@@ -38,10 +38,14 @@ def run(vlm, model, tokens, question, target):
         yes, no = (row[gemma.word_ids(vlm, word)].logsumexp(0) for word in ("yes", "no"))
         return [target.sign * (yes - no)], output.attentions, [prompt_length - 1], where
     rows = [prompt_length + index - 1 for index in target.scored]
-    scores = [
-        logits[row].log_softmax(0)[target.answer_ids[index]] for row, index in zip(rows, target.scored, strict=True)
-    ]
+    scores = [log_odds(logits[row], target.answer_ids[index]) for row, index in zip(rows, target.scored, strict=True)]
     return scores, output.attentions, rows, where
+
+
+def log_odds(logits, gold):
+    """The token's logit minus the logsumexp of all others."""
+    others = torch.cat([logits[:gold], logits[gold + 1 :]])
+    return logits[gold] - others.logsumexp(0)
 
 
 def chefer_per_token(vlm, model, picture, question, target, layers=None, normalize_rows=False, shift=0):

@@ -79,13 +79,14 @@ def score(vlm, model, picture, question, target):
     answer = list(target.answer_ids)
     logits = all_logits(vlm, model, picture, question, answer)
     first = len(logits) - len(answer)
-    log_p, standing = [], []
+    log_odds, standing = [], []
     for index in target.scored:
         row = logits[first + index - 1]  # the logit at p - 1 predicts the token at p
         gold = answer[index]
-        log_p.append(row[gold] - logsumexp(row))
+        log_odds.append(row[gold] - logsumexp(np.delete(row, gold)))
         standing.append(row[gold] - np.delete(row, gold).max())
-    return float(np.mean(log_p)), float(np.mean(np.exp(log_p))), float(np.min(standing))
+    p = 1 / (1 + np.exp(-np.array(log_odds)))
+    return float(np.mean(log_odds)), float(np.mean(p)), float(np.min(standing))
 
 
 def greedy(vlm, model, picture, question, count):

@@ -84,8 +84,8 @@ def curve_scalars(
     deletion_flip,
     insertion_flip,
     status,
-    falling_log_p,
-    rising_log_p,
+    falling_log_p=None,
+    rising_log_p=None,
 ):
     """Columns that are missing in the result are null in the record."""
     result = {}
@@ -93,12 +93,14 @@ def curve_scalars(
         return result
     result["s_original"], result["s_substrate"] = deletion[0], deletion[-1]
     result["effect"] = deletion[0] - deletion[-1]
-    result["log_p_original"], result["log_p_substrate"] = falling_log_p[0], falling_log_p[-1]
+    if falling_log_p:
+        result["log_p_original"], result["log_p_substrate"] = falling_log_p[0], falling_log_p[-1]
     if status == "off_format":
         return result
     _areas(result, "_logit", deletion, insertion, x)
     _areas(result, "_prob", deletion_prob, insertion_prob, x)
-    _areas(result, "_log_p", falling_log_p, rising_log_p, x)
+    if falling_log_p:
+        _areas(result, "_log_p", falling_log_p, rising_log_p, x)
     _flips(result, x, deletion_flip, insertion_flip)
     if status == "ok":
         _normalized(result, x, deletion, insertion)
