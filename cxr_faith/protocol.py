@@ -42,8 +42,7 @@ class Protocol:
         seed: seeds every random stream, together with the image id.
         controls: which maps that know nothing of the model are scored beside those of the methods. `basic`: noise,
             edges, the mask of the finding where there is one, and a blurred copy of the map of the first method.
-            `all`: also the mask with the nearer cells first around it, and a blurred copy of every map, which
-            doubles the cost. `none`: only the controls that are listed
+            `all`: also a blurred copy of every map, which doubles the cost. `none`: only the controls that are listed
             among the methods.
         conditions: small changes under which every question is answered, explained and scored once more, to measure how
             stable answers, maps and gaps are: `shift:2` (pixels), `contrast:0.95` (factor), `noise:0.02` (share of

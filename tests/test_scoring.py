@@ -136,7 +136,11 @@ def test_real_curves_and_scalars_are_those_of_the_twins(random_vlm, pictures):
         assert row["status"] == status
         x = (np.array(row["k"]) / 64).tolist()
         pairs = [curve[part].tolist() for part in range(3) for curve in curves]
-        for column, value in reference.curve_scalars(x, *pairs, status).items():
+        log_ps = [row["deletion_log_p"], row["insertion_log_p"]]
+        for curve, log_p in zip(curves, log_ps, strict=True):  # one token: log p is log sigmoid of the log-odds
+            if len(case.target.scored) == 1:
+                np.testing.assert_allclose(log_p, -np.log1p(np.exp(-curve[0])), atol=1e-4)
+        for column, value in reference.curve_scalars(x, *pairs, status, *log_ps).items():
             if column not in ("clipped_share", "monotonicity_violations", "flip_deletion", "flip_insertion"):
                 assert value is None or row[column] == pytest.approx(value, abs=2e-3), column
         assert row["order"] == map_order(case.maps["gradient"], 3, IMAGE, "gradient").tolist()
@@ -150,6 +154,70 @@ def test_a_softened_mask_changes_the_curve_but_not_its_ends(vlm):
     for name in ("s_original", "s_substrate"):
         assert hard[name] == pytest.approx(soft[name], abs=1e-4)
     assert np.abs(np.array(hard["deletion_scores"]) - soft["deletion_scores"])[1:-1].min() > 1e-3
+
+
+# --- Flat maps and sets ---------------------------------------------------------------------------------------------
+
+
+def test_a_flat_map_scores_as_the_random_orders(vlm):
+    """All cells equal: no order of its own is run, and its srg and its gaps to random are 0."""
+    pixels = picture(vlm)
+    truth = rising(vlm, pixels)
+    maps = {"truth": truth, "flat": np.full((4, 4), 0.3)}
+    engine = Engine(vlm)
+    before = vlm.counts.snapshot()
+    with_flat = score_image(engine, pixels, IMAGE, [case_of(vlm, maps)], BLUR, PROTOCOL)[0]
+    spent = vlm.counts.score - before.score
+    alone = score_image(engine, pixels, IMAGE, [case_of(vlm, {"truth": truth})], BLUR, PROTOCOL)[0]
+    assert vlm.counts.score - before.score == 2 * spent
+    flat, random = with_flat["flat"], with_flat[RANDOM]
+    assert (flat["status"], flat["flat"], flat["tie_share"], flat.get("order")) == ("flat", True, 1.0, None)
+    assert with_flat["truth"]["flat"] is False and same(with_flat["truth"], alone["truth"])
+    assert flat["srg"] == flat["gap_srg_random"] == flat["gap_deletion_random"] == flat["random_z"] == 0.0
+    for column in (*CURVE_COLUMNS, "deletion_scores", "insertion_scores", "effect", "k"):
+        assert same(flat[column], random[column]), column
+    assert flat["gap_srg_center"] == pytest.approx(-with_flat[CENTER]["srg"])
+    assert not any(name.endswith(("_std", "_mc_error")) for name in flat)
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL, replace(PROTOCOL, space="tokens"), Protocol(steps="adaptive")])
+def test_flat_maps_under_every_kind_of_curve(vlm, protocol):
+    pixels = picture(vlm)
+    rows = score(vlm, pixels, [case_of(vlm, {"flat": np.zeros((4, 4)), "truth": rising(vlm, pixels)})], protocol)[0]
+    assert rows["flat"]["status"] == "flat" and rows["flat"]["srg"] == 0.0
+    assert rows["flat"]["auc_error"] == rows[RANDOM]["auc_error"]
+
+
+def test_a_flat_map_of_an_answer_without_an_effect_is_degenerate_and_marked(vlm):
+    weak = LinearVLM({"q": np.full((4, 4), 1e-4)}, bias={"q": 9.0})
+    row = score(weak, picture(weak), [case_of(weak, {"flat": np.ones((4, 4))})])[0]["flat"]
+    assert (row["status"], row["flat"], row["srg_logit"]) == ("degenerate", True, 0.0) and math.isnan(row["srg"])
+
+
+def test_blurred_copies_of_flat_maps_are_flat(vlm):
+    class Constant(Method):
+        def attribute(self, vlm, batch, target):
+            return Attribution(torch.full((len(batch.prompts), *vlm.grid), 0.1))
+
+    pixels, case = picture(vlm), case_of(vlm, {})
+    compute_maps(vlm, {"constant": Constant()}, [pixels], [case], 0, blurred=["constant"])
+    assert {name for name, values in case.maps.items() if np.ptp(values) == 0} == {"constant", "constant/blurred"}
+
+
+def test_sets_are_scored_as_sets(vlm):
+    """The set of a method is what it ranks first: removed from the picture, and alone on the substrate."""
+    pixels = picture(vlm)
+    truth = rising(vlm, pixels)
+    vlm.bias["q"] += 1.0 - float(vlm.logit(vlm.encode(pixels[None]), vlm.prompt("q")))  # s(original) is 1
+    order = np.argsort(-truth.ravel())
+    for size in (1, 4, 16):
+        chosen = np.isin(np.arange(16), order[:size]).reshape(4, 4)
+        case = case_of(vlm, {"set": chosen + 0.01 * truth / np.abs(truth).max()}, extras={"set": {"set_size": size}})
+        row = score(vlm, pixels, [case])[0]["set"]
+        inside = truth.ravel()[order[:size]].sum()
+        assert row["set_removal_flips"] == (1.0 - inside < 0)
+        assert row["set_keeps"] == (1.0 - (truth.sum() - inside) >= 0)
+    assert "set_keeps" not in score(vlm, pixels, [case_of(vlm, {"map": truth})])[0]["map"]
 
 
 # --- Baselines ----------------------------------------------------------------------------------------------------

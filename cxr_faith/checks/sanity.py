@@ -8,9 +8,11 @@ shows the picture, not the model.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t as student
 from torch import Tensor
 
 from cxr_faith.attribution import Method
@@ -21,6 +23,7 @@ from cxr_faith.checks.samples import read_cases
 from cxr_faith.checks.sanity_result import SMALL_CHANGES, Likeness, MethodSanity, SanityResult
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
+from cxr_faith.metrics.statistics import LEVEL
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.protocol import Protocol
 from cxr_faith.run.module import FaithfulnessModule
@@ -29,6 +32,8 @@ from cxr_faith.vlm import VLM, Gemma3VLM, Target
 from cxr_faith.vlm.answers import predicted_answer
 
 NO_QUESTION = "?"
+CHANCE_QUANTILE = 0.95
+"""Quantile of the likeness of maps of different pictures that a method must not stay above under a random model."""
 
 Maps = dict[str, list[np.ndarray]]
 """Method → one map [grid_h, grid_w] for each sample."""
@@ -40,16 +45,14 @@ class SanityOptions:
 
     Attributes:
         samples: number of samples, the first ones that can be explained.
-        most_alike: a method fails if its maps keep a mean Spearman above this with all layers random.
     """
 
-    samples: int = 8
-    most_alike: float = 0.5
+    samples: int = 16
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.samples < 2 or not 0 < self.most_alike <= 1:
-            raise ValueError("sanity needs --samples of at least 2 and --most_alike between 0 and 1")
+        if self.samples < 2:
+            raise ValueError(f"sanity needs --samples of at least 2, got {self.samples}")
 
     def within(self, limit: int | None) -> "SanityOptions":
         """The same with at most `limit` samples, which need not be the first ones: they are about several pictures.
@@ -78,7 +81,7 @@ def run_sanity(
     if len(cases) < 2:
         answered = f"sanity needs two samples that the model answers, there are {len(cases)}"
         raise ValueError(f"{data.manifest}: {answered}; cxr-faith doctor says why")
-    result = sanity(vlm, module.method_set.methods, pictures, cases, module.protocol, options.most_alike)
+    result = sanity(vlm, module.method_set.methods, pictures, cases, module.protocol)
     write_atomic(run_dir / "sanity.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
     return result
 
@@ -89,7 +92,6 @@ def sanity(
     pictures: Sequence[Tensor],
     cases: Sequence[Case],
     protocol: Protocol,
-    most_alike: float = 0.5,
 ) -> SanityResult:
     """Run all checks. The model's weights are random afterwards.
 
@@ -99,7 +101,6 @@ def sanity(
         pictures: pixel values [3, H, W] of each case.
         cases: answered questions with a target.
         protocol: for seeds and targets.
-        most_alike: highest mean Spearman to the trained maps that passes with all layers random.
 
     Raises:
         ValueError: all cases are about one picture.
@@ -118,16 +119,61 @@ def sanity(
     cascade: dict[str, dict[str, Likeness]] = {}
     for stage, names in random_stages(vlm):
         randomize(vlm, names, seed)
-        cascade[stage] = _compare(trained, _maps(vlm, methods, pictures, cases, targets, seed))
+        stage_maps = _maps(vlm, methods, pictures, cases, targets, seed)
+        cascade[stage] = _compare(trained, stage_maps)
     results = {}
     for name, method in methods.items():
         by_stage = {stage: likeness[name] for stage, likeness in cascade.items()}
         control = isinstance(method, CONTROLS)
-        last = list(by_stage.values())[-1].spearman
-        failed = False if control else None if last is None else last > most_alike
         by_change = {change: likeness[name] for change, likeness in inputs.items()}
-        results[name] = MethodSanity(control, pairs[name], by_change, other_answer.get(name), by_stage, failed)
-    return SanityResult(len(cases), most_alike, kept, results)
+        chance = chance_likeness(trained[name], cases)
+        interval = picture_interval(_spearman(trained[name], stage_maps[name]), cases)
+        results[name] = MethodSanity(
+            control=control,
+            random_pairs=pairs[name],
+            chance=chance,
+            inputs=by_change,
+            other_answer=other_answer.get(name),
+            cascade=by_stage,
+            interval=interval,
+            failed=False if control else _above(interval, chance),
+        )
+    return SanityResult(len(cases), kept, results)
+
+
+def _above(interval: tuple[float, float] | None, chance: float | None) -> bool | None:
+    """Whether the whole interval lies above the chance; None where one of them does not exist."""
+    return None if interval is None or chance is None else interval[0] > chance
+
+
+def chance_likeness(maps: Sequence[np.ndarray], cases: Sequence[Case]) -> float | None:
+    """The .95 quantile of Spearman over all pairs of maps of different pictures; None without a pair.
+
+    Maps of one method are alike for any two pictures, since all have lungs in the same place. A method that shows the
+    picture and not the model is more alike to its own map under a random model than to that of another picture.
+    """
+    chosen = [(a, b) for a, b in combinations(range(len(cases)), 2) if cases[a].image_id != cases[b].image_id]
+    values = _spearman([maps[a] for a, _ in chosen], [maps[b] for _, b in chosen])
+    values = values[np.isfinite(values)]
+    return float(np.quantile(values, CHANCE_QUANTILE)) if len(values) else None
+
+
+def picture_interval(values: np.ndarray, cases: Sequence[Case]) -> tuple[float, float] | None:
+    """95 % interval of the mean over pictures, Student's t; None for fewer than two pictures.
+
+    Args:
+        values: one for each case, NaN = missing.
+        cases: say which questions share a picture.
+    """
+    by_picture: dict[str, list[float]] = {}
+    for value, case in zip(values.tolist(), cases, strict=True):
+        if np.isfinite(value):
+            by_picture.setdefault(case.image_id, []).append(value)
+    means = np.array([np.mean(some) for some in by_picture.values()])
+    if len(means) < 2:
+        return None
+    reach = float(student.ppf((1 + LEVEL) / 2, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)))
+    return float(means.mean()) - reach, float(means.mean()) + reach
 
 
 def _other_answer(
@@ -229,6 +275,16 @@ def _alike(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> Likeness:
         return Likeness()
     first, second = (np.stack(side) for side in zip(*pairs, strict=True))
     return Likeness(*(_finite_mean(measure(first, second)) for measure in (spearman, ssim, top_overlap)))
+
+
+def _spearman(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
+    """Spearman of each pair of maps, NaN where one is constant or not finite."""
+    finite = [np.isfinite(x).all() and np.isfinite(y).all() for x, y in zip(a, b, strict=True)]
+    values = np.full(len(finite), np.nan)
+    if any(finite):
+        first, second = (np.stack([one for one, ok in zip(side, finite, strict=True) if ok]) for side in (a, b))
+        values[finite] = spearman(first, second)
+    return values
 
 
 def _finite_mean(values: np.ndarray) -> float | None:

@@ -43,17 +43,21 @@ class MethodSanity:
     Attributes:
         control: whether the method is a control, which ignores the model by design and cannot fail.
         random_pairs: maps of different samples, for comparison.
+        chance: .95 quantile of Spearman over all pairs of maps of different pictures; None if no pair can be compared.
         inputs: maps for each changed input.
         other_answer: maps of the other answer; None if no question is a yes/no question.
         cascade: maps after each stage that makes more of the model random, top down.
-        failed: whether the maps stay alike with all layers random; None if they are constant or not finite.
+        interval: 95 % interval, over pictures, of the mean Spearman with all layers random.
+        failed: whether that interval lies above `chance`; None if there is no interval or no pair.
     """
 
     control: bool
     random_pairs: Likeness
+    chance: float | None
     inputs: Mapping[str, Likeness]
     other_answer: Likeness | None
     cascade: Mapping[str, Likeness]
+    interval: tuple[float, float] | None
     failed: bool | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,9 +66,11 @@ class MethodSanity:
         return {
             "control": self.control,
             "random_pairs": asdict(self.random_pairs),
+            "chance": self.chance,
             "inputs": {change: asdict(likeness) for change, likeness in self.inputs.items()},
             **answer,
             "cascade": [{"stage": stage, **asdict(likeness)} for stage, likeness in self.cascade.items()],
+            "interval": None if self.interval is None else list(self.interval),
             "failed": self.failed,
         }
 
@@ -75,13 +81,11 @@ class SanityResult:
 
     Attributes:
         samples: number of samples that were explained.
-        most_alike: highest mean Spearman to the trained maps that passes with all layers random.
         answers_kept: share of the answers that each changed input keeps.
         methods: method → its result.
     """
 
     samples: int
-    most_alike: float
     answers_kept: Mapping[str, float]
     methods: Mapping[str, MethodSanity]
 
@@ -89,7 +93,6 @@ class SanityResult:
         """What `sanity.json` holds."""
         return {
             "samples": self.samples,
-            "most_alike": self.most_alike,
             "inputs": {change: {"answers_kept": share} for change, share in self.answers_kept.items()},
             "methods": {name: method.to_dict() for name, method in self.methods.items()},
         }
@@ -102,15 +105,21 @@ def render_sanity(result: SanityResult) -> Table:
     # A terminal has no room for every layer; the file has them all.
     shown = [stages[index] for index in sorted({0, len(stages) // 2, len(stages) - 1})]
     table.add_column("method", no_wrap=True)
-    for column in ("random pairs", *CHANGED, "small shifts, lowest", "other answer", *shown, "verdict"):
+    for column in ("random pairs (.95)", *CHANGED, "small shifts, lowest", "other answer", *shown, "verdict"):
         table.add_column(column, justify="right", overflow="fold")
     for name, method in result.methods.items():
         small = min((method.inputs[change] for change in SMALL_CHANGES), key=lambda likeness: likeness.spearman or 0.0)
         inputs = [*(method.inputs[change] for change in CHANGED), small, method.other_answer or Likeness()]
         columns = [method.random_pairs, *inputs, *(method.cascade[stage] for stage in shown)]
-        table.add_row(name, *(number(likeness.spearman) for likeness in columns), _verdict(method))
+        pairs, *others = [number(likeness.spearman) for likeness in columns]
+        low, high = method.interval or (None, None)
+        others[-1] += f" [{number(low)}, {number(high)}]" if method.interval else ""
+        table.add_row(name, f"{pairs} ({number(method.chance)})", *others, _verdict(method))
     kept = ", ".join(f"{change} {share:.0%}" for change, share in result.answers_kept.items())
-    table.caption = f"answers kept: {kept}"
+    table.caption = (
+        f"answers kept: {kept}\nFAIL: with all layers random, the 95 % interval [over pictures] lies above the .95 "
+        "quantile of pairs of different pictures"
+    )
     return table
 
 

@@ -14,7 +14,7 @@ at most --limit, are the first ones that are about several pictures.
 
 examples:
   cxr-faith sanity --config demo
-  cxr-faith sanity --config configs/mimic.yaml --samples 16 --most_alike 0.4
+  cxr-faith sanity --config configs/mimic.yaml --samples 32
 """
 
 

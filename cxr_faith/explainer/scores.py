@@ -15,9 +15,9 @@ from cxr_faith.records.schema import RECORD_SCHEMA
 class Scores:
     """How faithful one explanation is: deletion and insertion curves, their areas, and gaps to baselines.
 
-    Scores s are in logits for yes/no questions and in nats for others. Areas are over the share of cells removed or put
-    back, x = k / N. Normalized values divide s by the effect. A number that is undefined for this answer is NaN or
-    None; `status` says which numbers are defined.
+    Scores s are in logits: the margin of yes/no answers, log-odds of others. Areas are over the share of cells removed
+    or put back, x = k / N. Normalized values divide s by the effect. A number that is undefined for this answer is NaN
+    or None; `status` says which numbers are defined.
     """
 
     image_id: str
@@ -31,7 +31,8 @@ class Scores:
     target: str
     """What is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`."""
     status: str
-    """`ok`, `degenerate` (effect too small), `inverted` (effect negative), `off_format` or `invalid`."""
+    """`ok`, `degenerate` (effect too small), `inverted` (effect negative), `off_format`, `invalid`, or `flat` (all
+    cells of the map are equal: the scores are those of random orders)."""
     reason: str | None = None
     """Why there are no scores, for `off_format` and `invalid`."""
     s_original: float | None = None
@@ -40,6 +41,10 @@ class Scores:
     """Score s with every cell removed."""
     effect: float | None = None
     """`s_original - s_substrate`: how much of the score depends on the picture."""
+    log_p_original: float | None = None
+    """Mean log-probability of the answer's tokens on the intact picture, in nats; for yes/no log sigmoid(s)."""
+    log_p_substrate: float | None = None
+    """The same with every cell removed."""
     deletion_auc: float | None = None
     """Area under the normalized deletion curve; lower is better."""
     insertion_auc: float | None = None
@@ -64,6 +69,12 @@ class Scores:
     """Area under the insertion curve of the answer's probability."""
     srg_prob: float | None = None
     """`insertion_auc_prob - deletion_auc_prob`."""
+    deletion_auc_log_p: float | None = None
+    """Area under the deletion curve of the answer's mean log-probability, in nats."""
+    insertion_auc_log_p: float | None = None
+    """Area under the insertion curve of the answer's mean log-probability."""
+    srg_log_p: float | None = None
+    """`insertion_auc_log_p - deletion_auc_log_p`."""
     drop_10: float | None = None
     """Share of the effect that is lost once the first 10 % of the cells are removed."""
     drop_20: float | None = None
@@ -98,6 +109,12 @@ class Scores:
     """(1 + number of random orders with an srg at least as high) / (number of random orders + 1)."""
     tie_share: float | None = None
     """Share of the map's cells whose value occurs more than once; tied cells are ordered at random."""
+    flat: bool | None = None
+    """Whether all cells of the map are equal."""
+    set_removal_flips: bool | None = None
+    """For methods that give a set of cells: whether the answer changes without the set."""
+    set_keeps: bool | None = None
+    """For methods that give a set of cells: whether the set alone keeps the answer."""
     auc_error: float | None = None
     """With adaptive steps: estimated error of the areas as a share of the effect."""
     order: list[int] | None = None
@@ -112,6 +129,10 @@ class Scores:
     """Probability of the answer at each point of the deletion curve."""
     insertion_probs: list[float] | None = None
     """Probability of the answer at each point of the insertion curve."""
+    deletion_log_p: list[float] | None = None
+    """Mean log-probability of the answer at each point of the deletion curve, in nats."""
+    insertion_log_p: list[float] | None = None
+    """Mean log-probability of the answer at each point of the insertion curve."""
 
     def to_dict(self) -> dict[str, Any]:
         """Field name → value as JSON takes it; a missing number is None."""

@@ -1,28 +1,34 @@
 """The panels as tables: whether a summary's numbers can be trusted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.metrics.regions import REGIONS
 from cxr_faith.report.formats import number, percent
 from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.tables import TextTable
+from cxr_faith.summary.board import Board
+from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.calibration import Calibration
 from cxr_faith.summary.changes import AnswerChange, MapChange
 from cxr_faith.summary.conditions import Conditions
 from cxr_faith.summary.localization import Localization, LocalizationScores
 from cxr_faith.summary.regions import Organ, Regions
+from cxr_faith.summary.sets import Sets
 from cxr_faith.summary.stability import Stability
 from cxr_faith.summary.substrates import Substrates
 from cxr_faith.summary.summary import Summary
 
 _NO_ORGAN = Organ(n=0, share=None, enrichment=None)
+_WEIGHTED = ("deletion_auc", "insertion_auc", "srg")
 _MEASURES = {"spearman": "Spearman", "ssim": "SSIM", "top_overlap": "Overlap of the top tenth"}
 
 
 def trust_tables(summary: Summary) -> list[TextTable]:
     """One table for each panel that has something to show."""
     tables = [
+        *(_means(board) for board in summary.boards if board.slice == "all"),
+        _sets(summary.sets or ()),
         _substrates(summary.substrates),
         _harm(summary.substrates),
         _localization(summary.localization),
@@ -43,6 +49,32 @@ def trust_tables(summary: Summary) -> list[TextTable]:
 def _defined(*words: str) -> str:
     """The glossary's sentences on some words."""
     return " ".join(f"{word[0].upper()}{word[1:]}: {GLOSSARY[word]}" for word in words)
+
+
+def _means(board: Board) -> TextTable:
+    """Weighted and plain means and medians of a board's columns in units of the effect."""
+    rows = [
+        [row.method, str(row.n_common), *(number(values.get(name)) for name in _WEIGHTED for values in _three(row))]
+        for row in board.ranked()
+        if row.n_common
+    ]
+    header = [f"{name.replace('_', ' ')}{kind}" for name in _WEIGHTED for kind in ("", ", plain", ", median")]
+    title = f"Does the weight matter? {board.substrate}: means weighted by the effect, plain means, medians"
+    return TextTable(title, ["method", "n", *header], rows, _defined("weighted mean"))
+
+
+def _three(row: BoardRow) -> tuple[Mapping[str, float | None], ...]:
+    """Column → weighted mean, plain mean, median."""
+    return {name: row.value(name) for name in _WEIGHTED}, row.plain_means or {}, row.medians or {}
+
+
+def _sets(panel: Sequence[Sets]) -> TextTable:
+    rows = [
+        [one.method, one.substrate, str(one.n), number(one.size), percent(one.removal_flips), percent(one.keeps)]
+        for one in panel
+    ]
+    header = ["method", "substrate", "n", "cells", "removing it changes the answer", "it alone keeps the answer"]
+    return TextTable("Are the explaining sets sets that explain?", header, rows)
 
 
 def _substrates(panel: Substrates) -> TextTable:

@@ -7,11 +7,11 @@ from cxr_faith.attribution import Method, build_methods
 from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE
 from cxr_faith.protocol import Protocol
-from cxr_faith.records.controls import BLURRED, CENTER, EDGES, ORACLE, ORACLE_NEAR, RANDOM, RANDOM_MAP
+from cxr_faith.records.controls import BLURRED, CENTER, EDGES, ORACLE, RANDOM, RANDOM_MAP
 from cxr_faith.vlm import VLM
 
 BASIC = (RANDOM_MAP, EDGES, ORACLE)
-"""Controls that `controls: basic` and `all` add to the methods of the config; `all` adds `oracle_near` too."""
+"""Controls that `controls: basic` and `controls: all` add to the methods of the config."""
 
 SECOND_SUBSTRATE = "mean"
 """Methods whose own baseline is the run's only substrate are scored under this one too."""
@@ -48,7 +48,7 @@ class MethodSet:
         if self.options[CENTER] != {"class": CENTER}:
             raise ValueError("methods.center: this name is the center baseline's")
         if protocol.controls != "none":
-            for name in (*BASIC, *([ORACLE_NEAR] if protocol.controls == "all" else [])):
+            for name in BASIC:
                 self.options.setdefault(name, {"class": name})
         self.methods: dict[str, Method] = build_methods(self.options)
         self.blurred = self._blurred()

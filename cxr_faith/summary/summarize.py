@@ -23,6 +23,7 @@ from cxr_faith.summary import (
     mean_curves,
     regions,
     samples,
+    sets,
     stability,
     substrates,
 )
@@ -40,7 +41,7 @@ from cxr_faith.summary.regions import MeanRegions
 from cxr_faith.summary.sanity import with_sanity
 from cxr_faith.summary.summary import Summary
 
-_PANELS = (agreement, calibration, conditions, localization, stability, substrates)
+_PANELS = (agreement, calibration, conditions, localization, sets, stability, substrates)
 
 _BOARDS = ("own_substrate", "status", "reason", "effect", "flat", *NORMALIZED, *UNNORMALIZED)
 
@@ -113,6 +114,7 @@ def summarize(
         stability=stability.stability_panel(maps.join(first)),
         conditions=conditions.condition_panel(maps.join(first_everything)),
         warnings=(),
+        sets=sets.sets_panel(records, order),
     )
     return replace(summary, warnings=tuple(cautions(summary)))
 

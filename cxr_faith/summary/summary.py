@@ -14,6 +14,7 @@ from cxr_faith.summary.failures import Failures
 from cxr_faith.summary.localization import Localization, LocalizationAcross
 from cxr_faith.summary.regions import Regions
 from cxr_faith.summary.result import Result
+from cxr_faith.summary.sets import Sets
 from cxr_faith.summary.stability import Stability
 from cxr_faith.summary.substrates import Substrates
 
@@ -72,6 +73,8 @@ class Summary(Result):
     """Do answers and maps survive a small change of the image or another seed? None without conditions."""
     warnings: tuple[str, ...]
     """What a reader should know before the numbers, one sentence each, most serious first."""
+    sets: tuple[Sets, ...] | None = None
+    """Explaining sets as sets, for methods that give them; None in a summary of an older version."""
 
     @property
     def settings(self) -> list[Setting]:

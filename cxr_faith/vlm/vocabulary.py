@@ -86,5 +86,7 @@ def spellings(table: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     return {spelled: item for item, others in table.items() for spelled in (item, *others)}
 
 
-SYNONYMS = spellings({item: others for group in GROUPS.values() for item, others in group.items()} | FINDINGS | ANATOMY)
+SYNONYMS = {
+    spelled: item for table in (*GROUPS.values(), FINDINGS, ANATOMY) for spelled, item in spellings(table).items()
+}
 """Every spelling of every table → its item."""

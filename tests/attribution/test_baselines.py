@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from cxr_faith.attribution import AttributionBatch
-from cxr_faith.attribution.baselines import Center, Edges, Oracle, RandomMap
+from cxr_faith.attribution.baselines import Center, Edges, Oracle, OracleNear, RandomMap
 from tests.analytic import MARGIN, LinearVLM, picture
 
 GRID = (3, 5)
@@ -60,15 +60,18 @@ def test_edges_find_the_cell_with_the_edge(vlm):
     assert (maps[0] > 1e-3).sum() == 1
 
 
-def test_oracle_is_the_mask_then_what_is_near(vlm):
+def test_oracle_is_the_mask_and_oracle_near_goes_on_with_what_is_near(vlm):
     cells = torch.rand(2, *GRID)
     assert torch.equal(attribute(vlm, Oracle(), ["a", "b"], cells=cells), cells)
     spots = torch.zeros(1, *GRID)
     spots[0, 1, 2], spots[0, 0, 0] = 0.3, 0.9
-    computed = attribute(vlm, Oracle(), ["a"], cells=spots)[0]
+    # One rule for all maps: cells without the finding tie, and are ordered at random.
+    assert torch.equal(attribute(vlm, Oracle(), ["a"], cells=spots), spots)
+    computed = attribute(vlm, OracleNear(), ["a"], cells=spots)[0]
     rows, columns = torch.meshgrid(torch.arange(GRID[0]), torch.arange(GRID[1]), indexing="ij")
     near = torch.minimum((rows - 1.0).hypot(columns - 2.0), rows.float().hypot(columns.float()))
     torch.testing.assert_close(computed, torch.where(spots[0] > 0, spots[0], -near))
-    assert Oracle.needs_mask and not Edges.needs_mask
-    with pytest.raises(ValueError, match="oracle needs a finding mask"):
-        attribute(vlm, Oracle(), ["a"])
+    assert Oracle.needs_mask and OracleNear.needs_mask and not Edges.needs_mask
+    for method in (Oracle(), OracleNear()):
+        with pytest.raises(ValueError, match="oracle needs a finding mask"):
+            attribute(vlm, method, ["a"])

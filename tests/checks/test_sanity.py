@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from rich.console import Console
 
@@ -13,7 +14,7 @@ from cxr_faith.__main__ import main
 from cxr_faith.attribution import Attribution, Method, build_methods
 from cxr_faith.cases import read_answers
 from cxr_faith.checks.randomization import random_stages, randomize
-from cxr_faith.checks.sanity import _alike, partners, sanity
+from cxr_faith.checks.sanity import _alike, chance_likeness, partners, picture_interval, sanity
 from cxr_faith.checks.sanity_result import CHANGED, SMALL_CHANGES, Likeness, render_sanity
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter
@@ -61,6 +62,30 @@ def test_a_method_that_ignores_the_model_fails_and_controls_do_not(result):
     assert not methods["edges"].failed and last(methods["edges"]).spearman == pytest.approx(1)
     assert methods["edges"].control and not methods["chefer"].control
     assert not methods["gradient"].failed and last(methods["gradient"]).spearman < 0.5
+
+
+def test_a_method_fails_if_its_interval_lies_above_chance(result):
+    """No fixed cut: the interval of the likeness to a random model against pairs of different pictures."""
+    for method in result.methods.values():
+        low, high = method.interval
+        assert low <= last(method).spearman <= high and -1 <= method.chance <= 1
+        assert method.failed == (not method.control and low > method.chance)
+    shown = result.methods["picture"].to_dict()
+    assert shown["chance"] == result.methods["picture"].chance < 1 and shown["interval"][0] == pytest.approx(1)
+
+
+def test_chance_takes_pairs_of_different_pictures_and_the_interval_whole_pictures():
+    rng = np.random.default_rng(0)
+    cases, maps = [SimpleNamespace(image_id=name) for name in "aabbcd"], list(rng.random((6, 5, 5)))
+    pairs = [(i, j) for i in range(6) for j in range(i) if cases[i].image_id != cases[j].image_id]
+    values = [scipy.stats.spearmanr(maps[i].ravel(), maps[j].ravel()).statistic for i, j in pairs]
+    assert len(pairs) == 13 and chance_likeness(maps, cases) == pytest.approx(np.quantile(values, 0.95))
+    assert chance_likeness(maps[:2], cases[:2]) is None
+    given = np.array([0.1, 0.3, 0.5, np.nan, 0.2, 0.9])
+    means = [0.2, 0.5, 0.2, 0.9]
+    expected = scipy.stats.t.interval(0.95, 3, np.mean(means), scipy.stats.sem(means))
+    assert picture_interval(given, cases) == pytest.approx(expected)
+    assert picture_interval(given[:2], cases[:2]) is None
 
 
 def test_another_picture_is_another_picture():

@@ -18,6 +18,7 @@ from rich.console import Console
 from cxr_faith.__main__ import main
 from cxr_faith.bench.results import Agreement
 from cxr_faith.bench.table import render
+from cxr_faith.vlm.vocabulary import ANATOMY, FINDINGS, GROUPS, NOTHING
 from tests.docs.documents import ROOT, blocks, command_lines, document, section
 
 
@@ -49,6 +50,17 @@ def test_the_budget_is_what_the_script_prints(
     monkeypatch.setattr("sys.argv", ["budget.py"])
     runpy.run_path(str(ROOT / "benchmarks" / "budget.py"), run_name="__main__")
     assert capsys.readouterr().out.split() == block.split()
+
+
+def test_the_words_by_which_answers_are_read_are_those_of_the_code() -> None:
+    text = document("docs/answers.md")
+    known = {"Options": GROUPS.values(), "Findings and devices": [FINDINGS], "Places": [ANATOMY]}
+    for heading, tables in known.items():
+        rows = [line for line in section(text, heading).splitlines() if line.startswith("| ")][1:]
+        expected = {item: ", ".join(others) or "–" for table in tables for item, others in table.items()}
+        assert dict(row.strip("| ").split(" | ") for row in rows) == expected, heading
+    named = re.findall('"([^"]+)"', " ".join(section(text, "Answers that name nothing").split()))
+    assert named == [answer for answer in NOTHING if answer]
 
 
 class Values(SimpleNamespace):

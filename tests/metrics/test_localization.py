@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_scores
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_scores, pointing_ceiling
 from cxr_faith.metrics.regions import REGIONS, border_weights, enrichment, mass_shares, region_weights
 from tests.reference import localization as twin
 
@@ -102,3 +102,14 @@ def test_enrichment_of_an_even_map_is_one():
     ratios = enrichment(mass_shares(maps, weights), weights)
     np.testing.assert_allclose(ratios[0, :7], 1)
     assert np.isnan(ratios[0, 7]) and np.isnan(ratios[1]).all()
+
+
+def test_the_pointing_ceiling_is_the_best_cell():
+    """A box that covers no cell whole: no map can point at it for sure."""
+    mask = np.zeros((8, 8), bool)
+    mask[1:3, 1:4] = True  # of cells of 4 x 4 px it covers 6 pixels of one
+    assert pointing_ceiling(mask, (2, 2)) == 6 / 16
+    best = max(localization_scores(np.eye(4)[cell].reshape(2, 2), mask)["pointing_game"] for cell in range(4))
+    assert best == 6 / 16
+    assert pointing_ceiling(np.ones((8, 8), bool), (2, 2)) == 1.0
+    assert np.isnan(pointing_ceiling(np.zeros((8, 8), bool), (2, 2)))

@@ -20,6 +20,7 @@ from cxr_faith.summary.calibration import calibration_panel
 from cxr_faith.summary.conditions import condition_panel
 from cxr_faith.summary.localization import method_localization
 from cxr_faith.summary.regions import region_panel
+from cxr_faith.summary.sets import Sets
 from cxr_faith.summary.stability import stability_panel
 from cxr_faith.summary.substrates import substrate_panel
 from cxr_faith.summary.summarize import summarize
@@ -267,3 +268,31 @@ print(*(end - begin for begin, end in zip(times, times[1:])), peak)
     print(read, short, long, gigabytes)
     assert sum(long) < 40 * read, (long, read)
     assert gigabytes < 2
+
+
+def test_sets_are_counted_by_method_and_substrate(frame: pd.DataFrame) -> None:
+    chefer = frame["method"].eq("chefer")
+    few = chefer & frame["sample_id"].lt("s04")
+    sets = frame.assign(set_size=np.where(few, 3, np.nan), set_removal_flips=None, set_keeps=None, verified=None)
+    sets["set_removal_flips"] = [
+        name > "s00" if there else None for name, there in zip(sets["sample_id"], few, strict=True)
+    ]
+    sets["set_keeps"] = [name > "s02" if there else None for name, there in zip(sets["sample_id"], few, strict=True)]
+    summary = summarize(sets, METHODS)
+    assert summary.sets == (Sets("chefer", "blur:0.1", n=4, size=3.0, removal_flips=0.75, keeps=0.25),)
+    (table,) = (table for table in trust_tables(summary) if table.title.startswith("Are the explaining sets"))
+    assert table.rows == [["chefer", "blur:0.1", "4", "3.000", "75.0%", "25.0%"]]
+    assert summarize(frame, METHODS).sets == ()
+
+
+def test_means_medians_and_the_pointing_ceiling_stand_in_tables(frame: pd.DataFrame) -> None:
+    ceiling = frame["pointing_game"].where(frame["pointing_game"].isna(), 0.8)
+    tables = trust_tables(summarize(frame.assign(pointing_ceiling=ceiling), METHODS))
+    (means,) = (table for table in tables if table.title.startswith("Does the weight matter?"))
+    row = summarize(frame, METHODS).board().row("chefer")
+    shown = dict(zip(means.header, next(cells for cells in means.rows if cells[0] == "chefer"), strict=True))
+    assert float(shown["srg"]) == pytest.approx(row.srg, abs=1e-3)
+    assert float(shown["srg, plain"]) == pytest.approx(row.plain_means["srg"], abs=1e-3)
+    assert float(shown["srg, median"]) == pytest.approx(row.medians["srg"], abs=1e-3)
+    (placed,) = (table for table in tables if table.title.startswith("Do the maps lie on the finding?"))
+    assert "pointing game above 0.800" in placed.note

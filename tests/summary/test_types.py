@@ -24,6 +24,7 @@ from cxr_faith.summary.method_rows import MethodRows
 from cxr_faith.summary.metric_rows import MetricRow
 from cxr_faith.summary.regions import Organ
 from cxr_faith.summary.result import Result
+from cxr_faith.summary.sets import Sets
 from cxr_faith.summary.stability import Stability, VariantAnswers, VariantMaps
 from cxr_faith.summary.substrates import SubstratePair, Substrates
 from cxr_faith.summary.summarize import summarize
@@ -121,6 +122,7 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
         MapChange(**maps),
         Organ(3, 0.2, 1.4),
         LocalizationScores(0.5, 0.5, None, 0.1, 0.2),
+        Sets("cleann", "blur:0.1", 3, 4.0, 0.5, None),
     ]
     modules = [import_module(f"cxr_faith.summary.{file.stem}") for file in ROOM.glob("[a-z]*.py")]
     classes = {

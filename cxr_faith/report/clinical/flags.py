@@ -51,6 +51,8 @@ def _faithfulness_flags(scores: Faithfulness | None) -> list[str]:
         return ["The map was not tested for faithfulness."]
     if scores.status == "inverted":
         return ["Inverted effect: without the picture's detail the model is surer of its answer."]
+    if scores.status == "flat":
+        return ["The map says nothing: all of its cells are equal."]
     if scores.status in UNSCORED:
         return [f"Not scored ({scores.status}): {UNSCORED[scores.status]}."]
     if scores.status != "ok":
