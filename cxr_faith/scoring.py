@@ -25,6 +25,12 @@ from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import CENTER, RANDOM
 from cxr_faith.vlm.base import PictureScores
 
+DEFINITIONS = 2
+"""Version of what the scores of a record mean; a run is not continued with scores of another meaning.
+
+1: choice and open answers in mean log p. 2: in log-odds; flat maps score as random orders.
+"""
+
 Columns = dict[str, Any]
 """Columns of a record by name."""
 

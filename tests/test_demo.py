@@ -45,12 +45,15 @@ def test_enough_samples_are_ok(run: Path, common: pd.DataFrame) -> None:
     assert {row["method"] for row in everything["rows"]} == {*REAL, *controls}
 
 
-def test_the_known_evidence_is_the_best_explanation(run: Path, common: pd.DataFrame) -> None:
-    srg = common.groupby("method")["srg"].mean()
-    assert srg.idxmax() == "oracle" and srg["oracle"] > 0.8
+def test_no_method_is_told_apart_from_the_known_evidence_as_better(run: Path) -> None:
+    """On the samples that both have; the oracle's other cells tie, as those of every map do."""
     summary = json.loads((run / "summary.json").read_text())
     everything = next(board for board in summary["boards"] if board["slice"] == "all")
-    assert max(everything["rows"], key=lambda row: row["srg"] or 0)["method"] == "oracle"
+    srg = {row["method"]: row["srg"] for row in everything["rows"]}
+    assert srg["oracle"] > 0.8
+    pairs = [pair for pair in everything["differences"] if "oracle" in (pair["a"], pair["b"])]
+    better = [pair for pair in pairs if (pair["mean"] > 0) == (pair["b"] == "oracle") and pair["p_holm"] < 0.05]
+    assert len(pairs) >= len(REAL) and better == []
 
 
 def test_the_known_evidence_beats_every_control(common: pd.DataFrame) -> None:

@@ -133,7 +133,13 @@ def loss(board: Board, name: str, than: str) -> Difference:
     [pair] = [pair for pair in board.differences if {pair.a, pair.b} == {name, than}]
     if pair.a == than:
         return pair
-    return replace(pair, a=than, b=name, mean=-pair.mean, bca_low=-pair.bca_high, bca_high=-pair.bca_low)
+    turned = {f"{kind}low": _minus(getattr(pair, f"{kind}high")) for kind in ("t_", "bca_", "")}
+    turned |= {f"{kind}high": _minus(getattr(pair, f"{kind}low")) for kind in ("t_", "bca_", "")}
+    return replace(pair, a=than, b=name, mean=-pair.mean, **turned)
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def table(lines: Sequence[Sequence[str]]) -> str:

@@ -15,6 +15,7 @@ import torch
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.records.controls import RANDOM
 from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.scoring import DEFINITIONS
 from cxr_faith.storage.atomic import read_file, write_atomic
 from cxr_faith.vlm.identity import model_identity
 
@@ -40,7 +41,7 @@ class Identity:
     methods: Mapping[str, Mapping[str, object]]
     """Method → class and options; under "weights", hashes of the files that methods load."""
     perturbation: Mapping[str, object]
-    """The protocol, and which maps are scored under which substrate."""
+    """The protocol, which maps are scored under which substrate, and the version of the scores' definitions."""
 
     @classmethod
     def of(cls, module: FaithfulnessModule, data: CXRVQADataModule) -> "Identity":
@@ -53,7 +54,7 @@ class Identity:
             model | {"max_question_tokens": str(config.max_question_tokens)},
             data.fingerprint,
             method_set.options | ({"weights": weights} if weights else {}),
-            asdict(module.protocol) | {"scored": method_set.scored},
+            asdict(module.protocol) | {"scored": method_set.scored, "definitions": DEFINITIONS},
         )
 
     def to_dict(self) -> dict[str, Any]:

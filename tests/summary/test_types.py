@@ -14,6 +14,8 @@ import pytest
 
 import cxr_faith.summary
 from cxr_faith.records import read_records
+from cxr_faith.report.markdown import markdown
+from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary.bands import with_bands
 from cxr_faith.summary.changes import AnswerChange, MapChange
 from cxr_faith.summary.conditions import ConditionAnswers, ConditionMaps, Conditions
@@ -52,6 +54,30 @@ def test_a_file_without_a_version_opens_and_one_that_lacks_a_key_says_what_to_do
     with pytest.raises(ValueError, match=r"boards\[2\]\.rows\[1\] has no 'intervals'.*`cxr-faith report RUN_DIR`") as e:
         Summary.from_dict(values)
     assert "\n" not in str(e.value)
+
+
+def test_a_summary_of_the_first_version_opens(values: dict[str, Any]) -> None:
+    """It has neither bootstrap-t nor plain means, nor the columns of flat maps and sets."""
+    for board in values["boards"]:
+        for row in board["rows"]:
+            for name in ("plain_means", "medians", "flat_share"):
+                row.pop(name, None)
+            for interval in row["intervals"].values():
+                for name in ("t_low", "t_high", "p_sign_flip"):
+                    interval.pop(name, None)
+        for pair in board["differences"]:
+            for name in ("t_low", "t_high", "p_sign_flip"):
+                pair.pop(name, None)
+    del values["sets"]
+    for answers in values["answers"]:
+        del answers["n_not_parsed"]
+    summary = Summary.from_dict(values | {"schema_version": 1})
+    row = summary.board().rows[0]
+    assert row.plain_means is None and row.intervals["srg"].ends == (
+        row.intervals["srg"].bca_low,
+        row.intervals["srg"].bca_high,
+    )
+    assert "chefer" in markdown(summary, trust_tables(summary))
 
 
 def test_a_newer_file_and_a_wrong_type_are_one_line(values: dict[str, Any]) -> None:
