@@ -11,6 +11,7 @@ from cxr_faith.vlm.vocabulary import ANATOMY, FINDINGS, GROUPS, NOT_AN_ANSWER, N
 
 CORRECT, WRONG, NOT_PARSED = "correct", "wrong", "not_parsed"
 
+_LONGEST_TEXT = 2000  # characters that are read as sentences
 _LONGEST_ITEM = 4  # words; a longer piece of a list is a sentence
 _SENTENCE = re.compile(
     r"\b(?:is|are|was|were|has|have|shows?|showing|seen|see|there|this|it|i|appears?|demonstrates?|suggests?)\b"
@@ -43,7 +44,7 @@ def judge(predicted: str, reference: Sequence[str] | None) -> str | None:
     same = {_singular(re.sub(r"^(?:both|bilateral) (?=.)", "", item)) for item in items}
     if any(_keys(variant) == _keys(_both(wanted)) for variant in (items, _both(items), same)):
         return CORRECT
-    text = _plain(predicted)
+    text = _plain(predicted[:_LONGEST_TEXT])
     if re.search(NOT_AN_ANSWER, text):
         return NOT_PARSED
     whole = " ".join(re.findall(r"\w+", " ".join(reference).casefold()))
@@ -76,8 +77,9 @@ def answer_items(answers: Sequence[str]) -> set[str]:
 
 def _listed(text: str) -> str:
     """Lower-case text, its bullets and numbers as line breaks, without what stands in parentheses beside other text."""
-    text = text.casefold()
-    outside = re.sub(r"\([^)]*\)", " ", text)
+    # Nothing can match after the last ")": looking there takes a time that grows with the square of the length.
+    closed, mark, rest = text.casefold().rpartition(")")
+    text, outside = closed + mark + rest, re.sub(r"\([^)]*\)", " ", closed + mark) + rest
     text = outside if re.search(r"\w", outside) else text
     text = re.sub(r"(?:^|\s)\d{1,2}[.)]\s+|(?:^|\n)\s*[-*•]\s+|(?:^|\n)\s*\(?[a-e][.)]\s+(?=\w)", "\n", text)
     return re.sub(r"\b(left|right) and (left|right) (\w[\w ]*)", r"\1 \3, \2 \3", text)
