@@ -46,7 +46,8 @@ def main(arguments: list[str]) -> int:
         {"options": options_of("cxr_faith.explainer.explain:ExplainOptions")},
         usage="IMAGE --question TEXT [options]",
         positionals=("IMAGE",),
-        tail=fill(f"methods: {', '.join(sorted(methods.keys() - {'oracle', 'oracle_near'}))}", WIDTH) + "\n",
+        tail=fill(f"methods: {', '.join(sorted(name for name in methods if not name.startswith('oracle')))}", WIDTH)
+        + "\n",
     )
     given = command.read(arguments)
     image = given.positionals[0]

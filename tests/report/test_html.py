@@ -131,14 +131,14 @@ def test_bands_are_the_plain_bootstrap_over_patients(run_dir: Path) -> None:
     mine = records[records["method"].eq("chefer") & records["sample_id"].isin(ok)]
     patients = sorted(set(mine["patient_id"]))
     curves = {
-        patient: [(np.array(row.deletion_scores) - row.s_substrate) / row.effect for row in rows.itertuples()]
+        patient: [(np.array(row.deletion_scores) - row.s_substrate, row.effect) for row in rows.itertuples()]
         for patient, rows in mine.groupby("patient_id")
     }
     rng, means = np.random.default_rng(SEED), []
     for _ in range(RESAMPLES):
         numbers = rng.integers(len(patients), size=len(patients))
         drawn = [curve for number in numbers for curve in curves[patients[number]]]
-        means.append(np.mean(drawn, axis=0))
+        means.append(sum(curve for curve, _ in drawn) / sum(effect for _, effect in drawn))  # weighted by the effect
     np.testing.assert_allclose(band.deletion_low, np.percentile(means, 2.5, axis=0), atol=1e-9)
     np.testing.assert_allclose(band.deletion_high, np.percentile(means, 97.5, axis=0), atol=1e-9)
     assert curve_bands(records[records["patient_id"].isin(patients[:9])]) == {}

@@ -99,8 +99,9 @@ def test_histograms_by_finding_and_settling_gaps(written: Path) -> None:
         assert entry.histogram_value.num == len(rows)
         assert entry.histogram_value.sum == pytest.approx(rows["srg"].sum())
     settling = events.Scalars("settling_gap_srg_center/all/blur_0.1")
-    gaps = mine.sort_values("sample_id")["gap_srg_center"].to_numpy()
-    np.testing.assert_allclose([e.value for e in settling], [gaps[: i + 1].mean() for i in range(len(gaps))], rtol=1e-5)
+    gaps, effects = mine.sort_values("sample_id")[["gap_srg_center", "effect"]].to_numpy(float).T
+    expected = [np.average(gaps[: i + 1], weights=effects[: i + 1]) for i in range(len(gaps))]
+    np.testing.assert_allclose([e.value for e in settling], expected, rtol=1e-5)
 
 
 def test_text_hparams_and_pictures_only_when_asked(run_dir: Path) -> None:
