@@ -40,14 +40,14 @@ examples:
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     methods = registry("cxr_faith.attribution", "METHODS")
+    shown = sorted(name for name in methods if not name.startswith("oracle"))  # which needs a mask
     command = Command(
         "explain",
         DESCRIPTION,
         {"options": options_of("cxr_faith.explainer.explain:ExplainOptions")},
         usage="IMAGE --question TEXT [options]",
         positionals=("IMAGE",),
-        tail=fill(f"methods: {', '.join(sorted(name for name in methods if not name.startswith('oracle')))}", WIDTH)
-        + "\n",
+        tail=fill(f"methods: {', '.join(shown)}", WIDTH) + "\n",
     )
     given = command.read(arguments)
     image = given.positionals[0]

@@ -112,7 +112,9 @@ def test_two_ranks_equal_one(on_two_ranks: Path, alone: Path) -> None:
         faithful = ("deletion_auc", "insertion_auc", "srg", "drop_50", "gap_srg_random", "gap_deletion_center")
         for name in (*faithful, *LOCALIZATION_COLUMNS):
             value = np.nan if metrics[name] is None else metrics[name]
-            mean = rows[name].astype(float).mean()
+            known = rows[rows[name].notna()].astype({name: float, "effect": float})
+            weights = known["effect"] if name in faithful else None  # in units of the effect: weighted by it
+            mean = np.average(known[name], weights=weights) if len(known) else np.nan
             assert value == pytest.approx(mean, abs=1e-12, nan_ok=True), (metrics["substrate"], metrics["method"], name)
 
 

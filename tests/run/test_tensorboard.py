@@ -118,9 +118,10 @@ def test_text_hparams_and_pictures_only_when_asked(run_dir: Path) -> None:
         content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
         start = HParamsPluginData.FromString(content).session_start_info
         assert start.hparams["method"].string_value == method and start.hparams["steps"].number_value == 50
-        frame = read_records(run_dir, ["srg"])
+        frame = read_records(run_dir, ["srg", "effect"])
+        mine = frame[frame["method"].eq(method) & frame["srg"].notna()]
         [srg] = events.Scalars("hparam/srg")  # written anew: nothing of the run before is left
-        assert srg.value == pytest.approx(frame.loc[frame["method"].eq(method), "srg"].mean(), abs=1e-6)
+        assert srg.value == pytest.approx(np.average(mine["srg"], weights=mine["effect"]), abs=1e-6)
 
 
 def test_a_name_is_a_folder_below_tensorboard() -> None:
