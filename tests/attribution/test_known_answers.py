@@ -14,7 +14,7 @@ from tests.analytic import MARGIN, AttendingVLM
 
 QUESTION = "Is there a nodule?"
 GRID, CELL, OTHER, LOOKED_AT = (6, 6), 21, 22, 8
-CONTROLS = {"random_map", "center", "edges", "oracle"}
+CONTROLS = {"random_map", "center", "edges", "oracle", "oracle_near"}
 
 OPTIONS = {
     "grad_x_input": {"baseline": "zero"},
