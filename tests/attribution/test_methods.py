@@ -21,7 +21,7 @@ QUESTIONS = ("Is there a nodule?", "Is there a effusion?")
 
 def test_registry_holds_every_method():
     names = "attention rollout chefer chefer_global gradient grad_x_input integrated_gradients igos_pp sae"
-    names += " grad_cam smooth_grad tam cleann occlusion rise random_map center edges oracle"
+    names += " grad_cam smooth_grad tam cleann occlusion rise random_map center edges oracle oracle_near"
     assert set(METHODS) == set(names.split())
 
 
@@ -117,7 +117,7 @@ def test_maps_do_not_depend_on_the_batch(random_vlm, random_sae, pictures, name,
             assert torch.equal(maps(part), whole[part])
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"oracle"}))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"oracle", "oracle_near"}))
 def test_one_map_for_each_token(random_vlm, random_sae, pictures, name):
     """The same as explaining each token alone, and no two tokens share a map where the model is asked."""
     method, pixels, prompt = (

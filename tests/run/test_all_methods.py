@@ -66,13 +66,13 @@ def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str
 
     frame = records(tmp_path / "one")
     second = frame["substrate"].eq("mean")
-    controls = {"random", "random_map", "center", "edges", "oracle"}
+    controls = {"random", "random_map", "center", "edges", "oracle", "oracle_near"}
     made_with_blur = {"igos_pp", "cleann", "occlusion", "rise", "integrated_gradients", "grad_x_input"}
     assert set(frame.loc[second, "method"]) == made_with_blur | controls
     assert not frame.loc[second, "own_substrate"].any() and frame.loc[~second, "own_substrate"].any()
     frame = frame[~second]
     assert set(frame["method"]) == {*METHODS, "tam_attention", "random"}
-    assert frame["map"].notna().sum() == 3 * (len(METHODS) + 1) - 1  # the oracle is for yes/no questions
+    assert frame["map"].notna().sum() == 3 * (len(METHODS) + 1) - 2  # both oracles are for yes/no questions
     assert not frame["status"].isin(["invalid", "off_format"]).any()
 
 
@@ -131,7 +131,9 @@ def test_a_method_that_fails_costs_its_own_record(tmp_path: Path, monkeypatch: p
     frame = records(tmp_path / "run").set_index(["sample_id", "method"])
     bad, good = frame.loc[rows[1]["sample_id"]], frame.loc[rows[0]["sample_id"]]
     assert (
-        set(bad.index) == set(good.index) - {"oracle"} > {"gradient", "gradient/blurred", "rollout", "center", "random"}
+        set(bad.index)
+        == set(good.index) - {"oracle", "oracle_near"}
+        > {"gradient", "gradient/blurred", "rollout", "center", "random"}
     )
     for name in ("gradient", "gradient/blurred"):
         assert bad.loc[name, "status"] == "invalid" and bad.loc[name, "reason"] == "gradient: no gradient here"
