@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from lessons import Lesson, chest_lessons, graded_lesson, lesion_cells, shape_le
 from numpy.typing import NDArray
 from packing import Pack, Packer
 from pool import Chunk
+from regimes import Cycle
 from removal import (
     LESION_ORDERED,
     SUBSTRATE_SHARES,
@@ -40,10 +41,9 @@ class Feed:
         shapes: rendered color and shape pictures.
         packer: packs the questions.
         batch: pictures per batch.
-        seed: seed of everything drawn here.
     """
 
-    def __init__(self, chests: list[Chunk], shapes: list[Chunk], packer: Packer, batch: int, seed: int) -> None:
+    def __init__(self, chests: list[Chunk], shapes: list[Chunk], packer: Packer, batch: int) -> None:
         self.images = np.concatenate([c.images for c in chests])
         self.areas = [a for c in chests for a in c.areas]
         self.specs = [s for c in chests for s in c.specs]
@@ -52,19 +52,15 @@ class Feed:
         self.shape_specs = [s for c in shapes for s in c.specs]
         self.packer, self.batch = packer, batch
         self.blur = blur_matrix()
-        self.restart(seed, sides=False)
 
-    def restart(self, seed: int, sides: bool, graded: bool = False) -> None:
-        """Start again from a seed; `sides` and `graded` are those of `chest_lessons`."""
-        self.sides, self.graded = sides, graded
+    def start(self, cycle: Cycle, seed: Sequence[int]) -> None:
+        """Set what the next batch holds, and the seed of everything that is drawn for it."""
+        self.cycle = cycle
         self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.queue: list[int] = []
+        self.generator = torch.Generator().manual_seed(int(self.rng.integers(2**62)))
 
     def _next_chest(self) -> int:
-        if not self.queue:
-            self.queue = self.rng.permutation(len(self.specs)).tolist()
-        return self.queue.pop()
+        return int(self.rng.integers(len(self.specs)))
 
     def _kept(self, areas: dict[str, np.ndarray]) -> np.ndarray:
         """Cells to keep, sometimes ordered around a lesion of this picture or, as a decoy, of another one."""
@@ -72,8 +68,8 @@ class Feed:
         if not names or self.rng.random() < 0.25:
             areas = self.areas[self.rng.integers(len(self.areas))]
             names = list(areas)
-        ordered = LESION_ORDERED * (2 if self.graded else 1)
-        return draw_kept(self.rng, areas[names[self.rng.integers(len(names))]], ordered)
+        ordered = LESION_ORDERED * (2 if self.cycle.graded else 1)
+        return draw_kept(self.rng, areas[names[self.rng.integers(len(names))]], ordered, self.cycle.intact)
 
     def _own(self, order: Orders) -> tuple[list[int], list[NDArray[np.bool_]], list[Lesson]]:
         """Half a batch: pictures, the cells each keeps in the model's or the true order, and a question about each."""
@@ -113,7 +109,8 @@ class Feed:
                 for c, name in enumerate(CHANNELS):
                     if name in self.areas[i]:
                         dense[b, ..., c] = self.areas[i][name] * kept[b]
-                asked = chest_lessons(self.specs[i], self.areas[i], kept[b], self.rng, self.sides, self.graded)
+                cycle = self.cycle
+                asked = chest_lessons(self.specs[i], self.areas[i], kept[b], self.rng, cycle.sides, cycle.graded)
                 lessons.append([own[2][b], *asked] if b < len(own[0]) else asked)
             else:
                 i = int(self.rng.integers(len(self.shape_specs)))

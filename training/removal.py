@@ -16,7 +16,6 @@ from torch import Tensor
 
 SUBSTRATES = ("blur", "mean", "zero", "noise")
 SUBSTRATE_SHARES = (0.64, 0.12, 0.12, 0.12)
-INTACT = 0.3
 ALL_GONE = 0.08
 LESION_ORDERED = 0.3
 BLUR_SIGMA = 0.1
@@ -57,7 +56,7 @@ def keep_most(field: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
 
 
 def draw_kept(
-    rng: np.random.Generator, lesion: NDArray[np.float16] | None, ordered: float = LESION_ORDERED
+    rng: np.random.Generator, lesion: NDArray[np.float16] | None, ordered: float, intact: float
 ) -> NDArray[np.bool_]:
     """Which cells are kept.
 
@@ -65,11 +64,12 @@ def draw_kept(
         rng: source of randomness.
         lesion: cell shares of a lesion [grid, grid] around which cells may be ordered, or None.
         ordered: probability that they are.
+        intact: probability that all cells are kept.
 
     Returns:
         bool [grid, grid]; True: the cell is kept.
     """
-    if rng.random() < INTACT:
+    if rng.random() < intact:
         return np.ones((GRID, GRID), bool)
     if rng.random() < ALL_GONE:
         return np.zeros((GRID, GRID), bool)

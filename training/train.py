@@ -1,9 +1,9 @@
-"""Train the small Gemma-3 that ships with the package, from scratch.
+"""Train a small Gemma-3 from scratch, as a regime says; `own-order` is the one that ships.
 
-    python training/train_bundled.py --out cxr_faith/vlm/bundled
+    python training/train.py --regime own-order --out cxr_faith/vlm/bundled --bf16 --compile
 
-About two hours on two CPU cores; a GPU is used when there is one. Expected: `evaluate_bundled.py`
-prints at least 95 % on held-out pictures.
+Two cores need about 1.5 s a batch; a GPU is used when there is one. The same command goes on after an interruption.
+Expected: `evaluate_bundled.py` prints at least 95 % on held-out pictures.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from orders import own_orders
 from packing import Pack, Packer, forward
 from pool import build_pool
+from regimes import REGIMES, Cycle
+from state import State
 from tokenizer import build_processor, build_tokenizer
 from torch import Tensor, nn
 from transformers import Gemma3ForConditionalGeneration, Gemma3Processor, GemmaTokenizer
@@ -77,55 +79,53 @@ def yes_no_ids(tokenizer: GemmaTokenizer, device: torch.device) -> tuple[Tensor,
     return tuple(torch.tensor(single_tokens(tokenizer, words), device=device) for words in (YES_WORDS, NO_WORDS))
 
 
-def show_progress(marks: Sequence[tuple[float, float]], seconds: float) -> None:
-    """Print the mean loss and accuracy of the last 25 steps, and the pace since the first."""
+def show_progress(where: str, marks: Sequence[tuple[float, float]], seconds: float) -> None:
+    """Print the mean loss and accuracy of the last 25 steps, and the pace since the start."""
     loss, right = np.mean(marks[-25:], 0)
-    print(f"step {len(marks)} loss {loss:.4f} right {right:.4f} s/step {seconds / len(marks):.3f}", flush=True)
+    print(f"{where} loss {loss:.4f} right {right:.4f} s/step {seconds / len(marks):.3f}", flush=True)
 
 
 def save(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, folder: Path) -> None:
-    """Save model and processor; each file is replaced atomically."""
+    """Save model and processor; a new folder appears whole, and in an old one each file is replaced atomically."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
     processor.save_pretrained(fresh)
-    folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(fresh.iterdir()):
         path.chmod(0o644)
-        os.replace(path, folder / path.name)
+    if not folder.exists():
+        fresh.replace(folder)
+        return
+    for path in sorted(fresh.iterdir()):
+        path.replace(folder / path.name)
     fresh.rmdir()
 
 
-def cycle(
+def run_cycle(
     model: Gemma3ForConditionalGeneration,
-    processor: Gemma3Processor,
     feed: Feed,
+    cycle: Cycle,
+    seed: list[int],
+    path: Path,
     args: argparse.Namespace,
-    steps: int,
-    peak: float,
-    dense: float,
-    even: float = 0.0,
-    own: bool = False,
 ) -> None:
-    """One cycle of training.
+    """Train the model for a cycle.
 
     Args:
         model: the model, on its device.
-        processor: saved with every checkpoint.
         feed: gives the batches.
+        cycle: what the batches hold, and how many there are.
+        seed: of the batches; each batch has its own stream.
+        path: file of the state, from which an interrupted cycle goes on.
         args: the command line.
-        steps: number of batches.
-        peak: highest learning rate.
-        dense: weight of the per-patch lesion loss; with it the tower learns alone for the first steps.
-        even: weight of `even_margins`.
-        own: remove the cells of half of the pictures in the model's own order.
     """
-    device = model.device
+    device, peak = model.device, args.lr * cycle.peak
     ids = yes_no_ids(feed.packer.tokenizer, device)
     head = nn.Linear(model.config.vision_config.hidden_size, len(CHANNELS)).to(device)
     nn.init.constant_(head.bias, -4.0)
-    parameters = [*model.parameters(), *(head.parameters() if dense else ())]
-    optimizer = build_optimizer(parameters, peak)
+    parameters = [*model.parameters(), *(head.parameters() if cycle.dense else ())]
+    state = State(model, head, build_optimizer(parameters, peak))
+    state.load(path)
 
     def order(pixels: Tensor, substrate: Tensor, pack: Pack, rng: np.random.Generator) -> NDArray[np.float64]:
         pack = moved(pack, device)
@@ -134,36 +134,42 @@ def cycle(
 
     started = saved = time.time()
     marks: list[tuple[float, float]] = []
-    for step in range(steps):
-        pixels, pack, areas, is_chest = draw(feed, order if own else None, device)
+    for step in range(state.step, cycle.steps):
+        feed.start(cycle, [*seed, step])
+        pixels, pack, areas, is_chest = draw(feed, order if cycle.own else None, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
-            if dense and step < TOWER_STEPS:
+            if cycle.dense and step < TOWER_STEPS:
                 tower = model.model.vision_tower(pixel_values=pixels).last_hidden_state
                 loss, right = 2.0 * dense_loss(head, tower, areas, is_chest), torch.zeros(())
             else:
                 hidden, tower = forward(model, feed.packer, pixels, pack)
                 loss, right = answer_loss(model, hidden, pack)
-                if even:
-                    loss = loss + even * even_margins(model, hidden, pack, ids)
-                if dense:
-                    loss = loss + dense * dense_loss(head, tower, areas, is_chest)
-        descend(optimizer, parameters, loss, learning_rate(step, steps, peak))
+                if cycle.even:
+                    loss = loss + cycle.even * even_margins(model, hidden, pack, ids)
+                if cycle.dense:
+                    loss = loss + cycle.dense * dense_loss(head, tower, areas, is_chest)
+        descend(state.optimizer, parameters, loss, learning_rate(step, cycle.steps, peak))
+        state.step = step + 1
         marks.append((loss.item(), right.item()))
         if step % 25 == 24:
-            show_progress(marks, time.time() - started)
+            show_progress(f"{cycle.name} {state.step}/{cycle.steps}", marks, time.time() - started)
         if time.time() - saved > args.save_every:
-            save(model, processor, args.work / "checkpoint")
+            state.save(path)
             saved = time.time()
 
 
 def train(args: argparse.Namespace) -> None:
-    """Render the pictures, train the model in five cycles, and save it."""
+    """Render the pictures, train the model cycle by cycle, and save it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = build_tokenizer()
     processor = build_processor(tokenizer, IMAGE_SIZE, GRID * GRID)
     model = build_model(tokenizer, args.seed)
-    if args.start:
-        model = Gemma3ForConditionalGeneration.from_pretrained(args.start, local_files_only=True)
+    cycles, folder = REGIMES[args.regime], args.work / f"seed-{args.seed}"
+    results = [folder / "+".join(cycle.name for cycle in cycles[: last + 1]) for last in range(len(cycles))]
+    # The result of a cycle is whole once its folder has its name.
+    done = sum(result.exists() for result in results)
+    if done:
+        model = Gemma3ForConditionalGeneration.from_pretrained(results[done - 1], local_files_only=True)
     model = model.to(device).train()
     if device.type == "cpu":
         # On a CPU the backward pass of fused attention is by far the slowest part; eager attention takes a fifth of it.
@@ -173,44 +179,30 @@ def train(args: argparse.Namespace) -> None:
         for layer in (*model.model.language_model.layers, *model.model.vision_tower.encoder.layers):
             layer.compile()
     pool = build_pool(args.work / "pool", args.pictures, args.pictures // 8, args.workers)
-    feed = Feed(*pool, Packer(tokenizer, GRID**2), args.batch, args.seed)
-    if not args.start:
-        cycle(model, processor, feed, args, args.steps, args.lr, args.dense)
-        save(model, processor, args.work / "first_cycle")
-    feed.restart(args.seed + 1, sides=True)
-    cycle(model, processor, feed, args, args.refine, args.lr * 0.55, 0.0)
-    save(model, processor, args.work / "second_cycle")
-    feed.restart(args.seed + 2, sides=True)
-    cycle(model, processor, feed, args, args.even, args.lr * 0.4, 0.0, even=1.0)
-    save(model, processor, args.work / "third_cycle")
-    feed.restart(args.seed + 3, sides=True, graded=True)
-    cycle(model, processor, feed, args, args.graded, args.lr * 0.4, 0.0, even=1.5)
-    save(model, processor, args.work / "fourth_cycle")
-    feed.restart(args.seed + 4, sides=True, graded=True)
-    cycle(model, processor, feed, args, args.own, args.lr * 0.4, 0.0, even=6.0, own=True)
+    feed = Feed(*pool, Packer(tokenizer, GRID**2), args.batch)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(done, len(cycles)):
+        state = results[index].with_name(results[index].name + ".state")
+        run_cycle(model, feed, cycles[index], [args.seed, index], state, args)
+        save(model, processor, results[index])
+        state.unlink(missing_ok=True)
     save(model.cpu().eval(), processor, args.out)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--regime", choices=REGIMES, required=True, help="what the model is shown; see regimes.py")
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
     parser.add_argument("--work", type=Path, default=Path("runs/training"), help="folder for pictures and checkpoints")
-    parser.add_argument("--steps", type=int, default=2000, help="batches of the first cycle")
-    parser.add_argument("--refine", type=int, default=700, help="batches of the second cycle")
-    parser.add_argument("--even", type=int, default=260, help="batches of the third cycle, which evens the margins")
-    parser.add_argument("--graded", type=int, default=540, help="batches of the fourth: margins grow with what is left")
-    parser.add_argument("--own", type=int, default=1420, help="batches of the fifth: cells go in the model's own order")
-    parser.add_argument("--start", type=Path, help="a saved model to start the second cycle from")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and of the batches")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--dense", type=float, default=0.5, help="weight of the per-patch lesion loss")
     parser.add_argument("--pictures", type=int, default=16384, help="chest pictures in the pool")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--save_every", type=float, default=240.0, help="seconds between checkpoints")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render the pool")
+    parser.add_argument("--save_every", type=float, default=240.0, help="seconds between saved states")
     parser.add_argument("--bf16", action="store_true", help="run the forward in bfloat16")
     parser.add_argument("--compile", action="store_true", help="compile the layers (a quarter faster after 90 s)")
-    parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())
 
 
