@@ -7,6 +7,7 @@ from cxr_faith.attribution.blackbox import Occlusion, Rise
 from cxr_faith.attribution.cleann import Cleann
 from cxr_faith.attribution.grad_cam import GradCam
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
+from cxr_faith.attribution.greedy import Greedy
 from cxr_faith.attribution.igos import IGOSPP
 from cxr_faith.attribution.relevancy import Chefer, CheferGlobal
 from cxr_faith.attribution.sae import SAE
@@ -28,6 +29,7 @@ METHODS["tam"] = Tam
 METHODS["cleann"] = Cleann
 METHODS["occlusion"] = Occlusion
 METHODS["rise"] = Rise
+METHODS["greedy"] = Greedy
 METHODS["random_map"] = RandomMap
 METHODS["center"] = Center
 METHODS["edges"] = Edges

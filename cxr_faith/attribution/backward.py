@@ -4,7 +4,7 @@ It passes each decoder layer's attention probabilities A with their gradient ∇
 and ends at the image tokens, whose gradient the gradient methods use.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from cxr_faith.attribution.base import AttributionBatch, score_gradient
 from cxr_faith.vlm.base import VLM, Target
 
+Core = Callable[[Tensor], Tensor]
 Layers = tuple[int, ...]
 """Indices of decoder layers, ascending."""
 
@@ -47,6 +48,7 @@ def backwards(
     target: Sequence[Target],
     normalize_rows: bool = False,
     full_matrices: bool = False,
+    core: Core | None = None,
 ) -> list[Backward]:
     """One forward pass, and one backward pass for each scored token, in order; shared by the methods that need it.
 
@@ -61,23 +63,36 @@ def backwards(
         target: one for each picture.
         normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero).
         full_matrices: carry all rows of R, L³ a layer, and read row p-1 at the end.
+        core: replaces ∇A; the result is then not shared.
     """
 
     def run() -> list[Backward]:
-        return _run(vlm, batch, target, normalize_rows, full_matrices)
+        return _run(vlm, batch, target, normalize_rows, full_matrices, core)
 
+    if core is not None:
+        return run()
     return batch.share(("backwards", normalize_rows, full_matrices, *target), run)
 
 
 def _run(
-    vlm: VLM, batch: AttributionBatch, target: Sequence[Target], normalize_rows: bool, full_matrices: bool
+    vlm: VLM,
+    batch: AttributionBatch,
+    target: Sequence[Target],
+    normalize_rows: bool,
+    full_matrices: bool,
+    core: Core | None,
 ) -> list[Backward]:
     rows, layers_passed = dict[Layers, Tensor](), list[int]()
 
     def observer(layer: int, probabilities: Tensor) -> None:
         if probabilities.requires_grad:
             attention = probabilities.detach()
-            probabilities.register_hook(lambda gradient: carry(layer, relevance(attention, gradient, normalize_rows)))
+
+            def read(gradient: Tensor) -> None:
+                weights = gradient if core is None else core(gradient)
+                carry(layer, relevance(attention, weights, normalize_rows))
+
+            probabilities.register_hook(read)
 
     def carry(layer: int, matrix: Tensor) -> None:
         layers_passed.append(layer)
@@ -95,8 +110,8 @@ def _run(
         rows |= dict.fromkeys((all_layers(vlm), global_layers(vlm)), unit[:, carried])
         (gradient,) = score_gradient(scores[index], [tokens], more=index + 1 < len(scores))
         vlm.counts.backward += len(tokens)
-        read = {layers: row[:, position if full_matrices else 0] for layers, row in rows.items()}
-        results.append(Backward(gradient, read if layers_passed else {}))
+        image_rows = {layers: row[:, position if full_matrices else 0] for layers, row in rows.items()}
+        results.append(Backward(gradient, image_rows if layers_passed else {}))
     return results
 
 

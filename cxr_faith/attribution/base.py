@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm.base import VLM, Prompt, Target
 
@@ -84,11 +86,33 @@ class Method(ABC):
         substrate: what replaces removed cells, for methods that use a substrate; None for the others. Scores under the
             method's own substrate are marked in the records.
         weights: hash of the file that the method reads, for the fingerprint of a run; empty for the others.
+        can_ablate: `core` is part of the method. The others would be noise altogether: `random_map` is their ablation.
+        ablated: noise stands in for the method's idea; set by the option `ablated`, which every such method has.
     """
 
     needs_mask: ClassVar[bool] = False
     substrate: Substrate | None = None
     weights: str = ""
+    can_ablate: ClassVar[bool] = False
+    ablated: bool = False
+
+    def core(self, values: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
+        """The values that carry the method's idea, or, in an ablation, noise of the same spread.
+
+        A method that scores as well with noise in their place owes its score to something else.
+
+        Args:
+            values: [passes · pictures, ...], the pictures in turn.
+            image_ids: one for each picture.
+            seed: the run's seed.
+        """
+        if not self.ablated:
+            return values
+        name, shape = type(self).__name__, values.shape[1:]
+        drawn = [stream(seed, one, "ablation", name).standard_normal(shape, dtype="float32") for one in image_ids]
+        noise = torch.from_numpy(np.stack(drawn * (len(values) // len(drawn)))).to(values)
+        spread = values.flatten(1).std(1, correction=0)
+        return noise * spread.view(-1, *[1] * len(shape))
 
     def check(self, vlm: VLM) -> None:  # noqa: B027 - most methods work with any model
         """Refuse a model that this method cannot explain; called before the first sample.
@@ -132,6 +156,8 @@ METHODS: dict[str, type[Method]] = {}
 def build_methods(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
     """Build the methods of a config section `{name: {class: …, options…}}`; `class` defaults to the name.
 
+    `ablated: true` replaces what carries the method's idea by noise, see `Method.core`.
+
     Raises:
         ValueError: unknown class or option (the message suggests the nearest name), or an option out of range.
     """
@@ -141,12 +167,18 @@ def build_methods(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
         key = options.pop("class", name)
         if key not in METHODS:
             raise ValueError(f"methods.{name}: no method class {key!r}{nearest(key, METHODS)}")
+        ablated = options.pop("ablated", False)
+        if not isinstance(ablated, bool):
+            raise ValueError(f"methods.{name}.ablated: must be true or false, got {ablated!r}")
+        if ablated and not METHODS[key].can_ablate:
+            raise ValueError(f"methods.{name}.ablated: without its idea, {key} is noise: compare it with random_map")
         known = [parameter for parameter in inspect.signature(METHODS[key]).parameters]
         for option in options:
             if option not in known:
                 raise ValueError(f"methods.{name}.{option}: not an option of {key}{nearest(option, known)}")
         try:
             methods[name] = METHODS[key](**options)
+            methods[name].ablated = ablated
         except (ValueError, TypeError) as error:
             raise ValueError(f"methods.{name}: {error}") from error
     return methods

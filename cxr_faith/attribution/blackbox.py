@@ -59,6 +59,7 @@ class _BlackBox(Method):
         substrate: what replaces removed cells, for example `blur:0.1` or `mean`.
     """
 
+    can_ablate = True
     substrate: Substrate
 
     def __init__(self, substrate: str = DEFAULT_SUBSTRATE) -> None:
@@ -79,7 +80,8 @@ class _BlackBox(Method):
         for index, own in enumerate(zip(*targets, strict=True)):
             masks = self.masks(vlm.grid, batch.image_ids[index], batch.seed)
             kept = torch.from_numpy(masks)
-            values = [self.combine(one.s, kept) for one in self._masker.scores(vlm, batch, own, index, masks)]
+            scores = [one.s for one in self._masker.scores(vlm, batch, own, index, masks)]
+            values = [self.combine(self.core(s[None], [batch.image_ids[index]], batch.seed)[0], kept) for s in scores]
             maps.append(torch.stack(values).float().unflatten(1, vlm.grid))
         return [Attribution(one) for one in torch.stack(maps, dim=1).to(vlm.device)]
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from cxr_faith.attribution.attention import image_columns
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, by_token
 from cxr_faith.attribution.blackbox import Masker
-from cxr_faith.attribution.cleann_graph import depths, independence_graph
+from cxr_faith.attribution.cleann_graph import depths, independence_graph, shuffled
 from cxr_faith.attribution.cleann_search import explaining_set
-from cxr_faith.perturb.schedule import BoolArray
+from cxr_faith.perturb.schedule import BoolArray, stream
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.vlm.base import VLM, PictureScores, Target
 
@@ -23,10 +23,9 @@ class Cleann(Method):
     """CLEANN (Rohekar et al. 2023): the smallest set of cells whose removal changes the answer.
 
     Candidates are the cells within the radius, ranked by their depth in the graph, for each head and summed over heads.
-    The search removes every candidate alone, then the first 2, 3, 4, 6, 8, … cells of every ranking and of the
-    candidates in the order of their single effects. The smallest set that changes the answer is reduced until putting
-    back any one of its cells restores the answer. Where the score is additive in the cells, no smaller set of
-    candidates changes the answer; where it is monotone, no part of the set does; otherwise a smaller set may exist.
+    The search removes the first 1, 2, 3, 4, 6, 8, … cells of every ranking; the smallest set that changes the answer is
+    the result. The model is asked about these sets only: the effects of single cells play no part, since ordered by
+    them the search would be occlusion, whatever the graph.
 
     Two simplifications of the paper, which learns an oriented graph with conditioning sets of any size: independence is
     tested given no other token and given each single neighbor, and depth is distance in the undirected graph. Without
@@ -43,6 +42,7 @@ class Cleann(Method):
         substrate: what replaces removed cells.
     """
 
+    can_ablate = True
     substrate: Substrate
 
     def __init__(
@@ -57,7 +57,7 @@ class Cleann(Method):
         self._masker = Masker(self.substrate)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """One forward pass for the attention, some hundred to test sets; see `Method.attribute`."""
+        """One forward pass for the attention, some dozens to test sets; see `Method.attribute`."""
         return self._explain(vlm, batch, target, [list(target)])[0]
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
@@ -86,7 +86,10 @@ class Cleann(Method):
         read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
         maps, extras = [], list[dict[str, float]]()
         for index, heads in enumerate(attention):
-            graph = independence_graph(heads[:, : read[-1] + 1, : read[-1] + 1], samples, self.alpha)
+            seen = heads[:, : read[-1] + 1, : read[-1] + 1]
+            graph = independence_graph(seen, samples, self.alpha)
+            if self.ablated:
+                graph = shuffled(graph, stream(batch.seed, batch.image_ids[index], "ablation", "Cleann"))
             depth = depths(graph, read, self.radius)[:, columns].cpu().numpy()
             mass = heads[:, read, columns].flatten(0, 1).double().cpu().numpy()
 

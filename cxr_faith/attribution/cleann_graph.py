@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from statistics import NormalDist
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,17 @@ def dependent(correlation: Tensor, samples: int, given: int, alpha: float) -> Te
     """Whether Fisher's z rejects independence: √(n - k - 3)·|atanh r| > Φ⁻¹(1 - α/2), n samples, k tokens given."""
     bound = NormalDist().inv_cdf(1 - alpha / 2) / max(samples - given - 3, 1) ** 0.5
     return correlation.abs() > torch.tensor(bound, dtype=torch.float64).tanh().to(correlation.device)
+
+
+def shuffled(graph: Tensor, random: np.random.Generator) -> Tensor:
+    """The same graphs with their nodes in another order: what is left of them is their density.
+
+    Args:
+        graph: bool [heads, S, S].
+        random: draws an order for each head.
+    """
+    orders = torch.from_numpy(np.stack([random.permutation(graph.shape[-1]) for _ in graph])).to(graph.device)
+    return torch.stack([one[order][:, order] for one, order in zip(graph, orders, strict=True)])
 
 
 def depths(graph: Tensor, roots: Sequence[int], radius: int) -> Tensor:

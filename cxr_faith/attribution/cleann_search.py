@@ -57,52 +57,30 @@ def rankings(depth: IntArray, mass: FloatArray, radius: int) -> list[IntArray]:
 
 
 def prefixes(ranked: Sequence[IntArray]) -> list[IntArray]:
-    """The first 2, 3, 4, 6, 8, 11, … and all cells of every ranking, by size, then by ranking."""
+    """The first 1, 2, 3, 4, 6, 8, 11, … and all cells of every ranking, by size, then by ranking."""
     sets: list[IntArray] = []
     for ranking in ranked:
-        steps = range(2, 2 * len(ranking).bit_length() + 1)
-        sizes = {min(round(2 ** (half / 2)), len(ranking)) for half in steps}
-        sets += [ranking[:size] for size in sorted(sizes) if size > 1]
+        sizes = {min(round(2 ** (half / 2)), len(ranking)) for half in range(2 * len(ranking).bit_length() + 1)}
+        sets += [ranking[:size] for size in sorted(sizes) if size > 0]
     return sorted(sets, key=len)
 
 
 def smallest_change(ranked: Sequence[IntArray], n_cells: int, removal: Removal) -> IntArray:
-    """The smallest tested set whose removal changes the answer, reduced; empty if no set does.
+    """The smallest tested set whose removal changes the answer; empty if no set does.
+
+    Only the graph says which cells come first: ordered by the measured effect of each cell, the search would be
+    occlusion, whatever the graph.
 
     Args:
-        ranked: rankings of candidates; the first one holds all candidates.
+        ranked: rankings of candidates.
         n_cells: number of cells of the grid.
         removal: scores pictures without some cells.
     """
-    candidates = ranked[0]
-    if len(candidates) == 0:
-        return candidates
-    alone = removal(_masks(list(candidates[:, None]), n_cells))
-    changes = np.flatnonzero(alone.standing.numpy() < 0)
-    if len(changes) > 0:
-        return candidates[changes[:1]]
-    by_effect = candidates[np.argsort(alone.s.numpy(), kind="stable")]
-    sets = prefixes([by_effect, *ranked])
+    sets = prefixes(ranked)
     if not sets:
-        return candidates[:0]
+        return np.empty(0, np.int64)
     changes = np.flatnonzero(removal(_masks(sets, n_cells)).standing.numpy() < 0)
-    return reduce_set(sets[changes[0]], n_cells, removal) if len(changes) > 0 else candidates[:0]
-
-
-def reduce_set(cells: IntArray, n_cells: int, removal: Removal) -> IntArray:
-    """Put back cells that are not needed for the change until every cell that is left is needed."""
-    while len(cells) > 1:
-        without = [np.delete(cells, place) for place in range(len(cells))]
-        standing = removal(_masks(without, n_cells)).standing.numpy()
-        spare = np.argsort(standing, kind="stable")[: int((standing < 0).sum())]
-        if len(spare) == 0:
-            break
-        # Put back as many at once as possible, the least needed first.
-        nested = [np.delete(cells, spare[:count]) for count in range(1, min(len(spare), len(cells) - 1) + 1)]
-        still = np.flatnonzero(removal(_masks(nested, n_cells)).standing.numpy() < 0)
-        # The first one changes the answer as tested above; near 0, a GPU may round differently in another batch size.
-        cells = nested[still[-1]] if len(still) > 0 else nested[0]
-    return cells
+    return sets[changes[0]] if len(changes) > 0 else np.empty(0, np.int64)
 
 
 def attention_mass_set(mass: FloatArray, share: float = 0.5) -> IntArray:

@@ -1,4 +1,4 @@
-"""Layer-wise Grad-CAM on the image tokens of a late decoder layer."""
+"""Layer-wise Grad-CAM on the image tokens of a decoder layer."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from cxr_faith.attribution.attention import image_columns
-from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, MethodError, score_gradient
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
 from cxr_faith.attribution.gradients import Parts, each_score, mean_score
+from cxr_faith.attribution.layers import check_layer, decoder_layer
 from cxr_faith.vlm.base import VLM, Target
 
 
@@ -20,18 +21,18 @@ class GradCam(Method):
     and its own gradient is 0 (Euler).
 
     Args:
-        layer: the decoder layer whose output is used; negative counts from the end. None: the one before the last
-            global attention layer (28 of 0 to 33 for the 4B models). The last layer has no map, since nothing reads the
-            image after it.
+        layer: the decoder layer whose output is used; negative counts from the end. `auto`: the middle of the decoder,
+            see `cxr_faith.attribution.layers`. The last layer has no map, since nothing reads the image after it.
     """
 
-    def __init__(self, layer: int | None = None) -> None:
-        if layer is not None and not isinstance(layer, int):
-            raise ValueError(f"layer must be the number of a decoder layer, got {layer!r}")
+    can_ablate = True
+
+    def __init__(self, layer: int | str = "auto") -> None:
+        check_layer(layer, ("auto",))
         self.layer = layer
 
     def check(self, vlm: VLM) -> None:
-        """Refuse a layer that the model does not have; see `chosen_layer`."""
+        """Refuse a layer that the model does not have, or that nothing reads."""
         self.chosen_layer(vlm)
 
     def chosen_layer(self, vlm: VLM) -> int:
@@ -40,14 +41,7 @@ class GradCam(Method):
         Raises:
             MethodError: the model has no such layer, or no layer reads the image after it.
         """
-        count = len(vlm.layer_types)
-        if self.layer is None:
-            reading = [i for i, kind in enumerate(vlm.layer_types) if kind == "full_attention" and i > 0]
-            return (reading[-1] if reading else count - 1) - 1
-        layer = self.layer + count if self.layer < 0 else self.layer
-        if not 0 <= layer < count - 1:
-            raise MethodError(f"grad_cam: layer must be 0 to {count - 2}, or -{count} to -2, got {self.layer}")
-        return layer
+        return decoder_layer(vlm, self.layer, "grad_cam", unread=1)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """One forward and one backward; see `Method.attribute`."""
@@ -72,6 +66,7 @@ class GradCam(Method):
         active, results = kept[0].detach()[:, columns].float(), []
         for index, score in enumerate(scores):
             gradient = score_gradient(score, kept, more=index + 1 < len(scores))[0][:, columns].float()
+            gradient = self.core(gradient, batch.image_ids, batch.seed)
             maps = (gradient.mean(1, keepdim=True) * active).sum(-1).clamp_min(0)
             results.append(Attribution(maps.unflatten(1, vlm.grid)))
         return results

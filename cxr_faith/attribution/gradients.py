@@ -73,6 +73,8 @@ class _FromBaseline(Method):
             or `zero_tokens` for tokens of zeros.
     """
 
+    can_ablate = True
+
     def __init__(self, baseline: str = "blur:0.1") -> None:
         spec = DEFAULT_SUBSTRATE if baseline == "road" else baseline  # road has no cell left to interpolate from
         self.substrate = None if baseline == "zero_tokens" else Substrate.parse(spec)
@@ -101,13 +103,13 @@ class GradXInput(_FromBaseline):
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Signed maps; see `Method.attribute`."""
         tokens, baseline = self.endpoints(vlm, batch)
-        gradient = picture_gradient(vlm, batch, target)
+        gradient = self.core(picture_gradient(vlm, batch, target), batch.image_ids, batch.seed)
         return Attribution((gradient * (tokens - baseline)).sum(-1).unflatten(1, vlm.grid))
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
         tokens, baseline = self.endpoints(vlm, batch)
-        gradients = [each.gradient for each in backwards(vlm, batch, target)]
+        gradients = [self.core(each.gradient, batch.image_ids, batch.seed) for each in backwards(vlm, batch, target)]
         path = tokens - baseline
         return [Attribution((gradient * path).sum(-1).unflatten(1, vlm.grid)) for gradient in gradients]
 
@@ -151,7 +153,10 @@ class IntegratedGradients(_FromBaseline):
             weights = ((points + 0.5) / self.steps)[:, None, None, None]
             along = (baseline + weights * path).flatten(0, 1)
             repeated = replace(batch, prompts=list(batch.prompts) * len(points))
-            gradients = token_gradients(vlm, repeated, list(target) * len(points), along, parts)
+            gradients = [
+                self.core(gradient, batch.image_ids, batch.seed)
+                for gradient in token_gradients(vlm, repeated, list(target) * len(points), along, parts)
+            ]
             total.add_(torch.stack([gradient.unflatten(0, (len(points), -1)).sum(0) for gradient in gradients]))
 
         self._together.run(self.steps, add)

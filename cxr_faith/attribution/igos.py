@@ -1,25 +1,27 @@
 """iGOS++ (Khorram, Lawson & Li, CHIL 2021; for vision-language models Xing et al. 2025): optimized masks.
 
 The method optimizes two masks over the cells, with values in [0, 1] and 1 = keep. Deleting with the first, x, must
-lower the score s; inserting what the second, y, marks must raise it; their product must do both. The loss is in
-`cxr_faith.attribution.igos_loss`.
+lower the score s; inserting what the second, y, marks must raise it; their product must do both. The loss is averaged
+over a path between the substrate and the picture, which finds evidence where the score saturates; it is in
+`cxr_faith.attribution.igos_loss`, and the two optimizers are in `cxr_faith.attribution.igos_search`.
 
-The step direction comes from integrated gradients, the mean gradient of the score terms on a path from the substrate to
-the masked picture, which finds evidence where the score saturates. Saliency is 1 - x·y. Cells are aligned with tokens,
-as they are when the map is scored; the papers' bilinear masks would also credit the neighbors of a cell.
+Saliency is 1 - x·y. Cells are aligned with tokens, as they are when the map is scored; the papers' bilinear masks would
+also credit the neighbors of a cell.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, check_choice
 from cxr_faith.attribution.igos_loss import SIGNS, MaskLoss
+from cxr_faith.attribution.igos_search import Masks, line_search, momentum
 from cxr_faith.metrics.functional import effect_threshold
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
@@ -29,8 +31,9 @@ from cxr_faith.vlm.micro_batch import MicroBatch
 
 LLR_THRESHOLD = 1.0
 """Nats: tokens whose log-probability falls by more when the picture is replaced by its substrate are explained."""
-FIRST_STEP, HALVINGS = 0.5, 5
-"""Of the line search: first step, as a share of the masks' range, and how often it is halved."""
+OPTIMIZERS = ("momentum", "line_search")
+SHRINKAGE_DECAY = math.exp(-1)
+"""Ratio of the weights of the squared area in consecutive iterations."""
 
 
 class IGOSPP(Method):
@@ -39,35 +42,45 @@ class IGOSPP(Method):
     Args:
         substrate: what replaces what a mask does not keep; `road` means the default blur, since a path through soft
             masks has no cells to interpolate from.
-        iterations: maximum number of optimization steps; it stops earlier when no step lowers the loss.
+        optimizer: `momentum` (Nesterov's, as for vision-language models) or `line_search` (as published for
+            classifiers).
+        iterations: number of optimization steps.
         path_steps: points of the path of integrated gradients.
+        step: of `momentum`: how far a slope of 1 moves a mask.
         noise: standard deviation of the noise on path pictures, as a share of the picture's standard deviation.
         area: weight of the masks' area (an L1 on 1 - mask).
+        shrinkage: weight of the masks' squared area at first; with `momentum` it decays by e in each iteration.
         smoothness: weight of the bilateral total variation.
     """
+
+    can_ablate = True
 
     def __init__(
         self,
         substrate: str = DEFAULT_SUBSTRATE,
+        optimizer: str = "momentum",
         iterations: int = 15,
         path_steps: int = 4,
+        step: float = 5.0,
         noise: float = 0.1,
         area: float = 1.0,
+        shrinkage: float = 1.0,
         smoothness: float = 1.0,
     ) -> None:
         if iterations < 1 or path_steps < 1:
             raise ValueError(f"iterations and path_steps must be at least 1, got {iterations} and {path_steps}")
-        if min(noise, area, smoothness) < 0:
-            raise ValueError("noise, area and smoothness must not be negative")
+        if min(noise, area, shrinkage, smoothness) < 0 or step <= 0:
+            raise ValueError("noise, area, shrinkage and smoothness must not be negative, step must be positive")
         self.substrate: Substrate = Substrate.parse(DEFAULT_SUBSTRATE if substrate == "road" else substrate)
-        self.iterations, self.path_steps, self.noise = iterations, path_steps, noise
-        self.area, self.smoothness = area, smoothness
+        self.optimizer = check_choice("optimizer", optimizer, OPTIMIZERS)
+        self.iterations, self.path_steps, self.step, self.noise = iterations, path_steps, step, noise
+        self.area, self.shrinkage, self.smoothness = area, shrinkage, smoothness
         self._together = MicroBatch(len(SIGNS))
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """Saliency 1 - x·y in [0, 1]; pictures share passes, each with its own line search. See `Method.attribute`.
+        """Saliency 1 - x·y in [0, 1]; pictures share passes, each is optimized on its own. See `Method.attribute`.
 
-        `extras` holds both masks, the explained tokens with their log-likelihood ratios, and the loss after each step.
+        `extras` holds both masks, the explained tokens with their log-likelihood ratios, and the loss before each step.
         """
         removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed)
         loss, extras = self._loss(vlm, batch, removed, target)
@@ -75,8 +88,11 @@ class IGOSPP(Method):
         histories: list[list[float]] = [[] for _ in target]
         for chosen in _by_scored_tokens(loss.targets):
             streams = [stream(batch.seed, batch.image_ids[index], "igos_noise") for index in chosen]
-            masks[chosen], optimized = self._optimize(loss.of(chosen), streams)
-            for index, history in zip(chosen, optimized, strict=True):
+            names = [batch.image_ids[index] for index in chosen]
+            part = replace(loss.of(chosen), core=partial(self.core, image_ids=names, seed=batch.seed))
+            optimized = self._optimize(part, streams)
+            masks[chosen] = optimized.values
+            for index, history in zip(chosen, optimized.history, strict=True):
                 histories[index] = history
         deleting, inserting = masks.unbind(1)
         extras |= {"loss_history": histories, "deletion_mask": deleting.tolist(), "insertion_mask": inserting.tolist()}
@@ -100,33 +116,32 @@ class IGOSPP(Method):
                 s, s_removed = (vlm.trace(seen, [prompt], [target]).mean(1).double() for seen in both)
                 scales.append(torch.maximum((s - s_removed).abs(), effect_threshold(s)).float())
                 chosen.append(target)
-        scale = torch.cat(scales)
-        weights = self.area, self.smoothness
-        return MaskLoss(vlm, batch.pixels, removed, batch.prompts, chosen, scale, *weights, self._together), extras
+        core = partial(self.core, image_ids=batch.image_ids, seed=batch.seed)
+        loss = MaskLoss(
+            vlm=vlm,
+            pictures=batch.pixels,
+            removed=removed,
+            prompts=batch.prompts,
+            targets=chosen,
+            scale=torch.cat(scales),
+            area=self.area,
+            shrinkage=self.shrinkage,
+            smoothness=self.smoothness,
+            steps=self.path_steps,
+            together=self._together,
+            core=core,
+        )
+        return loss, extras
 
-    def _optimize(self, loss: MaskLoss, streams: Sequence[np.random.Generator]) -> tuple[Tensor, list[list[float]]]:
-        """Masks [batch, 2, grid_h, grid_w], and each picture's losses: at the start and after each accepted step."""
-        masks = torch.ones(len(streams), 2, *loss.vlm.grid, device=loss.pictures.device)
-        histories, going = [[value] for value in loss.values(masks)], list(range(len(masks)))
-        for _ in range(self.iterations):
-            now = loss.of(going)
-            steps = now.direction(masks[going], self.path_steps, self._noise(now, [streams[index] for index in going]))
-            sizes = steps.abs().amax((1, 2, 3))
-            for index, size in zip(going, sizes.tolist(), strict=True):
-                if not math.isfinite(size):
-                    masks[index] = torch.nan  # an invalid map, rather than one that points nowhere
-            sloped = [at for at, size in enumerate(sizes.tolist()) if math.isfinite(size) and size > 0]
-            going = [going[at] for at in sloped]
-            before = [histories[index][-1] for index in going]
-            unit = steps[sloped] / sizes[sloped, None, None, None]
-            accepted = line_search(now.of(sloped), masks[going], unit, before)
-            for at, (candidate, lower) in accepted.items():
-                masks[going[at]] = candidate
-                histories[going[at]].append(lower)
-            going = [going[at] for at in sorted(accepted)]
-            if not going:
-                break
-        return masks, histories
+    def _optimize(self, loss: MaskLoss, streams: Sequence[np.random.Generator]) -> Masks:
+        """Masks of pictures with the same scored tokens."""
+
+        def noise() -> Tensor | None:
+            return self._noise(loss, streams)
+
+        if self.optimizer == "line_search":
+            return line_search(loss, self.iterations, noise)
+        return momentum(loss, self.iterations, self.step, SHRINKAGE_DECAY, noise)
 
     def _noise(self, loss: MaskLoss, streams: Sequence[np.random.Generator]) -> Tensor | None:
         """Noise fields [batch, path_steps, H, W], each picture's from its own stream."""
@@ -156,30 +171,3 @@ def select_tokens(scored: Sequence[int], ratios: Sequence[float]) -> tuple[int, 
     """
     chosen = tuple(index for index, ratio in zip(scored, ratios, strict=True) if ratio > LLR_THRESHOLD)
     return chosen or (max(zip(scored, ratios, strict=True), key=lambda pair: pair[1])[0],)
-
-
-def line_search(
-    loss: MaskLoss, masks: Tensor, step: Tensor, losses: Sequence[float]
-) -> dict[int, tuple[Tensor, float]]:
-    """Backtracking: halve each picture's step until its loss falls.
-
-    Args:
-        loss: the losses as functions of the masks.
-        masks: [batch, 2, grid_h, grid_w].
-        step: directions of ascent of the same shape, the largest entry of each 1.
-        losses: the current loss of each picture.
-
-    Returns:
-        index of a picture -> its new masks [2, grid_h, grid_w] in [0, 1] and their lower loss; pictures whose loss no
-        step lowers are missing.
-    """
-    accepted: dict[int, tuple[Tensor, float]] = {}
-    for halving in range(HALVINGS):
-        left = [index for index in range(len(masks)) if index not in accepted]
-        if not left:
-            break
-        candidates = (masks[left] - FIRST_STEP * 0.5**halving * step[left]).clamp(0, 1)
-        for index, candidate, reached in zip(left, candidates, loss.of(left).values(candidates), strict=True):
-            if reached < losses[index]:
-                accepted[index] = candidate, reached
-    return accepted

@@ -25,6 +25,8 @@ class Chefer(Method):
         full_matrices: multiply whole matrices instead of the row that is read: slower, and equal up to rounding.
     """
 
+    can_ablate = True
+
     def __init__(self, normalize_rows: bool = False, full_matrices: bool = False) -> None:
         self.normalize_rows, self.full_matrices = normalize_rows, full_matrices
 
@@ -45,7 +47,12 @@ class Chefer(Method):
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
         """Row p-1 of R, [batch, sequence], for each scored token."""
-        passes = backwards(vlm, batch, target, self.normalize_rows, self.full_matrices)
+
+        def core(gradient: Tensor) -> Tensor:
+            return self.core(gradient, batch.image_ids, batch.seed)
+
+        used = core if self.ablated else None
+        passes = backwards(vlm, batch, target, self.normalize_rows, self.full_matrices, used)
         if not all(each.rows for each in passes):
             raise MethodError("no relevancy: the model's attention does not depend on the image")
         return [each.rows[self._layers(vlm)] for each in passes]

@@ -1,10 +1,12 @@
 """Sparse-autoencoder features of the vision tower, weighted by their effect on the score.
 
-A patch's value is Σ_f a_f·∂s/∂a_f over the autoencoder's features f: the first-order effect of switching them off. The
-values of a cell's patches are summed. The part that the autoencoder does not reconstruct is not explained.
+A patch's value is Σ_f (a_f - b_f)·∂s/∂a_f over the autoencoder's features f, with the activations a in the picture and
+b in its substrate. The slope is the mean over a path from the substrate to the picture: where the score is saturated,
+the slope at the picture itself says little. The values of a cell's patches are summed. The part that the autoencoder
+does not reconstruct is not explained.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -13,10 +15,13 @@ import torch
 from torch import Tensor
 
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
+from cxr_faith.attribution.gradients import Parts, each_score, mean_score
 from cxr_faith.attribution.sae_model import SAEError, file_hash, load_sae, read_config
+from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.base import VLM, Prompt, Target
 from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.micro_batch import MicroBatch
 
 
 def bundled_sae() -> Path:
@@ -31,19 +36,34 @@ class SAE(Method):
         path: folder that `cxr-faith fit-sae` wrote; `bundled` is the one for the bundled model.
         layer: the tower layer that the autoencoder must have been trained for; default: any.
         top: number of features to report in `extras`.
+        substrate: start of the path; `road` means the default blur.
+        steps: points of the path, by the midpoint rule.
+        micro_batch: points in one forward and backward pass; halved when memory runs out.
 
     Raises:
         SAEError: the folder holds no autoencoder, or one for another layer.
     """
 
-    def __init__(self, path: str = "bundled", layer: int | None = None, top: int = 8) -> None:
+    can_ablate = True
+
+    def __init__(
+        self,
+        path: str = "bundled",
+        layer: int | None = None,
+        top: int = 8,
+        substrate: str = DEFAULT_SUBSTRATE,
+        steps: int = 8,
+        micro_batch: int = 4,
+    ) -> None:
         self.path = bundled_sae() if path == "bundled" else Path(path)
         self.config = read_config(self.path)
         if layer is not None and layer != self.config.layer:
             raise SAEError(f"the SAE in {path} was trained for tower layer {self.config.layer}, not {layer}")
-        if top < 0:
-            raise ValueError(f"top must not be negative, got {top}")
-        self.top = top
+        if top < 0 or steps < 1:
+            raise ValueError(f"top must not be negative and steps at least 1, got {top} and {steps}")
+        self.top, self.steps = top, steps
+        self.substrate: Substrate = Substrate.parse(DEFAULT_SUBSTRATE if substrate == "road" else substrate)
+        self._together = MicroBatch(micro_batch)
         self.sae = load_sae(self.path)
         self.weights = file_hash(self.path)
         self._checked: WeakSet[VLM] = WeakSet()
@@ -71,21 +91,25 @@ class SAE(Method):
         `extras["features"]` lists the features with the largest absolute effect on s: `feature`, `effect` (its sum
         over the picture) and `map`, [grid_h, grid_w].
         """
-        return self._explain(vlm, batch, target, lambda scores: scores.mean(1, keepdim=True))[0]
+        return self._explain(vlm, batch, target, mean_score)[0]
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens of a picture, one backward for each; see `Method.attribute_tokens`."""
-        return self._explain(vlm, batch, target, lambda scores: scores)
+        return self._explain(vlm, batch, target, each_score)
 
-    def _explain(
-        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Callable[[Tensor], Tensor]
-    ) -> list[Attribution]:
-        """Maps of each part [batch, parts] that is computed from the token scores [batch, n]."""
+    def _explain(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Parts) -> list[Attribution]:
+        """Maps of each part of the score."""
         if vlm not in self._checked:
             self.check(vlm)
         self.sae.to(vlm.device)
-        pictures = zip(batch.pixels, batch.prompts, target, strict=True)
-        effects = [self._effects(vlm, picture, prompt, one, parts) for picture, prompt, one in pictures]
+        removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed)
+        effects = []
+        for index, (picture, gone, prompt, one) in enumerate(
+            zip(batch.pixels, removed, batch.prompts, target, strict=True)
+        ):
+            difference, slopes = self._slopes(vlm, picture, gone, prompt, one, parts)
+            slopes = [self.core(slope[None], [batch.image_ids[index]], batch.seed)[0] for slope in slopes]
+            effects.append([pool_patches(difference * slope, vlm.grid) for slope in slopes])
         return [
             Attribution(
                 torch.stack([one.sum(-1) for one in part]), {"features": [self._strongest(one) for one in part]}
@@ -93,20 +117,33 @@ class SAE(Method):
             for part in zip(*effects, strict=True)
         ]
 
-    def _effects(
-        self, vlm: VLM, picture: Tensor, prompt: Prompt, target: Target, parts: Callable[[Tensor], Tensor]
-    ) -> list[Tensor]:
-        """a·ds/da for every cell and feature, [grid_h, grid_w, features], for each part of the score."""
-        with torch.enable_grad():
-            tokens, stream = vlm.tower_hidden(picture[None], self.config.layer)
-            scores = parts(vlm.trace(tokens, [prompt], [target])).unbind(1)
-        vlm.counts.backward += len(scores)
-        active = self.sae.activations(stream.detach()[0].float())
-        effects = []
-        for index, score in enumerate(scores):
-            gradient = score_gradient(score, [stream], more=index + 1 < len(scores))[0][0].float()
-            effects.append(pool_patches(active * self.sae.feature_gradient(gradient), vlm.grid))
-        return effects
+    def _slopes(
+        self, vlm: VLM, picture: Tensor, removed: Tensor, prompt: Prompt, target: Target, parts: Parts
+    ) -> tuple[Tensor, list[Tensor]]:
+        """How activations differ from the substrate's, and the mean slope by them for each part of the score.
+
+        Returns:
+            ([patches, features], a tensor of the same shape for each part).
+        """
+        layer, totals = self.config.layer, list[Tensor]()
+        with torch.no_grad():
+            stream = vlm.tower_hidden(torch.stack([picture, removed]), layer)[1]
+            intact, gone = self.sae.activations(stream.float()).unbind(0)
+
+        def add(start: int, stop: int) -> None:
+            weights = ((torch.arange(start, stop, device=picture.device) + 0.5) / self.steps)[:, None, None, None]
+            with torch.enable_grad():
+                tokens, stream = vlm.tower_hidden(removed + weights * (picture - removed), layer)
+                scores = parts(vlm.trace(tokens, [prompt] * len(weights), [target] * len(weights)))
+            vlm.counts.backward += len(weights) * len(scores)
+            gradients = [
+                score_gradient(score, [stream], more=index + 1 < len(scores))[0].float().sum(0)
+                for index, score in enumerate(scores)
+            ]
+            totals[:] = map(torch.add, totals, gradients) if totals else gradients
+
+        self._together.run(self.steps, add)
+        return intact - gone, [self.sae.feature_gradient(total / self.steps) for total in totals]
 
     def _strongest(self, effects: Tensor) -> list[dict[str, Any]]:
         totals = effects.sum((0, 1))

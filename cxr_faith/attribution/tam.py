@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cxr_faith.attribution.attention import image_columns
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, check_choice
+from cxr_faith.attribution.layers import UNREAD, check_layer, decoder_layer
 from cxr_faith.vlm.base import VLM, Prompt, Target
 
 TINY = torch.finfo(torch.float32).tiny
@@ -20,30 +21,51 @@ TINY = torch.finfo(torch.float32).tiny
 class Tam(Method):
     """Token activation map (Li et al. 2025): activation of the token minus that of its context, filtered.
 
-    Activation source: a = ReLU(h · w_token) for the last layer's normed states h of the image tokens; for the margin of
-    a yes/no question, ReLU of the margin read at the image tokens. The context is the words of the question and of the
+    Activation source: a = ReLU(h · w_token) for a layer's normed states h of the image tokens; for the margin of a
+    yes/no question, ReLU of the margin read at the image tokens. The context is the words of the question and of the
     answer so far, without words equal to the explained one. Each context word has its own map and a weight, its text
     relevance: the activation of the explained token at the word's position (a generated word at p is read at p-1). The
     weighted mean c of the maps is subtracted: ReLU(a - λc), with λ the least-squares scalar.
 
-    Attention source: a is row p-1 of the last layer, heads averaged. Ridge regression predicts it from the rows of the
+    Attention source: a is row p-1 of a layer, heads averaged. Ridge regression predicts it from the rows of the
     context words, and the map is the positive part of the residual.
 
     The map of several tokens is the mean of their maps.
 
     Args:
         source: `activation` (as published) or `attention`.
+        layer: the decoder layer; negative counts from the end. `auto`: the middle of the decoder, see
+            `cxr_faith.attribution.layers`. `last` is the published one; of its states `extras["caution"]` says that no
+            answer depends on them.
         ridge: penalty of the regression, as a share of the mean squared norm of the context maps; `attention` only.
     """
 
-    def __init__(self, source: str = "activation", ridge: float = 0.1) -> None:
+    can_ablate = True
+
+    def __init__(self, source: str = "activation", layer: int | str = "auto", ridge: float = 0.1) -> None:
+        check_layer(layer, ("auto", "last"))
+        self.layer = layer
         if ridge <= 0:
             raise ValueError(f"ridge must be positive, got {ridge}")
         self.source, self.ridge = check_choice("source", source, ("activation", "attention")), ridge
 
+    def check(self, vlm: VLM) -> None:
+        """Refuse a layer that the model does not have."""
+        self.chosen_layer(vlm)
+
+    def chosen_layer(self, vlm: VLM) -> int:
+        """Index of the layer, from 0.
+
+        Raises:
+            MethodError: the model has no such layer.
+        """
+        return decoder_layer(vlm, self.layer, "tam", unread=0)
+
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Mean of the scored tokens' maps, from one forward; see `Method.attribute`."""
-        return Attribution(torch.stack(self._per_token(vlm, batch, target)).mean(0))
+        unread = self.source == "activation" and self.chosen_layer(vlm) == len(vlm.layer_types) - 1
+        extras = {"caution": [UNREAD] * len(target)} if unread else {}
+        return Attribution(torch.stack(self._per_token(vlm, batch, target)).mean(0), extras)
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """Each token's own map, from one forward; see `Method.attribute_tokens`."""
@@ -51,10 +73,10 @@ class Tam(Method):
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
         """Filtered maps [batch, grid_h, grid_w] of the scored tokens."""
-        last, kept = len(vlm.layer_types) - 1, list[Tensor]()
+        chosen, kept = self.chosen_layer(vlm), list[Tensor]()
 
         def keep(layer: int, values: Tensor) -> None:
-            if layer == last:
+            if layer == chosen:
                 kept.append(values if self.source == "activation" else values.mean(1))
 
         observer = {"states" if self.source == "activation" else "observer": keep}
@@ -71,6 +93,7 @@ class Tam(Method):
         image = states[:, image_columns(vlm, batch)]
         words = states[:, _positions(batch.prompts[0], ids.shape[1])]
         activation, relevance = (read_target(vlm, part, target, index).clamp_min(0) for part in (image, words))
+        activation = self.core(activation, batch.image_ids, batch.seed).clamp_min(0)
         weights = relevance * allowed
         weights = weights / weights.sum(1, keepdim=True).clamp_min(TINY)
         context = (vlm.token_logits(image, ids).clamp_min(0) * weights[:, None]).sum(-1)
@@ -84,6 +107,7 @@ class Tam(Method):
         prompt, columns = batch.prompts[0], image_columns(vlm, batch)
         activation = rows[:, prompt.length - 1 + index, columns].double()
         before = [len(prompt.prefix_ids) - 1 + word for word in range(ids.shape[1])]
+        activation = self.core(activation, batch.image_ids, batch.seed)
         context = rows[:, before][:, :, columns].double() * allowed[:, :, None]
         left = [residual(a, c, self.ridge) for a, c in zip(activation, context, strict=True)]
         return torch.stack(left).clamp_min(0).float()

@@ -1,0 +1,56 @@
+"""Greedy removal: the order of cells found by measured effects, an upper bound for any map under deletion."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.attribution.blackbox import Masker
+from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
+from cxr_faith.vlm.base import VLM, Target
+
+
+class Greedy(Method):
+    """The cell that lowers the score most among those left, one after another.
+
+    Cell number k of the order has the value N - k. It asks the model about N(N + 1)/2 pictures, so use it on few
+    samples: it says how far below the best order a method stays. It is greedy, so a better order may exist.
+
+    Args:
+        cells: number of cells that are chosen one by one; the others follow by their effects in the last step. None: all
+            cells are.
+        substrate: what replaces removed cells.
+    """
+
+    can_ablate = True
+    substrate: Substrate
+
+    def __init__(self, cells: int | None = None, substrate: str = DEFAULT_SUBSTRATE) -> None:
+        if cells is not None and cells < 1:
+            raise ValueError(f"cells must be at least 1, got {cells}")
+        self.cells, self.substrate = cells, Substrate.parse(substrate)
+        self._masker = Masker(self.substrate)
+
+    def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
+        """Maps of places in the order; see `Method.attribute`."""
+        maps = [self._values(vlm, batch, target, index) for index in range(len(target))]
+        return Attribution(torch.tensor(np.stack(maps), device=vlm.device).float().unflatten(1, vlm.grid))
+
+    def _values(
+        self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], index: int
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Values of one picture's cells [N]; NaN where the model gives no finite score."""
+        kept, values = np.ones(vlm.n_cells, bool), np.zeros(vlm.n_cells)
+        for place in range(min(self.cells or vlm.n_cells, vlm.n_cells)):
+            left = np.flatnonzero(kept)
+            masks = np.repeat(kept[None], len(left), 0)
+            masks[np.arange(len(left)), left] = False
+            scored = self._masker.scores(vlm, batch, [target[index]], index, masks)[0].s
+            scores = self.core(scored[None], [batch.image_ids[index]], batch.seed)[0].numpy()
+            if not np.isfinite(scores).all():
+                return np.full(vlm.n_cells, np.nan)
+            by_effect = left[np.argsort(scores, kind="stable")]
+            values[by_effect] = vlm.n_cells - place - np.arange(len(left))
+            kept[by_effect[0]] = False
+        return values

@@ -1,0 +1,44 @@
+"""Which decoder layer a method reads: one rule for all methods and models.
+
+`auto` is the middle of the decoder. Image tokens come before the question, so what later layers compute at them is read
+by fewer and fewer layers, and what the last one computes by none. The answer takes up the image in the middle layers
+(Zhang et al., CVPR 2025). The rule looks at no sample and no score.
+"""
+
+from cxr_faith.attribution.base import MethodError
+from cxr_faith.vlm.base import VLM
+
+UNREAD = "not assessable: nothing reads these states"
+"""What a map of the image tokens' last states says about itself: the gradient of every answer by them is 0."""
+
+
+def check_layer(layer: int | str, words: tuple[str, ...]) -> None:
+    """Refuse what is neither a number nor one of the words.
+
+    Raises:
+        ValueError: another value.
+    """
+    if layer not in words and (isinstance(layer, bool) or not isinstance(layer, int)):
+        raise ValueError(f"layer must be {', '.join(words)} or the number of a decoder layer, got {layer!r}")
+
+
+def decoder_layer(vlm: VLM, layer: int | str, method: str, unread: int) -> int:
+    """Index of a decoder layer, from 0.
+
+    Args:
+        vlm: the model.
+        layer: `auto`, `last`, or an index, from the end where it is negative.
+        method: the method's class, for the message.
+        unread: number of last layers that the method cannot use.
+
+    Raises:
+        MethodError: the model has no such layer, or the method cannot use it.
+    """
+    count = len(vlm.layer_types)
+    if layer == "auto":
+        return min(count // 2, count - 1 - unread)
+    index = count - 1 if layer == "last" else int(layer) + (count if int(layer) < 0 else 0)
+    if not 0 <= index < count - unread:
+        last, nearest = count - 1 - unread, -1 - unread
+        raise MethodError(f"{method}: layer must be 0 to {last}, or -{count} to {nearest}, got {layer}")
+    return index
