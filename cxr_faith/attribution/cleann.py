@@ -23,9 +23,9 @@ class Cleann(Method):
     """CLEANN (Rohekar et al. 2023): the smallest set of cells whose removal changes the answer.
 
     Candidates are the cells within the radius, ranked by their depth in the graph, for each head and summed over heads.
-    The search removes the first 1, 2, 3, 4, 6, 8, … cells of every ranking; the smallest set that changes the answer is
-    the result. The model is asked about these sets only: the effects of single cells play no part, since ordered by
-    them the search would be occlusion, whatever the graph.
+    The search removes the first 1, 2, 3, 4, 6, 8, … cells of every ranking, and the smallest set that changes the
+    answer is reduced until putting back any one of its cells restores the answer. Which sets are tried depends on the
+    graph alone. A smaller set may exist.
 
     Two simplifications of the paper, which learns an oriented graph with conditioning sets of any size: independence is
     tested given no other token and given each single neighbor, and depth is distance in the undirected graph. Without
@@ -57,7 +57,7 @@ class Cleann(Method):
         self._masker = Masker(self.substrate)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """One forward pass for the attention, some dozens to test sets; see `Method.attribute`."""
+        """One forward pass for the attention, some hundred to test sets; see `Method.attribute`."""
         return self._explain(vlm, batch, target, [list(target)])[0]
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:

@@ -18,8 +18,8 @@ class Greedy(Method):
     samples: it says how far below the best order a method stays. It is greedy, so a better order may exist.
 
     Args:
-        cells: number of cells that are chosen one by one; the others follow by their effects in the last step. None: all
-            cells are.
+        cells: number of cells that are chosen one by one; the others follow by their effects in the last step. None:
+            all are.
         substrate: what replaces removed cells.
     """
 

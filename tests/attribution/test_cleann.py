@@ -6,7 +6,7 @@ import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
 from cxr_faith.attribution.cleann import Cleann
-from cxr_faith.attribution.cleann_graph import dependent, depths, independence_graph
+from cxr_faith.attribution.cleann_graph import dependent, depths, independence_graph, shuffled
 from cxr_faith.attribution.cleann_search import attention_mass_set, prefixes, rankings, reduce_set, smallest_change
 from cxr_faith.data.geometry import fit
 from cxr_faith.data.images import load_image
@@ -90,26 +90,56 @@ def test_rankings_and_their_prefixes():
     ranked = rankings(depth, mass, radius=3)
     # Cell 2 is too deep in every head, whatever its attention; equal depths go by attention.
     assert [ranking.tolist() for ranking in ranked] == [[0, 1, 3], [0, 1, 3], [1, 0]]
-    assert [cells.tolist() for cells in prefixes(ranked)] == [[0, 1], [0, 1], [1, 0], [0, 1, 3], [0, 1, 3]]
-    assert [len(cells) for cells in prefixes([np.arange(20)])] == [2, 3, 4, 6, 8, 11, 16, 20]
-    assert prefixes([np.arange(1)]) == [] == prefixes([np.arange(0)])
+    expected = [[0], [0], [1], [0, 1], [0, 1], [1, 0], [0, 1, 3], [0, 1, 3]]
+    assert [cells.tolist() for cells in prefixes(ranked)] == expected
+    assert [len(cells) for cells in prefixes([np.arange(20)])] == [1, 2, 3, 4, 6, 8, 11, 16, 20]
+    assert [len(cells) for cells in prefixes([np.arange(1)])] == [1] and prefixes([np.arange(0)]) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_sets_of_an_additive_model_are_the_smallest(seed):
-    """Against every set of up to three of ten cells."""
+def test_sets_of_an_additive_model(seed):
+    """Every cell of a set is needed; and the graph alone says which sets are tried, not what single cells do."""
     random = np.random.default_rng(seed)
     contributions = random.random(10)
     score = np.sort(contributions)[-3:].sum() - 0.02  # the three largest are needed
-    depth = random.integers(1, 3, (2, 10))
+    depth, tried = random.integers(1, 3, (2, 10)), []
 
     def removal(removed):
+        tried.append(removed)
         s = torch.from_numpy(score - removed @ contributions)
         return PictureScores(s, s, s)
 
-    computed = smallest_change(rankings(depth, random.random((2, 10)), 3), 10, removal)
-    expected = reference.smallest_sets(10, lambda cells: contributions[list(cells)].sum() > score)
-    assert set(computed.tolist()) in expected
+    ranked = rankings(depth, random.random((2, 10)), 3)
+    computed = smallest_change(ranked, 10, removal)
+    assert contributions[computed].sum() > score
+    assert all(contributions[np.delete(computed, place)].sum() <= score for place in range(len(computed)))
+    # A set of ten has no smaller one than three cells, and the first sets to be tried are prefixes.
+    assert len(computed) >= min(map(len, reference.smallest_sets(10, lambda c: contributions[list(c)].sum() > score)))
+    assert [set(np.flatnonzero(cells)) for cells in tried[0]] == [set(cells) for cells in prefixes(ranked)]
+
+
+def test_the_graph_matters():
+    """A graph that puts the two cells that decide first finds them; the same graph, shuffled, seldom does."""
+    contributions, depth = np.zeros(64), np.full((1, 64), 4)
+    contributions[[9, 41]] = 1.0
+    depth[0, [9, 41]] = 1
+    depth[0, 10:14] = 2
+
+    def removal(removed):
+        s = torch.from_numpy(1.5 - removed @ contributions)
+        return PictureScores(s, s, s)
+
+    mass = np.ones((1, 64))
+    assert set(smallest_change(rankings(depth, mass, 3), 64, removal).tolist()) == {9, 41}
+    orders = [np.random.default_rng(seed).permutation(64) for seed in range(10)]
+    assert sum(len(smallest_change(rankings(depth[:, order], mass, 3), 64, removal)) > 0 for order in orders) <= 1
+
+
+def test_shuffled_graphs_keep_their_density():
+    graph = independence_graph(random_attention(3, 14), 64, 0.01)
+    noise = shuffled(graph, np.random.default_rng(0))
+    assert torch.equal(noise.sum((1, 2)), graph.sum((1, 2))) and not torch.equal(noise, graph)
+    assert torch.equal(noise, noise.mT) and not noise.diagonal(dim1=1, dim2=2).any()
 
 
 @pytest.mark.parametrize("make", [one_cell, redundant])

@@ -26,10 +26,26 @@ def explain(vlm, pixels, target=MARGIN, **options):
     return IGOSPP(**options).attribute(vlm, batch, [target] * len(pixels))
 
 
-def problem(vlm, pixels, target, scale=2.0, area=0.7, smoothness=1.3):
-    removed = Substrate.parse("blur:0.1").apply(pixels, ["0"], 3)
-    prompts, scales = [vlm.prompt(QUESTION)], torch.tensor([scale])
-    return MaskLoss(vlm, pixels, removed, prompts, [target], scales, area, smoothness, MicroBatch(4))
+WEIGHTS = 2.0, 0.7, 0.4, 1.3
+"""Scale, area, shrinkage, smoothness."""
+
+
+def problem(vlm, pixels, target, steps):
+    removed, (scale, area, shrinkage, smoothness) = Substrate.parse("blur:0.1").apply(pixels, ["0"], 3), WEIGHTS
+    return MaskLoss(
+        vlm=vlm,
+        pictures=pixels,
+        removed=removed,
+        prompts=[vlm.prompt(QUESTION)],
+        targets=[target],
+        scale=torch.tensor([scale]),
+        area=area,
+        shrinkage=shrinkage,
+        smoothness=smoothness,
+        steps=steps,
+        together=MicroBatch(4),
+        core=lambda slopes: slopes,
+    )
 
 
 def settings_of(vlm, made, masks, target):
@@ -52,43 +68,48 @@ def test_total_variation():
 
 
 def test_shares_by_hand():
+    """Deletion starts at the substrate, insertion at the picture: there the masks do nothing."""
     masks = torch.tensor([[[0.25]], [[0.5]]])
-    assert kept_shares(masks).flatten().tolist() == [0.25, 0.5, 0.125, 0.875]
+    assert kept_shares(masks, 1.0).flatten().tolist() == [0.25, 0.5, 0.125, 0.875]
+    assert kept_shares(masks, 0.5).flatten().tolist() == [0.125, 0.75, 0.0625, 0.9375]
+    assert kept_shares(masks, 0.0).flatten().tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_loss_and_direction_of_a_linear_model(sign):
+def test_loss_and_slopes_of_a_linear_model(sign):
     """Central differences are exact there, the loss being quadratic; 3 x 5 cells, so that swapped axes cannot pass."""
     vlm = LinearVLM({QUESTION: np.random.default_rng(0).standard_normal((3, 5))})
     pixels, target = analytic_picture(vlm)[None], Target("margin", sign=sign)
-    made = problem(vlm, pixels, target)
+    made = problem(vlm, pixels, target, 3)
     masks = np.random.default_rng(1).uniform(0.2, 0.8, (2, 3, 5))
     settings, leaf = settings_of(vlm, made, masks, target), torch.from_numpy(masks).float()[None]
-    (computed,) = made.values(leaf)
-    assert computed == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-4)
+    expected = reference.loss(*settings, WEIGHTS, 3)
+    assert float(made.values(leaf, None)) == pytest.approx(expected, rel=1e-4)
+    losses, slopes = made.slopes(leaf, None)
+    assert float(losses) == pytest.approx(expected, rel=1e-4)
     entries = [(0, 0, 0), (0, 2, 4), (1, 0, 3), (1, 2, 1)]
-    expected = reference.direction(*settings, 2.0, 0.7, 1.3, 3, entries, 0.1)
-    step = made.direction(leaf, 3, None)[0]
-    np.testing.assert_allclose([float(step[entry]) for entry in entries], expected, rtol=1e-3, atol=1e-5)
+    twin = reference.slopes(*settings, WEIGHTS, 3, entries, 0.1)
+    np.testing.assert_allclose([float(slopes[0][entry]) for entry in entries], twin, rtol=1e-3, atol=1e-5)
 
 
-def test_direction_of_a_gemma(random_vlm, pictures):
+def test_slopes_of_a_gemma(random_vlm, pictures):
     pixels, target = pictures(random_vlm, 1), Target("margin", sign=-1)
-    made = problem(random_vlm, pixels, target)
+    made = problem(random_vlm, pixels, target, 2)
     masks = np.random.default_rng(1).uniform(0.3, 0.7, (2, *random_vlm.grid))
     settings, leaf = settings_of(random_vlm, made, masks, target), torch.from_numpy(masks).float()[None]
-    assert made.values(leaf)[0] == pytest.approx(reference.loss(*settings, 2.0, 0.7, 1.3), rel=1e-3, abs=1e-4)
-    step = made.direction(leaf, 2, None)[0]
-    strongest = [np.unravel_index(int(step[i].abs().argmax()), random_vlm.grid) for i in (0, 1)]
+    losses, slopes = made.slopes(leaf, None)
+    assert float(losses) == pytest.approx(reference.loss(*settings, WEIGHTS, 2), rel=1e-3, abs=1e-4)
+    strongest = [np.unravel_index(int(slopes[0, i].abs().argmax()), random_vlm.grid) for i in (0, 1)]
     entries = [(i, *map(int, at)) for i, at in enumerate(strongest)]
-    expected = reference.direction(*settings, 2.0, 0.7, 1.3, 2, entries, 0.02)
-    np.testing.assert_allclose([float(step[entry]) for entry in entries], expected, rtol=0.05)
+    expected = reference.slopes(*settings, WEIGHTS, 2, entries, 0.02)
+    np.testing.assert_allclose([float(slopes[0][entry]) for entry in entries], expected, rtol=0.05)
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "line_search"])
 @pytest.mark.parametrize("cap", [False, True])
-def test_the_whole_search_against_plain_loops(cap):
-    """Map, both masks and every loss; the capped score is not linear, so that steps are halved too."""
-    vlm = LinearVLM({QUESTION: np.random.default_rng(4).standard_normal((3, 5))}, cell=(8, 8))
+def test_the_whole_search_against_plain_loops(optimizer, cap):
+    """Map, both masks and every loss; the capped score is not linear, so that steps shrink too."""
+    vlm = LinearVLM({QUESTION: np.random.default_rng(7).standard_normal((3, 5))}, cell=(8, 8))
     if cap:
         vlm.combine = lambda contributions: 3 * (contributions.sum(-1) / 3).tanh()
     pixels = analytic_picture(vlm)[None]
@@ -97,15 +118,19 @@ def test_the_whole_search_against_plain_loops(cap):
     removed = Substrate.parse("zero").apply(pixels, ["0"], 3)
     ends = [float(vlm.score(vlm.encode(x), prompt, target).s) for x in (pixels, removed)]
     scale = max(abs(ends[0] - ends[1]), 0.5, 0.05 * abs(ends[0]))
-    arrays = pixels[0].double().numpy(), removed[0].double().numpy()
-    masks, history = reference.optimize(vlm, *arrays, prompt, target, scale, 0.7, 1.3, 4, 3)
-    options = {"iterations": 4, "path_steps": 3, "noise": 0, "area": 0.7, "smoothness": 1.3}
+    arrays, weights = (pixels[0].double().numpy(), removed[0].double().numpy()), (scale, 0.7, 0.4, 1.3)
+    if optimizer == "momentum":
+        masks, history = reference.momentum(vlm, *arrays, prompt, target, weights, 4, 3, 0.5, np.exp(-1))
+    else:
+        masks, history = reference.line_search(vlm, *arrays, prompt, target, weights, 4, 3)
+    options = {"iterations": 4, "path_steps": 3, "noise": 0, "step": 0.5, "optimizer": optimizer}
+    options |= {"area": 0.7, "shrinkage": 0.4, "smoothness": 1.3}
     computed = explain(vlm, pixels, target, substrate="zero", **options)
-    assert len(history) == 5 and 0.05 < (1 - masks.prod(0)).mean() < 0.95
+    assert len(history) == 4 and 0.05 < (1 - masks.prod(0)).mean() < 0.95
     # A cell within h of 1 stands at the kink of |1 - x·y|, where finite differences see both sides.
     np.testing.assert_allclose(computed.extras["loss_history"][0], history, rtol=1e-3)
-    np.testing.assert_allclose([computed.extras[f"{m}_mask"][0] for m in ("deletion", "insertion")], masks, atol=5e-3)
-    np.testing.assert_allclose(computed.maps[0].numpy(), 1 - masks[0] * masks[1], atol=5e-3)
+    np.testing.assert_allclose([computed.extras[f"{m}_mask"][0] for m in ("deletion", "insertion")], masks, atol=1e-3)
+    np.testing.assert_allclose(computed.maps[0].numpy(), 1 - masks[0] * masks[1], atol=1e-3)
 
 
 def one_cell(at=(1, 3), grid=(3, 5), strength=4.0):
@@ -123,21 +148,23 @@ def bright(vlm, cells):
     return picture
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "line_search"])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_one_cell_that_decides(sign):
+def test_one_cell_that_decides(sign, optimizer):
     vlm = LinearVLM({QUESTION: sign * one_cell()}, cell=(8, 8))
-    computed = explain(vlm, bright(vlm, [(1, 3)])[None], Target("margin", sign=sign), substrate="zero")
+    pixels, target = bright(vlm, [(1, 3)])[None], Target("margin", sign=sign)
+    computed = explain(vlm, pixels, target, substrate="zero", optimizer=optimizer)
     values = computed.maps[0]
     assert divmod(int(values.argmax()), 5) == (1, 3) and values[1, 3] > 0.5
     assert values.median() < 0.1
     history = computed.extras["loss_history"][0]
-    assert len(history) > 1 and all(later < earlier for earlier, later in zip(history, history[1:], strict=False))
+    assert len(history) == 15 and history[-1] < history[0] - 0.5
 
 
 def test_a_model_that_ignores_the_picture_gets_an_empty_map():
     vlm = LinearVLM({QUESTION: np.zeros((3, 5))}, bias={QUESTION: 2.0})
     computed = explain(vlm, analytic_picture(vlm)[None])
-    assert computed.maps.abs().max() == 0 and len(computed.extras["loss_history"][0]) == 1
+    assert computed.maps.abs().max() == 0 and set(computed.extras["loss_history"][0]) == {0.0}
 
 
 class SaturatedVLM(LinearVLM):
@@ -160,9 +187,20 @@ def test_two_redundant_cells_are_both_found():
         )
         == 0
     )
-    values = explain(vlm, pixels, substrate="zero").maps[0]
-    top = {divmod(int(i), 5) for i in values.flatten().topk(2).indices}
-    assert top == {(0, 1), (2, 4)}
+    for optimizer in ("momentum", "line_search"):
+        values = explain(vlm, pixels, substrate="zero", optimizer=optimizer).maps[0]
+        top = {divmod(int(i), 5) for i in values.flatten().topk(2).indices}
+        assert top == {(0, 1), (2, 4)} and values.flatten().topk(2).values.min() > 0.1
+
+
+def test_a_saturated_answer_has_a_map():
+    """At both ends of the path the score is flat, so a loss at its end would never fall: the map would stay empty."""
+    vlm = LinearVLM({QUESTION: one_cell() * 40}, cell=(8, 8))
+    vlm.combine = lambda contributions: 3 * contributions.sum(-1).tanh()
+    pixels = bright(vlm, [(1, 3)])[None]
+    for optimizer in ("momentum", "line_search"):
+        values = explain(vlm, pixels, substrate="zero", optimizer=optimizer).maps[0]
+        assert divmod(int(values.argmax()), 5) == (1, 3) and values.max() > values.median()
 
 
 def test_several_pictures_are_those_one_at_a_time(random_vlm, pictures):
@@ -204,7 +242,7 @@ def test_pictures_end_their_search_on_their_own():
     alone = method.attribute(vlm, AttributionBatch(pixels[1:2], prompts[1:2], names[1:2]), [MARGIN])
     torch.testing.assert_close(alone.maps[0], explained)
     lengths = [len(history) for history in computed.extras["loss_history"]]
-    assert lengths[0] == lengths[2] == 1 < lengths[1] == len(alone.extras["loss_history"][0])
+    assert lengths == [15, 15, 0]
 
 
 def test_tokens_are_selected_by_their_likelihood_ratio():
@@ -249,7 +287,9 @@ def test_road_has_no_path():
     assert IGOSPP(substrate="road").substrate.spec == "blur:0.1"
 
 
-@pytest.mark.parametrize("options", [{"iterations": 0}, {"path_steps": 0}, {"noise": -0.1}, {"area": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"iterations": 0}, {"path_steps": 0}, {"noise": -0.1}, {"area": -1.0}, {"step": 0}]
+)
 def test_wrong_options(options):
     with pytest.raises(ValueError, match="must"):
         IGOSPP(**options)

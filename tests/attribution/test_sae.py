@@ -24,6 +24,7 @@ from cxr_faith.attribution.sae_model import (
 from cxr_faith.data.geometry import fit
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm import Gemma3VLM, Target
 from cxr_faith.vlm.base import ModelError
 from tests.analytic import CHANNELS, MARGIN, LinearVLM
@@ -74,16 +75,21 @@ def test_map_against_the_twin(random_vlm, random_sae, pictures, kind):
     words = tuple(random_vlm.tokenizer("left right", add_special_tokens=False)["input_ids"][:2])
     target = Target("margin", sign=-1) if kind == "margin" else Target("tokens", "answer", 1, words, (0, 1))
     pixels, twin, weights = pictures(random_vlm, 2), gemma.twin_model(random_vlm.model), weights_of(random_sae)
-    computed = explain(random_vlm, SAE(random_sae, top=3), pixels, target)
-    hidden = []
+    computed = explain(random_vlm, SAE(random_sae, top=3, steps=3), pixels, target)
+    removed, hidden = Substrate.parse("blur:0.1").apply(pixels, ["0", "1"], 0), []
     twin.model.vision_tower.encoder.layers[0].register_forward_hook(lambda m, a, output: hidden.append(output))
-    with torch.enable_grad():
-        tokens = twin.get_image_features(pixels[1:].requires_grad_()).pooler_output[0]
-        scores, *_ = run(random_vlm, twin, tokens, QUESTION, target)
-        gradient = torch.autograd.grad(sum(scores) / len(scores), hidden[0])[0][0]
-    expected = reference.effects(
-        hidden[0][0].detach().double().numpy(), gradient.double().numpy(), weights, 5, random_vlm.grid
-    )
+    slope = 0
+    for share in (1 / 6, 3 / 6, 5 / 6):
+        with torch.enable_grad():
+            picture = (share * pixels[1:] + (1 - share) * removed[1:]).requires_grad_()
+            tokens = twin.get_image_features(picture).pooler_output[0]
+            scores, *_ = run(random_vlm, twin, tokens, QUESTION, target)
+            slope = slope + torch.autograd.grad(sum(scores) / len(scores), hidden[-1])[0][0].double().numpy() / 3
+    with torch.no_grad():
+        for picture in (pixels[1:], removed[1:]):
+            twin.get_image_features(picture)
+    intact, gone = (output[0].detach().double().numpy() for output in hidden[-2:])
+    expected = reference.effects(intact, gone, slope, weights, 5, random_vlm.grid)
     total = expected.sum(2)
     assert np.abs(computed.maps[1].numpy() - total).max() < 1e-3 * np.abs(total).max()
     sums = expected.sum((0, 1))
@@ -95,26 +101,32 @@ def test_map_against_the_twin(random_vlm, random_sae, pictures, kind):
         np.testing.assert_allclose(one["map"], expected[..., one["feature"]], atol=1e-3 * np.abs(expected).max())
 
 
-def test_effect_of_a_feature_is_the_slope_of_the_score(random_vlm, random_sae, pictures):
-    """Adding a little of each feature's own activation to the stream changes the score by the map's share of it."""
-    pixels, target, prompt = pictures(random_vlm, 1), Target("margin"), random_vlm.prompt(QUESTION)
-    feature = explain(random_vlm, SAE(random_sae, top=1), pixels, target).extras["features"][0][0]
-    sae = load_sae(random_sae)
-    layer = random_vlm.model.model.vision_tower.encoder.layers[0]
-    scores = []
-    for step in (1e-2, -1e-2):
+class CappedVLM(LinearVLM):
+    """A tower that is the identity, under a score that hardly moves any more at the intact picture."""
 
-        def moved(module, args, output, step=step):
-            active = sae.activations(output)
-            only = torch.zeros_like(active)
-            only[..., feature["feature"]] = active[..., feature["feature"]]
-            return output + step * sae.scale * (only @ sae.decoder)
+    def tower_hidden(self, pixels, layer):
+        stream = self.encode(pixels).detach().requires_grad_(torch.is_grad_enabled())
+        return stream, stream
 
-        handle = layer.register_forward_hook(moved)
-        with torch.no_grad():
-            scores.append(float(random_vlm.trace(random_vlm.encode(pixels), [prompt], [target])))
-        handle.remove()
-    assert (scores[0] - scores[1]) / 2e-2 == pytest.approx(feature["effect"], rel=0.05, abs=1e-3)
+    def tower_identity(self):
+        return "readable"
+
+    def logit(self, tokens, prompt):
+        return 3 * (super().logit(tokens, prompt) / 3).tanh()
+
+
+def test_the_path_sees_past_saturation(exact_sae):
+    """Slopes at the picture alone give a hundredth of the effect; along the path the map adds up to it."""
+    vlm = CappedVLM({QUESTION: np.full((4, 4), 1.0)})
+    pixels = analytic_picture(vlm).abs()[None] + 1.0
+    prompt = vlm.prompt(QUESTION)
+    with torch.no_grad():
+        effect = float(vlm.logit(vlm.encode(pixels), prompt) - vlm.logit(vlm.encode(0 * pixels), prompt))
+    sign = 1 if effect > 0 else -1
+    computed = explain(vlm, SAE(exact_sae, substrate="zero", steps=64), pixels, Target("margin", sign=sign)).maps
+    assert float(computed.sum()) == pytest.approx(abs(effect), rel=0.02)
+    late = explain(vlm, SAE(exact_sae, substrate="zero", steps=1), pixels, Target("margin", sign=sign)).maps
+    assert abs(float(late.sum()) - abs(effect)) > 0.1 * abs(effect)
 
 
 class ReadableVLM(LinearVLM):
@@ -144,7 +156,7 @@ def test_closed_form_of_a_linear_model(exact_sae, sign):
     weights = np.random.default_rng(0).standard_normal((4, 4))
     vlm = ReadableVLM({QUESTION: weights})
     pixels = analytic_picture(vlm)
-    computed = explain(vlm, SAE(exact_sae), pixels[None], Target("margin", sign=sign))
+    computed = explain(vlm, SAE(exact_sae, substrate="zero"), pixels[None], Target("margin", sign=sign))
     truth = vlm.contributions(pixels, torch.zeros_like(pixels), QUESTION, sign)
     np.testing.assert_allclose(computed.maps[0].numpy(), truth, rtol=1e-4, atol=1e-5)
     of_channels = {f: CHANNELS[f % 3] for f in range(6)}
@@ -158,7 +170,7 @@ def test_one_cell_none_and_two(exact_sae):
     alone[1, 2] = both[1, 2] = both[3, 0] = 2.0
     for weights, cells in ((alone, {(1, 2)}), (both, {(1, 2), (3, 0)}), (0 * alone, set())):
         vlm = ReadableVLM({QUESTION: weights}, bias={QUESTION: 1.0})
-        values = explain(vlm, SAE(exact_sae), analytic_picture(vlm)[None]).maps[0]
+        values = explain(vlm, SAE(exact_sae, substrate="zero"), analytic_picture(vlm)[None]).maps[0]
         assert {tuple(at) for at in values.nonzero().tolist()} == cells
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
+from cxr_faith.attribution.base import MethodError
 from cxr_faith.attribution.tam import Tam, context_words, rank_gaussian, residual
 from cxr_faith.vlm import Target
 from tests.analytic import CHANNELS, MARGIN, LinearVLM, blind, picture
@@ -24,15 +25,19 @@ def answer_of(vlm, scored):
     return Target("tokens", answer_ids=tuple(ids), scored=scored)
 
 
+@pytest.mark.parametrize("layer", ["auto", "last"])
 @pytest.mark.parametrize("source", ["activation", "attention"])
 @pytest.mark.parametrize(
     "make", [lambda v: MARGIN, lambda v: Target("margin", sign=-1), lambda v: answer_of(v, (0, 3))]
 )
-def test_maps_of_a_real_model(any_vlm, pictures, source, make):
+def test_maps_of_a_real_model(any_vlm, pictures, source, make, layer):
     pixels, target, twin = pictures(any_vlm, 2), make(any_vlm), gemma.twin_model(any_vlm.model)
-    computed = attribute(any_vlm, Tam(source), pixels, target)[1].double().numpy()
+    computed = attribute(any_vlm, Tam(source, layer), pixels, target)[1].double().numpy()
+    count = len(any_vlm.layer_types)
+    place = {"auto": count // 2, "last": count - 1}[layer]
     expected = np.mean(
-        [reference.tam(any_vlm, twin, pixels[1], QUESTION, target, index, source) for index in target.scored], axis=0
+        [reference.tam(any_vlm, twin, pixels[1], QUESTION, target, index, source, place) for index in target.scored],
+        axis=0,
     )
     assert np.abs(computed - expected).max() < 1e-3 * max(expected.max(), 1e-3)
 
@@ -40,6 +45,34 @@ def test_maps_of_a_real_model(any_vlm, pictures, source, make):
 def test_activations_of_a_real_model_are_not_all_zero(random_vlm, pictures):
     for source in ("activation", "attention"):
         assert attribute(random_vlm, Tam(source), pictures(random_vlm, 1))[0].max() > 0
+
+
+def test_states_that_nothing_reads(bundled, pictures):
+    """The gradient of an answer by the image tokens' last states is 0, and such a map says so; others' is not."""
+    batch = AttributionBatch(pictures(bundled, 1), [bundled.prompt(QUESTION)], ["a"])
+    states, count = {}, len(bundled.layer_types)
+    with torch.enable_grad():
+        tokens = batch.tokens(bundled).detach().requires_grad_()
+        score = bundled.trace(tokens, batch.prompts, [MARGIN], states=states.__setitem__)
+    start = batch.prompts[0].image_start
+    for layer in range(count):
+        (gradient,) = torch.autograd.grad(score.sum(), [states[layer]], retain_graph=True)
+        unread = bool((gradient[:, start : start + bundled.n_cells] == 0).all())
+        extras = Tam(layer=layer).attribute(bundled, batch, [MARGIN]).extras
+        assert extras == ({"caution": ["not assessable: nothing reads these states"]} if unread else {})
+        assert unread == (layer == count - 1)
+    assert (
+        Tam().chosen_layer(bundled) == count // 2
+        and not Tam("attention", "last").attribute(bundled, batch, [MARGIN]).extras
+    )
+
+
+def test_layers_are_refused(random_vlm):
+    with pytest.raises(MethodError, match="tam: layer must be 0 to 4, or -5 to -1, got 5"):
+        Tam(layer=5).check(random_vlm)
+    for layer in ("first", 1.5, True, None):
+        with pytest.raises(ValueError, match="layer must be auto, last or the number of a decoder layer"):
+            Tam(layer=layer)
 
 
 def test_context_is_the_question_and_the_answer_so_far(bundled):

@@ -97,20 +97,23 @@ def _words(vlm, question, target, index):
     return kept, len(ids)
 
 
-def tam(vlm, model, picture, question, target, index, source, ridge=0.1):
-    """The map of one answer token."""
+def tam(vlm, model, picture, question, target, index, source, layer, ridge=0.1):
+    """The map of one answer token from a layer."""
     words, prompt_length = _words(vlm, question, target, index)
     if source == "attention":
         with torch.no_grad():
             _, attentions, _, where = attribution.run(
                 vlm, model, attribution.image_tokens(model, picture), question, target
             )
-        rows = attentions[-1][0].double().numpy().mean(0)
+        rows = attentions[layer][0].double().numpy().mean(0)
         contexts = [rows[place - 1, where] for place, _ in words]
         left = ridge_residual(rows[prompt_length + index - 1, where], contexts, ridge)
         return rank_gaussian(left.reshape(vlm.grid))
     with torch.no_grad():
-        normed = attribution.hidden_states(vlm, model, picture, question, target)[-1].double()
+        states = attribution.hidden_states(vlm, model, picture, question, target)
+        # Entry layer + 1 is the output of a layer; the last entry is normed already.
+        last = layer + 1 == len(states) - 1
+        normed = states[-1].double() if last else model.model.language_model.norm(states[layer + 1]).double()
     head = model.lm_head.weight.detach().double()
     ids, _ = gemma.inputs(vlm, question)
     where = [place for place, token in enumerate(ids) if token == model.config.image_token_id]

@@ -43,51 +43,61 @@ def score(vlm, picture, removed, keep, prompt, target):
         return float(vlm.score(vlm.prefill(vlm.encode(pixels[None])), prompt, target).s)
 
 
-def loss(vlm, picture, removed, masks, prompt, target, scale, area, smoothness, alphas=(1.0,)):
-    """Mean over alphas of the score terms, and the regularizer."""
+def loss(vlm, picture, removed, masks, prompt, target, weights, steps):
+    """Mean of the score terms over the path, and the regularizer; weights: scale, area, shrinkage, smoothness."""
+    scale, area, shrinkage, smoothness = weights
     x, y = masks
     total = 0.0
-    for alpha in alphas:
-        for sign, keep in ((1, x), (-1, 1 - y), (1, x * y), (-1, 1 - x * y)):
-            total += sign * score(vlm, picture, removed, alpha * keep, prompt, target) / len(alphas)
+    for point in range(steps):
+        alpha = (point + 1) / steps
+        for sign, keep in ((1, alpha * x), (-1, 1 - alpha * y), (1, alpha * x * y), (-1, 1 - alpha * x * y)):
+            total += sign * score(vlm, picture, removed, keep, prompt, target) / steps
     smooth = bilateral_tv(x * y, cell_means(picture, vlm.grid))
-    return total / scale + area * np.abs(1 - x * y).mean() + smoothness * smooth
+    gone = 1 - x * y
+    return total / scale + area * np.abs(gone).mean() + shrinkage * (gone**2).mean() + smoothness * smooth
 
 
-def direction(vlm, picture, removed, masks, prompt, target, scale, area, smoothness, steps, entries, h):
-    """Central differences of the path loss for some mask entries (which, row, column)."""
-    alphas = [(point + 1) / steps for point in range(steps)]
-    slopes = []
+def slopes(vlm, picture, removed, masks, prompt, target, weights, steps, entries, h):
+    """Central differences of the loss for some mask entries (which, row, column)."""
+    result = []
     for entry in entries:
         values = []
         for sign in (1, -1):
             moved = masks.copy()
             moved[entry] += sign * h
-            values.append(loss(vlm, picture, removed, moved, prompt, target, scale, area, smoothness, alphas))
-        slopes.append((values[0] - values[1]) / (2 * h))
-    return np.array(slopes)
+            values.append(loss(vlm, picture, removed, moved, prompt, target, weights, steps))
+        result.append((values[0] - values[1]) / (2 * h))
+    return np.array(result)
 
 
-def optimize(vlm, picture, removed, prompt, target, scale, area, smoothness, iterations, steps, h=1e-3):
-    """Masks and losses from full masks on: steps down the path's slope, each halved until the loss falls."""
-    settings = vlm, picture, removed
+def momentum(vlm, picture, removed, prompt, target, weights, iterations, steps, step, decay, h=1e-3):
+    """Nesterov's method from full masks on: masks, and the loss before each step."""
+    scale, area, shrinkage, smoothness = weights
+    masks = before = np.ones((2, *vlm.grid))
+    entries, history = list(np.ndindex(masks.shape)), []
+    for iteration in range(iterations):
+        now = scale, area, shrinkage * decay**iteration, smoothness
+        settings = vlm, picture, removed, masks, prompt, target, now, steps
+        history.append(loss(*settings))
+        reached = masks - step * slopes(*settings, entries, h).reshape(masks.shape)
+        masks = np.clip(reached + iteration / (iteration + 3) * (reached - before), 0, 1)
+        before = reached
+    return masks, history
+
+
+def line_search(vlm, picture, removed, prompt, target, weights, iterations, steps, h=1e-3):
+    """Steepest descent from full masks on; each step shrinks until the loss falls enough, and is taken in any case."""
     masks = np.ones((2, *vlm.grid))
-    history = [loss(*settings, masks, prompt, target, scale, area, smoothness)]
-    entries = list(np.ndindex(masks.shape))
+    entries, history = list(np.ndindex(masks.shape)), []
     for _ in range(iterations):
-        slopes = direction(*settings, masks, prompt, target, scale, area, smoothness, steps, entries, h)
-        largest = np.abs(slopes).max()
-        if largest == 0:
-            break
-        for size in (0.5, 0.25, 0.125, 0.0625, 0.03125):
-            moved = masks.copy()
-            for entry, slope in zip(entries, slopes, strict=True):
-                moved[entry] = min(max(masks[entry] - size * slope / largest, 0.0), 1.0)
-            reached = loss(*settings, moved, prompt, target, scale, area, smoothness)
-            if reached < history[-1]:
+        history.append(loss(vlm, picture, removed, masks, prompt, target, weights, steps))
+        slope = slopes(vlm, picture, removed, masks, prompt, target, weights, steps, entries, h).reshape(masks.shape)
+        size, largest = 1.0, np.abs(slope).max()
+        while True:
+            moved = np.clip(masks - size / largest * slope, 0, 1)
+            enough = history[-1] - 1e-4 * size / largest * (slope**2).sum()
+            if loss(vlm, picture, removed, moved, prompt, target, weights, steps) <= enough or size <= 1e-5:
                 break
-        else:
-            break
+            size *= 0.2
         masks = moved
-        history.append(reached)
     return masks, history

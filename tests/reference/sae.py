@@ -21,13 +21,16 @@ def reconstruction(active, weights):
     return total * weights["scale"] + weights["mean"]
 
 
-def effects(stream, gradient, weights, k, grid):
-    """[grid_h, grid_w, features]: activation × slope along the feature's direction, summed over a cell's patches."""
+def effects(stream, removed, gradient, weights, k, grid):
+    """What each feature has more than in the substrate × the slope along it, summed over a cell's patches.
+
+    Streams and gradient are [patches, width], the result [grid_h, grid_w, features].
+    """
     side = int(len(stream) ** 0.5)
     result = np.zeros((*grid, weights["decoder"].shape[0]))
     for patch, (vector, slope) in enumerate(zip(stream, gradient, strict=True)):
         row, column = patch // side * grid[0] // side, patch % side * grid[1] // side
-        active = activations(vector, weights, k)
+        active = activations(vector, weights, k) - activations(removed[patch], weights, k)
         for feature in np.flatnonzero(active):
             result[row, column, feature] += active[feature] * weights["scale"] * (weights["decoder"][feature] @ slope)
     return result
