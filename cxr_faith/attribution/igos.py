@@ -46,7 +46,8 @@ class IGOSPP(Method):
             classifiers).
         iterations: number of optimization steps.
         path_steps: points of the path of integrated gradients.
-        step: of `momentum`: how far a slope of 1 moves a mask.
+        step: of `momentum`: how far a slope of 1 / N moves one of the N cells of a mask; from 1/8 on, the total variation
+            alone makes the masks swing.
         noise: standard deviation of the noise on path pictures, as a share of the picture's standard deviation.
         area: weight of the masks' area (an L1 on 1 - mask).
         shrinkage: weight of the masks' squared area at first; with `momentum` it decays by e in each iteration.
@@ -61,7 +62,7 @@ class IGOSPP(Method):
         optimizer: str = "momentum",
         iterations: int = 15,
         path_steps: int = 4,
-        step: float = 5.0,
+        step: float = 0.05,
         noise: float = 0.1,
         area: float = 1.0,
         shrinkage: float = 1.0,
@@ -141,7 +142,7 @@ class IGOSPP(Method):
 
         if self.optimizer == "line_search":
             return line_search(loss, self.iterations, noise)
-        return momentum(loss, self.iterations, self.step, SHRINKAGE_DECAY, noise)
+        return momentum(loss, self.iterations, self.step * loss.vlm.n_cells, SHRINKAGE_DECAY, noise)
 
     def _noise(self, loss: MaskLoss, streams: Sequence[np.random.Generator]) -> Tensor | None:
         """Noise fields [batch, path_steps, H, W], each picture's from its own stream."""

@@ -39,6 +39,9 @@ class Masks:
 def momentum(loss: MaskLoss, iterations: int, step: float, decay: float, noise: Noise) -> Masks:
     """Nesterov's accelerated gradient from full masks on; the squared area counts less in each iteration.
 
+    Steps are cut to [0, 1] before the momentum is taken from them: a long step out of the range would throw the mask
+    back over the whole range in the next iteration.
+
     Args:
         loss: the losses as functions of the masks.
         iterations: number of steps.
@@ -50,7 +53,7 @@ def momentum(loss: MaskLoss, iterations: int, step: float, decay: float, noise: 
     before = masks.values
     for iteration in range(iterations):
         now = loss.shrunk(decay**iteration)
-        reached = masks.values - step * masks.keep(*now.slopes(masks.values, noise()))
+        reached = (masks.values - step * masks.keep(*now.slopes(masks.values, noise()))).clamp(0, 1)
         ahead = reached + iteration / (iteration + 3) * (reached - before)
         masks.values, before = ahead.clamp(0, 1), reached
     return masks

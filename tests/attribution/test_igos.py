@@ -123,7 +123,7 @@ def test_the_whole_search_against_plain_loops(optimizer, cap):
         masks, history = reference.momentum(vlm, *arrays, prompt, target, weights, 4, 3, 0.5, np.exp(-1))
     else:
         masks, history = reference.line_search(vlm, *arrays, prompt, target, weights, 4, 3)
-    options = {"iterations": 4, "path_steps": 3, "noise": 0, "step": 0.5, "optimizer": optimizer}
+    options = {"iterations": 4, "path_steps": 3, "noise": 0, "step": 0.5 / 15, "optimizer": optimizer}
     options |= {"area": 0.7, "shrinkage": 0.4, "smoothness": 1.3}
     computed = explain(vlm, pixels, target, substrate="zero", **options)
     assert len(history) == 4 and 0.05 < (1 - masks.prod(0)).mean() < 0.95

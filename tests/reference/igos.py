@@ -79,7 +79,7 @@ def momentum(vlm, picture, removed, prompt, target, weights, iterations, steps, 
         now = scale, area, shrinkage * decay**iteration, smoothness
         settings = vlm, picture, removed, masks, prompt, target, now, steps
         history.append(loss(*settings))
-        reached = masks - step * slopes(*settings, entries, h).reshape(masks.shape)
+        reached = np.clip(masks - step * slopes(*settings, entries, h).reshape(masks.shape), 0, 1)
         masks = np.clip(reached + iteration / (iteration + 3) * (reached - before), 0, 1)
         before = reached
     return masks, history
