@@ -16,9 +16,9 @@ class GradCam(Method):
     """Grad-CAM (Selvaraju et al. 2017) on the image tokens' hidden states after a decoder layer.
 
     The map is ReLU(Σ_channels weight · h). As published, the weights are the gradients of s averaged over the image
-    tokens, so the map shows where the channels that matter are active. In the last layers a token's own gradient instead
-    of the mean (HiResCAM) would give 0: they read h through an RMS norm, which ignores the length of h, so the product
-    of h and its own gradient is 0 (Euler).
+    tokens, so the map shows where the channels that matter are active. In the last layers a token's own gradient,
+    instead of the mean (HiResCAM), would give 0: they read h through an RMS norm, which ignores the length of h, so the
+    product of h and its own gradient is 0 (Euler).
 
     Args:
         layer: the decoder layer whose output is used; negative counts from the end. `auto`: the middle of the decoder,

@@ -46,8 +46,8 @@ class IGOSPP(Method):
             classifiers).
         iterations: number of optimization steps.
         path_steps: points of the path of integrated gradients.
-        step: of `momentum`: how far a slope of 1 / N moves one of the N cells of a mask; from 1/8 on, the total variation
-            alone makes the masks swing.
+        step: of `momentum`: how far a slope of 1 / N moves one of the N cells of a mask. From 1/8 on, the total
+            variation alone makes the masks swing.
         noise: standard deviation of the noise on path pictures, as a share of the picture's standard deviation.
         area: weight of the masks' area (an L1 on 1 - mask).
         shrinkage: weight of the masks' squared area at first; with `momentum` it decays by e in each iteration.

@@ -48,7 +48,7 @@ def test_a_model_that_ignores_the_picture_has_no_map():
 
 
 def test_a_tokens_own_gradient_would_give_nothing(bundled, pictures):
-    """Why the weights are pooled: the last state that is read has no component along its gradient; norms ignore length."""
+    """Why weights are pooled: the last state that is read has no component along its gradient; norms ignore length."""
     layer, states = GradCam(-2).chosen_layer(bundled), []
     batch = AttributionBatch(pictures(bundled, 1), [bundled.prompt(QUESTION)], ["a"])
     with torch.enable_grad():
