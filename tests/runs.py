@@ -48,6 +48,7 @@ def cheap_options(sae: str) -> dict[str, dict[str, Any]]:
         "smooth_grad": {"copies": 3},
         "igos_pp": {"iterations": 1, "path_steps": 1},
         "sae": {"path": sae},
+        "greedy": {"cells": 2},
     }
 
 

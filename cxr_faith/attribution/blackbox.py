@@ -80,10 +80,23 @@ class _BlackBox(Method):
         for index, own in enumerate(zip(*targets, strict=True)):
             masks = self.masks(vlm.grid, batch.image_ids[index], batch.seed)
             kept = torch.from_numpy(masks)
-            scores = [one.s for one in self._masker.scores(vlm, batch, own, index, masks)]
-            values = [self.combine(self.core(s[None], [batch.image_ids[index]], batch.seed)[0], kept) for s in scores]
+            scores = [
+                self.core(one.s[None], [batch.image_ids[index]], batch.seed)[0]
+                for one in self._scores(vlm, batch, own, index, masks)
+            ]
+            values = [self.combine(one, kept) for one in scores]
             maps.append(torch.stack(values).float().unflatten(1, vlm.grid))
         return [Attribution(one) for one in torch.stack(maps, dim=1).to(vlm.device)]
+
+    def _scores(
+        self, vlm: VLM, batch: AttributionBatch, targets: Sequence[Target], index: int, masks: BoolArray
+    ) -> list[PictureScores]:
+        """Scores of one picture under the masks; a method and its ablation share them."""
+
+        def compute() -> list[PictureScores]:
+            return self._masker.scores(vlm, batch, targets, index, masks)
+
+        return batch.share(("masked", self.substrate.spec, index, masks.tobytes(), *targets), compute)
 
     @abstractmethod
     def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:

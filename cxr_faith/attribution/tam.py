@@ -63,13 +63,17 @@ class Tam(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Mean of the scored tokens' maps, from one forward; see `Method.attribute`."""
-        unread = self.source == "activation" and self.chosen_layer(vlm) == len(vlm.layer_types) - 1
-        extras = {"caution": [UNREAD] * len(target)} if unread else {}
-        return Attribution(torch.stack(self._per_token(vlm, batch, target)).mean(0), extras)
+        maps = torch.stack(self._per_token(vlm, batch, target)).mean(0)
+        return Attribution(maps, self._cautions(vlm, len(target)))
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """Each token's own map, from one forward; see `Method.attribute_tokens`."""
-        return [Attribution(values) for values in self._per_token(vlm, batch, target)]
+        return [Attribution(maps, self._cautions(vlm, len(maps))) for maps in self._per_token(vlm, batch, target)]
+
+    def _cautions(self, vlm: VLM, count: int) -> dict[str, list[str]]:
+        """What the maps of `count` pictures say about themselves: nothing reads image states after the last layer."""
+        unread = self.source == "activation" and self.chosen_layer(vlm) == len(vlm.layer_types) - 1
+        return {"caution": [UNREAD] * count} if unread else {}
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
         """Filtered maps [batch, grid_h, grid_w] of the scored tokens."""

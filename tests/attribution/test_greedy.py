@@ -47,7 +47,7 @@ def test_redundant_cells_against_plain_loops(random_vlm, pictures):
 
 
 def test_forwards_are_counted_and_nothing_finite_is_made_up():
-    vlm = blind(QUESTION)
+    vlm = LinearVLM({QUESTION: np.random.default_rng(0).standard_normal((3, 5))}, cell=(8, 8))
     explain(vlm, Greedy(2, substrate="zero"), analytic_picture(vlm)[None])
     n = vlm.n_cells
     assert vlm.counts.score == n + n - 1
@@ -55,3 +55,17 @@ def test_forwards_are_counted_and_nothing_finite_is_made_up():
     assert explain(broken, Greedy(1), analytic_picture(broken)[None]).isnan().all()
     with pytest.raises(ValueError, match="cells must be at least 1, got 0"):
         Greedy(0)
+
+
+def test_cells_of_equal_effect_are_not_ordered_by_their_place():
+    """A model that ignores the picture has a flat map; of 14 cells that change nothing, none is preferred."""
+    vlm = blind(QUESTION)
+    assert np.ptp(explain(vlm, Greedy(substrate="zero"), analytic_picture(vlm)[None]).numpy()) == 0
+    weights = np.zeros((3, 5))
+    weights[1, 3] = 4.0
+    one = LinearVLM({QUESTION: weights}, cell=(8, 8))
+    pixels = torch.ones(2, 3, *one.image_size)
+    whole = explain(one, Greedy(substrate="zero"), pixels).flatten(1)
+    assert whole.argmax(1).tolist() == [8, 8] and whole.unique().tolist() == [14, 15]
+    first = explain(one, Greedy(1, substrate="zero"), pixels).flatten(1)
+    assert first.argmax(1).tolist() == [8, 8] and not torch.equal(first[0], first[1])

@@ -21,7 +21,7 @@ QUESTIONS = ("Is there a nodule?", "Is there a effusion?")
 
 def test_registry_holds_every_method():
     names = "attention rollout chefer chefer_global gradient grad_x_input integrated_gradients igos_pp sae"
-    names += " grad_cam smooth_grad tam cleann occlusion rise random_map center edges oracle oracle_near"
+    names += " grad_cam smooth_grad tam cleann occlusion rise greedy random_map center edges oracle oracle_near"
     assert set(METHODS) == set(names.split())
 
 
@@ -78,7 +78,10 @@ def test_every_method_says_what_it_computes_and_explains_its_options():
             {"attention": {"layers": "deeep"}},
             "layers must be one of mean, last, deep, got 'deeep'; did you mean 'deep'?",
         ),
-        ({"grad_cam": {"layer": "last"}}, "methods.grad_cam: layer must be the number of a decoder layer, got 'last'"),
+        (
+            {"grad_cam": {"layer": "last"}},
+            "methods.grad_cam: layer must be auto or the number of a decoder layer, got 'last'",
+        ),
         ({"integrated_gradients": {"steps": 0}}, "methods.integrated_gradients: steps must be at least 1"),
         ({"smooth_grad": {"micro_batch": 0}}, "methods.smooth_grad: micro_batch must be at least 1, got 0"),
         ({"grad_x_input": {"baseline": "blurr"}}, "methods.grad_x_input: substrate 'blurr'"),
@@ -139,7 +142,7 @@ def test_one_map_for_each_token(random_vlm, random_sae, pictures, name):
 @pytest.mark.parametrize(
     ("name", "backwards"),
     [("attention", 0), ("rollout", 0), ("tam", 0), ("chefer", 3), ("chefer_global", 3), ("gradient", 3)]
-    + [("grad_x_input", 3), ("grad_cam", 3), ("sae", 3)],
+    + [("grad_x_input", 3), ("grad_cam", 3)],
 )
 def test_tokens_share_one_forward(random_vlm, random_sae, pictures, name, backwards):
     words = tuple(random_vlm.tokenizer("left right lung", add_special_tokens=False)["input_ids"][:3])
@@ -151,7 +154,7 @@ def test_tokens_share_one_forward(random_vlm, random_sae, pictures, name, backwa
     assert (after.trace - before.trace, after.backward - before.backward) == (1, backwards)
 
 
-@pytest.mark.parametrize("name", ["integrated_gradients", "smooth_grad", "occlusion", "rise", "cleann"])
+@pytest.mark.parametrize("name", ["integrated_gradients", "smooth_grad", "sae", "occlusion", "rise", "cleann"])
 def test_tokens_share_the_pictures_of_a_method_that_needs_many(random_vlm, random_sae, pictures, name):
     """Two tokens cost no more passes of tower and decoder than one, but for the question's own on the cache."""
     words = tuple(random_vlm.tokenizer("left right", add_special_tokens=False)["input_ids"][:2])
