@@ -14,6 +14,7 @@ from cxr_faith.data.images import load_image
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.explainer.naming import result_stem
+from cxr_faith.metrics.functional import LARGE_RESIDUAL
 from cxr_faith.printable import json_text, printable
 from cxr_faith.storage.atomic import replacing, write_atomic
 from cxr_faith.vlm import bundled_model
@@ -95,6 +96,7 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     content = _content(explanation, image, options)
     _print_answer(explanation)
     _print_margin(explanation)
+    _print_caution(explanation)
     scores = _evaluate(explainer, explanation, options) if options.evaluate or options.clinical else None
     if scores is not None:
         content["evaluation"] = scores.to_dict()
@@ -114,6 +116,7 @@ def _explain_tokens(
 
     each = explainer.explain_tokens(image, options.question, method)
     _print_answer(each[0])
+    _print_caution(each[0])
     scored = [index for one in each for index in one.target.scored]
     top, left, height, width = each[0].geometry.crop
     texts, maps = [each[0].tokens[index] for index in scored], [one.map for one in each]
@@ -129,6 +132,15 @@ def _explain_tokens(
 
 def _print_answer(explanation: Explanation) -> None:
     print(f"answer      {printable(explanation.answer)}   (generated: {explanation.metadata['generated']!r})")
+
+
+def _print_caution(explanation: Explanation) -> None:
+    """Print what the map says against itself, if anything."""
+    caution, residual = explanation.extras.get("caution"), explanation.extras.get("completeness_residual", 0.0)
+    if caution is not None:
+        print(f"caution     {printable(caution)}")
+    if residual > LARGE_RESIDUAL:
+        print(f"caution     the map does not add up to the effect: completeness residual {residual:.2f}")
 
 
 def _print_margin(explanation: Explanation) -> None:

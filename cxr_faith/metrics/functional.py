@@ -50,6 +50,9 @@ BASELINES = ("random", "center")
 GAPS = tuple(f"gap_{name}_{to}" for to in BASELINES for name in ("deletion", "insertion", "srg"))
 """Paired gaps to the two baselines; positive = better than the baseline."""
 
+LARGE_RESIDUAL = 0.1
+"""Completeness residual above which a map of integrated gradients does not add up to the effect."""
+
 MC_ERROR_COLUMNS = ("deletion_auc", "insertion_auc", "srg")
 """Scalars of the random baseline whose Monte-Carlo error is recorded."""
 

@@ -17,12 +17,15 @@ CONTROLS = (*BASELINES, RANDOM_MAP, EDGES, ORACLE, ORACLE_NEAR)
 BLURRED = "/blurred"
 """Ends the name of a method's blurred copy: its map smoothed by a Gaussian of σ = 1 cell."""
 
+ABLATED = "/ablated"
+"""Ends the name of a method's ablation: the same method with noise in place of its idea (option `ablated`)."""
+
 SETTING = ("substrate", "target", "space")
 """The columns that name a setting: methods are compared within one."""
 
 
 def is_control(method: str) -> bool:
-    """Whether a name is a baseline, a control, or a control made from a method's maps (`name/blurred`)."""
+    """Whether a name is a baseline, a control, or a control made from a method (`name/blurred`, `name/ablated`)."""
     return method in CONTROLS or "/" in method
 
 

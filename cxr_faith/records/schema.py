@@ -49,6 +49,7 @@ def _schema() -> pa.Schema:
         **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
         **dict.fromkeys(GAPS, real),
         **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
+        "caution": text,
         "pointing_ceiling": real,
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells
         **{"set_removal_flips": flag, "set_keeps": flag},

@@ -65,8 +65,9 @@ def samples_in(board: Board, row: BoardRow) -> int:
 
 
 def method_label(row: BoardRow) -> str:
-    """A method's name, marked if it is scored under its own substrate (*) or failed the sanity check (†)."""
-    return f"{printable(row.method)}{'*' * row.own_substrate}{'†' * bool(row.sanity_failed)}"
+    """A method's name, marked if it has its own substrate (*), failed the sanity check (†), or has a caveat (‡)."""
+    marks = f"{'*' * row.own_substrate}{'†' * bool(row.sanity_failed)}{'‡' * (row.caveat is not None)}"
+    return f"{printable(row.method)}{marks}"
 
 
 def flat_share(row: BoardRow) -> str:

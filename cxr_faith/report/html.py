@@ -100,7 +100,13 @@ def render(
         reliability=_markup(reliability_of(records)),
         scatter=_markup(scatter_of(summary)),
         failures=[[one.sample_id, one.methods, one.status, one.reason or "–"] for one in summary.failures.first],
-        legend=[*legend.LEGEND, "Small: 95 % interval over patients.", legend.OWN_SUBSTRATE, legend.SANITY],
+        legend=[
+            *legend.LEGEND,
+            "Small: 95 % interval over patients.",
+            legend.OWN_SUBSTRATE,
+            legend.SANITY,
+            legend.CAVEAT,
+        ],
         left_out=_left_out(len(listed), content["samples"]),
         glossary=GLOSSARY,
         # The package makes this text, and JSON without "<" cannot end its element.

@@ -19,7 +19,9 @@ BY_FINDING = (
     "somewhat too short under 30."
 )
 SANITY = "† failed the sanity check: its maps hardly change when the model is made random."
+CAVEAT = "‡ its maps say something against themselves: see the notes."
 OWN_SUBSTRATE = "* the method perturbs with this substrate itself: compare it under another one."
+MARKS = (OWN_SUBSTRATE, SANITY, CAVEAT)
 
 
 def legend(board: Board) -> list[str]:
@@ -31,4 +33,6 @@ def legend(board: Board) -> list[str]:
         lines.append(OWN_SUBSTRATE)
     if any(row.sanity_failed for row in board.rows):
         lines.append(SANITY)
+    if any(row.caveat is not None for row in board.rows):
+        lines.append(CAVEAT)
     return lines

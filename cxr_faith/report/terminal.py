@@ -9,6 +9,7 @@ from rich.text import Text
 
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.printable import printable
+from cxr_faith.report.ablations import render_ablations
 from cxr_faith.report.costs import render_costs
 from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.summary.summary import Summary
@@ -50,11 +51,13 @@ def show(console: Console, content: RenderableType) -> None:
 
 
 def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> None:
-    """Print the leaderboard over all samples, the methods' costs and the warnings; one that voids them all is first."""
+    """Print the leaderboard over all samples, costs, ablations and warnings; one that voids them all is first."""
     show_notes(console, [warning for warning in summary.warnings if warning == PHANTOMS_ONLY])
     if summary.boards:
         show(console, render_leaderboard(summary))
         show(console, render_costs(summary, run_dir))
+        for table in render_ablations(summary):
+            show(console, table)
     show_notes(console, [warning for warning in summary.warnings if warning != PHANTOMS_ONLY])
 
 

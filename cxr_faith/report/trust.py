@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+from cxr_faith.metrics.functional import LARGE_RESIDUAL
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.metrics.regions import REGIONS
+from cxr_faith.report.ablations import ablation_tables
 from cxr_faith.report.formats import number, percent
 from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.tables import TextTable
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.calibration import Calibration
+from cxr_faith.summary.caveats import Caveat
 from cxr_faith.summary.changes import AnswerChange, MapChange
 from cxr_faith.summary.conditions import Conditions
 from cxr_faith.summary.localization import Localization, LocalizationScores
@@ -28,7 +31,9 @@ def trust_tables(summary: Summary) -> list[TextTable]:
     """One table for each panel that has something to show."""
     tables = [
         *(_means(board) for board in summary.boards if board.slice == "all"),
+        *ablation_tables(summary),
         _sets(summary.sets or ()),
+        _caveats(summary.caveats or ()),
         _substrates(summary.substrates),
         _harm(summary.substrates),
         _localization(summary.localization),
@@ -75,6 +80,16 @@ def _sets(panel: Sequence[Sets]) -> TextTable:
     ]
     header = ["method", "substrate", "n", "cells", "removing it changes the answer", "it alone keeps the answer"]
     return TextTable("Are the explaining sets sets that explain?", header, rows)
+
+
+def _caveats(panel: Sequence[Caveat]) -> TextTable:
+    rows = []
+    for one in panel:
+        shares = [number(one.residual), percent(one.residual_above)] if one.n_residuals else ["–", "–"]
+        rows.append([one.method, str(one.n), *shares, one.caution or "–", percent(one.n_cautions / one.n)])
+    header = ["method", "maps", "residual, median", f"above {LARGE_RESIDUAL}", "caution", "of the maps"]
+    note = "Residual: how much the sum of a map differs from the effect, as a share of the effect."
+    return TextTable("Do the maps add up, and does the answer depend on what they show?", header, rows, note)
 
 
 def _substrates(panel: Substrates) -> TextTable:

@@ -83,7 +83,11 @@ class MethodSet:
     def _self_scored(self) -> list[str]:
         """Methods whose own baseline is the run's only substrate."""
         only = self._protocol.substrates
-        return [name for name, method in self.methods.items() if method.substrate and only == (method.substrate.spec,)]
+        return [
+            name
+            for name, method in self.methods.items()
+            if method.substrate and only == (method.substrate.spec,) and not method.ablated
+        ]
 
     def _blurred(self) -> list[str]:
         if self._protocol.controls == "all":

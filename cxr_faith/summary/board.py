@@ -45,7 +45,8 @@ class Board(Result):
     rows: tuple[BoardRow, ...]
     """A row for each method that has records in the slice, in the order of `Summary.methods`."""
     differences: tuple[Difference, ...]
-    """Each pair of methods except `random`, in the headline; empty for slices by finding."""
+    """Each pair of methods except `random`, in the headline, and each ablation with its method; empty for slices by
+    finding."""
 
     @property
     def setting(self) -> Setting:

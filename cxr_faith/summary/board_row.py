@@ -124,6 +124,8 @@ class BoardRow(Result):
     """Share of the samples in the headline's mean whose map is flat: all its cells are equal, it says nothing."""
     sanity_failed: bool | None = None
     """Whether the method failed `cxr-faith sanity`; None if that was not run."""
+    caveat: str | None = None
+    """What the method's maps say against themselves, one sentence; None if nothing."""
 
     def value(self, column: str) -> float | None:
         """The mean of a column, e.g. `gap_srg_center`.

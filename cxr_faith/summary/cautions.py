@@ -27,6 +27,7 @@ def cautions(summary: Summary) -> list[str]:
         *_unfinished(summary),
         *_nothing(summary),
         *_patients(summary),
+        *(entry.sentence for entry in summary.caveats or () if entry.sentence is not None),
         *(line for board in whole for line in _coverage(board)),
         *(line for board in whole for line in (*_random_auc(board), *_controls(board))),
         *(line for board in summary.boards if board.slice == compared for line in _oracle(board)),

@@ -93,6 +93,7 @@ def _row(rows: MethodRows, mask: Flags, tests: dict[str, Interval], headline: st
         intervals=tests,
         curves=curves,
         sanity_failed=None,
+        caveat=None,
         plain_means={name: mean(rows.values[name][common]) for name in WEIGHTED},
         medians={name: median(rows.values[name][common]) for name in WEIGHTED},
         **means,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cxr_faith.metrics.statistics import LEVEL, TESTS, Estimates, estimate, holm
 from cxr_faith.records import GAPS
-from cxr_faith.records.controls import RANDOM
+from cxr_faith.records.controls import ABLATED, RANDOM
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.columns import Flags, Floats, rounded
 from cxr_faith.summary.interval import Difference, Interval
@@ -44,6 +44,8 @@ def intervals(picked: Picked, n_samples: int) -> list[dict[str, Interval]]:
 def differences(picked: Picked, headline: str, n_samples: int) -> tuple[Difference, ...]:
     """Each pair of methods except `random`, on the samples that both have; p is adjusted over the pairs.
 
+    An ablation is compared with its own method alone.
+
     Args:
         picked: rows of each method and which of them belong to the slice.
         headline: the column to compare, a key of `TESTED`.
@@ -69,7 +71,7 @@ def paired_differences(
     pairs = [
         (a, b)
         for a, b in combinations(range(len(names)), 2)
-        if RANDOM not in (names[a], names[b]) and (known[:, a] & known[:, b]).any()
+        if _compared(names[a], names[b]) and (known[:, a] & known[:, b]).any()
     ]
     if not pairs:
         return ()
@@ -80,6 +82,12 @@ def paired_differences(
     estimates = estimate(values[:, first] - values[:, second], patients, heavy, resamples)
     tests = _adjusted(estimates, range(len(pairs)))
     return tuple(Difference(a=names[a], b=names[b], **vars(test)) for (a, b), test in zip(pairs, tests, strict=True))
+
+
+def _compared(a: str, b: str) -> bool:
+    """Whether two methods are compared, listed in any order."""
+    ablations = a.endswith(ABLATED) + b.endswith(ABLATED)
+    return RANDOM not in (a, b) and (ablations == 0 or a + ABLATED == b or b + ABLATED == a)
 
 
 def _patients(picked: Picked, n_samples: int) -> npt.NDArray[np.intp]:

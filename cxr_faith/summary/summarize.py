@@ -13,11 +13,12 @@ import pandas as pd
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import json_text
 from cxr_faith.records import KEY, read_records, scan_records
-from cxr_faith.records.controls import CENTER, RANDOM, SETTING, first_setting
+from cxr_faith.records.controls import ABLATED, CENTER, RANDOM, SETTING, first_setting
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary import (
     agreement,
     calibration,
+    caveats,
     conditions,
     localization,
     mean_curves,
@@ -41,7 +42,7 @@ from cxr_faith.summary.regions import MeanRegions
 from cxr_faith.summary.sanity import with_sanity
 from cxr_faith.summary.summary import Summary
 
-_PANELS = (agreement, calibration, conditions, localization, sets, stability, substrates)
+_PANELS = (agreement, calibration, caveats, conditions, localization, sets, stability, substrates)
 
 _BOARDS = ("own_substrate", "status", "reason", "effect", "flat", *NORMALIZED, *UNNORMALIZED)
 
@@ -83,7 +84,7 @@ def summarize(
     first = first_setting(records)
     first_everything = _inside(everything, first)
     table, order = samples.sample_table(records), _order(methods, records)
-    compared = [name for name in order if name not in (RANDOM, CENTER)]
+    compared = [name for name in order if name not in (RANDOM, CENTER) and not name.endswith(ABLATED)]
     slices = samples.slices_of(table)
     curves, maps = MeanCurves(table.index, _common(records, table), slices), ComparedMaps(first_everything, compared)
     mean_regions = MeanRegions()
@@ -92,7 +93,8 @@ def summarize(
         inside = _inside(piece.reindex(columns=list(dict.fromkeys((*KEY, *PIECE_COLUMNS)))), first)
         mean_regions.add(inside[inside["condition"].eq(NONE)])
         maps.add(inside)
-    boards = _boards(records, order, table, slices, curves)
+    caveats_of_methods = caveats.caveats_panel(first, order)
+    boards = caveats.with_caveats(_boards(records, order, table, slices, curves), caveats_of_methods)
     total = len(table) if samples_total is None else samples_total
     summary = Summary(
         n_samples=len(table),
@@ -115,6 +117,7 @@ def summarize(
         conditions=conditions.condition_panel(maps.join(first_everything)),
         warnings=(),
         sets=sets.sets_panel(records, order),
+        caveats=caveats_of_methods,
     )
     return replace(summary, warnings=tuple(cautions(summary)))
 

@@ -8,6 +8,7 @@ from cxr_faith.summary.agreement import Agreement
 from cxr_faith.summary.answers import Answers
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.calibration import Calibration
+from cxr_faith.summary.caveats import Caveat
 from cxr_faith.summary.codec import from_json, to_json
 from cxr_faith.summary.conditions import Conditions
 from cxr_faith.summary.failures import Failures
@@ -75,6 +76,8 @@ class Summary(Result):
     """What a reader should know before the numbers, one sentence each, most serious first."""
     sets: tuple[Sets, ...] | None = None
     """Explaining sets as sets, for methods that give them; None in a summary of an older version."""
+    caveats: tuple[Caveat, ...] | None = None
+    """What maps say against themselves, for methods that say something; None in a summary of an older version."""
 
     @property
     def settings(self) -> list[Setting]:

@@ -67,7 +67,7 @@ def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str
     frame = records(tmp_path / "one")
     second = frame["substrate"].eq("mean")
     controls = {"random", "random_map", "center", "edges", "oracle", "oracle_near"}
-    made_with_blur = {"igos_pp", "cleann", "occlusion", "rise", "integrated_gradients", "grad_x_input"}
+    made_with_blur = {"igos_pp", "cleann", "occlusion", "rise", "greedy", "sae", "integrated_gradients", "grad_x_input"}
     assert set(frame.loc[second, "method"]) == made_with_blur | controls
     assert not frame.loc[second, "own_substrate"].any() and frame.loc[~second, "own_substrate"].any()
     frame = frame[~second]
