@@ -17,7 +17,7 @@ from cxr_faith.vlm import Gemma3VLM
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if not path.stem.startswith("sae_"))
-PHANTOMS = ("demo", "methods")
+PHANTOMS = ("demo", "methods", "greedy")
 OVERLAYS = sorted(ROOT.glob("configs/*/*.yaml"))
 
 
@@ -134,8 +134,20 @@ def test_wrong_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_table_of_methods_is_the_demos_with_every_method() -> None:
-    demo, methods = (read(ROOT / "configs" / f"{name}.yaml") for name in PHANTOMS)
-    classes = {(settings or {}).get("class", name) for name, settings in methods["model"]["methods"].items()}
+    demo, methods, greedy = (read(ROOT / "configs" / f"{name}.yaml") for name in PHANTOMS)
+    options = {name: settings or {} for name, settings in methods["model"]["methods"].items()}
+    classes = {settings.get("class", name) for name, settings in options.items()}
+    classes |= set(greedy["model"]["methods"]) & {"greedy"}  # too expensive for all samples
     assert classes == {name for name, made in METHODS.items() if made not in CONTROLS}, "those come by themselves"
+    ablated = {name: settings for name, settings in options.items() if settings.get("ablated")}
+    assert set(ablated) == {
+        f"{name}/ablated" for name in options if f"{name}/ablated" in options
+    }, "an ablation is named after its method"
+    for name, settings in ablated.items():
+        method = name.removesuffix("/ablated")
+        assert {"class": method} | options[method] | {"ablated": True} == settings
+    can = {settings.get("class", name) for name, settings in options.items() if settings.get("class", name) in METHODS}
+    assert {name for name in can if METHODS[name].can_ablate} == {settings["class"] for settings in ablated.values()}
+    assert greedy["model"]["protocol"] == demo["model"]["protocol"]
     assert methods["model"]["protocol"] == demo["model"]["protocol"]
     assert methods["trainer"] == demo["trainer"]

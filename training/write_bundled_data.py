@@ -1,7 +1,7 @@
 """Write the small held-out data set that ships with the package, or another one like it.
 
     python training/write_bundled_data.py --out cxr_faith/data/bundled/phantom
-    python training/write_bundled_data.py --out runs/phantoms --seed 3 --patients 56
+    python training/write_bundled_data.py --out runs/phantoms --seed 3 --patients 32
 
 Deterministic; takes a few seconds. 40 patients give 64 yes/no samples (about 70 % of the findings asked for are
 present, evenly over five findings) and eight choice and open ones; the number of questions is proportional to the

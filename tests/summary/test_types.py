@@ -17,6 +17,7 @@ from cxr_faith.records import read_records
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary.bands import with_bands
+from cxr_faith.summary.caveats import Caveat
 from cxr_faith.summary.changes import AnswerChange, MapChange
 from cxr_faith.summary.conditions import ConditionAnswers, ConditionMaps, Conditions
 from cxr_faith.summary.interval import Interval
@@ -149,6 +150,7 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
         Organ(3, 0.2, 1.4),
         LocalizationScores(0.5, 0.5, None, 0.1, 0.2),
         Sets("cleann", "blur:0.1", 3, 4.0, 0.5, None),
+        Caveat("tam", 3, "not assessable", 3, 0, None, None),
     ]
     modules = [import_module(f"cxr_faith.summary.{file.stem}") for file in ROOM.glob("[a-z]*.py")]
     classes = {
