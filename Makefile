@@ -59,7 +59,7 @@ docs: $(INSTALLED_DEV) ## Build the documentation into site/; open site/index.ht
 	$(BIN)/zensical build --strict
 
 train: $(INSTALLED) ## Train the bundled model again, in place of the one that ships
-	$(BIN)/python training/train_bundled.py --out cxr_faith/vlm/bundled
+	$(BIN)/python training/train.py --regime own-order --out cxr_faith/vlm/bundled
 
 clean: ## Remove .venv, caches and build output; runs stay
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -62,7 +62,7 @@ class IGOSPP(Method):
         optimizer: str = "momentum",
         iterations: int = 15,
         path_steps: int = 4,
-        step: float = 0.05,
+        step: float = 0.02,
         noise: float = 0.1,
         area: float = 1.0,
         shrinkage: float = 1.0,
