@@ -140,9 +140,9 @@ def test_the_table_of_methods_is_the_demos_with_every_method() -> None:
     classes |= set(greedy["model"]["methods"]) & {"greedy"}  # too expensive for all samples
     assert classes == {name for name, made in METHODS.items() if made not in CONTROLS}, "those come by themselves"
     ablated = {name: settings for name, settings in options.items() if settings.get("ablated")}
-    assert set(ablated) == {
-        f"{name}/ablated" for name in options if f"{name}/ablated" in options
-    }, "an ablation is named after its method"
+    assert set(ablated) == {f"{name}/ablated" for name in options if f"{name}/ablated" in options}, (
+        "an ablation is named after its method"
+    )
     for name, settings in ablated.items():
         method = name.removesuffix("/ablated")
         assert {"class": method} | options[method] | {"ablated": True} == settings
