@@ -132,9 +132,11 @@ def test_maps_made_with_a_substrate_are_scored_under_another_too():
     every = scored(config, "blur:0.1", controls="all")["mean"]
     assert "igos_pp/blurred" in every and "chefer/blurred" not in every
     assert scored({"igos_pp": {}}, "blur:0.1")["mean"] == [*controls, "igos_pp", "igos_pp/blurred"]
+    ablated = {"cleann": {}, "cleann/ablated": {"class": "cleann", "ablated": True}}
+    assert scored(ablated, "blur:0.1")["mean"] == [*controls, "cleann", "cleann/blurred"]
     on_mean = {"cleann": {"substrate": "mean"}}
     assert "cleann" in scored(on_mean, "mean")["blur:0.1"]
-    made_with = ["igos_pp", "cleann", "occlusion", "rise", "integrated_gradients", "grad_x_input"]
+    made_with = ["igos_pp", "cleann", "occlusion", "rise", "greedy", "sae", "integrated_gradients", "grad_x_input"]
     beside = scored(dict.fromkeys(METHODS, {}), "blur:0.1")["mean"][len([*controls, "oracle_near"]) :]
     expected = [name for name in METHODS if name in made_with]
     assert beside == [*expected, f"{expected[0]}/blurred"]
