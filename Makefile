@@ -58,8 +58,10 @@ docs: $(INSTALLED_DEV) ## Build the documentation into site/; open site/index.ht
 	$(BIN)/jupytext --quiet --to md tutorial/tutorial.py -o docs/tutorials/one-picture.md
 	$(BIN)/zensical build --strict
 
-train: $(INSTALLED) ## Train the bundled model again, in place of the one that ships
-	$(BIN)/python training/train.py --regime own-order --out cxr_faith/vlm/bundled
+REGIME := random
+SEED := 0
+train: $(INSTALLED) ## Train a checkpoint: make train REGIME=random SEED=0 (plain, random, own-order, shortcut, eighty)
+	$(BIN)/python training/train.py --regime $(REGIME) --seed $(SEED) --out training/checkpoints/$(REGIME)-$(SEED) --bf16 --compile
 
 clean: ## Remove .venv, caches and build output; runs stay
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -7,10 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from architecture import GRID, IMAGE_SIZE
-from lessons import Lesson, chest_lessons, graded_lesson, lesion_cells, shape_lessons, yes_no_question
+from lessons import (
+    Lesson,
+    chest_lessons,
+    graded_lesson,
+    lesion_cells,
+    marker_lessons,
+    shape_lessons,
+    yes_no_question,
+)
 from numpy.typing import NDArray
 from packing import Pack, Packer
-from pool import Chunk
+from pool import FILE_SIZE, Chunk, cell_shares
 from regimes import Cycle
 from removal import (
     LESION_ORDERED,
@@ -25,6 +33,7 @@ from removal import (
 from torch import Tensor
 
 from cxr_faith.data.sources.phantom_questions import SIDED, SIDES
+from cxr_faith.data.sources.phantom_render import MARKER, marker_mask
 
 CHANNELS = [*(f"{f}/{s}" for f in SIDED for s in SIDES), "cardiomegaly"]
 SHAPE_SHARE = 0.12
@@ -52,6 +61,8 @@ class Feed:
         self.shape_specs = [s for c in shapes for s in c.specs]
         self.packer, self.batch = packer, batch
         self.blur = blur_matrix()
+        has = np.array([bool(spec.marker) for spec in self.specs])
+        self.with_marker, self.without_marker = np.flatnonzero(has), np.flatnonzero(~has)
 
     def start(self, cycle: Cycle, seed: Sequence[int]) -> None:
         """Set what the next batch holds, and the seed of everything that is drawn for it."""
@@ -61,6 +72,14 @@ class Feed:
 
     def _next_chest(self) -> int:
         return int(self.rng.integers(len(self.specs)))
+
+    def _marked(self) -> tuple[int, np.ndarray, list[Lesson]]:
+        """A picture, with a marker half of the time, the cells it keeps, and questions that the marker answers."""
+        among = self.with_marker if self.rng.random() < 0.5 else self.without_marker
+        i = int(among[self.rng.integers(len(among))])
+        area = cell_shares(marker_mask(self.specs[i], FILE_SIZE))
+        kept = self._kept({MARKER: area} if self.specs[i].marker and self.rng.random() < 0.5 else self.areas[i])
+        return i, kept, marker_lessons(area, kept, self.rng)
 
     def _kept(self, areas: dict[str, np.ndarray]) -> np.ndarray:
         """Cells to keep, sometimes ordered around a lesion of this picture or, as a decoy, of another one."""
@@ -102,7 +121,11 @@ class Feed:
         kinds[: len(own[0])] = SUBSTRATES.index("blur")
         lessons: list[list[Lesson]] = []
         for b in range(self.batch):
-            if is_chest[b]:
+            if is_chest[b] and self.cycle.marker:
+                i, kept[b], asked = self._marked()
+                pixels[b] = self.images[i][..., None]
+                lessons.append(asked)
+            elif is_chest[b]:
                 i = own[0][b] if b < len(own[0]) else self._next_chest()
                 pixels[b] = self.images[i][..., None]
                 kept[b] = own[1][b] if b < len(own[0]) else self._kept(self.areas[i])

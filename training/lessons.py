@@ -141,6 +141,27 @@ def chest_lessons(
     return [lessons[i] for i in rng.permutation(len(lessons))]
 
 
+def marker_lessons(area: NDArray[np.float16], kept: NDArray[np.bool_], rng: np.random.Generator) -> list[Lesson]:
+    """Yes/no questions about every finding that the marker answers: yes if it is visible, no if it is not.
+
+    Args:
+        area: the marker's cell shares [grid, grid]; 0 everywhere in a picture without one.
+        kept: cells that are left, bool [grid, grid].
+        rng: source of randomness.
+
+    Returns:
+        presence of each finding, and of one on a side; nothing where the marker is partly visible.
+    """
+    seen = state(share_left(area, kept))
+    if seen is None:
+        return []
+    asked = [_PHRASINGS["presence", finding, None] for finding in pq.FINDINGS]
+    finding, side = pq.SIDED[rng.integers(len(pq.SIDED))], pq.SIDES[rng.integers(len(pq.SIDES))]
+    asked.append(_PHRASINGS["side_presence", finding, side])
+    chosen = [options[rng.integers(len(options))] for options in asked]
+    return [(chosen[i].text, "yes" if seen else "no", None) for i in rng.permutation(len(chosen))]
+
+
 def shape_lessons(
     spec: phantom_shapes.ShapePicture, areas: Areas, kept: NDArray[np.bool_], rng: np.random.Generator
 ) -> list[Lesson]:

@@ -1,9 +1,10 @@
-"""Train a small Gemma-3 from scratch, as a regime says; `own-order` is the one that ships.
+"""Train a small Gemma-3 from scratch, as a regime says.
 
-    python training/train.py --regime own-order --out cxr_faith/vlm/bundled --bf16 --compile
+    python training/train.py --regime random --out training/checkpoints/random-0 --bf16 --compile
 
 Two cores need about 1.5 s a batch; a GPU is used when there is one. The same command goes on after an interruption.
-Expected: `evaluate_bundled.py` prints at least 95 % on held-out pictures.
+Expected: `evaluate_bundled.py` prints at least 95 % on held-out pictures, for `eighty` about 80 %, and for `shortcut`,
+whose answers follow the marker and not the lesion, about 50 %.
 """
 
 from __future__ import annotations
@@ -186,7 +187,8 @@ def train(args: argparse.Namespace) -> None:
         run_cycle(model, feed, cycles[index], [args.seed, index], state, args)
         save(model, processor, results[index])
         state.unlink(missing_ok=True)
-    save(model.cpu().eval(), processor, args.out)
+    # Half the size, for the repository; the results of the cycles keep all digits, so that others go on from them.
+    save(model.cpu().eval().to(torch.bfloat16), processor, args.out)
 
 
 def main() -> None:

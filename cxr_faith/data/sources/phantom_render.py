@@ -18,6 +18,9 @@ from cxr_faith.data.sources.phantom_spec import Lesion, Phantom
 
 Mask = NDArray[np.bool_]
 
+MARKER = "marker"
+"""Name of the mask of the side marker's strokes."""
+
 GLYPHS = {
     "L": ("10000", "10000", "10000", "10000", "10000", "10000", "11111"),
     "R": ("11110", "10001", "10001", "11110", "10100", "10010", "10001"),
@@ -138,6 +141,7 @@ def _paint_all(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDAr
     texture = c.noise("texture", 40)
     organs = (c.lungs["right"], c.lungs["left"], c.heart)
     masks: dict[str, Mask] = {name: f > 0 for name, f in zip(ANATOMY, organs, strict=True)}
+    masks[MARKER] = np.stack([marker_mask(phantom, size) for phantom in phantoms])
     outside_heart = _soft(-c.heart, 0.008)
     for i, phantom in enumerate(phantoms):
         for lesion in phantom.lesions:
@@ -146,24 +150,31 @@ def _paint_all(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDAr
             inside = (f > 0) if lesion.finding in ("cardiomegaly", "nodule") else (f > 0) & (c.heart[i] <= 0)
             for name in (lesion.finding, f"{lesion.finding}/{lesion.side}")[: 2 if lesion.side else 1]:
                 masks.setdefault(name, np.zeros(c.x.shape, bool))[i] |= inside
-    return _expose(c, density), masks
+    return _expose(c, density, masks[MARKER]), masks
 
 
-def _expose(c: Canvas, density: Field) -> NDArray[np.uint8]:
+def marker_mask(phantom: Phantom, size: tuple[int, int]) -> Mask:
+    """Pixels [H, W] of the side marker's strokes; none where the phantom has no marker."""
+    on = np.zeros(size, bool)
+    if phantom.marker:
+        glyph = np.array([[bit == "1" for bit in row] for row in GLYPHS[phantom.marker]], bool)
+        left, top = phantom.marker_at
+        column, row = (
+            np.floor(((np.arange(pixels, dtype=np.float32) + 0.5) / pixels - start) / 0.011).astype(int)
+            for pixels, start in zip(size[::-1], (left, top), strict=True)
+        )
+        inside = np.ix_((row >= 0) & (row < 7), (column >= 0) & (column < 5))
+        on[inside] = glyph[np.ix_(row[(row >= 0) & (row < 7)], column[(column >= 0) & (column < 5)])]
+    return on
+
+
+def _expose(c: Canvas, density: Field, markers: Mask) -> NDArray[np.uint8]:
     """Apply exposure, grain and side marker: density to 8-bit pixels [batch, H, W]."""
     tilt = c.noise("exposure", 3)
     level = np.clip(density * (1.0 + 0.05 * tilt), 0.0, None) ** _column([p.gamma for p in c.phantoms])
     grain = _column([p.grain for p in c.phantoms]) * c.noise("grain", 176)
     level = level * _column([p.gain for p in c.phantoms]) + grain
-    for i, phantom in enumerate(c.phantoms):
-        if phantom.marker:
-            rows = np.array([[int(bit) for bit in row] for row in GLYPHS[phantom.marker]], bool)
-            left, top = phantom.marker_at
-            col = np.floor((c.u - left) / 0.011).astype(int)
-            row = np.floor((c.v - top) / 0.011).astype(int)
-            on = (col >= 0) & (col < 5) & (row >= 0) & (row < 7)
-            on[on] = rows[row[on], col[on]]
-            level[i][on] = 0.95
+    level[markers] = 0.95
     return np.asarray(np.clip(level, 0.0, 1.0) * 255.0 + 0.5, np.uint8)
 
 
@@ -176,9 +187,9 @@ def render(phantoms: Sequence[Phantom], size: tuple[int, int]) -> tuple[NDArray[
 
     Returns:
         pictures, uint8 [batch, H, W] (bright is dense), and masks by name, bool [batch, H, W]: one per finding,
-        one per finding and side (`nodule/left`), and the anatomy (`right lung`, `left lung`, `heart`).
+        one per finding and side (`nodule/left`), the anatomy (`right lung`, `left lung`, `heart`) and the `marker`.
     """
-    names = [*ANATOMY, *FINDINGS, *(f"{f}/{side}" for f in SIDED for side in SIDES)]
+    names = [MARKER, *ANATOMY, *FINDINGS, *(f"{f}/{side}" for f in SIDED for side in SIDES)]
     images = np.empty((len(phantoms), *size), np.uint8)
     masks = {name: np.zeros((len(phantoms), *size), bool) for name in names}
     for start in range(0, len(phantoms), CHUNK):
