@@ -35,6 +35,7 @@ class Case:
         target: the score s; None if there is nothing to explain.
         reason: why there is nothing to explain.
         finding_cells: float [grid_h, grid_w], share of each cell under the finding; None without a mask.
+        organ_cells: label -> the same for each anatomy mask.
         maps: name -> float32 [grid_h, grid_w] on the CPU.
         extras: name -> what the method returned beside its map.
         sequences: name -> float32 [sequence], relevance of every position, for methods that rate the text too.
@@ -50,6 +51,7 @@ class Case:
     target: Target | None
     reason: str | None = None
     finding_cells: Tensor | None = None
+    organ_cells: Mapping[str, Tensor] = field(default_factory=dict)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     extras: dict[str, dict[str, Any]] = field(default_factory=dict)
     sequences: dict[str, np.ndarray] = field(default_factory=dict)
@@ -142,7 +144,7 @@ def compute_maps(
         shared: dict[Hashable, tuple[Tensor, Any]] | None = {} if share else None
         for name, method in methods.items():
             # A *where* question also depends on the surrounding anatomy, so the oracle is undefined there.
-            if method.needs_mask and (case.finding_cells is None or case.kind != YES_NO):
+            if method.needs_mask and (_mask_cells(method, case) is None or case.kind != YES_NO):
                 continue
             try:
                 _apply(vlm, name, method, _batch(method, picture, case, seed, shared), case, case.target)
@@ -193,8 +195,14 @@ def _batch(
     seed: int,
     shared: dict[Hashable, tuple[Tensor, Any]] | None = None,
 ) -> AttributionBatch:
-    cells = case.finding_cells[None] if method.needs_mask and case.finding_cells is not None else None
-    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, cells, shared)
+    cells = _mask_cells(method, case) if method.needs_mask else None
+    masks = None if cells is None else cells[None]
+    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, masks, shared)
+
+
+def _mask_cells(method: Method, case: Case) -> Tensor | None:
+    """The mask that a method needs; None if the case does not have it."""
+    return case.finding_cells if method.mask is None else case.organ_cells.get(method.mask)
 
 
 def _keep(case: Case, name: str, result: Attribution) -> None:

@@ -36,7 +36,13 @@ Columns = dict[str, Any]
 
 
 def score_image(
-    engine: Engine, pixels: Tensor, image_id: str, cases: Sequence[Case], substrate: Substrate, protocol: Protocol
+    engine: Engine,
+    pixels: Tensor,
+    image_id: str,
+    cases: Sequence[Case],
+    substrate: Substrate,
+    protocol: Protocol,
+    pair: Tensor | None = None,
 ) -> list[dict[str, Columns]]:
     """Curves and scalars of every map of every question about one picture, under one substrate.
 
@@ -47,13 +53,17 @@ def score_image(
         cases: questions with a target, with their maps.
         substrate: what replaces removed cells.
         protocol: schedule, random orders and seed.
+        pair: for the substrate `pair`, the picture without the finding [3, H, W].
 
     Returns:
         for each case: name -> record columns, for every map, `center` and `random`.
+
+    Raises:
+        ValueError: the substrate is `pair`, and there is none.
     """
     n_cells = engine.vlm.n_cells
     k = schedule(n_cells, protocol.finest(n_cells))
-    removed = substrate.apply(pixels[None], [image_id], protocol.seed)[0]
+    removed = substrate.apply(pixels[None], [image_id], protocol.seed)[0] if pair is None else pair
     fill = substrate.fill(pixels, image_id, protocol.seed, engine.vlm.grid)
     prompts = [case.prompt for case in cases]
     targets = [target for case in cases if (target := case.target) is not None]

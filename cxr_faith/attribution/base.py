@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cxr_faith.perturb.schedule import stream
-from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.perturb.substrate import PAIR, Substrate
 from cxr_faith.vlm.base import VLM, Prompt, Target
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ class AttributionBatch:
         prompts: one for each picture.
         image_ids: one for each picture; seeds everything random, together with `seed`.
         seed: the run's seed.
-        finding_cells: float [batch, grid_h, grid_w], the share of each cell that the finding covers; None where no
-            sample has a mask.
+        finding_cells: float [batch, grid_h, grid_w], the share of each cell that the finding, or the anatomy of
+            `Method.mask`, covers; None where no sample has that mask.
         shared: results that methods share about these pictures under one model; None: each method computes its own.
     """
 
@@ -83,6 +83,7 @@ class Method(ABC):
 
     Attributes:
         needs_mask: the method is defined only for yes/no questions about a finding with a mask (`oracle`).
+        mask: label of the anatomy mask that it needs instead of the finding's; None: the finding's.
         substrate: what replaces removed cells, for methods that use a substrate; None for the others. Scores under the
             method's own substrate are marked in the records.
         weights: hash of the file that the method reads, for the fingerprint of a run; empty for the others.
@@ -91,6 +92,7 @@ class Method(ABC):
     """
 
     needs_mask: ClassVar[bool] = False
+    mask: str | None = None
     substrate: Substrate | None = None
     weights: str = ""
     can_ablate: ClassVar[bool] = False
@@ -179,6 +181,10 @@ def build_methods(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
         try:
             methods[name] = METHODS[key](**options)
             methods[name].ablated = ablated
+            if (own := methods[name].substrate) is not None and own.name == PAIR:
+                raise ValueError(
+                    "substrate pair only scores maps: a method does not get the picture without the finding"
+                )
         except (ValueError, TypeError) as error:
             raise ValueError(f"methods.{name}: {error}") from error
     return methods

@@ -51,12 +51,20 @@ class Edges(Method):
 
 
 class Oracle(Method):
-    """The finding's own mask, for yes/no questions about a finding that has a mask."""
+    """The finding's own mask, for yes/no questions about a finding that has a mask.
+
+    Args:
+        mask: label of an anatomy mask of the manifest to use instead, such as that of a marker which may decide the
+            answer; for yes/no questions about pictures that have it.
+    """
 
     needs_mask = True
 
+    def __init__(self, mask: str | None = None) -> None:
+        self.mask = mask
+
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
-        """The share of each cell that the finding covers; the other cells tie, and are ordered at random as in any map.
+        """The share of each cell that the mask covers; the other cells tie, and are ordered at random as in any map.
 
         See `Method.attribute`.
 

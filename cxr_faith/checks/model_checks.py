@@ -12,7 +12,7 @@ from cxr_faith.attribution.base import score_gradient
 from cxr_faith.cases import Case
 from cxr_faith.checks.checklist import Check, judged
 from cxr_faith.perturb.schedule import keep_masks, schedule
-from cxr_faith.perturb.substrate import Substrate, compose
+from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, PAIR, Substrate, compose
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.vlm import VLM, Target
 
@@ -107,7 +107,8 @@ def _mirror(vlm: VLM, pixels: Tensor, image_id: str, module: FaithfulnessModule)
     """Insertion by an order shows the same pictures as deletion by the reversed order, last to first."""
     k = schedule(vlm.n_cells, module.protocol.finest(vlm.n_cells))
     order = np.random.default_rng(0).permutation(vlm.n_cells)
-    removed = Substrate.parse(module.protocol.substrates[0]).apply(pixels[None], [image_id], module.protocol.seed)[0]
+    spec = next((spec for spec in module.protocol.substrates if spec != PAIR), DEFAULT_SUBSTRATE)
+    removed = Substrate.parse(spec).apply(pixels[None], [image_id], module.protocol.seed)[0]
     same = 0
     for step in range(len(k)):
         there = torch.from_numpy(keep_masks(order, k[[step]], "insertion")).to(pixels.device)

@@ -79,7 +79,7 @@ def check_manifest(
     rows = np.unique(np.linspace(0, len(table) - 1, count).round().astype(np.int64))
     base = root or noted_root(manifest) or manifest.absolute().parent
     dataset = ManifestDataset(
-        table, rows, base, CHECK_SIZE, 0.0, own_root=manifest if manifest.is_dir() else manifest.parent
+        table, rows, base, CHECK_SIZE, 0.0, own_root=manifest if manifest.is_dir() else manifest.parent, pairs=True
     )
     state = Checked(len(table), len(rows))
     return state, _faults(dataset, state)
@@ -90,14 +90,15 @@ def _faults(dataset: ManifestDataset, state: Checked) -> Iterator[Fault | None]:
     for index in range(len(dataset)):
         item = dataset[index]
         state.done += 1
-        if item.error is not None:
+        error = item.error or (item.no_pair if item.sample.pair_path else None)
+        if error is not None:
             state.faults += 1
-            reason = _without_file(item.error, item.sample, dataset)
+            reason = _without_file(error, item.sample, dataset)
             # Reasons that differ in numbers and quoted values only are one, shown as it was first met.
             reason = shown.setdefault(_DETAIL.sub("…", reason), reason)
             count, first = state.reasons.get(reason, Counted(0, item.sample.sample_id))
             state.reasons[reason] = Counted(count + 1, first)
-            yield Fault(item.sample.sample_id, item.error)
+            yield Fault(item.sample.sample_id, error)
             continue
         if item.geometry is not None:
             state.sizes[item.geometry.original] += 1
@@ -106,7 +107,7 @@ def _faults(dataset: ManifestDataset, state: Checked) -> Iterator[Fault | None]:
 
 def _without_file(error: str, sample: Sample, dataset: ManifestDataset) -> str:
     """The reason without the name of the sample's file that it begins with."""
-    paths = (sample.image_path, sample.finding_mask_path, *(path for _, path in sample.anatomy_masks))
+    paths = (sample.image_path, sample.pair_path, sample.finding_mask_path, *(path for _, path in sample.anatomy_masks))
     for path in filter(None, paths):
         names = [path, repr(path)]
         with suppress(OSError, RuntimeError, ValueError):  # no usable path

@@ -118,14 +118,16 @@ class _Pictures:
 
 
 class _Masks:
-    """Checks the mask files that a source names, each once."""
+    """Checks the mask files that a source names, and the pictures without the finding, each once."""
 
     def __init__(self, root: Path, folder: Path | None, tally: Tally) -> None:
         self.root, self.folder, self.tally = root, folder, tally
         self.known: dict[tuple[str, tuple[int, int]], bool] = {}
 
     def checked(self, sample: Sample) -> Sample:
-        """The sample without unusable masks."""
+        """The sample without unusable masks and pairs."""
+        if sample.pair_path and not self._usable(sample.pair_path, sample, "pair"):
+            sample = replace(sample, pair_path=None)
         if not sample.finding_mask_path and not sample.anatomy_masks:
             return sample
         organs = tuple((label, path) for label, path in sample.anatomy_masks if self._usable(path, sample))
@@ -134,23 +136,23 @@ class _Masks:
             finding = None
         return replace(sample, anatomy_masks=organs, finding_mask_path=finding)
 
-    def _usable(self, path: str, sample: Sample) -> bool:
+    def _usable(self, path: str, sample: Sample, what: str = "mask") -> bool:
         assert sample.height and sample.width
         key = path, (sample.height, sample.width)
         if key not in self.known:
-            self.known[key] = self._look(*key, sample.image_id)
+            self.known[key] = self._look(*key, sample.image_id, what)
         return self.known[key]
 
-    def _look(self, path: str, expected: tuple[int, int], image_id: str) -> bool:
+    def _look(self, path: str, expected: tuple[int, int], image_id: str, what: str) -> bool:
         try:
             # The root comes first, as in an evaluation.
             own = self.folder is not None and not (self.root / path).is_file() and (self.folder / path).is_file()
-            size = read_size(path, self.folder if own else self.root, mask=True)
+            size = read_size(path, self.folder if own else self.root, mask=what == "mask")
         except (ImageError, OSError) as error:
-            self.tally.drop("mask", image_id, kind_of_fault(str(error)), error)
+            self.tally.drop(what, image_id, kind_of_fault(str(error)), error)
             return False
         if size != expected:
-            self.tally.drop("mask", image_id, "has another size than its image", f"{path} {size}")
+            self.tally.drop(what, image_id, "has another size than its image", f"{path} {size}")
         return size == expected
 
 

@@ -31,6 +31,8 @@ class SampleItem:
         finding_mask: bool [H, W], model pixels: the finding's mask file, else the union of the boxes labeled as
             the finding; None where there is neither.
         anatomy: organ masks by label, bool [H, W], model pixels; empty where the manifest has none.
+        pair: the same picture without the finding, like `image`; None where there is none, or nobody asked for it.
+        no_pair: one line that says why there is no pair that was asked for.
         error: one line that says what is wrong with the sample; None: nothing is.
     """
 
@@ -39,6 +41,8 @@ class SampleItem:
     geometry: Geometry | None = None
     finding_mask: Tensor | None = None
     anatomy: Mapping[str, Tensor] = field(default_factory=dict)
+    pair: Tensor | None = None
+    no_pair: str | None = None
     error: str | None = None
 
     def finding_cells(self, grid: tuple[int, int]) -> Tensor | None:
@@ -54,10 +58,11 @@ class SampleItem:
         return {label: self.geometry.to_cells(mask, grid) for label, mask in self.anatomy.items()}
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SampleItem:
-        """The same item with a function applied to picture and masks."""
+        """The same item with a function applied to its pictures and masks."""
         return replace(
             self,
             image=None if self.image is None else function(self.image),
+            pair=None if self.pair is None else function(self.pair),
             finding_mask=None if self.finding_mask is None else function(self.finding_mask),
             anatomy={label: function(mask) for label, mask in self.anatomy.items()},
         )
@@ -81,6 +86,7 @@ class ManifestDataset(Dataset[SampleItem]):
         keep_anatomy: Sequence[str] = (),
         cache: ImageCache | None = None,
         decode_seconds: float = DECODE_SECONDS,
+        pairs: bool = False,
     ) -> None:
         """Serve some rows of a manifest.
 
@@ -94,6 +100,7 @@ class ManifestDataset(Dataset[SampleItem]):
             keep_anatomy: organs; everything outside of their masks is black. Empty: pictures stay as they are.
             cache: pictures that were decoded and fitted before; None: decode each on access.
             decode_seconds: CPU time that decoding one file may take.
+            pairs: also decode each sample's picture without the finding.
         """
         self.table = table
         self.rows = rows
@@ -104,9 +111,11 @@ class ManifestDataset(Dataset[SampleItem]):
         self.keep_anatomy = keep_anatomy
         self.cache = cache
         self.decode_seconds = decode_seconds
+        self.pairs = pairs
         # The last picture, or its fault: the questions about an image follow each other, so it is decoded once.
         self._last: tuple[str, tuple[Tensor, Geometry] | str] | None = None
         self._organs: dict[str, Tensor] = {}
+        self._pairs: dict[str, Tensor | str] = {}
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -124,11 +133,16 @@ class ManifestDataset(Dataset[SampleItem]):
             sample.validate()
             image, geometry = self._picture(sample)
             anatomy = self._anatomy(sample, geometry)
+            pair = self._pair(sample, geometry) if self.pairs else None
             if self.keep_anatomy:
-                image = image * _union(anatomy, self.keep_anatomy)
+                kept = _union(anatomy, self.keep_anatomy)
+                image = image * kept
+                pair = pair * kept if isinstance(pair, Tensor) else pair
                 if is_constant(image):
                     raise SampleError(f"keep_anatomy ({', '.join(self.keep_anatomy)}) leaves a constant picture")
-            return SampleItem(sample, image, geometry, self._finding_mask(sample, geometry), anatomy)
+            there, reason = (pair, None) if isinstance(pair, Tensor) else (None, pair)
+            mask = self._finding_mask(sample, geometry)
+            return SampleItem(sample, image, geometry, mask, anatomy, there, reason)
         except DecoderStartError:  # the machine's fault: every other sample would meet it too
             raise
         except (SampleError, ImageError) as error:
@@ -139,7 +153,7 @@ class ManifestDataset(Dataset[SampleItem]):
     def _picture(self, sample: Sample) -> tuple[Tensor, Geometry]:
         if self._last is None or self._last[0] != sample.image_path:
             self._last = (sample.image_path, self._fitted(sample.image_path))
-            self._organs = {}
+            self._organs, self._pairs = {}, {}
         fitted = self._last[1]
         if isinstance(fitted, str):
             raise ImageError(fitted)
@@ -149,6 +163,19 @@ class ManifestDataset(Dataset[SampleItem]):
             stated = f"{sample.height}×{sample.width}"
             raise SampleError(f"{sample.image_path}: picture is {height}×{width} px, the manifest says {stated}")
         return image, geometry
+
+    def _pair(self, sample: Sample, geometry: Geometry) -> Tensor | str:
+        """The picture without the finding, at model size, or why there is none."""
+        path = sample.pair_path
+        if not path:
+            return "the manifest names no pair_path: the substrate pair needs the same picture without the finding"
+        if path not in self._pairs:
+            fitted = self._fitted(path)
+            if not isinstance(fitted, str) and fitted[1] != geometry:
+                sizes = ["×".join(map(str, each.original)) for each in (fitted[1], geometry)]
+                fitted = f"{path}: the pair is {sizes[0]} px, its picture {sizes[1]}"
+            self._pairs[path] = fitted if isinstance(fitted, str) else fitted[0]
+        return self._pairs[path]
 
     def _fitted(self, path: str) -> tuple[Tensor, Geometry] | str:
         """A picture at model size and its geometry, or why it cannot be used."""

@@ -37,9 +37,9 @@ class CXRVQADataModule(L.LightningDataModule):
         image_size: (height, width) of the model's input; None: taken from the module that the Trainer runs.
         skip: ids of samples that are done and left out.
         limit: use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
+        pairs: also decode each sample's picture without the finding; set in `setup` if the Trainer's module needs it.
         shard: use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
-        cache_dir: where the manifest's Arrow file goes if the manifest's folder is read-only; None: `cache` in the
-            Trainer's root folder.
+        cache_dir: folder of the Arrow file if the manifest's own is read-only; None: `cache` in the Trainer's root.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class CXRVQADataModule(L.LightningDataModule):
         self.cache = None if cache is None else Path(cache)
         self.decode_seconds = decode_seconds
         self.image_size: tuple[int, int] | None = None
+        self.pairs = False
         self.skip: Set[str] = frozenset()
         self.limit: int | None = None
         self.shard = Shard()
@@ -122,10 +123,11 @@ class CXRVQADataModule(L.LightningDataModule):
         return left
 
     def setup(self, stage: str) -> None:
-        """Open the manifest and learn the model's input size."""
-        if self.image_size is None and self.trainer is not None:
-            height, width = cast(tuple[int, int], self.trainer.lightning_module.image_size)
-            self.image_size = (height, width)
+        """Open the manifest, and learn the model's input size and whether pairs are needed."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        if self.image_size is None and module is not None:
+            self.image_size = cast(tuple[int, int], module.image_size)
+        self.pairs = self.pairs or getattr(module, "needs_pairs", False)
         _ = self.table
 
     def predict_dataloader(self) -> SampleLoader:
@@ -150,6 +152,7 @@ class CXRVQADataModule(L.LightningDataModule):
             keep_anatomy=self.keep_anatomy,
             cache=self._image_cache(),
             decode_seconds=self.decode_seconds,
+            pairs=self.pairs,
         )
         # Lightning asks whether such a sampler keeps incomplete batches; this one does.
         warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
@@ -166,11 +169,8 @@ class CXRVQADataModule(L.LightningDataModule):
         """The pictures of the rows within `limit`, fitted; made by the first process that asks."""
         if self.cache is None or self.image_size is None:
             return None
-        total = self.samples_total if self.limit is None else min(self.limit, self.samples_total)
-        paths = pc.unique(self.table.data.column("image_path").slice(0, total)).drop_null().to_pylist()
-        return ImageCache.open(
-            self.cache, paths, self.data_root, self.image_size, self.border_crop, self.decode_seconds
-        )
+        paths, size = _picture_paths(self.table, self.limit, self.pairs), self.image_size
+        return ImageCache.open(self.cache, paths, self.data_root, size, self.border_crop, self.decode_seconds)
 
     def transfer_batch_to_device(
         self, batch: list[SampleItem], device: torch.device, dataloader_idx: int
@@ -187,6 +187,14 @@ def _check(batch_size: int, border_crop: float, decode_seconds: float) -> None:
         raise ValueError(f"border_crop must be in [0, 0.5), got {border_crop}")
     if not 0.0 < decode_seconds <= 86_400.0:
         raise ValueError(f"decode_seconds must be more than 0 and at most a day (86400), got {decode_seconds}")
+
+
+def _picture_paths(table: MappedManifest, limit: int | None, pairs: bool) -> list[str]:
+    """Paths of the pictures of the first `limit` rows, and of those without the finding; each once."""
+    columns = [table.data.column(name).slice(0, limit) for name in ["image_path", "pair_path"][: 1 + pairs]]
+    together = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
+    paths: list[str] = pc.unique(together).drop_null().to_pylist()
+    return paths
 
 
 def _image_codes(table: MappedManifest) -> Rows:

@@ -42,10 +42,11 @@ MANIFEST_SCHEMA = pa.schema(
         ("age", pa.int32()),
         ("view", pa.string()),
         ("readers", pa.list_(pa.struct([("reader", pa.string()), ("boxes", pa.list_(_BOX))]))),
+        ("pair_path", pa.string()),
     ]
 )
 """The manifest's columns, in order. Every value may be null, and every column but `LATER_COLUMNS` is required."""
-LATER_COLUMNS = ("sex", "age", "view", "readers")
+LATER_COLUMNS = ("sex", "age", "view", "readers", "pair_path")
 """Columns that manifests of earlier versions lack; they are read as null."""
 FAULT = "fault"
 """Column of an open manifest that says what is wrong with a row; only there if a row cannot be read."""
@@ -101,6 +102,9 @@ class Sample:
         view: `AP`, `PA` or `LATERAL`; `OTHER`: a view that is none of them.
         readers: (reader, boxes) of each reader who marked the image, in original pixels; `boxes` holds what they agree
             on. A reader without boxes saw nothing to mark.
+        pair_path: the same picture without the finding of this question, relative to the data root and of the image's
+            size, where it is known exactly: a phantom without its lesion, or the film that an object was planted into.
+            The substrate `pair` puts its cells in place of removed ones.
     """
 
     sample_id: str
@@ -127,6 +131,7 @@ class Sample:
     age: int | None = None
     view: str | None = None
     readers: tuple[tuple[str, tuple[Box, ...]], ...] = ()
+    pair_path: str | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:

@@ -21,7 +21,7 @@ class Drop(NamedTuple):
     """Something that was left out.
 
     Attributes:
-        what: question, image, box, mask or row.
+        what: question, image, box, mask, pair or row.
         name: its id.
         reason: why, in words of the fixed vocabulary.
         detail: the details of this drop, such as its row.

@@ -13,6 +13,8 @@ from cxr_faith.perturb.road import Fill, noise_field, road_fill
 from cxr_faith.perturb.schedule import stream
 
 DEFAULT_SUBSTRATE = "blur:0.1"
+PAIR = "pair"
+"""The substrate that is a picture of its own, named in the manifest: the same one without the finding."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,16 @@ class Substrate:
 
     Attributes:
         name: `blur` (Gaussian, σ a fraction of the image side), `mean` (channel means of the picture), `zero` (0 in
-            model input space, mid gray), `noise` (Gaussian of the picture's channel means and stds) or `road` (noisy
-            linear imputation from the cells that are left, see `cxr_faith.perturb.road`).
+            model input space, mid gray), `noise` (Gaussian of the picture's channel means and stds), `road` (noisy
+            linear imputation from the cells that are left, see `cxr_faith.perturb.road`) or `pair` (the same picture
+            without the finding, which the manifest names: healthy tissue where the finding is, no change elsewhere).
         sigma: the fraction, for `blur`.
     """
 
     name: str
     sigma: float = 0.0
 
-    NAMES: ClassVar[tuple[str, ...]] = ("blur", "mean", "zero", "noise", "road")
+    NAMES: ClassVar[tuple[str, ...]] = ("blur", "mean", "zero", "noise", "road", PAIR)
 
     @classmethod
     def parse(cls, spec: str) -> "Substrate":
@@ -68,7 +71,12 @@ class Substrate:
 
         Returns:
             [batch, 3, H, W], same device and dtype.
+
+        Raises:
+            ValueError: the substrate is `pair`, which no function of the picture gives.
         """
+        if self.name == PAIR:
+            raise ValueError("substrate pair needs the same picture without the finding, as a manifest names it")
         if self.name == "zero":
             return torch.zeros_like(pixels)
         if self.name == "mean":

@@ -10,6 +10,7 @@ from cxr_faith.data.items import SampleItem
 from cxr_faith.metrics.board import MetricBoard
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.perturb.engine import Engine
+from cxr_faith.perturb.substrate import PAIR
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import RANDOM
 from cxr_faith.records.rows import Row
@@ -64,6 +65,11 @@ class FaithfulnessModule(L.LightningModule):
             self.check_model()
         assert self._image_size is not None
         return self._image_size
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether samples are scored under `pair`, which takes a second picture for each."""
+        return PAIR in self.protocol.substrates
 
     @property
     def engine(self) -> Engine:

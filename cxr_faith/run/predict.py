@@ -3,7 +3,7 @@
 A `Reading` carries one picture with its questions from step to step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -13,12 +13,12 @@ from cxr_faith.data.items import SampleItem
 from cxr_faith.data.sample import Sample
 from cxr_faith.perturb.condition import NONE, Condition
 from cxr_faith.perturb.engine import Engine
-from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.perturb.substrate import PAIR, Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.records.controls import RANDOM
+from cxr_faith.records.controls import CENTER, RANDOM
 from cxr_faith.records.rows import Row, answer_columns, failed_rows, map_columns, question_columns
 from cxr_faith.run.method_set import MethodSet
-from cxr_faith.scoring import localize, score_image
+from cxr_faith.scoring import Columns, localize, score_image
 from cxr_faith.vlm import VLM
 
 
@@ -30,6 +30,7 @@ class Reading:
         pixels: the picture as the model gets it, under the condition [3, H, W].
         items: the samples, in the order of the batch.
         cases: one for each sample; `explain` fills in the maps.
+        pairs: path → the picture without the finding, as the model gets it, under the condition [3, H, W].
         placed: whether masks still lie on what they were drawn for. A condition may shift the picture, so localization
             is measured without one.
     """
@@ -37,6 +38,7 @@ class Reading:
     pixels: Tensor
     items: Sequence[SampleItem]
     cases: Sequence[Case]
+    pairs: Mapping[str, Tensor]
     placed: bool
 
 
@@ -56,15 +58,23 @@ def answer(vlm: VLM, items: Sequence[SampleItem], condition: str, protocol: Prot
     for image_id, members in by_image.items():
         image = members[0].image
         assert image is not None
-        pixels = vlm.normalize(image[None].to(vlm.device))[0]
-        if condition != NONE:
-            pixels = Condition.parse(condition).apply(pixels, image_id, protocol.seed)
+        pixels = _pixels(vlm, image, image_id, condition, protocol)
+        pictures = {item.sample.pair_path: item.pair for item in members if item.pair is not None}
+        pairs = {str(path): _pixels(vlm, pair, image_id, condition, protocol) for path, pair in pictures.items()}
         questions = [item.sample.question for item in members]
         kinds = [item.sample.kind for item in members]
         cells = [item.finding_cells(vlm.grid) for item in members]
         cases = read_answers(vlm, pixels, image_id, questions, kinds, protocol, cells)
-        readings.append(Reading(pixels, members, cases, placed=condition == NONE))
+        for item, case in zip(members, cases, strict=True):
+            case.organ_cells = item.organ_cells(vlm.grid)
+        readings.append(Reading(pixels, members, cases, pairs, placed=condition == NONE))
     return readings
+
+
+def _pixels(vlm: VLM, image: Tensor, image_id: str, condition: str, protocol: Protocol) -> Tensor:
+    """A picture as the model gets it, under a condition [3, H, W]."""
+    pixels = vlm.normalize(image[None].to(vlm.device))[0]
+    return pixels if condition == NONE else Condition.parse(condition).apply(pixels, image_id, protocol.seed)
 
 
 def explain(vlm: VLM, method_set: MethodSet, readings: Sequence[Reading], seed: int) -> None:
@@ -88,17 +98,43 @@ def score(engine: Engine, method_set: MethodSet, reading: Reading, protocol: Pro
             scorable.append((item, case))
     if not scorable:
         return rows
-    grid, image_id = engine.vlm.grid, scorable[0][1].image_id
-    shared = [_shared_columns(item, case, grid, reading.placed, protocol) for item, case in scorable]
+    shared = [_shared_columns(item, case, reading.placed, protocol) for item, case in scorable]
     for spec, names in method_set.scored.items():
+        substrate = Substrate.parse(spec)
         chosen = [replace(case, maps={n: case.maps[n] for n in names if n in case.maps}) for _, case in scorable]
-        scores = score_image(engine, reading.pixels, image_id, chosen, Substrate.parse(spec), protocol)
+        members = [item for item, _ in scorable]
+        scores = _by_substrate(engine, reading, members, chosen, substrate, protocol)
         for (_, case), by_score, (common, by_map) in zip(scorable, scores, shared, strict=True):
             by_score |= {n: {"status": "invalid", "reason": why} for n, why in case.failed.items() if n in names}
             for name in (name for name in (*method_set.names, RANDOM) if name in by_score):
                 own = {"method": name, "substrate": spec, "own_substrate": method_set.uses_substrate(name, spec)}
                 rows.append(common | own | by_map.get(name, {}) | by_score[name])
     return rows
+
+
+def _by_substrate(
+    engine: Engine,
+    reading: Reading,
+    items: Sequence[SampleItem],
+    cases: Sequence[Case],
+    substrate: Substrate,
+    protocol: Protocol,
+) -> list[dict[str, Columns]]:
+    """What `score_image` gives for each case; under `pair`, questions with the same pair are scored together."""
+    if substrate.name != PAIR:
+        return score_image(engine, reading.pixels, cases[0].image_id, cases, substrate, protocol)
+    scores: list[dict[str, Columns]] = [
+        {name: {"status": "invalid", "reason": item.no_pair} for name in (*case.maps, CENTER, RANDOM)}
+        for item, case in zip(items, cases, strict=True)
+    ]
+    for path, pair in reading.pairs.items():
+        places = [place for place, item in enumerate(items) if item.pair is not None and item.sample.pair_path == path]
+        own = [cases[place] for place in places]
+        if own:
+            results = score_image(engine, reading.pixels, own[0].image_id, own, substrate, protocol, pair)
+            for place, result in zip(places, results, strict=True):
+                scores[place] = result
+    return scores
 
 
 def failed(
@@ -131,12 +167,10 @@ def _common_columns(sample: Sample, case: Case | None, protocol: Protocol) -> Ro
     return columns | answer_columns(sample, case.kind, case.reply)
 
 
-def _shared_columns(
-    item: SampleItem, case: Case, grid: tuple[int, int], placed: bool, protocol: Protocol
-) -> tuple[Row, dict[str, Row]]:
+def _shared_columns(item: SampleItem, case: Case, placed: bool, protocol: Protocol) -> tuple[Row, dict[str, Row]]:
     """Columns that do not depend on the substrate: those of the sample, and those of each map by its name."""
     places = localize(case, item.finding_mask if placed else None, protocol.seed)
-    organs = item.organ_cells(grid) if placed else {}
+    organs = case.organ_cells if placed else {}
     by_name = {}
     for name, saliency in case.maps.items():
         columns = map_columns(saliency, organs, case.extras.get(name, {}), case.costs.get(name, {}))

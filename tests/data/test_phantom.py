@@ -6,10 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
 from cxr_faith.data.sources import phantom_shapes
 from cxr_faith.data.sources.phantom import ANATOMY, FINDINGS, Phantom, questions, render, sample_phantom, write
+from cxr_faith.data.sources.phantom_pairs import without_finding
 from cxr_faith.data.sources.phantom_questions import SIDED, answer, every_question
 
 SIZE = (128, 144)
@@ -174,3 +176,29 @@ def test_color_and_shape_pictures() -> None:
         asked = phantom_shapes.shape_questions(picture)
         assert len({q.text for q in asked}) == len(asked)
         assert all(q.region is None or q.region in regions for q in asked)
+
+
+def test_a_pair_differs_where_the_finding_is_and_nowhere_else() -> None:
+    for number, finding in enumerate(FINDINGS):
+        phantom = sample_phantom(f"pair-{number}", 9, findings={finding, "consolidation"})
+        asked = next(q for q in every_question() if q.topic == "presence" and q.finding == finding)
+        healthy = without_finding(phantom, asked)
+        assert healthy is not None and finding not in {lesion.finding for lesion in healthy.lesions}
+        images, masks = render([phantom, healthy], SIZE)
+        region = masks[finding][0]
+        if finding == "pneumothorax":  # the line of the pleura follows the lung's border beyond the gap
+            region = region | masks[f"{phantom.lesions[-1].side} lung"][0]
+        near = binary_dilation(region, iterations=14)  # a lesion's soft edge reaches a few pixels beyond its mask
+        difference = np.abs(images[0].astype(int) - images[1])
+        assert difference[masks[finding][0]].mean() > 4 and difference[~near].max() <= 1
+    small = sample_phantom("pair-4", 9, findings=())
+    assert without_finding(sample_phantom("pair-4", 9, findings={"cardiomegaly"}), asked).heart_size == small.heart_size
+
+
+def test_a_phantom_has_no_pair_for_what_it_does_not_show() -> None:
+    phantom = sample_phantom("pair", 9, findings={"nodule"})
+    other = "left" if phantom.lesions[0].side == "right" else "right"
+    for question in every_question():
+        asked_elsewhere = question.finding != "nodule" or question.side == other
+        if len(phantom.lesions) == 1 and asked_elsewhere:
+            assert without_finding(phantom, question) is None

@@ -16,7 +16,7 @@ from cxr_faith.data.sources.phantom_files import write_samples
 from cxr_faith.data.sources.phantom_placement import place
 from cxr_faith.data.sources.phantom_questions import FINDINGS, Question, answer, every_question
 from cxr_faith.data.sources.phantom_render import render, stream
-from cxr_faith.data.sources.phantom_spec import Lesion, Phantom
+from cxr_faith.data.sources.phantom_spec import HEART_LARGE, HEART_NORMAL, Lesion, Phantom
 
 __all__ = ["ANATOMY", "FINDINGS", "Lesion", "Phantom", "questions", "render", "sample_phantom", "write"]
 
@@ -69,7 +69,7 @@ def sample_phantom(
         angle=rng.uniform(-0.07, 0.07),
         lung_width=body.uniform(0.34, 0.385),
         diaphragm=body.uniform(0.21, 0.27),
-        heart_size=body.uniform(0.19, 0.225) if large else body.uniform(0.115, 0.145),
+        heart_size=body.uniform(*(HEART_LARGE if large else HEART_NORMAL)),
         heart_shift=body.uniform(-0.012, 0.02),
         gamma=rng.uniform(0.85, 1.25),
         gain=rng.uniform(0.9, 1.15),
@@ -91,7 +91,14 @@ def _presumes_too_much(question: Question, phantom: Phantom) -> bool:
     return question.topic in ("where", "side") and all(p.finding != question.finding for p in phantom.lesions)
 
 
-def write(root: Path, n_patients: int, seed: int = 0, size: tuple[int, int] = SIZE, split: str = "test") -> Path:
+def write(
+    root: Path,
+    n_patients: int,
+    seed: int = 0,
+    size: tuple[int, int] = SIZE,
+    split: str = "test",
+    pairs: bool = False,
+) -> Path:
     """Write a data set: pictures, masks and manifest.
 
     Of four patients, one has three studies, one has two, and two have one. Each study has one picture, and each picture
@@ -103,6 +110,7 @@ def write(root: Path, n_patients: int, seed: int = 0, size: tuple[int, int] = SI
         seed: seed of the data set.
         size: height and width of the pictures.
         split: name of the split.
+        pairs: also write each picture without the finding that a question asks about.
 
     Returns:
         path of the manifest.
@@ -113,7 +121,7 @@ def write(root: Path, n_patients: int, seed: int = 0, size: tuple[int, int] = SI
         for k in range(1 + (i % 2) + (i % 4 == 3)):
             study = f"{patient}-s{k}"
             phantoms.append(sample_phantom(f"{study}-i0", seed, patient, study))
-    return write_samples(root, [(p, one_phrasing(p)) for p in phantoms], size=size, split=split)
+    return write_samples(root, [(p, one_phrasing(p)) for p in phantoms], size=size, split=split, pairs=pairs)
 
 
 def one_phrasing(phantom: Phantom) -> list[Question]:

@@ -1,8 +1,9 @@
-"""Writes phantoms to disk: pictures, masks and the manifest with the questions."""
+"""Writes phantoms to disk: pictures, their pairs, masks and the manifest with the questions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from PIL import Image
 from cxr_faith.data.boxes import box_of_mask
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Box, Sample
 from cxr_faith.data.sources.phantom_body import ANATOMY
+from cxr_faith.data.sources.phantom_pairs import without_finding
 from cxr_faith.data.sources.phantom_questions import Question
-from cxr_faith.data.sources.phantom_render import render
+from cxr_faith.data.sources.phantom_render import MARKER, render
 from cxr_faith.data.sources.phantom_spec import Phantom
 from cxr_faith.storage.atomic import replacing
 
@@ -26,7 +28,12 @@ SOURCE = "phantom"
 
 
 def write_samples(
-    root: Path, asked: Sequence[tuple[Phantom, Sequence[Question]]], size: tuple[int, int], split: str
+    root: Path,
+    asked: Sequence[tuple[Phantom, Sequence[Question]]],
+    size: tuple[int, int],
+    split: str,
+    pairs: bool = False,
+    markers: bool = False,
 ) -> Path:
     """Write pictures, masks and a manifest.
 
@@ -35,6 +42,8 @@ def write_samples(
         asked: phantoms, each with its questions.
         size: height and width of the pictures.
         split: name of the split.
+        pairs: also write each picture without the finding that a question asks about.
+        markers: also write the mask of each side marker, among the masks of the anatomy.
 
     Returns:
         path of the manifest.
@@ -44,17 +53,40 @@ def write_samples(
         part = asked[start : start + BATCH]
         images, masks = render([phantom for phantom, _ in part], size)
         for i, (phantom, questions) in enumerate(part):
-            with replacing(root / _image_path(phantom), durable=False) as file:
-                Image.fromarray(images[i]).save(file, "JPEG", quality=JPEG_QUALITY)
+            _write_picture(root / _image_path(phantom), images[i])
             own = {name: mask[i] for name, mask in masks.items()}
-            for name in ANATOMY:
+            drawn = [*ANATOMY, *([MARKER] if markers and phantom.marker else [])]
+            for name in drawn:
                 _write_mask(root / _mask_path(phantom, name), own[name])
-            samples += [_sample(root, phantom, question, own, size, split) for question in questions]
+            of_phantom = [_sample(root, phantom, question, own, drawn, size, split) for question in questions]
+            samples += _paired(root, phantom, questions, of_phantom) if pairs else of_phantom
     path = root / "manifest.parquet"
     rows = pa.Table.from_pylist([sample.to_row() for sample in samples], schema=MANIFEST_SCHEMA)
     with replacing(path) as file:
         pq.write_table(rows, file, compression="zstd")
     return path
+
+
+def _paired(root: Path, phantom: Phantom, questions: Sequence[Question], samples: Sequence[Sample]) -> Iterator[Sample]:
+    """The samples of a phantom with their pairs, which are written; questions about one lesion share a pair."""
+    written: set[str] = set()
+    for question, sample in zip(questions, samples, strict=True):
+        other = without_finding(phantom, question)
+        if other is None:
+            yield sample
+            continue
+        what = f"{question.finding} {question.side or ''}".strip().replace(" ", "_")
+        path = f"images/{phantom.image_id}-without-{what}.jpg"
+        if path not in written:
+            written.add(path)
+            _write_picture(root / path, render([other], (sample.height or 0, sample.width or 0))[0][0])
+        yield replace(sample, pair_path=path)
+
+
+def _write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a picture as JPEG."""
+    with replacing(path, durable=False) as file:
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
 
 
 def _image_path(phantom: Phantom) -> str:
@@ -76,6 +108,7 @@ def _sample(
     phantom: Phantom,
     question: Question,
     masks: dict[str, NDArray[np.bool_]],
+    drawn: Sequence[str],
     size: tuple[int, int],
     split: str,
 ) -> Sample:
@@ -107,7 +140,7 @@ def _sample(
         split=split,
         boxes=tuple(boxes),
         finding_mask_path=mask_path,
-        anatomy_masks=tuple((name, _mask_path(phantom, name)) for name in ANATOMY),
+        anatomy_masks=tuple((name, _mask_path(phantom, name)) for name in drawn),
         height=size[0],
         width=size[1],
         source=SOURCE,

@@ -12,7 +12,9 @@ from cxr_faith.data.sources.phantom import write
 from cxr_faith.data.tally import PrepareError, Tally
 
 
-def phantoms(root: Path, tally: Tally, patients: int = 50, seed: int = 1, split: str = "test") -> Iterator[Sample]:
+def phantoms(
+    root: Path, tally: Tally, patients: int = 50, seed: int = 1, split: str = "test", pairs: bool = False
+) -> Iterator[Sample]:
     """Questions about chest phantoms whose lesions are known to the pixel; pictures and masks are written into ROOT.
 
     Args:
@@ -21,9 +23,10 @@ def phantoms(root: Path, tally: Tally, patients: int = 50, seed: int = 1, split:
         patients: number of patients; of four, one has three studies, one has two, and two have one.
         seed: the same seed gives the same pictures.
         split: name of the split.
+        pairs: also write each picture without the finding that a question asks about, for the substrate `pair`.
     """
     if patients < 1:
         raise PrepareError(f"--patients must be at least 1, got {patients}")
-    rows = pq.read_table(write(root, patients, seed, split=split)).to_pylist()
+    rows = pq.read_table(write(root, patients, seed, split=split, pairs=pairs)).to_pylist()
     tally.expected = len(rows)
     yield from (Sample.from_row(row) for row in rows)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HEART_NORMAL, HEART_LARGE = (0.115, 0.145), (0.19, 0.225)
+"""Smallest and largest `heart_size` without and with cardiomegaly."""
+
 
 @dataclass(frozen=True)
 class Lesion:

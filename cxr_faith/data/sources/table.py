@@ -133,6 +133,7 @@ def _sample(
         ),
         finding_mask_path=text(values.get("finding_mask_path")),
         anatomy_masks=tuple(masks_in(values.get("anatomy_masks"), sample_id, tally)),
+        pair_path=text(values.get("pair_path")),
         height=size and size[0],
         width=size and size[1],
         source=text(values.get("source")) or "table",
