@@ -13,7 +13,7 @@ QUIETLY := > $(VENV)/pip.log 2>&1 || { cat $(VENV)/pip.log; exit 1; }
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev demo methods greedy test test-fast test-cluster lint format docs train clean
+.PHONY: help venv install install-dev demo methods greedy panel test test-fast test-cluster lint format docs train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ methods: $(INSTALLED) ## Every method and its ablation on 57 questions about fre
 greedy: $(INSTALLED) ## The best order that measured effects find, on 18 of these questions: a bound for any map
 	$(BIN)/python training/write_bundled_data.py --out runs/phantoms --seed 3 --patients 32
 	$(BIN)/cxr-faith evaluate --config configs/greedy.yaml --limit 18
+
+panel: $(INSTALLED) ## All methods on checkpoints that were trained differently: what survives another training, against what bias
+	$(BIN)/python benchmarks/panel.py
 
 test: $(INSTALLED_DEV) ## Run the test suite (but for what test-cluster runs)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
