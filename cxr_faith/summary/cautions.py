@@ -134,3 +134,10 @@ def _oracle(board: Board) -> Iterator[str]:
             f"{best} is {above:.3f} higher (p {pair.p_holm:.3f}). The model looks at more than the finding, or the "
             "substrate leaves traces."
         )
+        own, its = (None if row is None else row.value(board.headline) for row in map(board.row, (ORACLE, best)))
+        if own is not None and its is not None and own < its / 2:
+            yield (
+                f"Localization and faithfulness disagree under {board.substrate}: the mask of the finding has an "
+                f"{score} of {own:.3f}, {best} has {its:.3f}. The answers depend on something else than the finding, "
+                "so a map that lies on it is not faithful for that."
+            )

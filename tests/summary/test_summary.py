@@ -270,6 +270,23 @@ def test_warnings_name_low_coverage_random_auc_and_a_beaten_oracle(rows: list[di
     assert "compare 5 of 25 samples (20%)" in "\n".join(summarize(few, METHODS).warnings)
 
 
+def test_a_warning_says_when_the_finding_does_not_decide(rows: list[dict[str, Any]]) -> None:
+    changed = [dict(row) for row in rows]
+    for row in changed:
+        if row["method"] == "oracle":
+            row["srg"] -= 0.6
+    warnings = "\n".join(summarize(pd.DataFrame(changed), METHODS).warnings)
+    assert (
+        "Localization and faithfulness disagree under blur:0.1: the mask of the finding has an srg of -0." in warnings
+    )
+    assert "so a map that lies on it is not faithful for that." in warnings
+    for row in changed:  # still beaten, but with most of what the best method has
+        if row["method"] == "oracle":
+            row["srg"] += 0.3
+    nearer = "\n".join(summarize(pd.DataFrame(changed), METHODS).warnings)
+    assert "Oracle is not the best" in nearer and "disagree" not in nearer
+
+
 def test_a_directory_of_other_things_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     for folder in (tmp_path, tmp_path / "gone"):
