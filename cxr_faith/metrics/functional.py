@@ -58,7 +58,7 @@ MC_ERROR_COLUMNS = ("deletion_auc", "insertion_auc", "srg")
 
 
 def effect_threshold(s_original: Tensor) -> Tensor:
-    """Smallest effect that counts as more than noise, `max(0.5, 0.05 * |s_original|)`, in logits or nats."""
+    """Smallest effect that counts as more than noise, `max(0.5, 0.05 * |s_original|)`, in logits."""
     return (0.05 * s_original.double().abs()).clamp_min(0.5)
 
 

@@ -60,7 +60,7 @@ def _schema() -> pa.Schema:
 
 
 RECORD_SCHEMA = _schema()
-"""Every column of a record. `seconds` in s, `peak_memory` in bytes, `k` in cells, scores in logits or nats."""
+"""Every column of a record. `seconds` in s, `peak_memory` in bytes, `k` in cells, scores in logits."""
 
 
 def sample_columns(sample: Sample) -> dict[str, Any]:

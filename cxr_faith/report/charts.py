@@ -45,9 +45,9 @@ class AnswerCurves:
     x: Sequence[float]
     """Share of the cells, from 0 to 1, [points]."""
     deletion: Sequence[float]
-    """Score with that share removed, in logits or nats, [points]."""
+    """Score with that share removed, in logits, [points]."""
     insertion: Sequence[float]
-    """Score with only that share shown, in logits or nats, [points]."""
+    """Score with only that share shown, in logits, [points]."""
 
 
 class LineStyle(TypedDict):
@@ -84,7 +84,7 @@ def mean_curves(curves: Mapping[str, Curves], logit: bool = False, width: float 
 
     Args:
         curves: method → its curves.
-        logit: the values are scores in logits or nats rather than shares of the effect.
+        logit: the values are scores in logits rather than shares of the effect.
         width: of the figure, in inches; below 5 one panel is above the other, for one column of a paper.
     """
     stacked = width < 5
@@ -102,7 +102,7 @@ def mean_curves(curves: Mapping[str, Curves], logit: bool = False, width: float 
         panel.set(title=f"{kind.capitalize()} ({better} is better)", xlabel=f"cells {verb}, most salient first (%)")
         panel.set_xlim(0, 100)
         plain(panel)
-    label = "score (logits or nats)" if logit else "share of the effect kept\n(1 = intact, 0 = all substrate)"
+    label = "score (logits)" if logit else "share of the effect kept\n(1 = intact, 0 = all substrate)"
     for panel in panels if stacked else panels[:1]:
         panel.set_ylabel(label)
     handles = [Line2D([], [], **styles[name]) for name in curves]

@@ -8,8 +8,8 @@ GLOSSARY = {
     "Lower is better.",
     "insertion AUC": "The same while cells are shown, most salient first. Higher is better.",
     "srg": "Symmetric relevance gain: insertion AUC minus deletion AUC. Random orders have 0 by construction.",
-    "srg logit": "srg in logits (yes/no) or nats, not divided by the effect; it ranks the methods where the effect is "
-    "small or negative, as for most answers of no.",
+    "srg logit": "srg in logits, not divided by the effect; it ranks the methods where the effect is small or "
+    "negative, as for most answers of no.",
     "drop@50": "Share of the effect that is lost once half of the cells are removed, most salient first.",
     "Δ random, Δ center": "Gap to random orders, and to ranking cells by their distance to the center of the picture; "
     "positive is better than the baseline.",

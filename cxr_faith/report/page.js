@@ -265,7 +265,7 @@ async function openSample() {
   if (thumb) maps.append(el("figure", {}, el("div", { class: "stage" }, el("img", { src: thumb.uri, alt: "the picture" })), el("figcaption", {}, "the picture alone")));
   maps.append(...Object.entries(detail.maps).filter(([m]) => !state.hidden.has(m)).map(([m, values]) => mapFigure(sample, m, values, score[m] ?? null)));
   const series = detail.curves.filter((c) => c.setting === state.setting && !state.hidden.has(c.method));
-  if (series.length) curves.append(...["deletion", "insertion"].map((side) => curveChart(side, series, side, [[series[0].deletion[0], "intact picture"], [series[0].insertion[0], "all substrate"]], "score (logits or nats)")));
+  if (series.length) curves.append(...["deletion", "insertion"].map((side) => curveChart(side, series, side, [[series[0].deletion[0], "intact picture"], [series[0].insertion[0], "all substrate"]], "score (logits)")));
 }
 
 function start() {

@@ -81,7 +81,7 @@ class BoardRow(Result):
     substrate_flips: float | None
     """Share of the samples whose answer the substrate alone flips."""
     deletion_auc_logit: float | None
-    """`deletion_auc` in the unit of the scores (logits or nats)."""
+    """`deletion_auc` in the unit of the scores (logits)."""
     insertion_auc_logit: float | None
     """`insertion_auc` in the unit of the scores."""
     srg_logit: float | None

@@ -5,28 +5,32 @@ sentences; docs/answers.md has them as tables.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from cxr_faith.vlm.vocabulary import ANATOMY, FINDINGS, GROUPS, NOT_AN_ANSWER, NOTHING, SYNONYMS, spellings
+from cxr_faith.vlm.sentences import denies_all, denies_something, is_sentence, read_items
+from cxr_faith.vlm.vocabulary import (
+    ANATOMY,
+    FINDINGS,
+    GROUPS,
+    NOT_AN_ANSWER,
+    NOTHING,
+    PAIRED_PARTS,
+    SYNONYMS,
+    spellings,
+)
 
 CORRECT, WRONG, NOT_PARSED = "correct", "wrong", "not_parsed"
 
 _LONGEST_TEXT = 2000  # characters that are read as sentences
-_LONGEST_ITEM = 4  # words; a longer piece of a list is a sentence
-_SENTENCE = re.compile(
-    r"\b(?:is|are|was|were|has|have|shows?|showing|seen|see|there|this|it|i|appears?|demonstrates?|suggests?)\b"
-    r"|\b(?:indicates?|reveals?|consistent|evidence|patient|image|answer)\b"
+_LEAD = re.compile(r"^.*\b(?:answer|response)\b(?: to [^.:\n]{1,60})?(?: is\b:?|:)\s*", re.DOTALL)
+_SMALL_WORDS = ("a", "an", "the", "in", "on", "at")
+_HEDGES = r"(?:(?:most|very|quite) )?(?:(?:likely|probably|possibly|perhaps|maybe|definitely|certainly)\W+)?"
+_FIRST_LETTER = re.compile(r"\W*([a-e])(?:\W*$|[.):,])")
+_NAMED_LETTER = re.compile(
+    r"\b(?:answer|option|choice)(?: is)?:? \(?(?:([b-e])\b|(a)(?=\W*$|[.):,]))"
+    r"|(?:^|\s)\(?([a-e])\)? is (?:the )?(?:correct|right)\b"
 )
-_DENIES_AFTER = re.compile(r"\b(?:no|not|without|negative for|free of|absence of|rather than|instead of|nor|neither)\b")
-_DENIES_BEFORE = re.compile(
-    r"\b(?:not (?:seen|present|visible|identified|evident|noted)|absent|ruled out|isnt|arent|excluded)\b"
-)
-_AFFIRMS = re.compile(r"\b(?:is|are|was|were|there|shows?|has|have|seen|demonstrates?|with)\b")
-_NORMAL = re.compile(r"\b(?:normal|unremarkable|clear|healthy)\b")
-_DENIES_ALL = re.compile(
-    r"\b(?:no|not|without|nothing|none|free of)\b.*\b(?:abnormal\w*|findings?|acute|disease|process|pathology)\b"
-    r"|\b(?:nothing|none|no)$"
-)
+_BOTH_PARTS = re.compile(rf"\b(?:both|bilateral) (?:the )?({'|'.join(map(re.escape, PAIRED_PARTS))})(?:e?s)?\b")
 
 
 def judge(predicted: str, reference: Sequence[str] | None) -> str | None:
@@ -34,31 +38,45 @@ def judge(predicted: str, reference: Sequence[str] | None) -> str | None:
 
     Lists are split at commas, semicolons, line breaks, bullets, numbers and "and", and must have the items of the
     reference: case, punctuation, text in parentheses, a leading article, order, repetition and plurals are ignored, and
-    other spellings of an item count (`vocabulary`). A sentence is read for the items that it affirms. A part of a list
-    is wrong, and so is more than the list. An empty reference asks for none.
+    other spellings of an item count (`vocabulary`). Other answers are read for the items that they affirm. A part of a
+    list is wrong, and so is more than the list. An empty reference asks for none.
     """
     if reference is None:
         return None
-    wanted = _keys(answer_items(reference))
-    items = answer_items([predicted])
-    same = {_singular(re.sub(r"^(?:both|bilateral) (?=.)", "", item)) for item in items}
-    if any(_keys(variant) == _keys(_both(wanted)) for variant in (items, _both(items), same)):
+    predicted = re.sub(r"\*\*|__|`|(?m:^#+ )", "", predicted)
+    wanted, items = _keys(answer_items(reference)), answer_items([predicted])
+    if _is_list(items, wanted):
         return CORRECT
-    text = _plain(predicted[:_LONGEST_TEXT])
-    if re.search(NOT_AN_ANSWER, text):
+    start = predicted[:_LONGEST_TEXT]
+    answer = start[match.end() :] if (match := _LEAD.match(start.casefold())) else start
+    if answer != start and _is_list(answer_items([answer]), wanted):
+        return CORRECT
+    text = _plain(answer)
+    if re.search(NOT_AN_ANSWER, _plain(start)):
         return NOT_PARSED
     whole = " ".join(re.findall(r"\w+", " ".join(reference).casefold()))
-    options = _options(predicted, text, {whole} if whole in ("yes", "no") else wanted)
+    options = _options(start.casefold(), text, {whole} if whole in ("yes", "no") else wanted)
     if options is not None:
         return NOT_PARSED if not options else CORRECT if options in (wanted, {whole}) else WRONG
-    if not _is_sentence(items):
-        return WRONG
-    named = _affirmed(text, _lexicon(wanted))
+    return _judge_words(text, wanted, any(map(is_sentence, items)))
+
+
+def _judge_words(text: str, wanted: set[str], sentence: bool) -> str:
+    """The verdict on an answer that is not the list of the reference, by the words in it."""
+    tables = [table for table in (FINDINGS, ANATOMY) if wanted & _keys(set(table))]
+    if not sentence and wanted and not wanted <= _keys({item for table in tables for item in table}):
+        return WRONG  # the tables do not have these words, and a short answer must be them
+    lexicon = {
+        spelled: item
+        for table in tables or ((FINDINGS, ANATOMY) if wanted else (FINDINGS,))
+        for spelled, item in spellings(table).items()
+    }
+    named, denied = (_keys(items) for items in read_items(text, lexicon | {item: item for item in wanted}))
+    if named:
+        return CORRECT if named == wanted else WRONG
     if not wanted:
-        return WRONG if named else CORRECT if _denies_all(text) else NOT_PARSED
-    if not named:
-        return WRONG if _denies_all(text) else NOT_PARSED
-    return CORRECT if _keys(named) == wanted else WRONG
+        return CORRECT if denied or denies_all(text) else NOT_PARSED if sentence else WRONG
+    return WRONG if not sentence or denied & wanted or denies_all(text) else NOT_PARSED
 
 
 def answer_items(answers: Sequence[str]) -> set[str]:
@@ -66,8 +84,8 @@ def answer_items(answers: Sequence[str]) -> set[str]:
     items = set()
     for piece in re.split(r"[,;\n]|\band\b", _listed("\n".join(answers))):
         words = re.findall(r"\w+", piece.replace("'", ""))
-        words = words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words
-        item = " ".join(words)
+        first = next((place for place, word in enumerate(words) if word not in _SMALL_WORDS), len(words) - 1)
+        item = " ".join(words[max(first, 0) :])
         items.add(SYNONYMS.get(item, SYNONYMS.get(_singular(item), item)))
     # "and" is a part of this name only.
     if {"wires"} < items and "cardiac pacer" in items:
@@ -75,10 +93,16 @@ def answer_items(answers: Sequence[str]) -> set[str]:
     return {item for item in items if _singular(item) not in NOTHING and item not in NOTHING}
 
 
+def _is_list(items: set[str], wanted: set[str]) -> bool:
+    """Whether the items of an answer are those of the reference."""
+    same = {_singular(re.sub(r"^(?:both|bilateral) (?=.)", "", item)) for item in items}
+    return any(_keys(variant) == _keys(_both(wanted)) for variant in (items, _both(items), same))
+
+
 def _listed(text: str) -> str:
     """Lower-case text, its bullets and numbers as line breaks, without what stands in parentheses beside other text."""
     # Nothing can match after the last ")": looking there takes a time that grows with the square of the length.
-    closed, mark, rest = text.casefold().rpartition(")")
+    closed, mark, rest = text.casefold().replace("’", "'").rpartition(")")
     text, outside = closed + mark + rest, re.sub(r"\([^)]*\)", " ", closed + mark) + rest
     text = outside if re.search(r"\w", outside) else text
     text = re.sub(r"(?:^|\s)\d{1,2}[.)]\s+|(?:^|\n)\s*[-*•]\s+|(?:^|\n)\s*\(?[a-e][.)]\s+(?=\w)", "\n", text)
@@ -86,8 +110,9 @@ def _listed(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Lower-case text without apostrophes, numbers of lists and hyphens."""
-    return re.sub(r"[-/]", " ", _listed(text).replace("'", "").replace("’", ""))
+    """Lower-case text without apostrophes, list numbers and hyphens; "both lungs" are the left and the right one."""
+    text = re.sub(r"[-/]", " ", _listed(text).replace("'", ""))
+    return _BOTH_PARTS.sub(r"left \1, right \1", text)
 
 
 def _singular(item: str) -> str:
@@ -112,68 +137,31 @@ def _both(items: set[str]) -> set[str]:
     return sided
 
 
-def _options(predicted: str, text: str, wanted: set[str]) -> set[str] | None:
-    """The options that an answer names, where the reference is one of a closed group; None for other references."""
+def _options(whole: str, text: str, wanted: set[str]) -> set[str] | None:
+    """The options that an answer names, where the reference is one of a closed group; None for other references.
+
+    Args:
+        whole: the answer in lower case.
+        text: its plain text after "the answer is", if it has such words.
+        wanted: items of the reference.
+    """
     if len(wanted) == 1 and re.fullmatch("[a-e]", min(wanted)):
-        match = re.match(r"\W*([a-e])(?:\W*$|[.):,])", predicted.casefold().strip())
-        match = match or re.search(r"\b(?:answer|option|choice)(?: is)?:? \(?([a-e])\b", predicted.casefold())
-        return {match[1]} if match else set()
+        letters = answer_items([whole])
+        if letters and all(re.fullmatch("[a-e]", letter) for letter in letters):
+            return letters
+        match = _FIRST_LETTER.match(whole.strip()) or _NAMED_LETTER.search(whole)
+        return {letter for letter in match.groups() if letter} if match else set()
     if wanted in ({"yes"}, {"no"}):
-        match = re.match(r"\W*(yes|no)\b", text)
-        return {match[1]} if match else {"no"} if _DENIES_AFTER.search(text) or _DENIES_BEFORE.search(text) else set()
+        match = re.match(rf"\W*{_HEDGES}(yes|no)\b", text)
+        return {match[1]} if match else {"no"} if denies_something(text) else set()
     for name, group in GROUPS.items():
         if wanted and wanted <= set(group):
-            found = _affirmed(text, spellings(group) if len(text.split()) <= 2 else _words(group))
+            named, _ = read_items(text, spellings(group) if len(text.split()) <= 2 else _words(group))
             both = name == "side" and re.search(r"\b(?:both|bilateral(?:ly)?)\b", text)
-            return set(group) if both else found
+            return set(group) if both else named
     return None
 
 
 def _words(group: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Spellings of a group that can stand in a sentence: a single letter there is something else."""
     return {spelled: item for spelled, item in spellings(group).items() if len(spelled) > 1}
-
-
-def _is_sentence(items: set[str]) -> bool:
-    return any(len(item.split()) > _LONGEST_ITEM or _SENTENCE.search(item) for item in items)
-
-
-def _lexicon(wanted: set[str]) -> dict[str, str]:
-    """Spelling → item of all items of the reference's kind: findings, places, or both where it is neither."""
-    tables = [table for table in (FINDINGS, ANATOMY) if wanted & _keys(set(table))]
-    if not wanted:
-        tables = [FINDINGS]
-    known = {spelled: item for table in tables or (FINDINGS, ANATOMY) for spelled, item in spellings(table).items()}
-    return known | {item: item for item in wanted}
-
-
-def _affirmed(text: str, lexicon: Mapping[str, str]) -> set[str]:
-    """Items that a text names without denying them."""
-    named = set()
-    longest = sorted(lexicon, key=len, reverse=True)
-    pattern = re.compile(rf"\b({'|'.join(map(re.escape, longest))})(?:e?s)?\b")
-    for piece in _affirming(text.replace("opacities", "opacity")):
-        named |= {lexicon[match[1]] for match in pattern.finditer(piece)}
-    return named
-
-
-def _affirming(text: str) -> Iterator[str]:
-    """The parts of a text that are not denied; a denial reaches over commas until something is affirmed."""
-    for sentence in re.split(r"[.;\n]|\b(?:but|however|although|except)\b", text):
-        denied = False
-        for piece in re.split(r",|\bor\b|\band\b", sentence):
-            words = " ".join(re.findall(r"\w+", piece))
-            if _DENIES_BEFORE.search(words):
-                continue
-            match = _DENIES_AFTER.search(words)
-            if denied and not match and _AFFIRMS.search(words):
-                denied = False
-            if not denied:
-                yield words[: match.start()] if match else words
-            denied = denied or match is not None
-
-
-def _denies_all(text: str) -> bool:
-    """Whether a text says that nothing is there, or that all is normal."""
-    words = " ".join(re.findall(r"\w+", text))
-    return bool(_NORMAL.search(words) or _DENIES_ALL.search(words))

@@ -28,7 +28,9 @@ from cxr_faith.records import (
     write_atomic,
 )
 from cxr_faith.records.reader import sound_parts
+from cxr_faith.records.rows import answer_columns
 from cxr_faith.records.schema import to_table
+from cxr_faith.vlm import Reply
 from tests.synthetic import make_rows
 
 # The record columns as the documentation of the format lists them.
@@ -43,7 +45,9 @@ DOCUMENTED = """sample_id method substrate target space condition
     gap_deletion_random gap_insertion_random gap_srg_random gap_deletion_center gap_insertion_center gap_srg_center
     random_z random_p deletion_auc_std insertion_auc_std srg_std drop_50_std srg_prob_std flip_deletion_std
     srg_mc_error deletion_auc_mc_error insertion_auc_mc_error
-    map grid_h grid_w forwards backwards seconds peak_memory""".split()
+    map grid_h grid_w forwards backwards seconds peak_memory
+    flat not_parsed deletion_log_p insertion_log_p log_p_original log_p_substrate srg_log_p pointing_ceiling
+    set_size set_removal_flips set_keeps""".split()
 
 
 def row(sample: str, method: str = "chefer", **values: Any) -> dict[str, Any]:
@@ -53,6 +57,22 @@ def row(sample: str, method: str = "chefer", **values: Any) -> dict[str, Any]:
 
 def parts(run_dir: Path) -> list[str]:
     return sorted(os.listdir(run_dir / "records"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "correct", "not_parsed"),
+    [
+        ("edema", ("edema",), True, False),
+        ("nodule", ("edema",), False, False),
+        ("I cannot tell.", ("edema",), None, True),
+        ("edema", None, None, None),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_neither_right_nor_wrong(
+    text: str, reference: tuple[str, ...] | None, correct: bool | None, not_parsed: bool | None
+) -> None:
+    columns = answer_columns(Sample("s", answer=reference), "open", Reply((1,), (0,), text, 0.0, 0.0, False))
+    assert (columns["correct"], columns["not_parsed"]) == (correct, not_parsed)
 
 
 def test_schema_has_every_documented_column_and_none_of_the_dropped_ones() -> None:

@@ -221,6 +221,19 @@ def test_answers_count_samples_not_rows(summary: Summary) -> None:
     assert answers["finding:nodule"].accuracy == 1.0
 
 
+def test_an_answer_that_cannot_be_read_counts_neither_way(rows: list[dict[str, Any]]) -> None:
+    """Neither in accuracy nor among the correct or the wrong ones; it has a count of its own."""
+    unread = {"s00", "s01", "s02"}
+    changed = [row | {"correct": None, "not_parsed": True} if row["sample_id"] in unread else row for row in rows]
+    before, after = (summarize(pd.DataFrame(some), METHODS) for some in (rows, changed))
+    known = {row["sample_id"]: row["correct"] for row in changed if row["correct"] is not None}
+    answers = {entry.slice: entry for entry in after.answers}
+    assert answers["all"].n_known == len(known) < {entry.slice: entry for entry in before.answers}["all"].n_known
+    assert answers["all"].accuracy == pytest.approx(np.mean(list(known.values())))
+    assert (answers["all"].n_samples, answers["all"].n_not_parsed) == (40, 3)
+    assert answers["correct"].n_samples + answers["wrong"].n_samples == len(known)
+
+
 def files_of(run_dir: Path) -> tuple[bytes, bytes]:
     write_results(run_dir)
     return (run_dir / "summary.json").read_bytes(), (run_dir / "summary.md").read_bytes()

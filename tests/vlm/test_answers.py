@@ -1,6 +1,4 @@
-"""From replies to targets, predictions and correctness; no model is run."""
-
-import time
+"""From replies to targets and predictions; no model is run."""
 
 import pytest
 
@@ -15,7 +13,6 @@ from cxr_faith.vlm.answers import (
     predicted_answer,
     question_kind,
 )
-from cxr_faith.vlm.matching import answer_items, judge
 
 PROMPT = Prompt("Is there a nodule?", tuple(range(10)), tuple(range(7)), 3)
 
@@ -115,138 +112,6 @@ def test_mismatch_of_text_and_margin(text, margin, mismatch):
     assert is_mismatch(reply(margin=margin, text=text), "open") is False
 
 
-@pytest.mark.parametrize(
-    ("predicted", "reference", "correct"),
-    [
-        ("yes", ["yes"], True),
-        ("no", ["yes"], False),
-        ("Yes.", ["yes"], True),
-        ("nodule, pleural effusion", ["pleural effusion", "nodule"], True),
-        ("nodule", ["pleural effusion", "nodule"], False),
-        ("nodule, mass", ["nodule"], False),
-        ("no finding", [], True),
-        ("None", [], True),
-        ("nodule", [], False),
-        ("no finding", ["none"], True),
-        ("", ["nodule"], False),
-        ("left", None, None),
-    ],
-)
-def test_correctness(predicted, reference, correct):
-    assert judge(predicted, reference) == {True: "correct", False: "wrong", None: None}[correct]
-
-
-@pytest.mark.parametrize(
-    ("predicted", "reference", "correct"),
-    [
-        ("Left lung and right lung", ["right lung", "left lung"], True),
-        ("the left lung", ["left lung"], True),
-        ("left lung", ["left lung", "right lung"], False),
-        ("lung", ["left lung"], False),
-        ("I see a left lung", ["left lung"], True),
-        ("Cardiac pacer and wires", ["cardiac pacer and wires"], True),
-        ("cardiac pacer", ["cardiac pacer and wires"], False),
-        ("Mass/nodule; COPD / emphysema", ["copd/emphysema", "mass/nodule (not otherwise specified)"], True),
-        ("- swan ganz catheter\n- picc\n", ["picc", "swan-ganz catheter"], True),
-        ("nodule, nodule", ["nodule"], True),
-        ("Male", ["m"], True),
-        ("male", ["f"], False),
-        ("Anteroposterior.", ["ap"], True),
-        ("PA", ["ap"], False),
-        ("neither", [], True),
-        ("", [], True),
-        ("no", [], True),
-        ("the", ["the"], True),
-    ],
-)
-def test_lists_of_choose_and_query_questions(predicted, reference, correct):
-    assert judge(predicted, reference) == {True: "correct", False: "wrong", None: None}[correct]
-
-
-@pytest.mark.parametrize(
-    ("predicted", "reference", "verdict"),
-    [
-        ("A", ["A"], "correct"),
-        ("A.", ["a"], "correct"),
-        ("(A)", ["A"], "correct"),
-        ("B", ["A"], "wrong"),
-        ("The answer is A.", ["A"], "correct"),
-        ("A nodule is seen.", ["A"], "not_parsed"),
-        ("A) pneumonia", ["pneumonia"], "correct"),
-        ("no", [], "correct"),
-        ("normal", [], "correct"),
-        ("No abnormalities", [], "correct"),
-        ("No abnormalities.", [], "correct"),
-        ("both lungs", ["left lung", "right lung"], "correct"),
-        ("Both lungs.", ["left lung", "right lung"], "correct"),
-        ("both lungs", ["left lung"], "wrong"),
-        ("left and right lungs", ["left lung", "right lung"], "correct"),
-        ("bilateral", ["left", "right"], "correct"),
-        ("both sides", ["left", "right"], "correct"),
-        ("AP view", ["ap"], "correct"),
-        ("PA view", ["ap"], "wrong"),
-        ("This is an AP view.", ["AP"], "correct"),
-        ("The image was taken in the anteroposterior projection", ["ap"], "correct"),
-        ("The patient is female.", ["f"], "correct"),
-        ("The patient is female.", ["F"], "correct"),
-        ("The patient is male.", ["f"], "wrong"),
-        ("1. edema 2. nodule", ["nodule", "edema"], "correct"),
-        ("1. Edema\n2. Nodule", ["nodule", "edema"], "correct"),
-        ("1) edema 2) nodule", ["edema"], "wrong"),
-        ("- edema\n- nodule", ["nodule", "edema"], "correct"),
-        ("I see a left lung", ["left lung"], "correct"),
-        ("I cannot determine the sex from the image.", ["m"], "not_parsed"),
-        ("I'm not able to tell.", ["left"], "not_parsed"),
-        ("There is a nodule in the left lung.", ["nodule"], "correct"),
-        ("There is edema, but no nodule.", ["edema"], "correct"),
-        ("There is no edema, effusion or nodule.", ["edema"], "not_parsed"),
-        ("There are no abnormalities.", [], "correct"),
-        ("The lungs are clear.", [], "correct"),
-        ("There is edema.", [], "wrong"),
-        ("No evidence of pneumothorax, but there is a pleural effusion.", ["effusion"], "correct"),
-        ("The finding is on the left side.", ["left"], "correct"),
-        ("It is on the right.", ["left"], "wrong"),
-        ("left lung", ["left"], "correct"),
-        ("Yes, there is one.", ["yes"], "correct"),
-        ("There is no effusion.", ["no"], "correct"),
-        ("There is no effusion.", ["yes"], "wrong"),
-        ("no finding", ["none"], "correct"),
-        ("nodule", [], "wrong"),
-        ("", ["nodule"], "wrong"),
-        ("cardiac pacer", ["cardiac pacer and wires"], "wrong"),
-        ("Cardiac pacer and wires", ["cardiac pacer and wires"], "correct"),
-        ("lung", ["left lung"], "wrong"),
-        ("the", ["the"], "correct"),
-        ("sorry", ["left"], "not_parsed"),
-        ("Mass/nodule; COPD / emphysema", ["copd/emphysema", "mass/nodule (not otherwise specified)"], "correct"),
-        ("", [], "correct"),
-        ("effusion in the left lower lung", ["effusion in the left lower lung"], "correct"),
-        ("no nodule", ["no nodule"], "correct"),
-        ("no nodule", ["nodule"], "wrong"),
-        ("a nodule", ["nodule"], "correct"),
-        ("an effusion", ["pleural effusion"], "correct"),
-        ("The heart is enlarged", ["cardiomegaly"], "not_parsed"),
-        ("Female", ["f"], "correct"),
-        ("woman", ["f"], "correct"),
-        ("m", ["f"], "wrong"),
-        ("pulmonary edema and nodules", ["edema", "nodule"], "correct"),
-        ("no", ["no"], "correct"),
-        ("yes", ["no"], "wrong"),
-        ("The image shows cardiomegaly and pulmonary edema.", ["cardiomegaly", "edema"], "correct"),
-        ("I do not see a nodule", ["nodule"], "not_parsed"),
-        ("None of the above", [], "correct"),
-        ("Bilateral pleural effusions", ["pleural effusion"], "correct"),
-    ],
-)
-def test_options_sides_and_sentences(predicted, reference, verdict):
-    assert judge(predicted, reference) == verdict
-
-
-def test_answer_items_by_hand():
-    assert answer_items(["An Apple, (not a pear) plum", "fig and the date"]) == {"apple", "plum", "fig", "date"}
-    assert answer_items(["sand", "andes"]) == {"sand", "andes"}  # "and" is a word, not a syllable
-
-
 class Pieces:
     """A model whose answer is spelled by the given pieces; token 9 is yes, token 8 no."""
 
@@ -312,12 +177,3 @@ def test_likelihood_ratios_are_differences_of_log_probabilities(random_vlm, pict
         log_p = random_vlm.score(random_vlm.prefill(tokens), prompt, one).log_p
         assert float(ratios[place]) == pytest.approx(float(log_p[0] - log_p[1]), abs=1e-4)
     assert ratios.abs().min() > 1e-3
-
-
-@pytest.mark.parametrize("reference", ["(" * 200_000, "nodule " * 100_000, "a) " + "(" * 200_000, "," * 200_000])
-def test_a_very_long_reference_takes_no_time(reference):
-    start = time.process_time()
-    assert judge("yes", [reference]) in ("wrong", "not_parsed")
-    assert judge("yes", [f"yes ({reference.replace('(', '').replace(')', '')})"]) == "correct"
-    assert judge(f"There is no {reference}", ["nodule"]) in ("wrong", "not_parsed")
-    assert time.process_time() - start < 5

@@ -28,7 +28,7 @@ class Faithfulness:
     random_p: float | None
     """p of the map being no better than random orders."""
     effect: float | None
-    """Score of the picture minus that of the substrate alone, in logits or nats."""
+    """Score of the picture minus that of the substrate alone, in logits."""
     gap_srg_center: float | None
     """`srg` minus that of the center baseline."""
 
