@@ -21,7 +21,8 @@ def render_leaderboard(
 
     Args:
         summary: the run's summary.
-        slice: all, present, absent, answered_yes, answered_no, correct, wrong, with_oracle or finding:NAME.
+        slice: all, present, absent, answered_yes, answered_no, correct, wrong, with_oracle, finding:NAME, or a subgroup
+            such as sex:F, age:60-79 or view:AP.
         substrate: e.g. "blur:0.1"; default that of the first board.
         target: where a run has several; default that of the first board.
         space: where a run has several; default that of the first board.

@@ -7,6 +7,7 @@ from cxr_faith.report.columns import board_title
 from cxr_faith.report.comparisons import comparisons, few_patients
 from cxr_faith.report.legend import EFFECT_SIZE, INTERVALS, SCORED, legend
 from cxr_faith.report.tables import FINDING, TextTable, answer_table, board_table, finding_tables
+from cxr_faith.summary.subgroups import SUBGROUP
 from cxr_faith.summary.summary import Summary
 
 
@@ -21,7 +22,7 @@ def markdown(summary: Summary, more: Sequence[TextTable] = ()) -> str:
     if summary.warnings:
         parts.append("".join(f"- **Note:** {markdown_text(warning)}\n" for warning in summary.warnings))
     for board in summary.boards:
-        if not board.slice.startswith(FINDING):
+        if not board.slice.startswith((FINDING, *SUBGROUP)):
             note = SCORED if board.by_scored else ""
             parts.append(_section(board_title(summary, board), board_table(board), note))
             parts.append("".join(f"- {markdown_text(line)}\n" for line in [*few_patients(board), *comparisons(board)]))

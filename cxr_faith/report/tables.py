@@ -7,6 +7,7 @@ from cxr_faith.report.formats import number, p_value, patients, percent, with_in
 from cxr_faith.report.legend import BY_FINDING
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.board_row import BoardRow
+from cxr_faith.summary.subgroups import SUBGROUP
 from cxr_faith.summary.summary import Summary
 
 FINDING = "finding:"
@@ -41,23 +42,28 @@ def board_table(board: Board) -> TextTable:
 
 
 def finding_tables(summary: Summary) -> list[TextTable]:
-    """Srg by method and finding with intervals: one table for each setting that has findings."""
+    """Srg by method with intervals, by finding and by sex, age and view: a table for each and each setting."""
+    kinds = {"finding": FINDING, **{name.removesuffix(":"): name for name in SUBGROUP}}
+    return [table for name, prefix in kinds.items() for table in _by_slice(summary, name, prefix)]
+
+
+def _by_slice(summary: Summary, name: str, prefix: str) -> list[TextTable]:
     several = len({setting[1:] for setting in summary.settings}) > 1
     tables = []
     for setting in summary.settings:
-        boards = [board for board in summary.boards if board.setting == setting and board.slice.startswith(FINDING)]
+        boards = [board for board in summary.boards if board.setting == setting and board.slice.startswith(prefix)]
         if boards:
             columns = [{row.method: _srg_of_finding(board, row) for row in board.rows} for board in boards]
             rows = [[method, *(column.get(method, "–") for column in columns)] for method in summary.methods]
-            title = f"srg by finding · {', '.join(setting if several else setting[:1])}"
-            tables.append(TextTable(title, ["method", *map(_finding_title, boards)], rows, BY_FINDING))
+            title = f"srg by {name} · {', '.join(setting if several else setting[:1])}"
+            tables.append(TextTable(title, ["method", *map(_slice_title, boards)], rows, BY_FINDING))
     return tables
 
 
-def _finding_title(board: Board) -> str:
-    """A finding's name, how many of its samples count, and from how many patients."""
+def _slice_title(board: Board) -> str:
+    """A finding's or group's name, how many of its samples count, and from how many patients."""
     count = max((row.n_clusters for row in board.rows), default=0)
-    name = board.slice.removeprefix(FINDING)
+    name = board.slice.partition(":")[2]
     return f"{name} (n={board.n_common} of {board.n_samples}, {patients(count)})"
 
 

@@ -8,6 +8,7 @@ from cxr_faith.metrics.regions import REGIONS
 from cxr_faith.report.ablations import ablation_tables
 from cxr_faith.report.formats import number, percent
 from cxr_faith.report.glossary import GLOSSARY
+from cxr_faith.report.subgroups import subgroup_tables
 from cxr_faith.report.tables import TextTable
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.board_row import BoardRow
@@ -34,6 +35,7 @@ def trust_tables(summary: Summary) -> list[TextTable]:
         *ablation_tables(summary),
         _sets(summary.sets or ()),
         _caveats(summary.caveats or ()),
+        *subgroup_tables(summary.subgroups),
         _substrates(summary.substrates),
         _harm(summary.substrates),
         _localization(summary.localization),

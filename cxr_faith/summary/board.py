@@ -33,7 +33,7 @@ class Board(Result):
     space: str
     """Where cells are replaced: "pixels" or "tokens"."""
     slice: str
-    """Which samples: "all", "present", "absent", "answered_yes", "finding:NAME" and so on."""
+    """Which samples: "all", "present", "absent", "answered_yes", "finding:NAME", "sex:F" and so on."""
     n_samples: int
     """Samples of the slice."""
     n_common: int
@@ -46,7 +46,7 @@ class Board(Result):
     """A row for each method that has records in the slice, in the order of `Summary.methods`."""
     differences: tuple[Difference, ...]
     """Each pair of methods except `random`, in the headline, and each ablation with its method; empty for slices by
-    finding."""
+    finding and by subgroup."""
 
     @property
     def setting(self) -> Setting:

@@ -17,6 +17,7 @@ from cxr_faith.summary.interval import Interval
 from cxr_faith.summary.mean_curves import MeanCurves
 from cxr_faith.summary.method_rows import NORMALIZED, UNNORMALIZED, WEIGHTED, MethodRows
 from cxr_faith.summary.significance import differences, intervals
+from cxr_faith.summary.subgroups import SUBGROUP
 
 FEWEST_OK = 0.1
 """Share of a slice's scored samples that must be ok; below, the board is ranked in the unit of the scores."""
@@ -55,7 +56,7 @@ def make_board(methods: Sequence[MethodRows], inside: Flags, name: str, setting:
         n_scored=len(scored),
         headline=headline,
         rows=tuple(rows),
-        differences=() if name.startswith("finding:") else differences(picked, headline, len(inside)),
+        differences=() if name.startswith(("finding:", *SUBGROUP)) else differences(picked, headline, len(inside)),
     )
 
 

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from cxr_faith.records.controls import ORACLE
+from cxr_faith.summary import subgroups
 from cxr_faith.summary.columns import Flags
 
 COLUMNS = (
@@ -17,6 +18,7 @@ COLUMNS = (
     "not_parsed",
     "yes_no_mass",
     "answer_mismatch",
+    *subgroups.COLUMNS,
 )
 """The columns of the records that are the same in all rows of a sample."""
 
@@ -56,4 +58,6 @@ def slices_of(samples: pd.DataFrame) -> dict[str, Flags]:
         slices["with_oracle"] = samples["masked"]  # where `oracle` and the other methods have the same samples
     for finding in sorted(set(samples["finding"].dropna())):
         slices[f"finding:{finding}"] = samples["finding"].eq(finding)
+    groups = subgroups.subgroup_slices(samples)
+    slices |= {name: inside for name, inside in groups.items() if subgroups.is_large(samples, inside)}
     return {name: inside.to_numpy(bool) for name, inside in slices.items() if inside.any()}

@@ -26,6 +26,7 @@ from cxr_faith.summary import (
     samples,
     sets,
     stability,
+    subgroups,
     substrates,
 )
 from cxr_faith.summary.answers import answers_of
@@ -118,6 +119,7 @@ def summarize(
         warnings=(),
         sets=sets.sets_panel(records, order),
         caveats=caveats_of_methods,
+        subgroups=subgroups.subgroup_panel(table, first, order),
     )
     return replace(summary, warnings=tuple(cautions(summary)))
 

@@ -17,6 +17,7 @@ from cxr_faith.summary.regions import Regions
 from cxr_faith.summary.result import Result
 from cxr_faith.summary.sets import Sets
 from cxr_faith.summary.stability import Stability
+from cxr_faith.summary.subgroups import Subgroups
 from cxr_faith.summary.substrates import Substrates
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Summary(Result):
     """Explaining sets as sets, for methods that give them; None in a summary of an older version."""
     caveats: tuple[Caveat, ...] | None = None
     """What maps say against themselves, for methods that say something; None in a summary of an older version."""
+    subgroups: Subgroups | None = None
+    """Groups by sex, age and view, and their differences; None in a summary of an older version."""
 
     @property
     def settings(self) -> list[Setting]:

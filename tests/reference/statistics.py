@@ -84,3 +84,21 @@ def holm(p):
         highest = max(highest, min(1.0, p[index] * (len(p) - step)))
         adjusted[index] = highest
     return adjusted
+
+
+def contrast(rows):
+    """Cluster → its value in the difference of two weighted means; rows are (cluster, value, weight, is_first)."""
+    parts, means = [], []
+    for is_first in (True, False):
+        mine = [(cluster, value, weight) for cluster, value, weight, first in rows if first == is_first]
+        total = sum(weight for _, _, weight in mine)
+        mean = sum(value * weight for _, value, weight in mine) / total
+        m = len({cluster for cluster, _, _ in mine})
+        part = {}
+        for cluster, value, weight in mine:
+            part[cluster] = part.get(cluster, 0.0) + math.sqrt(m / (m - 1)) * weight * (value - mean) / total
+        parts.append(part)
+        means.append(mean)
+    clusters = {cluster for cluster, *_ in rows}
+    difference = means[0] - means[1]
+    return {c: difference + len(clusters) * (parts[0].get(c, 0.0) - parts[1].get(c, 0.0)) for c in clusters}
