@@ -29,6 +29,7 @@ from cxr_faith.summary.regions import Organ
 from cxr_faith.summary.result import Result
 from cxr_faith.summary.sets import Sets
 from cxr_faith.summary.stability import Stability, VariantAnswers, VariantMaps
+from cxr_faith.summary.subgroups import Group, GroupDifference, Subgroups
 from cxr_faith.summary.substrates import SubstratePair, Substrates
 from cxr_faith.summary.summarize import summarize
 from cxr_faith.summary.summary import Summary
@@ -151,6 +152,12 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
         LocalizationScores(0.5, 0.5, None, 0.1, 0.2),
         Sets("cleann", "blur:0.1", 3, 4.0, 0.5, None),
         Caveat("tam", 3, "not assessable", 3, 0, None, None),
+        *results_in(
+            Subgroups(
+                (Group("sex:F", 20, 12),),
+                (GroupDifference("sex:F", "sex:M", "accuracy", 0.1, -0.1, None, 0.4, 0.8, 12, 11),),
+            )
+        ),
     ]
     modules = [import_module(f"cxr_faith.summary.{file.stem}") for file in ROOM.glob("[a-z]*.py")]
     classes = {
