@@ -78,8 +78,7 @@ def summarize(
         ValueError: curves of one method that were measured at different steps.
     """
     pieces = [records] if pieces is None else pieces
-    records = records.reindex(columns=list(dict.fromkeys((*KEY, *COLUMNS))))  # older versions lack some columns
-    everything = _sorted(records)
+    everything = _sorted(records.reindex(columns=list(dict.fromkeys((*KEY, *COLUMNS)))))  # older versions lack columns
     plain = everything["condition"].eq(NONE)
     records = everything if plain.all() else everything[plain]
     first = first_setting(records)
