@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_faith.data.subgroups import AGE_BANDS, age_band
 from cxr_faith.metrics.groups import contrast
 from cxr_faith.metrics.statistics import FEWEST_CLUSTERS, estimate, holm
-from cxr_faith.records.controls import RANDOM
+from cxr_faith.records.controls import is_control
 from cxr_faith.summary.columns import Flags, Floats, numbers, rounded
 from cxr_faith.summary.method_rows import WEIGHTED, MethodRows, method_rows
 from cxr_faith.summary.result import Result
@@ -69,7 +69,7 @@ class Subgroups(Result):
     groups: tuple[Group, ...]
     """The groups that have samples, also those too small for numbers."""
     differences: tuple[GroupDifference, ...]
-    """Each pair of groups of one column with at least ten patients each."""
+    """Each pair of groups of one column with at least ten patients each, for each method that is no control."""
 
 
 def subgroup_slices(samples: pd.DataFrame) -> dict[str, "pd.Series[bool]"]:
@@ -114,8 +114,8 @@ def subgroup_panel(samples: pd.DataFrame, first: pd.DataFrame, order: Sequence[s
     ]
     correct = numbers(samples["correct"])
     values: dict[str, tuple[Floats, Floats]] = {ACCURACY: (correct, np.ones(len(samples)))}
-    values |= {rows.method: _values(rows, len(samples)) for rows in method_rows(first, order, samples)}
-    values.pop(RANDOM, None)  # its srg is 0
+    compared = [name for name in order if not is_control(name)]
+    values |= {rows.method: _values(rows, len(samples)) for rows in method_rows(first, compared, samples)}
     flags = {name: inside.to_numpy(bool) for name, inside in slices.items() if is_large(samples, inside)}
     asked = [
         (a, b, of)
