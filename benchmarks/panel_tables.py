@@ -173,17 +173,21 @@ def out_of_distribution(runs: Mapping[str, Run]) -> Lines:
 def biases(runs: Mapping[str, Run]) -> Lines:
     """For each checkpoint, what each substrate adds to a method's srg under `pair`."""
     for name, run in runs.items():
-        table, n = bias_table(run.records(["method", "substrate", "status", "srg", "effect"]))
+        records = run.records(["method", "substrate", "status", "srg", "effect", "own_substrate"])
+        own = set(map(tuple, records.loc[records["own_substrate"].eq(True), ["method", "substrate"]].to_numpy()))
+        table, n = bias_table(records)
         yield from ("", f"{name}: srg under pair, and what other substrates add to it, on {n} samples ok under all", "")
         if table.empty:
             continue
         others = [spec for spec in table.columns if spec != PAIR]
         yield _line("method", [PAIR, *others], 12)
         for method, row in table.sort_values(PAIR, ascending=False, kind="stable").iterrows():
-            yield _line(str(method), [f"{row[PAIR]:.3f}", *(f"{row[spec] - row[PAIR]:+.3f}" for spec in others)], 12)
+            cells = [f"{row[spec] - row[PAIR]:+.3f}{'*' if (method, spec) in own else ''}" for spec in others]
+            yield _line(str(method), [f"{row[PAIR]:.3f}", *cells], 12)
         explaining = table[[not is_control(str(method)) for method in table.index]]
         ranked = [_number(tau(dict(explaining[PAIR]), dict(explaining[spec])), ".2f") for spec in others]
         yield _line("τ with pair", ["", *ranked], 12)
+    yield "* the method was made with this substrate"
 
 
 def bias_table(records: pd.DataFrame) -> tuple[pd.DataFrame, int]:

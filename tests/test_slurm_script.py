@@ -12,14 +12,16 @@ ROOT = Path(__file__).parents[1]
 SLURM_SCRIPT = ROOT / "slurm" / "eval.sh"
 
 
-def run_slurm_script(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_slurm_script(
+    folder: Path, *arguments: str, script: Path = SLURM_SCRIPT, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run slurm/eval.sh in the repository's root with an `srun` that prints what it was asked to do."""
     srun = folder / "srun"
     srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "offline=$HF_HUB_OFFLINE" "$@"\nexit ${STATUS:-0}\n')
     srun.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     kept |= {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"} | environment
-    command = [shutil.which("bash") or "bash", str(SLURM_SCRIPT), *arguments]
+    command = [shutil.which("bash") or "bash", str(script), *arguments]
     return subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
 
 
@@ -85,3 +87,28 @@ def test_slurm_script_refuses(tmp_path: Path, arguments: list[str], environment:
     assert result.returncode == 2
     assert message in result.stderr and len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
+
+
+PANEL_SCRIPT = ROOT / "slurm" / "panel.sh"
+
+
+def test_panel_script_runs_the_panel_and_a_task_of_an_array_one_checkpoint(tmp_path: Path) -> None:
+    options = re.findall(r"^#SBATCH (.+)$", PANEL_SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"--requeue", "--open-mode=append", "--signal=USR2@120", "--ntasks-per-node=1"} <= set(options)
+    result = run_slurm_script(tmp_path, "--trainer.precision", "32", script=PANEL_SCRIPT, **JOB)
+    words = result.stdout.split()
+    assert result.returncode == 0 and "offline=1" in words and "--number" not in words
+    assert " ".join(words).endswith("--trainer.strategy auto --trainer.precision 32")
+    task = run_slurm_script(tmp_path, script=PANEL_SCRIPT, **JOB, **ARRAY)
+    assert "benchmarks/panel.py --number 3 --trainer.accelerator gpu" in " ".join(task.stdout.split())
+
+
+def test_panel_script_goes_back_into_the_queue_only_when_stopped_on_request(tmp_path: Path) -> None:
+    (tmp_path / "scontrol").write_text('#!/usr/bin/env bash\necho "scontrol $*"\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    for status, requeued in ((0, False), (1, False), (2, False), (75, True), (140, True)):
+        result = run_slurm_script(tmp_path, script=PANEL_SCRIPT, **JOB, STATUS=str(status))
+        assert result.returncode == status
+        assert ("scontrol requeue 7" in result.stdout) is requeued
+    outside = run_slurm_script(tmp_path, script=PANEL_SCRIPT)
+    assert outside.returncode == 2 and "submit it with sbatch" in outside.stderr

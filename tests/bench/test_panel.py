@@ -18,6 +18,7 @@ from cxr_faith import bundled_model
 from cxr_faith.__main__ import main as cxr_faith
 from cxr_faith.cases import Case
 from cxr_faith.protocol import Protocol
+from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.stop import StopRequest
 from cxr_faith.scoring import plan_curves
 from cxr_faith.summary.summarize import summarize
@@ -180,6 +181,21 @@ def test_the_stated_number_of_pictures_is_that_of_the_plan() -> None:
     case = Case(Prompt("q", (), (), 0), "a", "yes_no", Reply((), (), "", 0.0, 1.0, True), Target("margin"), maps=maps)
     plan, _ = plan_curves(grid, "a", [case], Protocol(steps=50, random_orders=20))
     assert len(plan) == panel_tables.curve_pictures(methods=6, steps=50, orders=20)  # five maps and the center
+
+
+def test_the_page_states_the_passes_of_the_shipped_panel() -> None:
+    config = panel.read(ROOT / "configs" / "panel.yaml")["model"]
+    method_set = MethodSet(config["methods"], Protocol(**config["protocol"]))
+    assert list(method_set.scored) == ["blur:0.1"]  # no method is made with it, so there is no second substrate
+    assert not any(method_set.uses_substrate(name, "blur:0.1") for name in method_set.names)
+    maps = len(method_set.names)
+    passes = panel_tables.curve_pictures(maps, config["protocol"]["steps"], config["protocol"]["random_orders"])
+    page = (ROOT / "docs" / "panel.md").read_text(encoding="utf-8")
+    assert f"{passes:,} passes in `main` ({maps} maps and 20 random orders)" in " ".join(page.split())
+    shipped = panel.read(ROOT / "benchmarks" / "panel.yaml")
+    assert f"`main`: {shipped['main']['patients']} phantoms" in page
+    assert f"`tuning`: {shipped['tuning']['patients']} phantoms" in page
+    assert set(shipped["substrates"]["without"]) < set(config["methods"])
 
 
 def test_the_words_when_the_marker_decides(capsys) -> None:
