@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cxr_faith.data.answers import YES_NO, UnreadableError
+from cxr_faith.data.answers import YES_NO, Reference, UnreadableError, read_reference
 from cxr_faith.data.literals import looks_like_literal, read_cell
 from cxr_faith.data.tables import text
+from cxr_faith.data.tally import Tally
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s+")
@@ -33,6 +34,33 @@ def read_options(value: object) -> tuple[str, ...]:
     marks = [_LETTERED.match(word) for word in words]
     lettered = len(words) > 1 and [mark and mark[1] for mark in marks] == list(LETTERS[: len(words)])
     return tuple(_LETTERED.sub("", word, count=1) if lettered else word for word in words)
+
+
+def read_with_options(
+    question: str, answer: object, options: Sequence[str], tally: Tally, stated: str | None = None
+) -> tuple[str, Reference]:
+    """Question and reference of a row with options.
+
+    Yes and no make a yes/no question. Other options are put below the question; it is a choice, and its reference is
+    the letter of the right one.
+
+    Args:
+        question: the question.
+        answer: text or letter of the right option; None: it is not known.
+        options: what `read_options` gave, not empty.
+        tally: takes a note of answers that are kept in another form.
+        stated: the kind as the data set states it; None: it does not.
+
+    Raises:
+        UnreadableError: the answer is none of the options.
+    """
+    place = chosen(answer, options)
+    if place is None and text(answer) is not None:
+        raise UnreadableError("answer is none of the options")
+    if are_yes_no(options):
+        return question, read_reference(None if place is None else options[place], question, tally, stated or "yes_no")
+    kind = stated if stated and stated != "yes_no" else "choice"
+    return with_options(question, options), Reference(kind, None if place is None else (LETTERS[place],))
 
 
 def are_yes_no(options: Sequence[str]) -> bool:

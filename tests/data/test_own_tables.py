@@ -125,6 +125,13 @@ def test_hub_takes_usual_columns(tmp_path: Path, prepared: Prepared) -> None:
     rows, card = prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))
     assert [row["answer"] for row in rows.values()] == [["yes"]]
     assert card["columns"] == {"image_path": "image_path", "question": "query", "answer": "label"}
+    options = """a.png,Which side?,"['left', 'right']",B""", """a.png,Which side?,"['left', 'right']",up"""
+    write_csv(tmp_path / "vqa/test.csv", "image,question,choices,answer", *options)
+    rows, card = prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))
+    assert [(row["kind"], row["question"], row["answer"]) for row in rows.values()] == [
+        ("choice", "Which side?\nA. left\nB. right", ["B"])
+    ]
+    assert card["drops"] == {"question: answer is none of the options": 1}
     write_csv(tmp_path / "vqa/test.csv", "image_path,text,label", "a.png,Is it?,yes")
     with pytest.raises(PrepareError, match="lacks the column question; it has image_path, text, label"):
         prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))

@@ -15,9 +15,10 @@ import pyarrow as pa
 from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
 from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
+from cxr_faith.data.options import read_options, read_with_options
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources.hub_files import check_folder
-from cxr_faith.data.sources.table_columns import columns_by_name
+from cxr_faith.data.sources.table_columns import OPTIONS, columns_by_name
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import PrepareError, Tally
 from cxr_faith.data.text_files import names_of, one_line
@@ -37,6 +38,7 @@ def hub(
     question: str | None = None,
     answer: str | None = None,
     patient: str | None = None,
+    options: str | None = None,
 ) -> Iterator[Sample]:
     """Questions of a data set from the hub or a folder; its pictures are written to ROOT/images, without duplicates.
 
@@ -54,13 +56,15 @@ def hub(
         answer: column of the answer, in any form of the table "How answers are read" in docs/data.md; default: by a
             usual name (answer, label, …).
         patient: column of the patient, the unit that statistics cluster by.
+        options: column of the options; default: by a usual name (options, choices), if there is one.
     """
     rows = _load(root, dataset, split, config)
     base = Path(dataset) if Path(dataset).is_dir() else root / ".cache"
-    image, question, answer = _columns(rows, dataset, image, question, answer, tally)
-    if patient and patient not in rows.column_names:
-        raise PrepareError(f"{dataset}: lacks the column {patient}; it has {names_of(rows.column_names)}")
-    rows = _undecoded(rows.select_columns(list(dict.fromkeys(filter(None, (image, question, answer, patient))))))
+    given = {"image_path": image, "question": question, "answer": answer, "patient_id": patient, OPTIONS: options}
+    tally.columns = _columns(rows, dataset, {name: own for name, own in given.items() if own})
+    image, question, answer = (tally.columns[name] for name in ("image_path", "question", "answer"))
+    options = tally.columns.get(OPTIONS)
+    rows = _undecoded(rows.select_columns(list(dict.fromkeys(tally.columns.values()))))
     _check_arrays(rows.data, dataset)
     features = rows.features
     (root / "images").mkdir(parents=True, exist_ok=True)
@@ -72,7 +76,12 @@ def hub(
         try:
             row = rows[position]
             asked = read_question(_named(row[question], features[question]))
-            reference = read_reference(_named(row[answer], features[answer]), asked, tally, column=column)
+            offered = read_options(_named(row[options], features[options])) if options else ()
+            answered = _named(row[answer], features[answer])
+            if offered:
+                asked, reference = read_with_options(asked, answered, offered, tally)
+            else:
+                reference = read_reference(answered, asked, tally, column=column)
         except UnreadableError as error:
             tally.drop("question", name, str(error))
             continue
@@ -95,24 +104,21 @@ def hub(
         )
 
 
-def _columns(
-    rows: datasets.Dataset, dataset: str, image: str | None, question: str | None, answer: str | None, tally: Tally
-) -> tuple[str, str, str]:
-    """The columns of picture, question and answer: as given, else by their usual names.
+def _columns(rows: datasets.Dataset, dataset: str, given: Mapping[str, str]) -> dict[str, str]:
+    """The column of picture, question, answer, options and patient: as given, else by usual names; no other patient.
 
     Raises:
-        PrepareError: one of them is missing.
+        PrepareError: one that is needed is missing.
     """
-    given = {"image_path": image, "question": question, "answer": answer}
-    stated = {name: own for name, own in given.items() if own}
-    taken = columns_by_name(rows.column_names, stated, given)
+    needed = ("image_path", "question", "answer")
+    taken = columns_by_name(rows.column_names, given, (*needed, OPTIONS))
     missing = [
-        taken.get(name, name.removesuffix("_path")) for name in given if taken.get(name) not in rows.column_names
+        taken.get(name, name.removesuffix("_path")) for name in needed if taken.get(name) not in rows.column_names
     ]
+    missing += [own for name, own in given.items() if name not in needed and own not in rows.column_names]
     if missing:
         raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {names_of(rows.column_names)}")
-    tally.columns = taken
-    return taken["image_path"], taken["question"], taken["answer"]
+    return taken
 
 
 def _check_arrays(table: Any, dataset: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cxr_faith.data.answers import UnreadableError, read_question
 from cxr_faith.data.json_files import json_entries
-from cxr_faith.data.options import LETTERS, are_yes_no, chosen, read_options, with_options
+from cxr_faith.data.options import read_options, read_with_options
 from cxr_faith.data.picture_files import PictureFiles
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.subgroups import read_age, read_sex, read_view
@@ -50,12 +50,12 @@ def rexvqa(root: Path, tally: Tally, splits: str = "test") -> Iterator[Sample]:
                 continue
             try:
                 entry = {name: whole[name] for name in KEYS if name in whole}
-                yield _sample(f"rexvqa/{split}/{key}", entry, split, files)
+                yield _sample(f"rexvqa/{split}/{key}", entry, split, files, tally)
             except UnreadableError as error:
                 tally.drop("question", f"rexvqa/{split}/{key}", str(error))
 
 
-def _sample(name: str, entry: Mapping[str, Any], split: str, files: PictureFiles) -> Sample:
+def _sample(name: str, entry: Mapping[str, Any], split: str, files: PictureFiles, tally: Tally) -> Sample:
     """One question.
 
     Raises:
@@ -67,10 +67,7 @@ def _sample(name: str, entry: Mapping[str, Any], split: str, files: PictureFiles
         raise UnreadableError(f"question about {'several pictures' if paths else 'no picture'}: one is expected")
     if len(options) < 2:
         raise UnreadableError("question without options")
-    place = chosen(entry.get("correct_answer"), options)
-    if place is None:
-        raise UnreadableError("answer is none of the options")
-    closed = are_yes_no(options)
+    question, reference = read_with_options(question, entry.get("correct_answer"), options, tally)
     path = posixpath.normpath(posixpath.join(FOLDER, paths[0]))
     return Sample(
         sample_id=name,
@@ -78,9 +75,9 @@ def _sample(name: str, entry: Mapping[str, Any], split: str, files: PictureFiles
         study_id=text(entry.get("study_id")),
         image_id=posixpath.splitext(path)[0].removeprefix("deid_png/"),
         image_path=files.find(path) or path,
-        question=question if closed else with_options(question, options),
-        kind="yes_no" if closed else "choice",
-        answer=(options[place].lower() if closed else LETTERS[place],),
+        question=question,
+        kind=reference.kind,
+        answer=reference.answers,
         split=split,
         source="rexvqa",
         sex=read_sex(entry.get("PatientSex")),

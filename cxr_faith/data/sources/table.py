@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cxr_faith.data.answers import AnswerColumn, Reference, UnreadableError, read_question, read_reference
-from cxr_faith.data.options import LETTERS, are_yes_no, chosen, read_options, with_options
+from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
+from cxr_faith.data.options import read_options, read_with_options
 from cxr_faith.data.picture_files import PictureFiles
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.sources.table_cells import boxes_in, masks_in, path_in, paths_in
@@ -110,7 +110,7 @@ def _sample(
     stated = KIND_NAMES.get(stated, stated)
     options = read_options(values.get(OPTIONS))
     if options:
-        question, (kind, answer) = _optional(values.get("answer"), question, stated or None, options, tally)
+        question, (kind, answer) = read_with_options(question, values.get("answer"), options, tally, stated or None)
     else:
         kind, answer = read_reference(values.get("answer"), question, tally, stated or None, answers)
     given: dict[str, Any] = {name: text(values.get(name)) for name in _TEXTS}
@@ -150,20 +150,3 @@ def _with_picture(sample: Sample, pictures: PictureFiles, tally: Tally) -> Sampl
         return sample
     tally.note("images found by their name without folders and suffix")
     return replace(sample, image_path=file)
-
-
-def _optional(
-    answer: object, question: str, stated: str | None, options: Sequence[str], tally: Tally
-) -> tuple[str, Reference]:
-    """Question and reference of a row with options; the reference is the letter of the right one, or yes or no.
-
-    Raises:
-        UnreadableError: the answer is none of the options.
-    """
-    place = chosen(answer, options)
-    if place is None and text(answer) is not None:
-        raise UnreadableError("answer is none of the options")
-    if are_yes_no(options):
-        return question, read_reference(None if place is None else options[place], question, tally, stated or "yes_no")
-    kind = stated if stated and stated != "yes_no" else "choice"
-    return with_options(question, options), Reference(kind, None if place is None else (LETTERS[place],))
