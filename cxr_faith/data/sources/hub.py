@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
+from cxr_faith.data.answers import AnswerColumn, Reference, UnreadableError, read_question, read_reference
 from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.options import read_options, read_with_options
@@ -62,8 +62,7 @@ def hub(
     base = Path(dataset) if Path(dataset).is_dir() else root / ".cache"
     given = {"image_path": image, "question": question, "answer": answer, "patient_id": patient, OPTIONS: options}
     tally.columns = _columns(rows, dataset, {name: own for name, own in given.items() if own})
-    image, question, answer = (tally.columns[name] for name in ("image_path", "question", "answer"))
-    options = tally.columns.get(OPTIONS)
+    image, answer = tally.columns["image_path"], tally.columns["answer"]
     rows = _undecoded(rows.select_columns(list(dict.fromkeys(tally.columns.values()))))
     _check_arrays(rows.data, dataset)
     features = rows.features
@@ -75,13 +74,7 @@ def hub(
         name = f"{label}/{split}/{position}"
         try:
             row = rows[position]
-            asked = read_question(_named(row[question], features[question]))
-            offered = read_options(_named(row[options], features[options])) if options else ()
-            answered = _named(row[answer], features[answer])
-            if offered:
-                asked, reference = read_with_options(asked, answered, offered, tally)
-            else:
-                reference = read_reference(answered, asked, tally, column=column)
+            asked, reference = _question(row, features, tally.columns, column, tally)
         except UnreadableError as error:
             tally.drop("question", name, str(error))
             continue
@@ -102,6 +95,21 @@ def hub(
             split=split,
             source=label,
         )
+
+
+def _question(
+    row: Mapping[str, Any], features: datasets.Features, columns: Mapping[str, str], column: AnswerColumn, tally: Tally
+) -> tuple[str, Reference]:
+    """Question and reference of a row.
+
+    Raises:
+        UnreadableError: they cannot be read.
+    """
+    question, answer = (_named(row[columns[name]], features[columns[name]]) for name in ("question", "answer"))
+    asked, offered = read_question(question), read_options(row[columns[OPTIONS]] if OPTIONS in columns else None)
+    if offered:
+        return read_with_options(asked, answer, offered, tally)
+    return asked, read_reference(answer, asked, tally, column=column)
 
 
 def _columns(rows: datasets.Dataset, dataset: str, given: Mapping[str, str]) -> dict[str, str]:
