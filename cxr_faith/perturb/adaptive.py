@@ -19,8 +19,12 @@ FloatArray = npt.NDArray[np.float64]
 Run = Callable[[Plan], list[PictureScores]]
 COARSE = 8
 """Intervals of the first pass."""
-CAUTION = 1.25
-"""Factor on the textbook error of the trapezoid rule; with it, 95 % of rough sigmoid curves keep the stated error."""
+CAUTION = 5
+"""Factor on the textbook error of the trapezoid rule, since curves of models have steps as well as bends.
+
+The smallest of 3, 4, 5 and 6 with which the stated error covered 95 % of the areas of five phantoms; docs/numbers.md
+has the coverage on others (`benchmarks/adaptive.py`).
+"""
 FIRST_RANDOM_ORDERS = 8
 """Random orders of the first pass; fewer than four pairs say little about their spread."""
 _COLUMNS = tuple(field.name for field in fields(PictureScores))
@@ -37,13 +41,12 @@ def coarse_points(steps: int) -> IntArray:
     return np.unique(np.concatenate([half, steps - half]))
 
 
-def area_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[FloatArray, IntArray]:
+def interval_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[FloatArray, IntArray]:
     """Estimated error of the trapezoid rule on each interval between known points.
 
     The rule's error is h³·|f''| / 12. f'' is estimated by the larger change of slope to the two neighbors, and the
-    error is multiplied by `CAUTION`, since real curves are rough as well as bent. It is an estimate, not a bound: a
-    fall and rise between two known points is not noticed. An interval that the finest schedule cannot split has no
-    error, since the area is that of the finest schedule.
+    error is multiplied by `CAUTION`, since real curves are rough as well as bent. An interval that the finest schedule
+    cannot split has no error, since the area is that of the finest schedule.
 
     Args:
         scores: curves [C, T + 1]; read where known.
@@ -51,7 +54,7 @@ def area_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[F
         k: the finest schedule [T + 1], in cells.
 
     Returns:
-        the largest error over the curves [intervals], and the intervals' ends [intervals + 1] as steps.
+        the errors [C, intervals], and the intervals' ends [intervals + 1] as steps.
     """
     points = np.flatnonzero(known)
     # From whole cells, so that a mirrored curve has the same widths, bit for bit.
@@ -60,12 +63,20 @@ def area_errors(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> tuple[F
     bend = np.abs(np.diff(slope, axis=1)) / ((width[1:] + width[:-1]) / 2)
     nothing = np.zeros((len(slope), 1))
     curvature = np.maximum(np.hstack([nothing, bend]), np.hstack([bend, nothing]))
-    errors: FloatArray = (CAUTION * curvature * width**3 / 12).max(0)
-    return np.where(np.diff(points) > 1, errors, 0.0), points
+    return np.where(np.diff(points) > 1, CAUTION * curvature * width**3 / 12, 0.0), points
+
+
+def area_error(scores: npt.ArrayLike, known: BoolArray, k: IntArray) -> float:
+    """Estimated error of the areas, the largest over the curves, in units of the scores; see `interval_errors`.
+
+    The errors of a curve's intervals have either sign, so they add up as the root of the sum of their squares. It is an
+    estimate, not a bound: 95 % of areas lie within it, and a fall and rise between two known points is not noticed.
+    """
+    return max(math.sqrt(math.fsum(row**2)) for row in interval_errors(scores, known, k)[0])
 
 
 def next_points(scores: npt.ArrayLike, known: BoolArray, k: IntArray, allowed: float) -> IntArray:
-    """Steps to run next: the middles of the intervals whose error is above their share of the allowed error.
+    """Steps to run next: the middles of the intervals whose squared error is above their share of the allowed one.
 
     The mirrored curve (the other mode of the reversed order) gets the mirrored steps, T - s.
 
@@ -78,10 +89,10 @@ def next_points(scores: npt.ArrayLike, known: BoolArray, k: IntArray, allowed: f
     Returns:
         steps; none if the estimated error is within the allowed one.
     """
-    errors, points = area_errors(scores, known, k)
-    if math.fsum(errors) <= allowed:
+    if area_error(scores, known, k) <= allowed:
         return np.empty(0, np.int64)
-    split = errors > allowed * np.diff(k[points]) / k[-1]
+    errors, points = interval_errors(scores, known, k)
+    split = errors.max(0) > allowed * np.sqrt(np.diff(k[points]) / k[-1])
     ends, steps = (points[:-1] + points[1:])[split], len(k) - 1
     # Of two middles, the one farther from the middle of the curve; both where the interval contains it.
     middles = np.concatenate([(ends // 2)[ends <= steps], (-(-ends // 2))[ends >= steps]])
@@ -182,7 +193,7 @@ def error_unit(s: npt.ArrayLike) -> float | None:
 
 def _finish(values: FloatArray, known: BoolArray, k: IntArray) -> Curves:
     scale = error_unit(values[0]) or math.nan
-    errors = [area_errors(values[0, i], row, k)[0].sum() / scale for i, row in enumerate(known)]
+    errors = [area_error(values[0, i], row, k) / scale for i, row in enumerate(known)]
     filled = [fill_between(values[:, i], row, k) for i, row in enumerate(known)]
     parts = np.stack(filled, axis=1) if filled else values
     scores = PictureScores(*(torch.from_numpy(part) for part in parts))

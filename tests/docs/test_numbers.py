@@ -52,6 +52,13 @@ def test_the_budget_is_what_the_script_prints(
     assert capsys.readouterr().out.split() == block.split()
 
 
+@pytest.mark.parametrize("name", ["intervals", "adaptive"])
+def test_simulated_tables_are_those_that_were_printed(name: str) -> None:
+    printed = (ROOT / "benchmarks" / f"{name}.txt").read_text(encoding="utf-8")
+    assert printed in blocks(document("docs/numbers.md"), "text")
+    assert f"`python benchmarks/{name}.py`" in document("docs/numbers.md")
+
+
 def test_the_words_by_which_answers_are_read_are_those_of_the_code() -> None:
     text = document("docs/answers.md")
     known = {"Options": GROUPS.values(), "Findings and devices": [FINDINGS], "Places": [ANATOMY]}

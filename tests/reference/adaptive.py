@@ -8,7 +8,7 @@ def coarse(steps):
 
 
 def interval_error(known, values, k, i):
-    """1.25 h^3 |f''| / 12 of the interval from known[i] to known[i + 1], f'' from the slopes next to it."""
+    """5 h^3 |f''| / 12 of the interval from known[i] to known[i + 1], f'' from the slopes next to it."""
     if known[i + 1] - known[i] == 1:
         return 0.0
     x = [k[s] / k[-1] for s in known]
@@ -21,7 +21,7 @@ def interval_error(known, values, k, i):
         if 0 <= j < len(known) - 1:
             middles = abs((x[i] + x[i + 1]) / 2 - (x[j] + x[j + 1]) / 2)
             bends.append(abs(slope(i) - slope(j)) / middles)
-    return 1.25 * max(bends) * (x[i + 1] - x[i]) ** 3 / 12
+    return 5 * max(bends) * (x[i + 1] - x[i]) ** 3 / 12
 
 
 def refine(curves, k, allowed):
@@ -30,12 +30,13 @@ def refine(curves, k, allowed):
     known = coarse(steps)
     while True:
         values = [{s: curve(s) for s in known} for curve in curves]
-        errors = [max(interval_error(known, v, k, i) for v in values) for i in range(len(known) - 1)]
-        if sum(errors) <= allowed:
-            return known, sum(errors)
+        errors = [[interval_error(known, v, k, i) for i in range(len(known) - 1)] for v in values]
+        whole = max(sum(error**2 for error in row) ** 0.5 for row in errors)
+        if whole <= allowed:
+            return known, whole
         new = set()
-        for i, error in enumerate(errors):
-            if error > allowed * (k[known[i + 1]] - k[known[i]]) / k[-1]:
+        for i, both in enumerate(zip(*errors, strict=True)):
+            if max(both) > allowed * ((k[known[i + 1]] - k[known[i]]) / k[-1]) ** 0.5:
                 total = known[i] + known[i + 1]
                 # Of two middles the outer one; both where the interval lies astride the middle of the curve.
                 if total <= steps:
