@@ -41,7 +41,8 @@ class Reader:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.model = Gemma3ForConditionalGeneration.from_pretrained(folder, local_files_only=True).eval()
+        load = Gemma3ForConditionalGeneration.from_pretrained
+        self.model = load(folder, local_files_only=True, dtype=torch.float32).eval()  # saved in bfloat16
         self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         tokenizer = self.processor.tokenizer
         ids = {word: tokenizer.encode(word, add_special_tokens=False)[0] for word in WORDS}

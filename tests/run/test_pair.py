@@ -7,8 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
+from cxr_faith.__main__ import main
 from cxr_faith.attribution import build_methods
 from cxr_faith.data.check import check_manifest
 from cxr_faith.data.items import ManifestDataset
@@ -156,3 +158,11 @@ def test_pair_is_for_scoring_alone() -> None:
         build_methods({"occlusion": {"substrate": "pair"}})
     with pytest.raises(ValueError, match="pair takes no parameter"):
         Substrate.parse("pair:1")
+    with pytest.raises(ValueError, match="substrate pair needs the same picture without the finding"):
+        Substrate.parse("pair").apply(torch.zeros(1, 3, 8, 8), ["a"], 0)
+
+
+def test_a_film_without_a_manifest_has_no_pair(phantoms, tmp_path, capsys) -> None:
+    words = [str(phantoms / "images" / "both.jpg"), "--question", "Is there a nodule?", "--out", str(tmp_path)]
+    assert main(["explain", *words, "--method", "center", "--evaluate", "true", "--substrate", "pair"]) == 2
+    assert "substrate pair needs the same picture without the finding" in capsys.readouterr().err

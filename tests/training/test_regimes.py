@@ -12,10 +12,12 @@ from lessons import marker_lessons
 from packing import Packer
 from pool import FILE_SIZE, cell_shares
 from regimes import REGIMES, Cycle
+from safetensors.torch import load_file
 from tokenizer import build_tokenizer
-from train import run_cycle
+from train import run_cycle, train
 
 from cxr_faith.data.sources.phantom_render import marker_mask
+from cxr_faith.vlm import Gemma3VLM
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +122,22 @@ def test_an_interrupted_cycle_goes_on_with_the_same_bits(feed, tmp_path, monkeyp
     run_cycle(fresh, feed, cycle, [0, 0], tmp_path / "cut.state", arguments())
     for one, other in zip(whole.state_dict().values(), fresh.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_regime_goes_on_from_the_results_of_another_and_saves_half_precision(chunks, tmp_path, monkeypatch) -> None:
+    first, second = Cycle("first", 1, 1.0), Cycle("second", 1, 0.5, marker=True)
+    monkeypatch.setattr("train.build_pool", lambda *_: chunks)
+    monkeypatch.setattr("train.REGIMES", {"short": (first,), "long": (first, second)})
+    plain = {"work": tmp_path, "seed": 3, "batch": 4, "pictures": 0, "workers": 1, "compile": False}
+    train(arguments(regime="short", out=tmp_path / "short-3", **plain))
+    result = tmp_path / "seed-3" / "first" / "model.safetensors"
+    before = result.stat().st_mtime_ns
+    train(arguments(regime="long", out=tmp_path / "long-3", **plain))
+    assert result.stat().st_mtime_ns == before and (tmp_path / "seed-3" / "first+second").is_dir()
+    assert not list((tmp_path / "seed-3").glob("*.state"))
+    assert result.stat().st_size > 6e6 > 4e6 > (tmp_path / "long-3" / "model.safetensors").stat().st_size
+    vlm = Gemma3VLM.from_pretrained(tmp_path / "short-3", device="cpu")
+    trained = load_file(result)
+    for name, weight in load_file(tmp_path / "short-3" / "model.safetensors").items():
+        assert weight.dtype == torch.bfloat16 and torch.equal(weight, trained[name].bfloat16())
+    assert next(vlm.model.parameters()).dtype == torch.float32
