@@ -110,7 +110,8 @@ def evaluate_apart(arguments: Sequence[str]) -> int:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     threads = {"OMP_NUM_THREADS": "1"} if "OMP_NUM_THREADS" not in kept else {}
     child = subprocess.Popen([sys.executable, "-m", "cxr_faith", "evaluate", *arguments], env=kept | threads)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to both
+    for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda given, _: child.send_signal(given))
     return child.wait()
 

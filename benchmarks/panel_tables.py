@@ -68,8 +68,17 @@ def scores(summaries: Mapping[str, Summary]) -> Lines:
         key=lambda method: -np.mean([_srg(board, method, -1.0) for board in boards.values()]),
     )
     yield from ("srg [95 %], under blur, on the samples that are ok for every method of the checkpoint", "")
-    yield _line("method", [f"{name} ({board.n_common})" for name, board in boards.items()], 22)
-    yield from (_line(method, [_cell(board, method) for board in boards.values()], 22) for method in methods)
+    yield _line("method", [*(f"{name} ({board.n_common})" for name, board in boards.items()), "above center on"], 22)
+    for method in methods:
+        above = sum(above_center(board, method) for board in boards.values())
+        yield _line(method, [*(_cell(board, method) for board in boards.values()), f"{above} of {len(boards)}"], 22)
+
+
+def above_center(board: Board, method: str) -> bool:
+    """Whether the interval of a method's gap to the center prior lies above 0."""
+    row = board.row(method)
+    ends = None if row is None or "gap_srg_center" not in row.intervals else row.intervals["gap_srg_center"].ends
+    return ends is not None and ends[0] > 0
 
 
 def answers(summaries: Mapping[str, Summary]) -> Lines:

@@ -198,6 +198,16 @@ def test_the_page_states_the_passes_of_the_shipped_panel() -> None:
     assert set(shipped["substrates"]["without"]) < set(config["methods"])
 
 
+def test_the_first_table_counts_the_checkpoints_on_which_a_method_is_above_the_center() -> None:
+    rows = pd.DataFrame(make_rows())
+    worse = rows.copy()
+    worse.loc[worse["method"].eq("chefer"), ["gap_srg_center", "srg"]] -= 0.5
+    summaries = {"random-0": summarize(rows), "plain-0": summarize(worse)}
+    lines = {line.split()[0]: line for line in panel_tables.scores(summaries) if line}
+    assert lines["chefer"].endswith("1 of 2") and lines["oracle"].endswith("2 of 2")
+    assert lines["center"].endswith("0 of 2") and lines["random"].endswith("0 of 2")
+
+
 def test_the_words_when_the_marker_decides(capsys) -> None:
     rows = pd.DataFrame(make_rows())
     names = {"oracle": panel_tables.MARKER, "center": "oracle", "attention": "center"}
