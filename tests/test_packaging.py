@@ -106,7 +106,8 @@ MODULE_OF = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml"}
 
 def test_what_the_package_imports_is_declared(pyproject: dict[str, Any]) -> None:
     project = pyproject["project"]
-    texts = [*project["dependencies"], *project["optional-dependencies"]["masks"]]
+    extras = project["optional-dependencies"]
+    texts = [*project["dependencies"], *extras["masks"], *extras["segment"]]
     names = {Requirement(text).name for text in texts}
     declared = {MODULE_OF.get(name, name.replace("-", "_")) for name in names}
     beside = {"torchcam", "quantus"}  # other tools, compared by `bench` where they are installed

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_faith.cli import prepare_bench, prepare_check
+from cxr_faith.cli import prepare_bench, prepare_check, prepare_masks
 from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, usage_errors
 from cxr_faith.cli.help import paragraphs
 from cxr_faith.cli.parser import Command, Given
@@ -28,6 +28,9 @@ commands:
       open pictures and masks of a manifest and list the faults
   prepare bench MANIFEST [--workers N] [--cache D]
       pictures per second, from files and from a cache of them
+
+  prepare masks MANIFEST --out DIR [--segmenter torchxrayvision]
+      masks of lungs, heart and mediastinum, for --masks
 
 sources:
   mimic-cxr-vqa    MIMIC-Ext-MIMIC-CXR-VQA on MIMIC-CXR-JPG, with boxes of
@@ -63,7 +66,7 @@ examples:
   cxr-faith prepare check manifests/mimic --images all
   cxr-faith evaluate --config configs/mimic.yaml
 """
-LOOKS = {"check": prepare_check.main, "bench": prepare_bench.main}
+LOOKS = {"check": prepare_check.main, "bench": prepare_bench.main, "masks": prepare_masks.main}
 """What `prepare` does with an existing manifest."""
 
 

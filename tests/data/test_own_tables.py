@@ -86,14 +86,15 @@ def test_a_picture_that_is_not_found_is_shown_beside_one_that_is_there(
 ) -> None:
     save(tmp_path / "root/p10/a.png", 0)
     path = write_csv(tmp_path / "q.csv", "image_path,question", "b.png,Is it?", "c.png,Is it?")
-    expected = f"not found: tried {tmp_path}/root/b.png; there is {tmp_path}/root/p10/a.png"
+    tried, there = tmp_path / "root" / "b.png", tmp_path / "root" / "p10/a.png"
+    expected = f"not found: tried {tried}; there is {there}"
     options = PrepareOptions(str(tmp_path / "root"), str(tmp_path / "m"))
     with pytest.raises(PrepareError, match=expected):
         prepare("table", options, file=str(path))
     write_csv(path, "image_path,question", "b.png,Is it?", "p10/a.png,Is it?")
     arguments = ["--root", str(tmp_path / "root"), "--file", str(path), "--out", str(tmp_path / "m")]
     assert main(["prepare", "table", *arguments]) == 0
-    assert f"not found tried {tmp_path}/root/b.png; there is" in " ".join(capsys.readouterr().out.split())
+    assert f"not found tried {tried}; there is" in " ".join(capsys.readouterr().out.split())
     report = "The heart is enlarged. No effusion."
     assert report not in not_found(report, tmp_path) and "no file name" in not_found(report, tmp_path)
     assert "holds no picture" in not_found("a.png", tmp_path / "empty")
