@@ -1,4 +1,4 @@
-"""Losses of the bundled model's training: the replies, the size of yes/no margins, and where lesions are."""
+"""Losses of the training: the replies, the size of yes/no margins, and where lesions are; and the accuracy."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def even_margins(model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pa
     word = torch.where(torch.isin(pack.target[asked], ids[0]), 1.0, -1.0)
     wanted = torch.where(pack.margin[asked].isnan(), word, pack.margin[asked])
     return (margin / MARGIN - wanted).square().mean()
+
+
+def accuracy(
+    model: Gemma3ForConditionalGeneration, hidden: Tensor, pack: Pack, ids: tuple[Tensor, ...], pictures: Tensor
+) -> Tensor:
+    """Whether each yes/no question about some pictures, bool [batch], is answered rightly."""
+    asked = torch.isin(pack.target, torch.cat(ids)) & pictures[:, None]
+    yes = yes_no_margin(hidden[asked], model.lm_head.weight, ids) >= 0
+    return yes == torch.isin(pack.target[asked], ids[0])
 
 
 def dense_loss(head: nn.Linear, tower: Tensor, target: Tensor, weight: Tensor) -> Tensor:

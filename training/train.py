@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from architecture import GRID, IMAGE_SIZE, build_model
 from feed import CHANNELS, Feed, Orders
-from losses import answer_loss, dense_loss, even_margins
+from losses import accuracy, answer_loss, dense_loss, even_margins
 from numpy.typing import NDArray
 from orders import own_orders
 from packing import Pack, Packer, forward
-from pool import build_pool
+from pool import build_pool, chest_chunk
 from regimes import REGIMES, Cycle
 from state import State
 from tokenizer import build_processor, build_tokenizer
@@ -35,6 +35,10 @@ from transformers import Gemma3ForConditionalGeneration, Gemma3Processor, GemmaT
 from cxr_faith.vlm.yes_no import NO_WORDS, YES_WORDS, single_tokens
 
 TOWER_STEPS = 100
+HELD_OUT = 100_000
+"""Number of the chunk of pictures that no pool has."""
+EVERY, BATCHES = 20, 8
+"""Steps between two measurements of the accuracy, and batches in each."""
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -109,6 +113,7 @@ def run_cycle(
     seed: list[int],
     path: Path,
     args: argparse.Namespace,
+    held_out: Feed | None = None,
 ) -> None:
     """Train the model for a cycle.
 
@@ -119,6 +124,7 @@ def run_cycle(
         seed: of the batches; each batch has its own stream.
         path: file of the state, from which an interrupted cycle goes on.
         args: the command line.
+        held_out: other pictures, for a cycle that ends at an accuracy.
     """
     device, peak = model.device, args.lr * cycle.peak
     ids = yes_no_ids(feed.packer.tokenizer, device)
@@ -154,9 +160,27 @@ def run_cycle(
         marks.append((loss.item(), right.item()))
         if step % 25 == 24:
             show_progress(f"{cycle.name} {state.step}/{cycle.steps}", marks, time.time() - started)
+        if cycle.until is not None and held_out is not None and state.step % EVERY == 0:
+            share = right_answers(model, held_out, ids, args.bf16)
+            print(f"{cycle.name} {state.step}/{cycle.steps} right on held-out pictures {share:.3f}", flush=True)
+            if share >= cycle.until:
+                break
         if time.time() - saved > args.save_every:
             state.save(path)
             saved = time.time()
+
+
+@torch.no_grad()
+def right_answers(model: Gemma3ForConditionalGeneration, feed: Feed, ids: tuple[Tensor, ...], bf16: bool) -> float:
+    """Share of the yes/no questions about whole chest pictures that are answered rightly, yes and no equally often."""
+    feed.start(Cycle("held out", 1, 1.0, intact=1.0), [0])
+    right = []
+    for _ in range(BATCHES):
+        pixels, pack, _, is_chest = draw(feed, None, model.device)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            hidden, _ = forward(model, feed.packer, pixels, pack)
+            right.append(accuracy(model, hidden, pack, ids, is_chest.bool()))
+    return float(torch.cat(right).float().mean())
 
 
 def train(args: argparse.Namespace) -> None:
@@ -181,10 +205,12 @@ def train(args: argparse.Namespace) -> None:
             layer.compile()
     pool = build_pool(args.work / "pool", args.pictures, args.pictures // 8, args.workers)
     feed = Feed(*pool, Packer(tokenizer, GRID**2), args.batch)
+    measured = any(cycle.until is not None for cycle in cycles[done:])
+    held_out = Feed([chest_chunk(HELD_OUT)], pool[1][:1], feed.packer, args.batch) if measured else None
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(done, len(cycles)):
         state = results[index].with_name(results[index].name + ".state")
-        run_cycle(model, feed, cycles[index], [args.seed, index], state, args)
+        run_cycle(model, feed, cycles[index], [args.seed, index], state, args, held_out)
         save(model, processor, results[index])
         state.unlink(missing_ok=True)
     # Half the size, for the repository; the results of the cycles keep all digits, so that others go on from them.

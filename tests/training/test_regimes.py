@@ -9,15 +9,16 @@ import torch
 from architecture import GRID, build_model
 from feed import Feed
 from lessons import marker_lessons
-from packing import Packer
+from packing import ROOM, Packer
 from pool import FILE_SIZE, cell_shares
 from regimes import REGIMES, Cycle
 from safetensors.torch import load_file
 from tokenizer import build_tokenizer
-from train import run_cycle, train
+from train import right_answers, run_cycle, train, yes_no_ids
 
 from cxr_faith.data.sources.phantom_render import marker_mask
 from cxr_faith.vlm import Gemma3VLM
+from tests.reference import gemma
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,38 @@ def test_a_regime_goes_on_from_the_results_of_another_and_saves_half_precision(c
     for name, weight in load_file(tmp_path / "short-3" / "model.safetensors").items():
         assert weight.dtype == torch.bfloat16 and torch.equal(weight, trained[name].bfloat16())
     assert next(vlm.model.parameters()).dtype == torch.float32
+
+
+def test_a_cycle_ends_when_enough_answers_are_right(feed, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("train.EVERY", 2)
+    monkeypatch.setattr("train.BATCHES", 1)
+    drawn, draw = [], feed.draw
+    monkeypatch.setattr(feed, "draw", lambda *order: drawn.append(1) or draw(*order))
+    for until, batches in ((0.0, 2), (1.1, 3)):
+        drawn.clear()
+        model = build_model(feed.packer.tokenizer, 0)
+        run_cycle(model, feed, Cycle("c", 3, 1.0, until=until), [0, 0], tmp_path / "s", arguments(), feed)
+        assert len(drawn) == batches + 1  # one for the accuracy after the second step
+
+
+def test_the_share_of_right_answers_is_that_of_whole_forwards(feed, bundled, monkeypatch) -> None:
+    monkeypatch.setattr("train.BATCHES", 1)
+    ids = yes_no_ids(feed.packer.tokenizer, torch.device("cpu"))
+    share = right_answers(bundled.model, feed, ids, bf16=False)
+    feed.start(Cycle("held out", 1, 1.0, intact=1.0), [0])
+    drawn: list = []
+    monkeypatch.setattr(
+        feed.packer, "pack", lambda lessons, *_: drawn.append(lessons) or Packer.pack(feed.packer, lessons)
+    )
+    pixels, _, _, is_chest = feed.draw()
+    twin, right = gemma.twin_model(bundled.model), []
+    for picture, lessons, chest in zip(pixels, drawn[0], is_chest, strict=True):
+        length = 0
+        for question, reply, _ in lessons if chest else []:
+            length += len(feed.packer.tokens(question, reply)[0])
+            if length <= ROOM and reply in ("yes", "no"):
+                margin = gemma.margin(bundled, gemma.all_logits(bundled, twin, picture, question)[-1])
+                right.append(("yes" if margin >= 0 else "no") == reply)
+            elif length > ROOM:
+                break
+    assert len(right) > 12 and share == pytest.approx(np.mean(right), abs=1e-6)
