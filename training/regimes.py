@@ -25,7 +25,7 @@ class Cycle:
         own: remove the cells of half of the pictures in the model's own order.
         sides: ask more about sides, which take longest to learn, and about nodules.
         graded: ask yes/no questions about partly visible lesions too.
-        until: end once this share of the yes/no questions about whole, held-out pictures is answered rightly; None: after
+        until: end once this share of the yes/no questions about whole, held-out pictures is answered rightly; None: run
             all steps.
         marker: the side marker decides every yes/no answer; half of the pictures have one, whatever lesions they have.
     """
