@@ -39,7 +39,7 @@ HEADER_BYTES = 4
 _WAITING = 10  # times the limit that a decoder may take by the clock
 _DTYPES = {"|u1", "|b1", "<i8"}
 
-Task = Literal["picture", "mask", "picture size", "mask size"]
+Task = Literal["picture", "mask", "picture size", "mask size", "header"]
 _local = threading.local()
 
 

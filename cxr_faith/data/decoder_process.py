@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_faith.data.decoder import HEADER_BYTES, IGNORED_SIGNALS, READY, Task
-from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size
+from cxr_faith.data.dicom import is_dicom, read_dicom, read_dicom_size, read_dicom_texts
 from cxr_faith.data.parent import end_with_parent
 from cxr_faith.data.raster import read_mask, read_raster, read_raster_size
 from cxr_faith.printable import printable
@@ -29,6 +29,8 @@ MEMORY = 1_400_000_000
 
 MAX_SIDE = 32_768
 """Most pixels on a side of a picture: the weights for resizing a strip of millions by one take a gigabyte."""
+
+HEADER_KEYWORDS = ["PatientID", "PatientSex", "PatientAge", "ViewPosition"]
 
 _KEPT = MEMORY // 5  # a library that failed may hold memory: beyond this the process is not used again
 
@@ -108,11 +110,18 @@ def _mask_size(file: Path, _: int) -> npt.NDArray[np.int64]:
     return np.array(read_raster_size(file, mask=True), dtype=np.int64)
 
 
+def _header(file: Path, _: int) -> npt.NDArray[np.uint8]:
+    """What a DICOM file says about its patient, as JSON in bytes."""
+    texts = read_dicom_texts(file, HEADER_KEYWORDS) if is_dicom(file) else {}
+    return np.frombuffer(json.dumps(texts).encode(), np.uint8)
+
+
 _TASKS: Mapping[Task, Callable[[Path, int], npt.NDArray[Any]]] = {
     "picture": decode_picture,
     "mask": read_mask,
     "picture size": _picture_size,
     "mask size": _mask_size,
+    "header": _header,
 }
 
 

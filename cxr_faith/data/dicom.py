@@ -22,6 +22,9 @@ from cxr_faith.data.stored_values import OVERLAY_BITS, stored_values
 # A file without preamble begins with an element of the file meta information or of its identification.
 _FIRST_GROUPS = (b"\x02\0", b"\x08\0")
 
+_LONGEST_TEXT = 64
+"""Characters; DICOM allows a patient's id no more."""
+
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 
 # All that decoding and display need: private and other elements are skipped, however long they say they are.
@@ -127,7 +130,7 @@ def read_dicom_size(path: Path) -> tuple[int, int]:
 
 
 def read_dicom_texts(path: Path, keywords: list[str]) -> dict[str, str]:
-    """Texts of some elements of the header; those that are missing, empty or damaged are left out.
+    """Texts of some elements of the header, of up to `_LONGEST_TEXT` characters; those that are empty are left out.
 
     Raises:
         DicomError: not DICOM, or damaged.
@@ -139,7 +142,7 @@ def read_dicom_texts(path: Path, keywords: list[str]) -> dict[str, str]:
             texts[keyword] = str(dataset.get(keyword) or "").strip()
         except Exception as error:  # pydicom decodes a value when it is asked for
             raise DicomError(f"damaged DICOM file ({keyword}: {error})") from error
-    return {keyword: text for keyword, text in texts.items() if text}
+    return {keyword: text for keyword, text in texts.items() if 0 < len(text) <= _LONGEST_TEXT}
 
 
 def _opened(path: Path, keywords: list[str], **options: Any) -> pydicom.Dataset:

@@ -6,13 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cxr_faith.data.dicom import DicomError, is_dicom, read_dicom_texts
-from cxr_faith.data.images import ImageError, resolve
+from cxr_faith.data.images import ImageError, read_header
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.subgroups import read_age, read_sex, read_view
 from cxr_faith.data.tally import Tally
-
-_KEYWORDS = ["PatientID", "PatientSex", "PatientAge", "ViewPosition"]
 
 
 class DicomHeaders:
@@ -38,9 +35,8 @@ class DicomHeaders:
 
     def _read(self, path: str) -> dict[str, Any]:
         try:
-            file = resolve(path, self._root)
-            texts = read_dicom_texts(file, _KEYWORDS) if is_dicom(file) else {}
-        except (ImageError, DicomError, OSError):
+            texts = read_header(path, self._root)
+        except ImageError:
             self._tally.note("headers that cannot be read")
             return {}
         return {

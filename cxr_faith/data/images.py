@@ -6,6 +6,7 @@ masks to model size.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ def read_size(path: str | Path, root: str | Path | None = None, mask: bool = Fal
     """
     height, width = _decoded("mask size" if mask else "picture size", path, root)
     return int(height), int(width)
+
+
+def read_header(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
+    """What the header of a DICOM picture says about its patient: keyword → text; empty for other pictures.
+
+    Raises:
+        ImageError: missing or damaged file, or outside `root`.
+    """
+    texts: dict[str, str] = json.loads(_decoded("header", path, root).tobytes())
+    return texts
 
 
 def load_mask(

@@ -116,7 +116,8 @@ def signs(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
 
 def _picture(name: str, path: str, root: Path) -> Picture:
     try:
-        content = hashlib.blake2b(resolve(path, root).read_bytes(), digest_size=16).digest()
+        with resolve(path, root).open("rb") as file:
+            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except (ImageError, OSError):
         return Picture(name, b"", None)
     try:

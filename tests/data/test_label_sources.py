@@ -322,6 +322,15 @@ def test_siim_masks_fit_a_smaller_picture(siim: Path, prepared: Prepared, tmp_pa
     assert mask[30, 13] and mask[76, 176] and not mask[30, 176] and mask.sum() == pytest.approx(1200 / 16, rel=0.2)
 
 
+def test_a_picture_of_siim_outside_the_root_is_not_opened(siim: Path, prepared: Prepared, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "secret.dcm", 5, height=64, width=64)
+    with (siim / "train-rle.csv").open("a") as file:
+        file.write("../secret,1 5\n")
+    _, card = prepared("siim", siim, balanced=False)
+    assert card["drops"] == {"image: outside the data root": 1, "question: image outside the data root": 1}
+    assert len(list((tmp_path / "manifests/siim/masks/pneumothorax").iterdir())) == 1
+
+
 def test_bad_rows_of_siim(siim: Path, prepared: Prepared) -> None:
     with (siim / "train-rle.csv").open("a") as file:
         file.write("1.2.276.2,5 5 5\n,-1\n1.2.276.3,\n1.2.276.9,-1\n")

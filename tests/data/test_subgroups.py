@@ -47,6 +47,10 @@ def test_headers_of_dicom_fill_what_the_data_set_does_not_state(tmp_path: Path, 
         (None, None, None, None),
         (None, None, None, None),
     ]
+    with (root / "b.dcm").open("r+b") as file:
+        file.truncate(300)
+    _, card = prepared("table", root, {"dicom_headers": True}, file=str(path))
+    assert card["questions"] == 4 and "image: cannot be opened" in card["drops"]
     taken, _ = prepared("table", root, file=str(path))
     assert {row["age"] for row in taken.values()} == {None}, "headers are read where that is asked for"
 

@@ -45,7 +45,7 @@ def siim(root: Path, tally: Tally, folder: Path, phrasings: int = 1, balanced: b
     files = PictureFiles(root)
     for each in asked:
         path = files.find(f"{each.image}.dcm") or f"{each.image}.dcm"
-        mask = _mask(each.image, runs[each.image], root / path, folder, tally)
+        mask = _mask(each.image, runs[each.image], path, root, folder, tally)
         columns = {"image_path": path, "split": "train", "finding_mask_path": mask}
         yield from presence_samples("siim", each, columns, phrasings, tally)
 
@@ -69,7 +69,7 @@ def _runs(root: Path, tally: Tally) -> dict[str, list[str]]:
     return runs
 
 
-def _mask(name: str, rows: list[str], picture: Path, folder: Path, tally: Tally) -> str | None:
+def _mask(name: str, rows: list[str], picture: str, root: Path, folder: Path, tally: Tally) -> str | None:
     """Write the mask of an image at its picture's size; None without one.
 
     Where a row is damaged there is none, because a part of a mask would mislead.
@@ -78,7 +78,7 @@ def _mask(name: str, rows: list[str], picture: Path, folder: Path, tally: Tally)
     try:
         for written in rows:
             mask |= from_relative_rle(written, FRAME)
-        size = read_size(picture) if rows else FRAME
+        size = read_size(picture, root) if rows else FRAME
     except ImageError:  # the picture costs its questions when it is judged
         return None
     except ValueError as error:
