@@ -14,6 +14,7 @@ from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.perturb.substrate import PAIR
 from cxr_faith.records.controls import ORACLE, RANDOM, is_control
 from cxr_faith.summary.board import Board
+from cxr_faith.summary.cautions import SIGNIFICANT
 from cxr_faith.summary.load import Run, load_run
 from cxr_faith.summary.summary import Summary
 
@@ -135,7 +136,9 @@ def marker_and_lesion(summaries: Mapping[str, Summary]) -> Lines:
             continue
         ahead = pair.mean if pair.a == MARKER else -pair.mean
         verdict = "the answers depend on the finding"
-        if ahead > 0:
+        if pair.p_holm >= SIGNIFICANT:
+            verdict = "these samples do not say which of them decides"
+        elif ahead > 0:
             verdict = "localization and faithfulness disagree: the answers depend on the marker, not on the finding"
         yield (
             f"{name}: finding {_number(_srg(board, ORACLE), '.3f')}, marker {_number(_srg(board, MARKER), '.3f')}; "

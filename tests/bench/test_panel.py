@@ -219,3 +219,6 @@ def test_the_words_when_the_marker_decides(capsys) -> None:
     plain = rows[rows["present"]].assign(method=rows["method"].replace({"attention": panel_tables.MARKER}))
     text = "\n".join(panel_tables.marker_and_lesion({"plain-0": summarize(plain)}))
     assert "the answers depend on the finding" in text and "disagree" not in text
+    few = plain[plain["sample_id"].lt("s05")]
+    text = "\n".join(panel_tables.marker_and_lesion({"plain-0": summarize(few)}))
+    assert "these samples do not say which of them decides" in text
