@@ -1,5 +1,6 @@
 """Phantoms: the same name gives the same picture at any size, masks match it, and the manifest lists both."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,33 @@ def test_a_phantom_has_no_pair_for_what_it_does_not_show() -> None:
         asked_elsewhere = question.finding != "nodule" or question.side == other
         if len(phantom.lesions) == 1 and asked_elsewhere:
             assert without_finding(phantom, question) is None
+
+
+def test_prepare_draws_pairs_and_takes_only_usable_ones(tmp_path: Path, prepared) -> None:
+    rows, card = prepared("phantom", tmp_path / "drawn", patients=4, seed=3, pairs=True)
+    for row in rows.values():
+        paired = row["finding"] is not None and row["finding_mask_path"] is not None
+        assert (row["pair_path"] is not None) == paired, row["question"]
+        if paired:
+            with Image.open(tmp_path / "drawn" / row["pair_path"]) as image:
+                assert image.size == (row["width"], row["height"])
+    assert not any(reason.startswith("pair") for reason in card["drops"])
+    rows, _ = prepared("phantom", tmp_path / "plain", patients=2, seed=3)
+    assert {row["pair_path"] for row in rows.values()} == {None}
+
+    picture = Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12))
+    for name in ("a", "good"):
+        picture.save(tmp_path / f"{name}.png")
+    picture.resize((5, 5)).save(tmp_path / "small.png")
+    given = ["good.png", "gone.png", "small.png", "../a.png", None]
+    asked = [
+        {"image_path": "a.png", "image_id": "a", "question": f"Is it {i}?", "pair_path": p} for i, p in enumerate(given)
+    ]
+    (tmp_path / "table.json").write_text(json.dumps(asked))
+    rows, card = prepared("table", tmp_path, file=str(tmp_path / "table.json"))
+    assert [row["pair_path"] for row in rows.values()] == ["good.png", None, None, None, None]
+    assert {reason: n for reason, n in card["drops"].items() if reason.startswith("pair")} == {
+        "pair: file not found": 1,
+        "pair: has another size than its image": 1,
+        "pair: outside the data root": 1,
+    }
