@@ -1,10 +1,5 @@
 """Does a method's idea matter? Each method beside its ablation, in which noise stands for the idea."""
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from cxr_faith.printable import printable
 from cxr_faith.records.controls import ABLATED
 from cxr_faith.report.formats import number, p_value
 from cxr_faith.report.tables import TextTable
@@ -22,11 +17,6 @@ def ablation_tables(summary: Summary) -> list[TextTable]:
     """A table for each setting that has ablations, over all samples; best method first."""
     tables = (_table(board) for board in summary.boards if board.slice == "all")
     return [table for table in tables if table.rows]
-
-
-def render_ablations(summary: Summary) -> list[Table]:
-    """The same tables for the terminal."""
-    return [_rendered(table) for table in ablation_tables(summary)]
 
 
 def _table(board: Board) -> TextTable:
@@ -50,13 +40,3 @@ def _cells(board: Board, method: str, pair: Difference) -> list[str]:
         p_value(pair.p),
         "–" if low is None else "yes" if low > 0 else "no",
     ]
-
-
-def _rendered(content: TextTable) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, caption_justify="left")
-    table.title, table.caption = Text(content.title, style="bold"), Text(content.note, style="dim")
-    for place, name in enumerate(content.header):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
-    for row in content.rows:
-        table.add_row(*map(Text, map(printable, row)))
-    return table

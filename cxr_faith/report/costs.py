@@ -85,7 +85,7 @@ def render_costs(summary: Summary, run_dir: str | Path) -> Table:
     places = {entry.method: entry for entry in summary.localization}
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left", min_width=92)
     table.title = Text("better than random? on the finding? at what cost?", style="bold")
-    table.caption = Text("\n".join(CAPTION), style="dim")
+    table.caption = Text("\n".join((*CAPTION, *_ceiling(summary))), style="dim")
     table.add_column("\nmethod", overflow="fold", max_width=28)
     for header in HEADERS:
         table.add_column(header, justify="right", no_wrap=True)
@@ -96,6 +96,13 @@ def render_costs(summary: Summary, run_dir: str | Path) -> Table:
             cells = (with_interval(row, "srg"), str(place.n), *hits, *_spent(costs[row.method]))
             table.add_row(Text(method_label(row)), *cells)
     return table
+
+
+def _ceiling(summary: Summary) -> list[str]:
+    """The most hits that a map can have, if findings do not cover whole cells."""
+    ceilings = [entry.pointing_ceiling for entry in summary.localization if entry.pointing_ceiling is not None]
+    most = max(ceilings, default=1.0)
+    return [f"No map can hit more than {percent(most)}: findings cover some cells only in part."] if most < 1 else []
 
 
 def _spent(cost: MethodCost) -> list[str]:

@@ -8,6 +8,7 @@ LEGEND = (
     "Means are weighted by the effect. n = samples in them, those ok for every method that has them; cov = share of a "
     "method's rows that count; flat = share of its maps that say nothing: all cells equal, scored as random.",
 )
+OTHER_SAMPLES = "Rows with another n have other samples: means of two such rows say nothing about their difference."
 SCORED = "Here n and srg logit count every sample that could be scored; the other columns need samples that are ok."
 INTERVALS = (
     "[…] = 95 % interval over patients: bootstrap-t, none under 10 patients. p = test that the score that ranks the "
@@ -25,8 +26,10 @@ MARKS = (OWN_SUBSTRATE, SANITY, CAVEAT)
 
 
 def legend(board: Board) -> list[str]:
-    """How to read a board, line by line; marks are explained only if the board has them."""
+    """How to read a board, line by line; marks and other samples are explained only if the board has them."""
     lines = list(LEGEND)
+    if len({row.n_scored if board.by_scored else row.n_common for row in board.rows} - {0}) > 1:
+        lines.append(OTHER_SAMPLES)
     if board.by_scored:
         lines.append(SCORED)
     if any(row.own_substrate for row in board.rows):

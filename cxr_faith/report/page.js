@@ -70,7 +70,7 @@ function leaderboard() {
   table.replaceChildren(el("caption", {}, b.title), el("thead", {}, head), el("tbody", {}, ...body));
   const tied = ties(b);
   byId("ties-box").hidden = !tied.length;
-  byId("ties-title").textContent = `${tied.length} of ${b.rows.length} methods are not significantly better than some methods below them (5 %, Holm over all pairs)`;
+  byId("ties-title").textContent = `${tied.length} of ${b.rows.length} methods are not significantly better than some others (5 %, Holm over all pairs)`;
   byId("ties").replaceChildren(...tied.map((line) => el("li", {}, line)));
   statuses(b, rows);
   draw(rows);

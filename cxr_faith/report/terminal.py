@@ -4,14 +4,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.printable import printable
-from cxr_faith.report.ablations import render_ablations
+from cxr_faith.report.ablations import ablation_tables
 from cxr_faith.report.costs import render_costs
 from cxr_faith.report.leaderboard import render_leaderboard
+from cxr_faith.report.tables import TextTable
+from cxr_faith.report.trust import sets_table
 from cxr_faith.summary.summary import Summary
 
 
@@ -51,14 +55,25 @@ def show(console: Console, content: RenderableType) -> None:
 
 
 def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> None:
-    """Print the leaderboard over all samples, costs, ablations and warnings; one that voids them all is first."""
+    """Print the leaderboard over all samples, costs, ablations, sets and warnings; one that voids them all is first."""
     show_notes(console, [warning for warning in summary.warnings if warning == PHANTOMS_ONLY])
     if summary.boards:
         show(console, render_leaderboard(summary))
         show(console, render_costs(summary, run_dir))
-        for table in render_ablations(summary):
-            show(console, table)
+        for table in (*ablation_tables(summary), sets_table(summary)):
+            if table.rows:
+                show(console, _rendered(table))
     show_notes(console, [warning for warning in summary.warnings if warning != PHANTOMS_ONLY])
+
+
+def _rendered(content: TextTable) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, caption_justify="left")
+    table.title, table.caption = Text(content.title, style="bold"), Text(content.note, style="dim")
+    for place, name in enumerate(content.header):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for row in content.rows:
+        table.add_row(*map(Text, map(printable, row)))
+    return table
 
 
 def show_notes(console: Console, notes: Iterable[str]) -> None:

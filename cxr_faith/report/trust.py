@@ -18,7 +18,6 @@ from cxr_faith.summary.changes import AnswerChange, MapChange
 from cxr_faith.summary.conditions import Conditions
 from cxr_faith.summary.localization import Localization, LocalizationScores
 from cxr_faith.summary.regions import Organ, Regions
-from cxr_faith.summary.sets import Sets
 from cxr_faith.summary.stability import Stability
 from cxr_faith.summary.substrates import Substrates
 from cxr_faith.summary.summary import Summary
@@ -33,7 +32,7 @@ def trust_tables(summary: Summary) -> list[TextTable]:
     tables = [
         *(_means(board) for board in summary.boards if board.slice == "all"),
         *ablation_tables(summary),
-        _sets(summary.sets or ()),
+        sets_table(summary),
         _caveats(summary.caveats or ()),
         *subgroup_tables(summary.subgroups),
         _substrates(summary.substrates),
@@ -75,10 +74,11 @@ def _three(row: BoardRow) -> tuple[Mapping[str, float | None], ...]:
     return {name: row.value(name) for name in _WEIGHTED}, row.plain_means or {}, row.medians or {}
 
 
-def _sets(panel: Sequence[Sets]) -> TextTable:
+def sets_table(summary: Summary) -> TextTable:
+    """Explaining sets as sets, for methods that give them; no rows without one."""
     rows = [
         [one.method, one.substrate, str(one.n), number(one.size), percent(one.removal_flips), percent(one.keeps)]
-        for one in panel
+        for one in summary.sets or ()
     ]
     header = ["method", "substrate", "n", "cells", "removing it changes the answer", "it alone keeps the answer"]
     return TextTable("Are the explaining sets sets that explain?", header, rows)

@@ -53,3 +53,15 @@ def test_table_is_in_the_order_of_the_leaderboard_and_printed(
     assert "seconds" not in (tmp_path / "summary.md").read_text() + (tmp_path / "summary.json").read_text()
     assert main(["report", str(tmp_path)]) == 0
     assert "better than random? on the finding? at what cost?" in capsys.readouterr().out
+
+
+def test_sets_and_the_most_hits_are_printed(rows: list[dict[str, Any]], tmp_path: Path, capsys: Any) -> None:
+    sets = {"set_size": 3, "set_removal_flips": True, "set_keeps": False, "pointing_ceiling": 0.8}
+    more = [row | (sets if row["method"] == "chefer" else {}) for row in with_costs(rows)]
+    RecordWriter(tmp_path, rank=0, start=0).write(more)
+    write_results(tmp_path)
+    assert main(["report", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "No map can hit more than 80.0%" in printed
+    (line,) = [line for line in printed.split("Are the explaining sets")[1].splitlines() if line.startswith("chefer")]
+    assert line.split()[-3:] == ["3.000", "100.0%", "0.0%"]
