@@ -1,5 +1,6 @@
 """`cxr-faith prepare check`: open a manifest's pictures and masks and list the faults, or what two manifests share."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cxr_faith.cli.errors import UsageError, usage_errors
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
         return _against(given)
     with quick_imports():
         from cxr_faith.data.check import check_manifest, drops_of
+        from cxr_faith.data.overlap import patients
         from cxr_faith.report.progress import progress_bar
         from cxr_faith.report.terminal import print_line, wide_console
 
@@ -58,6 +60,10 @@ def main(arguments: list[str]) -> int:
     if sizes:
         several = f" to {_by(sizes[-1])} px, {len(sizes)} different" if len(sizes) > 1 else " px"
         print_line(console, f"sizes    {_by(sizes[0])}{several}")
+    with usage_errors(ValueError):
+        torn = patients(Path(given.positionals[0]), Path(given.positionals[0])).two_splits
+    if torn:
+        print_line(console, _two_splits(torn))
     for title, counted in (("faults", state.reasons), ("dropped", drops_of(Path(given.positionals[0])))):
         for number, (reason, (count, example)) in enumerate(counted.items()):
             first = f", first {example}" if example else ""
@@ -98,10 +104,15 @@ def _against(given: Given) -> int:
         print_line(console, f"faults   {unread} pictures cannot be read")
     first = f", first {shared.shared[0]}" if shared.shared else ""
     print_line(console, f"patients {len(shared.shared)} in both{first}")
-    name, splits = next(iter(shared.two_splits.items()), ("", []))
-    first = f", first {name} ({', '.join(splits)})" if splits else ""
-    print_line(console, f"splits   {len(shared.two_splits)} patients in two splits{first}")
+    print_line(console, _two_splits(shared.two_splits))
     return 1 if same or shared.shared or shared.two_splits else 0
+
+
+def _two_splits(patients: Mapping[str, Sequence[str]]) -> str:
+    name, splits = next(iter(patients.items()), ("", ()))
+    return f"splits   {len(patients)} patients in two splits" + (
+        f", first {name} ({', '.join(splits)})" if splits else ""
+    )
 
 
 def read_manifest(command: Command, arguments: list[str]) -> Given:

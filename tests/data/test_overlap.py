@@ -70,6 +70,21 @@ def test_pictures_and_patients_of_both(manifests: tuple[Path, Path], capsys: pyt
     assert "patients 1 in both, first nih/2 splits 1 patients in two splits, first nih/2 (test, train)" in printed
 
 
+def test_a_check_names_patients_of_two_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(pixels(5)).save(tmp_path / "z.png")
+    samples = [
+        sample("z", "7", "test"),
+        sample("y", "7", "train", path="z.png"),
+        sample("x", "8", "train", path="z.png"),
+    ]
+    write_manifest(samples, tmp_path / "m.parquet")
+    assert main(["prepare", "check", str(tmp_path / "m.parquet")]) == 0
+    assert "splits 1 patients in two splits, first nih/7 (test, train)" in " ".join(capsys.readouterr().out.split())
+    write_manifest(samples[1:], tmp_path / "n.parquet")
+    assert main(["prepare", "check", str(tmp_path / "n.parquet")]) == 0
+    assert "splits" not in capsys.readouterr().out
+
+
 def test_manifests_that_share_nothing(manifests: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     Image.fromarray(pixels(5)).save(tmp_path / "c/z.png")
