@@ -61,9 +61,9 @@ def main(arguments: list[str]) -> int:
         several = f" to {_by(sizes[-1])} px, {len(sizes)} different" if len(sizes) > 1 else " px"
         print_line(console, f"sizes    {_by(sizes[0])}{several}")
     with usage_errors(ValueError):
-        torn = patients(Path(given.positionals[0]), Path(given.positionals[0])).two_splits
-    if torn:
-        print_line(console, _two_splits(torn))
+        in_two = patients(Path(given.positionals[0]), Path(given.positionals[0])).two_splits
+    if in_two:
+        print_line(console, _two_splits(in_two))
     for title, counted in (("faults", state.reasons), ("dropped", drops_of(Path(given.positionals[0])))):
         for number, (reason, (count, example)) in enumerate(counted.items()):
             first = f", first {example}" if example else ""
