@@ -110,10 +110,14 @@ def evaluate_apart(arguments: Sequence[str]) -> int:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     threads = {"OMP_NUM_THREADS": "1"} if "OMP_NUM_THREADS" not in kept else {}
     child = subprocess.Popen([sys.executable, "-m", "cxr_faith", "evaluate", *arguments], env=kept | threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to both
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # a terminal sends Ctrl-C to both
     for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, lambda given, _: child.send_signal(given))
-    return child.wait()
+        before[number] = signal.signal(number, lambda given, _: child.send_signal(given))
+    try:
+        return child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def write_data(panel: Config, folder: Path) -> None:
@@ -127,6 +131,20 @@ def write_data(panel: Config, folder: Path) -> None:
         with contextlib.suppress(OSError):  # another job of the panel was first
             (fresh / name).rename(folder / name)
         shutil.rmtree(fresh)
+
+
+def usage_fault(options: argparse.Namespace, base: Config, panel: Config) -> str | None:
+    """What is wrong with the command line or the panel's file; None if nothing is."""
+    names, methods = list(panel["checkpoints"]), base["model"]["methods"]
+    if unknown := sorted(set(options.only or ()) - set(names)):
+        return f"no checkpoint {', '.join(unknown)} in {options.panel}"
+    if options.number is not None and not 0 <= options.number < len(names):
+        return f"--number must be from 0 to {len(names) - 1}, got {options.number}"
+    named = {"tuning.settings": panel["tuning"]["settings"], "substrates.without": panel["substrates"]["without"]}
+    for key, listed in named.items():
+        if unknown := sorted(set(listed) - set(methods)):
+            return f"{options.panel}: {key}: no method {', '.join(unknown)} in {options.base}"
+    return None
 
 
 def there(path: str) -> bool:
@@ -147,17 +165,16 @@ def main(arguments: Sequence[str] | None = None, evaluate: Evaluate = evaluate_a
     parser.add_argument("--tables", action="store_true", help="print the tables of what there is")
     options, extra = parser.parse_known_args(arguments)
     panel, base = read(options.panel), read(options.base)
-    unknown = sorted(set(options.only or ()) - set(panel["checkpoints"]))
-    if unknown:
-        print(f"panel: no checkpoint {', '.join(unknown)} in {options.panel}", file=sys.stderr)
+    if fault := usage_fault(options, base, panel):
+        print(f"panel: {fault}", file=sys.stderr)
         return 2
     checkpoints = {name: path for name, path in panel["checkpoints"].items() if there(path)}
     absent = [name for name in panel["checkpoints"] if name not in checkpoints]
     if absent:
         print(f"Left out, not trained yet: {', '.join(absent)} (see training/README.md)")
-    wanted = set(options.only or panel["checkpoints"])
+    wanted = options.only or list(panel["checkpoints"])
     if options.number is not None:
-        wanted = set(list(panel["checkpoints"])[options.number : options.number + 1])
+        wanted = wanted[options.number : options.number + 1]
     if not options.tables:
         write_data(panel, options.out)
         for name, path in checkpoints.items():

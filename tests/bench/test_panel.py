@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -120,9 +121,22 @@ def test_the_three_runs_of_a_checkpoint_differ_as_they_should(done) -> None:
     assert all(len(hashes) == 2 for hashes in names.values())  # fingerprints tell the checkpoints apart
 
 
-def test_an_unknown_checkpoint_is_a_usage_error(files, capsys) -> None:
+def test_what_a_panel_does_not_have_is_a_usage_error(files, tmp_path, capsys) -> None:
     assert run(files, "--only", "randon-0") == (2, [])
     assert "no checkpoint randon-0" in capsys.readouterr().err
+    assert run(files, "--number", "3") == (2, [])
+    assert capsys.readouterr().err == "panel: --number must be from 0 to 2, got 3\n"
+    text = (files / "panel.yaml").read_text()
+    (tmp_path / "typo.yaml").write_text(text.replace("without: [gradient]", "without: [gradients]"))
+    assert run(files, "--panel", str(tmp_path / "typo.yaml")) == (2, [])
+    assert "substrates.without: no method gradients in" in capsys.readouterr().err
+
+
+def test_a_run_of_its_own_leaves_the_signals_as_they_were(tmp_path) -> None:
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    before = [signal.getsignal(number) for number in watched]
+    assert panel.evaluate_apart(["--config", str(tmp_path / "gone.yaml")]) == 2
+    assert [signal.getsignal(number) for number in watched] == before
 
 
 def test_settings_are_chosen_by_the_tuning_run_alone() -> None:
