@@ -22,6 +22,7 @@ from cxr_faith.protocol import Protocol
 from cxr_faith.records import RECORD_SCHEMA
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.predict import failed
+from cxr_faith.scoring import DEFINITIONS
 from cxr_faith.summary.metric_rows import MetricRow, recorded_rows
 from tests.forked import start_ranks, wait_for_ranks
 from tests.runs import ROOT, VOLATILE, assert_same, command, environment, ranks, records, run_here
@@ -162,6 +163,17 @@ def test_another_runs_directory_is_refused(
 ) -> None:
     before = (alone / "provenance.json").read_bytes()
     assert run_here(config(samples, tmp_path), alone, "--model.protocol.seed", "1") == 2
+    error = capfd.readouterr().err.strip()
+    assert error.count("\n") == 0 and "other perturbation" in error
+    assert (alone / "provenance.json").read_bytes() == before
+
+
+def test_a_run_is_not_continued_with_scores_of_another_meaning(
+    samples: Path, alone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxr_faith.run.provenance.DEFINITIONS", DEFINITIONS + 1)
+    before = (alone / "provenance.json").read_bytes()
+    assert run_here(config(samples, tmp_path), alone) == 2
     error = capfd.readouterr().err.strip()
     assert error.count("\n") == 0 and "other perturbation" in error
     assert (alone / "provenance.json").read_bytes() == before
