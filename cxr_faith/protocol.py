@@ -28,8 +28,8 @@ class Protocol:
         substrates: what replaces removed cells; maps are scored under each of them.
         steps: T, the number of points of a curve after the first. `adaptive`: curves start coarse and are refined where
             they bend, to at most 50 points after the first; straight lines join the points that were run.
-        random_orders: R, the number of orders of the random baseline for each image; even, since they come in reversed
-            pairs. With `adaptive`, the largest number.
+        random_orders: R, the orders of the random baseline for each image; even, since they come in reversed pairs.
+            With `adaptive`, the largest number.
         auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect
             (of the range of the scores, or of the score, if the effect is too small to be scored).
         random_error: with `adaptive`, random orders stop, after four pairs or more, once the Monte-Carlo error of

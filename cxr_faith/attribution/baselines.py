@@ -29,7 +29,10 @@ class RandomMap(Method):
 
 
 class Center(Method):
-    """Closeness to the middle of the picture: what is achieved without looking at it."""
+    """Closeness to the middle of the picture.
+
+    What is achieved without looking at the picture.
+    """
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Minus the distance in cells to the center of the grid, the same for every sample; see `Method.attribute`."""
@@ -51,7 +54,9 @@ class Edges(Method):
 
 
 class Oracle(Method):
-    """The finding's own mask, for yes/no questions about a finding that has a mask.
+    """The finding's own mask, where there is one.
+
+    It is defined for yes/no questions about a finding that has a mask.
 
     Args:
         mask: label of an anatomy mask of the manifest to use instead, such as that of a marker which may decide the
@@ -75,7 +80,7 @@ class Oracle(Method):
 
 
 class OracleNear(Method):
-    """The finding's own mask, and around it the nearer cells first.
+    """The finding's own mask, then the nearest cells.
 
     The distance favors it over the maps of methods, whose ties are ordered at random: compare it with `oracle` to see
     what the surroundings of a finding are worth.
