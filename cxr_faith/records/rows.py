@@ -32,7 +32,7 @@ def answer_columns(sample: Sample, kind: str, reply: Reply) -> Row:
         reply: the answer on the intact picture.
     """
     predicted = predicted_answer(reply, kind)
-    verdict = judge(predicted, sample.answer)
+    verdict = judge(predicted, sample.answer, sample.question)
     row: Row = {
         "kind": kind,
         "predicted": predicted,

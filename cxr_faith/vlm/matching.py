@@ -33,13 +33,18 @@ _NAMED_LETTER = re.compile(
 _BOTH_PARTS = re.compile(rf"\b(?:both|bilateral) (?:the )?({'|'.join(map(re.escape, PAIRED_PARTS))})(?:e?s)?\b")
 
 
-def judge(predicted: str, reference: Sequence[str] | None) -> str | None:
+def judge(predicted: str, reference: Sequence[str] | None, question: str = "") -> str | None:
     """`correct`, `wrong`, or `not_parsed` for an answer that neither names an item nor denies all; None: no reference.
 
     Lists are split at commas, semicolons, line breaks, bullets, numbers and "and", and must have the items of the
     reference: case, punctuation, text in parentheses, a leading article, order, repetition and plurals are ignored, and
     other spellings of an item count (`vocabulary`). Other answers are read for the items that they affirm. A part of a
     list is wrong, and so is more than the list. An empty reference asks for none.
+
+    Args:
+        predicted: the answer.
+        reference: the reference answers; None: not known.
+        question: where it lists options with letters, one a line, an option's text is its letter.
     """
     if reference is None:
         return None
@@ -52,6 +57,9 @@ def judge(predicted: str, reference: Sequence[str] | None) -> str | None:
     if answer != start and _is_list(answer_items([answer]), wanted):
         return CORRECT
     text = _plain(answer)
+    letter = _letter_of(answer, text, question)
+    if letter is not None and len(wanted) == 1 and re.fullmatch("[a-z]", min(wanted)):
+        return CORRECT if {letter} == wanted else WRONG
     if re.search(NOT_AN_ANSWER, _plain(start)):
         return NOT_PARSED
     whole = " ".join(re.findall(r"\w+", " ".join(reference).casefold()))
@@ -135,6 +143,17 @@ def _both(items: set[str]) -> set[str]:
         rest = "" if match is None or match[1] in (None, "side", "sides") else f" {_singular(match[1])}"
         sided |= {item} if match is None else {f"left{rest}", f"right{rest}"}
     return sided
+
+
+def _letter_of(answer: str, text: str, question: str) -> str | None:
+    """The letter of the one option below a question whose text an answer is, or affirms; None where there is none."""
+    offered = {letter.casefold(): option for letter, option in re.findall(r"(?m)^([A-Z])\. (.+)$", question)}
+    said = _keys(answer_items([answer]))
+    same = [letter for letter, option in offered.items() if answer.strip() and _keys(answer_items([option])) == said]
+    plain = {word: letter for letter, option in offered.items() if (word := _plain(option).strip())}
+    affirmed = read_items(text, plain)[0] if plain else set()
+    letters = same or sorted(affirmed)
+    return letters[0] if len(letters) == 1 else None
 
 
 def _options(whole: str, text: str, wanted: set[str]) -> set[str] | None:

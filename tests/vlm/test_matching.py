@@ -294,6 +294,29 @@ def test_answers_as_medgemma_gives_them(predicted, reference, verdict):
     assert judge(predicted, reference) == verdict
 
 
+@pytest.mark.parametrize(
+    ("predicted", "verdict"),
+    [
+        ("B", "correct"),
+        ("Pleural effusion", "correct"),
+        ("B. Pleural effusion", "correct"),
+        ("The image shows a pleural effusion.", "correct"),
+        ("The answer is pleural effusion.", "correct"),
+        ("pneumothorax", "wrong"),
+        ("There is a pneumothorax, but no pleural effusion.", "wrong"),
+        ("No finding", "wrong"),
+        ("Nodule or mass", "wrong"),
+        ("Pleural effusion and pneumothorax", "not_parsed"),
+        ("The image is of good quality.", "not_parsed"),
+        ("I cannot tell.", "not_parsed"),
+        ("", "not_parsed"),
+    ],
+)
+def test_the_text_of_an_option_is_its_letter(predicted, verdict):
+    options = "A. Pneumothorax\nB. Pleural effusion\nC. Nodule or mass\nD. No finding"
+    assert judge(predicted, ["B"], f"What does the image show?\n{options}") == verdict
+
+
 def test_answer_items_by_hand():
     assert answer_items(["An Apple, (not a pear) plum", "fig and the date"]) == {"apple", "plum", "fig", "date"}
     assert answer_items(["sand", "andes"]) == {"sand", "andes"}  # "and" is a word, not a syllable
