@@ -181,7 +181,7 @@ def test_a_link_in_place_of_a_folder_is_named_and_nothing_behind_it_changes(name
         "tensorboard/chefer": lambda: write_tensorboard(run_dir, summary, False),
     }
     if name == "alerts":  # the log has the alert
-        Monitor(run_dir, Thresholds())._publish(Alert("coverage_drop", None, 0.1, 1, "low"), "rank-0")
+        Monitor(run_dir, Thresholds())._publish([Alert("coverage_drop", None, 0.1, 1, "low")], "rank-0")
     else:
         with pytest.raises(OSError, match=r"is a link .*delete it") as refused:
             tries[name]()
