@@ -21,7 +21,7 @@ from cxr_faith.bench.table import render
 from cxr_faith.vlm.vocabulary import ANATOMY, FINDINGS, GROUPS, NOTHING
 from tests.docs.documents import ROOT, blocks, command_lines, document, section
 
-METHOD_TABLES = (("methods.txt", "better than random?"),)
+METHOD_TABLES = (("methods.txt", "better than random?"), ("igos_pp.txt", "igos_8x2"))
 """Files of the benchmarks, and a line that names their table in the page of the methods."""
 
 
