@@ -89,8 +89,8 @@ class Prepared:
         return cls(out, **counts, **more)
 
 
-def prepare(
-    source: str, options: PrepareOptions, progress: Progress = lambda done, total: None, **source_options: Any
+def prepare(  # positional, since a source may have an option of the same name
+    source: str, options: PrepareOptions, /, progress: Progress = lambda done, total: None, **source_options: Any
 ) -> Prepared:
     """Write a manifest.
 
