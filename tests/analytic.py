@@ -190,9 +190,11 @@ class AttendingVLM(LinearVLM):
         finally:
             del self.logit
 
-    def tower_hidden(self, pixels, layer):
-        stream = self.encode(pixels).detach().requires_grad_(torch.is_grad_enabled())
-        return stream, stream
+    def tower_stream(self, pixels, layer):
+        return self.encode(pixels)
+
+    def encode_stream(self, stream, layer):
+        return stream
 
     def tower_identity(self):
         return "identity"

@@ -1,9 +1,10 @@
 """Sparse-autoencoder features of the vision tower, weighted by their effect on the score.
 
 A patch's value is Σ_f (a_f - b_f)·∂s/∂a_f over the autoencoder's features f, with the activations a in the picture and
-b in its substrate. The slope is the mean over a path from the substrate to the picture: where the score is saturated,
-the slope at the picture itself says little. The values of a cell's patches are summed. The part that the autoencoder
-does not reconstruct is not explained.
+b in its substrate. The slope is the mean over the straight path from the substrate's stream to the picture's: where the
+score is saturated, the slope at the picture itself says little, and along this path differences times slopes add up to
+the effect. The values of a cell's patches are summed. The part that the autoencoder does not reconstruct is not
+explained.
 """
 
 from collections.abc import Sequence
@@ -127,13 +128,14 @@ class SAE(Method):
         """
         layer, totals = self.config.layer, list[Tensor]()
         with torch.no_grad():
-            stream = vlm.tower_hidden(torch.stack([picture, removed]), layer)[1]
-            intact, gone = self.sae.activations(stream.float()).unbind(0)
+            end, begin = vlm.tower_stream(torch.stack([picture, removed]), layer).unbind(0)
+            intact, gone = self.sae.activations(torch.stack([end, begin]).float()).unbind(0)
 
         def add(start: int, stop: int) -> None:
-            weights = ((torch.arange(start, stop, device=picture.device) + 0.5) / self.steps)[:, None, None, None]
+            weights = ((torch.arange(start, stop, device=picture.device) + 0.5) / self.steps)[:, None, None]
             with torch.enable_grad():
-                tokens, stream = vlm.tower_hidden(removed + weights * (picture - removed), layer)
+                stream = torch.lerp(begin, end, weights.to(end)).requires_grad_()
+                tokens = vlm.encode_stream(stream, layer)
                 scores = parts(vlm.trace(tokens, [prompt] * len(weights), [target] * len(weights)))
             vlm.counts.backward += len(weights) * len(scores)
             gradients = [

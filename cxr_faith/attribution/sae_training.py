@@ -130,7 +130,7 @@ def collect(vlm: VLM, source: list[Path] | int, options: FitSaeOptions) -> tuple
 
     def encode() -> None:
         with torch.no_grad():
-            streams = vlm.tower_hidden(vlm.normalize(torch.stack(waiting)), options.layer)[1].float().cpu()
+            streams = vlm.tower_stream(vlm.normalize(torch.stack(waiting)), options.layer).float().cpu()
         waiting.clear()
         for stream in streams:
             chosen = torch.randperm(len(stream), generator=drawn)[: options.patches_per_image]

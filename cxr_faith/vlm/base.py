@@ -192,20 +192,23 @@ class VLM(ABC):
         """What `encode` gives, from what `embed` gives."""
         raise NotImplementedError(f"{type(self).__name__} has no patch embeddings")
 
-    def tower_hidden(self, pixels: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Image tokens, and the residual stream of the vision tower from which they are computed.
+    def tower_stream(self, pixels: Tensor, layer: int) -> Tensor:
+        """The residual stream of the vision tower after a layer.
 
         Args:
             pixels: pixel values [batch, 3, H, W].
-            layer: 0-based index of the tower's layer after which the stream is taken.
+            layer: 0-based index of the tower's layer.
 
         Returns:
-            tokens [batch, N, hidden] and the stream [batch, patches, width], patches row by row over a square grid.
-            Where gradients are enabled, the stream is a leaf of the graph.
+            [batch, patches, width], patches row by row over a square grid.
 
         Raises:
             ModelError: no such layer, or the tower cannot be observed.
         """
+        raise ModelError("the vision tower of this model cannot be observed")
+
+    def encode_stream(self, stream: Tensor, layer: int) -> Tensor:
+        """What `encode` gives, from what `tower_stream` gives."""
         raise ModelError("the vision tower of this model cannot be observed")
 
     def tower_identity(self) -> str:

@@ -96,23 +96,3 @@ def observed_states(layers: Sequence[torch.nn.Module], observer: Observer | None
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def leaf_output(module: torch.nn.Module) -> Iterator[list[Tensor]]:
-    """Replace a module's output by a leaf of the graph while it runs, so that gradients stop there.
-
-    Yields:
-        a list that gets the leaf once the module has run. Where gradients are disabled it is the output itself.
-    """
-    outputs: list[Tensor] = []
-
-    def cut(module: torch.nn.Module, args: Any, output: Tensor) -> Tensor:
-        outputs.append(output.detach().requires_grad_(torch.is_grad_enabled()))
-        return outputs[-1]
-
-    handle = module.register_forward_hook(cut)
-    try:
-        yield outputs
-    finally:
-        handle.remove()

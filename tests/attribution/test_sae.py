@@ -77,18 +77,22 @@ def test_map_against_the_twin(random_vlm, random_sae, pictures, kind):
     pixels, twin, weights = pictures(random_vlm, 2), gemma.twin_model(random_vlm.model), weights_of(random_sae)
     computed = explain(random_vlm, SAE(random_sae, top=3, steps=3), pixels, target)
     removed, hidden = Substrate.parse("blur:0.1").apply(pixels, ["0", "1"], 0), []
-    twin.model.vision_tower.encoder.layers[0].register_forward_hook(lambda m, a, output: hidden.append(output))
-    slope = 0
-    for share in (1 / 6, 3 / 6, 5 / 6):
-        with torch.enable_grad():
-            picture = (share * pixels[1:] + (1 - share) * removed[1:]).requires_grad_()
-            tokens = twin.get_image_features(picture).pooler_output[0]
-            scores, *_ = run(random_vlm, twin, tokens, QUESTION, target)
-            slope = slope + torch.autograd.grad(sum(scores) / len(scores), hidden[-1])[0][0].double().numpy() / 3
+    block = twin.model.vision_tower.encoder.layers[0]
+    handle = block.register_forward_hook(lambda m, a, output: hidden.append(output))
     with torch.no_grad():
         for picture in (pixels[1:], removed[1:]):
             twin.get_image_features(picture)
-    intact, gone = (output[0].detach().double().numpy() for output in hidden[-2:])
+    handle.remove()
+    slope = 0
+    for share in (1 / 6, 3 / 6, 5 / 6):
+        with torch.enable_grad():
+            between = (share * hidden[0] + (1 - share) * hidden[1]).requires_grad_()
+            handle = block.register_forward_hook(lambda m, a, output, between=between: between)
+            tokens = twin.get_image_features(pixels[1:]).pooler_output[0]
+            handle.remove()
+            scores, *_ = run(random_vlm, twin, tokens, QUESTION, target)
+            slope = slope + torch.autograd.grad(sum(scores) / len(scores), between)[0][0].double().numpy() / 3
+    intact, gone = (output[0].double().numpy() for output in hidden)
     expected = reference.effects(intact, gone, slope, weights, 5, random_vlm.grid)
     total = expected.sum(2)
     assert np.abs(computed.maps[1].numpy() - total).max() < 1e-3 * np.abs(total).max()
@@ -104,9 +108,11 @@ def test_map_against_the_twin(random_vlm, random_sae, pictures, kind):
 class CappedVLM(LinearVLM):
     """A tower that is the identity, under a score that hardly moves any more at the intact picture."""
 
-    def tower_hidden(self, pixels, layer):
-        stream = self.encode(pixels).detach().requires_grad_(torch.is_grad_enabled())
-        return stream, stream
+    def tower_stream(self, pixels, layer):
+        return self.encode(pixels)
+
+    def encode_stream(self, stream, layer):
+        return stream
 
     def tower_identity(self):
         return "readable"
@@ -132,9 +138,11 @@ def test_the_path_sees_past_saturation(exact_sae):
 class ReadableVLM(LinearVLM):
     """A tower that is the identity: its stream are the cells' channel means."""
 
-    def tower_hidden(self, pixels, layer):
-        stream = self.encode(pixels).detach().requires_grad_(torch.is_grad_enabled())
-        return stream, stream
+    def tower_stream(self, pixels, layer):
+        return self.encode(pixels)
+
+    def encode_stream(self, stream, layer):
+        return stream
 
     def tower_identity(self):
         return "readable"
@@ -186,7 +194,7 @@ def test_an_sae_of_another_model_or_layer_is_refused(random_vlm, random_sae, bun
     with pytest.raises(SAEError, match="holds no sae.safetensors with config.json: make them with cxr-faith fit-sae"):
         SAE(str(tmp_path))
     with pytest.raises(ModelError, match="no vision tower layer 7: the tower has 2"):
-        random_vlm.tower_hidden(pictures(random_vlm, 1), 7)
+        random_vlm.tower_stream(pictures(random_vlm, 1), 7)
 
 
 def test_broken_files(random_sae, tmp_path):
@@ -211,12 +219,12 @@ def test_the_tower_is_the_same_in_both_dtypes(random_vlm):
     assert halved.tower_identity() == random_vlm.tower_identity()
 
 
-def test_observing_the_tower_changes_nothing(any_vlm, pictures):
+def test_tokens_from_the_towers_stream_are_the_same_bits(any_vlm, pictures):
     pixels = pictures(any_vlm, 2)
     with torch.no_grad():
-        tokens, stream = any_vlm.tower_hidden(pixels, 0)
-        assert torch.equal(tokens, any_vlm.encode(pixels)) and not stream.requires_grad
-        other = any_vlm.tower_hidden(pixels, 1)[1]
+        stream, other = (any_vlm.tower_stream(pixels, layer) for layer in (0, 1))
+        for layer, each in enumerate((stream, other)):
+            assert torch.equal(any_vlm.encode_stream(each, layer), any_vlm.encode(pixels))
     assert stream.shape == other.shape and not torch.allclose(stream, other)
 
 
@@ -230,7 +238,7 @@ def test_the_autoencoder_that_ships(bundled, pictures):
     pixels = bundled.normalize(torch.cat([fit(load_image(file), bundled.image_size)[0][None] for file in files]))
     sae = load_sae(bundled_sae())
     with torch.no_grad():
-        stream = bundled.tower_hidden(pixels, config.layer)[1].flatten(0, 1).float()
+        stream = bundled.tower_stream(pixels, config.layer).flatten(0, 1).float()
         active = sae.activations(stream)
     assert explained_variance(stream, sae.decode(active)) >= 0.8
     assert (active > 0).sum(1).float().mean() <= config.width / 8

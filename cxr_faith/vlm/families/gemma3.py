@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
-from cxr_faith.vlm.capture import leaf_output
 from cxr_faith.vlm.checkpoint import expected_weights, hash_weights, load_model, read_config
 from cxr_faith.vlm.config import MAX_QUESTION_TOKENS, ModelConfig
 from cxr_faith.vlm.decoder import Decoder
@@ -156,13 +155,24 @@ class Gemma3VLM(TransformersVLM):
         tokens: Tensor = self.model.model.multi_modal_projector(self._tower.post_layernorm(hidden))
         return tokens
 
-    def tower_hidden(self, pixels: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Image tokens, and the tower's residual stream after a layer; see `VLM.tower_hidden`."""
+    def tower_stream(self, pixels: Tensor, layer: int) -> Tensor:
+        """The tower's residual stream after a layer; see `VLM.tower_stream`."""
         layers = self._tower.encoder.layers
         if not 0 <= layer < len(layers):
             raise ModelError(f"no vision tower layer {layer}: the tower has {len(layers)}, counted from 0")
-        with leaf_output(layers[layer]) as streams:
-            return self.encode(pixels), streams[0]
+        self.counts.embed += len(pixels)
+        stream: Tensor = self._tower.embeddings(pixels.to(self.model.dtype))
+        for block in layers[: layer + 1]:
+            stream = block(stream, None)
+        return stream
+
+    def encode_stream(self, stream: Tensor, layer: int) -> Tensor:
+        """The tower's later layers, and the projector."""
+        self.counts.encode += len(stream)
+        for block in self._tower.encoder.layers[layer + 1 :]:
+            stream = block(stream, None)
+        tokens: Tensor = self.model.model.multi_modal_projector(self._tower.post_layernorm(stream))
+        return tokens
 
     def tower_identity(self) -> str:
         """Hash of the vision tower's weights; see `VLM.tower_identity`."""
