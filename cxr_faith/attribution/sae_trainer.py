@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cxr_faith.attribution.sae_model import SAEConfig, TopKSAE, explained_variance, keep_largest
 from cxr_faith.attribution.sae_training import FitSaeOptions
+from cxr_faith.vlm.devices import choose_accelerator
 
 AUXILIARY_WEIGHT = 1 / 32
 """Weight of the loss that revives dead features."""
@@ -91,7 +92,7 @@ def train_sae(
     module = SAETrainer(sae, options.learning_rate, options.epochs * len(loader))
     trainer = L.Trainer(
         max_epochs=options.epochs,
-        accelerator="auto",
+        accelerator=choose_accelerator(),
         devices=1,
         logger=TensorBoardLogger(options.log_dir, name=""),
         log_every_n_steps=min(50, len(loader)),

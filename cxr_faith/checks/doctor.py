@@ -23,6 +23,7 @@ from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.ranks import cluster_plugins
 from cxr_faith.run.stop import StopRequest
 from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.vlm.devices import choose_accelerator
 
 OTHER_MODEL = "take a model that was trained on radiographs: --model.vlm.path google/medgemma-4b-it"
 
@@ -83,7 +84,7 @@ def _predict(module: FaithfulnessModule, data: CXRVQADataModule, folder: Path) -
     data.skip = done_samples(folder)
     callbacks: list[Callback] = [RecordsWriter(folder, StopRequest())]
     needed = trainer_defaults(RunOptions(folder)) | {"plugins": cluster_plugins()}
-    trainer = L.Trainer(accelerator="auto", devices=1, callbacks=callbacks, **needed)
+    trainer = L.Trainer(accelerator=choose_accelerator(), devices=1, callbacks=callbacks, **needed)
     trainer.predict(module, datamodule=data, return_predictions=False)
     return read_records(folder)
 

@@ -148,7 +148,7 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
     quiet_lightning()
     with usage_errors(ValueError, FileNotFoundError):
         cli = EvaluateCLI(arguments)
-        identity = check(cli.model, cli.datamodule, cli.options)
+        identity = check(cli.model, cli.datamodule, cli.trainer, cli.options)
     config, rank = cli.resolved_config(), cli.trainer.global_rank
     if interrupt.current is not None:
         interrupt.current.end_ranks = partial(end_children, cli.trainer, seconds=3.0)

@@ -16,6 +16,7 @@ from cxr_faith.run.evaluate import RunOptions, trainer_defaults
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.monitor import Thresholds
 from cxr_faith.run.ranks import cluster_plugins
+from cxr_faith.vlm.devices import choose_accelerator
 
 T = TypeVar("T")
 
@@ -86,8 +87,9 @@ class EvaluateCLI(LightningCLI):
         Raises:
             ValueError: the Trainer cannot work with these options on this machine.
         """
+        accelerator = choose_accelerator(self.config_init["trainer"]["accelerator"])
         try:
-            return super().instantiate_trainer(plugins=cluster_plugins(), **kwargs)
+            return super().instantiate_trainer(plugins=cluster_plugins(), accelerator=accelerator, **kwargs)
         except (MisconfigurationException, TypeError) as error:
             raise ValueError(f"trainer: {error}") from error
 

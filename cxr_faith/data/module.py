@@ -162,8 +162,13 @@ class CXRVQADataModule(L.LightningDataModule):
             batch_sampler=ImageBatches(images[mine], self.batch_size),
             num_workers=self.num_workers,
             collate_fn=PackedBatch,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._feeds_a_gpu,
         )
+
+    @property
+    def _feeds_a_gpu(self) -> bool:
+        """Whether the Trainer computes on a GPU, which copies from pinned memory while it computes."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _image_cache(self) -> ImageCache | None:
         """The pictures of the rows within `limit`, fitted; made by the first process that asks."""

@@ -33,6 +33,7 @@ from cxr_faith.run.stop import StoppedError, StopRequest
 from cxr_faith.run.tensorboard import write_tensorboard
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.metric_rows import RECORDED, MetricRow, disagreements, metric_rows, recorded_rows
+from cxr_faith.vlm.devices import check_device
 from cxr_faith.vlm.families.gemma3 import check_files
 
 T = TypeVar("T")
@@ -85,20 +86,21 @@ def trainer_defaults(options: RunOptions) -> dict[str, Any]:
     }
 
 
-def check(module: FaithfulnessModule, data: CXRVQADataModule, options: RunOptions) -> Identity:
+def check(module: FaithfulnessModule, data: CXRVQADataModule, trainer: L.Trainer, options: RunOptions) -> Identity:
     """Check everything that can be checked before the model is loaded.
 
     Returns:
         the identity of the run.
 
     Raises:
-        ValueError: the model's files are damaged, the schedule does not fit the model, the manifest cannot be used, or
-            the run directory holds another run.
+        ValueError: the device or the manifest cannot be used, the model's files are damaged, the schedule does not fit
+            the model, or the run directory holds another run.
     """
+    check_device(trainer.strategy.root_device)
     module.check_model()
     check_files(module.model_config)
     data.limit, data.shard, data.cache_dir = options.limit, options.shard, options.run_dir / "cache"
-    identity = Identity.of(module, data)
+    identity = Identity.of(module, data, trainer.strategy.root_device)
     check_run_dir(options.run_dir, identity, alone=options.shard.count == 1)
     if not data.samples_total:
         raise ValueError(f"{data.manifest} has no sample")

@@ -17,6 +17,7 @@ from cxr_faith.records.controls import RANDOM
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.scoring import DEFINITIONS
 from cxr_faith.storage.atomic import read_file, write_atomic
+from cxr_faith.vlm.devices import default_dtype
 from cxr_faith.vlm.identity import model_identity
 
 FILE = "provenance.json"
@@ -44,10 +45,10 @@ class Identity:
     """The protocol, which maps are scored under which substrate, and the version of the scores' definitions."""
 
     @classmethod
-    def of(cls, module: FaithfulnessModule, data: CXRVQADataModule) -> "Identity":
-        """The identity of a run with this model, these methods and these data."""
+    def of(cls, module: FaithfulnessModule, data: CXRVQADataModule, device: torch.device) -> "Identity":
+        """The identity of a run with this model, these methods and these data, on the Trainer's kind of device."""
         config, method_set = module.model_config, module.method_set
-        dtype = config.dtype or ("bfloat16" if torch.cuda.is_available() else "float32")
+        dtype = config.dtype or default_dtype(device)
         weights = method_set.weights
         model = {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template}
         return cls(

@@ -29,11 +29,11 @@ def _observed_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as in transformers' eager implementation, with softmax and probabilities in float32."""
+    """Attention as in transformers' eager implementation, with logits, softmax and probabilities in float32."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    logits = (query @ key.transpose(2, 3)).float() * scale
+    logits = query.float() @ key.float().transpose(2, 3) * scale
     if attention_mask is not None:
         logits = logits + attention_mask.float()
     probabilities = logits.softmax(dim=-1)

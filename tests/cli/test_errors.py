@@ -107,6 +107,7 @@ def test_a_closed_pipe_is_not_an_error() -> None:
         (["--model.protocol.controls", "some"], "model.protocol.controls must be one of none, basic, all, got some"),
         (["--model.methods", "[a]"], "model.methods must be a mapping such as {key: value}, got ['a']"),
         (["--trainer.accelerator", "cpu", "--trainer.devices", "-3"], "trainer: `devices` selected with `CPUAcc"),
+        (["--trainer.accelerator", "mps"], "trainer.accelerator: mps cannot compute in float64"),
     ],
 )
 def test_a_value_of_another_type_is_one_line(

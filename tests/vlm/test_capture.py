@@ -9,7 +9,7 @@ import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
 from cxr_faith.vlm import Gemma3VLM, Target
-from cxr_faith.vlm.capture import IMPLEMENTATION, _observer, observed
+from cxr_faith.vlm.capture import IMPLEMENTATION, _observed_attention, _observer, observed
 from tests.reference import attribution as reference
 from tests.reference import gemma
 from tests.runs import cheap_options
@@ -175,3 +175,18 @@ def test_states_take_part_in_the_graph_and_leave_no_hooks(random_vlm, pictures):
     assert min(norms[:-1]) > 0
     assert norms[-1] == 0  # nothing reads the image after the last layer
     assert hooks() == before
+
+
+def test_in_bfloat16_the_logits_of_attention_are_not_rounded(random_vlm):
+    """Queries and keys are bfloat16; their products are summed in float32, as SDPA's kernels sum them."""
+    random, seen = torch.Generator().manual_seed(0), []
+    query, key, value = (4 * torch.randn(1, 2, 9, 16, generator=random).bfloat16() for _ in range(3))
+    _observer.append(lambda _, probabilities: seen.append(probabilities))
+    try:
+        _observed_attention(random_vlm.model.model.language_model.layers[0].self_attn, query, key, value, None)
+    finally:
+        _observer.pop()
+    exact = (query.double() @ key.double().transpose(2, 3) / 4).softmax(-1)
+    assert (seen[0] - exact).abs().max() < 1e-5
+    rounded = ((query @ key.transpose(2, 3)).float() / 4).softmax(-1)
+    assert (rounded - exact).abs().max() > 1e-3

@@ -54,3 +54,17 @@ def test_the_gradient_is_that_of_the_log_odds(head):
     weights = torch.cat([-others[:5], torch.ones(1), -others[5:]])
     (expected,) = torch.autograd.grad(logits @ weights, hidden)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_many_tokens_are_scored_in_slices(head, monkeypatch):
+    """The same bits, and never more logits in memory than those of one slice, however many pictures and tokens."""
+    largest = []
+    project = head.logits
+    monkeypatch.setattr(head, "logits", lambda hidden: largest.append(len(hidden)) or project(hidden))
+    random = torch.Generator().manual_seed(3)
+    hidden, gold = torch.randn(16, 13, 4, generator=random), torch.randint(0, 50, (16, 13), generator=random)
+    scores, standing = head.token_scores(hidden, gold)
+    assert largest == [64, 64, 64, 16]
+    for picture in range(16):
+        one = head.token_scores(hidden[picture, None], gold[picture, None])
+        assert torch.equal(one[0][0], scores[picture]) and torch.equal(one[1][0], standing[picture])

@@ -15,6 +15,7 @@ from transformers import Gemma3ForConditionalGeneration
 from cxr_faith.vlm.checkpoint import expected_weights, hash_weights, load_model, read_config
 from cxr_faith.vlm.config import MAX_QUESTION_TOKENS, ModelConfig
 from cxr_faith.vlm.decoder import Decoder
+from cxr_faith.vlm.devices import check_device, choose_accelerator, default_dtype, exact_arithmetic
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.families.gemma3_config import check_image_tokens, check_layers, check_weights, parse_config
 from cxr_faith.vlm.families.gemma3_processor import checked_processor, grid_and_size, make_prompter
@@ -92,6 +93,8 @@ class Gemma3VLM(TransformersVLM):
     ) -> "Gemma3VLM":
         """Load from a local folder or a hub id; safetensors only, no remote code.
 
+        On a GPU this also settles how the process computes, see `exact_arithmetic`.
+
         Args:
             path: folder with `config.json`, or a hub id such as `google/medgemma-4b-it`.
             device: default: cuda if there is one, else cpu.
@@ -103,10 +106,13 @@ class Gemma3VLM(TransformersVLM):
         Raises:
             ModelError: a file of the model is missing or damaged, the files do not fit each other, or it is another
                 kind of model.
+            ValueError: the device cannot compute the scores.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(device or choose_accelerator())
+        check_device(device)
+        exact_arithmetic(device)
+        dtype = dtype or default_dtype(device)
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         if dtype == torch.float16:
             raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
         folder, config = open_model(path, revision)

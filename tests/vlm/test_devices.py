@@ -1,0 +1,56 @@
+"""The device decides the number format and how exact arithmetic is; MPS is refused."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cxr_faith.vlm import Gemma3VLM, bundled_model
+from cxr_faith.vlm.devices import choose_accelerator, default_dtype
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_auto_is_a_gpu_of_nvidia_or_the_cpu(monkeypatch, gpu):
+    """Never MPS, which Lightning's own `auto` and `gpu` take on a Mac."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert choose_accelerator() == ("cuda" if gpu else "cpu")
+    assert [choose_accelerator(name) for name in ("cpu", "gpu", "cuda")] == ["cpu", "cuda", "cuda"]
+
+
+def test_other_accelerators_are_refused_in_one_line():
+    with pytest.raises(ValueError, match=r"^trainer.accelerator: mps cannot compute in float64, .*: use cpu$"):
+        choose_accelerator("mps")
+    with pytest.raises(ValueError, match="must be auto, cpu, gpu or cuda, got 'tpu'"):
+        choose_accelerator("tpu")
+    with pytest.raises(ValueError, match="^device: mps cannot compute in float64"):
+        Gemma3VLM.from_pretrained(bundled_model(), "mps")
+
+
+def test_the_number_format_follows_the_device():
+    assert {kind: default_dtype(torch.device(kind)) for kind in ("cpu", "cuda")} == {
+        "cpu": "float32",
+        "cuda": "bfloat16",
+    }
+
+
+SETTINGS = """
+import torch
+from cxr_faith.vlm.devices import exact_arithmetic
+
+def settings():
+    return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32,
+            torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()]
+
+torch.backends.cuda.matmul.allow_tf32 = True
+exact_arithmetic(torch.device("cpu"))
+print(*settings())
+exact_arithmetic(torch.device("cuda"))
+print(*settings())
+"""
+
+
+def test_on_a_gpu_float32_is_not_rounded_to_tf32_and_algorithms_are_deterministic():
+    """In a process of its own: the settings are the process's."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", SETTINGS], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["True True False False", "False False True True"]
