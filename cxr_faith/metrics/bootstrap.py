@@ -5,6 +5,7 @@ A resample is a row of weights, so all means of all resamples are one matrix pro
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,14 @@ def jackknife_error(sums: Floats, weights: Floats) -> Floats:
     return np.asarray(np.sqrt((n_clusters - 1) / n_clusters * ((means - means.mean(0)) ** 2).sum(0)))
 
 
-def draw(sums: Floats, weights: Floats, resamples: int, tests: int, rng: np.random.Generator) -> Drawn:
+def draw(
+    sums: Floats,
+    weights: Floats,
+    resamples: int,
+    tests: int,
+    rng: np.random.Generator | int,
+    error: Floats | None = None,
+) -> Drawn:
     """Resample the clusters with replacement; all columns share the draws.
 
     The error of a resample is that of a ratio of sums, √(n/(n-1) Σ (sum_i - mean* weight_i)²) / Σ weight_i, the first
@@ -59,7 +67,8 @@ def draw(sums: Floats, weights: Floats, resamples: int, tests: int, rng: np.rand
         weights: Σ weight, the same shape, nowhere 0.
         resamples: number of resamples whose means and t are kept.
         tests: number of resamples that p is taken from, at least `resamples`.
-        rng: draws the clusters.
+        rng: draws the clusters; a seed: the draws of this seed, which are kept for the next call.
+        error: standard error of the mean of the data [columns]; None: that of these clusters.
     """
     n_clusters, n_columns = sums.shape
     mean = sums.sum(0) / weights.sum(0)
@@ -67,7 +76,7 @@ def draw(sums: Floats, weights: Floats, resamples: int, tests: int, rng: np.rand
     kinds, which = np.unique(weights, axis=1, return_inverse=True)
     own, shared = np.hstack([rest, rest**2, rest * weights]), np.hstack([kinds, kinds**2])
     floor = _NO_SPREAD * np.abs(sums / weights).max(0)
-    observed = studentized(mean, jackknife_error(sums, weights), floor)
+    observed = studentized(mean, jackknife_error(sums, weights) if error is None else error, floor)
     least = 1e-9 * np.abs(observed)  # equal values must count as equal although they are added up in another order
     kept_means, kept_t = np.empty((resamples, n_columns)), np.empty((resamples, n_columns))
     above, below, start = np.zeros(n_columns), np.zeros(n_columns), 0
@@ -95,14 +104,33 @@ def studentized(distance: Floats, error: Floats, floor: Floats) -> Floats:
     return np.asarray(np.where(still, alone, distance / np.where(still, 1.0, error)))
 
 
-def _resampled_counts(n_clusters: int, n_columns: int, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+def _resampled_counts(
+    n_clusters: int, n_columns: int, resamples: int, rng: np.random.Generator | int
+) -> Iterator[Floats]:
     """How often each cluster is drawn in each resample, [block, clusters] at a time."""
     block = max(1, _BLOCK // max(n_clusters, n_columns))
+    if isinstance(rng, int):
+        kept = _kept_counts(n_clusters, resamples, rng)
+        yield from (kept[start : start + block].astype(np.float64) for start in range(0, resamples, block))
+    else:
+        for start in range(0, resamples, block):
+            yield _counts(n_clusters, min(block, resamples - start), rng).astype(np.float64)
+
+
+def _counts(n_clusters: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """How often each cluster is drawn in each of the next resamples, [resamples, clusters]."""
+    drawn = rng.integers(n_clusters, size=(resamples, n_clusters)) + np.arange(resamples)[:, None] * n_clusters
+    return np.bincount(drawn.ravel(), minlength=resamples * n_clusters).reshape(resamples, n_clusters)
+
+
+@lru_cache(maxsize=4)
+def _kept_counts(n_clusters: int, resamples: int, seed: int) -> npt.NDArray[np.uint8]:
+    """All counts of a seed: boards with as many clusters share them. No cluster is drawn 256 times out of thousands."""
+    rng, block = np.random.default_rng(seed), max(1, _BLOCK // n_clusters)
+    counts = np.empty((resamples, n_clusters), np.uint8)
     for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn = rng.integers(n_clusters, size=(size, n_clusters)) + np.arange(size)[:, None] * n_clusters
-        counts = np.bincount(drawn.ravel(), minlength=size * n_clusters).reshape(size, n_clusters)
-        yield counts.astype(np.float64)
+        counts[start : start + block] = _counts(n_clusters, min(block, resamples - start), rng)
+    return counts
 
 
 def percentile_interval(drawn: Floats) -> tuple[Floats, Floats]:

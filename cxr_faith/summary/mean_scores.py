@@ -104,18 +104,17 @@ def _row(rows: MethodRows, mask: Flags, tests: dict[str, Interval], headline: st
 def _ratio_error(values: Floats, weights: Floats, patients: npt.NDArray[np.intp]) -> float | None:
     """Jackknife error, over patients, of the weighted mean; None for fewer than two patients."""
     known = np.isfinite(values)
-    clusters = np.unique(patients[known], return_inverse=True)[1]
-    if not known.any() or clusters.max() == 0:
-        return None
-    sums = cluster_sums(values[known][:, None], clusters, weights[known][:, None])
-    return float(jackknife_error(*sums)[0])
+    sums, totals = cluster_sums(values[known][:, None], patients[known], weights[known][:, None])
+    there = totals[:, 0] > 0
+    return float(jackknife_error(sums[there], totals[there])[0]) if there.sum() > 1 else None
 
 
 def _standard_error(values: Floats, patients: npt.NDArray[np.intp]) -> float | None:
     """Standard error of the mean of the patients' means; None for fewer than two patients."""
     known = np.isfinite(values)
-    clusters = np.unique(patients[known], return_inverse=True)[1]
-    if not known.any() or clusters.max() == 0:
+    sums, counts = cluster_sums(values[known][:, None], patients[known])
+    there = counts[:, 0] > 0
+    if there.sum() < 2:
         return None
-    means = np.bincount(clusters, weights=values[known]) / np.bincount(clusters)
+    means = sums[there, 0] / counts[there, 0]
     return float(means.std(ddof=1) / np.sqrt(len(means)))

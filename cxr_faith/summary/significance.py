@@ -24,6 +24,7 @@ Picked = Sequence[tuple[MethodRows, Flags]]
 """Rows of each method, and which of them belong to the slice, [rows]."""
 
 _TESTS_A_PAIR = 80
+_VALUES_AT_ONCE = 10_000_000  # values of columns that are tested together: 80 MB, and a few times that for their sums
 
 
 def intervals(picked: Picked, n_samples: int) -> list[dict[str, Interval]]:
@@ -33,12 +34,15 @@ def intervals(picked: Picked, n_samples: int) -> list[dict[str, Interval]]:
         picked: rows of each method and which of them belong to the slice.
         n_samples: samples of the whole run.
     """
-    tables = [_table(picked, name, n_samples) for name in TESTED]
-    weights = [_weights(picked, name, n_samples) for name in TESTED]
-    together = estimate(np.hstack(tables), _patients(picked, n_samples), np.hstack(weights))
-    width = len(picked)
-    columns = [_adjusted(together, range(k * width, (k + 1) * width)) for k in range(len(TESTED))]
-    return [dict(zip(TESTED, tests, strict=True)) for tests in zip(*columns, strict=True)]
+    patients, tests = _patients(picked, n_samples), dict[str, list[Interval]]()
+    names, width = list(TESTED), len(picked)
+    at_once = max(1, _VALUES_AT_ONCE // max(n_samples * width, 1))
+    for chunk in (names[start : start + at_once] for start in range(0, len(names), at_once)):
+        values = np.hstack([_table(picked, name, n_samples) for name in chunk])
+        weights = np.hstack([_weights(picked, name, n_samples) for name in chunk])
+        together = estimate(values, patients, weights)
+        tests |= {name: _adjusted(together, range(k * width, (k + 1) * width)) for k, name in enumerate(chunk)}
+    return [dict(zip(tests, of_method, strict=True)) for of_method in zip(*tests.values(), strict=True)]
 
 
 def differences(picked: Picked, headline: str, n_samples: int) -> tuple[Difference, ...]:
