@@ -1,7 +1,7 @@
 """One question about one picture: the answer of the model, the score to explain, and the maps that explain it."""
 
 import time
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cxr_faith.attribution import Attribution, AttributionBatch, Method
+from cxr_faith.attribution.shared import SharedWork
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import BLURRED
 from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, make_target, question_kind
@@ -39,8 +40,8 @@ class Case:
         maps: name -> float32 [grid_h, grid_w] on the CPU.
         extras: name -> what the method returned beside its map.
         sequences: name -> float32 [sequence], relevance of every position, for methods that rate the text too.
-        costs: name -> forwards, backwards, seconds, peak_memory of one map; work that several methods share counts for
-            the first of them.
+        costs: name -> forwards, backwards, seconds, peak_memory of one map. Passes that several methods share count
+            for each of them; their time counts for the first.
         failed: name -> why the method could not make a map.
     """
 
@@ -141,7 +142,7 @@ def compute_maps(
     for picture, case in zip(pixels, cases, strict=True):
         if case.target is None or (only_in_format and case.off_format):
             continue
-        shared: dict[Hashable, tuple[Tensor, Any]] | None = {} if share else None
+        shared = SharedWork(vlm.counts) if share else None
         for name, method in methods.items():
             # A *where* question also depends on the surrounding anatomy, so the oracle is undefined there.
             if method.needs_mask and (_mask_cells(method, case) is None or case.kind != YES_NO):
@@ -193,7 +194,7 @@ def _batch(
     picture: Tensor,
     case: Case,
     seed: int,
-    shared: dict[Hashable, tuple[Tensor, Any]] | None = None,
+    shared: SharedWork | None = None,
 ) -> AttributionBatch:
     cells = _mask_cells(method, case) if method.needs_mask else None
     masks = None if cells is None else cells[None]
@@ -217,13 +218,18 @@ def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: C
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(vlm.device)
     before, begin = vlm.counts.snapshot(), time.perf_counter()
+    if batch.shared is not None:
+        batch.shared.begin()
     with _one_thread(vlm.device):
         result = method.attribute(vlm, batch, [target])
     _keep(case, name, result)
     spent = time.perf_counter() - begin
+    took = vlm.counts - before
+    if batch.shared is not None:  # another method may have run these passes: the cost must not depend on that
+        took += batch.shared.reused
     case.costs[name] = {
-        "forwards": vlm.counts.trace + vlm.counts.score - before.trace - before.score,
-        "backwards": vlm.counts.backward - before.backward,
+        "forwards": took.trace + took.score,
+        "backwards": took.backward,
         "seconds": spent,
         "peak_memory": torch.cuda.max_memory_allocated(vlm.device) if on_gpu else None,
     }

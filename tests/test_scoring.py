@@ -10,6 +10,7 @@ import torch
 from cxr_faith.attribution import build_methods
 from cxr_faith.attribution.backward import backwards
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.attribution.shared import SharedWork
 from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.metrics.functional import CURVE_COLUMNS
 from cxr_faith.perturb.engine import Engine
@@ -369,6 +370,11 @@ def test_maps_do_not_depend_on_the_company(random_vlm, pictures):
     assert (costs["chefer"]["forwards"], costs["chefer"]["backwards"], costs["oracle"]["forwards"]) == (1, 1, 0)
     assert made[0][1].costs["chefer"]["backwards"] == len(made[0][1].target.scored)
     assert costs["chefer"]["seconds"] > 0 and costs["chefer"]["peak_memory"] is None
+    (alone,) = read_answers(random_vlm, images[0], "i0", questions[:1], kinds[:1], protocol, cells[:1])
+    alone.reply = replace(alone.reply, yes_no_mass=0.9)
+    compute_maps(random_vlm, {"gradient": methods["gradient"]}, pixels[:1], [alone], 0)
+    passes = [[of["gradient"][name] for name in ("forwards", "backwards")] for of in (costs, alone.costs)]
+    assert passes == [[1, 1], [1, 1]]  # together, chefer has run them
 
 
 def test_shared_tokens_and_gradients_change_no_bit_and_save_passes(random_vlm, pictures):
@@ -424,7 +430,7 @@ def test_shared_values_belong_to_their_pictures_and_prompts(vlm):
     first, second = picture(vlm, 0)[None], picture(vlm, 1)[None]
     alone = AttributionBatch(first, [vlm.prompt("q")], [IMAGE])
     assert alone.tokens(vlm) is not alone.tokens(vlm)
-    batch = replace(alone, shared={})
+    batch = replace(alone, shared=SharedWork(vlm.counts))
     tokens = batch.tokens(vlm)
     assert batch.tokens(vlm) is tokens
     assert torch.equal(replace(batch, pixels=second).tokens(vlm), vlm.encode(second))

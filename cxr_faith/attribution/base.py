@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cxr_faith.attribution.shared import SharedWork
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import PAIR, Substrate
 from cxr_faith.vlm.base import VLM, Prompt, Target
@@ -44,17 +45,14 @@ class AttributionBatch:
     image_ids: Sequence[str]
     seed: int = 0
     finding_cells: Tensor | None = None
-    shared: dict[Hashable, tuple[Tensor, Any]] | None = field(default=None, repr=False, compare=False)
+    shared: SharedWork | None = field(default=None, repr=False, compare=False)
 
     def share(self, name: Hashable, compute: Callable[[], T]) -> T:
         """A result that several methods need for these pictures and prompts; the first method computes it."""
         if self.shared is None:
             return compute()
         key = (name, self.pixels.data_ptr(), tuple(self.prompts), tuple(self.image_ids), self.seed)
-        if key not in self.shared:
-            self.shared[key] = (self.pixels, compute())  # keeps the pixels, so that their address stays theirs
-        shared: T = self.shared[key][1]
-        return shared
+        return self.shared.get(key, self.pixels, compute)
 
     def tokens(self, vlm: VLM) -> Tensor:
         """Image tokens [batch, N, hidden] of the intact pictures, without a graph."""

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from cxr_faith.attribution import build_methods
-from cxr_faith.bench.presets import METHODS, SAMPLED_IG_STEPS
+from cxr_faith.bench.presets import SAMPLED_IG_STEPS
 from cxr_faith.bench.scene import Scene
 from cxr_faith.bench.timing import wall
 from cxr_faith.bench.turns import Rows, Turn, exact_counts
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.protocol import Protocol
 from cxr_faith.scoring import score_image
+from cxr_faith.vlm.counts import Counts
 
 
 def run_engine(
@@ -77,8 +78,8 @@ def to_all_steps(scene: Scene, spent: Sequence[float]) -> float:
 def _engine_counts(scene: Scene, pictures: int, asked: int, questions: int) -> dict[str, int]:
     """What the engine's turn runs, from the maps' own counts."""
     missing = scene.preset.ig_steps - SAMPLED_IG_STEPS[0]
-    costs = [case.costs for case in scene.cases[:questions]]
-    trace = sum(int(cost[name]["forwards"] or 0) for cost in costs for name in METHODS) + questions * missing
-    backward = sum(int(cost[name]["backwards"] or 0) for cost in costs for name in METHODS) + questions * missing
+    spent = sum(scene.map_counts[:questions], Counts())
+    trace = spent.trace + spent.score + questions * missing
+    backward = spent.backward + questions * missing
     stages = {"embed": 2, "encode": pictures, "prefill": pictures, "score": asked}
     return stages | {"trace": trace, "backward": backward}

@@ -1,7 +1,7 @@
 """What the benchmark runs on: a model, one picture and three questions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from cxr_faith.data.manifest import bundled_manifest, open_manifest
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Gemma3VLM, bundled_model
+from cxr_faith.vlm.counts import Counts
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Scene:
         methods: name -> method.
         protocol: the schedule.
         preset: the sizes.
+        map_counts: passes of all maps of each question; methods share some.
     """
 
     vlm: Gemma3VLM
@@ -38,6 +40,7 @@ class Scene:
     methods: Mapping[str, Method]
     protocol: Protocol
     preset: Preset
+    map_counts: list[Counts] = field(default_factory=list)
 
     @property
     def substrate(self) -> Substrate:
@@ -79,7 +82,10 @@ def build_scene(preset: Preset, vlm: Gemma3VLM | None = None) -> Scene:
     asked = list(QUESTIONS)
     cases = read_answers(vlm, pixels, "bench", asked, ["yes_no"] * len(asked), protocol)
     scene = Scene(vlm, pixels, cases, methods, protocol, preset)
-    scene.explain(cases, methods)
+    for case in cases:
+        before = vlm.counts.snapshot()
+        scene.explain([case], methods)
+        scene.map_counts.append(vlm.counts - before)
     return scene
 
 

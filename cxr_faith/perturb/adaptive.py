@@ -131,7 +131,8 @@ def run_adaptive(
 ) -> list[Curves]:
     """Both curves of each order, refined until the estimated error of every area is within `auc_error`.
 
-    What is run for a question depends on its own scores alone, so neither other questions nor resuming change a result.
+    What is run for an order depends on its own scores alone, so neither other questions or orders nor resuming change a
+    result.
     Pictures that several questions or orders need in the same pass are shared.
 
     Args:
@@ -160,8 +161,10 @@ def run_adaptive(
         for (q, i), points in to_run.items():
             values[q][:, i][..., points] = scores[q][:, places[q, i]]
             known[q][i, points] = True
-        allowed = [auc_error * (error_unit(v[0]) or math.inf) for v in values]
-        refined = {(q, i): next_points(values[q][0, i], known[q][i], k, allowed[q]) for q, i in to_run}
+        units = {(q, i): error_unit(values[q][0, [i]]) or math.inf for q, i in to_run}
+        refined = {
+            (q, i): next_points(values[q][0, i], known[q][i], k, auc_error * unit) for (q, i), unit in units.items()
+        }
         to_run = {key: points for key, points in refined.items() if len(points)}
     return [_finish(values[q], known[q], k) for q in range(len(orders))]
 
@@ -192,8 +195,9 @@ def error_unit(s: npt.ArrayLike) -> float | None:
 
 
 def _finish(values: FloatArray, known: BoolArray, k: IntArray) -> Curves:
-    scale = error_unit(values[0]) or math.nan
-    errors = [area_error(values[0, i], row, k) / scale for i, row in enumerate(known)]
+    errors = [
+        area_error(values[0, i], row, k) / (error_unit(values[0, [i]]) or math.nan) for i, row in enumerate(known)
+    ]
     filled = [fill_between(values[:, i], row, k) for i, row in enumerate(known)]
     parts = np.stack(filled, axis=1) if filled else values
     scores = PictureScores(*(torch.from_numpy(part) for part in parts))

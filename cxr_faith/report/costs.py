@@ -36,8 +36,8 @@ HEADERS = (
 CAPTION = (
     "[95 %] over patients; random orders have an srg of 0. Where there is a mask: hit = share of",
     "a map's maxima on the finding (pointing game), energy = share of its positive mass there.",
-    "Of one map: mean passes forwards and backwards, median seconds, highest GPU memory. What",
-    "methods share, such as image tokens or a gradient, counts for the first of them.",
+    "Of one map: mean passes forwards and backwards, median seconds, highest GPU memory. Passes that",
+    "methods share, such as those of a gradient, count for each of them, their time for the first.",
 )
 
 

@@ -26,3 +26,11 @@ class Counts:
     def snapshot(self) -> "Counts":
         """A copy of the counts so far."""
         return Counts(**vars(self))
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """The sum, stage by stage."""
+        return Counts(**{stage: count + getattr(other, stage) for stage, count in vars(self).items()})
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        """The difference, stage by stage."""
+        return Counts(**{stage: count - getattr(other, stage) for stage, count in vars(self).items()})

@@ -18,6 +18,7 @@ from cxr_faith.perturb.adaptive import (
 )
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule
+from cxr_faith.vlm.base import PictureScores
 from tests.analytic import MARGIN, LinearVLM, picture
 from tests.reference import adaptive as reference
 
@@ -211,6 +212,23 @@ def test_curves_of_an_inverted_effect_are_refined_too():
     x, unit = torch.from_numpy(k / 36), max(float(s.max() - s.min()), abs(float(s[0, 0, 0])))
     off = (torch.trapezoid(curves.scores.s, x) - torch.trapezoid(exact.scores.s, x)).abs() / unit
     assert off.max() < allowed and (curves.errors <= allowed).all() and curves.run.mean() < 1
+
+
+def test_an_order_is_refined_by_its_own_scores():
+    """It gets the same points alone as beside an order whose scores have a range ten times as large."""
+
+    def run(plan):
+        masks = np.concatenate([masks for _, _, masks in plan.groups()])
+        kept, bump = masks.mean(1), masks[:, 0] & masks[:, 1] & ~masks[:, 34] & ~masks[:, 35]
+        s = torch.from_numpy(2 - 2 * kept + 0.3 * np.sin(6 * kept) + 20 * bump * np.sin(np.pi * kept))
+        return [PictureScores(s, s.sigmoid(), s)]
+
+    k, rest = schedule(36, 36), np.random.default_rng(3).permutation(np.arange(2, 34))
+    wide, narrow = np.r_[34, 35, rest, 0, 1], np.r_[0, 34, rest, 1, 35]
+    (together,) = run_adaptive(run, [[wide, narrow]], k, 0.005)
+    (alone,) = run_adaptive(run, [[narrow]], k, 0.005)
+    assert np.array_equal(alone.run[0], together.run[1]) and alone.errors[0] == together.errors[1]
+    assert np.ptp(together.scores.s[0].numpy()) > 9 * np.ptp(alone.scores.s.numpy())
 
 
 def test_curves_that_hardly_change_stay_coarse():
