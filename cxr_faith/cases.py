@@ -18,10 +18,14 @@ from cxr_faith.records.controls import BLURRED
 from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, make_target, question_kind
 from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
 from cxr_faith.vlm.errors import PromptError
+from cxr_faith.vlm.micro_batch import MicroBatch, out_of_memory
 from cxr_faith.vlm.prompts import check_asked
 
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
 """The answer to a question that could not be asked, or that the model answered with NaN or infinity."""
+
+NO_MEMORY = "out of memory with a single picture"
+"""Reason of what is lost when no smaller micro-batch is left."""
 
 
 @dataclass
@@ -73,6 +77,7 @@ def read_answers(
     kinds: Sequence[str | None],
     protocol: Protocol,
     finding_cells: Sequence[Tensor | None] | None = None,
+    copies: int = 1,
 ) -> list[Case]:
     """Answer all questions about one picture, and fix the score that each explanation is about.
 
@@ -84,10 +89,11 @@ def read_answers(
         kinds: kind of each question as the manifest states it, or None.
         protocol: for the target and the length of answers.
         finding_cells: `Case.finding_cells` of each question; default: no masks.
+        copies: rows of the pass, all of this picture; see `Engine.whole_pass`.
     """
     cases: list[Case] = []
     with torch.no_grad():
-        prefix = vlm.prefill(vlm.encode(pixels[None]))
+        prefix = vlm.prefill(vlm.encode(pixels.expand(copies, -1, -1, -1)))
         for index, question in enumerate(questions):
             cells = finding_cells[index] if finding_cells is not None else None
             try:
@@ -120,6 +126,7 @@ def compute_maps(
     blurred: Collection[str] = (),
     share: bool = True,
     forgive: bool = False,
+    micro_batch: MicroBatch | None = None,
 ) -> None:
     """Fill in the maps of cases that have a target.
 
@@ -136,8 +143,9 @@ def compute_maps(
         blurred: names of the maps that also get a blurred copy.
         share: compute tokens and gradients that several methods need once per case; off, each method computes its own,
             and the maps have the same bits.
-        forgive: if a method raises a `ValueError` or an `ArithmeticError`, the case loses this map and `Case.failed`
-            says why; off, the error is raised.
+        forgive: if a method raises a `ValueError` or an `ArithmeticError`, or runs out of memory with a single picture,
+            the case loses this map and `Case.failed` says why; off, the error is raised.
+        micro_batch: how many perturbed pictures methods score at once; default: each method's own.
     """
     for picture, case in zip(pixels, cases, strict=True):
         if case.target is None or (only_in_format and case.off_format):
@@ -148,12 +156,13 @@ def compute_maps(
             if method.needs_mask and (_mask_cells(method, case) is None or case.kind != YES_NO):
                 continue
             try:
-                _apply(vlm, name, method, _batch(method, picture, case, seed, shared), case, case.target)
-            except (ValueError, ArithmeticError) as error:
-                if not forgive:
+                _apply(vlm, name, method, _batch(method, picture, case, seed, shared, micro_batch), case, case.target)
+            except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+                short = out_of_memory(error)
+                if not forgive or not (short or isinstance(error, ValueError | ArithmeticError)):
                     raise
-                for lost in (name, name + BLURRED):
-                    case.failed[lost] = f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
+                why = NO_MEMORY if short else " ".join(str(error).split()) or type(error).__name__
+                case.failed |= dict.fromkeys((name, name + BLURRED), f"{name}: {why}")
         there = [name for name in blurred if name in case.maps]
         case.maps |= {name + BLURRED: _blurred(case.maps[name]) for name in there}
 
@@ -195,10 +204,11 @@ def _batch(
     case: Case,
     seed: int,
     shared: SharedWork | None = None,
+    micro_batch: MicroBatch | None = None,
 ) -> AttributionBatch:
     cells = _mask_cells(method, case) if method.needs_mask else None
     masks = None if cells is None else cells[None]
-    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, masks, shared)
+    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, masks, shared, micro_batch)
 
 
 def _mask_cells(method: Method, case: Case) -> Tensor | None:
@@ -221,14 +231,13 @@ def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: C
     if batch.shared is not None:
         batch.shared.begin()
     with _one_thread(vlm.device):
-        result = method.attribute(vlm, batch, [target])
-    _keep(case, name, result)
+        MicroBatch(1).run(1, lambda *_: _keep(case, name, method.attribute(vlm, batch, [target])))
     spent = time.perf_counter() - begin
     took = vlm.counts - before
     if batch.shared is not None:  # another method may have run these passes: the cost must not depend on that
         took += batch.shared.reused
     case.costs[name] = {
-        "forwards": took.trace + took.score,
+        "forwards": took.forwards,
         "backwards": took.backward,
         "seconds": spent,
         "peak_memory": torch.cuda.max_memory_allocated(vlm.device) if on_gpu else None,

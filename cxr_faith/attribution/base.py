@@ -18,6 +18,7 @@ from cxr_faith.attribution.shared import SharedWork
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import PAIR, Substrate
 from cxr_faith.vlm.base import VLM, Prompt, Target
+from cxr_faith.vlm.micro_batch import MicroBatch
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class AttributionBatch:
         finding_cells: float [batch, grid_h, grid_w], the share of each cell that the finding, or the anatomy of
             `Method.mask`, covers; None where no sample has that mask.
         shared: results that methods share about these pictures under one model; None: each method computes its own.
+        micro_batch: how many perturbed pictures are scored at once; None: each method has its own.
     """
 
     pixels: Tensor
@@ -46,6 +48,7 @@ class AttributionBatch:
     seed: int = 0
     finding_cells: Tensor | None = None
     shared: SharedWork | None = field(default=None, repr=False, compare=False)
+    micro_batch: MicroBatch | None = field(default=None, repr=False, compare=False)
 
     def share(self, name: Hashable, compute: Callable[[], T]) -> T:
         """A result that several methods need for these pictures and prompts; the first method computes it."""
@@ -85,6 +88,7 @@ class Method(ABC):
         substrate: what replaces removed cells, for methods that use a substrate; None for the others. Scores under the
             method's own substrate are marked in the records.
         weights: hash of the file that the method reads, for the fingerprint of a run; empty for the others.
+        together: how many points of a path, or copies, a method runs at once; None for methods with a pass a picture.
         can_ablate: `core` is part of the method. The others would be noise altogether: `random_map` is their ablation.
         ablated: noise stands in for the method's idea; set by the option `ablated`, which every such method has.
     """
@@ -93,6 +97,7 @@ class Method(ABC):
     mask: str | None = None
     substrate: Substrate | None = None
     weights: str = ""
+    together: MicroBatch | None = None
     can_ablate: ClassVar[bool] = False
     ablated: bool = False
 

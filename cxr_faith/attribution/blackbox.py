@@ -12,10 +12,11 @@ from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import BoolArray, stream
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.vlm.base import VLM, PictureScores, Target
+from cxr_faith.vlm.micro_batch import MicroBatch
 
 
 class Masker:
-    """Scores pictures with cells removed; keeps the size of the micro-batch that fitted into memory.
+    """Scores pictures with cells removed, in the micro-batches of the run, or else in its own.
 
     Args:
         substrate: what replaces removed cells.
@@ -40,16 +41,22 @@ class Masker:
         Returns:
             for each target: scores [M] on the CPU.
         """
-        if self._engine is None or self._engine.vlm is not vlm:
-            self._engine = Engine(vlm)
+        engine = self._engine_of(vlm, batch.micro_batch)
         pixels = batch.pixels[index]
         removed = self.substrate.apply(pixels[None], [batch.image_ids[index]], batch.seed)[0]
         plan = Plan(vlm.n_cells)
         places = [plan.add(question, masks) for question in range(len(targets))]
         prompts = [batch.prompts[index]] * len(targets)
         fill = self.substrate.fill(pixels, batch.image_ids[index], batch.seed, vlm.grid)
-        scores = self._engine.run(pixels, removed, plan, prompts, targets, fill)
+        scores = engine.run(pixels, removed, plan, prompts, targets, fill)
         return [of_target.at(where) for of_target, where in zip(scores, places, strict=True)]
+
+    def _engine_of(self, vlm: VLM, micro_batch: MicroBatch | None) -> Engine:
+        if micro_batch is not None:
+            return Engine(vlm, micro_batch=micro_batch)
+        if self._engine is None or self._engine.vlm is not vlm:
+            self._engine = Engine(vlm)
+        return self._engine
 
 
 class _BlackBox(Method):

@@ -130,7 +130,7 @@ class IntegratedGradients(_FromBaseline):
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         self.steps = steps
-        self._together = MicroBatch(micro_batch)
+        self.together: MicroBatch = MicroBatch(micro_batch)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Signed maps; `extras["completeness_residual"]` = |ΣIG - e| / max(|e|, ε). See `Method.attribute`."""
@@ -159,7 +159,7 @@ class IntegratedGradients(_FromBaseline):
             ]
             total.add_(torch.stack([gradient.unflatten(0, (len(points), -1)).sum(0) for gradient in gradients]))
 
-        self._together.run(self.steps, add)
+        self.together.run(self.steps, add)
         maps = (total / self.steps * path).sum(-1)
         effect = intact - removed
         floor = effect_threshold(intact.double()).to(effect.dtype)

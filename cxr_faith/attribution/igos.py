@@ -76,7 +76,7 @@ class IGOSPP(Method):
         self.optimizer = check_choice("optimizer", optimizer, OPTIMIZERS)
         self.iterations, self.path_steps, self.step, self.noise = iterations, path_steps, step, noise
         self.area, self.shrinkage, self.smoothness = area, shrinkage, smoothness
-        self._together = MicroBatch(len(SIGNS))
+        self.together: MicroBatch = MicroBatch(len(SIGNS))
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Saliency 1 - x·y in [0, 1]; pictures share passes, each is optimized on its own. See `Method.attribute`.
@@ -129,7 +129,7 @@ class IGOSPP(Method):
             shrinkage=self.shrinkage,
             smoothness=self.smoothness,
             steps=self.path_steps,
-            together=self._together,
+            together=self.together,
             core=core,
         )
         return loss, extras

@@ -64,7 +64,7 @@ class SAE(Method):
             raise ValueError(f"top must not be negative and steps at least 1, got {top} and {steps}")
         self.top, self.steps = top, steps
         self.substrate: Substrate = Substrate.parse(DEFAULT_SUBSTRATE if substrate == "road" else substrate)
-        self._together = MicroBatch(micro_batch)
+        self.together: MicroBatch = MicroBatch(micro_batch)
         self.sae = load_sae(self.path)
         self.weights = file_hash(self.path)
         self._checked: WeakSet[VLM] = WeakSet()
@@ -144,7 +144,7 @@ class SAE(Method):
             ]
             totals[:] = map(torch.add, totals, gradients) if totals else gradients
 
-        self._together.run(self.steps, add)
+        self.together.run(self.steps, add)
         return intact - gone, [self.sae.feature_gradient(total / self.steps) for total in totals]
 
     def _strongest(self, effects: Tensor) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ class SmoothGrad(Method):
         if copies < 1 or noise < 0:
             raise ValueError(f"copies must be at least 1 and noise not negative, got {copies} and {noise}")
         self.copies, self.noise = copies, noise
-        self._together = MicroBatch(micro_batch)
+        self.together: MicroBatch = MicroBatch(micro_batch)
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; the noise is seeded by the image. See `Method.attribute`."""
@@ -68,7 +68,7 @@ class SmoothGrad(Method):
             ]
             totals[:] = map(torch.add, totals, gradients) if totals else gradients
 
-        self._together.run(self.copies, add)
+        self.together.run(self.copies, add)
         energy = (torch.stack(totals) / self.copies).square().sum(1)
         rows, columns = vlm.grid
         cells = energy.reshape(-1, rows, energy.shape[1] // rows, columns, energy.shape[2] // columns)

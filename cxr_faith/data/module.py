@@ -162,13 +162,8 @@ class CXRVQADataModule(L.LightningDataModule):
             batch_sampler=ImageBatches(images[mine], self.batch_size),
             num_workers=self.num_workers,
             collate_fn=PackedBatch,
-            pin_memory=self._feeds_a_gpu,
+            pin_memory=self.trainer is not None and _has_gpu(self.trainer),
         )
-
-    @property
-    def _feeds_a_gpu(self) -> bool:
-        """Whether the Trainer computes on a GPU, which copies from pinned memory while it computes."""
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _image_cache(self) -> ImageCache | None:
         """The pictures of the rows within `limit`, fitted; made by the first process that asks."""
@@ -182,6 +177,11 @@ class CXRVQADataModule(L.LightningDataModule):
     ) -> list[SampleItem]:
         """Move pictures and masks; the rest of an item stays as it is."""
         return [item.map_tensors(lambda tensor: tensor.to(device, non_blocking=True)) for item in batch]
+
+
+def _has_gpu(trainer: L.Trainer) -> bool:
+    """Whether a Trainer computes on a GPU, which copies from pinned memory while it computes."""
+    return trainer.strategy.root_device.type == "cuda"
 
 
 def _check(batch_size: int, border_crop: float, decode_seconds: float) -> None:

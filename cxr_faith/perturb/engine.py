@@ -7,6 +7,7 @@ perturbed picture is encoded and prefilled once, then each question that needs i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,9 +21,7 @@ from cxr_faith.vlm.micro_batch import MicroBatch
 PIXELS, TOKENS = "pixels", "tokens"
 SPACES = (PIXELS, TOKENS)
 
-CPU_BATCH = 16
-"""With larger batches, temporary tensors of a small model exceed 32 MB. glibc returns those to the system each time,
-and page faults then take a tenth of the time."""
+T = TypeVar("T")
 
 
 @dataclass
@@ -93,18 +92,29 @@ class Engine:
     Args:
         vlm: the model.
         softness: σ in pixels of the masks' edges; 0 = hard cells.
-        micro_batch: pictures in a forward pass; halved for good when memory runs out. Default: 64, on a CPU 16.
+        micro_batch: pictures in a forward pass, fewer when memory runs out; see `MicroBatch.of` for the default.
         share: run a picture once for all curves and questions; off, once for each of their points, with the same bits.
     """
 
-    def __init__(self, vlm: VLM, softness: float = 0.0, micro_batch: int | None = None, share: bool = True) -> None:
+    def __init__(
+        self, vlm: VLM, softness: float = 0.0, micro_batch: int | MicroBatch | None = None, share: bool = True
+    ) -> None:
         self.vlm, self.softness, self.share = vlm, softness, share
-        self._micro_batch = MicroBatch(micro_batch or (CPU_BATCH if vlm.device.type == "cpu" else 64))
+        self.batches = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch.of(vlm.device, micro_batch)
 
     @property
     def micro_batch(self) -> int:
         """Pictures in a forward pass; smaller than at first if memory has run out."""
-        return self._micro_batch.size
+        return self.batches.size
+
+    def whole_pass(self, work: Callable[[int], T]) -> T:
+        """What `work(rows)` gives about one picture, repeated to the rows of a micro-batch; see `MicroBatch.padded`.
+
+        So an answer is rounded as the scores are. With fewer rows when memory runs out.
+        """
+        results: list[T] = []
+        self.batches.run(1, lambda *_: results.append(work(self.batches.rows(1))))
+        return results[0]
 
     def run(
         self,
@@ -160,9 +170,13 @@ class Engine:
         """Run masks [M, N] for the questions that need them; write scores to `filled` [questions, columns, places]."""
 
         def work(start: int, stop: int) -> None:
-            self._run_batch(source(keep[start:stop]), places[start:stop], filled, questions)
+            masks, padding = keep[start:stop], self.batches.rows(stop - start) - (stop - start)
+            if padding:
+                masks = torch.cat([masks, masks[:1].expand(padding, -1)])
+            self._run_batch(source(masks), places[start:stop], filled, questions)
+            self.vlm.counts.padding += padding * len(questions)
 
-        self._micro_batch.run(len(keep), work)
+        self.batches.run(len(keep), work)
 
     def _source(self, pair: Tensor, space: str, fill: Fill | None) -> Callable[[Tensor], Tensor]:
         """A function from masks [M, N] to image tokens [M, N, hidden]; the two pictures are processed here, once."""
@@ -190,4 +204,4 @@ class Engine:
         prefix = self.vlm.prefill(tokens)
         for question, prompt, target in questions:
             scores = self.vlm.score(prefix, prompt, target)
-            filled[question][:, places] = torch.stack(scores.columns)
+            filled[question][:, places] = torch.stack(scores.columns)[:, : len(places)]

@@ -111,7 +111,7 @@ class RunProgress(L.Callback):
         assert isinstance(pl_module, FaithfulnessModule)
         now, counts = time.monotonic(), pl_module.engine.vlm.counts
         self._done += len(batch)
-        remaining, speed = self._total - self._done, (counts.score + counts.trace) / (now - self._begin)
+        remaining, speed = self._total - self._done, counts.forwards / (now - self._begin)
         self._bar.update(self._task, completed=self._done, remaining=remaining, speed=speed)
         due = remaining == 0 or now - self._last_line > self.SECONDS_BETWEEN_LINES
         if due and not self._console.is_terminal:

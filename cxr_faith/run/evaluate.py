@@ -17,6 +17,7 @@ from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.records import done_samples, scan_records
 from cxr_faith.report.results import Results, write_results
 from cxr_faith.report.terminal import print_line, show_notes, show_summary, wide_console
+from cxr_faith.run.batch_sizes import BatchSizes
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.cautions import run_cautions
 from cxr_faith.run.live import LiveScalars, remove_live
@@ -169,7 +170,7 @@ def _evaluate(
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
     meeting, writer, stop = MeetRanks(), RecordsWriter(run_dir, request), StopOnRequest(request)
     watch = StallWatch(writer, timeout_of(trainer))
-    callbacks += [_SkipDone(run_dir), meeting, writer, Monitor(run_dir, options.monitor), watch]
+    callbacks += [_SkipDone(run_dir), meeting, BatchSizes(run_dir), writer, Monitor(run_dir, options.monitor), watch]
     if trainer.is_global_zero:
         callbacks += [RunProgress(console), LiveScalars(run_dir)]
         cautions = run_cautions(module, data)

@@ -149,5 +149,4 @@ def remove_live(run_dir: Path) -> None:
 
 
 def _forwards(module: FaithfulnessModule) -> int:
-    counts = module.engine.vlm.counts
-    return counts.score + counts.trace
+    return module.engine.vlm.counts.forwards

@@ -19,6 +19,7 @@ from cxr_faith.run.predict import answer, explain, failed, score
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.config import ModelConfig
 from cxr_faith.vlm.families.gemma3 import peek
+from cxr_faith.vlm.micro_batch import MicroBatch
 
 
 class FaithfulnessModule(L.LightningModule):
@@ -79,6 +80,12 @@ class FaithfulnessModule(L.LightningModule):
         return self._engine
 
     @property
+    def micro_batches(self) -> dict[str, MicroBatch]:
+        """What this run computes at once by name: `pictures`, and each method that has micro-batches of its own."""
+        own = {name: method.together for name, method in self.method_set.methods.items() if method.together is not None}
+        return {"pictures": self.engine.batches} | own
+
+    @property
     def board(self) -> MetricBoard:
         """The torchmetrics of this start; exists after `setup`."""
         if self._board is None:
@@ -121,9 +128,9 @@ class FaithfulnessModule(L.LightningModule):
 
     def _rows(self, batch: list[SampleItem], condition: str) -> list[Row]:
         """Records of a batch under one condition: answer → explain → score → rows."""
-        protocol, vlm = self.protocol.under(condition), self.engine.vlm
-        readings = answer(vlm, [item for item in batch if item.error is None], condition, protocol)
-        explain(vlm, self.method_set, readings, protocol.seed)
+        protocol = self.protocol.under(condition)
+        readings = answer(self.engine, [item for item in batch if item.error is None], condition, protocol)
+        explain(self.engine, self.method_set, readings, protocol.seed)
         bad = [(item.sample, item.error) for item in batch if item.error is not None]
         rows = [row for sample, error in bad for row in failed(self.method_set, sample, protocol, error)]
         rows += [row for reading in readings for row in score(self.engine, self.method_set, reading, protocol)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from cxr_faith.cases import NO_REPLY, Case, compute_maps, read_answers
+from cxr_faith.cases import NO_MEMORY, NO_REPLY, Case, compute_maps, read_answers
 from cxr_faith.data.items import SampleItem
 from cxr_faith.data.sample import Sample
 from cxr_faith.perturb.condition import NONE, Condition
@@ -20,6 +20,9 @@ from cxr_faith.records.rows import Row, answer_columns, failed_rows, map_columns
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.scoring import Columns, localize, score_image
 from cxr_faith.vlm import VLM
+from cxr_faith.vlm.answers import OPEN
+from cxr_faith.vlm.base import Prompt
+from cxr_faith.vlm.micro_batch import out_of_memory
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,16 @@ class Reading:
     placed: bool
 
 
-def answer(vlm: VLM, items: Sequence[SampleItem], condition: str, protocol: Protocol) -> list[Reading]:
+def answer(engine: Engine, items: Sequence[SampleItem], condition: str, protocol: Protocol) -> list[Reading]:
     """Ask the model every question; questions about one picture share its image tokens.
 
     Args:
-        vlm: the model.
+        engine: runs the model.
         items: samples that have a picture.
         condition: what is done to every picture first, or `none`.
         protocol: the protocol under that condition.
     """
-    by_image: dict[str, list[SampleItem]] = {}
+    vlm, by_image = engine.vlm, dict[str, list[SampleItem]]()
     for item in items:
         by_image.setdefault(item.sample.image_id, []).append(item)
     readings = []
@@ -61,14 +64,31 @@ def answer(vlm: VLM, items: Sequence[SampleItem], condition: str, protocol: Prot
         pixels = _pixels(vlm, image, image_id, condition, protocol)
         pictures = {item.sample.pair_path: item.pair for item in members if item.pair is not None}
         pairs = {str(path): _pixels(vlm, pair, image_id, condition, protocol) for path, pair in pictures.items()}
-        questions = [item.sample.question for item in members]
-        kinds = [item.sample.kind for item in members]
-        cells = [item.finding_cells(vlm.grid) for item in members]
-        cases = read_answers(vlm, pixels, image_id, questions, kinds, protocol, cells)
+        cases = _ask(engine, members, pixels, protocol)
         for item, case in zip(members, cases, strict=True):
             case.organ_cells = item.organ_cells(vlm.grid)
         readings.append(Reading(pixels, members, cases, pairs, placed=condition == NONE))
     return readings
+
+
+def _ask(engine: Engine, items: Sequence[SampleItem], pixels: Tensor, protocol: Protocol) -> list[Case]:
+    """The answers about one picture; without memory for it, cases that say so."""
+    image_id, questions = items[0].sample.image_id, [item.sample.question for item in items]
+    kinds, cells = [item.sample.kind for item in items], [item.finding_cells(engine.vlm.grid) for item in items]
+
+    def read(copies: int) -> list[Case]:
+        return read_answers(engine.vlm, pixels, image_id, questions, kinds, protocol, cells, copies)
+
+    try:
+        return engine.whole_pass(read)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    unasked = [Prompt(question, (), (), 0) for question in questions]
+    return [
+        Case(prompt, image_id, kind or OPEN, NO_REPLY, None, NO_MEMORY, own)
+        for prompt, kind, own in zip(unasked, kinds, cells, strict=True)
+    ]
 
 
 def _pixels(vlm: VLM, image: Tensor, image_id: str, condition: str, protocol: Protocol) -> Tensor:
@@ -77,11 +97,20 @@ def _pixels(vlm: VLM, image: Tensor, image_id: str, condition: str, protocol: Pr
     return pixels if condition == NONE else Condition.parse(condition).apply(pixels, image_id, protocol.seed)
 
 
-def explain(vlm: VLM, method_set: MethodSet, readings: Sequence[Reading], seed: int) -> None:
+def explain(engine: Engine, method_set: MethodSet, readings: Sequence[Reading], seed: int) -> None:
     """Compute the maps of every method; a method that fails on a sample loses its own map only."""
     pixels = [reading.pixels for reading in readings for _ in reading.cases]
     cases = [case for reading in readings for case in reading.cases]
-    compute_maps(vlm, method_set.methods, pixels, cases, seed, blurred=method_set.blurred, forgive=True)
+    compute_maps(
+        engine.vlm,
+        method_set.methods,
+        pixels,
+        cases,
+        seed,
+        blurred=method_set.blurred,
+        forgive=True,
+        micro_batch=engine.batches,
+    )
 
 
 def score(engine: Engine, method_set: MethodSet, reading: Reading, protocol: Protocol) -> list[Row]:
@@ -122,19 +151,37 @@ def _by_substrate(
 ) -> list[dict[str, Columns]]:
     """What `score_image` gives for each case; under `pair`, questions with the same pair are scored together."""
     if substrate.name != PAIR:
-        return score_image(engine, reading.pixels, cases[0].image_id, cases, substrate, protocol)
-    scores: list[dict[str, Columns]] = [
-        {name: {"status": "invalid", "reason": item.no_pair} for name in (*case.maps, CENTER, RANDOM)}
-        for item, case in zip(items, cases, strict=True)
-    ]
+        return _scored(engine, reading.pixels, cases, substrate, protocol)
+    scores = [_unscored(case, item.no_pair) for item, case in zip(items, cases, strict=True)]
     for path, pair in reading.pairs.items():
         places = [place for place, item in enumerate(items) if item.pair is not None and item.sample.pair_path == path]
         own = [cases[place] for place in places]
         if own:
-            results = score_image(engine, reading.pixels, own[0].image_id, own, substrate, protocol, pair)
+            results = _scored(engine, reading.pixels, own, substrate, protocol, pair)
             for place, result in zip(places, results, strict=True):
                 scores[place] = result
     return scores
+
+
+def _scored(
+    engine: Engine,
+    pixels: Tensor,
+    cases: Sequence[Case],
+    substrate: Substrate,
+    protocol: Protocol,
+    pair: Tensor | None = None,
+) -> list[dict[str, Columns]]:
+    """What `score_image` gives; without memory for a single picture, columns that say so."""
+    try:
+        return score_image(engine, pixels, cases[0].image_id, cases, substrate, protocol, pair)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    return [_unscored(case, NO_MEMORY) for case in cases]
+
+
+def _unscored(case: Case, reason: str | None) -> dict[str, Columns]:
+    return {name: {"status": "invalid", "reason": reason} for name in (*case.maps, CENTER, RANDOM)}
 
 
 def failed(

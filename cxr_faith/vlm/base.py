@@ -235,7 +235,7 @@ class VLM(ABC):
 
     @abstractmethod
     def answer(self, prefix: "PrefixCache", prompt: Prompt, max_new_tokens: int) -> Reply:
-        """Greedy answer for a prefix of one picture."""
+        """Greedy answer for a prefix of one picture, or of copies of it."""
 
     @abstractmethod
     def score(self, prefix: "PrefixCache", prompt: Prompt, target: Target) -> PictureScores:

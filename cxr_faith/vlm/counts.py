@@ -14,6 +14,7 @@ class Counts:
         score: (picture, question) pairs scored on the cache.
         trace: pictures through the whole decoder, for attribution.
         backward: backward passes over such pictures.
+        padding: (picture, question) pairs among those scored that only fill up a micro-batch; nobody asked for them.
     """
 
     embed: int = 0
@@ -22,6 +23,12 @@ class Counts:
     score: int = 0
     trace: int = 0
     backward: int = 0
+    padding: int = 0
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes that were asked for: scored on the cache, or traced."""
+        return self.score + self.trace - self.padding
 
     def snapshot(self) -> "Counts":
         """A copy of the counts so far."""

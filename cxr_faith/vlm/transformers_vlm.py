@@ -85,13 +85,14 @@ class TransformersVLM(VLM):
         return self.decoder.prefill(embedded, prompt.image_start, self.shortcuts)
 
     def answer(self, prefix: PrefixCache, prompt: Prompt, max_new_tokens: int) -> Reply:
-        """Greedy answer for a prefix of one picture."""
-        self.counts.score += 1
-        cache = prefix.growing()
+        """Greedy answer for a prefix of one picture, or of copies of it."""
+        cache, copies = prefix.growing(), prefix.layers[0].keys.shape[0]
+        self.counts.score += copies
+        self.counts.padding += copies - 1
 
         def feed(ids: tuple[int, ...]) -> Tensor:
-            hidden = self.decoder.extend(cache, ids, 1, self.shortcuts)
-            return self.decoder.head.logits(hidden[:, -1])[0]
+            hidden = self.decoder.extend(cache, ids, copies, self.shortcuts)
+            return self.decoder.head.logits(hidden[:1, -1])[0]
 
         logits = feed(prompt.suffix_ids)
         margin, mass = yes_no_step(logits, self.yes_ids, self.no_ids)

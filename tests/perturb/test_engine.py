@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from cxr_faith.cases import read_answers
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule
 from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Target
+from cxr_faith.vlm.micro_batch import MicroBatch
 from tests.analytic import MARGIN, LinearVLM, picture
 from tests.reference import gemma
 
@@ -206,6 +209,46 @@ def test_running_out_of_memory_halves_the_batch_for_good():
     vlm.limit = None
     engine.run(original, removed, *run)
     assert engine.micro_batch == 2
+
+
+def test_padded_micro_batches_are_full_and_change_nothing(random_vlm, pictures, monkeypatch):
+    """Each stage sees one number of rows whatever the number of pictures; padding is counted and never scored."""
+    original, rows = pictures(random_vlm, 1)[0], []
+    plan, _ = plan_of(64, random_orders(64, 2, np.random.default_rng(0)), schedule(64, 4))
+    plan.add(1, keep_masks(np.arange(64), schedule(64, 4), "deletion"))
+    run = [
+        original,
+        torch.zeros_like(original),
+        plan,
+        [random_vlm.prompt(QUESTION)] * 2,
+        [MARGIN, answer_of(random_vlm)],
+    ]
+    expected, before = Engine(random_vlm).run(*run), random_vlm.counts.snapshot()
+    for name in ("encode_embedded", "prefill"):
+        stage = getattr(random_vlm, name)
+        monkeypatch.setattr(random_vlm, name, lambda rows_in, stage=stage: rows.append(len(rows_in)) or stage(rows_in))
+    for one, other in zip(Engine(random_vlm, micro_batch=MicroBatch(5, padded=True)).run(*run), expected, strict=True):
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    sizes, after = [len(masks) for *_, masks in plan.groups()], random_vlm.counts
+    passes = sum(-(-size // 5) for size in sizes)
+    assert rows == 2 * passes * [5] and len(sizes) == 3  # pictures of either question, and those of both
+    assert after.padding - before.padding == after.score - before.score - plan.questions_asked > 0
+    assert after.forwards - before.forwards == plan.questions_asked
+
+
+def test_an_answer_takes_a_pass_as_large_as_those_of_the_curves(random_vlm, pictures):
+    """The picture is repeated, and the answer is the same."""
+    engine, pixels = Engine(random_vlm, micro_batch=MicroBatch(3, padded=True)), pictures(random_vlm, 1)[0]
+    before, rows = random_vlm.counts.snapshot(), []
+
+    def read(copies):
+        rows.append(copies)
+        return read_answers(random_vlm, pixels, "a", [QUESTION], ["open"], Protocol(max_new_tokens=3), copies=copies)
+
+    (case,), (alone,) = engine.whole_pass(read), read(1)
+    assert case == alone and rows == [3, 1]
+    assert random_vlm.counts.encode - before.encode == 4 and random_vlm.counts.forwards - before.forwards == 2
 
 
 def test_a_plan_without_pictures_has_no_scores():

@@ -151,6 +151,8 @@ def test_out_of_memory_in_the_engine(
     assert_same(tmp_path / "run", reference)
     # Halved until it fits, once for the whole run.
     assert sum(size > 3 for size in sizes) <= 5
+    noted = json.loads((tmp_path / "run" / "micro_batch.json").read_text())
+    assert noted == {"pictures": 2}  # a restart begins with it: `test_a_smaller_size_is_taken_over`
 
 
 def test_logits_that_are_not_a_number_cost_their_sample(
