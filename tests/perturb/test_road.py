@@ -7,8 +7,11 @@ import pytest
 import torch
 from scipy.sparse.linalg import spsolve
 
+from benchmarks.gpu import launches
+from cxr_faith.perturb import road
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.road import NOISE, impute, noise_field, road_fill
+from cxr_faith.perturb.road_cycle import Cycle
 from cxr_faith.perturb.schedule import keep_masks, schedule
 from cxr_faith.perturb.substrate import Substrate, compose
 from tests.analytic import MARGIN, LinearVLM, picture
@@ -104,6 +107,37 @@ def test_the_engine_fills_each_picture_by_its_own_mask():
             expected = float(vlm.logit(vlm.encode(pixels[None]), vlm.prompt("q")))
             assert float(score) == pytest.approx(expected, abs=1e-3)
     assert Substrate.parse("blur").fill(original, "a", 0, vlm.grid) is None
+
+
+def test_a_small_system_is_solved_in_one_cycle():
+    gone = np.ones((7, 9), bool)
+    gone[2, 3] = gone[:, 8] = False
+    values = np.random.default_rng(0).standard_normal((7, 9))
+    framed = torch.from_numpy(np.pad(values, 1))[None, None]
+    cycle = Cycle(torch.from_numpy(gone)[None, None], torch.float64)
+    solved = values + cycle.correct(cycle.residual(framed))[0, 0].numpy()
+    assert np.abs(solved - twin.impute(values[None], gone)[0]).max() < 1e-12
+
+
+def test_equal_channels_are_solved_once():
+    """With the bits of three solutions, at a third of the traffic."""
+    color, masks = textured(32, 32), torch.rand(5, 16, generator=torch.Generator().manual_seed(0)) < 0.4
+    gray = color[:1].expand(3, -1, -1).contiguous()
+    fills = {name: road_fill(planes, "a", 0, (4, 4)) for name, planes in (("gray", gray), ("color", color))}
+    assert torch.equal(fills["gray"](masks), impute(gray, masks, (4, 4)) + noise_field(gray, "a", 0))
+    moved = {name: launches.counted(lambda fill=fill: fill(masks)).bytes_moved for name, fill in fills.items()}
+    assert moved["color"] > 2 * moved["gray"]
+
+
+def test_cost_at_896_pixels_by_count():
+    """Without a GPU, on tensors without values; docs/speed.md has these counts."""
+    cost = launches.road(896, 1, 1)
+    assert (cost.operations, round(cost.bytes_moved / 1e9, 1)) == (5072, 12.4)
+
+
+def test_memory_does_not_grow_with_the_batch(monkeypatch):
+    monkeypatch.setattr(road, "_CYCLES", 2)
+    assert launches.road(896, 3, 64).peak_bytes - 64 * 3 * 896**2 * 4 < 2e9
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
