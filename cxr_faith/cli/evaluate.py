@@ -1,8 +1,9 @@
 """`cxr-faith evaluate`: explain and score a data set's answers."""
 
 import os
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,10 +132,10 @@ def main(arguments: list[str]) -> int:
 
     with listening() as request, no_orphans():  # first of all: loading the libraries takes seconds
         given = read_run(run_command("evaluate", DESCRIPTION), arguments)
-        return _evaluate(given.arguments, request)
+        return _evaluate(given.arguments, request, shlex.join(["cxr-faith", "evaluate", *arguments]))
 
 
-def _evaluate(arguments: list[str], request: "StopRequest") -> int:
+def _evaluate(arguments: list[str], request: "StopRequest", command: str) -> int:
     with quick_imports():
         from cxr_faith.attribution.base import MethodError
         from cxr_faith.cli.lightning_cli import EvaluateCLI
@@ -154,7 +155,8 @@ def _evaluate(arguments: list[str], request: "StopRequest") -> int:
         interrupt.current.end_ranks = partial(end_children, cli.trainer, seconds=3.0)
     try:
         with usage_errors(RunDirectoryInUseError, RunDirectoryError, MethodError, ModelError):
-            evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, config, identity, request)
+            options = replace(cli.options, command=command)
+            evaluate(cli.model, cli.datamodule, cli.trainer, options, config, identity, request)
     except StoppedError as stop:
         if rank:
             # Rank 0 alone reports the stop: whoever watches the ranks would take another status for a crash.

@@ -86,10 +86,11 @@ def board_title(summary: Summary, board: Board) -> str:
         counts = f"{board.n_samples} samples, {board.n_common} ok, {board.n_scored} scored, by srg logit"
     else:
         counts = f"{board.n_common} of {board.n_samples} samples ok, by srg"
-    return f"{slice_title(board.slice)} · {_setting_title(summary, board.setting)} · {counts}"
+    return f"{slice_title(board.slice)} · {setting_title(summary, board.setting)} · {counts}"
 
 
-def _setting_title(summary: Summary, setting: Setting) -> str:
+def setting_title(summary: Summary, setting: Setting) -> str:
+    """A setting's substrate; target and space only if the run has several of them."""
     parts = [setting.substrate]
     if len({other.target for other in summary.settings}) > 1:
         parts.append(f"target {setting.target}")

@@ -18,6 +18,7 @@ from cxr_faith.report import legend, samples
 from cxr_faith.report.alerts import alert_notes
 from cxr_faith.report.figures import svg
 from cxr_faith.report.glossary import GLOSSARY
+from cxr_faith.report.head import Head, head_of
 from cxr_faith.report.packing import DETAIL_COLUMNS
 from cxr_faith.report.page_data import page_data
 from cxr_faith.report.run_figures import reliability_of, scatter_of
@@ -28,6 +29,7 @@ from cxr_faith.storage.atomic import own_folder, write_atomic
 from cxr_faith.summary import bands
 from cxr_faith.summary.load import read_provenance, read_summary
 from cxr_faith.summary.summary import Summary
+from cxr_faith.summary.verdict import VERDICTS
 
 DETAIL_BUDGET = 11_000_000
 """Bytes for the samples' scores, maps and curves: with 2,000 samples the page stays below 15 MB."""
@@ -54,7 +56,8 @@ def write_report(run_dir: str | Path) -> Path:
     records, notes = _records(run_dir)
     notes += [*version_notes(run_dir), *alert_notes(run_dir)]
     page = own_folder(run_dir, "report") / "index.html"
-    write_atomic(page, render(summary, records, provenance, read_thumbs(run_dir), notes, doctor_table(run_dir)))
+    thumbs, doctor, head = read_thumbs(run_dir), doctor_table(run_dir), head_of(summary, run_dir)
+    write_atomic(page, render(summary, records, provenance, thumbs, notes, doctor, head))
     return page
 
 
@@ -65,6 +68,7 @@ def render(
     thumbs: Mapping[str, Thumb] | None = None,
     notes: Sequence[str] = (),
     doctor: TextTable | None = None,
+    head: Head | None = None,
 ) -> str:
     """The page's HTML.
 
@@ -75,7 +79,9 @@ def render(
         thumbs: sample → its small picture.
         notes: warnings beside those of the summary.
         doctor: the checks before the run.
+        head: the first lines; default: what the summary alone says.
     """
+    head = head_of(summary) if head is None else head
     environment = Environment(
         loader=PackageLoader("cxr_faith.report", "."),
         autoescape=True,
@@ -92,7 +98,9 @@ def render(
     content = plain(page_data(summary, kept, thumbs or {}, DETAIL_BUDGET))
     return environment.get_template("page.html.j2").render(
         summary=summary,
-        warnings=[*summary.warnings, *notes],
+        head=head,
+        warnings=list(dict.fromkeys((*head.warnings, *summary.warnings, *notes))),
+        verdicts=VERDICTS,
         doctor=doctor,
         provenance=flat_rows(provenance),
         answers=answer_table(summary),

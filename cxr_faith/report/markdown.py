@@ -1,26 +1,35 @@
 """A summary as Markdown, with aligned tables that read well in a terminal too."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from cxr_faith.printable import markdown_text
 from cxr_faith.report.columns import board_title
 from cxr_faith.report.comparisons import comparisons, few_patients
+from cxr_faith.report.head import head_of
 from cxr_faith.report.legend import EFFECT_SIZE, INTERVALS, SCORED, legend
 from cxr_faith.report.tables import FINDING, TextTable, answer_table, board_table, finding_tables
 from cxr_faith.summary.subgroups import SUBGROUP
 from cxr_faith.summary.summary import Summary
 
 
-def markdown(summary: Summary, more: Sequence[TextTable] = ()) -> str:
+def markdown(summary: Summary, more: Sequence[TextTable] = (), run_dir: str | Path | None = None) -> str:
     """The summary as one Markdown document.
 
     Args:
         summary: the run's summary.
         more: further tables for its end, such as `trust_tables`.
+        run_dir: the run's directory, for its model and data. Date, duration and command are left out: two runs of one
+            config write the same text.
     """
-    parts = [f"# Faithfulness summary\n\n{summary.n_samples} samples of {summary.n_patients} patients.\n"]
-    if summary.warnings:
-        parts.append("".join(f"- **Note:** {markdown_text(warning)}\n" for warning in summary.warnings))
+    head = head_of(summary, run_dir)
+    facts = "".join(f"- {name}: {markdown_text(text)}\n" for name, text in head.facts)
+    parts = [f"# Faithfulness summary\n\n{facts}"]
+    if head.verdict:
+        parts.append(f"**{markdown_text(head.verdict[0])}** {' '.join(map(markdown_text, head.verdict[1:]))}\n")
+    warnings = dict.fromkeys((*head.warnings, *summary.warnings))
+    if warnings:
+        parts.append("".join(f"- **Note:** {markdown_text(warning)}\n" for warning in warnings))
     for board in summary.boards:
         if not board.slice.startswith((FINDING, *SUBGROUP)):
             note = SCORED if board.by_scored else ""

@@ -54,14 +54,17 @@ function leaderboard() {
   byId("board-note").textContent = b ? b.note : "There is no such board in this run.";
   if (!b) { table.replaceChildren(); draw([]); return; }
   if (state.sort === null) state.sort = b.headline;
-  const fixed = { method: (r) => r.method, n: (r) => r.n_used, coverage: (r) => r.coverage, flat: (r) => r.flat };
+  byId("board-verdict").textContent = b.verdict.join(" ");
+  byId("board-verdict").hidden = b === data.boards[0]; // the page begins with that one
+  const place = (r) => r.verdict && -data.verdicts.indexOf(r.verdict);
+  const fixed = { method: (r) => r.method, verdict: place, n: (r) => r.n_used, coverage: (r) => r.coverage, flat: (r) => r.flat };
   const value = fixed[state.sort] || ((r) => r.values[state.sort]);
   const rows = b.rows.filter((r) => !state.hidden.has(r.method)).sort((x, y) => compare(value(x), value(y)));
-  const head = el("tr", {}, sortHeader("method", "method"), sortHeader("n", "n", "samples in the means"),
-    sortHeader("coverage", "coverage", "share of rows that have normalized scores"),
+  const head = el("tr", {}, sortHeader("method", "method"), sortHeader("verdict", "verdict", "by the rules below the table"), sortHeader("n", "n", "samples in the means"),
+    sortHeader("cov", "coverage", "share of rows that have normalized scores"),
     sortHeader("flat", "flat", "share of maps whose cells are all equal"),
     ...b.columns.map((c) => sortHeader(`${c.label} ${c.arrow}`, c.key)));
-  const body = rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.label), el("td", {}, r.n_used),
+  const body = rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.label), el("td", { class: "word" }, r.verdict || "–"), el("td", {}, r.n_used),
     el("td", {}, `${Math.round(100 * r.coverage)} %`), el("td", {}, r.flat ? `${Math.round(100 * r.flat)} %` : "–"),
     ...b.columns.map((c) => {
       const ci = r.ci[c.key];

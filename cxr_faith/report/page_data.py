@@ -24,6 +24,7 @@ from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.curves import Curves
 from cxr_faith.summary.summary import Summary
+from cxr_faith.summary.verdict import VERDICTS, verdict_of
 
 FOREST = (
     ("gap_srg_center", "Δ srg to center"),
@@ -61,6 +62,7 @@ def page_data(summary: Summary, records: pd.DataFrame, thumbs: Mapping[str, Thum
         "controls": [name for name in methods if is_control(name)],
         "styles": _styles(methods),
         "statuses": list(STATUSES),
+        "verdicts": list(VERDICTS),
         "values": list(VALUES),
         "forest": [list(pair) for pair in FOREST],
         "samples": entries,
@@ -84,7 +86,7 @@ def _setting(setting: Setting, records: pd.DataFrame) -> dict[str, Any]:
 
 
 def _board(summary: Summary, board: Board) -> dict[str, Any]:
-    columns = columns_of(board)
+    columns, verdict = columns_of(board), verdict_of(board)
     shown = sorted({*(column.key for column in columns), *(key for key, _ in FOREST)})
     return {
         "setting": summary.settings.index(board.setting),
@@ -102,7 +104,8 @@ def _board(summary: Summary, board: Board) -> dict[str, Any]:
             }
             for column in columns
         ],
-        "rows": [_row(board, row, shown) for row in board.rows],
+        "verdict": list(verdict.sentences),
+        "rows": [_row(board, row, shown) | {"verdict": verdict.of(row.method)} for row in board.rows],
         "differences": [
             {"a": pair.a, "b": pair.b, "mean": pair.mean, "p_holm": pair.p_holm} for pair in board.differences
         ],

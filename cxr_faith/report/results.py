@@ -31,5 +31,5 @@ def write_results(run_dir: str | Path) -> Results:
         OSError: a file could not be saved.
     """
     summary = write_summary(run_dir)
-    write_atomic(Path(run_dir) / "summary.md", markdown(summary, trust_tables(summary)))
+    write_atomic(Path(run_dir) / "summary.md", markdown(summary, trust_tables(summary), run_dir))
     return Results(summary, write_report(run_dir))

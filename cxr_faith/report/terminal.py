@@ -9,10 +9,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.printable import printable
 from cxr_faith.report.ablations import ablation_tables
 from cxr_faith.report.costs import render_costs
+from cxr_faith.report.head import Head, head_of
 from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.report.tables import TextTable
 from cxr_faith.report.trust import sets_table
@@ -55,15 +55,27 @@ def show(console: Console, content: RenderableType) -> None:
 
 
 def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> None:
-    """Print the leaderboard over all samples, costs, ablations, sets and warnings; one that voids them all is first."""
-    show_notes(console, [warning for warning in summary.warnings if warning == PHANTOMS_ONLY])
+    """Print what was run and which maps to believe, then the leaderboard over all samples, costs, ablations and sets.
+
+    Warnings that take the meaning from the numbers come before them, the others after them.
+    """
+    head = head_of(summary, run_dir)
+    show_head(console, head)
     if summary.boards:
         show(console, render_leaderboard(summary))
         show(console, render_costs(summary, run_dir))
         for table in (*ablation_tables(summary), sets_table(summary)):
             if table.rows:
                 show(console, _rendered(table))
-    show_notes(console, [warning for warning in summary.warnings if warning != PHANTOMS_ONLY])
+    show_notes(console, [warning for warning in summary.warnings if warning not in head.warnings])
+
+
+def show_head(console: Console, head: Head) -> None:
+    """Print the facts, the verdict and the first warnings, a line each."""
+    verdict = zip(("verdict", *[""] * len(head.verdict)), head.verdict, strict=False)
+    for name, text in (*head.facts, *head.times, *verdict):
+        print_line(console, f"{name:<12} {text}")
+    show_notes(console, head.warnings)
 
 
 def _rendered(content: TextTable) -> Table:

@@ -20,6 +20,7 @@ from cxr_faith.report.terminal import print_line, show_notes, show_summary, wide
 from cxr_faith.run.batch_sizes import BatchSizes
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.cautions import run_cautions
+from cxr_faith.run.history import Start
 from cxr_faith.run.live import LiveScalars, remove_live
 from cxr_faith.run.lock import merge_lock, run_lock
 from cxr_faith.run.measured import print_metrics, read_back, write_hparams, write_metrics
@@ -50,6 +51,7 @@ class RunOptions:
         show_images: put pictures into the report and TensorBoard; leave it off for pictures of patients.
         shard: the part of the samples that this job takes; the other jobs of an array take the rest.
         monitor: when the monitor raises an alert.
+        command: the command line that began the run, for the first lines of its report; empty for a program.
     """
 
     run_dir: Path
@@ -57,6 +59,7 @@ class RunOptions:
     show_images: bool = False
     shard: Shard = Shard()
     monitor: Thresholds = Thresholds()
+    command: str = ""
 
 
 class _SkipDone(Callback):
@@ -177,6 +180,7 @@ def _evaluate(
         show_notes(console, cautions)
         write_provenance(run_dir, module, data, identity, trainer.world_size, cautions)
         write_atomic(run_dir / "config.yaml", config)
+        start = Start(run_dir, options.command)
         if options.shard.count == 1:  # other shards may be writing
             remove_live(run_dir)
             retry_unread(run_dir, data)
@@ -185,6 +189,8 @@ def _evaluate(
     ranks = meeting.ranks
     assert ranks is not None
     ranks.meet()
+    if trainer.is_global_zero:
+        start.end()
     if ranks.any(stop.left_work):
         name = request.signal.name if request.signal else "a signal to another rank"
         raise StoppedError(f"stopped on {name}; {run_dir} keeps what is done; to resume: {resume_command()}")

@@ -34,6 +34,12 @@ def cautions(summary: Summary) -> list[str]:
     ]
 
 
+def urgent(summary: Summary) -> list[str]:
+    """Those of `cautions` that belong before the numbers: samples that are missing, and boards of low coverage."""
+    whole = [board for board in summary.boards if board.slice == "all"]
+    return [*_unfinished(summary), *(line for board in whole for line in _coverage(board))]
+
+
 def _unfinished(summary: Summary) -> Iterator[str]:
     """Samples without records, and samples that could not be scored."""
     n, total, missing = summary.n_samples, summary.samples_total, summary.missing

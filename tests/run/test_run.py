@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RECORD_SCHEMA
+from cxr_faith.report.history import read_history
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.predict import failed
 from cxr_faith.scoring import DEFINITIONS
@@ -96,6 +98,17 @@ def test_run_directory_is_complete(alone: Path) -> None:
         assert (alone / name).stat().st_size > 0
     assert list((alone / "tensorboard").glob("events.out.tfevents.*"))
     assert not (alone / "report" / "pictures").exists()
+
+
+def test_a_run_notes_when_it_began_how_long_it_took_and_by_which_command(on_two_ranks: Path) -> None:
+    """One start, whatever the number of ranks."""
+    history = read_history(on_two_ranks)
+    assert history is not None and (history.starts, history.ended) == (1, 1)
+    assert history.command.startswith("cxr-faith evaluate --config ") and "--trainer.devices 2" in history.command
+    age = (datetime.now(UTC) - datetime.fromisoformat(history.first)).total_seconds()
+    assert 0 < history.seconds <= age + 1 < 3600
+    page = (on_two_ranks / "report" / "index.html").read_text()
+    assert history.text in page and history.text not in (on_two_ranks / "summary.md").read_text()
 
 
 def test_two_ranks_equal_one(on_two_ranks: Path, alone: Path) -> None:

@@ -33,6 +33,7 @@ from cxr_faith.summary.subgroups import Group, GroupDifference, Subgroups
 from cxr_faith.summary.substrates import SubstratePair, Substrates
 from cxr_faith.summary.summarize import summarize
 from cxr_faith.summary.summary import Summary
+from cxr_faith.summary.verdict import verdict_of
 from tests.synthetic import METHODS
 
 ROOM = Path(cxr_faith.summary.__path__[0])
@@ -141,7 +142,8 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
     records = read_records(run_dir)
     answers, maps = {"n": 4, "flip_rate": 0.5, "n_margin": 4, "margin_shift": None}, {"method": "chefer", "n": 4}
     maps |= {"spearman": 0.9, "n_gap": 0, "gap_change": None}
-    examples = list(results_in(with_bands(summarize(records, METHODS), records)))
+    summary = summarize(records, METHODS)
+    examples = list(results_in(with_bands(summary, records)))
     examples += [
         *results_in(Stability((VariantAnswers(**answers, strategy="all"),), (VariantMaps(**maps, strategy="all"),))),
         *results_in(Conditions((ConditionAnswers(**answers, condition="a"),), (ConditionMaps(**maps, condition="a"),))),
@@ -152,6 +154,7 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
         LocalizationScores(0.5, 0.5, None, 0.1, 0.2),
         Sets("cleann", "blur:0.1", 3, 4.0, 0.5, None),
         Caveat("tam", 3, "not assessable", 3, 0, None, None),
+        *results_in(verdict_of(summary.board())),
         *results_in(
             Subgroups(
                 (Group("sex:F", 20, 12),),
