@@ -9,11 +9,13 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 # pip's output is shown only if pip fails.
 QUIETLY := > $(VENV)/pip.log 2>&1 || { cat $(VENV)/pip.log; exit 1; }
+# `newest` is what the package index has. Each is installed beside the virtual environment's own, without torch.
+TRANSFORMERS ?= 5.17.0 newest
 # One process for each core, a file of tests at a time, in their order.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev demo methods greedy panel test test-fast test-cluster lint format docs train clean
+.PHONY: help venv install install-dev demo methods greedy panel test test-fast test-cluster test-versions lint format docs train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +49,15 @@ test-fast: $(INSTALLED_DEV) ## Run the tests that are not marked slow
 
 test-cluster: $(INSTALLED_DEV) ## Run the tests that kill ranks, the long run, and those on a private Slurm of two nodes (root; see slurm/README.md)
 	$(BIN)/python -m pytest -m cluster
+
+test-versions: $(INSTALLED_DEV) ## Run the tests of the models on the oldest and the newest transformers
+	@for version in $(TRANSFORMERS); do \
+		folder=$(VENV)/transformers-$$version; [ $$version != newest ] || rm -rf $$folder; \
+		wanted=transformers; [ $$version = newest ] || wanted=transformers==$$version; \
+		[ -d $$folder/transformers ] || $(BIN)/python -m pip install --quiet --target $$folder $$wanted || exit 1; \
+		echo "transformers $$version"; \
+		PYTHONPATH=$$folder $(BIN)/python -m pytest $(PARALLEL) tests/vlm tests/attribution tests/test_explainer*.py || exit 1; \
+	done
 
 lint: $(INSTALLED_DEV) ## Check style and format (ruff) and types (mypy)
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """One question about one picture: the answer of the model, the score to explain, and the maps that explain it."""
 
+import functools
+import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,9 @@ from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
 from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.micro_batch import MicroBatch, out_of_memory
 from cxr_faith.vlm.prompts import check_asked
+from cxr_faith.vlm.reasoning import Reasoning, thought_advice
+
+logger = logging.getLogger(__name__)
 
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
 """The answer to a question that could not be asked, or that the model answered with NaN or infinity."""
@@ -68,6 +73,13 @@ class Case:
         """A yes/no question whose first step puts less than half of its mass on yes and no."""
         return self.kind == YES_NO and self.reply.yes_no_mass < OFF_FORMAT_MASS
 
+    @property
+    def off_format_reason(self) -> str:
+        """Why it is off format, and what to do where that is known."""
+        if self.reply.opens_thought is not None:
+            return thought_advice(self.reply.opens_thought)
+        return f"p(yes) + p(no) is {self.reply.yes_no_mass:.3f} at the first step"
+
 
 def read_answers(
     vlm: VLM,
@@ -104,7 +116,10 @@ def read_answers(
                 cases.append(Case(nothing, image_id, kinds[index] or OPEN, NO_REPLY, None, str(error), cells))
                 continue
             reply = vlm.answer(prefix, prompt, protocol.max_new_tokens)
+            prompt = reply.prompt or prompt
             kind, target, reason = question_kind(kinds[index], reply), None, None
+            if reply.opens_thought is not None:
+                _warn_of_thoughts(reply.opens_thought)
             if np.isfinite([reply.margin, reply.yes_no_mass]).all():
                 try:
                     target = make_target(vlm, prompt, reply, kind, protocol.target)
@@ -114,6 +129,11 @@ def read_answers(
                 reply, reason = NO_REPLY, "the model's logits are not finite on the intact picture"
             cases.append(Case(prompt, image_id, kind, reply, target, reason, cells))
     return cases
+
+
+@functools.cache  # once a process
+def _warn_of_thoughts(marks: Reasoning) -> None:
+    logger.warning("%s", thought_advice(marks))
 
 
 def compute_maps(

@@ -234,3 +234,10 @@ def test_no_line_is_kept_from_the_formatter() -> None:
 def test_pattern_of_machine_paths() -> None:
     assert MACHINE_PATH.search("root: /" + "home/ann/data") and MACHINE_PATH.search('"/' + 'scratch/x"')
     assert not MACHINE_PATH.search("configs/work/a.yaml and https://x.org/home/page")
+
+
+def test_the_oldest_transformers_that_is_tested_is_the_oldest_that_is_allowed() -> None:
+    stated = re.search(r'"transformers>=([0-9.]+)"', (ROOT / "pyproject.toml").read_text())
+    tested = re.search(r"^TRANSFORMERS \?= ([0-9.]+) newest$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert stated is not None and tested is not None
+    assert tested[1].removesuffix(".0") == stated[1]

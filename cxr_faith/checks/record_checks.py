@@ -6,13 +6,14 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from cxr_faith.checks.checklist import Check, graded
+from cxr_faith.checks.checklist import Check, graded, judged
 from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records.controls import RANDOM, first_setting
 from cxr_faith.summary.agreement import agreement_panel
 from cxr_faith.summary.calibration import calibration_panel
 from cxr_faith.summary.regions import region_panel
+from cxr_faith.vlm.reasoning import OPENS
 
 SAME_AUC = 1e-6
 """Largest difference of two AUCs that count as the same."""
@@ -54,6 +55,11 @@ def _answer_checks(frame: pd.DataFrame, first: pd.DataFrame) -> Iterator[Check]:
     accuracy = samples["correct"].dropna().astype(float).mean()
     advice = "explanations of wrong answers say little about findings: check prompt_template and the questions"
     yield graded("accuracy", accuracy, accuracy >= 0.7, True, advice, missing=NO_REFERENCES)
+    reasons = samples["reason"].dropna().astype(str)
+    opened = reasons[reasons.str.startswith(OPENS)]
+    figure = f"{len(opened)} of {len(samples)} answers open a thought"
+    advice = opened.iloc[0].partition(": ")[2] if len(opened) else ""
+    yield judged("no thought in place of an answer", opened.empty, figure, advice)
     valid = frame["status"].ne("invalid").mean()
     reasons = frame.loc[frame["status"].eq("invalid"), "reason"].dropna()
     advice = f"first reason: {reasons.iloc[0] if len(reasons) else ''}"

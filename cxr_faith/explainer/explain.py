@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from cxr_faith.storage.atomic import replacing, write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 from cxr_faith.vlm.bundled_weights import has_bundled_weights
+from cxr_faith.vlm.reasoning import Reasoning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,15 @@ class ExplainOptions:
         method: a registered attribution method.
         method_options: its options, such as {"path": "sae/medgemma-20"} for sae.
         model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
+        revision: branch, tag or commit of a hub id; default: main.
+        dtype: default: bfloat16 on a GPU, float32 on a CPU.
+        device: such as cuda:1; default: a GPU if there is one.
+        prompt_template: how the question is put to the model; contains {question}. Default: asks for yes or no, or
+            a few words; the bundled model gets the question alone.
+        system: text of the system role.
+        answer_prefix: text with which every answer begins, such as an empty thought.
+        reasoning: let the model think first: the marks around its thought, such as {"open": "<think>", "close":
+            "</think>"}.
         out: folder for the overlay and the JSON file.
         target: `answer`, `first`, the 0-based index of an answer token, a strategy that picks one (`first_content`,
             `decision`, `llr`), or `tokens`: a map for each, drawn word by word.
@@ -56,6 +66,13 @@ class ExplainOptions:
     method: str = "chefer"
     method_options: dict[str, Any] = field(default_factory=dict)
     model: str = "bundled"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
+    device: str | None = None
+    prompt_template: str | None = None
+    system: str = ""
+    answer_prefix: str = ""
+    reasoning: dict[str, str] = field(default_factory=dict)
     out: str = "explanations"
     target: str = "answer"
     keyword: str | None = None
@@ -83,7 +100,10 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     target = _target(options)
     transformers_logging.disable_progress_bar()
     source = str(bundled_model()) if options.model == "bundled" else options.model
-    explainer = Explainer.from_pretrained(source)
+    style = (options.system, options.answer_prefix, _reasoning(options.reasoning))
+    explainer = Explainer.from_pretrained(
+        source, options.device, options.dtype, options.prompt_template, options.revision, *style
+    )
     # Loads matplotlib, which takes a second: only now that the picture and the model have been read.
     from cxr_faith.explainer.clinical import Known, write_clinical
 
@@ -106,6 +126,17 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
         page = write_clinical(explainer, explanation, scores, stem, known)
         print(f"clinical    {printable(str(page))} and .pdf (research output, not for diagnosis)")
     return content
+
+
+def _reasoning(marks: dict[str, str]) -> Reasoning:
+    """The marks of a thought.
+
+    Raises:
+        ValueError: other keys than open and close.
+    """
+    if unknown := sorted(marks.keys() - {"open", "close"}):
+        raise ValueError(f"--reasoning: no key {unknown[0]!r}: it takes open and close")
+    return Reasoning(**marks)
 
 
 def _explain_tokens(
@@ -131,6 +162,9 @@ def _explain_tokens(
 
 
 def _print_answer(explanation: Explanation) -> None:
+    thought = explanation.metadata["thought"]
+    if thought is not None:
+        print(f"thought     {printable(' '.join(thought.split()))}")
     print(f"answer      {printable(explanation.answer)}   (generated: {explanation.metadata['generated']!r})")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,8 @@ from cxr_faith.protocol import Protocol
 from cxr_faith.scoring import score_image
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.base import VLM
+from cxr_faith.vlm.config import ModelConfig
+from cxr_faith.vlm.reasoning import Reasoning
 
 
 class Explainer(AnswerExplainer):
@@ -47,6 +50,11 @@ class Explainer(AnswerExplainer):
         path_or_id: str | Path,
         device: torch.device | str | None = None,
         dtype: torch.dtype | str | None = None,
+        prompt_template: str | None = None,
+        revision: str | None = None,
+        system: str = "",
+        answer_prefix: str = "",
+        reasoning: Reasoning = Reasoning(),  # noqa: B008 - frozen
     ) -> "Explainer":
         """Load a Gemma-3 or MedGemma from a local folder or a hub id.
 
@@ -54,11 +62,28 @@ class Explainer(AnswerExplainer):
             path_or_id: folder or hub id; `cxr_faith.bundled_model()` is the small one that ships.
             device: default: cuda if there is one, else cpu.
             dtype: default: bfloat16 on cuda, float32 on cpu.
+            prompt_template: how a question is put to the model; contains `{question}`. Default: asks for yes or no, or
+                a few words; the bundled model gets the question alone.
+            revision: branch, tag or commit of a hub id; default: main.
+            system: text of the system role.
+            answer_prefix: text with which every answer begins, such as an empty thought.
+            reasoning: marks of the thought that the model has before it answers; default: it answers at once.
 
         Raises:
             ModelError: the model cannot be loaded.
+            ValueError: the template has no `{question}`, or the dtype is another one.
         """
-        return cls(Gemma3VLM.from_pretrained(path_or_id, device, dtype))
+        named: Any = None if dtype is None else str(dtype).removeprefix("torch.")
+        config = ModelConfig(
+            str(path_or_id),
+            revision,
+            named,
+            prompt_template,
+            system=system,
+            answer_prefix=answer_prefix,
+            reasoning=reasoning,
+        )
+        return cls(Gemma3VLM.of(config, device))
 
     def text_relevancy(
         self, image: Picture, question: str, method: MethodSpec = "chefer", target: str | int = "answer"
@@ -134,7 +159,6 @@ class Explainer(AnswerExplainer):
         chosen = Substrate.parse(substrate)
         key = (case.image_id, case.prompt.question, method, chosen.spec, explanation.target.name)
         if case.off_format:
-            reason = f"p(yes) + p(no) is {case.reply.yes_no_mass:.3f} at the first step"
-            return Scores(*key, status="off_format", reason=reason)
+            return Scores(*key, status="off_format", reason=case.off_format_reason)
         rows = score_image(self._engine, explanation._pixels, case.image_id, [case], chosen, protocol)[0]
         return Scores(*key, **rows[method])

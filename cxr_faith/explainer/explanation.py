@@ -46,7 +46,8 @@ class Explanation:
     text_relevancy: tuple[tuple[str, float], ...] | None
     """(token, relevance) of each token around the image, in order; None for methods that rate the image alone."""
     metadata: Mapping[str, Any]
-    """Question, method, kind, generated text, margin, p_yes, yes_no_mass, image_id, grid, and the method's extras."""
+    """Question, method, kind, thought (None: it did not think), generated text, margin, p_yes, yes_no_mass, image_id,
+    grid, and the method's extras."""
     picture: NDArray[np.uint8] = field(repr=False)
     """The picture as it was given, uint8 [H, W, 3]."""
     geometry: Geometry = field(repr=False)
@@ -69,6 +70,7 @@ class Explanation:
             "question": case.prompt.question,
             "method": method,
             "kind": case.kind,
+            "thought": case.prompt.thought,
             "generated": reply.text,
             "margin": reply.margin if yes_no else None,
             "p_yes": float(torch.tensor(reply.margin).double().sigmoid()) if yes_no else None,

@@ -30,7 +30,7 @@ def _schema() -> pa.Schema:
     columns: dict[str, pa.DataType] = {
         **dict.fromkeys(KEY, text),
         **manifest,
-        **{"present": flag, "predicted": text, "generated": text, "answer_mismatch": flag},
+        **{"present": flag, "predicted": text, "thought": text, "generated": text, "answer_mismatch": flag},
         **{
             "yes_no_mass": real,
             "correct": flag,

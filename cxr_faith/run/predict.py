@@ -121,8 +121,7 @@ def score(engine: Engine, method_set: MethodSet, reading: Reading, protocol: Pro
         if case.target is None:
             rows += failed(method_set, item.sample, protocol, case.reason or "nothing to explain", case)
         elif case.off_format:
-            reason = f"p(yes) + p(no) is {case.reply.yes_no_mass:.3f} at the first step"
-            rows += failed(method_set, item.sample, protocol, reason, case, "off_format")
+            rows += failed(method_set, item.sample, protocol, case.off_format_reason, case, "off_format")
         else:
             scorable.append((item, case))
     if not scorable:
@@ -211,7 +210,7 @@ def _common_columns(sample: Sample, case: Case | None, protocol: Protocol) -> Ro
     columns = question_columns(sample, protocol.space, protocol.target)
     if case is None or case.reply is NO_REPLY:
         return columns
-    return columns | answer_columns(sample, case.kind, case.reply)
+    return columns | answer_columns(sample, case.kind, case.reply) | {"thought": case.prompt.thought}
 
 
 def _shared_columns(item: SampleItem, case: Case, placed: bool, protocol: Protocol) -> tuple[Row, dict[str, Row]]:

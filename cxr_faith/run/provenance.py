@@ -36,7 +36,7 @@ class Identity:
     """
 
     model: Mapping[str, str]
-    """Hash of the model's files, dtype, prompt template and longest question."""
+    """Hash of the model's files, dtype, and how questions are put to it."""
     data: str
     """Fingerprint of the manifest and of how pictures are prepared."""
     methods: Mapping[str, Mapping[str, object]]
@@ -50,9 +50,8 @@ class Identity:
         config, method_set = module.model_config, module.method_set
         dtype = config.dtype or default_dtype(device)
         weights = method_set.weights
-        model = {"hash": model_identity(config)["hash"], "dtype": dtype, "prompt_template": config.prompt_template}
         return cls(
-            model | {"max_question_tokens": str(config.max_question_tokens)},
+            {"hash": model_identity(config)["hash"], "dtype": dtype} | config.prompts.identity(),
             data.fingerprint,
             method_set.options | ({"weights": weights} if weights else {}),
             asdict(module.protocol) | {"scored": method_set.scored, "definitions": DEFINITIONS},
@@ -90,14 +89,17 @@ def check_run_dir(run_dir: Path, identity: Identity, alone: bool = True) -> None
     if not file.is_file():
         raise RunDirectoryError(f"{run_dir} holds records but no {FILE}: choose another --run_dir")
     try:
-        recorded = dict[str, object](json.loads(read_file(file))["identity"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        content = dict[str, Any](json.loads(read_file(file)))
+        recorded, revision = dict[str, object](content["identity"]), content.get("model", {}).get("revision")
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
         damaged = f"{file}: is damaged, so the settings of the records beside it are not known"
         raise RunDirectoryError(f"{damaged}: restore it, or choose another --run_dir") from error
     differing = [part for part, value in identity.to_dict().items() if recorded.get(part) != value]
     if differing:
+        known = f" (its model: --model.vlm.revision {revision})" if "model" in differing and revision else ""
+        other = f"{' and '.join(differing)}{known}"
         raise RunDirectoryError(
-            f"{run_dir} belongs to a run with other {' and '.join(differing)}: choose another --run_dir, or delete it"
+            f"{run_dir} belongs to a run with other {other}: choose another --run_dir, or delete it"
         )
 
 
@@ -116,7 +118,7 @@ def write_provenance(
         "methods": [*module.method_set.names, RANDOM],
         "samples_total": data.samples_total,
         "limit": data.limit,
-        "model": model_identity(module.model_config) | {"revision": module.model_config.revision or ""},
+        "model": model_identity(module.model_config),
         "data": {"manifest": str(data.manifest), "fingerprint": data.fingerprint},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "git_revision": git_revision(),

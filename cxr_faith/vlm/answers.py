@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
+from cxr_faith.vlm.reasoning import thought_advice
 
 YES_NO, CHOICE, OPEN = "yes_no", "choice", "open"
 OFF_FORMAT_MASS = 0.5
@@ -52,9 +53,11 @@ def make_target(vlm: VLM, prompt: Prompt, reply: Reply, kind: str, target: str |
             (all tokens of the word at its first place in the answer).
 
     Raises:
-        AnswerError: the answer is empty, or has no such token or word.
+        AnswerError: the answer is empty, opens a thought, or has no such token or word.
     """
     target = parse_target(target)
+    if reply.opens_thought is not None and kind != YES_NO and not isinstance(target, int):
+        raise AnswerError(thought_advice(reply.opens_thought))
     if kind == YES_NO and target in ("answer", "first"):
         return Target("margin", str(target), sign=1 if reply.margin >= 0 else -1)
     if not reply.content:

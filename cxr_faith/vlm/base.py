@@ -17,6 +17,7 @@ from torch import Tensor
 from cxr_faith.vlm.counts import Counts
 from cxr_faith.vlm.errors import ModelError as ModelError
 from cxr_faith.vlm.errors import PromptError as PromptError
+from cxr_faith.vlm.reasoning import Reasoning
 
 if TYPE_CHECKING:
     from cxr_faith.vlm.prefix_cache import PrefixCache
@@ -35,12 +36,14 @@ class Prompt:
         prefix_ids: token ids up to and including the last image token.
         suffix_ids: token ids from there to the start of the answer.
         image_start: position of the first image token.
+        thought: what the model thought before its answer, which is then part of the suffix; None: it did not think.
     """
 
     question: str
     prefix_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
     image_start: int
+    thought: str | None = None
 
     @property
     def length(self) -> int:
@@ -122,6 +125,8 @@ class Reply:
         margin: yes/no margin of the first step, in logits.
         yes_no_mass: p(yes) + p(no) at the first step.
         opens_yes_no: whether the first token is one of the yes or no ids.
+        opens_thought: marks of the thought that it opens with, in place of an answer.
+        prompt: the question with the thought that the model had before this answer; None: the prompt as it was given.
     """
 
     token_ids: tuple[int, ...]
@@ -130,6 +135,8 @@ class Reply:
     margin: float
     yes_no_mass: float
     opens_yes_no: bool
+    opens_thought: Reasoning | None = None
+    prompt: Prompt | None = None
 
 
 @dataclass(eq=False)

@@ -41,12 +41,16 @@ class ChatTemplate:
     trim: Callable[[str], str]
 
     @classmethod
-    def of(cls, processor: Any) -> "ChatTemplate":
+    def of(cls, processor: Any, system: str = "") -> "ChatTemplate":
         """Find out what a processor's template writes.
 
+        Args:
+            processor: the model's processor.
+            system: text of the system role; empty: no such role.
+
         Raises:
-            ModelError: there is no template, it fails or does not end, or it does not write the question once and as
-                it is.
+            ModelError: there is no template, it fails or does not end, it does not write the question once and as it
+                is, or it leaves the system text out.
         """
         template = processor.chat_template or processor.tokenizer.chat_template
         if isinstance(template, dict):
@@ -55,7 +59,7 @@ class ChatTemplate:
             raise ModelError("there is no chat template (chat_template.jinja)")
         if len(template) > render.CHARACTERS:
             raise ModelError(f"the chat template has {len(template):,} characters, more than {render.CHARACTERS:,}")
-        return _probe(template, json.dumps(processor.tokenizer.special_tokens_map, default=str))
+        return _probe(template, json.dumps(processor.tokenizer.special_tokens_map, default=str), system)
 
     def fill(self, text: str) -> str:
         """The prompt of a question."""
@@ -63,11 +67,13 @@ class ChatTemplate:
 
 
 @lru_cache(maxsize=16)
-def _probe(template: str, variables: str) -> ChatTemplate:
-    plain, padded, long, empty = _render(template, json.loads(variables), [_PROBE, _PADDED, _LONG, ""])
+def _probe(template: str, variables: str, system: str) -> ChatTemplate:
+    plain, padded, long, empty = _render(template, json.loads(variables), [_PROBE, _PADDED, _LONG, ""], system)
     if plain.count(_PROBE) != 1:
         raise ModelError(f"the chat template writes the question {plain.count(_PROBE)} times, not once as it is")
     before, _, after = plain.partition(_PROBE)
+    if system.strip() not in before + after:
+        raise ModelError("the chat template leaves out the system text (vlm.system): put it into vlm.prompt_template")
     for trim in _TRIMS:
         chat = ChatTemplate(before, after, trim)
         if [chat.fill(text) for text in (_PADDED, _LONG, "")] == [padded, long, empty]:
@@ -75,15 +81,16 @@ def _probe(template: str, variables: str) -> ChatTemplate:
     raise ModelError("the chat template changes the question, or writes other text around some questions")
 
 
-def _render(template: str, variables: dict[str, Any], questions: list[str]) -> list[str]:
+def _render(template: str, variables: dict[str, Any], questions: list[str], system: str) -> list[str]:
     """The prompts of some questions, rendered in another process.
 
     Raises:
         ModelError: the template fails, or exceeds a limit.
     """
+    opening = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+    picture = {"type": "image", "image": "picture"}
     conversations = [
-        [{"role": "user", "content": [{"type": "image", "image": "picture"}, {"type": "text", "text": question}]}]
-        for question in questions
+        [*opening, {"role": "user", "content": [picture, {"type": "text", "text": question}]}] for question in questions
     ]
     request = json.dumps({"template": template, "conversations": conversations, "variables": variables})
     words = [sys.executable, "-P", str(Path(render.__file__))]

@@ -103,8 +103,8 @@ def hash_weights(module: torch.nn.Module, dtype: torch.dtype | None = None) -> s
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Silence the table of missing and unneeded weights that transformers prints."""
-    logger = logging.getLogger("transformers.modeling_utils")
+    """Silence what transformers prints about missing, unneeded and undivided weights."""
+    logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -20,6 +20,7 @@ FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
+    "generation_config.json",
     "merges.txt",
     "preprocessor_config.json",
     "processor_config.json",

@@ -5,6 +5,10 @@ from pathlib import Path
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.folder import CONFIG, FILES, INDEX, is_hub_id
 
+_COMMITS: dict[tuple[str, str | None], str] = {}
+"""(hub id, revision as stated) → the commit that this process has read: a branch that moves on meanwhile is not
+followed, so config, hash and weights are of one commit."""
+
 
 def local_folder(path: str | Path, revision: str | None = None, config_only: bool = False) -> Path:
     """The folder itself, or for a hub id its snapshot in the hub's cache, downloaded if need be.
@@ -23,8 +27,21 @@ def local_folder(path: str | Path, revision: str | None = None, config_only: boo
     from huggingface_hub import snapshot_download
 
     wanted = [CONFIG] if config_only else [*FILES, INDEX, "model*.safetensors"]
+    named = (str(path), revision)
     try:
-        return Path(snapshot_download(str(path), revision=revision, allow_patterns=wanted))
+        folder = Path(snapshot_download(named[0], revision=_COMMITS.get(named, revision), allow_patterns=wanted))
     except Exception as error:  # its own kinds, and those of the libraries that it calls
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"cannot get {path} from the hub: {reason}") from error
+    _COMMITS[named] = folder.name
+    return folder
+
+
+def resolved_revision(path: str | Path, folder: Path) -> str:
+    """The commit that a hub id stands for; empty for a folder.
+
+    Args:
+        path: folder or hub id.
+        folder: what `local_folder` gave for it.
+    """
+    return folder.name if is_hub_id(path) else ""

@@ -2,12 +2,13 @@
 
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from cxr_faith.vlm.base import Prompt
 from cxr_faith.vlm.chat_template import ChatTemplate
+from cxr_faith.vlm.config import PromptOptions
 from cxr_faith.vlm.errors import ModelError, PromptError
 
 _CHARACTERS_PER_TOKEN = 100
@@ -38,16 +39,14 @@ class Prompter:
         processor: the model's processor.
         encode: tokenizes a filled chat template; the family's own.
         n_cells: number of image tokens.
-        template: how a question is put to the model; contains `{question}`.
-        max_tokens: longest question, with the prompt template.
+        options: how a question is put to the model.
         positions: longest prompt that the model takes, in tokens.
     """
 
     processor: Any
     encode: Encode
     n_cells: int
-    template: str
-    max_tokens: int
+    options: PromptOptions
     positions: int
 
     @cached_property
@@ -58,8 +57,12 @@ class Prompter:
 
     @cached_property
     def chat(self) -> ChatTemplate:
-        """The texts around every question."""
-        return ChatTemplate.of(self.processor)
+        """The texts around every question; the second ends where the model goes on."""
+        options = self.options
+        chat, begun = ChatTemplate.of(self.processor, options.system), options.answer_prefix
+        if options.reasoning.on:  # the answer follows the thought, which the chat template may have opened
+            begun = "" if chat.after.rstrip().endswith(options.reasoning.open.rstrip()) else options.reasoning.open
+        return replace(chat, after=chat.after + begun)
 
     @cached_property
     def overhead(self) -> int:
@@ -69,7 +72,7 @@ class Prompter:
     @cached_property
     def allowed(self) -> list[int]:
         """The control tokens of a prompt whose question spells none."""
-        return self._control(self.encode(self.chat.fill(self.template.replace("{question}", "")))[0])
+        return self._control(self.encode(self.chat.fill(self.options.template.replace("{question}", "")))[0])
 
     def prompt(self, question: str) -> Prompt:
         """Tokenize a question; see `VLM.prompt`.
@@ -79,14 +82,14 @@ class Prompter:
             ModelError: the chat template or the prompt template cannot be used.
         """
         # Not str.format: a template or a question may hold other braces.
-        text = self.template.replace("{question}", question)
+        text = self.options.template.replace("{question}", question)
         self._check_text(question, text)
         allowed = self.allowed  # before what follows: a template that cannot be used is no fault of the question
         try:
             ids, start = self.encode(self.chat.fill(text))
         except ModelError as error:  # not without the question
             raise PromptError(f"with this question, {error}") from error
-        if len(ids) - self.overhead > self.max_tokens:
+        if len(ids) - self.overhead > self.options.max_question_tokens:
             raise PromptError(self._too_long(f"{len(ids) - self.overhead:,} tokens"))
         if len(ids) > self.positions:
             raise PromptError(f"the prompt has {len(ids):,} tokens, the model takes {self.positions:,}")
@@ -95,9 +98,23 @@ class Prompter:
         end = start + self.n_cells
         return Prompt(question, ids[:end], ids[end:], start)
 
+    def after_thought(self, prompt: Prompt, thought: tuple[int, ...], closed: bool) -> Prompt:
+        """The prompt with the model's thought, held fixed, up to the start of the answer.
+
+        Args:
+            prompt: the question, up to where the thought opens.
+            thought: the tokens of the thought.
+            closed: whether the closing mark is among them; else it is added.
+        """
+        tokenizer, reasoning = self.processor.tokenizer, self.options.reasoning
+        following = ("" if closed else reasoning.close) + self.options.answer_prefix
+        ids: list[int] = tokenizer(following, add_special_tokens=False)["input_ids"] if following else []
+        text = tokenizer.decode(thought).partition(reasoning.close)[0]
+        return replace(prompt, suffix_ids=(*prompt.suffix_ids, *thought, *ids), thought=text.strip())
+
     def _check_text(self, question: str, text: str) -> None:
         """Check what can be checked without the tokenizer."""
-        if len(text) > _CHARACTERS_PER_TOKEN * self.max_tokens:
+        if len(text) > _CHARACTERS_PER_TOKEN * self.options.max_question_tokens:
             raise PromptError(self._too_long(f"{len(text):,} characters"))
         try:
             text.encode()
@@ -108,7 +125,8 @@ class Prompter:
             raise PromptError(f"the question spells the control token {spelled}")
 
     def _too_long(self, length: str) -> str:
-        return f"the question has {length}, more than vlm.max_question_tokens allows ({self.max_tokens:,} tokens)"
+        limit = f"{self.options.max_question_tokens:,} tokens"
+        return f"the question has {length}, more than vlm.max_question_tokens allows ({limit})"
 
     def _control(self, ids: tuple[int, ...]) -> list[int]:
         """The control tokens of a prompt. A token that stands for unknown text is none."""

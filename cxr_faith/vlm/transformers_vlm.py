@@ -15,12 +15,15 @@ from cxr_faith.vlm.base import VLM, Observer, PictureScores, Prompt, Reply, Targ
 from cxr_faith.vlm.capture import observed, observed_states
 from cxr_faith.vlm.checkpoint import hash_weights
 from cxr_faith.vlm.decoder import Decoder
-from cxr_faith.vlm.generation import greedy, yes_no_step
+from cxr_faith.vlm.generation import NextLogits, greedy, stop_ids, think, yes_no_step
 from cxr_faith.vlm.head import whole_vectors
 from cxr_faith.vlm.prefix_cache import PrefixCache
 from cxr_faith.vlm.prompts import Prompter
+from cxr_faith.vlm.reasoning import opened_thought
 from cxr_faith.vlm.yes_no import yes_no_ids
 
+_OPENING = 8
+"""Tokens of an answer that can hold the mark of a thought."""
 _log_sigmoid = torch.nn.functional.logsigmoid
 
 
@@ -32,7 +35,7 @@ class TransformersVLM(VLM):
         decoder: the language part of a model that is on its device.
         grid: (grid_h, grid_w) image tokens.
         image_size: (H, W) of the model's input in pixels.
-        stops: tokens that end an answer, besides the end of the sequence.
+        stops: tokens that end a turn, besides those of `generation_config`.
         prompter: makes prompts with the processor.
         source: folder or hub id that the model came from.
 
@@ -63,7 +66,7 @@ class TransformersVLM(VLM):
         self.model: Any = decoder.model.eval().requires_grad_(False)
         self.processor, self.tokenizer, self.decoder = processor, tokenizer, decoder
         self.prompter, self.source = prompter, source
-        self._stops = {tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(token) for token in stops)}
+        self._stops = stop_ids(tokenizer, self.model, stops)
         self._prompt = lru_cache(maxsize=4096)(prompter.prompt)
 
     def to(self, device: torch.device | str) -> Self:
@@ -85,15 +88,12 @@ class TransformersVLM(VLM):
         return self.decoder.prefill(embedded, prompt.image_start, self.shortcuts)
 
     def answer(self, prefix: PrefixCache, prompt: Prompt, max_new_tokens: int) -> Reply:
-        """Greedy answer for a prefix of one picture, or of copies of it."""
-        cache, copies = prefix.growing(), prefix.layers[0].keys.shape[0]
+        """Greedy answer for a prefix of one picture, or of copies of it, after a thought if one is asked for."""
+        copies = prefix.layers[0].keys.shape[0]
         self.counts.score += copies
         self.counts.padding += copies - 1
-
-        def feed(ids: tuple[int, ...]) -> Tensor:
-            hidden = self.decoder.extend(cache, ids, copies, self.shortcuts)
-            return self.decoder.head.logits(hidden[:1, -1])[0]
-
+        asked, prompt = prompt, think(self.prompter, prompt, self._feed(prefix), self._stops)
+        feed = self._feed(prefix)
         logits = feed(prompt.suffix_ids)
         margin, mass = yes_no_step(logits, self.yes_ids, self.no_ids)
         ids = greedy(logits, feed, self._stops, max_new_tokens)
@@ -105,6 +105,8 @@ class TransformersVLM(VLM):
             margin=margin,
             yes_no_mass=mass,
             opens_yes_no=int(logits.argmax()) in (*self.yes_ids, *self.no_ids),
+            opens_thought=opened_thought(self.tokenizer.decode(ids[:_OPENING])),
+            prompt=None if prompt is asked else prompt,
         )
 
     def score(self, prefix: PrefixCache, prompt: Prompt, target: Target) -> PictureScores:
@@ -153,14 +155,18 @@ class TransformersVLM(VLM):
         return [self.tokenizer.decode([token]) for token in token_ids]
 
     def identity(self) -> dict[str, str]:
-        """Source, revision, dtype, prompt template and a hash of all weights."""
+        """Source, revision, dtype, how questions are put, and a hash of all weights."""
         return {
             "source": self.source,
             "revision": getattr(self.model.config, "_commit_hash", None) or "",
             "weights": hash_weights(self.model),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "prompt_template": self.prompter.template,
-        }
+        } | self.prompter.options.identity()
+
+    def _feed(self, prefix: PrefixCache) -> NextLogits:
+        """Feeds tokens after a prefix of one picture, or of copies of it, one call after the other."""
+        cache, copies, decoder = prefix.growing(), prefix.layers[0].keys.shape[0], self.decoder
+        return lambda ids: decoder.head.logits(decoder.extend(cache, ids, copies, self.shortcuts)[:1, -1])[0]
 
     def _margin(self, hidden: Tensor) -> Tensor:
         """Margin of yes over no, float32 [batch]."""

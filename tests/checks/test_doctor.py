@@ -33,6 +33,7 @@ from cxr_faith.checks.record_checks import record_checks
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.vlm import Target
+from cxr_faith.vlm.reasoning import Reasoning, thought_advice
 from tests.runs import write_config
 from tests.synthetic import make_rows
 
@@ -225,3 +226,13 @@ def test_a_failed_check_is_exit_status_1(tmp_path: Path, capfd: pytest.CaptureFi
     out, result = capfd.readouterr().out, json.loads((tmp_path / "run" / "doctor.json").read_text())
     assert not result["ok"] and "first reason" in out
     assert [check["name"] for check in result["checks"] if check["status"] == "fail"] == ["rows valid"]
+
+
+def test_a_thought_in_place_of_an_answer_is_found(frame: pd.DataFrame) -> None:
+    name = "no thought in place of an answer"
+    assert checks(frame)[name].status == "pass"
+    reason = thought_advice(Reasoning("<unused94>thought\n", "<unused95>"))
+    thinking = checks(frame.assign(reason=reason, status="off_format"))[name]
+    assert thinking.status == "fail" and 'vlm.answer_prefix: "<unused94>thought' in thinking.advice
+    total = frame["sample_id"].nunique()
+    assert thinking.figure == f"{total} of {total} answers open a thought"

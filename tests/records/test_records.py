@@ -37,7 +37,7 @@ from tests.synthetic import make_rows
 DOCUMENTED = """sample_id method substrate target space condition
     patient_id study_id image_id image_path question question_group variant strategy kind reference finding side split
     boxes finding_mask_path anatomy_masks
-    predicted generated answer_mismatch yes_no_mass correct own_substrate status reason order k deletion_scores
+    predicted thought generated answer_mismatch yes_no_mass correct own_substrate status reason order k deletion_scores
     insertion_scores deletion_probs insertion_probs present margin p_yes s_original s_substrate effect
     deletion_auc insertion_auc srg deletion_auc_clipped insertion_auc_clipped srg_clipped
     deletion_auc_logit insertion_auc_logit srg_logit deletion_auc_prob insertion_auc_prob srg_prob

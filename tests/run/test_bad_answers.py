@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cxr_faith.__main__ import main
+from cxr_faith.run.provenance import Identity, RunDirectoryError, check_run_dir
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from tests.runs import SAMPLES, records, run_here, write_config
 
@@ -64,6 +65,17 @@ def test_the_limit_is_part_of_the_identity(tmp_path: Path, capfd: pytest.Capture
     capfd.readouterr()
     assert run_here(config, tmp_path / "run", "--model.vlm.max_question_tokens", "100") == 2
     assert "belongs to a run with other model" in capfd.readouterr().err
+
+
+def test_a_model_that_moved_on_names_its_revision(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "part.parquet").touch()
+    began, now = (Identity({"hash": name}, "data", {}, {}) for name in ("old", "new"))
+    content = {"identity": began.to_dict(), "model": {"revision": "abc123"}}
+    (tmp_path / "provenance.json").write_text(json.dumps(content))
+    check_run_dir(tmp_path, began)
+    with pytest.raises(RunDirectoryError, match=r"other model \(its model: --model.vlm.revision abc123\): choose"):
+        check_run_dir(tmp_path, now)
 
 
 def test_who_a_run_directory_belongs_to(

@@ -12,7 +12,7 @@ import pytest
 from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.run.stop import StopRequest
-from cxr_faith.vlm import Gemma3VLM, render
+from cxr_faith.vlm import render
 from cxr_faith.vlm.chat_template import ChatTemplate
 from tests.vlm.test_model_folder import Damage, edit, folder, loading_error, write
 
@@ -141,9 +141,17 @@ def test_a_damaged_file_is_one_line(folder: Path, damage: Damage, line: str) -> 
     assert time.monotonic() - start < 60
 
 
-def test_a_generation_config_is_not_read(folder: Path) -> None:
-    (folder / "generation_config.json").write_text("{")
-    assert Gemma3VLM.from_pretrained(folder, device="cpu").n_cells == 144
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{", "generation_config.json is not valid JSON"),
+        ('{"eos_token_id": "stop"}', "generation_config.json: eos_token_id must be a token id or a list of them"),
+        ('{"eos_token_id": [1, null]}', "generation_config.json: eos_token_id must be a token id or a list of them"),
+    ],
+)
+def test_a_damaged_generation_config_is_named(folder: Path, text: str, line: str) -> None:
+    (folder / "generation_config.json").write_text(text)
+    assert line in loading_error(folder)
 
 
 class Processor:

@@ -13,6 +13,7 @@ from transformers import AutoProcessor
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import Gemma3VLM, ModelError, Target, bundled_model
 from cxr_faith.vlm.answers import make_target
+from cxr_faith.vlm.config import PromptOptions
 from cxr_faith.vlm.families.gemma3 import peek
 from tests.random_model import RANDOM_SIDE, random_model, random_processor
 from tests.reference import gemma
@@ -280,17 +281,19 @@ def test_one_bos_one_image_block_and_one_prefix(any_vlm):
 
 
 def test_prompt_template_wraps_the_question(random_vlm):
-    wrapped = Gemma3VLM(random_vlm.model, random_vlm.processor, "Look closely. {question} Answer yes or no.")
+    wrapped = Gemma3VLM(
+        random_vlm.model, random_vlm.processor, PromptOptions("Look closely. {question} Answer yes or no.")
+    )
     asked = random_vlm.prompt(f"Look closely. {QUESTION} Answer yes or no.")
     assert wrapped.prompt(QUESTION).suffix_ids == asked.suffix_ids
     assert wrapped.prompt(QUESTION).question == QUESTION
-    with pytest.raises(ModelError, match="must contain '{question}'"):
-        Gemma3VLM(random_vlm.model, random_vlm.processor, "no place")
+    with pytest.raises(ValueError, match="must contain '{question}'"):
+        PromptOptions("no place")
 
 
 def test_braces_in_a_template_or_a_question_are_text(random_vlm):
     assert "{" in random_vlm.tokenizer.decode(random_vlm.prompt("Is {this} a set?").suffix_ids)
-    wrapped = Gemma3VLM(random_vlm.model, random_vlm.processor, 'Reply as {"answer": …}. {question}')
+    wrapped = Gemma3VLM(random_vlm.model, random_vlm.processor, PromptOptions('Reply as {"answer": …}. {question}'))
     assert wrapped.prompt(QUESTION).suffix_ids == random_vlm.prompt(f'Reply as {{"answer": …}}. {QUESTION}').suffix_ids
 
 

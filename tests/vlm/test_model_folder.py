@@ -157,6 +157,16 @@ def test_a_snapshot_of_the_hubs_cache_is_links_into_blobs(folder: Path, monkeypa
     by_id = ModelConfig("someone/small")
     assert model_identity(by_id)["hash"] == model_identity(ModelConfig(str(folder)))["hash"]
     assert Gemma3VLM.from_pretrained("someone/small", device="cpu").identity()["revision"] == "0" * 40
+    assert (model_identity(by_id)["revision"], model_identity(ModelConfig(str(folder)))["revision"]) == ("0" * 40, "")
+    # A branch that moves on is not followed within a process: config, hash and weights are of one commit.
+    moved = shutil.copytree(snapshot, snapshot.with_name("1" * 40), symlinks=True)
+    (moved / "tokenizer_config.json").unlink()
+    (repository / "refs" / "main").write_text("1" * 40)
+    assert model_identity(by_id)["revision"] == "0" * 40
+    monkeypatch.setattr("cxr_faith.vlm.hub._COMMITS", {})
+    assert model_identity(by_id)["revision"] == "1" * 40
+    assert model_identity(by_id)["hash"] != model_identity(ModelConfig("someone/small", "0" * 40))["hash"]
+    (repository / "refs" / "main").write_text("0" * 40)
     (repository / "blobs" / "secret").write_bytes((folder / WEIGHTS).read_bytes())
     (snapshot / WEIGHTS).unlink()
     (snapshot / WEIGHTS).symlink_to(folder / WEIGHTS)
@@ -173,7 +183,7 @@ def test_every_file_that_is_read_is_in_the_hash_and_no_other_file_is_read(folder
         (folder / name).unlink() if original is None else (folder / name).write_bytes(original)
     assert model_identity(ModelConfig(str(folder)))["hash"] == before
     (folder / "sub").mkdir()
-    for name in ("generation_config.json", "optimizer.pt", "notes.json", "sub/config.json", "video_preprocessor.json"):
+    for name in ("optimizer.pt", "notes.json", "sub/config.json", "video_preprocessor.json"):
         (folder / name).write_text("{")
     (folder / "model.fp16.safetensors").write_bytes(b"")
     assert model_identity(ModelConfig(str(folder)))["hash"] == before

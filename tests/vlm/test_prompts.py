@@ -7,7 +7,7 @@ import pytest
 from cxr_faith.cases import read_answers
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Gemma3VLM, ModelError, bundled_model
-from cxr_faith.vlm.config import ModelConfig
+from cxr_faith.vlm.config import ModelConfig, PromptOptions
 from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.prompts import check_asked
 from tests.reference import gemma
@@ -50,7 +50,7 @@ def test_a_question_cannot_write_an_image_or_a_turn(random_vlm: Gemma3VLM, token
 def test_a_question_and_a_template_cannot_write_one_together(
     random_vlm: Gemma3VLM, template: str, question: str
 ) -> None:
-    wrapped = Gemma3VLM(random_vlm.model, random_vlm.processor, template)
+    wrapped = Gemma3VLM(random_vlm.model, random_vlm.processor, PromptOptions(template))
     assert wrapped.prompt("Is there a nodule?").length > 0
     with pytest.raises(PromptError, match="control token|BOS tokens|<start_of_image> tokens"):
         wrapped.prompt(question)
@@ -76,13 +76,13 @@ def test_a_long_or_broken_question_is_refused_at_once(random_vlm: Gemma3VLM, que
 def test_the_limit_counts_the_prompt_template(random_vlm: Gemma3VLM) -> None:
     length = len(random_vlm.prompt("nodule nodule").suffix_ids) - len(random_vlm.prompt("").suffix_ids)
     for template, limit, fits in (("{question}", length, True), ("{question}", length - 1, False)):
-        vlm = Gemma3VLM(random_vlm.model, random_vlm.processor, template, max_question_tokens=limit)
+        vlm = Gemma3VLM(random_vlm.model, random_vlm.processor, PromptOptions(template, limit))
         if fits:
             assert vlm.prompt("nodule nodule").suffix_ids == random_vlm.prompt("nodule nodule").suffix_ids
             continue
         with pytest.raises(PromptError, match=f"has {length} tokens"):
             vlm.prompt("nodule nodule")
-    repeats = Gemma3VLM(random_vlm.model, random_vlm.processor, "{question} " * 200, max_question_tokens=300)
+    repeats = Gemma3VLM(random_vlm.model, random_vlm.processor, PromptOptions("{question} " * 200, 300))
     with pytest.raises(PromptError, match=r"tokens, more than vlm\.max_question_tokens allows \(300 tokens\)"):
         repeats.prompt("Is there a nodule?")
 
@@ -99,7 +99,7 @@ def test_the_limit_counts_the_prompt_template(random_vlm: Gemma3VLM) -> None:
 )
 def test_a_prompt_template_that_cannot_be_used_stops_at_loading(template: str, line: str) -> None:
     with pytest.raises(ModelError) as error:
-        Gemma3VLM.from_pretrained(bundled_model(), device="cpu", prompt_template=template)
+        Gemma3VLM.from_pretrained(bundled_model(), device="cpu", prompts=PromptOptions(template))
     assert line in str(error.value) and "\n" not in str(error.value)
 
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
 from cxr_faith.vlm.checkpoint import expected_weights, hash_weights, load_model, read_config
-from cxr_faith.vlm.config import MAX_QUESTION_TOKENS, ModelConfig
+from cxr_faith.vlm.config import ModelConfig, PromptOptions, default_template
 from cxr_faith.vlm.decoder import Decoder
 from cxr_faith.vlm.devices import check_device, choose_accelerator, default_dtype, exact_arithmetic
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.families.gemma3_config import check_image_tokens, check_layers, check_weights, parse_config
 from cxr_faith.vlm.families.gemma3_processor import checked_processor, grid_and_size, make_prompter
-from cxr_faith.vlm.folder import CONFIG, ModelFolder, is_hub_id, read_json
-from cxr_faith.vlm.hub import local_folder
+from cxr_faith.vlm.folder import CONFIG, ModelFolder, read_json
+from cxr_faith.vlm.hub import local_folder, resolved_revision
 from cxr_faith.vlm.quantized import check_library, is_quantized
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 from cxr_faith.vlm.weights import read_tensors
@@ -55,9 +55,8 @@ class Gemma3VLM(TransformersVLM):
     Args:
         model: the model.
         processor: its `Gemma3Processor`.
-        prompt_template: how a question is put to the model; must contain `{question}`.
+        prompts: how questions are put to the model.
         source: the folder or hub id that the model came from, for the run's provenance.
-        max_question_tokens: longest question, with the prompt template.
 
     Raises:
         ModelError: model and processor do not fit together, or yes and no are not single tokens.
@@ -67,14 +66,11 @@ class Gemma3VLM(TransformersVLM):
         self,
         model: Gemma3ForConditionalGeneration,
         processor: Any,
-        prompt_template: str = "{question}",
+        prompts: PromptOptions = PromptOptions(),  # noqa: B008 - frozen
         source: str = "",
-        max_question_tokens: int = MAX_QUESTION_TOKENS,
     ) -> None:
-        if "{question}" not in prompt_template:
-            raise ModelError(f"prompt_template must contain '{{question}}', got {prompt_template!r}")
         grid, image_size = grid_and_size(model.config)
-        prompter = make_prompter(processor, model.config, prompt_template, max_question_tokens)
+        prompter = make_prompter(processor, model.config, prompts)
         super().__init__(processor, Gemma3Decoder(model), grid, image_size, ("<end_of_turn>",), prompter, source)
         mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
         self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
@@ -87,9 +83,8 @@ class Gemma3VLM(TransformersVLM):
         path: str | Path,
         device: torch.device | str | None = None,
         dtype: torch.dtype | str | None = None,
-        prompt_template: str = "{question}",
+        prompts: PromptOptions | None = None,
         revision: str | None = None,
-        max_question_tokens: int = MAX_QUESTION_TOKENS,
     ) -> "Gemma3VLM":
         """Load from a local folder or a hub id; safetensors only, no remote code.
 
@@ -99,9 +94,8 @@ class Gemma3VLM(TransformersVLM):
             path: folder with `config.json`, or a hub id such as `google/medgemma-4b-it`.
             device: default: cuda if there is one, else cpu.
             dtype: default: bfloat16 on cuda, float32 on cpu. float16 overflows in Gemma 3 and is refused.
-            prompt_template: how a question is put to the model.
-            revision: hub revision.
-            max_question_tokens: longest question, with the prompt template.
+            prompts: how questions are put to the model; default: with `default_template`.
+            revision: branch, tag or commit of a hub id; default: main.
 
         Raises:
             ModelError: a file of the model is missing or damaged, the files do not fit each other, or it is another
@@ -116,17 +110,16 @@ class Gemma3VLM(TransformersVLM):
         if dtype == torch.float16:
             raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
         folder, config = open_model(path, revision)
-        processor = checked_processor(folder, config, str(path), prompt_template, max_question_tokens)
-        config._commit_hash = folder.path.name if is_hub_id(path) else None
+        prompts = prompts or PromptOptions(default_template(path))
+        processor = checked_processor(folder, config, str(path), prompts)
+        config._commit_hash = resolved_revision(path, folder.path) or None
         model = load_model(Gemma3ForConditionalGeneration, config, folder, dtype)
-        return cls(model.to(device), processor, prompt_template, str(path), max_question_tokens)
+        return cls(model.to(device), processor, prompts, str(path))
 
     @classmethod
     def of(cls, config: ModelConfig, device: torch.device | str | None = None) -> "Gemma3VLM":
         """Load the model of a run's config; see `from_pretrained`."""
-        return cls.from_pretrained(
-            config.source, device, config.dtype, config.prompt_template, config.revision, config.max_question_tokens
-        )
+        return cls.from_pretrained(config.source, device, config.dtype, config.prompts, config.revision)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pictures uint8 [batch, 3, H, W] to the float32 pixel values that the model gets."""
@@ -222,4 +215,4 @@ def check_files(config: ModelConfig) -> None:
         ModelError: what is wrong with which of them.
     """
     folder, content = open_model(config.source, config.revision)
-    checked_processor(folder, content, config.source, config.prompt_template, config.max_question_tokens)
+    checked_processor(folder, content, config.source, config.prompts)

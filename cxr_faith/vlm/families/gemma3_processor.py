@@ -5,21 +5,21 @@ from functools import partial
 from typing import Any
 
 from cxr_faith.vlm.checkpoint import load_processor
+from cxr_faith.vlm.config import PromptOptions
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.folder import PROCESSOR_FILES, ModelFolder, read_json
 from cxr_faith.vlm.prompts import Prompter, check_prompts
 from cxr_faith.vlm.yes_no import yes_no_ids
 
 
-def checked_processor(folder: ModelFolder, config: Any, source: str, prompt_template: str, max_tokens: int) -> Any:
+def checked_processor(folder: ModelFolder, config: Any, source: str, prompts: PromptOptions) -> Any:
     """Load the processor, and ask a question with it.
 
     Args:
         folder: the model's files.
         config: the model's `Gemma3Config`.
         source: what messages call the model.
-        prompt_template: how a question is put to the model.
-        max_tokens: longest question, with the prompt template.
+        prompts: how questions are put to the model.
 
     Raises:
         ModelError: it is damaged or does not fit the model, or no question can be asked.
@@ -27,7 +27,7 @@ def checked_processor(folder: ModelFolder, config: Any, source: str, prompt_temp
     _check_class(folder)
     processor = load_processor(folder)
     try:
-        prompter = make_prompter(processor, config, prompt_template, max_tokens)
+        prompter = make_prompter(processor, config, prompts)
         yes_no_ids(processor.tokenizer)
         check_prompts(prompter, config.get_text_config().vocab_size)
     except Exception as error:  # a tokenizer fails in many ways where one of its settings has a wrong type
@@ -51,7 +51,7 @@ def _check_class(folder: ModelFolder) -> None:
             raise ModelError(f"{folder.path / name}: {what}")
 
 
-def make_prompter(processor: Any, config: Any, prompt_template: str, max_tokens: int) -> Prompter:
+def make_prompter(processor: Any, config: Any, prompts: PromptOptions) -> Prompter:
     """What makes the prompts of a model.
 
     Raises:
@@ -61,7 +61,7 @@ def make_prompter(processor: Any, config: Any, prompt_template: str, max_tokens:
     _check_processor(processor, grid, image_size)
     n_cells, positions = grid[0] * grid[1], config.get_text_config().max_position_embeddings
     encode = partial(encode_prompt, processor, config.image_token_id, n_cells)
-    return Prompter(processor, encode, n_cells, prompt_template, max_tokens, positions)
+    return Prompter(processor, encode, n_cells, prompts, positions)
 
 
 def grid_and_size(config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
