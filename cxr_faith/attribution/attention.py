@@ -17,7 +17,7 @@ from cxr_faith.vlm.base import VLM, Target
 def image_columns(vlm: VLM, batch: AttributionBatch) -> slice:
     """Positions of the image tokens."""
     start = batch.prompts[0].image_start
-    return slice(start, start + vlm.n_cells)
+    return slice(start, start + vlm.layout.n_tokens)
 
 
 def observe(
@@ -77,11 +77,11 @@ class Attention(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from the rows at p-1, averaged over the scored tokens; see `Method.attribute`."""
-        return Attribution(self._per_token(vlm, batch, target).mean(1).unflatten(1, vlm.grid))
+        return Attribution(vlm.on_cells(self._per_token(vlm, batch, target).mean(1)))
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """Each token's own row, from one forward; see `Method.attribute_tokens`."""
-        return [Attribution(row.unflatten(1, vlm.grid)) for row in self._per_token(vlm, batch, target).unbind(1)]
+        return [Attribution(vlm.on_cells(row)) for row in self._per_token(vlm, batch, target).unbind(1)]
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
         """Image rows over all heads and layers, [batch, scored tokens, N]."""
@@ -118,13 +118,13 @@ class Rollout(Method):
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from the rows at p-1 of the product, averaged over the scored tokens; see `Method.attribute`."""
         row = self._per_token(vlm, batch, target).mean(1)
-        return Attribution(row[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=row)
+        return Attribution(vlm.on_cells(row[:, image_columns(vlm, batch)]), sequences=row)
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """Each token's own row, from one forward; see `Method.attribute_tokens`."""
         columns = image_columns(vlm, batch)
         rows = self._per_token(vlm, batch, target).unbind(1)
-        return [Attribution(row[:, columns].unflatten(1, vlm.grid), sequences=row) for row in rows]
+        return [Attribution(vlm.on_cells(row[:, columns]), sequences=row) for row in rows]
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
         """Rows [batch, scored tokens, sequence] of the product."""

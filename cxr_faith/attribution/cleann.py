@@ -77,7 +77,7 @@ class Cleann(Method):
         with torch.no_grad():
             tokens = batch.tokens(vlm)
             vlm.trace(tokens, batch.prompts, target, keep)
-        return [self._search(vlm, batch, one, kept[0], self.samples or tokens.shape[-1]) for one in parts]
+        return [self._search(vlm, batch, one, kept[0], self.samples or vlm.hidden_size(tokens)) for one in parts]
 
     def _search(
         self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], attention: Tensor, samples: int
@@ -90,8 +90,9 @@ class Cleann(Method):
             graph = independence_graph(seen, samples, self.alpha)
             if self.ablated:
                 graph = shuffled(graph, stream(batch.seed, batch.image_ids[index], "ablation", "Cleann"))
-            depth = depths(graph, read, self.radius)[:, columns].cpu().numpy()
-            mass = heads[:, read, columns].flatten(0, 1).double().cpu().numpy()
+            reached = depths(graph, read, self.radius)[:, columns]
+            depth = vlm.layout.least_on_cells(reached, self.radius + 1).cpu().numpy()
+            mass = vlm.layout.to_cells(heads[:, read, columns].flatten(0, 1)).double().cpu().numpy()
 
             def removal(removed: BoolArray, index: int = index) -> PictureScores:
                 return self._masker.scores(vlm, batch, [target[index]], index, ~removed)[0]

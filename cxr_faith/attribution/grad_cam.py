@@ -68,5 +68,5 @@ class GradCam(Method):
             gradient = score_gradient(score, kept, more=index + 1 < len(scores))[0][:, columns].float()
             gradient = self.core(gradient, batch.image_ids, batch.seed)
             maps = (gradient.mean(1, keepdim=True) * active).sum(-1).clamp_min(0)
-            results.append(Attribution(maps.unflatten(1, vlm.grid)))
+            results.append(Attribution(vlm.on_cells(maps)))
         return results

@@ -57,12 +57,12 @@ class Gradient(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; see `Method.attribute`."""
-        return Attribution(picture_gradient(vlm, batch, target).norm(dim=-1).unflatten(1, vlm.grid))
+        return Attribution(vlm.on_cells(picture_gradient(vlm, batch, target).norm(dim=-1)))
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
         gradients = [each.gradient for each in backwards(vlm, batch, target)]
-        return [Attribution(gradient.norm(dim=-1).unflatten(1, vlm.grid)) for gradient in gradients]
+        return [Attribution(vlm.on_cells(gradient.norm(dim=-1))) for gradient in gradients]
 
 
 class _FromBaseline(Method):
@@ -104,14 +104,14 @@ class GradXInput(_FromBaseline):
         """Signed maps; see `Method.attribute`."""
         tokens, baseline = self.endpoints(vlm, batch)
         gradient = self.core(picture_gradient(vlm, batch, target), batch.image_ids, batch.seed)
-        return Attribution((gradient * (tokens - baseline)).sum(-1).unflatten(1, vlm.grid))
+        return Attribution(vlm.on_cells((gradient * (tokens - baseline)).sum(-1)))
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
         tokens, baseline = self.endpoints(vlm, batch)
         gradients = [self.core(each.gradient, batch.image_ids, batch.seed) for each in backwards(vlm, batch, target)]
         path = tokens - baseline
-        return [Attribution((gradient * path).sum(-1).unflatten(1, vlm.grid)) for gradient in gradients]
+        return [Attribution(vlm.on_cells((gradient * path).sum(-1))) for gradient in gradients]
 
 
 class IntegratedGradients(_FromBaseline):
@@ -165,6 +165,6 @@ class IntegratedGradients(_FromBaseline):
         floor = effect_threshold(intact.double()).to(effect.dtype)
         residual = (maps.sum(-1) - effect).abs() / torch.maximum(effect.abs(), floor)
         return [
-            Attribution(one.unflatten(1, vlm.grid), {"completeness_residual": left.tolist()})
+            Attribution(vlm.on_cells(one), {"completeness_residual": left.tolist()})
             for one, left in zip(maps, residual, strict=True)
         ]

@@ -37,13 +37,13 @@ class Chefer(Method):
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """One backward for each scored token; their maps are summed, not normalized. See `Method.attribute`."""
         total = reduce(torch.add, self._per_token(vlm, batch, target))
-        return Attribution(total[:, image_columns(vlm, batch)].unflatten(1, vlm.grid), sequences=total)
+        return Attribution(vlm.on_cells(total[:, image_columns(vlm, batch)]), sequences=total)
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
         columns = image_columns(vlm, batch)
         rows = self._per_token(vlm, batch, target)
-        return [Attribution(row[:, columns].unflatten(1, vlm.grid), sequences=row) for row in rows]
+        return [Attribution(vlm.on_cells(row[:, columns]), sequences=row) for row in rows]
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
         """Row p-1 of R, [batch, sequence], for each scored token."""

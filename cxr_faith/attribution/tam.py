@@ -88,7 +88,7 @@ class Tam(Method):
             vlm.trace(batch.tokens(vlm), batch.prompts, target, **observer)
             single = self._activation_map if self.source == "activation" else self._attention_map
             maps = [single(vlm, batch, target, kept[0], index) for index in target[0].scored]
-        return [rank_gaussian(values.unflatten(1, vlm.grid)) for values in maps]
+        return [rank_gaussian(vlm.on_cells(values)) for values in maps]
 
     def _activation_map(
         self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], states: Tensor, index: int

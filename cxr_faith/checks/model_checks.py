@@ -23,7 +23,7 @@ def model_checks(module: FaithfulnessModule, pixels: Tensor, case: Case) -> Iter
     assert case.target is not None
     batch = AttributionBatch(pixels[None], [case.prompt], [case.image_id], module.protocol.seed)
     yield from _tokens(vlm, case)
-    yield _both_directions(vlm, batch, case.target)
+    yield _image_attention(vlm, batch, case.target)
     yield _yes_no(vlm)
     yield _completeness(vlm, batch, case.target)
     yield _full_product(vlm, batch, case.target)
@@ -42,25 +42,28 @@ def weights_check(vlm: VLM) -> Check:
 def _tokens(vlm: VLM, case: Case) -> Iterator[Check]:
     ids = case.prompt.prefix_ids + case.prompt.suffix_ids
     tokenizer = getattr(vlm, "tokenizer", None)
-    if tokenizer is not None:
+    if tokenizer is not None and tokenizer.bos_token_id is not None:
         count = ids.count(tokenizer.bos_token_id)
         yield judged("one BOS token", count == 1, str(count), "the chat template and the tokenizer both add one")
     start, image = case.prompt.image_start, ids[case.prompt.image_start]
-    block = ids[start : start + vlm.n_cells]
-    good = set(block) == {image} and ids.count(image) == vlm.n_cells == len(block)
+    count = vlm.layout.n_tokens
+    good = ids.count(image) == count and set(ids[start : start + count]) == {image}
     figure = f"{ids.count(image)} image tokens from {start}, grid {vlm.grid[0]}x{vlm.grid[1]}"
     yield judged("image tokens in one block", good, figure, "pan and scan must be off; check the chat template")
 
 
-def _both_directions(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
-    """Image tokens see each other in both directions only where token_type_ids reach the model."""
+def _image_attention(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
+    """Image tokens see each other in both directions where the family says so, and only there."""
     columns = image_columns(vlm, batch)
 
     def ahead(probabilities: Tensor) -> Tensor:
-        return probabilities[:, :, columns, columns].triu(1).sum((-2, -1)).mean() / vlm.n_cells
+        return probabilities[:, :, columns, columns].triu(1).sum((-2, -1)).mean() / vlm.layout.n_tokens
 
     shares = observe(vlm, batch, [target], ahead)
     share = float(torch.stack(shares).mean()) if shares else 0.0
+    if not vlm.looks_ahead:
+        advice = "the mask does not reach the model, which was trained with causal image attention"
+        return judged("image attention is causal", share == 0, f"{share:.3f} of it looks ahead", advice)
     advice = "token_type_ids do not reach the model: its image attention is causal, which changes its answers"
     return judged("image attention goes both ways", share > 0.01, f"{share:.3f} of it looks ahead", advice)
 

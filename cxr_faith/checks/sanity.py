@@ -28,8 +28,9 @@ from cxr_faith.perturb.condition import Condition
 from cxr_faith.protocol import Protocol
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.storage.atomic import write_atomic
-from cxr_faith.vlm import VLM, Gemma3VLM, Target
+from cxr_faith.vlm import VLM, Target
 from cxr_faith.vlm.answers import predicted_answer
+from cxr_faith.vlm.loading import load_configured
 
 NO_QUESTION = "?"
 CHANCE_QUANTILE = 0.95
@@ -73,7 +74,7 @@ def run_sanity(
     Raises:
         ValueError: fewer than two samples can be explained.
     """
-    vlm = Gemma3VLM.of(module.model_config)
+    vlm = load_configured(module.model_config)
     module.check_model()
     data.image_size, data.cache_dir = module.image_size, run_dir / "cache"
     data.cache = None  # it would hold the pictures of the whole manifest, and a few are read once

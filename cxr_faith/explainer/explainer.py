@@ -17,9 +17,9 @@ from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.scoring import score_image
-from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.base import VLM
 from cxr_faith.vlm.config import ModelConfig
+from cxr_faith.vlm.loading import load_configured
 from cxr_faith.vlm.reasoning import Reasoning
 
 
@@ -56,7 +56,7 @@ class Explainer(AnswerExplainer):
         answer_prefix: str = "",
         reasoning: Reasoning = Reasoning(),  # noqa: B008 - frozen
     ) -> "Explainer":
-        """Load a Gemma-3 or MedGemma from a local folder or a hub id.
+        """Load a model of any family from a local folder or a hub id.
 
         Args:
             path_or_id: folder or hub id; `cxr_faith.bundled_model()` is the small one that ships.
@@ -83,7 +83,7 @@ class Explainer(AnswerExplainer):
             answer_prefix=answer_prefix,
             reasoning=reasoning,
         )
-        return cls(Gemma3VLM.of(config, device))
+        return cls(load_configured(config, device))
 
     def text_relevancy(
         self, image: Picture, question: str, method: MethodSpec = "chefer", target: str | int = "answer"

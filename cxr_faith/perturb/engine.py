@@ -183,7 +183,7 @@ class Engine:
         vlm, grid = self.vlm, self.vlm.grid
         if space == TOKENS:
             intact, substrate = vlm.encode(pair)
-            return lambda keep: torch.where(keep[..., None], intact, substrate)
+            return lambda keep: torch.where(vlm.layout.kept_tokens(keep)[..., None], intact, substrate)
         if fill is not None:
             return lambda keep: vlm.encode(compose(pair[0], fill(keep), keep, grid, self.softness))
         ends = vlm.embed(pair) if self.softness == 0 else None

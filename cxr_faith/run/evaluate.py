@@ -36,7 +36,7 @@ from cxr_faith.run.tensorboard import write_tensorboard
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.metric_rows import RECORDED, MetricRow, disagreements, metric_rows, recorded_rows
 from cxr_faith.vlm.devices import check_device
-from cxr_faith.vlm.families.gemma3 import check_files
+from cxr_faith.vlm.loading import check_files
 
 T = TypeVar("T")
 

@@ -16,9 +16,8 @@ from cxr_faith.records.controls import RANDOM
 from cxr_faith.records.rows import Row
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.predict import answer, explain, failed, score
-from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.config import ModelConfig
-from cxr_faith.vlm.families.gemma3 import peek
+from cxr_faith.vlm.loading import load_configured, peek
 from cxr_faith.vlm.micro_batch import MicroBatch
 
 
@@ -56,7 +55,8 @@ class FaithfulnessModule(L.LightningModule):
 
     def check_model(self) -> None:
         """Read the model's config alone, and check that the schedule fits its grid."""
-        grid, self._image_size = peek(self.model_config.source, self.model_config.revision)
+        config = self.model_config
+        grid, self._image_size = peek(config.source, config.revision, config.image_size)
         self.protocol.check_grid(grid)
 
     @property
@@ -97,7 +97,7 @@ class FaithfulnessModule(L.LightningModule):
         if self._engine is None:
             device = self.trainer.strategy.root_device
             config = self.model_config
-            vlm = Gemma3VLM.of(config, device)
+            vlm = load_configured(config, device)
             self.method_set.check(vlm)
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
         self._board = self.empty_board()

@@ -50,8 +50,9 @@ class Identity:
         config, method_set = module.model_config, module.method_set
         dtype = config.dtype or default_dtype(device)
         weights = method_set.weights
+        size = {} if config.image_size is None else {"image_size": "x".join(map(str, config.image_size))}
         return cls(
-            {"hash": model_identity(config)["hash"], "dtype": dtype} | config.prompts.identity(),
+            {"hash": model_identity(config)["hash"], "dtype": dtype} | config.prompts.identity() | size,
             data.fingerprint,
             method_set.options | ({"weights": weights} if weights else {}),
             asdict(module.protocol) | {"scored": method_set.scored, "definitions": DEFINITIONS},

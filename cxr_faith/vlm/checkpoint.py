@@ -41,9 +41,18 @@ def load_processor(folder: ModelFolder) -> Any:
             with _one_line("the processor (processor_config.json, tokenizer_config.json)", folder, staged):
                 return AutoProcessor.from_pretrained(staged, trust_remote_code=False)
         except ModelError:
-            with _one_line("the tokenizer (tokenizer.json, tokenizer_config.json)", folder, staged):
-                AutoTokenizer.from_pretrained(staged, trust_remote_code=False)
+            load_tokenizer(folder)
             raise
+
+
+def load_tokenizer(folder: ModelFolder) -> Any:
+    """The model's tokenizer alone.
+
+    Raises:
+        ModelError: its files are missing or damaged.
+    """
+    with folder.staged() as staged, _one_line("the tokenizer (tokenizer.json, tokenizer_config.json)", folder, staged):
+        return AutoTokenizer.from_pretrained(staged, trust_remote_code=False)
 
 
 def expected_weights(

@@ -79,7 +79,7 @@ class ModelConfig:
     """Which model answers the questions.
 
     Attributes:
-        path: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one that ships.
+        path: folder or hub id of a model, of a family in `loading.FAMILIES`; `bundled` is the small one that ships.
         revision: branch, tag or commit of a hub id; default: main.
         dtype: default: bfloat16 on a GPU, float32 on a CPU.
         prompt_template: how a question is put to the model; contains `{question}`. Default: asks for yes or no, or
@@ -90,6 +90,8 @@ class ModelConfig:
         reasoning: let the model think first: the marks around its thought. The thought is stored and then held fixed
             as part of the prompt; the answer after it is explained.
         max_reasoning_tokens: longest thought; a longer one is closed there.
+        image_size: (height, width) in pixels at which pictures are read, for a family that takes several sizes;
+            default: the family's own.
     """
 
     path: str = "bundled"
@@ -101,6 +103,7 @@ class ModelConfig:
     answer_prefix: str = ""
     reasoning: Reasoning = Reasoning()
     max_reasoning_tokens: int = MAX_REASONING_TOKENS
+    image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model."""

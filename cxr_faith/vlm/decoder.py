@@ -1,66 +1,88 @@
 """A VLM's decoder: hidden states of sequences that hold an image, and of text that follows a prefix cache.
 
-A family says which positions attend to which (`make_masks`) and how transformers' own pass is told where the image is
-(`image_inputs`). What is computed from the hidden states is in `cxr_faith.vlm.head`.
+A family whose decoder is no plain causal one says what differs: masks (`make_masks`), positions (`positions`), how
+transformers' own pass is told where the image is (`image_inputs`). What is computed from the hidden states is in
+`cxr_faith.vlm.head`.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from cxr_faith.vlm.head import Head
-from cxr_faith.vlm.prefix_cache import FillingCache, PrefixCache, PrefixComplete
+from cxr_faith.vlm.layout import Layout
+from cxr_faith.vlm.prefix_cache import FillingCache, ImageTokens, Prefix, PrefixCache, PrefixComplete, batch_of
+from cxr_faith.vlm.question import Prompt
 
 
-class Decoder(ABC):
+class Decoder:
     """The language model inside a transformers VLM.
 
     Args:
         model: a transformers model with `model.language_model` and `lm_head`.
+        layout: where the image tokens lie.
 
     Attributes:
+        body: the module that is called with input embeddings.
+        hidden_size: channels of its hidden states.
         layers: its layers, first to last.
         layer_types: `full_attention` or `sliding_attention` for each layer.
         head: reads logits in its hidden states.
         attention_configs: every config object that names its attention implementation, see `capture.observed`.
-        masks: attention masks by (cached positions, new positions, image start); made once, see `make_masks`.
+        masks: attention masks by the arguments of `make_masks`; made once.
         ids: token ids [1, length] on the device by tuple; made once.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model, language_model = model, model.model.language_model
+    norm_offset: ClassVar[float] = 0.0
+    """Added to the weight of the final norm, see `Head`."""
+
+    def __init__(self, model: Any, layout: Layout) -> None:
+        self.model, self.layout, language_model = model, layout, model.model.language_model
         text_config = model.config.get_text_config()
+        self.body: Any = language_model
+        self.hidden_size: int = text_config.hidden_size
         self.layers: Sequence[torch.nn.Module] = language_model.layers
-        self.layer_types: tuple[str, ...] = tuple(text_config.layer_types)
-        self.head = Head(language_model.norm, model.lm_head)
+        kinds = getattr(text_config, "layer_types", None) or ("full_attention",) * len(self.layers)
+        self.layer_types: tuple[str, ...] = tuple(kinds)
+        self.head = Head(language_model.norm, model.lm_head, self.norm_offset)
         self.attention_configs = list({id(c): c for c in (text_config, language_model.config)}.values())
         self.masks = lru_cache(maxsize=256)(self.make_masks)
         self.ids = lru_cache(maxsize=4096)(self._make_ids)
         self._norm, self._embed_tokens = language_model.norm, language_model.embed_tokens
 
-    @abstractmethod
-    def make_masks(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor]:
+    def make_masks(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor] | None:
         """Which of the `seen + new` positions each new one attends to, bool [1, 1, new, seen + new] by layer type.
 
-        One mask serves every picture of a batch, since all have their image at the same place.
+        One mask serves every picture of a batch, since all have their image at the same place. None, as here, where
+        transformers makes its own.
 
         Args:
             seen: positions in the cache.
             new: positions that follow.
             image_start: position of the first image token; None where the new positions hold no image.
         """
+        return None
 
-    @abstractmethod
-    def image_inputs(self, embedded: Tensor, image_start: int) -> dict[str, Tensor]:
-        """Arguments that tell transformers' forward where the image is in embeddings [batch, sequence, hidden]."""
+    def positions(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor]:
+        """Arguments that number the new positions; by default transformers counts them. See `make_masks`."""
+        return {}
+
+    def image_inputs(self, embedded: Tensor, image_start: int, prompt_length: int | None) -> dict[str, Tensor]:
+        """Arguments that tell transformers' forward where the image is.
+
+        Args:
+            embedded: [batch, sequence, hidden].
+            image_start: position of the first image token.
+            prompt_length: positions before the answer; None: all.
+        """
+        return {}
 
     def forget(self) -> None:
-        """Drop the masks and ids that were made: the model has moved to another device."""
+        """Drop masks and ids: the model has moved to another device."""
         self.masks.cache_clear()
         self.ids.cache_clear()
 
@@ -70,13 +92,35 @@ class Decoder(ABC):
         tokens = tokens.to(embedded.dtype)
         return torch.cat([embedded[:, :image_start], tokens, embedded[:, image_start + tokens.shape[1] :]], dim=1)
 
-    def full(self, embedded: Tensor, image_start: int, cache: DynamicCache | None = None) -> Tensor:
+    def whole(
+        self,
+        tokens: Tensor,
+        ids: Sequence[Sequence[int]],
+        image_start: int,
+        prompt_length: int,
+        cache: DynamicCache | None = None,
+    ) -> Tensor:
+        """Hidden states [batch, sequence, hidden] of whole prompts with forced answer tokens.
+
+        Args:
+            tokens: image tokens [batch, tokens, hidden].
+            ids: token ids of each sequence, of equal length.
+            image_start: position of the first image token.
+            prompt_length: positions before the answer.
+            cache: takes the keys and values.
+        """
+        return self.full(self.embed(tokens, ids, image_start), image_start, prompt_length, cache)
+
+    def full(
+        self, embedded: Tensor, image_start: int, prompt_length: int | None = None, cache: DynamicCache | None = None
+    ) -> Tensor:
         """Hidden states [batch, sequence, hidden] of a sequence that holds the image, by transformers' own pass."""
         return self._hidden(
             inputs_embeds=embedded,
             past_key_values=cache,
             use_cache=cache is not None,
-            **self.image_inputs(embedded, image_start),
+            **self.positions(0, embedded.shape[1], image_start),
+            **self.image_inputs(embedded, image_start, prompt_length),
         )
 
     def prefill(self, embedded: Tensor, image_start: int, shortcuts: bool) -> PrefixCache:
@@ -89,27 +133,30 @@ class Decoder(ABC):
         """
         if not shortcuts:
             cache = DynamicCache()
-            self.full(embedded, image_start, cache)
+            self.full(embedded, image_start, cache=cache)
             return PrefixCache(cache)
         filling, masks = FillingCache(len(self.layers)), self.masks(0, embedded.shape[1], image_start)
+        told = self.image_inputs(embedded, image_start, None) if masks is None else {"attention_mask": masks}
+        positions = self.positions(0, embedded.shape[1], image_start)
         try:
-            self.model.model(inputs_embeds=embedded, attention_mask=masks, past_key_values=filling, use_cache=True)
+            self.body(inputs_embeds=embedded, past_key_values=filling, use_cache=True, **positions, **told)
         except PrefixComplete:
             pass
         return PrefixCache(filling)
 
     def extend(self, cache: DynamicCache, ids: tuple[int, ...], batch: int, shortcuts: bool) -> Tensor:
         """Hidden states [batch, len(ids), hidden] of text that follows a cache."""
-        embedded = self._embed_tokens(self.ids(ids)).expand(batch, -1, -1)
-        masks = self.masks(cache.get_seq_length(), len(ids), None) if shortcuts else None
-        return self._hidden(inputs_embeds=embedded, attention_mask=masks, past_key_values=cache, use_cache=True)
+        seen, embedded = cache.get_seq_length(), self._embed_tokens(self.ids(ids)).expand(batch, -1, -1)
+        masks = self.masks(seen, len(ids), None) if shortcuts else None
+        told = {"attention_mask": masks, **self.positions(seen, len(ids), None)}
+        return self._hidden(inputs_embeds=embedded, past_key_values=cache, use_cache=True, **told)
 
     def _hidden(self, **inputs: Any) -> Tensor:
         """Hidden states before the final norm. The hook goes after the pass: one that stays keeps graphs alive."""
         kept: list[Tensor] = []
         hook = self._norm.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
         try:
-            self.model.model(**inputs)
+            self.body(**inputs)
         finally:
             hook.remove()
         return kept[0]
@@ -121,3 +168,30 @@ class Decoder(ABC):
         """
         tensor = torch.tensor([ids], device=self.model.device)
         return tensor.masked_fill(tensor == self.model.config.image_token_id, 0)
+
+
+def feed_after(
+    decoder: Decoder, prefix: Prefix, prompt: Prompt, shortcuts: bool
+) -> Callable[[tuple[int, ...]], Tensor]:
+    """Feeds tokens after a prefix of one picture, or of copies of it: first the prompt's suffix, then an answer.
+
+    Args:
+        decoder: the decoder.
+        prefix: what the questions share.
+        prompt: the question, for its prefix.
+        shortcuts: see `Decoder.prefill`.
+
+    Returns:
+        a function from token ids to the logits [vocabulary] of the token that follows; it keeps what it was fed.
+    """
+    cache, copies = DynamicCache() if isinstance(prefix, ImageTokens) else prefix.growing(), batch_of(prefix)
+
+    def feed(ids: tuple[int, ...]) -> Tensor:
+        if isinstance(prefix, ImageTokens) and cache.get_seq_length() == 0:
+            whole = prompt.prefix_ids + ids
+            hidden = decoder.whole(prefix.tokens, [whole] * copies, prompt.image_start, len(whole), cache)
+        else:
+            hidden = decoder.extend(cache, ids, copies, shortcuts)
+        return decoder.head.logits(hidden[:1, -1])[0]
+
+    return feed

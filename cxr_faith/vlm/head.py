@@ -23,16 +23,18 @@ class Head:
     Args:
         norm: the decoder's final RMSNorm.
         lm_head: its output projection, one row for each token.
+        offset: added to the norm's weight: 1 in Gemma up to 3, 0 elsewhere.
     """
 
-    def __init__(self, norm: Any, lm_head: Any) -> None:
-        self._norm, self._lm_head = norm, lm_head
+    def __init__(self, norm: Any, lm_head: Any, offset: float = 0.0) -> None:
+        self._norm, self._lm_head, self._offset = norm, lm_head, offset
+        self._eps: float = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
 
     def norm(self, hidden: Tensor) -> Tensor:
         """The final RMSNorm in float32; in bfloat16, a logit between 16 and 32 is exact to 0.125 only."""
         hidden = hidden.float()
-        scaled = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self._norm.eps)
-        normed: Tensor = scaled * (1 + self._norm.weight.float())
+        scaled = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self._eps)
+        normed: Tensor = scaled * (self._offset + self._norm.weight.float())
         return normed
 
     def logits(self, hidden: Tensor) -> Tensor:

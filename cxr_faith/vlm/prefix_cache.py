@@ -1,5 +1,6 @@
 """The decoder's keys and values up to the end of the image: made once for a picture, read by each of its questions."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -65,3 +66,23 @@ class PrefixCache(DynamicCache):
         for index, layer in enumerate(self.layers):
             cache.update(layer.keys, layer.values, index)
         return cache
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """Image tokens that see the question, so nothing but themselves is shared: each question takes the whole pass.
+
+    Attributes:
+        tokens: [batch, tokens, hidden].
+    """
+
+    tokens: Tensor
+
+
+Prefix = PrefixCache | ImageTokens
+"""What the questions about a picture share."""
+
+
+def batch_of(prefix: Prefix) -> int:
+    """Number of pictures."""
+    return len(prefix.tokens) if isinstance(prefix, ImageTokens) else prefix.layers[0].keys.shape[0]

@@ -14,10 +14,11 @@ from torch import Tensor
 from cxr_faith.vlm.base import VLM, Observer, PictureScores, Prompt, Reply, Target
 from cxr_faith.vlm.capture import observed, observed_states
 from cxr_faith.vlm.checkpoint import hash_weights
-from cxr_faith.vlm.decoder import Decoder
-from cxr_faith.vlm.generation import NextLogits, greedy, stop_ids, think, yes_no_step
+from cxr_faith.vlm.decoder import Decoder, feed_after
+from cxr_faith.vlm.generation import greedy, stop_ids, think, yes_no_step
 from cxr_faith.vlm.head import whole_vectors
-from cxr_faith.vlm.prefix_cache import PrefixCache
+from cxr_faith.vlm.layout import Layout
+from cxr_faith.vlm.prefix_cache import ImageTokens, Prefix, batch_of
 from cxr_faith.vlm.prompts import Prompter
 from cxr_faith.vlm.reasoning import opened_thought
 from cxr_faith.vlm.yes_no import yes_no_ids
@@ -33,8 +34,8 @@ class TransformersVLM(VLM):
     Args:
         processor: the model's processor.
         decoder: the language part of a model that is on its device.
-        grid: (grid_h, grid_w) image tokens.
-        image_size: (H, W) of the model's input in pixels.
+        layout: cells, and where the image tokens lie.
+        image_size: (H, W) of the pictures that it takes, in pixels.
         stops: tokens that end a turn, besides those of `generation_config`.
         prompter: makes prompts with the processor.
         source: folder or hub id that the model came from.
@@ -51,7 +52,7 @@ class TransformersVLM(VLM):
         self,
         processor: Any,
         decoder: Decoder,
-        grid: tuple[int, int],
+        layout: Layout,
         image_size: tuple[int, int],
         stops: Sequence[str],
         prompter: Prompter,
@@ -59,13 +60,11 @@ class TransformersVLM(VLM):
     ) -> None:
         tokenizer = processor.tokenizer
         yes_ids, no_ids = yes_no_ids(tokenizer)
-        special_ids = frozenset(prompter.control)
-        super().__init__(
-            grid, image_size, decoder.layer_types, yes_ids, no_ids, decoder.model.device, special_ids=special_ids
-        )
+        grid, kinds, device = layout.grids[0], decoder.layer_types, decoder.model.device
+        super().__init__(grid, image_size, kinds, yes_ids, no_ids, device, special_ids=frozenset(prompter.control))
         self.model: Any = decoder.model.eval().requires_grad_(False)
         self.processor, self.tokenizer, self.decoder = processor, tokenizer, decoder
-        self.prompter, self.source = prompter, source
+        self.prompter, self.source, self.layout = prompter, source, layout
         self._stops = stop_ids(tokenizer, self.model, stops)
         self._prompt = lru_cache(maxsize=4096)(prompter.prompt)
 
@@ -80,20 +79,23 @@ class TransformersVLM(VLM):
         """Tokenize a question with the chat template, once; see `VLM.prompt`."""
         return self._prompt(question)
 
-    def prefill(self, tokens: Tensor) -> PrefixCache:
-        """Image tokens [batch, N, hidden] to the decoder's cache up to the end of the image."""
+    def prefill(self, tokens: Tensor) -> Prefix:
+        """Image tokens [batch, tokens, hidden] to what the questions share; see `VLM.prefill`."""
+        if not self.shares_prefix:
+            return ImageTokens(tokens)
         self.counts.prefill += len(tokens)
         prompt = self.prompt("")
         embedded = self.decoder.embed(tokens, [prompt.prefix_ids] * len(tokens), prompt.image_start)
         return self.decoder.prefill(embedded, prompt.image_start, self.shortcuts)
 
-    def answer(self, prefix: PrefixCache, prompt: Prompt, max_new_tokens: int) -> Reply:
+    def answer(self, prefix: Prefix, prompt: Prompt, max_new_tokens: int) -> Reply:
         """Greedy answer for a prefix of one picture, or of copies of it, after a thought if one is asked for."""
-        copies = prefix.layers[0].keys.shape[0]
+        copies = batch_of(prefix)
         self.counts.score += copies
         self.counts.padding += copies - 1
-        asked, prompt = prompt, think(self.prompter, prompt, self._feed(prefix), self._stops)
-        feed = self._feed(prefix)
+        asked, feed = prompt, feed_after(self.decoder, prefix, prompt, self.shortcuts)
+        prompt = think(self.prompter, asked, feed, self._stops)
+        feed = feed_after(self.decoder, prefix, prompt, self.shortcuts)
         logits = feed(prompt.suffix_ids)
         margin, mass = yes_no_step(logits, self.yes_ids, self.no_ids)
         ids = greedy(logits, feed, self._stops, max_new_tokens)
@@ -109,19 +111,20 @@ class TransformersVLM(VLM):
             prompt=None if prompt is asked else prompt,
         )
 
-    def score(self, prefix: PrefixCache, prompt: Prompt, target: Target) -> PictureScores:
+    def score(self, prefix: Prefix, prompt: Prompt, target: Target) -> PictureScores:
         """Scores of every picture of a prefix under one question."""
-        batch = prefix.layers[0].keys.shape[0]
+        batch, forced = batch_of(prefix), target.forced_ids
         self.counts.score += batch
-        hidden = self.decoder.extend(prefix, prompt.suffix_ids + target.forced_ids, batch, self.shortcuts)
+        if isinstance(prefix, ImageTokens):
+            whole = self.decoder.whole(prefix.tokens, [prompt.ids + forced] * batch, prompt.image_start, prompt.length)
+            hidden = whole[:, len(prompt.prefix_ids) :]
+        else:
+            hidden = self.decoder.extend(prefix, prompt.suffix_ids + forced, batch, self.shortcuts)
         read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
         if target.kind == "margin":
             s = (target.sign * self._margin(hidden[:, read[0]])).double()
-            return PictureScores(s, whole_vectors(torch.sigmoid, s), s, whole_vectors(_log_sigmoid, s))
-        log_odds, standing = (values.double() for values in self._token_scores(hidden[:, read], [target] * batch))
-        probability = whole_vectors(torch.sigmoid, log_odds)
-        log_p = whole_vectors(_log_sigmoid, log_odds)
-        return PictureScores(log_odds.mean(1), probability.mean(1), standing.amin(1), log_p.mean(1))
+            return _scores(s[:, None], s[:, None])
+        return _scores(*(values.double() for values in self._token_scores(hidden[:, read], [target] * batch)))
 
     def trace(
         self,
@@ -133,13 +136,13 @@ class TransformersVLM(VLM):
     ) -> Tensor:
         """Differentiable token scores of full sequences; see `VLM.trace`."""
         self.counts.trace += len(tokens)
-        ids = [p.prefix_ids + p.suffix_ids + t.forced_ids for p, t in zip(prompts, targets, strict=True)]
+        ids = [p.ids + t.forced_ids for p, t in zip(prompts, targets, strict=True)]
         shapes = {(len(i), t.kind, t.scored) for i, t in zip(ids, targets, strict=True)}
         if len(shapes) != 1:
             raise ValueError("prompts of one trace must be of equal length and targets of equal shape")
         decoder, start = self.decoder, prompts[0].image_start
         with observed(decoder.attention_configs, observer), observed_states(decoder.layers, states):
-            hidden = decoder.full(decoder.embed(tokens, ids, start), start)
+            hidden = decoder.whole(tokens, ids, start, prompts[0].length)
         read = hidden[:, targets[0].read_positions(prompts[0])]
         if targets[0].kind == "margin":
             signs = torch.tensor([t.sign for t in targets], device=hidden.device)
@@ -163,11 +166,6 @@ class TransformersVLM(VLM):
             "dtype": str(self.model.dtype).removeprefix("torch."),
         } | self.prompter.options.identity()
 
-    def _feed(self, prefix: PrefixCache) -> NextLogits:
-        """Feeds tokens after a prefix of one picture, or of copies of it, one call after the other."""
-        cache, copies, decoder = prefix.growing(), prefix.layers[0].keys.shape[0], self.decoder
-        return lambda ids: decoder.head.logits(decoder.extend(cache, ids, copies, self.shortcuts)[:1, -1])[0]
-
     def _margin(self, hidden: Tensor) -> Tensor:
         """Margin of yes over no, float32 [batch]."""
         return self.decoder.head.margin(hidden, self.decoder.ids((*self.yes_ids, *self.no_ids))[0], len(self.yes_ids))
@@ -176,3 +174,9 @@ class TransformersVLM(VLM):
         """Log-odds and margins over the best other token, each [batch, n], of the scored tokens."""
         gold = torch.cat([self.decoder.ids(tuple(t.answer_ids[i] for i in t.scored)) for t in targets])
         return self.decoder.head.token_scores(hidden, gold)
+
+
+def _scores(log_odds: Tensor, standing: Tensor) -> PictureScores:
+    """Scores of pictures from the log-odds [batch, n] of their scored tokens, or their margin with n = 1."""
+    probability, log_p = whole_vectors(torch.sigmoid, log_odds), whole_vectors(_log_sigmoid, log_odds)
+    return PictureScores(log_odds.mean(1), probability.mean(1), standing.amin(1), log_p.mean(1))

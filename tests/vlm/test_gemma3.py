@@ -14,7 +14,7 @@ from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import Gemma3VLM, ModelError, Target, bundled_model
 from cxr_faith.vlm.answers import make_target
 from cxr_faith.vlm.config import PromptOptions
-from cxr_faith.vlm.families.gemma3 import peek
+from cxr_faith.vlm.loading import peek
 from tests.random_model import RANDOM_SIDE, random_model, random_processor
 from tests.reference import gemma
 

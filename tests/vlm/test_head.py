@@ -18,7 +18,7 @@ class Unit:
 def head():
     lm_head = torch.nn.Linear(4, 50, bias=False)
     torch.nn.init.normal_(lm_head.weight, generator=torch.Generator().manual_seed(0))
-    return Head(Unit(), lm_head.requires_grad_(False))
+    return Head(Unit(), lm_head.requires_grad_(False), offset=1)
 
 
 def test_log_odds_are_a_logit_minus_the_logsumexp_of_the_others(head):

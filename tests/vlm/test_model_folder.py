@@ -14,9 +14,9 @@ from cxr_faith.cli.errors import UsageError
 from cxr_faith.cli.files import check_model
 from cxr_faith.vlm import Gemma3VLM, ModelError, bundled_model
 from cxr_faith.vlm.config import ModelConfig
-from cxr_faith.vlm.families.gemma3 import check_files
 from cxr_faith.vlm.folder import FILES, INDEX, WEIGHTS, ModelFolder
 from cxr_faith.vlm.identity import model_identity
+from cxr_faith.vlm.loading import check_files
 
 Damage = Callable[[Path], object]
 

@@ -5,29 +5,29 @@ the end of the prefix. Image tokens attend to each other in both directions (tra
 that) and never see the question, so the cache up to the bar depends on the picture alone.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
-from cxr_faith.vlm.checkpoint import expected_weights, hash_weights, load_model, read_config
-from cxr_faith.vlm.config import ModelConfig, PromptOptions, default_template
+from cxr_faith.vlm.checkpoint import hash_weights, load_processor
 from cxr_faith.vlm.decoder import Decoder
-from cxr_faith.vlm.devices import check_device, choose_accelerator, default_dtype, exact_arithmetic
 from cxr_faith.vlm.errors import ModelError
-from cxr_faith.vlm.families.gemma3_config import check_image_tokens, check_layers, check_weights, parse_config
-from cxr_faith.vlm.families.gemma3_processor import checked_processor, grid_and_size, make_prompter
-from cxr_faith.vlm.folder import CONFIG, ModelFolder, read_json
-from cxr_faith.vlm.hub import local_folder, resolved_revision
-from cxr_faith.vlm.quantized import check_library, is_quantized
-from cxr_faith.vlm.transformers_vlm import TransformersVLM
-from cxr_faith.vlm.weights import read_tensors
+from cxr_faith.vlm.family import Size
+from cxr_faith.vlm.folder import PROCESSOR_FILES, ModelFolder, read_json
+from cxr_faith.vlm.layout import Layout
+from cxr_faith.vlm.pretrained import FamilyVLM
 
 
 class Gemma3Decoder(Decoder):
     """Causal, but for the image tokens among themselves; sliding layers see a window."""
+
+    norm_offset = 1.0
+
+    def __init__(self, model: Any, layout: Layout) -> None:
+        super().__init__(model, layout)
+        self.body = model.model  # makes masks from token types
 
     def make_masks(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor]:
         """Masks of both layer types; see `Decoder.make_masks`."""
@@ -42,93 +42,85 @@ class Gemma3Decoder(Decoder):
         window = key > query - config.get_text_config().sliding_window
         return {"full_attention": attends[None, None], "sliding_attention": (attends & window)[None, None]}
 
-    def image_inputs(self, embedded: Tensor, image_start: int) -> dict[str, Tensor]:
+    def image_inputs(self, embedded: Tensor, image_start: int, prompt_length: int | None) -> dict[str, Tensor]:
         """Token types: 1 for image tokens; see `Decoder.image_inputs`."""
         types = torch.zeros(embedded.shape[:2], dtype=torch.long, device=embedded.device)
         types[:, image_start : image_start + self.model.config.mm_tokens_per_image] = 1
         return {"token_type_ids": types}
 
 
-class Gemma3VLM(TransformersVLM):
-    """A `Gemma3ForConditionalGeneration` with a vision tower, and its processor.
+class Gemma3VLM(FamilyVLM):
+    """A `Gemma3ForConditionalGeneration` with a vision tower, and its `Gemma3Processor`; see `FamilyVLM`."""
 
-    Args:
-        model: the model.
-        processor: its `Gemma3Processor`.
-        prompts: how questions are put to the model.
-        source: the folder or hub id that the model came from, for the run's provenance.
+    model_class = Gemma3ForConditionalGeneration
+    decoder_class = Gemma3Decoder
+    stops = ("<end_of_turn>",)
+    nullable = ()
+    looks_ahead = True
 
-    Raises:
-        ModelError: model and processor do not fit together, or yes and no are not single tokens.
-    """
+    @classmethod
+    def layout_of(cls, config: Any, image_size: Size | None = None) -> tuple[Layout, Size]:
+        """A square of image tokens over a square picture of one size; see `Family.layout_of`."""
+        side, pixels = int(config.mm_tokens_per_image**0.5), config.vision_config.image_size
+        if image_size not in (None, (pixels, pixels)):
+            raise ModelError(f"vlm.image_size: this model reads {pixels} px squares only")
+        return Layout.of_grid((side, side)), (pixels, pixels)
 
-    def __init__(
-        self,
-        model: Gemma3ForConditionalGeneration,
-        processor: Any,
-        prompts: PromptOptions = PromptOptions(),  # noqa: B008 - frozen
-        source: str = "",
-    ) -> None:
-        grid, image_size = grid_and_size(model.config)
-        prompter = make_prompter(processor, model.config, prompts)
-        super().__init__(processor, Gemma3Decoder(model), grid, image_size, ("<end_of_turn>",), prompter, source)
-        mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
-        self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    @classmethod
+    def image_text(cls, processor: Any, config: Any, n_tokens: int) -> tuple[str, str]:
+        """The mark of the start of an image, and the whole image; see `Family.image_text`."""
+        return processor.boi_token, processor.full_image_sequence
+
+    @classmethod
+    def check_config(cls, config: Any, source: object) -> None:
+        """Attention scale, and a square of image tokens; see `Family.check_config`."""
+        scale = config.text_config.query_pre_attn_scalar
+        if not scale > 0:
+            raise ModelError(f"{source}: config.json: text_config.query_pre_attn_scalar must be positive, got {scale}")
+        vision, side = config.vision_config, int(config.mm_tokens_per_image**0.5)
+        patches = vision.image_size // vision.patch_size
+        if side**2 != config.mm_tokens_per_image or patches == 0 or patches % side:
+            grid = f"{config.mm_tokens_per_image} image tokens"
+            raise ModelError(f"{source}: config.json: {patches}x{patches} patches cannot become a square of {grid}")
+
+    @classmethod
+    def layer_counts(cls, config: Any) -> dict[str, int]:
+        """Layers of the decoder and of the tower; see `Family.layer_counts`."""
+        parts = {"language_model": config.text_config, "vision_tower": config.vision_config}
+        return {name: part.num_hidden_layers for name, part in parts.items()}
+
+    @classmethod
+    def load_processor(cls, folder: ModelFolder, config: Any) -> Any:
+        """The processor, once its files fit; see `Family.load_processor`."""
+        for name in PROCESSOR_FILES:  # before it makes a text of that length
+            stated = read_json(folder.files[name]).get("image_seq_length") if name in folder.files else None
+            if stated is not None and stated != config.mm_tokens_per_image:
+                written = f"processor writes {stated!r} image tokens, the model has {config.mm_tokens_per_image}"
+                raise ModelError(f"{folder.path / name}: {written}")
+        _check_class(folder)
+        return load_processor(folder)
+
+    @classmethod
+    def check_processor(cls, processor: Any, config: Any) -> None:
+        """Size of pictures and number of image tokens; see `Family.check_processor`."""
+        images, side = getattr(processor, "image_processor", None), config.vision_config.image_size
+        if images is None or getattr(processor, "image_seq_length", None) is None:
+            raise ModelError(
+                "the folder's processor is no Gemma3Processor: processor_config.json is missing or damaged"
+            )
+        made = (getattr(images.size, "height", None), getattr(images.size, "width", None))
+        if made != (side, side):
+            raise ModelError(f"the processor makes {made[0]}x{made[1]} px pictures, the tower wants {side} px squares")
+        if getattr(images, "do_pan_and_scan", None):
+            raise ModelError("pan-and-scan adds image blocks that a map cannot show: set do_pan_and_scan to false")
+        written, wanted = processor.image_seq_length, config.mm_tokens_per_image
+        if written != wanted:
+            raise ModelError(f"processor writes {written} image tokens, the model has {wanted}")
+
+    @property
+    def _tower(self) -> Any:
         # transformers 5.17 keeps the tower's layers one level deeper.
-        self._tower: Any = getattr(model.model.vision_tower, "vision_model", model.model.vision_tower)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | str | None = None,
-        prompts: PromptOptions | None = None,
-        revision: str | None = None,
-    ) -> "Gemma3VLM":
-        """Load from a local folder or a hub id; safetensors only, no remote code.
-
-        On a GPU this also settles how the process computes, see `exact_arithmetic`.
-
-        Args:
-            path: folder with `config.json`, or a hub id such as `google/medgemma-4b-it`.
-            device: default: cuda if there is one, else cpu.
-            dtype: default: bfloat16 on cuda, float32 on cpu. float16 overflows in Gemma 3 and is refused.
-            prompts: how questions are put to the model; default: with `default_template`.
-            revision: branch, tag or commit of a hub id; default: main.
-
-        Raises:
-            ModelError: a file of the model is missing or damaged, the files do not fit each other, or it is another
-                kind of model.
-            ValueError: the device cannot compute the scores.
-        """
-        device = torch.device(device or choose_accelerator())
-        check_device(device)
-        exact_arithmetic(device)
-        dtype = dtype or default_dtype(device)
-        dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        if dtype == torch.float16:
-            raise ModelError("float16 overflows to NaN in Gemma 3: use bfloat16 or float32")
-        folder, config = open_model(path, revision)
-        prompts = prompts or PromptOptions(default_template(path))
-        processor = checked_processor(folder, config, str(path), prompts)
-        config._commit_hash = resolved_revision(path, folder.path) or None
-        model = load_model(Gemma3ForConditionalGeneration, config, folder, dtype)
-        return cls(model.to(device), processor, prompts, str(path))
-
-    @classmethod
-    def of(cls, config: ModelConfig, device: torch.device | str | None = None) -> "Gemma3VLM":
-        """Load the model of a run's config; see `from_pretrained`."""
-        return cls.from_pretrained(config.source, device, config.dtype, config.prompts, config.revision)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Pictures uint8 [batch, 3, H, W] to the float32 pixel values that the model gets."""
-        return (images.to(self.device).float() / 255 - self._mean.to(self.device)) / self._std.to(self.device)
-
-    def denormalize(self, pixels: Tensor) -> Tensor:
-        """The inverse of `normalize`, rounded to uint8."""
-        values = pixels * self._std.to(pixels.device) + self._mean.to(pixels.device)
-        return (values * 255).round().clamp(0, 255).to(torch.uint8)
+        return getattr(self.model.model.vision_tower, "vision_model", self.model.model.vision_tower)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, N, hidden]."""
@@ -179,40 +171,16 @@ class Gemma3VLM(TransformersVLM):
         return hash_weights(self._tower, torch.bfloat16)
 
 
-def peek(path: str | Path, revision: str | None = None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(grid, image size) from the model's config alone, so that a bad setting stops before weights are read.
+def _check_class(folder: ModelFolder) -> None:
+    """Refuse the processor of another family, by the first file that states it, as transformers looks for it.
 
     Raises:
-        ModelError: no such folder, not a Gemma-3 with a vision tower, or a quantized one whose library is missing.
+        ModelError: its class is another one.
     """
-    content = read_config(path, revision)
-    check_library(content, path)
-    return grid_and_size(parse_config(content, path))
-
-
-def open_model(path: str | Path, revision: str | None = None) -> tuple[ModelFolder, Any]:
-    """The model's folder and its `Gemma3Config`, once they fit each other; a model of the hub is downloaded.
-
-    Raises:
-        ModelError: a file is missing or damaged, or they do not fit each other.
-    """
-    peek(path, revision)
-    folder = ModelFolder.open(local_folder(path, revision))
-    config = parse_config(read_json(folder.files[CONFIG]), path)
-    tensors = read_tensors(folder)
-    check_layers(config, tensors, path)
-    expected = expected_weights(Gemma3ForConditionalGeneration, config, folder)
-    if not is_quantized(config.to_dict()):  # their tensors have other names and shapes
-        check_weights(expected, tensors, path)
-    check_image_tokens(config, folder)
-    return folder, config
-
-
-def check_files(config: ModelConfig) -> None:
-    """Check all files of a run's model, and the prompt template, before any weights are read.
-
-    Raises:
-        ModelError: what is wrong with which of them.
-    """
-    folder, content = open_model(config.source, config.revision)
-    checked_processor(folder, content, config.source, config.prompts)
+    for name in (*PROCESSOR_FILES, "tokenizer_config.json"):
+        stated = read_json(folder.files[name]).get("processor_class") if name in folder.files else None
+        if stated == "Gemma3Processor":
+            return
+        if stated is not None:
+            what = f"processor_class is {repr(stated)[:100]}: the folder's processor is no Gemma3Processor"
+            raise ModelError(f"{folder.path / name}: {what}")

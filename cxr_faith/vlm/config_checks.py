@@ -1,14 +1,13 @@
-"""Whether the config of a Gemma-3 makes sense and fits its weights, checked before a model of its size is made."""
+"""Whether a model's config makes sense and fits its weights, checked before a model of its size is made."""
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from transformers import Gemma3Config
+from transformers import PretrainedConfig
 
 from cxr_faith.vlm.errors import ModelError
-from cxr_faith.vlm.folder import PROCESSOR_FILES, ModelFolder, read_json
 from cxr_faith.vlm.weights import Tensor
 
 _LARGEST = {"num_hidden_layers": 1_000, "image_size": 10_000, "patch_size": 10_000, "mm_tokens_per_image": 100_000}
@@ -21,69 +20,63 @@ _SIZES = (
 _POSITIVE = ("rms_norm_eps", "layer_norm_eps", "rope_theta", "rope_local_base_freq", "factor")
 
 
-def parse_config(content: Mapping[str, Any], source: object) -> Any:
-    """The `Gemma3Config` as transformers reads it.
+def parse_config(
+    content: Mapping[str, Any], kind: type[PretrainedConfig], source: object, nullable: Collection[str] = ()
+) -> Any:
+    """The config as transformers reads it.
 
     Args:
         content: of `config.json`.
+        kind: the family's config class.
         source: what messages call the model.
+        nullable: names that may be null or left out: sections of the config, and sizes.
 
     Raises:
-        ModelError: another kind of model, or a value that no such model has.
+        ModelError: a value that no such model has.
     """
-    kind = content.get("model_type")
-    if kind != "gemma3":
-        what = f"is a {kind} model" if isinstance(kind, str) else "has a config.json without model_type"
-        raise ModelError(f"{source} {what}; this version reads gemma3 with a vision tower")
     for name in ("text_config", "vision_config"):
-        if not isinstance(content.get(name), dict):
-            raise ModelError(f"{source}: config.json has no {name}: not a gemma3 with a vision tower")
+        if name not in nullable and not isinstance(content.get(name), dict):
+            raise ModelError(f"{source}: config.json has no {name}: not a {kind.model_type} with a vision tower")
     for name, value in _values(content):
         if isinstance(value, float) and not math.isfinite(value):
             raise ModelError(f"{source}: config.json: {name} must be a finite number, got {value}")
         if name.rsplit(".", 1)[-1] in _POSITIVE and not (type(value) in (int, float) and value > 0):
             raise ModelError(f"{source}: config.json: {name} must be a positive number, got {value!r}")
     for name, value in _sizes(content):
-        most = _LARGEST.get(name.rsplit(".", 1)[-1], 10_000_000)
+        last = name.rsplit(".", 1)[-1]
+        most = _LARGEST.get(last, 10_000_000)
+        if value is None and last in nullable:
+            continue
         if type(value) is not int or not 1 <= value <= most:
             raise ModelError(f"{source}: config.json: {name} must be a whole number from 1 to {most}, got {value!r}")
     try:
-        config: Any = Gemma3Config.from_dict(dict(content))
+        config: Any = kind.from_dict(dict(content))
     except Exception as error:  # of any kind, by values of the wrong type
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"cannot read the config of {source}: {reason}") from error
-    scale = config.text_config.query_pre_attn_scalar
-    if not scale > 0:
-        raise ModelError(f"{source}: config.json: text_config.query_pre_attn_scalar must be positive, got {scale}")
-    vision, side = config.vision_config, int(config.mm_tokens_per_image**0.5)
-    patches = vision.image_size // vision.patch_size
-    if side**2 != config.mm_tokens_per_image or patches == 0 or patches % side:
-        grid = f"{config.mm_tokens_per_image} image tokens"
-        raise ModelError(f"{source}: config.json: {patches}x{patches} patches cannot become a square of {grid}")
-    if len(config.text_config.layer_types) != config.text_config.num_hidden_layers:
+    text = config.get_text_config()
+    if len(getattr(text, "layer_types", None) or range(text.num_hidden_layers)) != text.num_hidden_layers:
         raise ModelError(f"{source}: config.json: layer_types must name each of the num_hidden_layers layers")
     return config
 
 
-def check_layers(config: Any, tensors: Mapping[str, Tensor], source: object) -> None:
+def check_layers(counts: Mapping[str, int], tensors: Mapping[str, Tensor], source: object) -> None:
     """Refuse weights with other layers than the config states.
 
     Args:
-        config: the `Gemma3Config`.
+        counts: name of a part of the model → number of layers that the config states.
         tensors: name → tensor, as `cxr_faith.vlm.weights.read_tensors` gives them.
         source: what messages call the model.
 
     Raises:
         ModelError: the numbers differ.
     """
-    for part, stated in (("language_model", config.text_config), ("vision_tower", config.vision_config)):
-        numbers = [re.search(rf"\b{part}\b.*\.layers\.(\d+)\.", name) for name in tensors]
+    for part, stated in counts.items():
+        numbers = [re.search(rf"\b{part}\b.*\.(?:layers|layer|blocks)\.(\d+)\.", name) for name in tensors]
         layers = {int(match[1]) for match in numbers if match}
-        if layers != set(range(stated.num_hidden_layers)):
-            raise ModelError(
-                f"{source}: config.json says {stated.num_hidden_layers} layers of the {part}, the weights have "
-                f"{len(layers)}"
-            )
+        if layers != set(range(stated)):
+            held = f"the weights have {len(layers)}"
+            raise ModelError(f"{source}: config.json says {stated} layers of the {part}, {held}")
 
 
 def check_weights(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], source: object) -> None:
@@ -110,24 +103,13 @@ def check_weights(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
         raise ModelError(f"{source} lacks {len(missing)} weights, such as {missing[0]}")
 
 
-def check_image_tokens(config: Any, folder: ModelFolder) -> None:
-    """Refuse a processor that writes another number of image tokens, before it makes a text of that length.
-
-    Raises:
-        ModelError: the numbers differ.
-    """
-    for name in PROCESSOR_FILES:
-        stated = read_json(folder.files[name]).get("image_seq_length") if name in folder.files else None
-        if stated is not None and stated != config.mm_tokens_per_image:
-            written = f"processor writes {stated!r} image tokens, the model has {config.mm_tokens_per_image}"
-            raise ModelError(f"{folder.path / name}: {written}")
-
-
 def _sizes(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """(name, value) of everything in a config that is a size and is stated."""
     for name, value in content.items():
         if isinstance(value, dict) and name in ("text_config", "vision_config"):
             yield from ((f"{name}.{key}", size) for key, size in _sizes(value))
+        elif name in ("image_size", "patch_size") and isinstance(value, list):
+            yield from ((name, side) for side in value)
         elif name in _SIZES:
             yield name, value
 

@@ -1,0 +1,271 @@
+"""Any family without tricks: the true class, one whole forward of a picture and a question, NumPy after the logits.
+
+Pictures are uint8 arrays [H, W, 3] that go through transformers' own image processor. Nothing here uses the stages,
+layouts or prompts of `cxr_faith.vlm`.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tests.reference import gemma
+
+
+class Twin:
+    """The same weights with eager attention, and the family's own image processor.
+
+    Args:
+        parts: of `tests.family_models`.
+        marks: text that stands for the picture in a filled template, from the number of image tokens.
+    """
+
+    def __init__(self, parts, mark, written):
+        config = copy.deepcopy(parts.model.config)
+        self.model = type(parts.model)._from_config(config, attn_implementation="eager")
+        self.model.load_state_dict(parts.model.state_dict())
+        self.model.eval().requires_grad_(False)
+        self.parts, self.tokenizer, self.mark, self.written = parts, parts.tokenizer, mark, written
+
+    def pixels(self, picture):
+        """What the image processor makes of a picture."""
+        return dict(self.parts.images(images=[Image.fromarray(picture)], return_tensors="pt"))
+
+    def n_tokens(self, picture):
+        """Number of image tokens, from the features of the model itself."""
+        return sum(len(part) for part in self.features(picture))
+
+    def features(self, picture):
+        """Projected image tokens, as the model's own method gives them."""
+        with torch.no_grad():
+            return list(self.model.model.get_image_features(**self.pixels(picture)).pooler_output)
+
+    def ids(self, picture, question):
+        """Token ids of the prompt."""
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self.parts.template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        text = text.replace(self.mark, self.written(self.n_tokens(picture)))
+        return self.tokenizer(text)["input_ids"]
+
+    def forward(self, picture, question, forced=(), **options):
+        """The model's own output for a picture, a question and forced answer tokens; number of prompt tokens."""
+        ids = self.ids(picture, question)
+        whole = torch.tensor([ids + list(forced)])
+        inputs = {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
+        image = whole == self.model.config.image_token_id
+        inputs |= self.more_inputs(image.long(), len(ids))
+        return self.model(**inputs, **self.pixels(picture), use_cache=False, **options), len(ids)
+
+    def more_inputs(self, image, prompt_length):
+        """Further arguments, from which positions hold the image, int64 [1, L]."""
+        return {}
+
+    def logits(self, picture, question, forced=()):
+        """float64 logits [L, vocabulary], and the number of prompt tokens."""
+        with torch.no_grad():
+            output, length = self.forward(picture, question, forced)
+        return output.logits[0].double().numpy(), length
+
+    def score(self, vlm, picture, question, target):
+        """(s, probability, standing) of one picture."""
+        answer = list(target.answer_ids) if target.kind == "tokens" else []
+        logits, length = self.logits(picture, question, answer)
+        if target.kind == "margin":
+            s = target.sign * gemma.margin(vlm, logits[length - 1])
+            return s, 1 / (1 + np.exp(-s)), s
+        log_odds, standing = [], []
+        for index in target.scored:
+            row, gold = logits[length + index - 1], answer[index]
+            log_odds.append(row[gold] - gemma.logsumexp(np.delete(row, gold)))
+            standing.append(row[gold] - np.delete(row, gold).max())
+        p = 1 / (1 + np.exp(-np.array(log_odds)))
+        return float(np.mean(log_odds)), float(np.mean(p)), float(np.min(standing))
+
+    def greedy(self, picture, question, count):
+        """Up to `count` tokens, one whole forward for each."""
+        answer = []
+        for _ in range(count):
+            token = int(self.logits(picture, question, answer)[0][-1].argmax())
+            if token == self.tokenizer.eos_token_id:
+                break
+            answer.append(token)
+        return answer
+
+    def curve(self, vlm, original, removed, order, k, question, target):
+        """Deletion scores s at every step, whole pictures composed cell by cell."""
+        scores = []
+        for count in k:
+            kept = [cell not in set(order[:count]) for cell in range(len(order))]
+            planes = gemma.compose(original.transpose(2, 0, 1), removed.transpose(2, 0, 1), kept, vlm.grid)
+            scores.append(self.score(vlm, np.ascontiguousarray(planes.transpose(1, 2, 0)), question, target)[0])
+        return np.array(scores)
+
+    def rows(self, vlm, picture, question, target):
+        """Rows p - 1 over the image tokens: mean attention [tokens], and Chefer's relevancy [tokens] of the margin."""
+        self.model.get_input_embeddings().weight.requires_grad_(True)  # so that attentions have a graph
+        output, length = self.forward(picture, question, output_attentions=True)
+        row = output.logits[0, length - 1].double()
+        yes, no = (row[gemma.word_ids(vlm, word)].logsumexp(0) for word in ("yes", "no"))
+        attentions = output.attentions
+        gradients = torch.autograd.grad(target.sign * (yes - no), attentions)
+        where = [i for i, t in enumerate(self.ids(picture, question)) if t == self.model.config.image_token_id]
+        product = torch.eye(length)
+        for attention, gradient in zip(attentions, gradients, strict=True):
+            product = product + (gradient * attention).clamp_min(0).mean(1)[0] @ product
+        mean = torch.stack([a[0, :, length - 1].mean(0) for a in attentions]).mean(0)
+        return mean[where].detach().numpy(), product[length - 1, where].detach().numpy()
+
+
+def on_cells(boxes, values, grid):
+    """Values of tokens on cells, split by area, with loops."""
+    cells = np.zeros(grid)
+    for (x1, y1, x2, y2), value in zip(boxes, values, strict=True):
+        area = (x2 - x1) * (y2 - y1)
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                width = min(x2, (column + 1) / grid[1]) - max(x1, column / grid[1])
+                height = min(y2, (row + 1) / grid[0]) - max(y1, row / grid[0])
+                if width > 0 and height > 0:
+                    cells[row, column] += value * width * height / area
+    return cells
+
+
+def grid_boxes(rows, columns, left=0.0, top=0.0, right=1.0, bottom=1.0):
+    """Boxes of a grid of tokens over a part of the picture, row by row."""
+    width, height = (right - left) / columns, (bottom - top) / rows
+    return [
+        (left + c * width, top + r * height, left + (c + 1) * width, top + (r + 1) * height)
+        for r in range(rows)
+        for c in range(columns)
+    ]
+
+
+class LlavaTwin(Twin):
+    """Patches in a square, nothing else."""
+
+    def __init__(self, parts):
+        super().__init__(parts, "<image>", lambda count: "<image>" * count)
+
+    def boxes(self, picture):
+        side = round(self.n_tokens(picture) ** 0.5)
+        return grid_boxes(side, side)
+
+
+class QwenTwin(Twin):
+    """Merged patches row by row, in as many rows as the image processor says."""
+
+    def __init__(self, parts):
+        super().__init__(parts, "<|image_pad|>", lambda count: "<|image_pad|>" * count)
+
+    def more_inputs(self, image, prompt_length):
+        return {"mm_token_type_ids": image}
+
+    def boxes(self, picture):
+        _, rows, columns = self.pixels(picture)["image_grid_thw"][0].tolist()
+        return grid_boxes(rows // 2, columns // 2)
+
+
+def bicubic(old, new):
+    """Matrix [new, old] of the bicubic filter (a = -1/2) that widens with the scale, as image libraries define it."""
+    scale, matrix = old / new, np.zeros((new, old))
+    for row in range(new):
+        center = (row + 0.5) * scale
+        for column in range(max(0, int(center - 2 * scale + 0.5)), min(old, int(center + 2 * scale + 0.5))):
+            x = abs((column + 0.5 - center) / scale)
+            near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+            matrix[row, column] = near if x < 1 else far if x < 2 else 0
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def resized(picture, height, width):
+    """A picture [H, W, 3] at another size, clipped to levels but not rounded to whole ones as image libraries do."""
+    rows, columns = bicubic(picture.shape[0], height), bicubic(picture.shape[1], width)
+    return np.einsum("hi,wj,ijc->chw", rows, columns, picture.astype(float)).clip(0, 255)
+
+
+class TiledTwin(Twin):
+    """A twin with a view of the whole picture at a tile's size, from the filter itself."""
+
+    def with_view(self, picture, views, index):
+        """The views with the one of the whole picture replaced."""
+        images = self.parts.images
+        mean, std = (np.array(values)[:, None, None] for values in (images.image_mean, images.image_std))
+        whole = torch.from_numpy((resized(picture, *views.shape[-2:]) / 255 - mean) / std).float()
+        # The image processor rounds levels, twice; nothing else differs.
+        assert (whole - views[index]).abs().max() < 1.5 / 255 / min(images.image_std)
+        views[index] = whole
+
+
+class InternVLTwin(TiledTwin):
+    """Tiles of 4x4 tokens row by row, then the thumbnail."""
+
+    def __init__(self, parts):
+        super().__init__(parts, "<IMG_CONTEXT>", lambda count: "<img>" + "<IMG_CONTEXT>" * count + "</img>")
+
+    def pixels(self, picture):
+        pixels = super().pixels(picture)
+        assert int(pixels.pop("num_patches")[0]) == len(pixels["pixel_values"])
+        self.with_view(picture, pixels["pixel_values"], -1)
+        return pixels
+
+    def boxes(self, picture):
+        rows, columns = picture.shape[0] // 32, picture.shape[1] // 32
+        return [box for tile in grid_boxes(rows, columns) for box in grid_boxes(4, 4, *tile)] + grid_boxes(4, 4)
+
+
+class OnevisionTwin(TiledTwin):
+    """The whole view of 6x6 tokens of 5 px, then rows of tokens of two by two tiles, each with a separator."""
+
+    def __init__(self, parts):
+        super().__init__(parts, "<image>", lambda count: "<image>" * count)
+
+    def pixels(self, picture):
+        pixels = super().pixels(picture)
+        self.with_view(picture, pixels["pixel_values"][0], 0)
+        return {name: pixels[name] for name in ("pixel_values", "image_sizes")}
+
+    def boxes(self, picture):
+        assert picture.shape[:2] == (64, 48)  # padded by 8 px on the left and on the right
+        boxes = [tuple(5 * side / 32 for side in (c, r, c + 1, r + 1)) for r in range(6) for c in range(6)]
+        for row in range(12):
+            top = row // 6 * 32 + row % 6 * 5
+            for column in range(1, 11):  # the outermost columns lie in the padding
+                left = column // 6 * 32 + column % 6 * 5 - 8
+                boxes.append((max(left, 0) / 48, top / 64, min(left + 5, 48) / 48, (top + 5) / 64))
+            boxes.append((0.0, 0.0, 0.0, 0.0))
+        return boxes
+
+
+class PaliGemmaTwin(Twin):
+    """Patches in a square; the prompt as the family's processor writes it."""
+
+    def __init__(self, parts):
+        super().__init__(parts, "<image>", lambda count: "<image>" * count)
+
+    def ids(self, picture, question):
+        text = self.written(self.n_tokens(picture)) + f"{self.tokenizer.bos_token}{question}\n"
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def more_inputs(self, image, prompt_length):
+        types = torch.zeros_like(image)
+        types[:, prompt_length:] = 1
+        return {"token_type_ids": types}
+
+    def boxes(self, picture):
+        return grid_boxes(8, 8)
+
+
+TWINS = {
+    "llava": LlavaTwin,
+    "qwen2_5_vl": QwenTwin,
+    "qwen3_vl": QwenTwin,
+    "internvl": InternVLTwin,
+    "llava_onevision": OnevisionTwin,
+    "paligemma": PaliGemmaTwin,
+}

@@ -1,0 +1,181 @@
+"""Every family against a plain full forward of its own transformers class."""
+
+import json
+import re
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_faith.attribution import build_methods
+from cxr_faith.attribution.base import AttributionBatch
+from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.substrate import compose
+from cxr_faith.vlm import ModelError, Target
+from cxr_faith.vlm.config import ModelConfig, PromptOptions
+from cxr_faith.vlm.families import FAMILIES
+from cxr_faith.vlm.loading import check_files, load_vlm, peek
+from tests.family_models import MAKERS, save
+from tests.reference.families import TWINS, on_cells
+
+QUESTION = "Is there a nodule?"
+
+
+class Family:
+    """A model of a family, its twin, and two pictures of the size that it reads."""
+
+    def __init__(self, name, folder):
+        self.name, self.parts = name, MAKERS[name]()
+        self.folder = save(self.parts, folder)
+        self.vlm = load_vlm(self.folder, "cpu", prompts=PromptOptions(), image_size=self.parts.image_size)
+        self.twin = TWINS[name](self.parts)
+        random = np.random.default_rng(0)
+        coarse = random.integers(0, 256, (2, *self.vlm.grid, 3))
+        times = [side // cells for side, cells in zip(self.vlm.image_size, self.vlm.grid, strict=True)]
+        noise = random.integers(0, 70, (2, *self.vlm.image_size, 3))
+        self.pictures = (coarse.repeat(times[0], 1).repeat(times[1], 2) * 0.7 + noise).astype(np.uint8)
+
+    def pixels(self, pictures=None):
+        """The same pictures as the model gets them."""
+        pictures = self.pictures if pictures is None else pictures
+        return self.vlm.normalize(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+
+    def targets(self):
+        """A margin, and the log-odds of an answer's tokens."""
+        ids = self.vlm.tokenizer("left lung, no effusion", add_special_tokens=False)["input_ids"][:3]
+        return Target("margin", sign=-1), Target("tokens", answer_ids=tuple(ids), scored=(0, 2))
+
+
+@pytest.fixture(scope="module", params=sorted(MAKERS))
+def family(request, tmp_path_factory):
+    return Family(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_prompt_ids_are_those_of_the_template(family):
+    for question in (QUESTION, "  where\n is it?"):
+        prompt = family.vlm.prompt(question)
+        assert list(prompt.ids) == family.twin.ids(family.pictures[0], question)
+        assert set(prompt.prefix_ids[prompt.image_start :]) == {family.vlm.model.config.image_token_id}
+        assert len(prompt.prefix_ids) - prompt.image_start == family.vlm.layout.n_tokens
+
+
+def test_image_tokens_are_the_models_own(family):
+    """Through transformers' image processor for the twin, through `encode` here, in a batch."""
+    with torch.no_grad():
+        tokens = family.vlm.encode(family.pixels())
+    for row, picture in zip(tokens, family.pictures, strict=True):
+        expected = torch.cat(family.twin.features(picture))
+        torch.testing.assert_close(row[:, : expected.shape[1]], expected, atol=1e-4, rtol=1e-4)
+        assert len(row) == len(expected)
+
+
+def test_scores_are_the_twins_with_and_without_a_shared_prefix(family, monkeypatch):
+    for shares in {family.vlm.shares_prefix, False}:
+        monkeypatch.setattr(family.vlm, "shares_prefix", shares, raising=False)
+        with torch.no_grad():
+            prefix = family.vlm.prefill(family.vlm.encode(family.pixels()))
+            for target in family.targets():
+                scores = family.vlm.score(prefix, family.vlm.prompt(QUESTION), target)
+                expected = [family.twin.score(family.vlm, p, QUESTION, target) for p in family.pictures]
+                computed = torch.stack([scores.s, scores.probability, scores.standing], dim=1).numpy()
+                assert np.abs(computed - np.array(expected)).max() < 1e-4
+                assert abs(computed[0, 0] - computed[1, 0]) > 0.05  # the picture matters
+
+
+def test_answers_are_the_twins(family, monkeypatch):
+    expected = family.twin.greedy(family.pictures[0], QUESTION, 3)
+    for shares in {family.vlm.shares_prefix, False}:
+        monkeypatch.setattr(family.vlm, "shares_prefix", shares, raising=False)
+        with torch.no_grad():
+            prefix = family.vlm.prefill(family.vlm.encode(family.pixels()[:1]))
+            assert list(family.vlm.answer(prefix, family.vlm.prompt(QUESTION), 3).token_ids) == expected
+
+
+def test_curves_are_the_twins(family):
+    vlm, target, steps = family.vlm, Target("margin"), np.array([0, 3, family.vlm.n_cells // 2, family.vlm.n_cells])
+    order = np.random.default_rng(1).permutation(vlm.n_cells)
+    plan, (original, removed) = Plan(vlm.n_cells), family.pixels()
+    masks = np.stack([~np.isin(np.arange(vlm.n_cells), order[:count]) for count in steps])
+    places = plan.add(0, masks)
+    scores = Engine(vlm, micro_batch=3).run(original, removed, plan, [vlm.prompt(QUESTION)], [target])[0].s[places]
+    expected = family.twin.curve(vlm, *family.pictures, order, steps, QUESTION, target)
+    assert np.abs(scores.numpy() - expected).max() < 1e-4
+    tokens = Engine(vlm).run(original, removed, plan, [vlm.prompt(QUESTION)], [target], space="tokens")[0].s[places]
+    torch.testing.assert_close(tokens[[0, -1]], scores[[0, -1]], atol=1e-4, rtol=0)  # all or nothing is the same
+
+
+def test_attention_and_relevancy_are_the_twins(family):
+    vlm, target = family.vlm, Target("margin")
+    batch = AttributionBatch(family.pixels()[:1], [vlm.prompt(QUESTION)], ["a"])
+    methods = build_methods({"attention": {}, "chefer": {}})
+    expected = family.twin.rows(vlm, family.pictures[0], QUESTION, target)
+    for method, row in zip(methods.values(), expected, strict=True):
+        (computed,) = method.attribute(vlm, batch, [target]).maps
+        boxes = family.twin.boxes(family.pictures[0])
+        wanted = on_cells(boxes, row, vlm.grid)
+        assert np.abs(computed.numpy() - wanted).max() < 1e-3 * np.abs(wanted).max()
+        covered = [value for box, value in zip(boxes, row, strict=True) if box[2] > box[0]]
+        assert float(computed.sum()) == pytest.approx(sum(covered), rel=1e-3)  # no mass is lost
+
+
+def test_integrated_gradients_add_up_to_the_effect(family):
+    vlm, target, prompt = family.vlm, Target("margin"), family.vlm.prompt(QUESTION)
+    batch = AttributionBatch(family.pixels()[:1], [prompt], ["a"])
+    method = build_methods({"integrated_gradients": {"steps": 64}})["integrated_gradients"]
+    attribution = method.attribute(vlm, batch, [target])
+    with torch.no_grad():
+        scores = [float(vlm.trace(tokens, [prompt], [target])) for tokens in method.endpoints(vlm, batch)]
+    effect = scores[0] - scores[1]
+    assert abs(effect) > 0.05
+    assert attribution.extras["completeness_residual"][0] < 0.05
+    assert float(attribution.maps.sum()) == pytest.approx(effect, abs=0.05 * max(1.0, abs(effect)))
+
+
+@contextmanager
+def without_tower_attention(vlm):
+    """Each patch then goes its own way through the tower."""
+    outputs = re.compile(r"(vision_tower|visual)\..*(out_proj|attn\.proj|projection_layer)\.(weight|bias)$")
+    weights = [weight for name, weight in vlm.model.named_parameters() if outputs.search(name)]
+    kept = [weight.clone() for weight in weights]
+    assert weights
+    for weight in weights:
+        weight.zero_()
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, kept, strict=True):
+            weight.copy_(value)
+
+
+def test_a_token_sees_its_box(family):
+    """Each cell is painted anew: a token changes most under a cell that its box touches, a separator under none."""
+    vlm, pixels = family.vlm, family.pixels()
+    keep = ~torch.eye(vlm.n_cells, dtype=torch.bool)
+    with torch.no_grad(), without_tower_attention(vlm):
+        painted = torch.cat([vlm.encode(compose(*pixels, part, vlm.grid)) for part in keep.split(16)])
+        change = (painted - vlm.encode(pixels[:1])).norm(dim=-1).numpy()  # [cells, tokens]
+    boxes = np.array(family.twin.boxes(family.pictures[0]))
+    assert np.abs(boxes - vlm.layout.boxes.numpy()).max() < 1e-9
+    for token, (x1, y1, x2, y2) in enumerate(boxes):
+        if x1 == x2:
+            assert change[:, token].max() == 0
+            continue
+        row, column = divmod(int(change[:, token].argmax()), vlm.grid[1])
+        assert min(x2, (column + 1) / vlm.grid[1]) > max(x1, column / vlm.grid[1])
+        assert min(y2, (row + 1) / vlm.grid[0]) > max(y1, row / vlm.grid[0])
+
+
+def test_the_config_alone_gives_grid_and_size(family):
+    assert peek(family.folder, None, family.parts.image_size) == (family.vlm.grid, family.vlm.image_size)
+    check_files(ModelConfig(str(family.folder), image_size=family.parts.image_size))
+
+
+def test_an_unknown_family_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mllama"}))
+    with pytest.raises(ModelError) as error:
+        load_vlm(tmp_path)
+    message = str(error.value)
+    assert "mllama" in message and "Adding a family" in message and "\n" not in message
+    assert all(name in message for name in FAMILIES)
+    assert set(FAMILIES) - {"gemma3"} == set(MAKERS)
