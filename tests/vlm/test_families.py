@@ -7,8 +7,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from cxr_faith.attribution import build_methods
+from cxr_faith import Explainer
+from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import AttributionBatch
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.substrate import compose
@@ -18,6 +20,7 @@ from cxr_faith.vlm.families import FAMILIES
 from cxr_faith.vlm.loading import check_files, load_vlm, peek
 from tests.family_models import MAKERS, save
 from tests.reference.families import TWINS, on_cells
+from tests.runs import cheap_options
 
 QUESTION = "Is there a nodule?"
 
@@ -164,6 +167,25 @@ def test_a_token_sees_its_box(family):
         row, column = divmod(int(change[:, token].argmax()), vlm.grid[1])
         assert min(x2, (column + 1) / vlm.grid[1]) > max(x1, column / vlm.grid[1])
         assert min(y2, (row + 1) / vlm.grid[0]) > max(y1, row / vlm.grid[0])
+
+
+def test_every_method_draws_a_map_on_the_cells(family):
+    vlm, options = family.vlm, cheap_options("")
+    words = tuple(vlm.tokenizer("left lung", add_special_tokens=False)["input_ids"][:2])
+    target = Target("tokens", answer_ids=words, scored=(0, 1))
+    batch = AttributionBatch(family.pixels()[:1], [vlm.prompt(QUESTION)], ["a"])
+    for name in set(METHODS) - {"sae", "oracle", "oracle_near"}:
+        maps = METHODS[name](**options.get(name, {})).attribute(vlm, batch, [target]).maps
+        assert maps.shape == (1, *vlm.grid) and maps.isfinite().all(), name
+    with pytest.raises(ModelError, match="the vision tower of this model cannot be observed"):
+        vlm.tower_identity()  # so `sae` refuses
+
+
+def test_explained_and_scored_through_the_explainer(family):
+    vlm, explainer = family.vlm, Explainer(family.vlm)
+    explanation = explainer.explain(Image.fromarray(family.pictures[0]), QUESTION, "attention", kind="yes_no")
+    scores = explainer.evaluate(explanation, steps=4, random_orders=2)
+    assert explanation.map.shape == vlm.grid and scores.status in ("ok", "degenerate", "inverted", "off_format", "flat")
 
 
 def test_the_config_alone_gives_grid_and_size(family):
