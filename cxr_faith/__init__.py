@@ -11,7 +11,8 @@ Explain one answer and score the explanation::
     print(explanation.answer, scores.deletion_auc, scores.gap_srg_random)
 
 `METHODS` holds the attribution methods by name, and `adapters` connects Captum, Quantus and `datasets`.
-`cxr-faith evaluate` does all this for a data set, in one process or many; `load_run` opens its run directory.
+`cxr-faith evaluate` does all this for a data set, in one process or many; `load_run` opens its run directory, and
+`compare` sets several side by side.
 """
 
 TYPE_CHECKING = False  # a type checker takes this name as true; importing `typing` takes time
@@ -19,11 +20,22 @@ if TYPE_CHECKING:
     from cxr_faith import adapters
     from cxr_faith.attribution import METHODS
     from cxr_faith.explainer import Explainer, Explanation, Scores
+    from cxr_faith.summary.compare import compare
     from cxr_faith.summary.load import load_run
     from cxr_faith.vlm import bundled_model
 
 __version__ = "0.1.0"
-__all__ = ["METHODS", "Explainer", "Explanation", "Scores", "__version__", "adapters", "bundled_model", "load_run"]
+__all__ = [
+    "METHODS",
+    "Explainer",
+    "Explanation",
+    "Scores",
+    "__version__",
+    "adapters",
+    "bundled_model",
+    "compare",
+    "load_run",
+]
 
 _HOMES = {
     "METHODS": "cxr_faith.attribution",
@@ -31,6 +43,7 @@ _HOMES = {
     "Explanation": "cxr_faith.explainer",
     "Scores": "cxr_faith.explainer",
     "bundled_model": "cxr_faith.vlm",
+    "compare": "cxr_faith.summary.compare",
     "load_run": "cxr_faith.summary.load",
 }
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "explain": "explain",
     "report": "report",
+    "compare": "compare",
     "prepare": "prepare",
     "doctor": "doctor",
     "sanity": "sanity",

@@ -19,6 +19,8 @@ commands:
   explain IMAGE --question Q [--method M] [--model P] [--out D]
                             explain one answer about one picture
   report RUN_DIR            summary and report again, from a run's records
+  compare RUN RUN ... --out DIR
+                            runs side by side on the samples that they share
   prepare SOURCE --root R --out MANIFEST
                             from a published data set to a manifest
   prepare check MANIFEST    open a manifest's pictures and list the faults

@@ -50,6 +50,7 @@ class Command:
         groups: title → options, in the order of the help.
         usage: what follows the name in the first line of the help.
         positionals: names of the words that belong to no option; all are required.
+        more: whether further words may follow them.
         flags: names of options without a value.
         config: an example of `--config FILE`; empty: the command takes no config.
         hidden: options that the help does not list.
@@ -62,6 +63,7 @@ class Command:
     groups: Mapping[str, Sequence[Option]]
     usage: str = "[options]"
     positionals: tuple[str, ...] = ()
+    more: bool = False
     flags: tuple[str, ...] = ()
     config: str = ""
     hidden: tuple[Option, ...] = ()
@@ -185,7 +187,7 @@ class Command:
         if words or missing:
             names = ", ".join([*words, *(f"--{key}" for key in missing)])
             raise UsageError(f"{names} missing; cxr-faith {self.name} --help explains the options")
-        if len(given.positionals) > len(self.positionals):
+        if len(given.positionals) > len(self.positionals) and not self.more:
             raise UsageError(f"unexpected argument {given.positionals[len(self.positionals)]!r}")
 
 

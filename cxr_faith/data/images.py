@@ -6,6 +6,7 @@ masks to model size.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,17 @@ def load_image(
     """
     pixels = _decoded("picture", path, root, max_pixels, seconds)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def picture_hash(pixels: npt.NDArray[np.uint8]) -> str:
+    """Hash of a decoded picture's size and first channel, which names it whatever its file is called.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+    """
+    digest = hashlib.blake2b(str(pixels.shape[:2]).encode(), digest_size=16)
+    digest.update(pixels[..., 0].tobytes())
+    return digest.hexdigest()
 
 
 def read_size(path: str | Path, root: str | Path | None = None, mask: bool = False) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.decoder import DECODE_SECONDS, DecoderStartError
 from cxr_faith.data.geometry import Geometry, fit, fit_mask, is_constant
-from cxr_faith.data.images import ImageError, load_image, load_mask
+from cxr_faith.data.images import ImageError, load_image, load_mask, picture_hash
 from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import FAULT, Sample, SampleError
 from cxr_faith.data.sharding import Rows
@@ -33,6 +33,7 @@ class SampleItem:
         anatomy: organ masks by label, bool [H, W], model pixels; empty where the manifest has none.
         pair: the same picture without the finding, like `image`; None where there is none, or nobody asked for it.
         no_pair: one line that says why there is no pair that was asked for.
+        picture_hash: of the decoded picture before it was resized; None for a bad sample, or one from the cache.
         error: one line that says what is wrong with the sample; None: nothing is.
     """
 
@@ -43,6 +44,7 @@ class SampleItem:
     anatomy: Mapping[str, Tensor] = field(default_factory=dict)
     pair: Tensor | None = None
     no_pair: str | None = None
+    picture_hash: str | None = None
     error: str | None = None
 
     def finding_cells(self, grid: tuple[int, int]) -> Tensor | None:
@@ -114,6 +116,7 @@ class ManifestDataset(Dataset[SampleItem]):
         self.pairs = pairs
         # The last picture, or its fault: the questions about an image follow each other, so it is decoded once.
         self._last: tuple[str, tuple[Tensor, Geometry] | str] | None = None
+        self._hashes: dict[str, str] = {}
         self._organs: dict[str, Tensor] = {}
         self._pairs: dict[str, Tensor | str] = {}
 
@@ -142,7 +145,8 @@ class ManifestDataset(Dataset[SampleItem]):
                     raise SampleError(f"keep_anatomy ({', '.join(self.keep_anatomy)}) leaves a constant picture")
             there, reason = (pair, None) if isinstance(pair, Tensor) else (None, pair)
             mask = self._finding_mask(sample, geometry)
-            return SampleItem(sample, image, geometry, mask, anatomy, there, reason)
+            digest = self._hashes.get(sample.image_path)
+            return SampleItem(sample, image, geometry, mask, anatomy, there, reason, digest)
         except DecoderStartError:  # the machine's fault: every other sample would meet it too
             raise
         except (SampleError, ImageError) as error:
@@ -152,8 +156,8 @@ class ManifestDataset(Dataset[SampleItem]):
 
     def _picture(self, sample: Sample) -> tuple[Tensor, Geometry]:
         if self._last is None or self._last[0] != sample.image_path:
+            self._organs, self._pairs, self._hashes = {}, {}, {}
             self._last = (sample.image_path, self._fitted(sample.image_path))
-            self._organs, self._pairs = {}, {}
         fitted = self._last[1]
         if isinstance(fitted, str):
             raise ImageError(fitted)
@@ -185,6 +189,7 @@ class ManifestDataset(Dataset[SampleItem]):
                 pixels = load_image(path, self.root, seconds=self.decode_seconds)
             except ImageError as error:
                 return str(error)
+            self._hashes[path] = picture_hash(pixels)
             fitted = fit(pixels, self.image_size, self.border_crop)
         if is_constant(fitted[0]):
             return f"{path}: the picture is constant at model size, after cropping and resizing"

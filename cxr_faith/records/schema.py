@@ -55,6 +55,7 @@ def _schema() -> pa.Schema:
         **{"set_removal_flips": flag, "set_keeps": flag},
         **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
+        "picture_hash": text,
     }
     return pa.schema([pa.field(name, kind, nullable=name not in KEY) for name, kind in columns.items()])
 

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from cxr_faith.printable import printable
 from cxr_faith.report.ablations import ablation_tables
+from cxr_faith.report.compare_tables import difference_table, matrix, ranking_table, run_table
 from cxr_faith.report.costs import render_costs
 from cxr_faith.report.head import Head, head_of
 from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.report.tables import TextTable
 from cxr_faith.report.trust import sets_table
+from cxr_faith.summary.compare import Comparison
 from cxr_faith.summary.summary import Summary
 
 
@@ -76,6 +78,17 @@ def show_head(console: Console, head: Head) -> None:
     for name, text in (*head.facts, *head.times, *verdict):
         print_line(console, f"{name:<12} {text}")
     show_notes(console, head.warnings)
+
+
+def show_comparison(console: Console, comparison: Comparison) -> None:
+    """Print the verdict on each run, the runs, srg by method and run, and the paired differences."""
+    for name, sentences in comparison.verdicts.items():
+        print_line(console, f"{name}: {' '.join(sentences)}")
+    show_notes(console, comparison.warnings)
+    tables = [run_table(comparison), matrix(comparison, "all", verdicts=False), difference_table(comparison, "all")]
+    for table in (*tables, ranking_table(comparison)):
+        if table.rows:
+            show(console, _rendered(table))
 
 
 def _rendered(content: TextTable) -> Table:

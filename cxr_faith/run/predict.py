@@ -221,4 +221,4 @@ def _shared_columns(item: SampleItem, case: Case, placed: bool, protocol: Protoc
     for name, saliency in case.maps.items():
         columns = map_columns(saliency, organs, case.extras.get(name, {}), case.costs.get(name, {}))
         by_name[name] = columns | places.get(name, {})
-    return _common_columns(item.sample, case, protocol), by_name
+    return _common_columns(item.sample, case, protocol) | {"picture_hash": item.picture_hash}, by_name

@@ -60,6 +60,12 @@ def test_command(
         RecordWriter(tmp_path / rest[0], rank=0, start=0).write(make_rows())
         assert run([name, *rest]) == 0
         assert (tmp_path / rest[0] / "report" / "index.html").is_file()
+    elif name == "compare":
+        monkeypatch.chdir(tmp_path)
+        for folder in rest[: rest.index("--out")]:
+            RecordWriter(tmp_path / folder, rank=0, start=0).write(make_rows(16))
+        assert run([name, *rest]) == 0
+        assert (tmp_path / rest[-1] / "index.html").is_file()
     elif name == "fit-sae":
         options_exist(name, rest, capsys)
     elif (name, rest[0]) == ("prepare", "check"):
@@ -127,7 +133,15 @@ def test_make_lists_the_targets_that_are_named(name: str) -> None:
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    run_here = ("from_pretrained", "run_figures", "read_parquet", "load_run", "(Method)", "Iterator[Sample]")
+    run_here = (
+        "cxr_faith.compare",
+        "from_pretrained",
+        "run_figures",
+        "read_parquet",
+        "load_run",
+        "(Method)",
+        "Iterator[Sample]",
+    )
     assert len(EXAMPLES) >= 6 and all(any(word in code for word in run_here) for code in EXAMPLES)
 
 
@@ -183,6 +197,17 @@ def test_a_run_opens_as_data_frames(
     exec(example, {})
     printed = capsys.readouterr().out
     assert "srg_low" in printed and "chefer" in printed
+
+
+def test_runs_are_compared_in_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = [code for code in EXAMPLES if "cxr_faith.compare" in code]
+    for name in ("medgemma", "gemma"):
+        RecordWriter(tmp_path / "runs" / name, rank=0, start=0).write(make_rows(16))
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert "chefer 0.0" in capsys.readouterr().out
 
 
 def test_the_readme_is_short_and_its_links_are_there() -> None:

@@ -94,6 +94,22 @@ def test_filters_by_substrate_finding_and_method(opened: Browser) -> None:
     assert opened.run("document.getElementById('curves').textContent").startswith("No mean curves")
 
 
+def test_the_verdict_follows_the_slice(opened: Browser) -> None:
+    """The head has that of all samples; that of another slice stands above its board."""
+    head, own = "document.querySelector('div.verdict').textContent", "document.getElementById('board-verdict')"
+    assert opened.run(head).startswith("Believe chefer and attention here") and opened.run(f"{own}.hidden")
+    choose(opened, "slice", "absent")
+    assert opened.run(f"{own}.textContent").startswith("No map can be judged here.") and not opened.run(f"{own}.hidden")
+    choose(opened, "slice", "all")
+    column = (
+        "[...document.querySelectorAll('#board tbody tr')].map((row) => [0, 1].map((k) => row.cells[k].textContent))"
+    )
+    assert dict(opened.run(column))["chefer"] == "believe" and dict(opened.run(column))["oracle"] == "–"
+    for _ in range(2):
+        opened.run("document.querySelector('#board [data-key=verdict]').click()")
+        assert set(opened.run(FIRST_COLUMN)[-4:]) == {"oracle", "random_map", "center", "random"}
+
+
 def test_forests_have_the_leaderboards_order_and_no_empty_line(opened: Browser) -> None:
     texts = "[...s.querySelectorAll('text')].map((t) => t.textContent).filter((t) => data.methods.includes(t))"
     names = opened.run(f"[...document.querySelectorAll('#forest svg')].map((s) => {texts})")

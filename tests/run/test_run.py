@@ -1,5 +1,6 @@
 """A run directory, whole: one rank and two give the same records, the same summary and the same means."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import cxr_faith
+from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Sample
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
@@ -98,6 +100,17 @@ def test_run_directory_is_complete(alone: Path) -> None:
         assert (alone / name).stat().st_size > 0
     assert list((alone / "tensorboard").glob("events.out.tfevents.*"))
     assert not (alone / "report" / "pictures").exists()
+
+
+def test_records_name_the_picture_by_its_content(alone: Path) -> None:
+    """The decoded picture, before it is resized: two models of other input sizes give the same hash."""
+    frame = records(alone)
+    for row in frame.drop_duplicates("image_id").itertuples():
+        pixels = load_image(row.image_path, bundled_manifest().parent)
+        content = str(pixels.shape[:2]).encode() + pixels[..., 0].tobytes()
+        scored = frame[frame["image_id"].eq(row.image_id) & frame["status"].ne("invalid")]
+        assert set(scored["picture_hash"]) <= {hashlib.blake2b(content, digest_size=16).hexdigest()}
+    assert frame["picture_hash"].nunique() == frame["image_id"].nunique() > 1
 
 
 def test_a_run_notes_when_it_began_how_long_it_took_and_by_which_command(on_two_ranks: Path) -> None:

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
@@ -19,6 +20,9 @@ from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary.bands import with_bands
 from cxr_faith.summary.caveats import Caveat
 from cxr_faith.summary.changes import AnswerChange, MapChange
+from cxr_faith.summary.compare import compare
+from cxr_faith.summary.compare_differences import Measured
+from cxr_faith.summary.compare_join import Joined, Lost, RunRecords
 from cxr_faith.summary.conditions import ConditionAnswers, ConditionMaps, Conditions
 from cxr_faith.summary.interval import Interval
 from cxr_faith.summary.load import Run
@@ -138,8 +142,9 @@ def results_in(value: object) -> Iterator[Result]:
         yield from results_in(item)
 
 
-def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
-    records = read_records(run_dir)
+def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path, tmp_path: Path) -> None:
+    records, copy = read_records(run_dir), tmp_path / "copy"
+    shutil.copytree(run_dir / "records", copy / "records")
     answers, maps = {"n": 4, "flip_rate": 0.5, "n_margin": 4, "margin_shift": None}, {"method": "chefer", "n": 4}
     maps |= {"spearman": 0.9, "n_gap": 0, "gap_change": None}
     summary = summarize(records, METHODS)
@@ -155,6 +160,7 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
         Sets("cleann", "blur:0.1", 3, 4.0, 0.5, None),
         Caveat("tam", 3, "not assessable", 3, 0, None, None),
         *results_in(verdict_of(summary.board())),
+        *results_in(compare([run_dir, copy])),
         *results_in(
             Subgroups(
                 (Group("sex:F", 20, 12),),
@@ -169,7 +175,15 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path) -> None:
         for _, kind in inspect.getmembers(module, is_dataclass)
         if kind.__module__ == module.__name__
     }
-    assert classes - {type(example) for example in examples} == {Run, MethodRows, MetricRow}
+    assert classes - {type(example) for example in examples} == {
+        Run,
+        MethodRows,
+        MetricRow,
+        RunRecords,
+        Lost,
+        Joined,
+        Measured,
+    }
     for example in examples:
         kind = type(example)
         assert kind.from_dict(json.loads(json.dumps(example.to_dict(), allow_nan=False))) == example, kind
