@@ -10,14 +10,16 @@ from cxr_faith.perturb.schedule import stream
 from cxr_faith.vlm import VLM
 
 BLOCKS = 4
-_DECODER, _TOWER = re.compile(r"language_model\.layers\.(\d+)\."), re.compile(r"vision_tower\..*layers\.(\d+)\.")
+_DECODER = re.compile(r"language_model\.layers\.(\d+)\.")
+_TOWER = re.compile(r"(?:vision_tower|visual)\..*?\b(?:layers?|blocks)\.(\d+)\.")
+_PROJECTOR = re.compile(r"multi_modal_projector|visual\.(?:merger|deepstack_merger_list)\.")
 
 
 def random_stages(vlm: VLM) -> list[tuple[str, list[str]]]:
     """(name, parameters) of each stage of the cascade, top down: decoder, projector, tower; embeddings stay."""
     named = [name for name, _ in _model(vlm).named_parameters()]
     stages = [*_blocks("decoder", _DECODER, named)]
-    stages.append(("projector", [name for name in named if "multi_modal_projector" in name]))
+    stages.append(("projector", [name for name in named if _PROJECTOR.search(name)]))
     return [*stages, *_blocks("tower", _TOWER, named)]
 
 

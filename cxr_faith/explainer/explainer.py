@@ -55,6 +55,7 @@ class Explainer(AnswerExplainer):
         system: str = "",
         answer_prefix: str = "",
         reasoning: Reasoning = Reasoning(),  # noqa: B008 - frozen
+        image_size: tuple[int, int] | None = None,
     ) -> "Explainer":
         """Load a model of any family from a local folder or a hub id.
 
@@ -68,6 +69,7 @@ class Explainer(AnswerExplainer):
             system: text of the system role.
             answer_prefix: text with which every answer begins, such as an empty thought.
             reasoning: marks of the thought that the model has before it answers; default: it answers at once.
+            image_size: (height, width) in pixels at which pictures are read, for a family that takes several sizes.
 
         Raises:
             ModelError: the model cannot be loaded.
@@ -82,6 +84,7 @@ class Explainer(AnswerExplainer):
             system=system,
             answer_prefix=answer_prefix,
             reasoning=reasoning,
+            image_size=image_size,
         )
         return cls(load_configured(config, device))
 

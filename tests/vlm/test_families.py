@@ -12,6 +12,7 @@ from PIL import Image
 from cxr_faith import Explainer
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import AttributionBatch
+from cxr_faith.checks.randomization import random_stages
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import ModelError, Target
@@ -181,6 +182,15 @@ def test_every_method_draws_a_map_on_the_cells(family):
         vlm.tower_identity()  # so `sae` refuses
 
 
+def test_sanity_can_randomize_every_part(family):
+    stages, parameters = random_stages(family.vlm), dict(family.vlm.model.named_parameters())
+    named = [name for _, names in stages for name in names]
+    assert [title.split()[0] for title, _ in stages] == ["decoder"] * 3 + ["projector"] + ["tower"] * (len(stages) - 4)
+    assert all(names for _, names in stages) and len(set(named)) == len(named)
+    left = {name for name in parameters if name not in named and "norm" not in name}
+    assert all(re.search("embed|lm_head|image_newline|cls_token", name) for name in left), left
+
+
 def test_explained_and_scored_through_the_explainer(family):
     vlm, explainer = family.vlm, Explainer(family.vlm)
     explanation = explainer.explain(Image.fromarray(family.pictures[0]), QUESTION, "attention", kind="yes_no")
@@ -191,6 +201,15 @@ def test_explained_and_scored_through_the_explainer(family):
 def test_the_config_alone_gives_grid_and_size(family):
     assert peek(family.folder, None, family.parts.image_size) == (family.vlm.grid, family.vlm.image_size)
     check_files(ModelConfig(str(family.folder), image_size=family.parts.image_size))
+
+
+def test_a_size_that_the_family_does_not_read_is_refused_before_the_weights(family):
+    (family.folder / "model.safetensors").rename(family.folder / "hidden")
+    try:
+        with pytest.raises(ModelError, match="^vlm.image_size: [^\n]*$"):
+            peek(family.folder, None, (33, 50))
+    finally:
+        (family.folder / "hidden").rename(family.folder / "model.safetensors")
 
 
 def test_an_unknown_family_is_one_line(tmp_path):
