@@ -1,13 +1,14 @@
 """Reads the records of a run: merges the parts of all ranks and starts, and leaves out torn ones."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxr_faith.records.duplicates import Codes, Keys, first_of_each_key
@@ -42,7 +43,7 @@ def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     Raises:
         ValueError: records have no such column.
     """
-    schema = _chosen(columns)
+    schema = chosen_schema(columns)
     groups = [group for _, kept in sound_parts(run_dir, schema, lambda group: group) for group in kept]
     keys = Keys()
     rows = first_of_each_key([keys.codes(group) for group in groups], keys)
@@ -69,17 +70,21 @@ def foreign_columns(run_dir: str | Path) -> tuple[list[str], list[str]]:
     return sorted(unknown), sorted(lacking)
 
 
-def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+def scan_records(
+    run_dir: str | Path, columns: Sequence[str], samples: Collection[str] | None = None
+) -> Iterator[pd.DataFrame]:
     """The rows of `read_records`, in pieces of some thousand rows, in any order.
 
     Args:
         run_dir: the run directory.
         columns: the columns to read beside the key.
+        samples: only the rows of these samples; None: all.
 
     Raises:
         ValueError: records have no such column.
     """
-    schema, keys, given = _chosen(columns), Keys(), list[Codes]()
+    schema, keys, given = chosen_schema(columns), Keys(), list[Codes]()
+    wanted = None if samples is None else pa.array(sorted(samples), pa.string())
     while True:
         codes, paths, begin = [*given], list[Path](), sum(group.shape[1] for group in given)
         for path, groups in sound_parts(run_dir, schema, keys.codes):
@@ -91,6 +96,8 @@ def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.Dat
             for group in row_groups(paths, schema):
                 piece = group.filter(pa.array(kept[begin : begin + len(group)]))
                 begin += len(group)
+                if wanted is not None:
+                    piece = piece.filter(pc.is_in(piece["sample_id"], value_set=wanted))
                 if len(piece):
                     yield piece.to_pandas()
             return
@@ -98,7 +105,7 @@ def scan_records(run_dir: str | Path, columns: Sequence[str]) -> Iterator[pd.Dat
             given = [np.concatenate(codes, axis=1)[:, :begin][:, kept[:begin]]] if codes else []
 
 
-def _chosen(columns: Sequence[str] | None) -> pa.Schema:
+def chosen_schema(columns: Sequence[str] | None) -> pa.Schema:
     """The schema of the key and these columns."""
     names = RECORD_SCHEMA.names if columns is None else [*KEY, *(name for name in columns if name not in KEY)]
     unknown = [name for name in names if name not in RECORD_SCHEMA.names]

@@ -16,6 +16,7 @@ from cxr_faith.printable import page_text, plain
 from cxr_faith.records import read_records
 from cxr_faith.report import legend, samples
 from cxr_faith.report.alerts import alert_notes
+from cxr_faith.report.choice import MOST_ROWS, Listed, listed_part
 from cxr_faith.report.figures import svg
 from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.head import Head, head_of
@@ -27,16 +28,12 @@ from cxr_faith.report.tables import TextTable, answer_table
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.storage.atomic import own_folder, write_atomic
 from cxr_faith.summary import bands
-from cxr_faith.summary.load import read_provenance, read_summary
+from cxr_faith.summary.load import read_provenance, read_summary, while_it_runs
 from cxr_faith.summary.summary import Summary
 from cxr_faith.summary.verdict import VERDICTS
 
 DETAIL_BUDGET = 11_000_000
 """Bytes for the samples' scores, maps and curves: with 2,000 samples the page stays below 15 MB."""
-MOST_ROWS = 200_000
-"""With more records than this a page has no maps and curves of samples, and no bands."""
-MOST_LISTED = 10_000
-"""Samples that a page lists at most."""
 
 _COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *DETAIL_COLUMNS, *bands.COLUMNS)))
 
@@ -53,11 +50,15 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run_dir = Path(run_dir)
     summary, provenance = read_summary(run_dir), read_provenance(run_dir)
-    records, notes = _records(run_dir)
-    notes += [*version_notes(run_dir), *alert_notes(run_dir)]
+    part = while_it_runs(lambda: listed_part(run_dir, summary))
+    records = read_records(run_dir, _COLUMNS) if part is None else part.records
+    if part is not None and part.n_records <= MOST_ROWS:
+        rows = read_records(run_dir, bands.COLUMNS)
+        summary = bands.with_bands(summary, rows[rows["condition"].eq(NONE)])
+    notes = [*version_notes(run_dir), *alert_notes(run_dir)]
     page = own_folder(run_dir, "report") / "index.html"
     thumbs, doctor, head = read_thumbs(run_dir), doctor_table(run_dir), head_of(summary, run_dir)
-    write_atomic(page, render(summary, records, provenance, thumbs, notes, doctor, head))
+    write_atomic(page, render(summary, records, provenance, thumbs, notes, doctor, head, part))
     return page
 
 
@@ -69,17 +70,19 @@ def render(
     notes: Sequence[str] = (),
     doctor: TextTable | None = None,
     head: Head | None = None,
+    part: Listed | None = None,
 ) -> str:
     """The page's HTML.
 
     Args:
         summary: the run's summary.
-        records: the run's rows; without the columns of maps and curves the page has none of them.
+        records: the run's rows, or those of `part`; without the columns of maps and curves the page has none of them.
         provenance: a JSON object, shown key by key.
         thumbs: sample → its small picture.
         notes: warnings beside those of the summary.
         doctor: the checks before the run.
         head: the first lines; default: what the summary alone says.
+        part: the samples that the page lists, if they are not all; the bands must then be in the summary.
     """
     head = head_of(summary) if head is None else head
     environment = Environment(
@@ -91,11 +94,9 @@ def render(
         lstrip_blocks=True,
     )
     records = records[records["condition"].eq(NONE)]
-    if "k" in records.columns:
+    if "k" in records.columns and part is None:
         summary = bands.with_bands(summary, records)
-    listed = sorted(set(records["sample_id"]))
-    kept = records[records["sample_id"].isin(listed[:MOST_LISTED])] if len(listed) > MOST_LISTED else records
-    content = plain(page_data(summary, kept, thumbs or {}, DETAIL_BUDGET))
+    content = plain(page_data(summary, records, thumbs or {}, DETAIL_BUDGET))
     return environment.get_template("page.html.j2").render(
         summary=summary,
         head=head,
@@ -105,7 +106,7 @@ def render(
         provenance=flat_rows(provenance),
         answers=answer_table(summary),
         trust=trust_tables(summary),
-        reliability=_markup(reliability_of(records)),
+        reliability=_markup(reliability_of(records if part is None else part.answers)),
         scatter=_markup(scatter_of(summary)),
         failures=[[one.sample_id, one.methods, one.status, one.reason or "–"] for one in summary.failures.first],
         legend=[
@@ -115,7 +116,7 @@ def render(
             legend.SANITY,
             legend.CAVEAT,
         ],
-        left_out=_left_out(len(listed), content["samples"]),
+        left_out=_left_out(part, content["samples"]),
         glossary=GLOSSARY,
         # The package makes this text, and JSON without "<" cannot end its element.
         data=Markup(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
@@ -124,22 +125,16 @@ def render(
     )
 
 
-def _records(run_dir: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The rows that a page needs, and a note if there are too many of them for maps and curves."""
-    slim = read_records(run_dir, samples.COLUMNS)
-    if len(slim) <= MOST_ROWS:
-        return read_records(run_dir, _COLUMNS), []
-    return slim, [
-        f"{len(slim):,} records: too many for single maps, curves and bands on a page; the records have them."
-    ]
-
-
-def _left_out(n_samples: int, entries: Sequence[Mapping[str, Any]]) -> str:
+def _left_out(part: Listed | None, entries: Sequence[Mapping[str, Any]]) -> str:
     """A sentence or two about samples that the page lacks, in whole or in part; may be empty."""
     bare = sum(one["detail"] is None and any(row[2] == "ok" for row in one["rows"]) for one in entries)
     parts = []
-    if len(entries) < n_samples:
-        parts.append(f"The first {len(entries):,} of {n_samples:,} samples are listed.")
+    if part is not None:
+        parts.append(
+            f"{len(entries):,} of {part.n_samples:,} samples are listed: the worst and the best explained, those on "
+            "which the methods disagree most in srg, those with the least effect, and others at random. "
+            f"All tables are over all samples.{'' if part.n_records <= MOST_ROWS else ' Curves have no bands.'}"
+        )
     if bare:
         parts.append(f"{bare:,} samples are listed without maps and curves, which the records have.")
     return " ".join(parts)

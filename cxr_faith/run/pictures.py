@@ -12,8 +12,8 @@ from cxr_faith.data.images import ImageError, load_image
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Sample
 from cxr_faith.printable import json_text
-from cxr_faith.records import read_records
 from cxr_faith.records.controls import CENTER, RANDOM, RANDOM_MAP, first_setting
+from cxr_faith.report.choice import telling_records
 from cxr_faith.report.gallery import gallery
 from cxr_faith.report.grids import compare_methods
 from cxr_faith.storage.atomic import own_folder, replacing, write_atomic
@@ -39,7 +39,7 @@ def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
     for pattern in ("*.png", "*.jpg"):
         for old in folder.glob(pattern):
             old.unlink()
-    records = read_records(run_dir, _COLUMNS)
+    records = telling_records(run_dir, _COLUMNS)
     records = records[records["condition"].eq("none")]
     listing: dict[str, dict[str, Any]] = {}
     if not records.empty:

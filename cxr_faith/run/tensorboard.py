@@ -12,9 +12,12 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from cxr_faith.metrics.functional import MEASURED
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import markdown_text, printable
 from cxr_faith.records import GAPS, read_records
+from cxr_faith.records.view import RecordView, text
 from cxr_faith.report.alerts import read_alerts
+from cxr_faith.report.choice import MOST_ROWS
 from cxr_faith.report.markdown import markdown
 from cxr_faith.run.event_file import FOLDER, event_file
 from cxr_faith.run.live import SETTLING, remove_live, run_name
@@ -35,6 +38,7 @@ _SCALARS = (
     *GAPS,
 )
 _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
+_COLUMNS = tuple(dict.fromkeys(("substrate", "finding", "status", "effect", *_HISTOGRAMS, *SETTLING)))
 
 
 def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> None:
@@ -42,8 +46,9 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
 
     Each method is one TensorBoard run, so that TensorBoard draws the methods into one chart in different colors and
     lets the reader tick them. Curves are scalars whose step is the percentage of cells; a custom layout shows them with
-    their bands. `settling_*` is the running mean of a gap over samples, by `sample_id`. Histograms hold the scores of
-    samples that are ok, by finding. Leaderboard, alerts and pictures belong to the run `.`.
+    their bands, which runs of more than `MOST_ROWS` records do not have. `settling_*` is the running mean of a gap over
+    samples, by `sample_id`. Histograms hold the scores of samples that are ok, by finding. Leaderboard, alerts and
+    pictures belong to the run `.`.
 
     Args:
         run_dir: the run directory.
@@ -55,11 +60,11 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
     for old in folder.rglob("events.out.tfevents.*"):
         if not old.name.endswith(HPARAMS):
             old.unlink()
-    columns = tuple(dict.fromkeys((*bands.COLUMNS, *_HISTOGRAMS, *SETTLING, "effect")))
-    records = read_records(run_dir, columns)
-    records = records[records["condition"].eq("none")]
-    summary = bands.with_bands(summary, records)
-    samples = records[records["status"].isin(MEASURED)].sort_values("sample_id", kind="stable")
+    view = RecordView(run_dir, _COLUMNS)  # one method at a time is in memory
+    if len(view) <= MOST_ROWS:
+        records = read_records(run_dir, bands.COLUMNS)
+        summary = bands.with_bands(summary, records[records["condition"].eq(NONE)])
+    measured = f"condition = {text(NONE)} AND status IN ({', '.join(map(text, MEASURED))})"
     for method in dict.fromkeys(row.method for board in summary.boards for row in board.rows):
         with event_file(run_dir, run_name(method)) as writer:
             for board, row in _rows(summary, method):
@@ -70,7 +75,7 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
                         writer.add_scalar(f"{name}/{place}", value, 0)
                 if row.curves is not None:
                     _add_curves(writer, place, row.curves)
-            _add_samples(writer, samples[samples["method"].eq(method)])
+            _add_samples(writer, view.frame(_COLUMNS, f"{measured} AND method = {text(method)}"))
     with event_file(run_dir) as writer:
         writer.add_custom_scalars(_layout(summary))
         _add_text(writer, summary)

@@ -30,9 +30,14 @@ def sample_table(records: pd.DataFrame) -> pd.DataFrame:
     `patient_id`. `masked` says whether the sample has a row of `oracle`, so a mask of the finding.
     """
     samples = records.groupby("sample_id", sort=True)[list(COLUMNS)].first()
-    patients = samples["patient_id"].fillna(samples["image_id"])
-    masked = samples.index.isin(records.loc[records["method"].eq(ORACLE), "sample_id"])
-    return samples.assign(patient=patients, masked=masked)
+    return with_patients(
+        samples.assign(masked=samples.index.isin(records.loc[records["method"].eq(ORACLE), "sample_id"]))
+    )
+
+
+def with_patients(samples: pd.DataFrame) -> pd.DataFrame:
+    """The table of samples with the column `patient`: the image where there is no `patient_id`."""
+    return samples.assign(patient=samples["patient_id"].fillna(samples["image_id"]))
 
 
 def slices_of(samples: pd.DataFrame) -> dict[str, Flags]:

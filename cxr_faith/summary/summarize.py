@@ -12,8 +12,9 @@ import pandas as pd
 
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import json_text
-from cxr_faith.records import KEY, read_records, scan_records
-from cxr_faith.records.controls import ABLATED, CENTER, RANDOM, SETTING, first_setting
+from cxr_faith.records import KEY, scan_records
+from cxr_faith.records.controls import ABLATED, CENTER, RANDOM, SETTING
+from cxr_faith.records.view import RecordView
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary import (
     agreement,
@@ -40,6 +41,7 @@ from cxr_faith.summary.mean_curves import MeanCurves
 from cxr_faith.summary.mean_scores import make_board
 from cxr_faith.summary.method_rows import NORMALIZED, UNNORMALIZED, common_samples, method_rows
 from cxr_faith.summary.regions import MeanRegions
+from cxr_faith.summary.rows import FrameRows, Rows, ViewRows
 from cxr_faith.summary.sanity import with_sanity
 from cxr_faith.summary.summary import Summary
 
@@ -48,7 +50,9 @@ _PANELS = (agreement, calibration, caveats, conditions, localization, sets, stab
 _BOARDS = ("own_substrate", "status", "reason", "effect", "flat", *NORMALIZED, *UNNORMALIZED)
 
 COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *_BOARDS, *(column for panel in _PANELS for column in panel.COLUMNS))))
-"""The columns of the records that are in memory as a whole."""
+"""The columns of the records that are read as numbers and names, a few at a time."""
+
+_COMPARED = (*agreement.COLUMNS, *stability.COLUMNS)
 
 PIECE_COLUMNS = tuple(dict.fromkeys((*mean_curves.COLUMNS, *regions.COLUMNS)))
 """The columns of curves and maps, which are read in pieces."""
@@ -77,24 +81,30 @@ def summarize(
     Raises:
         ValueError: curves of one method that were measured at different steps.
     """
-    pieces = [records] if pieces is None else pieces
     everything = _sorted(records.reindex(columns=list(dict.fromkeys((*KEY, *COLUMNS)))))  # older versions lack columns
-    plain = everything["condition"].eq(NONE)
-    records = everything if plain.all() else everything[plain]
-    first = first_setting(records)
-    first_everything = _inside(everything, first)
-    table, order = samples.sample_table(records), _order(methods, records)
+    return _summarize(FrameRows(everything), methods, samples_total, [records] if pieces is None else pieces)
+
+
+def _summarize(
+    rows: Rows, methods: Sequence[str], samples_total: int | None, pieces: Iterable[pd.DataFrame]
+) -> Summary:
+    """The summary of rows from any place; each panel holds the columns that it reads, and only while it reads them."""
+    settings, table = rows.settings(), rows.samples()
+    first = settings[0] if settings else Setting("", "", "")
+    names = rows.methods()
+    order = [*(name for name in methods if name in names), *sorted(names - set(methods))]
     compared = [name for name in order if name not in (RANDOM, CENTER) and not name.endswith(ABLATED)]
     slices = samples.slices_of(table)
-    curves, maps = MeanCurves(table.index, _common(records, table), slices), ComparedMaps(first_everything, compared)
-    mean_regions = MeanRegions()
+    common = {setting: common_samples(rows.frame(("status",), setting), table) for setting in settings}
+    maps = ComparedMaps(rows.frame(_COMPARED, first, plain=False), compared)
+    curves, mean_regions = MeanCurves(table.index, common, slices), MeanRegions()
     for piece in pieces:
         curves.add(piece)
         inside = _inside(piece.reindex(columns=list(dict.fromkeys((*KEY, *PIECE_COLUMNS)))), first)
         mean_regions.add(inside[inside["condition"].eq(NONE)])
         maps.add(inside)
-    caveats_of_methods = caveats.caveats_panel(first, order)
-    boards = caveats.with_caveats(_boards(records, order, table, slices, curves), caveats_of_methods)
+    caveats_of_methods = caveats.caveats_panel(rows.frame(caveats.COLUMNS, first), order)
+    boards = caveats.with_caveats(_boards(rows, settings, order, table, slices, curves), caveats_of_methods)
     total = len(table) if samples_total is None else samples_total
     summary = Summary(
         n_samples=len(table),
@@ -106,19 +116,21 @@ def summarize(
         methods=tuple(order),
         answers=tuple(answers_of(name, table[inside]) for name, inside in slices.items()),
         boards=boards,
-        failures=failures_of(records),
-        substrates=substrates.substrate_panel(records, boards),
-        localization=localization.localization_panel(records, first, order),
-        localization_across=localization.across_methods(first, order),
-        calibration=calibration.calibration_panel(first, order),
+        failures=failures_of(rows.frame(("status", "reason"))),
+        substrates=substrates.substrate_panel(rows.frame(substrates.COLUMNS), boards),
+        localization=localization.localization_panel(
+            rows.frame(localization.COLUMNS), rows.frame(localization.COLUMNS, first), order
+        ),
+        localization_across=localization.across_methods(rows.frame(localization.COLUMNS, first), order),
+        calibration=calibration.calibration_panel(rows.frame(calibration.COLUMNS, first), order),
         regions=mean_regions.panel(order),
-        agreement=agreement.agreement_panel(maps.join(first), compared),
-        stability=stability.stability_panel(maps.join(first)),
-        conditions=conditions.condition_panel(maps.join(first_everything)),
+        agreement=agreement.agreement_panel(maps.join(rows.frame(agreement.COLUMNS, first)), compared),
+        stability=stability.stability_panel(maps.join(rows.frame(stability.COLUMNS, first))),
+        conditions=conditions.condition_panel(maps.join(rows.frame(conditions.COLUMNS, first, plain=False))),
         warnings=(),
-        sets=sets.sets_panel(records, order),
+        sets=sets.sets_panel(rows.frame(sets.COLUMNS), order),
         caveats=caveats_of_methods,
-        subgroups=subgroups.subgroup_panel(table, first, order),
+        subgroups=subgroups.subgroup_panel(table, rows.frame(_BOARDS, first), order),
     )
     return replace(summary, warnings=tuple(cautions(summary)))
 
@@ -141,12 +153,12 @@ def write_summary(run_dir: str | Path) -> Summary:
 
 def _summarize_run(run_dir: Path) -> Summary:
     provenance = read_provenance(run_dir)
-    records = read_records(run_dir, COLUMNS)
+    view = RecordView(run_dir, COLUMNS)
     is_empty = run_dir.is_dir() and not any(run_dir.iterdir())
-    if records.empty and not provenance and not is_empty:
+    if not len(view) and not provenance and not is_empty:
         raise ValueError(no_run(run_dir))
     pieces = scan_records(run_dir, PIECE_COLUMNS)
-    summary = summarize(records, provenance.get("methods", ()), provenance.get("samples_total"), pieces)
+    summary = _summarize(ViewRows(view), provenance.get("methods", ()), provenance.get("samples_total"), pieces)
     known = [str(line) for line in provenance.get("cautions", ())]
     return with_sanity(replace(summary, warnings=(*known, *summary.warnings)), run_dir)
 
@@ -158,31 +170,22 @@ def _sorted(records: pd.DataFrame) -> pd.DataFrame:
     return records if in_order else records.sort_values(keys, kind="stable")
 
 
-def _order(methods: Sequence[str], records: pd.DataFrame) -> list[str]:
-    """The methods that have records: these first, then the others, sorted."""
-    names = set(records["method"])
-    return [*(name for name in methods if name in names), *sorted(names - set(methods))]
-
-
-def _inside(rows: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the setting that the rows `first` have."""
-    columns = list(SETTING)
-    return rows[(rows[columns] == list(first[columns].iloc[0])).all(axis=1)] if len(first) else rows.head(0)
-
-
-def _common(records: pd.DataFrame, table: pd.DataFrame) -> dict[Setting, Flags]:
-    """Setting → which samples are ok for every method that has a row for them."""
-    settings = records.groupby(list(SETTING), sort=True)
-    return {Setting(*map(str, name)): common_samples(rows, table) for name, rows in settings}
+def _inside(rows: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    """The rows of a setting."""
+    return rows[(rows[list(SETTING)] == list(setting)).all(axis=1)]
 
 
 def _boards(
-    records: pd.DataFrame, order: Sequence[str], table: pd.DataFrame, slices: Mapping[str, Flags], curves: MeanCurves
+    rows: Rows,
+    settings: Sequence[Setting],
+    order: Sequence[str],
+    table: pd.DataFrame,
+    slices: Mapping[str, Flags],
+    curves: MeanCurves,
 ) -> tuple[Board, ...]:
-    """A board per setting and slice, in the order of `first_setting`: the settings with most rows first."""
-    settings = records.groupby(list(SETTING), sort=True)
+    """A board per setting and slice, in the order of the settings; one setting's rows are in memory at a time."""
     boards = []
-    for name, members in sorted(settings, key=lambda one: -len(one[1])):
-        arrays, setting = list(method_rows(members, order, table)), Setting(*map(str, name))
+    for setting in settings:
+        arrays = list(method_rows(rows.frame(_BOARDS, setting), order, table))
         boards += [make_board(arrays, inside, slice, setting, curves) for slice, inside in slices.items()]
     return tuple(boards)
