@@ -58,12 +58,17 @@ class YesNoClassifier(nn.Module):
     Args:
         explainer: holds the model.
         question: the yes/no question that is asked about every picture.
+
+    Raises:
+        ValueError: the model thinks first, so that each picture has a prompt of its own.
     """
 
     def __init__(self, explainer: Explainer, question: str) -> None:
         super().__init__()
         self.vlm, self.seed = explainer.vlm, explainer.seed
         self.question, self._prompt = question, explainer.vlm.prompt(question)
+        if self._prompt.thought is not None:
+            raise ValueError("a model that thinks first has a prompt for each picture: load it without reasoning")
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits of no and yes, float32 [batch, 2].

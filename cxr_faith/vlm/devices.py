@@ -27,11 +27,13 @@ def choose_accelerator(asked: str = "auto") -> str:
 
 
 def check_device(device: torch.device) -> None:
-    """Refuse a kind of device that cannot compute the scores.
+    """Refuse a device that is not there, or whose kind cannot compute the scores.
 
     Raises:
-        ValueError: it is MPS.
+        ValueError: it is MPS, or a GPU that this computer does not have.
     """
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: no {device}: this computer has {torch.cuda.device_count()} GPUs that torch can use")
     if device.type == "mps":
         raise ValueError(f"device: {_NO_FLOAT64}")
 

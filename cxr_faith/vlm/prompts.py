@@ -96,7 +96,7 @@ class Prompter:
         if self._control(ids) != allowed:
             raise PromptError("the question and the text around it spell a control token")
         end = start + self.n_cells
-        return Prompt(question, ids[:end], ids[end:], start)
+        return Prompt(question, ids[:end], ids[end:], start, "" if self.options.reasoning.on else None)
 
     def after_thought(self, prompt: Prompt, thought: tuple[int, ...], closed: bool) -> Prompt:
         """The prompt with the model's thought, held fixed, up to the start of the answer.

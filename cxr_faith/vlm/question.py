@@ -20,7 +20,8 @@ class Prompt:
         prefix_ids: token ids up to and including the last image token.
         suffix_ids: token ids from there to the start of the answer.
         image_start: position of the first image token.
-        thought: what the model thought before its answer, which is then part of the suffix; None: it did not think.
+        thought: what the model thought before its answer, as part of the suffix; empty: the thought is still to come;
+            None: it does not think.
     """
 
     question: str
