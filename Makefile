@@ -15,7 +15,7 @@ TRANSFORMERS ?= 5.17.0 newest
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev demo methods greedy panel test test-fast test-cluster test-versions lint format docs train clean
+.PHONY: help venv install install-dev demo methods greedy panel gpu-check test test-fast test-cluster test-versions lint format docs train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ greedy: $(INSTALLED) ## The best order that measured effects find, on 18 of thes
 
 panel: $(INSTALLED) ## All methods on checkpoints that were trained differently: what survives another training, against what bias
 	$(BIN)/python benchmarks/panel.py
+
+gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: agreement with a CPU, speed and memory at 4B, tests; fifteen minutes at most
+	$(BIN)/python benchmarks/gpu/check.py
 
 test: $(INSTALLED_DEV) ## Run the test suite (but for what test-cluster runs)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not cluster"
