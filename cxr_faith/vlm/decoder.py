@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.head import Head
 from cxr_faith.vlm.layout import Layout
 from cxr_faith.vlm.prefix_cache import FillingCache, ImageTokens, Prefix, PrefixCache, PrefixComplete, batch_of
@@ -195,3 +196,17 @@ def feed_after(
         return decoder.head.logits(hidden[:1, -1])[0]
 
     return feed
+
+
+def check_head(decoder: Decoder) -> None:
+    """Refuse a decoder whose final norm is another one than `Head` computes: every score would be wrong.
+
+    Raises:
+        ModelError: the two differ on a vector.
+    """
+    norm = decoder.model.model.language_model.norm
+    with torch.no_grad():
+        vector = torch.linspace(-1, 3, decoder.hidden_size, device=norm.weight.device, dtype=norm.weight.dtype)
+        same = torch.allclose(decoder.head.norm(vector), norm(vector).float(), rtol=0.02, atol=0.02, equal_nan=True)
+    if not same:
+        raise ModelError(f"this family's final norm is no {type(norm).__name__}: the decoder is of another kind")

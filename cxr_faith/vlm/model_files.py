@@ -19,6 +19,9 @@ from cxr_faith.vlm.quantized import check_library, is_quantized
 from cxr_faith.vlm.weights import read_tensors
 from cxr_faith.vlm.yes_no import yes_no_ids
 
+_CHANGED_LOGITS = ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of decoders whose logits or attention are no plain products."""
+
 
 def peek_config(family: type[Family], path: str | Path, revision: str | None = None) -> Any:
     """The model's config, before anything else is read.
@@ -130,6 +133,11 @@ def parse(family: type[Family], content: Mapping[str, Any], source: object) -> A
     if kind != wanted.model_type:
         raise ModelError(f"{source} is a {kind} model, not a {wanted.model_type} with a vision tower")
     config = parse_config(content, wanted, source, family.nullable)
+    capped = [name for name in _CHANGED_LOGITS if getattr(config.get_text_config(), name, None)]
+    if capped:
+        raise ModelError(
+            f"{source}: config.json: {capped[0]} changes logits in a way that this version does not compute"
+        )
     family.check_config(config, source)
     return config
 

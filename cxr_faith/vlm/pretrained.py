@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cxr_faith.vlm.checkpoint import load_model
 from cxr_faith.vlm.config import ModelConfig, PromptOptions, default_template
+from cxr_faith.vlm.decoder import check_head
 from cxr_faith.vlm.devices import check_device, choose_accelerator, default_dtype, exact_arithmetic
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.family import Family, Size
@@ -41,6 +42,7 @@ class FamilyVLM(Family, TransformersVLM):
         layout, size = self.layout_of(model.config, image_size)
         prompter = make_prompter(type(self), processor, model.config, prompts, image_size)
         super().__init__(processor, self.decoder_class(model, layout), layout, size, self.stops, prompter, source)
+        check_head(self.decoder)
         mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
         self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 

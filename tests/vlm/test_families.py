@@ -17,8 +17,11 @@ from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import ModelError, Target
 from cxr_faith.vlm.config import ModelConfig, PromptOptions
+from cxr_faith.vlm.decoder import Decoder, check_head
 from cxr_faith.vlm.families import FAMILIES
-from cxr_faith.vlm.loading import check_files, load_vlm, peek
+from cxr_faith.vlm.layout import Layout
+from cxr_faith.vlm.loading import check_files, family_of, load_vlm, peek
+from cxr_faith.vlm.model_files import parse
 from tests.family_models import MAKERS, save
 from tests.reference.families import TWINS, on_cells
 from tests.runs import cheap_options
@@ -210,6 +213,17 @@ def test_a_size_that_the_family_does_not_read_is_refused_before_the_weights(fami
             peek(family.folder, None, (33, 50))
     finally:
         (family.folder / "hidden").rename(family.folder / "model.safetensors")
+
+
+def test_decoders_whose_logits_would_be_wrong_are_refused():
+    content = MAKERS["paligemma"]().model.config.to_dict()
+    content["text_config"] |= {"model_type": "gemma2", "final_logit_softcapping": 30.0}
+    with pytest.raises(ModelError, match="final_logit_softcapping changes logits"):
+        parse(family_of(content, "it"), content, "it")
+    model = MAKERS["llava"]().model
+    model.model.language_model.norm = torch.nn.LayerNorm(48)
+    with pytest.raises(ModelError, match="final norm is no LayerNorm"):
+        check_head(Decoder(model, Layout.of_grid((8, 8))))
 
 
 def test_an_unknown_family_is_one_line(tmp_path):

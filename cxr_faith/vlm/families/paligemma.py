@@ -58,6 +58,14 @@ class PaliGemmaVLM(FamilyVLM):
         return Layout.of_grid((pixels // patch, pixels // patch)), (pixels, pixels)
 
     @classmethod
+    def check_config(cls, config: Any, source: object) -> None:
+        """Whole patches; see `Family.check_config`."""
+        vision = config.vision_config
+        if vision.image_size % vision.patch_size:
+            sizes = f"{vision.image_size} px pictures are no whole number of {vision.patch_size} px patches"
+            raise ModelError(f"{source}: config.json: {sizes}")
+
+    @classmethod
     def load_processor(cls, folder: ModelFolder, config: Any) -> Any:
         """Its parts, with the processor's own way to write a prompt; see `Family.load_processor`."""
         parts = super().load_processor(folder, config)
