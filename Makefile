@@ -15,7 +15,7 @@ TRANSFORMERS ?= 5.17.0 newest
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev demo methods greedy panel gpu-check test test-fast test-cluster test-versions lint format docs train clean
+.PHONY: help venv install install-dev demo methods greedy panel gpu-check test test-fast test-cluster test-versions test-gpu lint format docs train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ test-versions: $(INSTALLED_DEV) ## Run the tests of the models on the oldest and
 		echo "transformers $$version"; \
 		PYTHONPATH=$$folder $(BIN)/python -m pytest $(PARALLEL) tests/vlm tests/attribution tests/test_explainer*.py || exit 1; \
 	done
+
+test-gpu: $(INSTALLED_DEV) ## Run the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(INSTALLED_DEV) ## Check style and format (ruff) and types (mypy)
 	$(BIN)/ruff check .

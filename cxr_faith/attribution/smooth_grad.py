@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
 from cxr_faith.attribution.gradients import Parts, each_score, mean_score
-from cxr_faith.perturb.schedule import stream
+from cxr_faith.perturb.device_noise import device_noise
 from cxr_faith.vlm.base import VLM, Target
 from cxr_faith.vlm.micro_batch import MicroBatch
 
@@ -52,14 +52,17 @@ class SmoothGrad(Method):
         """One picture's map of each part, [parts, grid_h, grid_w]."""
         picture = batch.pixels[index].float()
         sigma = self.noise * (picture.max() - picture.min())
-        random = stream(batch.seed, batch.image_ids[index], "noise", "smooth_grad")
-        noise = sigma * torch.from_numpy(random.standard_normal((self.copies, *picture.shape))).to(picture)
-        totals: list[Tensor] = []
+        source, size, totals = (
+            (batch.seed, batch.image_ids[index], "noise", "smooth_grad"),
+            picture.numel(),
+            list[Tensor](),
+        )
 
         def add(start: int, stop: int) -> None:
             count = stop - start
             with torch.enable_grad():
-                noisy = (picture + noise[start:stop]).requires_grad_()
+                noise = device_noise(*source, start * size, count * size, picture.device).view(count, *picture.shape)
+                noisy = (picture + sigma * noise).requires_grad_()
                 scores = parts(vlm.trace(vlm.encode(noisy), [batch.prompts[index]] * count, [target] * count))
             vlm.counts.backward += count * len(scores)
             gradients = [

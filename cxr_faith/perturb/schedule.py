@@ -62,10 +62,14 @@ def stream(seed: int, image_id: str, purpose: str, method: str | None = None) ->
     Returns:
         a PCG64 generator seeded by the BLAKE2 hash of the arguments.
     """
+    return np.random.Generator(np.random.PCG64(stream_key(seed, image_id, purpose, method, bits=128)))
+
+
+def stream_key(seed: int, image_id: str, purpose: str, method: str | None = None, bits: int = 64) -> int:
+    """The number that seeds a stream, see `stream`; each number of bits gives keys of its own."""
     # JSON keeps the parts apart: ("ab", "c") and ("a", "bc") must not share a stream.
     key = json.dumps([int(seed), image_id, purpose, method]).encode()
-    digest = hashlib.blake2b(key, digest_size=16).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+    return int.from_bytes(hashlib.blake2b(key, digest_size=bits // 8).digest(), "little")
 
 
 def require_permutation(order: npt.ArrayLike, n_cells: int, name: str = "order") -> IntArray:

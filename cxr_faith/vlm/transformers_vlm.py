@@ -124,7 +124,7 @@ class TransformersVLM(VLM):
         if target.kind == "margin":
             s = (target.sign * self._margin(hidden[:, read[0]])).double()
             return _scores(s[:, None], s[:, None])
-        return _scores(*(values.double() for values in self._token_scores(hidden[:, read], [target] * batch)))
+        return _scores(*(values.double() for values in self._token_scores(_at(hidden, read), [target] * batch)))
 
     def trace(
         self,
@@ -143,10 +143,11 @@ class TransformersVLM(VLM):
         decoder, start = self.decoder, prompts[0].image_start
         with observed(decoder.attention_configs, observer), observed_states(decoder.layers, states):
             hidden = decoder.whole(tokens, ids, start, prompts[0].length)
-        read = hidden[:, targets[0].read_positions(prompts[0])]
+        read = _at(hidden, targets[0].read_positions(prompts[0]))
         if targets[0].kind == "margin":
-            signs = torch.tensor([t.sign for t in targets], device=hidden.device)
-            return (self._margin(read[:, 0]) * signs)[:, None]
+            # One by one: a tensor of the signs would have to be copied to the device.
+            margins = self._margin(read[:, 0]).unbind()
+            return torch.stack([margin * one.sign for margin, one in zip(margins, targets, strict=True)])[:, None]
         return self._token_scores(read, targets)[0]
 
     def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
@@ -180,3 +181,8 @@ def _scores(log_odds: Tensor, standing: Tensor) -> PictureScores:
     """Scores of pictures from the log-odds [batch, n] of their scored tokens, or their margin with n = 1."""
     probability, log_p = whole_vectors(torch.sigmoid, log_odds), whole_vectors(_log_sigmoid, log_odds)
     return PictureScores(log_odds.mean(1), probability.mean(1), standing.amin(1), log_p.mean(1))
+
+
+def _at(hidden: Tensor, positions: Sequence[int]) -> Tensor:
+    """Hidden states [batch, n, hidden] at some positions; a list as an index would have to be copied to the device."""
+    return torch.stack([hidden[:, position] for position in positions], dim=1)

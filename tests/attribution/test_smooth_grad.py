@@ -6,11 +6,12 @@ import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch
 from cxr_faith.attribution.smooth_grad import SmoothGrad
-from cxr_faith.perturb.schedule import stream
+from cxr_faith.perturb.schedule import stream_key
 from cxr_faith.vlm import Target
 from tests.analytic import CHANNELS, MARGIN, LinearVLM, blind, one_cell, picture, redundant
 from tests.reference import cam as reference
 from tests.reference import gemma
+from tests.reference.philox import normal_noise
 
 QUESTION = "Is there a nodule?"
 
@@ -26,7 +27,7 @@ def test_gradients_of_a_real_model(random_vlm, pictures, kind):
     target = Target("margin", sign=-1) if kind == "margin" else Target("tokens", answer_ids=words, scored=(0, 1))
     pixels, twin = pictures(random_vlm, 2), gemma.twin_model(random_vlm.model)
     computed = attribute(random_vlm, SmoothGrad(copies=5, noise=0.1), pixels, target)[1].double().numpy()
-    noise = torch.from_numpy(stream(4, "b", "noise", "smooth_grad").standard_normal((5, *pixels[1].shape))).float()
+    noise = torch.from_numpy(normal_noise(stream_key(4, "b", "noise", "smooth_grad"), (5, *pixels[1].shape))).float()
     scaled = 0.1 * (pixels[1].max() - pixels[1].min()) * noise
     expected = reference.smooth_grad(random_vlm, twin, pixels[1], scaled, QUESTION, target)
     assert np.abs(computed - expected).max() < 1e-3 * expected.max()

@@ -141,6 +141,7 @@ def test_states_follow_the_module_to_another_device():
     assert host.metrics["srg"].total.dtype == torch.float64
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_metrics_on_a_gpu_take_columns_from_the_cpu():
     columns, metrics = random_columns(9), method_metrics(STEPS).to("cuda")

@@ -140,6 +140,7 @@ def test_memory_does_not_grow_with_the_batch(monkeypatch):
     assert launches.road(896, 3, 64).peak_bytes - 64 * 3 * 896**2 * 4 < 2e9
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_is_twenty_times_faster_than_a_direct_solver():
     """Per picture of 448 px, in a batch of 64."""

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.devices import choose_accelerator, default_dtype
+from tests.random_model import random_gemma, random_processor
 
 
 @pytest.mark.parametrize("gpu", [True, False])
@@ -54,3 +56,16 @@ def test_on_a_gpu_float32_is_not_rounded_to_tf32_and_algorithms_are_deterministi
     """In a process of its own: the settings are the process's."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", SETTINGS], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["True True False False", "False False True True"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_weights_stay_in_their_file(tmp_path):
+    """In the checkpoint's own number format nothing is copied: the weights are pages of the file, which ranks share."""
+    model, processor = random_gemma().model.to(torch.bfloat16), random_processor()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = Gemma3VLM.from_pretrained(tmp_path, "cpu", "bfloat16").model
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    ranges = [line[0].split("-") for line in lines if line[-1].endswith("model.safetensors")]
+    mapped = [range(*(int(end, 16) for end in ends)) for ends in ranges]
+    assert all(any(weight.data_ptr() in addresses for addresses in mapped) for weight in loaded.parameters())
