@@ -26,16 +26,21 @@ def choose_accelerator(asked: str = "auto") -> str:
     return "cpu" if asked == "cpu" else "cuda"
 
 
-def check_device(device: torch.device) -> None:
-    """Refuse a device that is not there, or whose kind cannot compute the scores.
+def check_device(named: torch.device | str) -> torch.device:
+    """The device, unless it is not there, or its kind cannot compute the scores.
 
     Raises:
-        ValueError: it is MPS, or a GPU that this computer does not have.
+        ValueError: no such name, MPS, or a GPU that this computer does not have.
     """
+    try:
+        device = torch.device(named)
+    except RuntimeError as error:
+        raise ValueError(f"device: {named!r} names no device, such as cpu, cuda or cuda:1") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: no {device}: this computer has {torch.cuda.device_count()} GPUs that torch can use")
     if device.type == "mps":
         raise ValueError(f"device: {_NO_FLOAT64}")
+    return device
 
 
 def default_dtype(device: torch.device) -> str:

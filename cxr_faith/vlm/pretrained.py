@@ -73,8 +73,7 @@ class FamilyVLM(Family, TransformersVLM):
                 kind of model.
             ValueError: the device cannot compute the scores.
         """
-        device = torch.device(device or choose_accelerator())
-        check_device(device)
+        device = check_device(device or choose_accelerator())
         exact_arithmetic(device)
         dtype = dtype or default_dtype(device)
         dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype

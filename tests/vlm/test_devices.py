@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cxr_faith.vlm import Gemma3VLM, bundled_model
-from cxr_faith.vlm.devices import choose_accelerator, default_dtype
+from cxr_faith.vlm.devices import check_device, choose_accelerator, default_dtype
 from tests.random_model import random_gemma, random_processor
 
 
@@ -69,3 +69,12 @@ def test_weights_stay_in_their_file(tmp_path):
     ranges = [line[0].split("-") for line in lines if line[-1].endswith("model.safetensors")]
     mapped = [range(*(int(end, 16) for end in ends)) for ends in ranges]
     assert all(any(weight.data_ptr() in addresses for addresses in mapped) for weight in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    ("named", "line"), [("gpu", "'gpu' names no device, such as cpu"), ("cuda:99", "no cuda:99: this computer has")]
+)
+def test_a_device_that_is_not_there_is_named(named: str, line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        check_device(named)
+    assert check_device("cpu") == torch.device("cpu")
