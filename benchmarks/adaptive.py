@@ -22,10 +22,10 @@ from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest, open_manifest
 from cxr_faith.perturb.adaptive import area_error, coarse_points, error_unit, fill_between, next_points
 from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.orders import center_order, map_order
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule, stream
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import center_order, map_order
 from cxr_faith.vlm import Gemma3VLM
 
 METHODS = ("attention", "gradient", "chefer")

@@ -22,8 +22,8 @@ from cxr_faith.attribution import build_methods
 from cxr_faith.bench.flops import decoder_flops, tower_flops
 from cxr_faith.bench.presets import PRESETS, SHAPES, VOCABULARY
 from cxr_faith.bench.scene import build_scene
+from cxr_faith.curves import plan_curves
 from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import plan_curves
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mimic.yaml"
 GRID = (16, 16)

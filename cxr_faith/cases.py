@@ -90,6 +90,7 @@ def read_answers(
     protocol: Protocol,
     finding_cells: Sequence[Tensor | None] | None = None,
     copies: int = 1,
+    replies: Sequence[Reply | None] | None = None,
 ) -> list[Case]:
     """Answer all questions about one picture, and fix the score that each explanation is about.
 
@@ -102,10 +103,12 @@ def read_answers(
         protocol: for the target and the length of answers.
         finding_cells: `Case.finding_cells` of each question; default: no masks.
         copies: rows of the pass, all of this picture; see `Engine.whole_pass`.
+        replies: answers that are known already, which are not asked for again; default: none is.
     """
     cases: list[Case] = []
+    known = replies or [None] * len(questions)
     with torch.no_grad():
-        prefix = vlm.prefill(vlm.encode(pixels.expand(copies, -1, -1, -1)))
+        prefix = vlm.prefill(vlm.encode(pixels.expand(copies, -1, -1, -1))) if None in known else None
         for index, question in enumerate(questions):
             cells = finding_cells[index] if finding_cells is not None else None
             try:
@@ -115,7 +118,10 @@ def read_answers(
                 nothing = Prompt(question, (), (), 0)
                 cases.append(Case(nothing, image_id, kinds[index] or OPEN, NO_REPLY, None, str(error), cells))
                 continue
-            reply = vlm.answer(prefix, prompt, protocol.max_new_tokens)
+            reply = known[index]
+            if reply is None:
+                assert prefix is not None  # made for any question without a reply
+                reply = vlm.answer(prefix, prompt, protocol.max_new_tokens)
             prompt = reply.prompt or prompt
             kind, target, reason = question_kind(kinds[index], reply), None, None
             if reply.opens_thought is not None:
@@ -148,7 +154,7 @@ def compute_maps(
     forgive: bool = False,
     micro_batch: MicroBatch | None = None,
 ) -> None:
-    """Fill in the maps of cases that have a target.
+    """Fill in the maps that cases with a target do not have yet.
 
     Cases run one at a time: backward passes round differently at different batch sizes, and two cells whose values
     differ in the last bit only would then change places with the number of ranks.
@@ -172,6 +178,8 @@ def compute_maps(
             continue
         shared = SharedWork(vlm.counts) if share else None
         for name, method in methods.items():
+            if name in case.maps or name in case.failed:
+                continue  # known from an earlier start
             # A *where* question also depends on the surrounding anatomy, so the oracle is undefined there.
             if method.needs_mask and (_mask_cells(method, case) is None or case.kind != YES_NO):
                 continue
@@ -183,7 +191,7 @@ def compute_maps(
                     raise
                 why = NO_MEMORY if short else " ".join(str(error).split()) or type(error).__name__
                 case.failed |= dict.fromkeys((name, name + BLURRED), f"{name}: {why}")
-        there = [name for name in blurred if name in case.maps]
+        there = [name for name in blurred if name in case.maps and name + BLURRED not in case.maps]
         case.maps |= {name + BLURRED: _blurred(case.maps[name]) for name in there}
 
 

@@ -4,8 +4,8 @@
 cluster.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,19 @@ import torch
 from torch import Tensor
 
 from cxr_faith.cases import Case
+from cxr_faith.curves import CaseOrders, later_curves, plan_curves
 from cxr_faith.metrics.baselines import baseline_gaps, random_summary, random_test
-from cxr_faith.metrics.functional import classify, curve_scalars, status_names
+from cxr_faith.metrics.functional import CURVE_COLUMNS, classify, curve_scalars, status_names
 from cxr_faith.metrics.localization import localization_scores, pointing_ceiling
 from cxr_faith.perturb.adaptive import adaptive_curves
 from cxr_faith.perturb.engine import Engine, Plan
-from cxr_faith.perturb.schedule import keep_masks, random_orders, saliency_order, schedule, stream
+from cxr_faith.perturb.orders import map_order, tie_share
+from cxr_faith.perturb.schedule import random_orders, schedule, stream
 from cxr_faith.perturb.sets import score_sets
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import CENTER, RANDOM
+from cxr_faith.records.known import Baselines
 from cxr_faith.vlm.base import PictureScores
 
 DEFINITIONS = 2
@@ -43,6 +46,7 @@ def score_image(
     substrate: Substrate,
     protocol: Protocol,
     pair: Tensor | None = None,
+    baselines: Sequence[Baselines] | None = None,
 ) -> list[dict[str, Columns]]:
     """Curves and scalars of every map of every question about one picture, under one substrate.
 
@@ -54,9 +58,11 @@ def score_image(
         substrate: what replaces removed cells.
         protocol: schedule, random orders and seed.
         pair: for the substrate `pair`, the picture without the finding [3, H, W].
+        baselines: those of each case, if an earlier start has measured them. They and the ends of the curves are then
+            not run again.
 
     Returns:
-        for each case: name -> record columns, for every map, `center` and `random`.
+        for each case: name -> record columns, for every map, and without `baselines` for `center` and `random`.
 
     Raises:
         ValueError: the substrate is `pair`, and there is none.
@@ -71,17 +77,19 @@ def score_image(
     def run(plan: Plan) -> list[PictureScores]:
         return engine.run(pixels, removed, plan, prompts, targets, fill, protocol.space)
 
-    if protocol.adaptive:
-        orders = [CaseOrders.of(case, engine.vlm.grid, image_id, protocol.seed) for case in cases]
+    orders = [CaseOrders.of(case, engine.vlm.grid, image_id, protocol.seed, baselines is None) for case in cases]
+    if baselines is not None:
+        curves = later_curves(run, orders, k, protocol, [known.ends for known in baselines])
+    elif protocol.adaptive:
         shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
         own = [list(one.finite.values()) for one in orders]
-        curves = adaptive_curves(run, own, shuffled, k, protocol.auc_error, protocol.random_error, engine.share)
-        scored = zip(cases, orders, curves, strict=True)
-        rows = [_columns(case, k, one, curve.scores, curve.errors) for case, one, curve in scored]
+        adaptive = adaptive_curves(run, own, shuffled, k, protocol.auc_error, protocol.random_error, engine.share)
+        curves = [(one.scores, one.errors) for one in adaptive]
     else:
         plan, questions = plan_curves(engine.vlm.grid, image_id, cases, protocol)
-        results = zip(cases, questions, run(plan), strict=True)
-        rows = [_columns(case, k, question.orders, scores.at(question.places)) for case, question, scores in results]
+        curves = [(scores.at(question.places), None) for question, scores in zip(questions, run(plan), strict=True)]
+    known: Sequence[Baselines | None] = baselines or [None] * len(cases)
+    rows = [_columns(*parts) for parts in zip(cases, [k] * len(cases), orders, curves, known, strict=True)]
     for named, of_sets in zip(
         rows,
         score_sets(run, n_cells, [_sets(case, named) for case, named in zip(cases, rows, strict=True)]),
@@ -96,77 +104,6 @@ def _sets(case: Case, rows: dict[str, Columns]) -> dict[str, list[int]]:
     """Method → its set, for methods that give one: they rank its cells first."""
     sizes = {name: case.extras.get(name, {}).get("set_size") for name in case.maps}
     return {name: rows[name]["order"][:size] for name, size in sizes.items() if size and rows[name].get("order")}
-
-
-@dataclass(frozen=True)
-class CaseOrders:
-    """Orders of the cells for one question, by the name of the map; `center` is among them.
-
-    Attributes:
-        finite: name → permutation of the cells, most salient first.
-        flat: names of the maps whose cells are all equal: they say nothing, so no order of theirs is scored.
-        not_finite: names of the maps that hold NaN or infinity, and have no order.
-    """
-
-    finite: dict[str, np.ndarray]
-    flat: tuple[str, ...]
-    not_finite: tuple[str, ...]
-
-    @classmethod
-    def of(cls, case: Case, grid: tuple[int, int], image_id: str, seed: int) -> "CaseOrders":
-        """Orders of a question's maps and of the center."""
-        flat = tuple(name for name, values in case.maps.items() if name != CENTER and is_flat(values))
-        shown = {name: values for name, values in case.maps.items() if name not in flat}
-        orders = {name: map_order(values, seed, image_id, name) for name, values in shown.items()}
-        orders[CENTER] = center_order(grid, seed, image_id)
-        finite = {name: order for name, order in orders.items() if order is not None}
-        return cls(finite, flat, tuple(name for name in orders if name not in finite))
-
-
-@dataclass(frozen=True)
-class QuestionPlan:
-    """Where the curves of one question find their pictures in the plan of an image.
-
-    Attributes:
-        orders: orders of the question's maps.
-        places: numbers of the pictures of the deletion and insertion curves [finite maps + R, 2, T + 1]; the R random
-            orders come last.
-    """
-
-    orders: CaseOrders
-    places: np.ndarray
-
-
-def plan_curves(
-    grid: tuple[int, int], image_id: str, cases: Sequence[Case], protocol: Protocol
-) -> tuple[Plan, list[QuestionPlan]]:
-    """The distinct pictures of all curves of an image's questions; questions share those of the baselines."""
-    n_cells = grid[0] * grid[1]
-    k, plan, questions = schedule(n_cells, protocol.finest(n_cells)), Plan(n_cells), list[QuestionPlan]()
-    shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
-    for number, case in enumerate(cases):
-        orders = CaseOrders.of(case, grid, image_id, protocol.seed)
-        # By the mirror identity the reversed order of a pair needs the same pictures: the plan merges them.
-        places = [_add_curves(plan, number, order, k) for order in (*orders.finite.values(), *shuffled)]
-        questions.append(QuestionPlan(orders, np.stack(places)))
-    return plan, questions
-
-
-def map_order(values: np.ndarray, seed: int, image_id: str, method: str) -> np.ndarray | None:
-    """Cells of a map [grid_h, grid_w], most salient first; seeded ties; None for a map that is not finite."""
-    if not np.isfinite(values).all():
-        return None
-    ties = stream(seed, image_id, CENTER) if method == CENTER else stream(seed, image_id, "ties", method)
-    return saliency_order(values.ravel(), ties.permutation(values.size))
-
-
-def center_order(grid: tuple[int, int], seed: int, image_id: str) -> np.ndarray:
-    """The center baseline: cells by distance to the middle of the grid, seeded ties."""
-    rows, columns = np.indices(grid, dtype=np.float64)
-    middle = ((grid[0] - 1) / 2, (grid[1] - 1) / 2)
-    order = map_order(-np.hypot(rows - middle[0], columns - middle[1]), seed, image_id, CENTER)
-    assert order is not None
-    return order
 
 
 def localize(case: Case, mask: Tensor | None, seed: int) -> dict[str, dict[str, float]]:
@@ -189,13 +126,12 @@ def localize(case: Case, mask: Tensor | None, seed: int) -> dict[str, dict[str, 
     return columns
 
 
-def _add_curves(plan: Plan, question: int, order: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Places [2, T + 1] of an order's deletion and insertion pictures."""
-    return np.stack([plan.add(question, keep_masks(order, k, mode)) for mode in ("deletion", "insertion")])
-
-
 def _columns(
-    case: Case, k: np.ndarray, orders: CaseOrders, curves: PictureScores, errors: np.ndarray | None = None
+    case: Case,
+    k: np.ndarray,
+    orders: CaseOrders,
+    curves: tuple[PictureScores, np.ndarray | None],
+    known: Baselines | None = None,
 ) -> dict[str, Columns]:
     """Record columns of one question from its curves.
 
@@ -203,13 +139,51 @@ def _columns(
         case: the question.
         k: schedule [T + 1], in cells.
         orders: orders of its maps.
-        curves: scores, each [maps + R, 2, T + 1].
-        errors: estimated error of each order's areas [maps + R], with adaptive curves.
+        curves: scores, each [maps + R, 2, T + 1], and the estimated error of each order's areas [maps + R] or None;
+            without random orders if the baselines are known.
+        known: the baselines.
     """
-    s, probability, standing, log_p = curves.columns
+    (scores, errors), (s, probability, _, log_p) = curves, curves[0].columns
     valid = s.isfinite().all(-1).all(-1)
     status = classify(s[:, 0, 0], s[:, 0, -1], torch.full_like(valid, case.off_format), valid)
-    scalars = curve_scalars(
+    scalars = _scalars(k, scores, status)
+    n_maps, statuses = len(orders.finite), status_names(status)
+    of_maps = {column: values[:n_maps] for column, values in scalars.items()}
+    rows: dict[str, Columns] = {}
+    if known is None:
+        at = list(orders.finite).index(CENTER)
+        center = {name: values[[at]] for name, values in of_maps.items()}
+        random_row, random, srgs = _random_row(k, n_maps, scalars, center, curves, statuses)
+        ends = [float(values[0, 0, at]) for values in scores.columns for at in (0, -1)]
+        rows[RANDOM] = random_row | {"random_srgs": srgs[0].tolist(), "end_scores": ends}
+    else:
+        random, center = _tensors(known.random), _tensors(known.center)
+        random_row, srgs = dict(known.random), torch.from_numpy(known.random_srgs)[None]
+    z, p = random_test(of_maps["srg"], srgs.expand(n_maps, -1))
+    of_maps |= baseline_gaps(of_maps, random, center) | {"random_z": z, "random_p": p}
+    listed = {column: values.tolist() for column, values in of_maps.items()}
+    for row, (name, order) in enumerate(orders.finite.items()):
+        rows[name] = {column: values[row] for column, values in listed.items()} | {
+            **_status(statuses[row]),
+            "order": order.tolist(),
+            "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
+            "flat": False,
+            "auc_error": None if errors is None else float(errors[row]),
+            **_curves(k, s[row], probability[row], log_p[row]),
+        }
+    if known is None:
+        rows[CENTER] |= {f"gap_{metric}_center": None for metric in ("deletion", "insertion", "srg")}
+    for name in orders.flat:
+        rows[name] = _flat_columns(random_row, random, center, srgs)
+    for name in orders.not_finite:
+        rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}
+    return rows
+
+
+def _scalars(k: np.ndarray, scores: PictureScores, status: Tensor) -> dict[str, Tensor]:
+    """Scalars of curves [orders, 2, T + 1], each [orders]."""
+    s, probability, standing, log_p = scores.columns
+    return curve_scalars(
         torch.from_numpy(k / k[-1]),
         s[:, 0],
         s[:, 1],
@@ -221,38 +195,32 @@ def _columns(
         deletion_log_p=log_p[:, 0],
         insertion_log_p=log_p[:, 1],
     )
-    names, n_maps = list(orders.finite), len(orders.finite)
 
+
+def _random_row(
+    k: np.ndarray,
+    n_maps: int,
+    scalars: Mapping[str, Tensor],
+    center: Mapping[str, Tensor],
+    curves: tuple[PictureScores, np.ndarray | None],
+    statuses: Sequence[str],
+) -> tuple[Columns, dict[str, Tensor], Tensor]:
+    """The record columns of the random orders, their means [1], and the srg of each [1, R]; see `_columns`."""
     shuffled = {column: values[n_maps:][None] for column, values in scalars.items()}
-    random = random_summary(shuffled)
-    of_maps = {column: values[:n_maps] for column, values in scalars.items()}
-    center = {column: values[[names.index(CENTER)]] for column, values in of_maps.items()}
-    z, p = random_test(of_maps["srg"], shuffled["srg"].expand(n_maps, -1))
-    of_maps |= baseline_gaps(of_maps, random, center) | {"random_z": z, "random_p": p}
-    listed, statuses = {column: values.tolist() for column, values in of_maps.items()}, status_names(status)
-    rows: dict[str, Columns] = {}
-    for row, (name, order) in enumerate(orders.finite.items()):
-        rows[name] = {column: values[row] for column, values in listed.items()} | {
-            **_status(statuses[row]),
-            "order": order.tolist(),
-            "tie_share": tie_share(case.maps[name]) if name in case.maps else None,
-            "flat": False,
-            "auc_error": None if errors is None else float(errors[row]),
-            **_curves(k, s[row], probability[row], log_p[row]),
-        }
-    rows[CENTER] |= {f"gap_{metric}_center": None for metric in ("deletion", "insertion", "srg")}
-    of_random = random | baseline_gaps(random, None, center)
-    rows[RANDOM] = {column: float(values[0]) for column, values in of_random.items()} | {
-        # If one order could not be scored, the mean over all orders does not exist.
-        **_status(statuses[-1] if bool(valid[n_maps:].all()) else "invalid"),
+    random, (scores, errors) = random_summary(shuffled), curves
+    row: Columns = {name: float(values[0]) for name, values in (random | baseline_gaps(random, None, center)).items()}
+    # If one order could not be scored, the mean over all orders does not exist.
+    row |= _status("invalid" if "invalid" in statuses[n_maps:] else statuses[-1]) | {
         "auc_error": None if errors is None else float(errors[n_maps:].mean()),
-        **_curves(k, *(values[n_maps:].mean(0) for values in (s, probability, log_p))),
+        **_curves(k, *(values[n_maps:].mean(0) for values in (scores.s, scores.probability, scores.columns[3]))),
     }
-    for name in orders.flat:
-        rows[name] = _flat_columns(rows[RANDOM], random, center, shuffled["srg"])
-    for name in orders.not_finite:
-        rows[name] = {"status": "invalid", "reason": f"the map of {name} has values that are not finite"}
-    return rows
+    return row, random, shuffled["srg"]
+
+
+def _tensors(row: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Scalars of a record as tensors [1]; what is missing is NaN."""
+    scalars = {name: math.nan if row[name] is None else row[name] for name in CURVE_COLUMNS}
+    return {name: torch.tensor([value], dtype=torch.float64) for name, value in scalars.items()}
 
 
 def _status(status: str) -> Columns:
@@ -285,14 +253,3 @@ def _curves(k: np.ndarray, s: Tensor, probability: Tensor, log_p: Tensor) -> dic
         "deletion_log_p": log_p[0].tolist() if has_log_p else None,
         "insertion_log_p": log_p[1].tolist() if has_log_p else None,
     }
-
-
-def is_flat(values: np.ndarray) -> bool:
-    """Whether all cells of a map are equal, so that it ranks nothing."""
-    return bool(np.isfinite(values).all() and values.min() == values.max())
-
-
-def tie_share(values: np.ndarray) -> float:
-    """Share of a map's cells whose value another cell has too."""
-    _, counts = np.unique(values, return_counts=True)
-    return float(counts[counts > 1].sum() / values.size)

@@ -27,6 +27,7 @@ ROOMS = (
     "records",
     "protocol",
     "cases",
+    "curves",
     "scoring",
     "summary",
     "report",

@@ -14,11 +14,12 @@ from cxr_faith.attribution.shared import SharedWork
 from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.metrics.functional import CURVE_COLUMNS
 from cxr_faith.perturb.engine import Engine
+from cxr_faith.perturb.orders import center_order, map_order, tie_share
 from cxr_faith.perturb.schedule import random_orders, schedule, stream
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import CENTER, RANDOM
-from cxr_faith.scoring import center_order, map_order, score_image, tie_share
+from cxr_faith.scoring import score_image
 from cxr_faith.vlm import Reply, Target
 from tests.analytic import LinearVLM, picture
 from tests.reference import gemma

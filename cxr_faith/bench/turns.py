@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_faith.bench.scene import Scene
+from cxr_faith.curves import plan_curves
 from cxr_faith.perturb.engine import Plan
 from cxr_faith.perturb.schedule import keep_masks, random_orders, schedule, stream
-from cxr_faith.scoring import plan_curves
 
 Rows = list[dict[str, dict[str, Any]]]
 """For each question, method → record columns."""

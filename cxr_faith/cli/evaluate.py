@@ -140,8 +140,8 @@ def _evaluate(arguments: list[str], request: "StopRequest", command: str) -> int
         from cxr_faith.attribution.base import MethodError
         from cxr_faith.cli.lightning_cli import EvaluateCLI
         from cxr_faith.run.evaluate import check, evaluate
+        from cxr_faith.run.identity import RunDirectoryError
         from cxr_faith.run.lock import RunDirectoryInUseError
-        from cxr_faith.run.provenance import RunDirectoryError
         from cxr_faith.run.ranks import LostRankError, end_children
         from cxr_faith.run.stop import EX_TEMPFAIL, StoppedError
         from cxr_faith.vlm.errors import ModelError

@@ -13,27 +13,32 @@ Codes = npt.NDArray[np.int32]
 
 
 class Keys:
-    """Numbers the samples, and the combinations of the other key columns, so that the key of a row takes 8 bytes."""
+    """Numbers the samples, and the combinations of the other key columns, so that the key of a row takes 8 bytes.
+
+    Attributes:
+        samples: `sample_id` → its number.
+        others: the other key columns → the number of their combination.
+    """
 
     def __init__(self) -> None:
-        self._samples: dict[str, int] = {}
-        self._others: dict[tuple[str, ...], int] = {}
+        self.samples: dict[str, int] = {}
+        self.others: dict[tuple[str, ...], int] = {}
 
     def codes(self, group: pa.Table) -> Codes:
         """Numbers of the samples and of the other key columns' combinations, int32 [2, rows]."""
         columns = [group.column(name).combine_chunks().dictionary_encode() for name in KEY]
-        known = [self._samples.setdefault(text, len(self._samples)) for text in columns[0].dictionary.to_pylist()]
+        known = [self.samples.setdefault(text, len(self.samples)) for text in columns[0].dictionary.to_pylist()]
         samples = np.array(known, np.int32)[columns[0].indices.to_numpy()]
         mixed = np.zeros(len(group), np.int64)
         for column in columns[1:]:  # renumbered after each column, so that no product of counts overflows
             mixed = np.unique(mixed * len(column.dictionary) + column.indices.to_numpy(), return_inverse=True)[1]
         texts = group.select(KEY[1:]).take(pa.array(np.unique(mixed, return_index=True)[1])).to_pylist()
-        numbers = [self._others.setdefault(tuple(row.values()), len(self._others)) for row in texts]
+        numbers = [self.others.setdefault(tuple(row.values()), len(self.others)) for row in texts]
         return np.stack([samples, np.array(numbers, np.int32)[mixed]])
 
     def order(self, groups: Sequence[Codes]) -> npt.NDArray[np.int64]:
         """One number per row over all groups; the numbers sort as the keys do."""
-        samples, others = (_places(list(numbers)) for numbers in (self._samples, self._others))
+        samples, others = (_places(list(numbers)) for numbers in (self.samples, self.others))
         order = np.empty(sum(group.shape[1] for group in groups), np.int64)
         begin = 0
         for sample, other in groups:

@@ -21,8 +21,8 @@ its own numbers, which are lower: it must not write over a merged part."""
 def merge_starts(run_dir: Path) -> None:
     """Merge the parts of each start into one, whatever rank wrote them.
 
-    Every row is written again once, by the start after its own. Torn parts, and those with the columns of another
-    version, stay as they are. So do all parts if the disk is full. Call it only while no process writes into the
+    Every row is written again once, by the start after its own. Torn parts, and those with columns that this version
+    does not know, stay as they are. So do all parts if the disk is full. Call it only while no process writes into the
     directory.
     """
     by_start = defaultdict[int, list[Path]](list)
@@ -38,10 +38,10 @@ def merge_starts(run_dir: Path) -> None:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether all of a part can be read, and has the columns of this version."""
+    """Whether all of a part can be read, and has no column that this version does not know."""
     try:
         for _ in row_groups([path], RECORD_SCHEMA):
             pass
-        return bool(pq.read_schema(path).names == RECORD_SCHEMA.names)
+        return set(pq.read_schema(path).names) <= set(RECORD_SCHEMA.names)
     except (pa.ArrowException, OSError, ValueError):
         return False  # reading the records names it

@@ -12,23 +12,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cxr_faith.records.duplicates import Codes, Keys, first_of_each_key
-from cxr_faith.records.files import parts_of, row_groups
+from cxr_faith.records.files import numbers_of, parts_of, row_groups
 from cxr_faith.records.schema import KEY, RECORD_SCHEMA
+from cxr_faith.records.shown import Shown
 
 logger = logging.getLogger(__name__)
 
 _Kept = TypeVar("_Kept")
 
 
-def done_samples(run_dir: str | Path) -> set[str]:
-    """`sample_id` of every sample whose records are on disk, in a part that can be read completely."""
-    done: set[str] = set()
-    for _, groups in sound_parts(run_dir, RECORD_SCHEMA, lambda group: group["sample_id"].unique().to_pylist()):
-        done.update(*groups)
-    return done
-
-
-def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read_records(run_dir: str | Path, columns: Sequence[str] | None = None, shown: Shown | None = None) -> pd.DataFrame:
     """All records of a run, merged over ranks and starts, one row per key, sorted by key.
 
     If two starts have both finished a sample, the row of the earlier start stays.
@@ -36,6 +29,7 @@ def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     Args:
         run_dir: the run directory.
         columns: the columns to read beside the key; default: all.
+        shown: only these rows; None: all rows.
 
     Returns:
         a DataFrame; missing values are NaN or None, list columns hold NumPy arrays.
@@ -46,7 +40,10 @@ def read_records(run_dir: str | Path, columns: Sequence[str] | None = None) -> p
     schema = chosen_schema(columns)
     groups = [group for _, kept in sound_parts(run_dir, schema, lambda group: group) for group in kept]
     keys = Keys()
-    rows = first_of_each_key([keys.codes(group) for group in groups], keys)
+    codes = [keys.codes(group) for group in groups]
+    rows = first_of_each_key(codes, keys)
+    if shown is not None and len(rows):
+        rows = rows[np.concatenate([shown.mask(keys, group) for group in codes])[rows]]
     table = pa.concat_tables([schema.empty_table(), *groups])
     del groups
     table = table.take(pa.array(rows))
@@ -71,7 +68,11 @@ def foreign_columns(run_dir: str | Path) -> tuple[list[str], list[str]]:
 
 
 def scan_records(
-    run_dir: str | Path, columns: Sequence[str], samples: Collection[str] | None = None
+    run_dir: str | Path,
+    columns: Sequence[str],
+    samples: Collection[str] | None = None,
+    shown: Shown | None = None,
+    without: int | None = None,
 ) -> Iterator[pd.DataFrame]:
     """The rows of `read_records`, in pieces of some thousand rows, in any order.
 
@@ -79,6 +80,8 @@ def scan_records(
         run_dir: the run directory.
         columns: the columns to read beside the key.
         samples: only the rows of these samples; None: all.
+        shown: only these rows; None: all rows.
+        without: the number of a start whose rows are left out.
 
     Raises:
         ValueError: records have no such column.
@@ -88,10 +91,14 @@ def scan_records(
     while True:
         codes, paths, begin = [*given], list[Path](), sum(group.shape[1] for group in given)
         for path, groups in sound_parts(run_dir, schema, keys.codes):
+            if numbers_of(path)[0] == without:
+                continue
             paths.append(path)
             codes += groups
         kept = np.zeros(sum(group.shape[1] for group in codes), bool)
         kept[first_of_each_key(codes, keys)] = True
+        if shown is not None and len(kept):
+            kept &= np.concatenate([shown.mask(keys, group) for group in codes])
         try:
             for group in row_groups(paths, schema):
                 piece = group.filter(pa.array(kept[begin : begin + len(group)]))

@@ -37,6 +37,7 @@ def answer_columns(sample: Sample, kind: str, reply: Reply) -> Row:
         "kind": kind,
         "predicted": predicted,
         "generated": reply.text,
+        "answer_tokens": reply.token_ids,
         "answer_mismatch": is_mismatch(reply, kind),
         "correct": None if verdict in (None, NOT_PARSED) else verdict == CORRECT,
         "not_parsed": None if verdict is None else verdict == NOT_PARSED,

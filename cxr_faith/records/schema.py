@@ -30,7 +30,8 @@ def _schema() -> pa.Schema:
     columns: dict[str, pa.DataType] = {
         **dict.fromkeys(KEY, text),
         **manifest,
-        **{"present": flag, "predicted": text, "thought": text, "generated": text, "answer_mismatch": flag},
+        **{"present": flag, "predicted": text, "thought": text, "generated": text},
+        **{"answer_tokens": wholes, "answer_mismatch": flag},
         **{
             "yes_no_mass": real,
             "correct": flag,
@@ -47,6 +48,7 @@ def _schema() -> pa.Schema:
         **dict.fromkeys((*CURVE_COLUMNS, "tie_share", "auc_error"), real),
         **dict.fromkeys((f"{name}_std" for name in CURVE_COLUMNS), real),  # for `random`: over its orders
         **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
+        **dict.fromkeys(("random_srgs", "end_scores"), reals),  # for `random`: what methods that are added later need
         **dict.fromkeys(GAPS, real),
         **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
         "caution": text,

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from cxr_faith.records.duplicates import Codes, Keys, first_of_each_key
 from cxr_faith.records.reader import chosen_schema, sound_parts
 from cxr_faith.records.schema import KEY
+from cxr_faith.records.shown import Shown
 
 MEMORY_LIMIT = "1GB"
 """What the engine may hold; it writes the rest of a sort to the folder of temporary files."""
@@ -26,13 +27,14 @@ class RecordView:
     Args:
         run_dir: the run directory.
         columns: the columns that queries may name beside the key.
+        shown: only these rows; None: all rows.
 
     Raises:
         ValueError: records have no such column.
         FileNotFoundError: a running process merged a part meanwhile; open the view again (`load.while_it_runs`).
     """
 
-    def __init__(self, run_dir: str | Path, columns: Sequence[str]) -> None:
+    def __init__(self, run_dir: str | Path, columns: Sequence[str], shown: Shown | None = None) -> None:
         self._schema = chosen_schema(columns)
         keys, codes, self._paths, lengths = Keys(), list[Codes](), list[Path](), list[int]()
         for path, groups in sound_parts(run_dir, self._schema, keys.codes):
@@ -41,6 +43,8 @@ class RecordView:
             codes += groups
         kept = np.zeros(sum(lengths), bool)
         kept[first_of_each_key(codes, keys)] = True
+        if shown is not None and len(kept):
+            kept &= np.concatenate([shown.mask(keys, group) for group in codes])
         self._n_rows = int(kept.sum())
         self._engine = duckdb.connect(config={"threads": 1, "memory_limit": MEMORY_LIMIT})
         self._engine.execute("SET preserve_insertion_order = false")

@@ -15,6 +15,7 @@ from cxr_faith.records.view import RecordView, text
 from cxr_faith.report import samples
 from cxr_faith.report.packing import DETAIL_COLUMNS
 from cxr_faith.summary.board import Setting
+from cxr_faith.summary.load import shown_in
 from cxr_faith.summary.rows import ViewRows
 from cxr_faith.summary.summary import Summary
 
@@ -44,13 +45,14 @@ class Listed:
 
 def listed_part(run_dir: Path, summary: Summary) -> Listed | None:
     """The samples that a page lists; None if it has room for all samples of the run."""
-    view = RecordView(run_dir, COLUMNS)
+    shown = shown_in(summary)
+    view = RecordView(run_dir, COLUMNS, shown)
     if len(view) <= MOST_ROWS and summary.n_samples <= MOST_LISTED:
         return None
     count = min(MOST_LISTED, MOST_ROWS * summary.n_samples // len(view))
     chosen = chosen_samples(view, summary.settings[0], summary.methods, count)
     columns = tuple(dict.fromkeys((*samples.COLUMNS, *DETAIL_COLUMNS)))
-    records = pd.concat(list(scan_records(run_dir, columns, chosen)), ignore_index=True)
+    records = pd.concat(list(scan_records(run_dir, columns, chosen, shown)), ignore_index=True)
     answers = view.query(
         f"SELECT sample_id, min(p_yes) AS p_yes, min(correct) AS correct FROM records WHERE condition = {text(NONE)} "
         "GROUP BY sample_id ORDER BY sample_id"

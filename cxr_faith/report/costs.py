@@ -19,7 +19,7 @@ from cxr_faith.records.controls import first_setting
 from cxr_faith.report.columns import method_label
 from cxr_faith.report.formats import number, percent, with_interval
 from cxr_faith.summary.columns import mean, numbers
-from cxr_faith.summary.load import while_it_runs
+from cxr_faith.summary.load import shown_in, while_it_runs
 from cxr_faith.summary.summary import Summary
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")
@@ -36,8 +36,8 @@ HEADERS = (
 CAPTION = (
     "[95 %] over patients; random orders have an srg of 0. Where there is a mask: hit = share of",
     "a map's maxima on the finding (pointing game), energy = share of its positive mass there.",
-    "Of one map: mean passes forwards and backwards, median seconds, highest GPU memory. Passes that",
-    "methods share, such as those of a gradient, count for each of them, their time for the first.",
+    "Of one map: mean passes forwards and backwards, median seconds, highest GPU memory. Passes",
+    "that methods share, as for a gradient, count for each of them, their time for the first.",
 )
 
 
@@ -81,7 +81,7 @@ def render_costs(summary: Summary, run_dir: str | Path) -> Table:
         summary: the run's summary.
         run_dir: the run directory, for its records.
     """
-    costs = method_costs(while_it_runs(lambda: read_records(run_dir, COSTS)))
+    costs = method_costs(while_it_runs(lambda: read_records(run_dir, COSTS, shown_in(summary))))
     places = {entry.method: entry for entry in summary.localization}
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left", min_width=92)
     table.title = Text("better than random? on the finding? at what cost?", style="bold")

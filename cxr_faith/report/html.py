@@ -28,7 +28,7 @@ from cxr_faith.report.tables import TextTable, answer_table
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.storage.atomic import own_folder, write_atomic
 from cxr_faith.summary import bands
-from cxr_faith.summary.load import read_provenance, read_summary, while_it_runs
+from cxr_faith.summary.load import read_provenance, read_summary, shown_in, while_it_runs
 from cxr_faith.summary.summary import Summary
 from cxr_faith.summary.verdict import VERDICTS
 
@@ -50,10 +50,11 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run_dir = Path(run_dir)
     summary, provenance = read_summary(run_dir), read_provenance(run_dir)
+    shown = shown_in(summary)
     part = while_it_runs(lambda: listed_part(run_dir, summary))
-    records = read_records(run_dir, _COLUMNS) if part is None else part.records
+    records = read_records(run_dir, _COLUMNS, shown) if part is None else part.records
     if part is not None and part.n_records <= MOST_ROWS:
-        rows = read_records(run_dir, bands.COLUMNS)
+        rows = read_records(run_dir, bands.COLUMNS, shown)
         summary = bands.with_bands(summary, rows[rows["condition"].eq(NONE)])
     notes = [*version_notes(run_dir), *alert_notes(run_dir)]
     page = own_folder(run_dir, "report") / "index.html"

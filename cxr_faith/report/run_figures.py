@@ -14,7 +14,7 @@ from cxr_faith.report.figures import COLUMN_WIDTH
 from cxr_faith.report.tables import FINDING
 from cxr_faith.summary import bands
 from cxr_faith.summary.board import Board
-from cxr_faith.summary.load import read_summary
+from cxr_faith.summary.load import read_summary, shown_in
 from cxr_faith.summary.summary import Summary
 
 GAP = "gap_srg_center"
@@ -36,7 +36,7 @@ def run_figures(run_dir: str | Path) -> dict[str, Figure]:
         ValueError: `summary.json` cannot be used; the message says what to do.
     """
     summary = read_summary(Path(run_dir))
-    records = read_records(run_dir, (*bands.COLUMNS, "p_yes", "correct"))
+    records = read_records(run_dir, (*bands.COLUMNS, "p_yes", "correct"), shown_in(summary))
     records = records[records["condition"].eq(NONE)]
     summary = bands.with_bands(summary, records)
     boards = summary.first_boards

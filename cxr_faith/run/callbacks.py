@@ -27,6 +27,8 @@ class RecordsWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.run_dir, self._request = run_dir, request
         self._writer: RecordWriter | None = None
+        self.start = -1
+        """Number of this start, once it is known."""
 
     @property
     def writer(self) -> RecordWriter:
@@ -37,8 +39,8 @@ class RecordsWriter(BasePredictionWriter):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Agree on the number of this start; no rank writes before every rank has it."""
         super().setup(trainer, pl_module, stage)
-        start = trainer.strategy.broadcast(claim_start(self.run_dir) if trainer.is_global_zero else -1)
-        self._writer = RecordWriter(self.run_dir, trainer.global_rank, start)
+        self.start = trainer.strategy.broadcast(claim_start(self.run_dir) if trainer.is_global_zero else -1)
+        self._writer = RecordWriter(self.run_dir, trainer.global_rank, self.start)
 
     def write_on_batch_end(
         self,

@@ -14,21 +14,23 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.module import CXRVQADataModule, Shard
-from cxr_faith.records import done_samples, scan_records
+from cxr_faith.records import Shown, read_progress, scan_records
 from cxr_faith.report.results import Results, write_results
 from cxr_faith.report.terminal import print_line, show_notes, show_summary, wide_console
 from cxr_faith.run.batch_sizes import BatchSizes
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.cautions import run_cautions
 from cxr_faith.run.history import Start
+from cxr_faith.run.identity import Identity, check_run_dir
 from cxr_faith.run.live import LiveScalars, remove_live
 from cxr_faith.run.lock import merge_lock, run_lock
 from cxr_faith.run.measured import print_metrics, read_back, write_hparams, write_metrics
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.monitor import Monitor, Thresholds
 from cxr_faith.run.pictures import write_pictures
-from cxr_faith.run.provenance import Identity, check_run_dir, write_provenance
+from cxr_faith.run.provenance import write_provenance
 from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_command, timeout_of
+from cxr_faith.run.resume import TakeOver
 from cxr_faith.run.retry import retry_unread
 from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
@@ -60,17 +62,6 @@ class RunOptions:
     shard: Shard = Shard()
     monitor: Thresholds = Thresholds()
     command: str = ""
-
-
-class _SkipDone(Callback):
-    """Tells the data module which samples are done; every rank reads this before any rank writes."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        data.skip = done_samples(self.run_dir)
 
 
 def trainer_defaults(options: RunOptions) -> dict[str, Any]:
@@ -145,7 +136,7 @@ def evaluate(
     try:
         with run_lock(options.run_dir, options.shard) if trainer.is_global_zero else nullcontext():
             if trainer.is_global_zero:  # again: a run that this one waited for has written its first record meanwhile
-                check_run_dir(options.run_dir, identity, alone=options.shard.count == 1)
+                identity = check_run_dir(options.run_dir, identity, alone=options.shard.count == 1)
             return _evaluate(module, data, trainer, options, config, identity, request)
     except StoppedError:
         raise
@@ -173,7 +164,8 @@ def _evaluate(
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // trainer.num_devices))
     meeting, writer, stop = MeetRanks(), RecordsWriter(run_dir, request), StopOnRequest(request)
     watch = StallWatch(writer, timeout_of(trainer))
-    callbacks += [_SkipDone(run_dir), meeting, BatchSizes(run_dir), writer, Monitor(run_dir, options.monitor), watch]
+    callbacks += [TakeOver(run_dir, module.method_set.shown), meeting, BatchSizes(run_dir), writer]
+    callbacks += [Monitor(run_dir, options.monitor), watch]
     if trainer.is_global_zero:
         callbacks += [RunProgress(console), LiveScalars(run_dir)]
         cautions = run_cautions(module, data)
@@ -195,7 +187,7 @@ def _evaluate(
         name = request.signal.name if request.signal else "a signal to another rank"
         raise StoppedError(f"stopped on {name}; {run_dir} keeps what is done; to resume: {resume_command()}")
     if trainer.is_global_zero:
-        read_back(module.board, run_dir, data.skip)
+        read_back(module.board, run_dir, module.method_set.shown, writer.start)
     values = module.metric_values()
     if trainer.is_global_zero:
         rows = metric_rows(values)
@@ -206,9 +198,9 @@ def _evaluate(
     return values
 
 
-def _left(run_dir: Path, data: CXRVQADataModule) -> int:
-    """Number of samples of this run that have no records yet."""
-    data.skip = done_samples(run_dir)
+def _left(run_dir: Path, data: CXRVQADataModule, shown: Shown) -> int:
+    """Number of samples of this run that lack records."""
+    data.skip = read_progress(run_dir, shown).done
     return len(data.remaining_rows())
 
 
@@ -226,10 +218,11 @@ def _finish_or_leave(
         return
     with merge_lock(run_dir):
         data.shard = Shard()
-        left = _left(run_dir, data)
+        shown = module.method_set.shown
+        left = _left(run_dir, data, shown)
         if not left:
             board = module.empty_board()  # the samples of the other shards are in the records only
-            read_back(board, run_dir, data.skip)
+            read_back(board, run_dir, shown)
             rows = metric_rows(board.compute(torch.device("cpu"), over_ranks=False))
             finish(run_dir, module, data, options, rows, console)
         else:
@@ -268,15 +261,15 @@ def finish(
     attempt(write_hparams, module, rows)
     if results is not None:
         attempt(write_tensorboard, results.summary, options.show_images)
-        _show(console, run_dir, results, rows)
+        _show(console, run_dir, results, rows, module.method_set.shown)
     if faults:
         raise faults[0]
 
 
-def _show(console: Console, run_dir: Path, results: Results, rows: Sequence[MetricRow]) -> None:
+def _show(console: Console, run_dir: Path, results: Results, rows: Sequence[MetricRow], shown: Shown) -> None:
     """Print the leaderboard, what is wrong with it, and where everything is."""
     show_summary(console, results.summary, run_dir)
-    recorded = recorded_rows(scan_records(run_dir, RECORDED))
+    recorded = recorded_rows(scan_records(run_dir, RECORDED, shown=shown))
     for line in disagreements(rows, recorded, results.summary):
         print_line(console, f"warning      {line}; do not trust this run")
     print_line(console, f"report       {results.page}")

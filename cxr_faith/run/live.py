@@ -46,20 +46,18 @@ class LiveScalars(L.Callback):
         self._files = ExitStack()
         self._failed = False
         self._sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self._samples = 0
+        self._samples = set[str]()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin with the records of earlier starts."""
         assert isinstance(pl_module, FaithfulnessModule)
-        known = set[str]()
         try:
-            for piece in scan_records(self._run_dir, (*_KEY, *SETTLING)):
+            for piece in scan_records(self._run_dir, (*_KEY, *SETTLING), shown=pl_module.method_set.shown):
                 piece = piece[piece["condition"].eq(NONE)]
-                known.update(piece["sample_id"])
+                self._samples.update(piece["sample_id"])
                 self._add([{str(name): value for name, value in row.items()} for row in piece.to_dict("records")])
         except (OSError, pa.ArrowException) as error:
             logger.warning("TensorBoard leaves out records of earlier starts until the end of the run: %s", error)
-        self._samples = len(known)
         self._begin, self._forwards = time.monotonic(), _forwards(pl_module)
         self._due = self._begin
 
@@ -74,7 +72,7 @@ class LiveScalars(L.Callback):
     ) -> None:
         """Add the records of a batch; write if the last write is long enough ago."""
         assert isinstance(pl_module, FaithfulnessModule)
-        self._samples += len({row["sample_id"] for row in outputs})
+        self._samples.update(row["sample_id"] for row in outputs)
         self._add(outputs)
         now = time.monotonic()
         if now >= self._due:
@@ -125,8 +123,8 @@ class LiveScalars(L.Callback):
     def _add_scalars(self, module: FaithfulnessModule) -> None:
         speed = (_forwards(module) - self._forwards) / max(time.monotonic() - self._begin, 1e-9)
         for (method, name, substrate), (total, count) in sorted(self._sums.items()):
-            self._run(run_name(method)).add_scalar(f"live_{name}/{substrate}", total / count, self._samples)
-        self._run().add_scalar("live/forwards_per_second", speed, self._samples)
+            self._run(run_name(method)).add_scalar(f"live_{name}/{substrate}", total / count, len(self._samples))
+        self._run().add_scalar("live/forwards_per_second", speed, len(self._samples))
         for writer in self._writers.values():
             writer.flush()
 

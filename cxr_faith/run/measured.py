@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 from cxr_faith.metrics.board import COLUMNS, MetricBoard
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import plain
-from cxr_faith.records import scan_records
+from cxr_faith.records import Shown, scan_records
 from cxr_faith.report.metric_table import render_metrics
 from cxr_faith.report.terminal import show
 from cxr_faith.run.event_file import FOLDER, event_file
@@ -29,19 +28,19 @@ HPARAMS = ".hparams"
 _HPARAM_METRICS = ("srg", "deletion_auc", "insertion_auc", "drop_50", "gap_srg_center")
 
 
-def read_back(board: MetricBoard, run_dir: Path, done: AbstractSet[str]) -> None:
-    """Add the records that earlier starts have written, so that the board covers the whole run.
+def read_back(board: MetricBoard, run_dir: Path, shown: Shown, start: int | None = None) -> None:
+    """Add the records that other starts have written, so that the board covers the whole run.
 
     Call this on one rank, before the sums of the ranks are added.
 
     Args:
         board: the torchmetrics of this start.
         run_dir: the run directory.
-        done: ids of the samples that were done before this start; others are in the board already.
+        shown: the rows of the config.
+        start: the number of this start, whose rows are in the board already; None: no row is.
     """
-    if done:
-        for piece in scan_records(run_dir, COLUMNS):
-            board.update_frame(piece[piece["condition"].eq(NONE) & piece["sample_id"].isin(done)])
+    for piece in scan_records(run_dir, COLUMNS, shown=shown, without=start):
+        board.update_frame(piece[piece["condition"].eq(NONE)])
 
 
 def print_metrics(console: Console, rows: Sequence[MetricRow]) -> None:

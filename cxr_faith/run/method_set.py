@@ -5,9 +5,11 @@ from typing import Any
 
 from cxr_faith.attribution import Method, build_methods
 from cxr_faith.attribution.baselines import CONTROLS
+from cxr_faith.perturb.condition import NONE
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import BLURRED, CENTER, EDGES, ORACLE, RANDOM, RANDOM_MAP
+from cxr_faith.records.shown import Shown
 from cxr_faith.vlm import VLM
 
 BASIC = (RANDOM_MAP, EDGES, ORACLE)
@@ -79,6 +81,14 @@ class MethodSet:
         """Names of the rows that every sample has under a substrate, with or without a mask of its finding."""
         names = self.scored[substrate]
         return [name for name in names if not self.methods[name.removesuffix(BLURRED)].needs_mask] + [RANDOM]
+
+    @property
+    def shown(self) -> Shown:
+        """The rows of this config, for every sample and for those with a mask."""
+        needing = {name: method.mask or "" for name, method in self.methods.items() if method.needs_mask}
+        blurred = {name + BLURRED: needing[name] for name in self.blurred if name in needing}
+        scored = {spec: (*names, RANDOM) for spec, names in self.scored.items()}
+        return Shown(scored, (NONE, *self._protocol.conditions), needing | blurred)
 
     def _self_scored(self) -> list[str]:
         """Methods whose own baseline is the run's only substrate."""

@@ -13,6 +13,7 @@ from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import PAIR
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import RANDOM
+from cxr_faith.records.known import NOTHING, KnownRecords, KnownSample
 from cxr_faith.records.rows import Row
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.predict import answer, explain, failed, score
@@ -48,7 +49,10 @@ class FaithfulnessModule(L.LightningModule):
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
         self.method_set = MethodSet(methods, protocol)
+        self._keys = {(spec, name) for spec, names in self.method_set.shown.scored.items() for name in names}
         self.model_config, self.protocol, self.micro_batch = vlm, protocol, micro_batch
+        self.known: KnownRecords | None = None
+        """Records of samples that lack some, where a run grew; set when prediction starts."""
         self._engine: Engine | None = None
         self._board: MetricBoard | None = None
         self._image_size: tuple[int, int] | None = None
@@ -128,10 +132,17 @@ class FaithfulnessModule(L.LightningModule):
 
     def _rows(self, batch: list[SampleItem], condition: str) -> list[Row]:
         """Records of a batch under one condition: answer → explain → score → rows."""
-        protocol = self.protocol.under(condition)
-        readings = answer(self.engine, [item for item in batch if item.error is None], condition, protocol)
+        protocol, known = self.protocol.under(condition), dict[str, KnownSample]()
+        if self.known is not None:
+            known = {item.sample.sample_id: self.known.of(item.sample.sample_id, condition) for item in batch}
+            batch = [item for item in batch if not self._keys <= known[item.sample.sample_id].keys]
+        readings = answer(self.engine, [item for item in batch if item.error is None], condition, protocol, known)
         explain(self.engine, self.method_set, readings, protocol.seed)
         bad = [(item.sample, item.error) for item in batch if item.error is not None]
         rows = [row for sample, error in bad for row in failed(self.method_set, sample, protocol, error)]
         rows += [row for reading in readings for row in score(self.engine, self.method_set, reading, protocol)]
-        return [row | {"condition": condition} for row in rows]
+        return [
+            row | {"condition": condition}
+            for row in rows
+            if (row["substrate"], row["method"]) not in known.get(row["sample_id"], NOTHING).keys
+        ]

@@ -5,6 +5,7 @@ A `Reading` carries one picture with its questions from step to step.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -16,12 +17,14 @@ from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import PAIR, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import CENTER, RANDOM
+from cxr_faith.records.known import NOTHING, Baselines, KnownSample
 from cxr_faith.records.rows import Row, answer_columns, failed_rows, map_columns, question_columns
+from cxr_faith.run.known import fill_known, known_reply
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.scoring import Columns, localize, score_image
 from cxr_faith.vlm import VLM
 from cxr_faith.vlm.answers import OPEN
-from cxr_faith.vlm.base import Prompt
+from cxr_faith.vlm.base import Prompt, Reply
 from cxr_faith.vlm.micro_batch import out_of_memory
 
 
@@ -34,6 +37,7 @@ class Reading:
         items: the samples, in the order of the batch.
         cases: one for each sample; `explain` fills in the maps.
         pairs: path → the picture without the finding, as the model gets it, under the condition [3, H, W].
+        known: what the records hold about each sample under the condition.
         placed: whether masks still lie on what they were drawn for. A condition may shift the picture, so localization
             is measured without one.
     """
@@ -42,10 +46,17 @@ class Reading:
     items: Sequence[SampleItem]
     cases: Sequence[Case]
     pairs: Mapping[str, Tensor]
+    known: Sequence[KnownSample]
     placed: bool
 
 
-def answer(engine: Engine, items: Sequence[SampleItem], condition: str, protocol: Protocol) -> list[Reading]:
+def answer(
+    engine: Engine,
+    items: Sequence[SampleItem],
+    condition: str,
+    protocol: Protocol,
+    known: Mapping[str, KnownSample] = MappingProxyType({}),
+) -> list[Reading]:
     """Ask the model every question; questions about one picture share its image tokens.
 
     Args:
@@ -53,6 +64,7 @@ def answer(engine: Engine, items: Sequence[SampleItem], condition: str, protocol
         items: samples that have a picture.
         condition: what is done to every picture first, or `none`.
         protocol: the protocol under that condition.
+        known: `sample_id` → what the records hold about it under that condition.
     """
     vlm, by_image = engine.vlm, dict[str, list[SampleItem]]()
     for item in items:
@@ -64,20 +76,28 @@ def answer(engine: Engine, items: Sequence[SampleItem], condition: str, protocol
         pixels = _pixels(vlm, image, image_id, condition, protocol)
         pictures = {item.sample.pair_path: item.pair for item in members if item.pair is not None}
         pairs = {str(path): _pixels(vlm, pair, image_id, condition, protocol) for path, pair in pictures.items()}
-        cases = _ask(engine, members, pixels, protocol)
-        for item, case in zip(members, cases, strict=True):
+        own = [known.get(item.sample.sample_id, NOTHING) for item in members]
+        cases = _ask(engine, members, pixels, protocol, [known_reply(vlm, one) for one in own])
+        for item, case, one in zip(members, cases, own, strict=True):
             case.organ_cells = item.organ_cells(vlm.grid)
-        readings.append(Reading(pixels, members, cases, pairs, placed=condition == NONE))
+            fill_known(case, one)
+        readings.append(Reading(pixels, members, cases, pairs, own, placed=condition == NONE))
     return readings
 
 
-def _ask(engine: Engine, items: Sequence[SampleItem], pixels: Tensor, protocol: Protocol) -> list[Case]:
-    """The answers about one picture; without memory for it, cases that say so."""
+def _ask(
+    engine: Engine,
+    items: Sequence[SampleItem],
+    pixels: Tensor,
+    protocol: Protocol,
+    replies: Sequence[Reply | None],
+) -> list[Case]:
+    """The answers about one picture, where they are not known; without memory for it, cases that say so."""
     image_id, questions = items[0].sample.image_id, [item.sample.question for item in items]
     kinds, cells = [item.sample.kind for item in items], [item.finding_cells(engine.vlm.grid) for item in items]
 
     def read(copies: int) -> list[Case]:
-        return read_answers(engine.vlm, pixels, image_id, questions, kinds, protocol, cells, copies)
+        return read_answers(engine.vlm, pixels, image_id, questions, kinds, protocol, cells, copies, replies)
 
     try:
         return engine.whole_pass(read)
@@ -117,27 +137,50 @@ def score(engine: Engine, method_set: MethodSet, reading: Reading, protocol: Pro
     """Rows of all questions about one picture: scored ones, and those that say why there is nothing to score."""
     rows: list[Row] = []
     scorable = []
-    for item, case in zip(reading.items, reading.cases, strict=True):
+    for item, case, known in zip(reading.items, reading.cases, reading.known, strict=True):
         if case.target is None:
             rows += failed(method_set, item.sample, protocol, case.reason or "nothing to explain", case)
         elif case.off_format:
             rows += failed(method_set, item.sample, protocol, case.off_format_reason, case, "off_format")
         else:
-            scorable.append((item, case))
+            scorable.append((item, case, known))
     if not scorable:
         return rows
-    shared = [_shared_columns(item, case, reading.placed, protocol) for item, case in scorable]
+    shared = [_shared_columns(item, case, reading.placed, protocol) for item, case, _ in scorable]
     for spec, names in method_set.scored.items():
-        substrate = Substrate.parse(spec)
-        chosen = [replace(case, maps={n: case.maps[n] for n in names if n in case.maps}) for _, case in scorable]
-        members = [item for item, _ in scorable]
-        scores = _by_substrate(engine, reading, members, chosen, substrate, protocol)
-        for (_, case), by_score, (common, by_map) in zip(scorable, scores, shared, strict=True):
-            by_score |= {n: {"status": "invalid", "reason": why} for n, why in case.failed.items() if n in names}
+        missing = [[name for name in names if (spec, name) not in known.keys] for *_, known in scorable]
+        scores = _under(engine, reading, scorable, missing, spec, protocol)
+        for (_, case, _), by_score, own_names, (common, by_map) in zip(scorable, scores, missing, shared, strict=True):
+            by_score |= {n: {"status": "invalid", "reason": why} for n, why in case.failed.items() if n in own_names}
             for name in (name for name in (*method_set.names, RANDOM) if name in by_score):
                 own = {"method": name, "substrate": spec, "own_substrate": method_set.uses_substrate(name, spec)}
                 rows.append(common | own | by_map.get(name, {}) | by_score[name])
     return rows
+
+
+def _under(
+    engine: Engine,
+    reading: Reading,
+    scorable: Sequence[tuple[SampleItem, Case, KnownSample]],
+    missing: Sequence[Sequence[str]],
+    spec: str,
+    protocol: Protocol,
+) -> list[dict[str, Columns]]:
+    """Scores of the missing maps of each question under one substrate; known baselines are not measured again."""
+    scores: list[dict[str, Columns]] = [{} for _ in scorable]
+    groups: dict[bool, list[int]] = {False: [], True: []}
+    cases, baselines = list[Case](), [known.baselines(spec) for *_, known in scorable]
+    for place, ((_, case, known), names) in enumerate(zip(scorable, missing, strict=True)):
+        cases.append(replace(case, maps={name: case.maps[name] for name in names if name in case.maps}))
+        if cases[-1].maps or (spec, RANDOM) not in known.keys:
+            groups[baselines[place] is not None].append(place)
+    for places in filter(None, groups.values()):
+        own = [one for place in places if (one := baselines[place]) is not None] or None
+        items, members = [scorable[place][0] for place in places], [cases[place] for place in places]
+        results = _by_substrate(engine, reading, items, members, Substrate.parse(spec), protocol, own)
+        for place, result in zip(places, results, strict=True):
+            scores[place] = result
+    return scores
 
 
 def _by_substrate(
@@ -147,16 +190,18 @@ def _by_substrate(
     cases: Sequence[Case],
     substrate: Substrate,
     protocol: Protocol,
+    baselines: Sequence[Baselines] | None,
 ) -> list[dict[str, Columns]]:
     """What `score_image` gives for each case; under `pair`, questions with the same pair are scored together."""
     if substrate.name != PAIR:
-        return _scored(engine, reading.pixels, cases, substrate, protocol)
+        return _scored(engine, reading.pixels, cases, substrate, protocol, baselines=baselines)
     scores = [_unscored(case, item.no_pair) for item, case in zip(items, cases, strict=True)]
     for path, pair in reading.pairs.items():
         places = [place for place, item in enumerate(items) if item.pair is not None and item.sample.pair_path == path]
         own = [cases[place] for place in places]
+        known = None if baselines is None else [baselines[place] for place in places]
         if own:
-            results = _scored(engine, reading.pixels, own, substrate, protocol, pair)
+            results = _scored(engine, reading.pixels, own, substrate, protocol, pair, known)
             for place, result in zip(places, results, strict=True):
                 scores[place] = result
     return scores
@@ -169,10 +214,11 @@ def _scored(
     substrate: Substrate,
     protocol: Protocol,
     pair: Tensor | None = None,
+    baselines: Sequence[Baselines] | None = None,
 ) -> list[dict[str, Columns]]:
     """What `score_image` gives; without memory for a single picture, columns that say so."""
     try:
-        return score_image(engine, pixels, cases[0].image_id, cases, substrate, protocol, pair)
+        return score_image(engine, pixels, cases[0].image_id, cases, substrate, protocol, pair, baselines)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

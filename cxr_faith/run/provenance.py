@@ -1,107 +1,22 @@
-"""What identifies a run (its fingerprint) and where its numbers come from (its provenance)."""
+"""Where the numbers of a run come from."""
 
-import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.records.controls import RANDOM
+from cxr_faith.run.identity import FILE, Identity
 from cxr_faith.run.module import FaithfulnessModule
-from cxr_faith.scoring import DEFINITIONS
-from cxr_faith.storage.atomic import read_file, write_atomic
-from cxr_faith.vlm.devices import default_dtype
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm.identity import model_identity
 
-FILE = "provenance.json"
 _PACKAGES = ("cxr-faith", "torch", "lightning", "transformers", "torchmetrics", "kornia", "datasets", "numpy")
-
-
-class RunDirectoryError(ValueError):
-    """The run directory holds a run with other settings."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Everything that the numbers of a run depend on.
-
-    Trainer, batch sizes, workers, limit, run directory and pictures are left out, so they may change on a restart.
-    """
-
-    model: Mapping[str, str]
-    """Hash of the model's files, dtype, and how questions are put to it."""
-    data: str
-    """Fingerprint of the manifest and of how pictures are prepared."""
-    methods: Mapping[str, Mapping[str, object]]
-    """Method → class and options; under "weights", hashes of the files that methods load."""
-    perturbation: Mapping[str, object]
-    """The protocol, which maps are scored under which substrate, and the version of the scores' definitions."""
-
-    @classmethod
-    def of(cls, module: FaithfulnessModule, data: CXRVQADataModule, device: torch.device) -> "Identity":
-        """The identity of a run with this model, these methods and these data, on the Trainer's kind of device."""
-        config, method_set = module.model_config, module.method_set
-        dtype = config.dtype or default_dtype(device)
-        weights = method_set.weights
-        size = {} if config.image_size is None else {"image_size": "x".join(map(str, config.image_size))}
-        return cls(
-            {"hash": model_identity(config)["hash"], "dtype": dtype} | config.prompts.identity() | size,
-            data.fingerprint,
-            method_set.options | ({"weights": weights} if weights else {}),
-            asdict(module.protocol) | {"scored": method_set.scored, "definitions": DEFINITIONS},
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in `provenance.json`, with tuples as lists."""
-        content: dict[str, Any] = json.loads(json.dumps(vars(self)))
-        return content
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the identity."""
-        return hashlib.blake2b(json.dumps(vars(self), sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def check_run_dir(run_dir: Path, identity: Identity, alone: bool = True) -> None:
-    """Refuse a run directory whose records were made with other settings.
-
-    A run that ended before its first record has no claim to its directory.
-
-    Args:
-        run_dir: the run directory, which may be missing.
-        identity: of the run that wants to write there.
-        alone: whether no other run may be writing there; False for shards: another one may have no record yet.
-
-    Raises:
-        RunDirectoryError: the directory has another fingerprint; the message names the part that differs. Or its
-            provenance is missing or damaged.
-        OSError: the provenance cannot be read.
-    """
-    file, has_records = run_dir / FILE, any((run_dir / "records").glob("*.parquet"))
-    if not has_records and (alone or not file.is_file()):
-        return
-    if not file.is_file():
-        raise RunDirectoryError(f"{run_dir} holds records but no {FILE}: choose another --run_dir")
-    try:
-        content = dict[str, Any](json.loads(read_file(file)))
-        recorded, revision = dict[str, object](content["identity"]), content.get("model", {}).get("revision")
-    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
-        damaged = f"{file}: is damaged, so the settings of the records beside it are not known"
-        raise RunDirectoryError(f"{damaged}: restore it, or choose another --run_dir") from error
-    differing = [part for part, value in identity.to_dict().items() if recorded.get(part) != value]
-    if differing:
-        known = f" (its model: --model.vlm.revision {revision})" if "model" in differing and revision else ""
-        other = f"{' and '.join(differing)}{known}"
-        raise RunDirectoryError(
-            f"{run_dir} belongs to a run with other {other}: choose another --run_dir, or delete it"
-        )
 
 
 def write_provenance(
@@ -117,6 +32,7 @@ def write_provenance(
         "fingerprint": identity.fingerprint,
         "identity": identity.to_dict(),
         "methods": [*module.method_set.names, RANDOM],
+        "rows": module.method_set.shown.to_dict(),
         "samples_total": data.samples_total,
         "limit": data.limit,
         "model": model_identity(module.model_config),

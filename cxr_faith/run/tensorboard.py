@@ -27,6 +27,7 @@ from cxr_faith.summary import bands
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.curves import Curves
+from cxr_faith.summary.load import shown_in
 from cxr_faith.summary.summary import Summary
 
 _SCALARS = (
@@ -60,9 +61,10 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
     for old in folder.rglob("events.out.tfevents.*"):
         if not old.name.endswith(HPARAMS):
             old.unlink()
-    view = RecordView(run_dir, _COLUMNS)  # one method at a time is in memory
+    shown = shown_in(summary)
+    view = RecordView(run_dir, _COLUMNS, shown)  # one method at a time is in memory
     if len(view) <= MOST_ROWS:
-        records = read_records(run_dir, bands.COLUMNS)
+        records = read_records(run_dir, bands.COLUMNS, shown)
         summary = bands.with_bands(summary, records[records["condition"].eq(NONE)])
     measured = f"condition = {text(NONE)} AND status IN ({', '.join(map(text, MEASURED))})"
     for method in dict.fromkeys(row.method for board in summary.boards for row in board.rows):

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from cxr_faith.records import read_records
+from cxr_faith.perturb.condition import NONE
+from cxr_faith.records import Shown, read_records
 from cxr_faith.storage.atomic import read_file
 from cxr_faith.summary.summary import Summary
 
@@ -106,6 +107,14 @@ def read_summary(run_dir: Path) -> Summary:
         return Summary.from_dict(_json_object(path))
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def shown_in(summary: Summary) -> Shown:
+    """The rows that the boards of a summary cover, of the pictures as they are."""
+    scored: dict[str, dict[str, None]] = {}
+    for board in summary.boards:
+        scored.setdefault(board.substrate, {}).update(dict.fromkeys(row.method for row in board.rows))
+    return Shown(scored, (NONE,), {})
 
 
 def read_provenance(run_dir: Path) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_faith.metrics.functional import BASELINES
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import json_text
-from cxr_faith.records import KEY, scan_records
+from cxr_faith.records import KEY, Shown, rows_of, scan_records, unfinished_samples
 from cxr_faith.records.controls import ABLATED, CENTER, RANDOM, SETTING
 from cxr_faith.records.view import RecordView
 from cxr_faith.storage.atomic import write_atomic
@@ -135,32 +136,57 @@ def _summarize(
     return replace(summary, warnings=tuple(cautions(summary)))
 
 
-def write_summary(run_dir: str | Path) -> Summary:
+def write_summary(run_dir: str | Path, methods: Sequence[str] = ()) -> Summary:
     """Summarize the records of a run directory into its `summary.json`.
 
     The order of the methods and the expected number of samples are `methods` and `samples_total` of `provenance.json`.
-    A run that has begun and has no record yet, and an empty directory, get a summary that says so.
+    Rows that a run wrote for another config, before methods were taken out of it, are left out. A run that has begun
+    and has no record yet, and an empty directory, get a summary that says so.
+
+    Args:
+        run_dir: the run directory.
+        methods: only these methods, beside the baselines `random` and `center`; default: all.
 
     Raises:
-        ValueError: there is no such directory, or it holds other things: neither records nor `provenance.json`.
+        ValueError: there is no such directory, or it holds other things: neither records nor `provenance.json`. Or the
+            run has no such method.
         OSError: the file could not be saved.
     """
     run_dir = Path(run_dir)
-    summary = while_it_runs(lambda: _summarize_run(run_dir))
+    summary = while_it_runs(lambda: _summarize_run(run_dir, methods))
     write_atomic(run_dir / "summary.json", json_text(summary.to_dict(), sort_keys=True) + "\n")
     return summary
 
 
-def _summarize_run(run_dir: Path) -> Summary:
+def _summarize_run(run_dir: Path, methods: Sequence[str]) -> Summary:
     provenance = read_provenance(run_dir)
-    view = RecordView(run_dir, COLUMNS)
+    shown = Shown.from_dict(provenance)
+    unfinished = 0 if shown is None else unfinished_samples(run_dir, shown)
+    if methods:
+        shown = _only(methods, shown or rows_of(run_dir))
+    view = RecordView(run_dir, COLUMNS, shown)
     is_empty = run_dir.is_dir() and not any(run_dir.iterdir())
     if not len(view) and not provenance and not is_empty:
         raise ValueError(no_run(run_dir))
-    pieces = scan_records(run_dir, PIECE_COLUMNS)
+    pieces = scan_records(run_dir, PIECE_COLUMNS, shown=shown)
     summary = _summarize(ViewRows(view), provenance.get("methods", ()), provenance.get("samples_total"), pieces)
+    if unfinished:
+        summary = replace(summary, missing=summary.missing + unfinished, partial=True)
     known = [str(line) for line in provenance.get("cautions", ())]
     return with_sanity(replace(summary, warnings=(*known, *summary.warnings)), run_dir)
+
+
+def _only(methods: Sequence[str], shown: Shown) -> Shown:
+    """The rows of some methods and of the baselines.
+
+    Raises:
+        ValueError: there are no rows of a method.
+    """
+    names = list(dict.fromkeys(name for names in shown.scored.values() for name in names))
+    unknown = [name for name in methods if name not in names]
+    if unknown:
+        raise ValueError(f"--methods: the run has no method {unknown[0]!r}; there are {', '.join(names)}")
+    return shown.only({*methods, *BASELINES})
 
 
 def _sorted(records: pd.DataFrame) -> pd.DataFrame:

@@ -23,9 +23,9 @@ from cxr_faith.bench.presets import PRESETS, VOCABULARY, Preset
 from cxr_faith.bench.turns import deletion_pictures, exact_counts
 from cxr_faith.bench.variants import area_errors, rank_agreement
 from cxr_faith.bench.work import engine_flops
+from cxr_faith.curves import plan_curves
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import schedule
-from cxr_faith.scoring import plan_curves
 from tests.analytic import MARGIN
 
 ROOT = Path(__file__).parents[2]

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from cxr_faith import bundled_model
 from cxr_faith.__main__ import main as cxr_faith
 from cxr_faith.cases import Case
+from cxr_faith.curves import plan_curves
 from cxr_faith.protocol import Protocol
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.stop import StopRequest
-from cxr_faith.scoring import plan_curves
 from cxr_faith.summary.summarize import summarize
 from cxr_faith.vlm import Prompt, Reply, Target
 from tests.reference import panel as reference

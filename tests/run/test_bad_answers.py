@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cxr_faith.__main__ import main
-from cxr_faith.run.provenance import Identity, RunDirectoryError, check_run_dir
+from cxr_faith.run.identity import Identity, RunDirectoryError, check_run_dir
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from tests.runs import SAMPLES, records, run_here, write_config
 

@@ -10,8 +10,9 @@ import torch
 
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.run.evaluate import RunOptions, check
+from cxr_faith.run.identity import Identity, RunDirectoryError, check_run_dir
 from cxr_faith.run.module import FaithfulnessModule
-from cxr_faith.run.provenance import Identity, RunDirectoryError, check_run_dir, write_provenance
+from cxr_faith.run.provenance import write_provenance
 
 
 def test_a_run_of_a_cpu_is_not_resumed_on_a_gpu_in_another_number_format(

@@ -197,7 +197,7 @@ def test_another_runs_directory_is_refused(
 def test_a_run_is_not_continued_with_scores_of_another_meaning(
     samples: Path, alone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxr_faith.run.provenance.DEFINITIONS", DEFINITIONS + 1)
+    monkeypatch.setattr("cxr_faith.run.identity.DEFINITIONS", DEFINITIONS + 1)
     before = (alone / "provenance.json").read_bytes()
     assert run_here(config(samples, tmp_path), alone) == 2
     error = capfd.readouterr().err.strip()

@@ -20,7 +20,8 @@ from lightning.fabric.strategies.launchers.subprocess_script import _ChildProces
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from cxr_faith.__main__ import main
-from cxr_faith.run import evaluate as run_module
+from cxr_faith.records import Progress, Shown
+from cxr_faith.run import resume
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.ranks import end_children
 from cxr_faith.run.stop import StopRequest
@@ -138,7 +139,7 @@ def test_a_stop_does_not_read_the_run_again_and_one_in_the_last_batch_is_the_end
     batch: int, status: int, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request, looks, steps = StopRequest(), list[Path](), list[int]()
-    step, look = FaithfulnessModule.predict_step, run_module.done_samples
+    step, look = FaithfulnessModule.predict_step, resume.read_progress
 
     def asked(self: FaithfulnessModule, items: list[Any], index: int) -> Any:
         steps.append(index)
@@ -146,13 +147,13 @@ def test_a_stop_does_not_read_the_run_again_and_one_in_the_last_batch_is_the_end
             request.set(signal.SIGUSR2)
         return step(self, items, index)
 
-    def counted(run_dir: Path) -> set[str]:
+    def counted(run_dir: Path, shown: Shown) -> Progress:
         looks.append(run_dir)
-        return look(run_dir)
+        return look(run_dir, shown)
 
     monkeypatch.setattr("cxr_faith.run.stop.listening", lambda: nullcontext(request))
     monkeypatch.setattr(FaithfulnessModule, "predict_step", asked)
-    monkeypatch.setattr(run_module, "done_samples", counted)
+    monkeypatch.setattr(resume, "read_progress", counted)
     assert main(command(small, tmp_path / "run")[3:]) == status
     assert len(steps) == batch and records(tmp_path / "run")["sample_id"].nunique() == batch
     assert len(looks) == 1  # at the start; reading a large run takes longer than a scheduler waits
