@@ -38,7 +38,7 @@ class Protocol:
         space: where cells are replaced: in the `pixels` of the picture, or among its image `tokens`, which skips the
             vision tower.
         target: what is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`.
-        max_new_tokens: length of the longest answer that is generated.
+        max_new_tokens: longest answer; in generated tokens.
         seed: seeds every random stream, together with the image id.
         controls: which maps that know nothing of the model are scored beside those of the methods. `basic`: noise,
             edges, the mask of the finding where there is one, and a blurred copy of the map of the first method.

@@ -79,19 +79,19 @@ class ModelConfig:
     """Which model answers the questions.
 
     Attributes:
-        path: folder or hub id of a model, of a family in `loading.FAMILIES`; `bundled` is the small one that ships.
+        path: folder or hub id of a model; of a family in `loading.FAMILIES`. `bundled` is the small one that ships.
         revision: branch, tag or commit of a hub id; default: main.
         dtype: default: bfloat16 on a GPU, float32 on a CPU.
         prompt_template: how a question is put to the model; contains `{question}`. Default: asks for yes or no, or
             a few words; the bundled model gets the question alone.
-        max_question_tokens: longest question, prompt template included.
+        max_question_tokens: longest question; prompt template included.
         system: text of the system role, before the picture; empty: none.
-        answer_prefix: text after the turn mark, with which every answer begins, such as an empty thought.
+        answer_prefix: text with which every answer begins; it stands after the turn mark, such as an empty thought.
         reasoning: let the model think first: the marks around its thought. The thought is stored and then held fixed
             as part of the prompt; the answer after it is explained.
         max_reasoning_tokens: longest thought; a longer one is closed there.
-        image_size: (height, width) in pixels at which pictures are read, for a family that takes several sizes;
-            default: the family's own.
+        image_size: height and width at which pictures are read; in pixels, for a family that takes several sizes.
+            Default: the family's own.
     """
 
     path: str = "bundled"

@@ -12,9 +12,9 @@ class Reasoning:
     """The marks around a model's thought. Without a closing mark, the model answers at once.
 
     Attributes:
-        open: text that opens a thought, such as `<unused94>thought` and a line break; empty if the chat template
+        open: text that opens a thought; such as `<unused94>thought` and a line break. Empty if the chat template
             writes it.
-        close: text that ends a thought, such as `<unused95>`; the answer follows.
+        close: text that ends a thought; such as `<unused95>`. The answer follows.
     """
 
     open: str = ""

@@ -56,7 +56,7 @@ def test_the_example_is_a_source_with_an_option(
 
 
 def test_the_stages_of_a_vlm_are_those_that_it_must_offer() -> None:
-    text = section(PAGE, "Adding a VLM")
+    text = section(PAGE, "Adding a family")
     named = {name for name in VLM.__abstractmethods__ if f"`{name}`" in text}
     assert named == VLM.__abstractmethods__ - {"to"}
     assert all((ROOT / path).is_file() for path in re.findall(r"`([\w/]+\.py)`", text))
