@@ -27,8 +27,17 @@ def random_processor(side: int = RANDOM_SIDE, image_size: int = RANDOM_IMAGE, **
     return Gemma3Processor(images, bundled.tokenizer, bundled.chat_template, image_seq_length=side * side)
 
 
-def random_model(tokenizer, sliding_window: int = 512, seed: int = 0) -> Gemma3ForConditionalGeneration:
-    """Random weights that are large enough for the picture to matter, with 2x2 pooling, GQA and both layer types."""
+def random_model(
+    tokenizer, sliding_window: int = 512, seed: int = 0, tower: int = 32
+) -> Gemma3ForConditionalGeneration:
+    """Random weights that are large enough for the picture to matter, with 2x2 pooling, GQA and both layer types.
+
+    Args:
+        tokenizer: for its size and special ids.
+        sliding_window: tokens that a sliding layer sees.
+        seed: of the weights.
+        tower: channels of the vision tower, which has two heads.
+    """
     text = Gemma3TextConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -47,7 +56,7 @@ def random_model(tokenizer, sliding_window: int = 512, seed: int = 0) -> Gemma3F
         tie_word_embeddings=False,
     )
     vision = SiglipVisionConfig(
-        hidden_size=32,
+        hidden_size=tower,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=2,

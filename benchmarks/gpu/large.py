@@ -28,6 +28,8 @@ from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Gemma3VLM, Target
+from cxr_faith.vlm.config import FASTER
+from cxr_faith.vlm.kernels import use_kernels
 
 IMAGES, QUESTIONS_TOTAL = 500, 13_793
 """Of the test set, as `benchmarks/budget.py` assumes."""
@@ -170,6 +172,9 @@ def main() -> None:
     tokens = Target("tokens", answer_ids=answer_ids, scored=tuple(range(len(answer_ids))))
     check.attempt("open_question_of_32_tokens", lambda: engine(check, best, tokens))
     check.attempt("engine_small_batch", lambda: engine(check, 3 if check.dry else 22, margin))
+    for name in FASTER:  # last, since each changes the model and stays
+        use_kernels(check.vlm.model, [name], check.vlm.decoder.norm_offset)
+        check.attempt(f"stages_{name}", lambda: stages(check, best))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Identity:
     """
 
     model: Mapping[str, str]
-    """Hash of the model's files, dtype, and how questions are put to it."""
+    """Hash of the model's files, dtype, faster kernels, and how questions are put to it."""
     data: str
     """Fingerprint of the manifest and of how pictures are prepared."""
     perturbation: Mapping[str, object]
@@ -53,9 +53,10 @@ class Identity:
         dtype = config.dtype or default_dtype(device)
         weights = method_set.weights
         size = {} if config.image_size is None else {"image_size": "x".join(map(str, config.image_size))}
+        faster = {"faster": "+".join(config.faster)} if config.faster else {}
         protocol = {name: value for name, value in asdict(module.protocol).items() if name not in GROWING}
         return cls(
-            {"hash": model_identity(config)["hash"], "dtype": dtype} | config.prompts.identity() | size,
+            {"hash": model_identity(config)["hash"], "dtype": dtype} | config.prompts.identity() | size | faster,
             data.fingerprint,
             protocol | {"definitions": DEFINITIONS},
             method_set.options | ({WEIGHTS: weights} if weights else {}),

@@ -1,6 +1,7 @@
 """Which model answers the questions, and how they are put to it: section `vlm` of a config. Imports nothing heavy."""
 
 import filecmp
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,8 @@ from cxr_faith.vlm.reasoning import Reasoning
 
 MAX_QUESTION_TOKENS = 1024
 MAX_REASONING_TOKENS = 1024
+FASTER = ("fused_norm", "padded_heads")
+"""Kernels that can be switched on, see `cxr_faith.vlm.kernels`."""
 LARGEST_LIMIT = 131_072
 """Positions that the largest models of the family have."""
 PLAIN_TEMPLATE = "{question}"
@@ -33,6 +36,18 @@ def default_template(source: str | Path) -> str:
     own, other = bundled_model() / "tokenizer.json", Path(source) / "tokenizer.json"
     plain = other.is_file() and filecmp.cmp(own, other, shallow=False)
     return PLAIN_TEMPLATE if plain else INSTRUCTION_TEMPLATE
+
+
+def check_faster(names: Collection[str]) -> tuple[str, ...]:
+    """The kernels that are switched on, each once and in the order of `FASTER`.
+
+    Raises:
+        ValueError: no kernel has that name.
+    """
+    for name in names:
+        if name not in FASTER:
+            raise ValueError(f"vlm.faster must name {' or '.join(FASTER)}, got {name!r}")
+    return tuple(name for name in FASTER if name in names)
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ class ModelConfig:
     Attributes:
         path: folder or hub id of a model; of a family in `loading.FAMILIES`. `bundled` is the small one that ships.
         revision: branch, tag or commit of a hub id; default: main.
-        dtype: default: bfloat16 on a GPU, float32 on a CPU.
+        dtype: default: bfloat16 on a GPU, else float32.
         prompt_template: how a question is put to the model; contains `{question}`. Default: asks for yes or no, or
             a few words; the bundled model gets the question alone.
         max_question_tokens: longest question; prompt template included.
@@ -92,6 +107,8 @@ class ModelConfig:
         max_reasoning_tokens: longest thought; a longer one is closed there.
         image_size: height and width at which pictures are read; in pixels, for a family that takes several sizes.
             Default: the family's own.
+        faster: kernels fused_norm and padded_heads; meant for a GPU, they round differently, see
+            `cxr_faith.vlm.kernels`. Default: none.
     """
 
     path: str = "bundled"
@@ -104,11 +121,13 @@ class ModelConfig:
     reasoning: Reasoning = Reasoning()
     max_reasoning_tokens: int = MAX_REASONING_TOKENS
     image_size: tuple[int, int] | None = None
+    faster: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model."""
         if self.dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"vlm.dtype must be float32 or bfloat16, got {self.dtype!r}")
+        object.__setattr__(self, "faster", check_faster(self.faster))
         self._prompts(PLAIN_TEMPLATE if self.prompt_template is None else self.prompt_template)
 
     @property

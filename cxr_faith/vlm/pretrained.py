@@ -1,5 +1,6 @@
 """A model of any family, loaded from a folder or a hub id."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -7,12 +8,13 @@ import torch
 from torch import Tensor
 
 from cxr_faith.vlm.checkpoint import load_model
-from cxr_faith.vlm.config import ModelConfig, PromptOptions, default_template
+from cxr_faith.vlm.config import ModelConfig, PromptOptions, check_faster, default_template
 from cxr_faith.vlm.decoder import check_head
 from cxr_faith.vlm.devices import check_device, choose_accelerator, default_dtype, exact_arithmetic
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.family import Family, Size
 from cxr_faith.vlm.hub import resolved_revision
+from cxr_faith.vlm.kernels import use_kernels
 from cxr_faith.vlm.model_files import checked_processor, make_prompter, open_model
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 
@@ -26,6 +28,7 @@ class FamilyVLM(Family, TransformersVLM):
         prompts: how questions are put to the model.
         source: the folder or hub id that the model came from, for the run's provenance.
         image_size: (H, W) at which pictures are read, for a family that takes several sizes; default: its own.
+        faster: faster kernels, of `config.FASTER`; they change the model that is given.
 
     Raises:
         ModelError: model and processor do not fit together, or yes and no are not single tokens.
@@ -38,10 +41,13 @@ class FamilyVLM(Family, TransformersVLM):
         prompts: PromptOptions = PromptOptions(),  # noqa: B008 - frozen
         source: str = "",
         image_size: Size | None = None,
+        faster: Collection[str] = (),
     ) -> None:
+        self.faster = check_faster(faster)
         layout, size = self.layout_of(model.config, image_size)
         prompter = make_prompter(type(self), processor, model.config, prompts, image_size)
         super().__init__(processor, self.decoder_class(model, layout), layout, size, self.stops, prompter, source)
+        use_kernels(model, self.faster, self.decoder.norm_offset)
         check_head(self.decoder)
         mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
         self._mean, self._std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
@@ -55,6 +61,7 @@ class FamilyVLM(Family, TransformersVLM):
         prompts: PromptOptions | None = None,
         revision: str | None = None,
         image_size: Size | None = None,
+        faster: Collection[str] = (),
     ) -> Self:
         """Load from a local folder or a hub id; safetensors only, no remote code.
 
@@ -67,6 +74,7 @@ class FamilyVLM(Family, TransformersVLM):
             prompts: how questions are put to the model; default: with `default_template`.
             revision: branch, tag or commit of a hub id; default: main.
             image_size: (H, W) at which pictures are read, for a family that takes several sizes.
+            faster: faster kernels, of `config.FASTER`.
 
         Raises:
             ModelError: a file of the model is missing or damaged, the files do not fit each other, or it is another
@@ -84,14 +92,17 @@ class FamilyVLM(Family, TransformersVLM):
         processor = checked_processor(cls, folder, config, str(path), prompts, image_size)
         config._commit_hash = resolved_revision(path, folder.path) or None
         model = load_model(cls.model_class, config, folder, dtype)
-        return cls(model.to(device), processor, prompts, str(path), image_size)
+        return cls(model.to(device), processor, prompts, str(path), image_size, faster)
 
     @classmethod
     def of(cls, config: ModelConfig, device: torch.device | str | None = None) -> Self:
         """Load the model of a run's config; see `from_pretrained`."""
-        return cls.from_pretrained(
-            config.source, device, config.dtype, config.prompts, config.revision, config.image_size
-        )
+        options = (config.prompts, config.revision, config.image_size, config.faster)
+        return cls.from_pretrained(config.source, device, config.dtype, *options)
+
+    def identity(self) -> dict[str, str]:
+        """What numbers depend on, with the faster kernels where there are some; see `TransformersVLM.identity`."""
+        return super().identity() | ({"faster": "+".join(self.faster)} if self.faster else {})
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pictures uint8 [batch, 3, H, W] to the float32 pixel values that the model gets."""

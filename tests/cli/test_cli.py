@@ -107,6 +107,7 @@ def test_print_config_is_the_resolved_config(run: Callable[..., Done]) -> None:
         (["--model.methods", "{a: {class: attention, head: max}}"], "methods.a.head: not an option of attention"),
         (["--model.vlm.path", "/nowhere/model"], "no model folder /nowhere/model"),
         (["--model.vlm.dtype", "float16"], "vlm.dtype must be one of float32, bfloat16, got float16"),
+        (["--model.vlm.faster", "[fused]"], "vlm.faster must name fused_norm or padded_heads, got 'fused'"),
         (["--data.manifest", "nowhere.parquet"], "nowhere.parquet"),
         (["--data.data_root", "nowhere"], "data.data_root: nowhere: no such folder"),
         (["--limit", "0"], "limit must be at least 1"),

@@ -16,7 +16,7 @@ from cxr_faith.checks.randomization import random_stages
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import ModelError, Target
-from cxr_faith.vlm.config import ModelConfig, PromptOptions
+from cxr_faith.vlm.config import FASTER, ModelConfig, PromptOptions
 from cxr_faith.vlm.decoder import Decoder, check_head
 from cxr_faith.vlm.families import FAMILIES
 from cxr_faith.vlm.layout import Layout
@@ -88,6 +88,18 @@ def test_scores_are_the_twins_with_and_without_a_shared_prefix(family, monkeypat
                 computed = torch.stack([scores.s, scores.probability, scores.standing], dim=1).numpy()
                 assert np.abs(computed - np.array(expected)).max() < 1e-4
                 assert abs(computed[0, 0] - computed[1, 0]) > 0.05  # the picture matters
+
+
+def test_faster_kernels_give_the_same_scores(family):
+    options = {"prompts": PromptOptions(), "image_size": family.parts.image_size}
+    fast = load_vlm(family.folder, "cpu", faster=FASTER, **options)
+    prompt, target = fast.prompt(QUESTION), family.targets()[1]
+    with torch.no_grad():
+        scores = [vlm.trace(vlm.encode(family.pixels()), [prompt] * 2, [target] * 2) for vlm in (family.vlm, fast)]
+    torch.testing.assert_close(*scores, atol=1e-4, rtol=0)
+    norms = [module for module in fast.model.modules() if type(module).__name__.endswith("RMSNorm")]
+    assert norms and all("forward" in vars(norm) for norm in norms)
+    assert fast.model.config.vision_config._attn_implementation == "cxr_faith_padded"
 
 
 def test_answers_are_the_twins(family, monkeypatch):
