@@ -201,7 +201,15 @@ def _blurred(values: np.ndarray) -> np.ndarray:
     return smooth
 
 
-def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, case: Case, seed: int) -> list[Case]:
+def compute_token_maps(
+    vlm: VLM,
+    name: str,
+    method: Method,
+    picture: Tensor,
+    case: Case,
+    seed: int,
+    micro_batch: MicroBatch | None = None,
+) -> list[Case]:
     """One case for each content token of the answer, with its own target and map; methods share forwards if they can.
 
     Args:
@@ -211,13 +219,15 @@ def compute_token_maps(vlm: VLM, name: str, method: Method, picture: Tensor, cas
         picture: pixel values [3, H, W].
         case: an answered question.
         seed: the run's seed.
+        micro_batch: as for `compute_maps`.
 
     Raises:
         AnswerError: the answer is empty.
     """
     whole = make_target(vlm, case.prompt, case.reply, OPEN, "answer")
     with _one_thread(vlm.device):
-        results = method.attribute_tokens(vlm, _batch(method, picture, case, seed), [whole])
+        batch = _batch(method, picture, case, seed, micro_batch=micro_batch)
+        results = method.attribute_tokens(vlm, batch, [whole])
     cases = []
     for index, result in zip(whole.scored, results, strict=True):
         target = whole.alone(index)

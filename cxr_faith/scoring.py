@@ -28,10 +28,11 @@ from cxr_faith.records.controls import CENTER, RANDOM
 from cxr_faith.records.known import Baselines
 from cxr_faith.vlm.base import PictureScores
 
-DEFINITIONS = 2
-"""Version of what the scores of a record mean; a run is not continued with scores of another meaning.
+DEFINITIONS = 3
+"""Version of what the scores and maps of a record mean; a run is not continued with others.
 
-1: choice and open answers in mean log p. 2: in log-odds; flat maps score as random orders.
+1: choice and open answers in mean log p. 2: in log-odds; flat maps score as random orders. 3: `smooth_grad` and
+`igos_pp` draw other noise, on the device.
 """
 
 Columns = dict[str, Any]

@@ -6,12 +6,16 @@ In a process of its own, since PyTorch keeps a device that was registered.
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from cxr_faith.attribution import METHODS, build_methods
+from cxr_faith.attribution.igos_loss import MaskLoss
 from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.substrate import Substrate
@@ -22,12 +26,22 @@ from tests.random_model import random_gemma
 from tests.runs import cheap_options
 
 PROTOCOL = Protocol(max_new_tokens=2)
-LOOPS = {
-    "integrated_gradients": [{"steps": steps, "micro_batch": 1} for steps in (2, 4)],
-    "smooth_grad": [{"copies": copies, "micro_batch": 1} for copies in (2, 4)],
-    "rise": [{"masks": masks} for masks in (4, 12)],
-}
-"""Options with which a method's loop runs twice as often, or more."""
+
+
+def loops(sae: str) -> dict[str, list[dict[str, Any]]]:
+    """Options with which a method's loop runs twice as often, or more; the name's first word is the method."""
+    return {
+        "integrated_gradients": [{"steps": steps, "micro_batch": 1} for steps in (2, 4)],
+        "smooth_grad": [{"copies": copies, "micro_batch": 1} for copies in (2, 4)],
+        "sae": [{"path": sae, "steps": steps, "micro_batch": 1} for steps in (2, 4)],
+        "igos_pp": [{"iterations": count, "path_steps": count} for count in (1, 2)],
+        "igos_pp line_search": [{"optimizer": "line_search", "iterations": count} for count in (1, 3)],
+        "rise": [{"masks": masks} for masks in (4, 12)],
+        "occlusion": [{"window": window} for window in (1, 5)],
+        "greedy": [{"cells": cells, "substrate": "zero"} for cells in (1, 3)],
+        "cleann": [{"alpha": 1e-15, "samples": 5, "substrate": "zero"}, {"substrate": "zero"}],
+    }
+
 
 vlm = random_gemma()
 
@@ -69,8 +83,10 @@ def main(sae: str) -> dict[str, Any]:
             work()
             return dict(device.waits)
 
-        def loop(name: str, options: dict[str, Any]) -> dict[str, int]:
-            return waits(lambda: maps(there, {name: options}))
+        def loop(name: str, options: dict[str, Any]) -> dict[str, Any]:
+            with counted(Engine, "run") as runs, counted(MaskLoss, "values") as tries:
+                waited = waits(lambda: maps(there, {name.split()[0]: options}))
+            return {"waits": waited, "runs": len(runs), "tries": len(tries)}
 
         return {
             "maps": {name: float(np.abs(computed[name] - values).max()) for name, values in expected.items()},
@@ -79,10 +95,23 @@ def main(sae: str) -> dict[str, Any]:
                 spec: float((scores(there, spec) - values).abs().max()) for spec, values in expected_scores.items()
             },
             "engine": [waits(lambda size=size: scores(there, "zero", size)) for size in (1, 2, 6)],
-            "loops": {name: [loop(name, options) for options in several] for name, several in LOOPS.items()},
+            "loops": {name: [loop(name, options) for options in several] for name, several in loops(sae).items()},
             "padded": Engine(vlm).batches.padded,
             "mixing": mixing(there),
         }
+
+
+@contextmanager
+def counted(owner: type, name: str) -> Iterator[list[None]]:
+    """While it is entered, one entry for each call of a class's function."""
+    calls, function = list[None](), getattr(owner, name)
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return function(*args, **kwargs)
+
+    with patch.object(owner, name, counting):
+        yield calls
 
 
 def mixing(there: torch.Tensor) -> str:

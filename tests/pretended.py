@@ -89,7 +89,7 @@ def run(function: Any, args: Any, kwargs: dict[str, Any], waits: Counter[str]) -
         and (not to_there or (function.overloadpacket is ATEN.copy_ and not isinstance(args[0], There)))
     ):
         waits["copy to the host"] += 1
-    elif copies and to_there and strangers:
+    elif copies and to_there and any(not isinstance(tensor, There) and tensor.numel() for tensor in inputs):
         waits["copy to the device"] += 1
     elif there and (function.overloadpacket in WAITS or has_bool_index(function, inputs)):
         waits[function.overloadpacket.__name__] += 1

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import cxr_faith
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import RECORD_SCHEMA
+from cxr_faith.vlm.micro_batch import MicroBatch
+from cxr_faith.vlm.prefix_cache import Prefix
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +46,29 @@ def test_every_kind_of_picture_gives_the_same_map(explainer: cxr_faith.Explainer
         ]
     for other in maps[1:]:
         np.testing.assert_array_equal(maps[0], other)
+
+
+def test_passes_are_as_large_as_those_of_a_run(
+    explainer: cxr_faith.Explainer, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An accelerator's kernels depend on the rows: the answer, and what methods score, take whole micro-batches."""
+    whole, rows, prefill = cxr_faith.Explainer(explainer.vlm), list[int](), explainer.vlm.prefill
+    whole._engine.batches = MicroBatch(3, padded=True)
+    asked = picture, "Is there a nodule?", {"class": "rise", "masks": 4}
+    expected = explainer.explain(*asked)
+
+    def counting(tokens: torch.Tensor) -> Prefix:
+        rows.append(len(tokens))
+        return prefill(tokens)
+
+    monkeypatch.setattr(explainer.vlm, "prefill", counting)
+    explanation = whole.explain(*asked)
+    assert rows == [3, 3, 3]  # the answer, and four pictures in two passes
+    assert explanation.answer == expected.answer
+    np.testing.assert_array_equal(explanation.map, expected.map)
+    whole.compare(picture, asked[1], {"rise": {"masks": 4}})
+    whole.explain_tokens(*asked)
+    assert rows == 9 * [3]
 
 
 def test_evaluation_carries_the_record_columns(explainer: cxr_faith.Explainer, picture: Path) -> None:

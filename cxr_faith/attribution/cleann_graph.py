@@ -45,7 +45,8 @@ def independence_graph(attention: Tensor, samples: int, alpha: float) -> Tensor:
 def dependent(correlation: Tensor, samples: int, given: int, alpha: float) -> Tensor:
     """Whether Fisher's z rejects independence: √(n - k - 3)·|atanh r| > Φ⁻¹(1 - α/2), n samples, k tokens given."""
     bound = NormalDist().inv_cdf(1 - alpha / 2) / max(samples - given - 3, 1) ** 0.5
-    return correlation.abs() > torch.tensor(bound, dtype=torch.float64).tanh().to(correlation.device)
+    # A number, not a tensor: the copy to a device would wait there at every token.
+    return correlation.abs() > torch.tensor(bound, dtype=torch.float64).tanh().item()
 
 
 def shuffled(graph: Tensor, random: np.random.Generator) -> Tensor:

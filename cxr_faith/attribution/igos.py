@@ -15,7 +15,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, ch
 from cxr_faith.attribution.igos_loss import SIGNS, MaskLoss
 from cxr_faith.attribution.igos_search import Masks, line_search, momentum
 from cxr_faith.metrics.functional import effect_threshold
-from cxr_faith.perturb.schedule import stream
+from cxr_faith.perturb.device_noise import device_noise
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.vlm.answers import likelihood_ratios
 from cxr_faith.vlm.base import VLM, Target
@@ -88,10 +87,9 @@ class IGOSPP(Method):
         masks = torch.empty(len(target), 2, *vlm.grid, device=batch.pixels.device)
         histories: list[list[float]] = [[] for _ in target]
         for chosen in _by_scored_tokens(loss.targets):
-            streams = [stream(batch.seed, batch.image_ids[index], "igos_noise") for index in chosen]
             names = [batch.image_ids[index] for index in chosen]
             part = replace(loss.of(chosen), core=partial(self.core, image_ids=names, seed=batch.seed))
-            optimized = self._optimize(part, streams)
+            optimized = self._optimize(part, names, batch.seed)
             masks[chosen] = optimized.values
             for index, history in zip(chosen, optimized.history, strict=True):
                 histories[index] = history
@@ -134,25 +132,25 @@ class IGOSPP(Method):
         )
         return loss, extras
 
-    def _optimize(self, loss: MaskLoss, streams: Sequence[np.random.Generator]) -> Masks:
+    def _optimize(self, loss: MaskLoss, image_ids: Sequence[str], seed: int) -> Masks:
         """Masks of pictures with the same scored tokens."""
 
-        def noise() -> Tensor | None:
-            return self._noise(loss, streams)
+        def noise(iteration: int) -> Tensor | None:
+            return self._noise(loss.pictures, image_ids, seed, iteration)
 
         if self.optimizer == "line_search":
             return line_search(loss, self.iterations, noise)
         return momentum(loss, self.iterations, self.step * loss.vlm.n_cells, SHRINKAGE_DECAY, noise)
 
-    def _noise(self, loss: MaskLoss, streams: Sequence[np.random.Generator]) -> Tensor | None:
-        """Noise fields [batch, path_steps, H, W], each picture's from its own stream."""
+    def _noise(self, pictures: Tensor, image_ids: Sequence[str], seed: int, iteration: int) -> Tensor | None:
+        """Noise fields [batch, path_steps, H, W] of an iteration, each picture's from its own row of values."""
         if not self.noise:
             return None
-        pictures = loss.pictures
         shape = (self.path_steps, *pictures.shape[-2:])
-        drawn = np.stack([generator.standard_normal(shape, dtype="float32") for generator in streams])
+        part = (iteration * math.prod(shape), math.prod(shape), pictures.device)
+        drawn = [device_noise(seed, image_id, "noise", "igos_pp", *part).view(shape) for image_id in image_ids]
         deviation = pictures.std((1, 2, 3), correction=0, keepdim=True)
-        return torch.from_numpy(drawn).to(pictures) * self.noise * deviation
+        return torch.stack(drawn).to(pictures) * self.noise * deviation
 
 
 def _by_scored_tokens(targets: Sequence[Target]) -> list[list[int]]:

@@ -167,5 +167,6 @@ class MaskLoss:
         prompts = [prompt for prompt in self.prompts for _ in SIGNS][part]
         targets = [target for target in self.targets for _ in SIGNS][part]
         scores = self.vlm.trace(self.vlm.encode(pixels), prompts, targets).mean(1)
-        weights = torch.tensor(SIGNS, device=scores.device) / self.scale[:, None]
+        # Not `torch.tensor(SIGNS)`: the copy to a device would wait there in every pass.
+        weights = torch.stack([sign / self.scale for sign in SIGNS], 1)
         return scores * weights.flatten()[part]

@@ -1,5 +1,6 @@
 """The two optimizers of iGOS++: momentum, as for vision-language models, and a line search, as for classifiers."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -8,8 +9,8 @@ from torch import Tensor
 
 from cxr_faith.attribution.igos_loss import MaskLoss
 
-Noise = Callable[[], Tensor | None]
-"""Draws the noise fields of the next iteration, [batch, steps, H, W]."""
+Noise = Callable[[int], Tensor | None]
+"""Draws the noise fields of an iteration, [batch, steps, H, W]."""
 ARMIJO, DECAY, SMALLEST = 1e-4, 0.2, 1e-5
 """Of the line search, as published: the decrease that it asks for, the ratio of its steps, and the last one."""
 
@@ -20,20 +21,23 @@ class Masks:
 
     Attributes:
         values: [batch, 2, grid_h, grid_w] in [0, 1]; NaN where a gradient was not finite.
-        history: for each picture, its loss before each step; shorter where a gradient was not finite.
+        losses: before each step, [batch]; NaN from a gradient on that was not finite.
     """
 
     values: Tensor
-    history: list[list[float]] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
 
     def keep(self, losses: Tensor, slopes: Tensor) -> Tensor:
-        """Note the losses; pictures whose slope is not finite end as NaN. Returns the slopes."""
+        """Note the losses. Returns the slopes, NaN for pictures whose slope is not finite, so that they end as NaN."""
         usable = slopes.isfinite().flatten(1).all(1)
-        self.values[~usable] = torch.nan
-        for history, loss, finite in zip(self.history, losses.tolist(), usable.tolist(), strict=True):
-            if finite:
-                history.append(loss)
-        return slopes
+        self.losses.append(torch.where(usable, losses, torch.nan))
+        return torch.where(usable[:, None, None, None], slopes, torch.nan)
+
+    @property
+    def history(self) -> list[list[float]]:
+        """For each picture, its loss before each step; shorter where a gradient was not finite."""
+        rows: list[list[float]] = torch.stack(self.losses, 1).tolist()
+        return [[loss for loss in row if not math.isnan(loss)] for row in rows]
 
 
 def momentum(loss: MaskLoss, iterations: int, step: float, decay: float, noise: Noise) -> Masks:
@@ -53,7 +57,7 @@ def momentum(loss: MaskLoss, iterations: int, step: float, decay: float, noise: 
     before = masks.values
     for iteration in range(iterations):
         now = loss.shrunk(decay**iteration)
-        reached = (masks.values - step * masks.keep(*now.slopes(masks.values, noise()))).clamp(0, 1)
+        reached = (masks.values - step * masks.keep(*now.slopes(masks.values, noise(iteration)))).clamp(0, 1)
         ahead = reached + iteration / (iteration + 3) * (reached - before)
         masks.values, before = ahead.clamp(0, 1), reached
     return masks
@@ -71,24 +75,25 @@ def line_search(loss: MaskLoss, iterations: int, noise: Noise) -> Masks:
         noise: noise fields of each iteration, the same for all steps that are tried.
     """
     masks = _full(loss)
-    for _ in range(iterations):
-        fields = noise()
+    for iteration in range(iterations):
+        fields = noise(iteration)
         losses, slopes = loss.slopes(masks.values, fields)
         slopes = masks.keep(losses, slopes)
         steepest = slopes.abs().amax((1, 2, 3)).clamp_min(torch.finfo(slopes.dtype).tiny)
         wanted = ARMIJO * slopes.square().sum((1, 2, 3))
-        size, left = torch.ones_like(losses), list(range(len(losses)))
-        while left:
-            rate = size[left] / steepest[left]
-            tried = (masks.values[left] - rate[:, None, None, None] * slopes[left]).clamp(0, 1)
-            reached = loss.of(left).values(tried, None if fields is None else fields[left])
-            failed = (reached > losses[left] - rate * wanted[left]) & (size[left] > SMALLEST)
-            left = [index for index, again in zip(left, failed.tolist(), strict=True) if again]
-            size[left] *= DECAY
+        size, failed = torch.ones_like(losses), torch.ones_like(losses, dtype=torch.bool)
+        while True:
+            rate = size / steepest
+            tried = (masks.values - rate[:, None, None, None] * slopes).clamp(0, 1)
+            failed &= (loss.values(tried, fields) > losses - rate * wanted) & (size > SMALLEST)
+            size = torch.where(failed, size * DECAY, size)
+            # The host waits here, once for each try. Pictures that are done are tried again with the others, unchanged.
+            if not bool(failed.any()):
+                break
         masks.values = (masks.values - (size / steepest)[:, None, None, None] * slopes).clamp(0, 1)
     return masks
 
 
 def _full(loss: MaskLoss) -> Masks:
     count = len(loss.pictures)
-    return Masks(torch.ones(count, 2, *loss.vlm.grid, device=loss.pictures.device), [[] for _ in range(count)])
+    return Masks(torch.ones(count, 2, *loss.vlm.grid, device=loss.pictures.device))

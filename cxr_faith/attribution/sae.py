@@ -149,10 +149,9 @@ class SAE(Method):
 
     def _strongest(self, effects: Tensor) -> list[dict[str, Any]]:
         totals = effects.sum((0, 1))
-        order = totals.abs().argsort(descending=True, stable=True)[: self.top].tolist()
-        return [
-            {"feature": index, "effect": float(totals[index]), "map": effects[..., index].tolist()} for index in order
-        ]
+        order = totals.abs().argsort(descending=True, stable=True)[: self.top]
+        columns = order.tolist(), totals[order].tolist(), effects[..., order].movedim(-1, 0).tolist()
+        return [{"feature": index, "effect": effect, "map": own} for index, effect, own in zip(*columns, strict=True)]
 
 
 def pool_patches(values: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -23,7 +23,6 @@ from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.ranks import cluster_plugins
 from cxr_faith.run.stop import StopRequest
 from cxr_faith.storage.atomic import write_atomic
-from cxr_faith.vlm.devices import choose_accelerator
 
 OTHER_MODEL = "take a model that was trained on radiographs: --model.vlm.path google/medgemma-4b-it"
 
@@ -45,7 +44,7 @@ class DoctorOptions:
 
 
 def run_doctor(
-    module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path, options: DoctorOptions
+    module: FaithfulnessModule, data: CXRVQADataModule, run_dir: Path, options: DoctorOptions, accelerator: str
 ) -> list[Check]:
     """Go through the list, and write `doctor.json` into the run directory.
 
@@ -54,6 +53,7 @@ def run_doctor(
         data: its samples; only the first ones are used, and none beyond its limit.
         run_dir: where the result goes; the trial's records go there too for a while, so that its disk is tested.
         options: how many samples.
+        accelerator: that of the run.
     """
     data.limit = options.samples if data.limit is None else min(options.samples, data.limit)
     module.check_model()
@@ -61,8 +61,8 @@ def run_doctor(
     with tempfile.TemporaryDirectory(dir=run_dir, prefix="doctor-") as folder:
         trial = Path(folder)
         data.cache_dir = trial / "cache"
-        frame = _predict(module, data, trial)
-        again = _predict(module, data, trial)
+        frame = _predict(module, data, trial, accelerator)
+        again = _predict(module, data, trial, accelerator)
         data.skip = frozenset()
         pictures, cases = read_cases(module.engine.vlm, data, module.protocol, 1)
         advice = "no answer can be explained: check model.vlm.prompt_template, and what the records' reasons say"
@@ -79,12 +79,12 @@ def run_doctor(
     return checks
 
 
-def _predict(module: FaithfulnessModule, data: CXRVQADataModule, folder: Path) -> pd.DataFrame:
+def _predict(module: FaithfulnessModule, data: CXRVQADataModule, folder: Path, accelerator: str) -> pd.DataFrame:
     """Run the samples without records as `evaluate` would, on one device; returns all records."""
     data.skip = done_samples(folder)
     callbacks: list[Callback] = [RecordsWriter(folder, StopRequest())]
     needed = trainer_defaults(RunOptions(folder)) | {"plugins": cluster_plugins()}
-    trainer = L.Trainer(accelerator=choose_accelerator(), devices=1, callbacks=callbacks, **needed)
+    trainer = L.Trainer(accelerator=accelerator, devices=1, callbacks=callbacks, **needed)
     trainer.predict(module, datamodule=data, return_predictions=False)
     return read_records(folder)
 

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     with usage_errors(ValueError, FileNotFoundError):
         cli = EvaluateCLI(given.arguments, DoctorOptions)
         cli.datamodule.limit = cli.options.limit
-        checks = run_doctor(cli.model, cli.datamodule, cli.options.run_dir, cli.made(DoctorOptions))
+        options = cli.made(DoctorOptions)
+        checks = run_doctor(cli.model, cli.datamodule, cli.options.run_dir, options, cli.accelerator)
     show(wide_console(), render_doctor(checks))
     return 1 if failed(checks) else 0

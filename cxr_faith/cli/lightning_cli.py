@@ -30,6 +30,7 @@ class EvaluateCLI(LightningCLI):
 
     Attributes:
         options: where the run goes and how much of the data it takes.
+        accelerator: `cuda` or `cpu`, by the config.
     """
 
     def __init__(self, args: list[str], own: type | None = None) -> None:
@@ -87,9 +88,9 @@ class EvaluateCLI(LightningCLI):
         Raises:
             ValueError: the Trainer cannot work with these options on this machine.
         """
-        accelerator = choose_accelerator(self.config_init["trainer"]["accelerator"])
+        self.accelerator = choose_accelerator(self.config_init["trainer"]["accelerator"])
         try:
-            return super().instantiate_trainer(plugins=cluster_plugins(), accelerator=accelerator, **kwargs)
+            return super().instantiate_trainer(plugins=cluster_plugins(), accelerator=self.accelerator, **kwargs)
         except (MisconfigurationException, TypeError) as error:
             raise ValueError(f"trainer: {error}") from error
 

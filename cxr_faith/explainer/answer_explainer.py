@@ -9,6 +9,7 @@ from cxr_faith.cases import Case, compute_maps, compute_token_maps
 from cxr_faith.explainer.answers import ask
 from cxr_faith.explainer.explanation import Explanation
 from cxr_faith.explainer.view import Picture, View, pair_up, refuse_lists
+from cxr_faith.perturb.engine import Engine
 from cxr_faith.vlm.answers import KEYWORD
 from cxr_faith.vlm.base import VLM
 
@@ -27,6 +28,7 @@ class AnswerExplainer:
 
     def __init__(self, vlm: VLM, seed: int = 0, max_new_tokens: int = 32) -> None:
         self.vlm, self.seed, self.max_new_tokens = vlm, seed, max_new_tokens
+        self._engine = Engine(vlm)
 
     @overload
     def explain(
@@ -100,7 +102,7 @@ class AnswerExplainer:
         for members in by_image.values():
             view = View.open(self.vlm, pairs[members[0]][0], image_id)
             cases = self._ask(view, [pairs[index][1] for index in members], target, kind)
-            compute_maps(self.vlm, {name: chosen}, [view.pixels] * len(cases), cases, self.seed, only_in_format=False)
+            self._explain(view, {name: chosen}, cases)
             explained = [Explanation.of(self.vlm, case, name, view) for case in cases]
             results |= zip(members, explained, strict=True)
         single = not isinstance(image, list) and not isinstance(question, list)
@@ -134,7 +136,7 @@ class AnswerExplainer:
         """
         name, chosen = self._method(method)
         view, case = self._ask_one(image, question, "answer", kind)
-        cases = compute_token_maps(self.vlm, name, chosen, view.pixels, case, self.seed)
+        cases = compute_token_maps(self.vlm, name, chosen, view.pixels, case, self.seed, self._engine.batches)
         return [Explanation.of(self.vlm, one, name, view) for one in cases]
 
     def _method(self, spec: MethodSpec) -> tuple[str, Method]:
@@ -152,7 +154,12 @@ class AnswerExplainer:
         return methods
 
     def _ask(self, view: View, questions: Sequence[str], target: str | int, kind: str | None) -> list[Case]:
-        return ask(self.vlm, view, questions, target, kind, self.seed, self.max_new_tokens)
+        return ask(self._engine, view, questions, target, kind, self.seed, self.max_new_tokens)
+
+    def _explain(self, view: View, methods: Mapping[str, Method], cases: list[Case]) -> None:
+        """Fill in the maps of questions about one picture."""
+        pixels, batches = [view.pixels] * len(cases), self._engine.batches
+        compute_maps(self.vlm, methods, pixels, cases, self.seed, only_in_format=False, micro_batch=batches)
 
     def _ask_one(self, image: Picture, question: str, target: str | int, kind: str | None) -> tuple[View, Case]:
         refuse_lists(image, question)

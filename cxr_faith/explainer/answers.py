@@ -7,6 +7,7 @@ import torch
 
 from cxr_faith.cases import Case, read_answers
 from cxr_faith.explainer.view import View
+from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm.answers import OPEN, STRATEGIES, likelihood_ratios, make_target, parse_target, pick_token
@@ -14,7 +15,7 @@ from cxr_faith.vlm.base import VLM
 
 
 def ask(
-    vlm: VLM,
+    engine: Engine,
     view: View,
     questions: Sequence[str],
     target: str | int,
@@ -25,7 +26,7 @@ def ask(
     """The model's answers about one picture, each with its target.
 
     Args:
-        vlm: the model.
+        engine: runs the model, in passes as large as those of a run.
         view: the picture; it is encoded once.
         questions: as asked.
         target: what is explained, see `Explainer.explain`.
@@ -38,7 +39,10 @@ def ask(
     """
     stated = "answer" if target in STRATEGIES else parse_target(target)
     protocol = Protocol(target=stated, max_new_tokens=max_new_tokens, seed=seed)
-    cases = read_answers(vlm, view.pixels, view.image_id, questions, [kind] * len(questions), protocol)
+    vlm, kinds = engine.vlm, [kind] * len(questions)
+    cases = engine.whole_pass(
+        lambda copies: read_answers(vlm, view.pixels, view.image_id, questions, kinds, protocol, copies=copies)
+    )
     for case in cases:
         if case.target is None:
             raise ValueError(case.reason)

@@ -8,16 +8,13 @@ import torch
 
 from cxr_faith.attribution import AttributionBatch
 from cxr_faith.attribution.attention import image_share
-from cxr_faith.cases import compute_maps
 from cxr_faith.explainer.answer_explainer import AnswerExplainer, MethodSpec
 from cxr_faith.explainer.explanation import Explanation, LayerShare
 from cxr_faith.explainer.scores import Scores
 from cxr_faith.explainer.view import Picture, refuse_lists
-from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.scoring import score_image
-from cxr_faith.vlm.base import VLM
 from cxr_faith.vlm.config import ModelConfig
 from cxr_faith.vlm.loading import load_configured
 from cxr_faith.vlm.reasoning import Reasoning
@@ -39,10 +36,6 @@ class Explainer(AnswerExplainer):
         >>> explanation.map.shape
         (12, 12)
     """
-
-    def __init__(self, vlm: VLM, seed: int = 0, max_new_tokens: int = 32) -> None:
-        super().__init__(vlm, seed, max_new_tokens)
-        self._engine = Engine(vlm)
 
     @classmethod
     def from_pretrained(
@@ -135,7 +128,7 @@ class Explainer(AnswerExplainer):
         """
         built = self._methods(methods if isinstance(methods, Mapping) else {name: {} for name in methods})
         view, case = self._ask_one(image, question, target, kind)
-        compute_maps(self.vlm, built, [view.pixels], [case], self.seed, only_in_format=False)
+        self._explain(view, built, [case])
         return {name: Explanation.of(self.vlm, case, name, view) for name in built}
 
     def evaluate(

@@ -10,12 +10,14 @@ from cxr_faith.attribution.igos_loss import MaskLoss, bilateral_tv, kept_shares
 from cxr_faith.data.geometry import fit
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.perturb.schedule import stream_key
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.vlm import Target
 from cxr_faith.vlm.micro_batch import MicroBatch
 from tests.analytic import MARGIN, LinearVLM
 from tests.analytic import picture as analytic_picture
 from tests.reference import igos as reference
+from tests.reference.philox import normal_noise
 
 QUESTION = "Is there a nodule?"
 
@@ -268,6 +270,25 @@ def test_noise_is_seeded_by_the_image(random_vlm, pictures):
     ]
     assert torch.equal(maps[0], maps[1])
     assert not torch.equal(maps[0], maps[2]) and not torch.equal(maps[0], maps[3])
+
+
+def test_each_iteration_has_noise_of_its_own_from_the_pictures_row():
+    """With masks that keep all, the first term's picture is the picture with noise."""
+    vlm, seen = LinearVLM({QUESTION: np.zeros((3, 5))}), []
+    pixels, encode = analytic_picture(vlm)[None], vlm.encode
+
+    def encode_and_keep(pictures):
+        seen.append(pictures)
+        return encode(pictures)
+
+    vlm.encode = encode_and_keep
+    explain(vlm, pixels, iterations=3, path_steps=1, noise=0.5)
+    drawn = [pictures[0] - pixels[0] for pictures in seen if len(pictures) == 4]
+    noise = normal_noise(stream_key(3, "0", "noise", "igos_pp"), (3, *vlm.image_size))
+    assert len(drawn) == 3
+    for field, expected in zip(drawn, 0.5 * float(pixels.std(correction=0)) * noise, strict=True):
+        for channel in field.detach().double().numpy():
+            np.testing.assert_allclose(channel, expected, atol=1e-5)
 
 
 def test_a_lesion_of_the_bundled_model(bundled):

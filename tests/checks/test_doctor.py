@@ -187,6 +187,22 @@ def test_maps_on_the_border_are_found(frame: pd.DataFrame) -> None:
     assert checks(frame.assign(map=[edge.ravel()] * len(frame)))[name].status == "warn"
 
 
+def test_the_trial_takes_the_configs_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the GPU of this machine: `evaluate` would run elsewhere."""
+
+    class TrainerAskedForError(Exception):
+        pass
+
+    def trainer(accelerator: str, **options: object) -> None:
+        raise TrainerAskedForError(accelerator)
+
+    config = write_config(tmp_path, samples=2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(doctor.L, "Trainer", trainer)
+    with pytest.raises(TrainerAskedForError, match="^cpu$"):
+        main(["doctor", "--config", str(config), "--run_dir", str(tmp_path / "run"), "--samples", "2"])
+
+
 @pytest.mark.slow
 def test_the_command_on_the_bundled_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     status = main(["doctor", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path), "--samples", "2"])
