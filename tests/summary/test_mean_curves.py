@@ -44,11 +44,11 @@ def test_a_summary_reads_again_when_a_run_merges_its_parts_meanwhile(
 ) -> None:
     expected, real, calls = write_summary(run_dir), summary.scan_records, []
 
-    def moved_away_once(*arguments: Any) -> Any:
+    def moved_away_once(*arguments: Any, **options: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 1:
             raise FileNotFoundError("part-000-r00000-000000.parquet")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(summary, "scan_records", moved_away_once)
     assert write_summary(run_dir) == expected
