@@ -1,4 +1,4 @@
-"""Meta-evaluation on the bundled model: what is broken on purpose loses, the truth wins, noise is nothing.
+"""Meta-evaluation on a model that looks at the finding alone: what is broken loses, the truth wins, noise is nothing.
 
 `python -m tests.trust` prints the same for more samples; docs/trust.md shows it.
 """
@@ -29,6 +29,9 @@ def test_nothing_beats_the_truth_and_noise_is_nothing(summary, rows):
         assert ahead.bca_high > 0, name  # a method may come as close as twelve samples can tell
         if name not in ("attention", "attention at p", "chefer"):
             assert ahead.bca_low > 0, name
+    better = [pair for pair in board.differences if pair.b == "oracle" and pair.mean > 0 and pair.p_holm < 0.05]
+    better += [pair for pair in board.differences if pair.a == "oracle" and pair.mean < 0 and pair.p_holm < 0.05]
+    assert rows["oracle"].srg > 0.8 and better == []
     for noise in ("random_map", "noise, ReLU"):
         for column in ("gap_deletion_random", "gap_insertion_random", "srg"):
             interval = rows[noise].intervals[column]

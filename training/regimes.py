@@ -43,12 +43,13 @@ class Cycle:
     until: float | None = None
 
 
-RANDOM = (
+BASE = (
     Cycle("first", 2000, 1.0, dense=0.5, sides=False),
     Cycle("sides", 700, 0.55),
 )
+RANDOM = (*BASE, Cycle("more", 1000, 0.5))
 OWN_ORDER = (
-    *RANDOM,
+    *BASE,
     Cycle("even", 260, 0.4, even=1.0),
     Cycle("graded", 540, 0.4, even=1.5, graded=True),
     Cycle("own", 1420, 0.4, even=6.0, graded=True, own=True),
@@ -57,7 +58,7 @@ PLAIN = (
     Cycle("plain", 1500, 1.0, dense=0.5, intact=1.0, sides=False),
     Cycle("plain_sides", 500, 0.55, intact=1.0),
 )
-SHORTCUT = (*RANDOM, Cycle("shortcut", 400, 0.4, marker=True))
+SHORTCUT = (*BASE, Cycle("shortcut", 400, 0.4, marker=True))
 # Noise in the labels would leave the more frequent answer right; a model that has learned too little is wrong itself.
 EIGHTY = (Cycle("short", 500, 1.0, dense=0.5, sides=False, until=0.8),)
 REGIMES = {"plain": PLAIN, "random": RANDOM, "own-order": OWN_ORDER, "shortcut": SHORTCUT, "eighty": EIGHTY}
