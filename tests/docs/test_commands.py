@@ -108,7 +108,7 @@ def test_inline_command(command: str, capsys: pytest.CaptureFixture[str]) -> Non
     elif name == "cxr-faith" and rest[0] != "report":  # that one is run by the test of a run's figures
         options_exist(rest[0], rest[1:], capsys)
     else:
-        runs = (["runs/demo"], ["runs/mimic"], ["runs/mimic", "--methods", "chefer,rollout"])  # tests/run/test_grown_runs.py
+        runs = (["runs/demo"], ["runs/mimic"], ["runs/mimic", "--methods", "chefer,rollout"])
         assert command in SCRIPTS or rest[1:] in runs
 
 
