@@ -15,9 +15,10 @@ from torch import Tensor
 
 from cxr_faith.attribution import Attribution, AttributionBatch, Method
 from cxr_faith.attribution.shared import SharedWork
+from cxr_faith.data.sample import OPEN, YES_NO
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import BLURRED
-from cxr_faith.vlm.answers import OFF_FORMAT_MASS, OPEN, YES_NO, AnswerError, make_target, question_kind
+from cxr_faith.vlm.answers import OFF_FORMAT_MASS, AnswerError, make_target, question_kind
 from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
 from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.micro_batch import MicroBatch, out_of_memory

@@ -31,7 +31,7 @@ def test_nothing_beats_the_truth_and_noise_is_nothing(summary, rows):
             assert ahead.bca_low > 0, name
     better = [pair for pair in board.differences if pair.b == "oracle" and pair.mean > 0 and pair.p_holm < 0.05]
     better += [pair for pair in board.differences if pair.a == "oracle" and pair.mean < 0 and pair.p_holm < 0.05]
-    assert rows["oracle"].srg > 0.8 and better == []
+    assert rows["oracle"].srg > 0.75 and better == []
     for noise in ("random_map", "noise, ReLU"):
         for column in ("gap_deletion_random", "gap_insertion_random", "srg"):
             interval = rows[noise].intervals[column]

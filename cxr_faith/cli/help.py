@@ -90,7 +90,7 @@ def _entry(option: Option, brief: bool) -> str:
     text = text.rstrip(".")
     if option.default is None:
         text = f"{text} (required)"
-    elif option.default not in ("None", "''", '""'):  # an empty text is no news
+    elif option.default != "None" and not (brief and option.default in ("''", '""')):
         text = f"{text} (default: {_as_typed(option.default)})"
     head = f"  --{option.key} {_kind(option)}".rstrip()
     if len(head) + len(text) + 2 <= WIDTH:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cxr_faith.data.decoder import DECODE_SECONDS
 from cxr_faith.data.geometry import Geometry, fit
-from cxr_faith.data.images import ImageError, load_image
+from cxr_faith.data.images import ImageError, load_image, picture_hash
 from cxr_faith.data.mapped import MappedFile
 from cxr_faith.data.path_index import PathIndex
 from cxr_faith.storage.locks import made_once
@@ -36,11 +36,12 @@ _SCHEMA = pa.schema(
         ("checksum", pa.uint32()),
         ("original", pa.list_(pa.int32(), 2)),
         ("crop", pa.list_(pa.int32(), 4)),
+        ("picture_hash", pa.string()),
     ]
 )
 _CHUNK = 64
 """Pictures in a record batch; all batches but the last one have as many."""
-_VERSION = 2
+_VERSION = 3
 
 
 class ImageCache:
@@ -121,6 +122,15 @@ class ImageCache:
         finally:
             self._mapped.pages.release()
 
+    def hash_of(self, path: str) -> str | None:
+        """`picture_hash` of a cached picture before it was resized; None if it is not cached."""
+        if self._mapped is None:
+            self._mapped = _MappedPictures(self.file)
+        entry = self._mapped.find(path)
+        digest: str | None = None if entry is None else entry.column("picture_hash")[0].as_py()
+        self._mapped.pages.release()
+        return digest
+
     def _decoded(self, entry: pa.RecordBatch) -> tuple[Tensor, Geometry]:
         """Picture and geometry of a batch with one row."""
         for column in entry.columns:
@@ -191,13 +201,15 @@ def _write(
 
     def row(path: str) -> dict[str, Any]:
         try:
-            image, geometry = fit(load_image(path, root, seconds=decode_seconds), size, border_crop)
+            decoded = load_image(path, root, seconds=decode_seconds)
+            image, geometry = fit(decoded, size, border_crop)
         except ImageError:
             return {"path": path}
         gray = bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
         pixels = (image[:1] if gray else image).numpy().tobytes()
         places = {"original": list(geometry.original), "crop": list(geometry.crop)}
-        return {"path": path, "pixels": pixels, "checksum": zlib.crc32(pixels), **places}
+        hashes = {"checksum": zlib.crc32(pixels), "picture_hash": picture_hash(decoded)}
+        return {"path": path, "pixels": pixels, **hashes, **places}
 
     with ThreadPoolExecutor(_processors()) as pool, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for chunk in _chunks(paths):

@@ -33,7 +33,7 @@ class SampleItem:
         anatomy: organ masks by label, bool [H, W], model pixels; empty where the manifest has none.
         pair: the same picture without the finding, like `image`; None where there is none, or nobody asked for it.
         no_pair: one line that says why there is no pair that was asked for.
-        picture_hash: of the decoded picture before it was resized; None for a bad sample, or one from the cache.
+        picture_hash: of the decoded picture before it was resized; None for a bad sample.
         error: one line that says what is wrong with the sample; None: nothing is.
     """
 
@@ -116,7 +116,7 @@ class ManifestDataset(Dataset[SampleItem]):
         self.pairs = pairs
         # The last picture, or its fault: the questions about an image follow each other, so it is decoded once.
         self._last: tuple[str, tuple[Tensor, Geometry] | str] | None = None
-        self._hashes: dict[str, str] = {}
+        self._hashes: dict[str, str | None] = {}
         self._organs: dict[str, Tensor] = {}
         self._pairs: dict[str, Tensor | str] = {}
 
@@ -184,6 +184,8 @@ class ManifestDataset(Dataset[SampleItem]):
     def _fitted(self, path: str) -> tuple[Tensor, Geometry] | str:
         """A picture at model size and its geometry, or why it cannot be used."""
         fitted = None if self.cache is None else self.cache.get(path)
+        if self.cache is not None and fitted is not None:
+            self._hashes[path] = self.cache.hash_of(path)
         if fitted is None:
             try:
                 pixels = load_image(path, self.root, seconds=self.decode_seconds)

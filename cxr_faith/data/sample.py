@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-KINDS = ("yes_no", "choice", "open")
+KINDS = YES_NO, CHOICE, OPEN = ("yes_no", "choice", "open")
 
 _BOX = pa.struct(
     [("label", pa.string()), ("x1", pa.float64()), ("y1", pa.float64()), ("x2", pa.float64()), ("y2", pa.float64())]

@@ -6,11 +6,12 @@ from dataclasses import replace
 import torch
 
 from cxr_faith.cases import Case, read_answers
+from cxr_faith.data.sample import OPEN
 from cxr_faith.explainer.view import View
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.vlm.answers import OPEN, STRATEGIES, likelihood_ratios, make_target, parse_target, pick_token
+from cxr_faith.vlm.answers import STRATEGIES, likelihood_ratios, make_target, parse_target, pick_token
 from cxr_faith.vlm.base import VLM
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cxr_faith.cases import Case
 from cxr_faith.data.geometry import Geometry
+from cxr_faith.data.sample import YES_NO
 from cxr_faith.explainer.view import View
-from cxr_faith.vlm.answers import YES_NO, predicted_answer
+from cxr_faith.vlm.answers import predicted_answer
 from cxr_faith.vlm.base import VLM, Target
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cxr_faith.data.sample import YES_NO
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records.controls import CENTER
 from cxr_faith.records.duplicates import Codes, Keys
 from cxr_faith.records.reader import chosen_schema, sound_parts
 from cxr_faith.records.schema import RECORD_SCHEMA
 from cxr_faith.records.shown import Shown
-from cxr_faith.vlm.answers import YES_NO
 
 Flags = npt.NDArray[np.bool_]
 

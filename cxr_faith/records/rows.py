@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import YES_NO, Sample
 from cxr_faith.metrics.regions import enrichment, mass_shares
 from cxr_faith.records.schema import RECORD_SCHEMA, sample_columns
-from cxr_faith.vlm.answers import YES_NO, is_mismatch, predicted_answer
+from cxr_faith.vlm.answers import is_mismatch, predicted_answer
 from cxr_faith.vlm.base import Reply
 from cxr_faith.vlm.matching import CORRECT, NOT_PARSED, judge
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxr_faith.cases import NO_MEMORY, NO_REPLY, Case, compute_maps, read_answers
 from cxr_faith.data.items import SampleItem
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import OPEN, Sample
 from cxr_faith.perturb.condition import NONE, Condition
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import PAIR, Substrate
@@ -23,7 +23,6 @@ from cxr_faith.run.known import fill_known, known_reply
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.scoring import Columns, localize, score_image
 from cxr_faith.vlm import VLM
-from cxr_faith.vlm.answers import OPEN
 from cxr_faith.vlm.base import Prompt, Reply
 from cxr_faith.vlm.micro_batch import out_of_memory
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from cxr_faith.data.sample import OPEN, YES_NO
 from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
 from cxr_faith.vlm.reasoning import thought_advice
 
-YES_NO, CHOICE, OPEN = "yes_no", "choice", "open"
 OFF_FORMAT_MASS = 0.5
 KEYWORD = "keyword:"
 STRATEGIES = ("first_content", "decision", "llr")
