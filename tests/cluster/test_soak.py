@@ -71,13 +71,13 @@ def test_long_run(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     generator = np.random.default_rng(1)
     vlm = LinearVLM({question: 9 * generator.random((4, 4)) for question in QUESTIONS})
     monkeypatch.setattr(pipeline_module, "peek", lambda *_: (vlm.grid, vlm.image_size))
-    monkeypatch.setattr(pipeline_module.Gemma3VLM, "from_pretrained", lambda *_: vlm)
+    monkeypatch.setattr(pipeline_module, "load_configured", lambda *_: vlm)
     monkeypatch.setattr(provenance, "git_revision", lambda: None)
     run_dir = tmp_path / "run"
     cli = EvaluateCLI(["--config", str(config), "--run_dir", str(run_dir)])
     gauge = Gauge(run_dir)
     cli.trainer.callbacks.append(gauge)
-    identity = run.check(cli.model, cli.datamodule, cli.options)
+    identity = run.check(cli.model, cli.datamodule, cli.trainer, cli.options)
     run.evaluate(cli.model, cli.datamodule, cli.trainer, cli.options, cli.resolved_config(), identity)
 
     assert len(gauge.memory) == SAMPLES // BATCH
