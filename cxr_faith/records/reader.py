@@ -81,7 +81,7 @@ def scan_records(
         columns: the columns to read beside the key.
         samples: only the rows of these samples; None: all.
         shown: only these rows; None: all rows.
-        without: the number of a start whose rows are left out.
+        without: the number of a start whose rows are left out, with the copies that other starts have of them.
 
     Raises:
         ValueError: records have no such column.
@@ -89,12 +89,15 @@ def scan_records(
     schema, keys, given = chosen_schema(columns), Keys(), list[Codes]()
     wanted = None if samples is None else pa.array(sorted(samples), pa.string())
     while True:
-        codes, paths, begin = [*given], list[Path](), sum(group.shape[1] for group in given)
+        # Rows of the start that is left out come first, so that another start's copy of them is left out too.
+        first, others, paths = [*given], list[Codes](), list[Path]()
         for path, groups in sound_parts(run_dir, schema, keys.codes):
             if numbers_of(path)[0] == without:
-                continue
-            paths.append(path)
-            codes += groups
+                first += groups
+            else:
+                paths.append(path)
+                others += groups
+        codes, begin = [*first, *others], sum(group.shape[1] for group in first)
         kept = np.zeros(sum(group.shape[1] for group in codes), bool)
         kept[first_of_each_key(codes, keys)] = True
         if shown is not None and len(kept):
