@@ -109,8 +109,9 @@ def test_two_jobs_make_one_cache_and_one_is_killed_at_it(
     cache: str, step: Step, fate: str, small: Path, reference: Path, tmp_path: Path
 ) -> None:
     """The other one waits, and makes it anew if need be."""
-    manifest, folder = tmp_path / "data" / "manifest.parquet", tmp_path / "data" / ".manifest_cache"
-    manifest.parent.mkdir()
+    data = tmp_path / "data" / small.parent.name  # the summary names the manifest with its folder
+    manifest, folder = data / "manifest.parquet", data / ".manifest_cache"
+    data.mkdir(parents=True)
     shutil.copyfile(small.parent / "manifest.parquet", manifest)
     options = ["--data.manifest", str(manifest), "--data.data_root", str(bundled_manifest().parent)]
     if cache == "pictures":
