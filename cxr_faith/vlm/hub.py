@@ -24,12 +24,14 @@ def local_folder(path: str | Path, revision: str | None = None, config_only: boo
     if not is_hub_id(path):
         return Path(path)
     # Loaded here, since most models are folders.
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     wanted = [CONFIG] if config_only else [*FILES, INDEX, "model*.safetensors"]
     named = (str(path), revision)
     try:
-        folder = Path(snapshot_download(named[0], revision=_COMMITS.get(named, revision), allow_patterns=wanted))
+        revision = _COMMITS.get(named, revision)
+        offline = constants.HF_HUB_OFFLINE  # some versions ask the hub for a commit's list of files all the same
+        folder = Path(snapshot_download(named[0], revision=revision, allow_patterns=wanted, local_files_only=offline))
     except Exception as error:  # its own kinds, and those of the libraries that it calls
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"cannot get {path} from the hub: {reason}") from error

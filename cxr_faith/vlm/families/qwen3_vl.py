@@ -54,5 +54,7 @@ class Qwen3VLM(Qwen2_5VLM):
         self.counts.encode += len(pixels)
         patches, grid = self.patches(pixels)
         features = self.model.model.get_image_features(patches.to(self.model.dtype), grid)
-        parts = [features.pooler_output, *features.deepstack_features]
-        return torch.cat([torch.stack(list(part)) for part in parts], dim=-1)
+        first = torch.stack(list(features.pooler_output))
+        # transformers 5.17 gives the tokens of all pictures in one row, later versions picture by picture.
+        added = [torch.cat(list(part)) if part[0].ndim == 2 else part for part in features.deepstack_features]
+        return torch.cat([first, *(part.reshape(first.shape) for part in added)], dim=-1)
