@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -189,8 +190,9 @@ def test_a_disk_that_is_full_for_one_of_two_ranks(
     run_dir, filler = disk / "run", disk / "filler"
     with launched(small, run_dir, Step("os.rename", r"/part-", rank=1), tmp_path / "output", *ranks(2)) as run:
         run.wait_until_held()
-        state = os.statvfs(disk)
-        filler.write_bytes(bytes(state.f_bavail * state.f_frsize))
+        with filler.open("wb", buffering=0) as file, suppress(OSError):  # the other rank writes meanwhile
+            while file.write(bytes(4096)):
+                pass
         run.mark.let_go()
         assert run.wait_for_end() in (1, -signal.SIGKILL)
         lines = [line for line in run.output.splitlines() if line.startswith("cxr-faith: error: ")]
