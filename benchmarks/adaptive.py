@@ -1,9 +1,9 @@
 """Does the stated error of adaptive curves cover? `python benchmarks/adaptive.py [--pictures N] [--curves FILE]`.
 
-Makes dense curves (T = 50) of the bundled model on the bundled phantoms, five orders of each picture under up to six
-questions, and replays the adaptive schedule on them for several allowed errors. The first five pictures are not in the
-table: the factor in the estimate was chosen on them. With `--curves` the curves are kept in a file, and taken from it
-if it exists. Making them takes about a quarter of an hour on two cores, replaying them seconds.
+Makes dense curves (T = 50) of the checkpoint `own-order-0` on the bundled phantoms, five orders of each picture under
+up to six questions, and replays the adaptive schedule on them for several allowed errors. The first five pictures are
+not in the table: the factor in the estimate was chosen on them. With `--curves` the curves are kept in a file, and
+taken from it if it exists. Making them takes about a quarter of an hour on two cores, replaying them seconds.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from cxr_faith import bundled_model
 from cxr_faith.attribution import build_methods
 from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.data.geometry import fit
@@ -28,6 +27,7 @@ from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Gemma3VLM
 
+MODEL = Path(__file__).parents[1] / "training" / "checkpoints" / "own-order-0"
 METHODS = ("attention", "gradient", "chefer")
 FINDINGS = ("a nodule", "a pleural effusion", "a consolidation", "a pneumothorax")
 STEPS = 50
@@ -41,7 +41,7 @@ Ints = npt.NDArray[np.int64]
 
 def dense_curves(pictures: int) -> tuple[Floats, Ints, Ints]:
     """Curves [orders, 2, T + 1] of the first pictures, the number of each one's picture, and the schedule, in cells."""
-    vlm = Gemma3VLM.from_pretrained(bundled_model(), "cpu")
+    vlm = Gemma3VLM.from_pretrained(MODEL, "cpu")
     k, folder = schedule(vlm.n_cells, STEPS), bundled_manifest().parent
     asked: dict[tuple[str, str], str] = {}
     for row in open_manifest(bundled_manifest()):

@@ -133,7 +133,7 @@ def faithfulness(reader: Reader, root: Path, rows: Iterable[dict]) -> None:
     """Print deletion and insertion scores (whole cells, blur) on findings that are present and answered yes."""
     rng, blur = np.random.default_rng(0), blur_matrix()
     scores: dict[str, list[float]] = defaultdict(list)
-    flips, cell = [], IMAGE_SIZE // GRID
+    answered_no, cell = [], IMAGE_SIZE // GRID
     counts = [round(s * GRID * GRID / STEPS) for s in range(STEPS + 1)]
     for row in rows:
         inputs = reader.inputs(Image.open(root / row["image_path"]), row["question"])
@@ -152,7 +152,7 @@ def faithfulness(reader: Reader, root: Path, rows: Iterable[dict]) -> None:
         effect = s[0] - s[STEPS]
         scores["effect (logits)"].append(effect)
         scores["margin intact"].append(s[0])
-        flips.append(bool(s[-1] < 0))
+        answered_no.append(bool(s[-1] < 0))
         if s[0] < 0 or abs(effect) < max(0.5, 0.05 * abs(s[0])) or effect < 0:
             scores["not ok"].append(1.0)
             continue
@@ -164,7 +164,7 @@ def faithfulness(reader: Reader, root: Path, rows: Iterable[dict]) -> None:
     print("\nfaithfulness, findings that are present")
     for name in sorted(scores):
         print(f"  {name:34s} {np.mean(scores[name]):.3f}  (n = {len(scores[name])})")
-    print(f"  lesion cells blurred: {np.mean(flips):.3f} flip to no  (n = {len(flips)})")
+    print(f"  lesion cells blurred: {np.mean(answered_no):.3f} answered no  (n = {len(answered_no)})")
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ def _facts(summary: Summary, provenance: Mapping[str, Any]) -> Iterator[tuple[st
         name = "/".join(Path(str(data["manifest"])).parts[-2:])
         yield "data", printable(f"{name} ({str(data.get('fingerprint', ''))[:_HASH]})")
     total = f" of {summary.samples_total}" if summary.partial else ""
-    yield "questions", f"{summary.n_samples}{total}, about {summary.n_patients} patients"
+    yield "questions", f"{summary.n_samples}{total} ({summary.n_patients} patients)"
     if summary.settings:
         others = len(summary.settings) - 1
         more = f"; {others} other board{'s' * (others > 1)} below" if others else ""

@@ -182,7 +182,7 @@ def test_the_first_lines_say_what_was_run_and_what_to_believe(
     expected = [
         "model        google/medgemma-4b-it (main, bfloat16, 01234567)",
         "data         manifests/mimic (fedcba98)",
-        "questions    40 of 90, about 10 patients",
+        "questions    40 of 90 (10 patients)",
         "substrate    blur:0.1",
         "run          2026-03-01 09:30 UTC, 2 h 0 min, 2 starts",
         "command      cxr-faith evaluate --config mimic",

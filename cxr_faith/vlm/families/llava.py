@@ -13,6 +13,7 @@ from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.family import Size
 from cxr_faith.vlm.layout import Layout
 from cxr_faith.vlm.pretrained import FamilyVLM
+from cxr_faith.vlm.square_patches import check_whole_patches, square_layout
 
 
 class LlavaVLM(FamilyVLM):
@@ -23,18 +24,12 @@ class LlavaVLM(FamilyVLM):
     @classmethod
     def layout_of(cls, config: Any, image_size: Size | None = None) -> tuple[Layout, Size]:
         """Each cell is a patch of the tower; see `Family.layout_of`."""
-        pixels, patch = config.vision_config.image_size, config.vision_config.patch_size
-        if image_size not in (None, (pixels, pixels)):
-            raise ModelError(f"vlm.image_size: this model reads {pixels} px squares only")
-        return Layout.of_grid((pixels // patch, pixels // patch)), (pixels, pixels)
+        return square_layout(config, image_size)
 
     @classmethod
     def check_config(cls, config: Any, source: object) -> None:
         """Whole patches, without the class token; see `Family.check_config`."""
-        vision = config.vision_config
-        if vision.image_size % vision.patch_size:
-            sizes = f"{vision.image_size} px pictures are no whole number of {vision.patch_size} px patches"
-            raise ModelError(f"{source}: config.json: {sizes}")
+        check_whole_patches(config, source)
         if config.vision_feature_select_strategy != "default":
             strategy = "vision_feature_select_strategy must be default: a class token lies nowhere"
             raise ModelError(f"{source}: config.json: {strategy}")

@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import PaliGemmaForConditionalGeneration
 
 from cxr_faith.vlm.decoder import Decoder
-from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.family import Size
 from cxr_faith.vlm.folder import ModelFolder
 from cxr_faith.vlm.layout import Layout
 from cxr_faith.vlm.pretrained import FamilyVLM
+from cxr_faith.vlm.square_patches import check_whole_patches, square_layout
 
 TEMPLATE = (
     "{% for content in messages[0]['content'] %}"
@@ -52,18 +52,12 @@ class PaliGemmaVLM(FamilyVLM):
     @classmethod
     def layout_of(cls, config: Any, image_size: Size | None = None) -> tuple[Layout, Size]:
         """Each cell is a patch of the tower; see `Family.layout_of`."""
-        pixels, patch = config.vision_config.image_size, config.vision_config.patch_size
-        if image_size not in (None, (pixels, pixels)):
-            raise ModelError(f"vlm.image_size: this model reads {pixels} px squares only")
-        return Layout.of_grid((pixels // patch, pixels // patch)), (pixels, pixels)
+        return square_layout(config, image_size)
 
     @classmethod
     def check_config(cls, config: Any, source: object) -> None:
         """Whole patches; see `Family.check_config`."""
-        vision = config.vision_config
-        if vision.image_size % vision.patch_size:
-            sizes = f"{vision.image_size} px pictures are no whole number of {vision.patch_size} px patches"
-            raise ModelError(f"{source}: config.json: {sizes}")
+        check_whole_patches(config, source)
 
     @classmethod
     def load_processor(cls, folder: ModelFolder, config: Any) -> Any:
