@@ -18,6 +18,9 @@ def test_two_nodes_pre_empted_and_requeued(slurm: Slurm, small: Path, reference:
     run_dir = tmp_path / "run"
     job = slurm.submit(small, run_dir, "--nodes=2", "--exclusive")
     wait_for(lambda: bool(parts(run_dir)))
+    # The run may be over before Slurm has scheduled the urgent job: its ranks wait. Slurm wakes what it stops.
+    for task in slurm.tasks(job):
+        os.kill(task, signal.SIGSTOP)
     words = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true"]
     urgent = slurm("sbatch", "--parsable", *words).strip()
     wait_for(lambda: slurm.fields(job)["Restarts"] == "1", seconds=120)
