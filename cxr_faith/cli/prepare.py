@@ -1,23 +1,17 @@
 """`cxr-faith prepare`: from a published data set to a manifest, and a look at manifests."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cxr_faith.cli import prepare_bench, prepare_check, prepare_masks
+from cxr_faith.cli import prepare_bench, prepare_check, prepare_masks, prepare_planted
 from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, usage_errors
 from cxr_faith.cli.help import paragraphs
 from cxr_faith.cli.parser import Command, Given
+from cxr_faith.cli.prepared import print_prepared
 from cxr_faith.cli.signatures import description_of, options_of, registry
 from cxr_faith.cli.startup import quick_imports
 from cxr_faith.cli.typed import typed_values
 from cxr_faith.cli.values import as_yaml
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from cxr_faith.data.prepare import Prepared
 
 DESCRIPTION = """From a data set in its published layout to a manifest that `evaluate` runs on.
 
@@ -31,6 +25,8 @@ commands:
 
   prepare masks MANIFEST --out DIR [--segmenter torchxrayvision]
       masks of lungs, heart and mediastinum, for --masks
+  prepare planted MANIFEST --out DIR [--findings nodule,line]
+      pairs: films, and copies with a synthetic object planted in them
 
 sources:
   mimic-cxr-vqa    MIMIC-Ext-MIMIC-CXR-VQA on MIMIC-CXR-JPG, with boxes of
@@ -66,7 +62,12 @@ examples:
   cxr-faith prepare check manifests/mimic --images all
   cxr-faith evaluate --config configs/mimic.yaml
 """
-LOOKS = {"check": prepare_check.main, "bench": prepare_bench.main, "masks": prepare_masks.main}
+LOOKS = {
+    "check": prepare_check.main,
+    "bench": prepare_bench.main,
+    "masks": prepare_masks.main,
+    "planted": prepare_planted.main,
+}
 """What `prepare` does with an existing manifest."""
 
 
@@ -105,7 +106,7 @@ def _prepare(name: str, given: Given) -> int:
     common, own = typed_values(given, {PrepareOptions: set(), SOURCES[name]: {"root", "tally", "folder"}})
     with usage_errors(ValueError), progress_bar(console, f"prepare {name}") as progress:
         prepared = prepare(name, PrepareOptions(**common), progress, **own)
-    _print(prepared, console)
+    print_prepared(prepared, console)
     return 0
 
 
@@ -144,34 +145,3 @@ def _columns_as_json(arguments: list[str]) -> list[str]:
                 raise UsageError(f"--columns is written as image_path=path,answer=label or as JSON, got {value!r}")
             written[position : position + (1 if equals else 2)] = [f"--columns={json.dumps(columns)}"]
     return written
-
-
-def _print(prepared: "Prepared", console: "Console") -> None:
-    from rich.table import Table
-
-    from cxr_faith.data.folder import DROPS
-    from cxr_faith.data.prepare import counted
-    from cxr_faith.report.terminal import print_line, show
-
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("images", str(prepared.images))
-    table.add_row("patients", str(prepared.patients) if prepared.patients else "not stated: clusters are images")
-    table.add_row("questions", f"{prepared.questions}   {_listed(prepared.kinds)}")
-    table.add_row("answers", _listed(prepared.answers))
-    table.add_row("boxes", str(prepared.boxes))
-    table.add_row("masks", str(prepared.masks))
-    for number, (column, own) in enumerate(prepared.columns.items()):
-        table.add_row("" if number else "columns", f"{column} from {own}")
-    for title, counts in (("dropped", prepared.dropped), ("changed", prepared.changed)):
-        for number, line in enumerate(counted(counts)):
-            table.add_row("" if number else title, line)
-    show(console, table)
-    if prepared.missing:
-        print_line(console, f"not found {prepared.missing}")
-    print_line(console, f"manifest  {prepared.out}   fingerprint {prepared.fingerprint}")
-    if prepared.dropped:
-        print_line(console, f"drops     {prepared.out / DROPS}")
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -30,7 +30,7 @@ MEMORY = 1_400_000_000
 MAX_SIDE = 32_768
 """Most pixels on a side of a picture: the weights for resizing a strip of millions by one take a gigabyte."""
 
-HEADER_KEYWORDS = ["PatientID", "PatientSex", "PatientAge", "ViewPosition"]
+HEADER_KEYWORDS = ["PatientID", "PatientSex", "PatientAge", "ViewPosition", "PixelSpacing", "ImagerPixelSpacing"]
 
 _KEPT = MEMORY // 5  # a library that failed may hold memory: beyond this the process is not used again
 

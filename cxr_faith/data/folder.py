@@ -29,7 +29,7 @@ DROPS = "drops.csv"
 MASKS = "masks"
 README = "README.md"
 SHARD_ROWS = 100_000
-_WRITTEN = re.compile(r"card\.json|drops\.csv|README\.md|part-\d{5}\.parquet|masks/[^/]+/[^/]+\.png")
+_WRITTEN = re.compile(r"card\.json|drops\.csv|README\.md|part-\d{5}\.parquet|(masks/[^/]+|films|planted)/[^/]+\.png")
 """Every file that `prepare` writes."""
 
 

@@ -6,6 +6,7 @@ continuous: pixel i covers [i, i+1), so a half-open box [x1, x2) covers exactly 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 Boxes = npt.NDArray[np.float64]
+_SAME_LEVELS = 2  # gray levels that resizing may round differently
 _T = TypeVar("_T", bound=np.generic)
 
 
@@ -135,6 +137,23 @@ def fit_mask(mask: npt.NDArray[np.bool_], geometry: Geometry) -> Tensor:
     height, width = geometry.model
     resized = Image.fromarray(_crop(mask, geometry).astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(resized, dtype=bool))
+
+
+def differs_outside(image: Tensor, pair: Tensor, mask: Tensor | None, geometry: Geometry) -> bool:
+    """Whether two pictures differ where a mask says that they are the same.
+
+    Args:
+        image: uint8 [3, H, W], model pixels.
+        pair: the other picture.
+        mask: where they may differ, bool [H, W]; None: nowhere.
+        geometry: how they came to model size: resizing carries a difference a little beyond the mask.
+    """
+    apart = (image.short() - pair.short()).abs().amax(0) > _SAME_LEVELS
+    if mask is None or not apart.any():
+        return bool(apart.any())
+    reach = 2 + math.ceil(max(model / crop for model, crop in zip(geometry.model, geometry.crop[2:], strict=True)))
+    near = torch.nn.functional.max_pool2d(mask[None].float(), 2 * reach + 1, stride=1, padding=reach)[0] > 0
+    return bool((apart & ~near).any())
 
 
 def _crop(pixels: npt.NDArray[_T], geometry: Geometry) -> npt.NDArray[_T]:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from cxr_faith.data.cache import ImageCache
 from cxr_faith.data.decoder import DECODE_SECONDS, DecoderStartError
-from cxr_faith.data.geometry import Geometry, fit, fit_mask, is_constant
+from cxr_faith.data.geometry import Geometry, differs_outside, fit, fit_mask, is_constant
 from cxr_faith.data.images import ImageError, load_image, load_mask, picture_hash
 from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import FAULT, Sample, SampleError
@@ -143,8 +143,10 @@ class ManifestDataset(Dataset[SampleItem]):
                 pair = pair * kept if isinstance(pair, Tensor) else pair
                 if is_constant(image):
                     raise SampleError(f"keep_anatomy ({', '.join(self.keep_anatomy)}) leaves a constant picture")
-            there, reason = (pair, None) if isinstance(pair, Tensor) else (None, pair)
             mask = self._finding_mask(sample, geometry)
+            if sample.planted and isinstance(pair, Tensor) and differs_outside(image, pair, mask, geometry):
+                pair = f"{sample.pair_path}: the pair differs from its picture outside of the object's mask"
+            there, reason = (pair, None) if isinstance(pair, Tensor) else (None, pair)
             digest = self._hashes.get(sample.image_path)
             return SampleItem(sample, image, geometry, mask, anatomy, there, reason, digest)
         except DecoderStartError:  # the machine's fault: every other sample would meet it too

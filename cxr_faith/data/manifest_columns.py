@@ -117,6 +117,10 @@ def _kept(value: pa.Scalar, field: pa.Field) -> pa.Array:
 def _plain_name(kind: pa.DataType) -> str:
     if pa.types.is_string(kind):
         return "text in UTF-8"
+    if pa.types.is_boolean(kind):
+        return "true or false"
+    if pa.types.is_floating(kind):
+        return "number"
     return "whole number of 32 bits" if pa.types.is_integer(kind) else "list of the right form"
 
 

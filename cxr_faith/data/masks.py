@@ -46,12 +46,16 @@ def write_mask(mask: npt.NDArray[np.bool_], out: Path, label: str, image_id: str
 
 def mask_path(label: str, image_id: str) -> str:
     """Path of a mask in the manifest's folder."""
-    names = []
-    # Image ids may hold slashes and dots, or be too long for a file's name: a hash keeps the names unique.
-    for word in (label, image_id):
-        name = re.sub(r"[^\w -]", "_", word)[:_LONGEST_NAME]
-        names.append(name if name == word else f"{name}-{hashlib.blake2b(word.encode(), digest_size=4).hexdigest()}")
-    return f"{MASKS}/{names[0]}/{names[1]}.png"
+    return f"{MASKS}/{file_name(label)}/{file_name(image_id)}.png"
+
+
+def file_name(word: str) -> str:
+    """A label or image id as the name of a file.
+
+    Image ids may hold slashes and dots, or be too long for a file's name: a hash keeps the names unique.
+    """
+    name = re.sub(r"[^\w -]", "_", word)[:_LONGEST_NAME]
+    return name if name == word else f"{name}-{hashlib.blake2b(word.encode(), digest_size=4).hexdigest()}"
 
 
 def bare_id(image_id: str) -> str:

@@ -43,10 +43,13 @@ MANIFEST_SCHEMA = pa.schema(
         ("view", pa.string()),
         ("readers", pa.list_(pa.struct([("reader", pa.string()), ("boxes", pa.list_(_BOX))]))),
         ("pair_path", pa.string()),
+        ("pair_id", pa.string()),
+        ("planted", pa.bool_()),
+        ("contrast", pa.float64()),
     ]
 )
 """The manifest's columns, in order. Every value may be null, and every column but `LATER_COLUMNS` is required."""
-LATER_COLUMNS = ("sex", "age", "view", "readers", "pair_path")
+LATER_COLUMNS = ("sex", "age", "view", "readers", "pair_path", "pair_id", "planted", "contrast")
 """Columns that manifests of earlier versions lack; they are read as null."""
 FAULT = "fault"
 """Column of an open manifest that says what is wrong with a row; only there if a row cannot be read."""
@@ -105,6 +108,10 @@ class Sample:
         pair_path: the same picture without the finding of this question, relative to the data root and of the image's
             size, where it is known exactly: a phantom without its lesion, or the film that an object was planted into.
             The substrate `pair` puts its cells in place of removed ones.
+        pair_id: names a film and the object that was planted in it: the film's row and those of its planted copies,
+            one for each contrast, share it and their question.
+        planted: whether the picture shows the planted object; None: the row belongs to no planted pair.
+        contrast: how strong the planted object is; 1 is plain to see.
     """
 
     sample_id: str
@@ -132,6 +139,9 @@ class Sample:
     view: str | None = None
     readers: tuple[tuple[str, tuple[Box, ...]], ...] = ()
     pair_path: str | None = None
+    pair_id: str | None = None
+    planted: bool | None = None
+    contrast: float | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:

@@ -21,7 +21,7 @@ class Drop(NamedTuple):
     """Something that was left out.
 
     Attributes:
-        what: question, image, box, mask, pair or row.
+        what: question, image, box, mask, pair, row or object (to plant).
         name: its id.
         reason: why, in words of the fixed vocabulary.
         detail: the details of this drop, such as its row.

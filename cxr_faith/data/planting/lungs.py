@@ -1,0 +1,120 @@
+"""Where the lungs of a film are: their masks where a manifest has some, else stated shares of the film."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter, label
+from skimage.filters import threshold_otsu
+
+from cxr_faith.data.planting.film import Field, Film, Mask, PlantError
+
+CENTERS, REACH = ((0.27, 0.43), (0.73, 0.43)), (0.2, 0.33)
+"""Center (x, y) of each lung and its half axes in shares of width and height, where there are no masks."""
+_SMALLEST = 0.005  # share of the film: less is no lung
+_AERATED = 0.35  # smallest share of a lung that is believed to be all of its air
+
+
+def lungs_of(masks: Mapping[str, Mask], shape: tuple[int, int]) -> tuple[Mask, Mask]:
+    """Masks of the lungs, the one on the left of the picture first.
+
+    Args:
+        masks: organ masks by label; labels with the word *lung* count.
+        shape: height and width of the film.
+
+    Raises:
+        PlantError: there are masks of lungs, and they show none.
+    """
+    lungs = [mask for label, mask in masks.items() if "lung" in label.casefold()]
+    if not lungs:
+        y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+        first, second = (
+            ((x / shape[1] - cx) / REACH[0]) ** 2 + ((y / shape[0] - cy) / REACH[1]) ** 2 < 1 for cx, cy in CENTERS
+        )
+        return first, second
+    both = np.logical_or.reduce(lungs)
+    if both.mean() < _SMALLEST:
+        raise PlantError("its lung masks show no lungs")
+    if len(lungs) == 1:  # one mask of both: the middle of the body parts them
+        columns = np.arange(shape[1]) < np.flatnonzero(both.any(0)).mean()
+        lungs = [both & columns, both & ~columns]
+    lungs = [mask for mask in lungs if mask.any()]
+    if len(lungs) != 2:
+        raise PlantError("its lung masks show one lung")
+    first, second = sorted(lungs, key=lambda mask: float(np.nonzero(mask)[1].mean()))
+    return first, second
+
+
+def aerated(gray: Field, lungs: tuple[Mask, Mask]) -> tuple[Mask, Mask]:
+    """The parts of the lungs that are dark: masks, and shares of the film even more, reach behind heart and diaphragm.
+
+    The threshold is that of Otsu between the gray levels of the frame around both lungs. The largest part counts, with
+    its holes. A lung of which little would be left stays as it is.
+
+    Args:
+        gray: float32 [H, W].
+        lungs: masks of the lungs.
+    """
+    smooth = gaussian_filter(gray, max(gray.shape) / 250)
+    rows, columns = np.nonzero(lungs[0] | lungs[1])
+    frame = smooth[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    dark = smooth < threshold_otsu(frame)
+    first, second = (_largest(lung & dark, lung) for lung in lungs)
+    return first, second
+
+
+def _largest(part: Mask, lung: Mask) -> Mask:
+    pieces, count = label(part)
+    if not count:
+        return lung
+    biggest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    whole = np.asarray(binary_fill_holes(biggest), np.bool_)
+    return whole if whole.sum() >= _AERATED * lung.sum() else lung
+
+
+@dataclass(frozen=True)
+class Chest:
+    """The frame of both lungs, in pixels.
+
+    Attributes:
+        left: left edge.
+        top: upper edge.
+        width: distance of the outer edges.
+        height: distance from the apex to the lowest point.
+        middle: x of the middle between the lungs.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    middle: float
+
+    @classmethod
+    def of(cls, film: Film) -> Chest:
+        """The frame of a film's lungs."""
+        rows, columns = np.nonzero(film.lungs[0] | film.lungs[1])
+        middle = (np.nonzero(film.lungs[0])[1].mean() + np.nonzero(film.lungs[1])[1].mean()) / 2
+        left, top = float(columns.min()), float(rows.min())
+        return cls(left, top, float(columns.max()) - left, float(rows.max()) - top, float(middle))
+
+    def at(self, x: float, y: float, side: int = 1) -> npt.NDArray[np.float64]:
+        """The point x widths beside the middle (to the right for side 1) and y heights below the top, as (x, y)."""
+        return np.array([self.middle + side * x * self.width, self.top + y * self.height])
+
+
+def place(film: Film, radius: float, side: int, rng: np.random.Generator) -> tuple[float, float]:
+    """A point (x, y) of a lung with at least the radius, in pixels, to the lung's border.
+
+    Raises:
+        PlantError: the lung is too small.
+    """
+    distance = distance_transform_edt(np.pad(film.lungs[side], 1))[1:-1, 1:-1]
+    rows, columns = np.nonzero(distance >= radius)
+    if not len(rows):
+        raise PlantError("the lung is too small for it")
+    chosen = int(rng.integers(len(rows)))
+    return float(columns[chosen]), float(rows[chosen])
