@@ -22,6 +22,7 @@ from cxr_faith.report.glossary import GLOSSARY
 from cxr_faith.report.head import Head, head_of
 from cxr_faith.report.packing import DETAIL_COLUMNS
 from cxr_faith.report.page_data import page_data
+from cxr_faith.report.pairs import psychometric
 from cxr_faith.report.run_figures import reliability_of, scatter_of
 from cxr_faith.report.run_files import Thumb, doctor_table, flat_rows, read_thumbs, version_notes
 from cxr_faith.report.tables import TextTable, answer_table
@@ -109,6 +110,7 @@ def render(
         trust=trust_tables(summary),
         reliability=_markup(reliability_of(records if part is None else part.answers)),
         scatter=_markup(scatter_of(summary)),
+        psychometric=_markup(psychometric(summary.pairs)),
         failures=[[one.sample_id, one.methods, one.status, one.reason or "–"] for one in summary.failures.first],
         legend=[
             *legend.LEGEND,

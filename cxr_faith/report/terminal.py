@@ -15,6 +15,7 @@ from cxr_faith.report.compare_tables import difference_table, matrix, ranking_ta
 from cxr_faith.report.costs import render_costs
 from cxr_faith.report.head import Head, head_of
 from cxr_faith.report.leaderboard import render_leaderboard
+from cxr_faith.report.pairs import flip_table
 from cxr_faith.report.tables import TextTable
 from cxr_faith.report.trust import sets_table
 from cxr_faith.summary.compare import Comparison
@@ -66,7 +67,8 @@ def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> Non
     if summary.boards:
         show(console, render_leaderboard(summary))
         show(console, render_costs(summary, run_dir))
-        for table in (*ablation_tables(summary), sets_table(summary)):
+        flips = [flip_table(summary.pairs)] if summary.pairs else []
+        for table in (*ablation_tables(summary), *flips, sets_table(summary)):
             if table.rows:
                 show(console, _rendered(table))
     show_notes(console, [warning for warning in summary.warnings if warning not in head.warnings])

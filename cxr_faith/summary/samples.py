@@ -3,7 +3,7 @@
 import pandas as pd
 
 from cxr_faith.records.controls import ORACLE
-from cxr_faith.summary import subgroups
+from cxr_faith.summary import pairs, subgroups
 from cxr_faith.summary.columns import Flags
 
 COLUMNS = (
@@ -19,6 +19,7 @@ COLUMNS = (
     "yes_no_mass",
     "answer_mismatch",
     *subgroups.COLUMNS,
+    *pairs.COLUMNS,
 )
 """The columns of the records that are the same in all rows of a sample."""
 
@@ -55,6 +56,7 @@ def slices_of(samples: pd.DataFrame) -> dict[str, Flags]:
         "answered_no": yes_no & samples["predicted"].eq("no"),
         "correct": samples["correct"].eq(True),
         "wrong": samples["correct"].eq(False),
+        pairs.VERIFIED: pd.Series(pairs.verified(samples), index=samples.index),
     }
     kinds = sorted(set(samples["kind"].dropna()))
     if len(kinds) > 1:

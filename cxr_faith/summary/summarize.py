@@ -24,6 +24,7 @@ from cxr_faith.summary import (
     conditions,
     localization,
     mean_curves,
+    pairs,
     regions,
     samples,
     sets,
@@ -132,6 +133,7 @@ def _summarize(
         sets=sets.sets_panel(rows.frame(sets.COLUMNS), order),
         caveats=caveats_of_methods,
         subgroups=subgroups.subgroup_panel(table, rows.frame(_BOARDS, first), order),
+        pairs=pairs.pairs_panel(table, rows.frame(localization.COLUMNS, first), order),
     )
     return replace(summary, warnings=tuple(cautions(summary)))
 

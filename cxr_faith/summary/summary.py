@@ -13,6 +13,7 @@ from cxr_faith.summary.codec import from_json, to_json
 from cxr_faith.summary.conditions import Conditions
 from cxr_faith.summary.failures import Failures
 from cxr_faith.summary.localization import Localization, LocalizationAcross
+from cxr_faith.summary.pairs import Pairs
 from cxr_faith.summary.regions import Regions
 from cxr_faith.summary.result import Result
 from cxr_faith.summary.sets import Sets
@@ -81,6 +82,8 @@ class Summary(Result):
     """What maps say against themselves, for methods that say something; None in a summary of an older version."""
     subgroups: Subgroups | None = None
     """Groups by sex, age and view, and their differences; None in a summary of an older version."""
+    pairs: Pairs | None = None
+    """Planted pairs; None without any."""
 
     @property
     def settings(self) -> list[Setting]:
