@@ -15,7 +15,8 @@ from cxr_faith.summary.pairs import Pairs
 
 SYNTHETIC = (
     "The objects are synthetic: planted in copies of the films, in their gray scale, sharpness and noise. Verified: "
-    "the model says no to the film and yes to its copy, so the object changed the answer. Intervals: Wilson, over patients."
+    "the model says no to the film and yes to its copy, so the object changed the answer. "
+    "Intervals: Wilson, over patients."
 )
 
 
@@ -39,7 +40,7 @@ def flip_table(panel: Pairs) -> TextTable:
         for one in panel.flips
     ]
     header = ["planted", "contrast", "pairs", "verified", "95 % interval", "film: yes", "yes to no"]
-    unread = f" {panel.n_unread} planted copies have no pair of readable answers." if panel.n_unread else ""
+    unread = f" Planted copies without a pair of readable answers: {panel.n_unread}." if panel.n_unread else ""
     return TextTable("Does the planted object turn the answer into a yes?", header, rows, SYNTHETIC + unread)
 
 

@@ -70,6 +70,9 @@ def test_command(
         options_exist(name, rest, capsys)
     elif (name, rest[0]) == ("prepare", "check"):
         assert run([name, "check", str(bundled_manifest()), "--images", "3"]) == 0
+    elif (name, rest[0]) == ("prepare", "planted"):
+        assert run([name, *rest]) == 2  # every option is known; only the manifest is not there
+        assert f"{rest[1]}: manifest not found" in capsys.readouterr().err
     else:
         assert name == "prepare"
         root = rest[rest.index("--root") + 1]
