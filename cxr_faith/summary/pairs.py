@@ -127,7 +127,7 @@ def _flips(pairs: pd.DataFrame) -> Iterator[Flips]:
         low, high = wilson(share, patients)
         yield Flips(
             finding=str(finding),
-            contrast=float(contrast),
+            contrast=float(str(contrast)),
             n=len(part),
             n_patients=patients,
             n_said_no=int((~film).sum()),

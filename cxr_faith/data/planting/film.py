@@ -20,6 +20,7 @@ dark: a thin layer adds 1 - gray / WHITE times its density, so as much in the lu
 the density."""
 
 _TILE = 32
+_BRIGHTEST = 0.97  # gray of tissue: what is whiter is bone or metal
 _TISSUE = 70  # percentile of the gray levels of the chest
 _QUIET = 10  # percentile of the noise of tiles: the quiet ones show no ribs or vessels
 _STEEP = 99.5  # percentile of gradients that count as edges
@@ -70,6 +71,14 @@ class Film:
         low, high = np.percentile(self.gray[box][(self.lungs[0] | self.lungs[1])[box]], (10, 90))
         return float(high - low)
 
+    @property
+    def solid(self) -> float:
+        """Density that makes the lungs, at the median of their gray levels, look like the tissue around them."""
+        rows, columns = np.nonzero(self.lungs[0] | self.lungs[1])
+        frame = self.gray[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        lung, tissue = float(np.median(self.gray[rows, columns])), float(np.percentile(frame, _TISSUE))
+        return float(WHITE * np.log((WHITE - lung) / (WHITE - max(min(tissue, _BRIGHTEST), lung))))
+
     def missing_tissue(self, frame: tuple[slice, slice], mm: float) -> Field:
         """Density that would make air look like the tissue around it, float32 [H, W]; 0 where the film shows tissue.
 
@@ -77,7 +86,7 @@ class Film:
             frame: rows and columns of the chest; the gray level that 70 % of it stay below counts as tissue.
             mm: σ of the blur that lets ribs and vessels keep their own contrast.
         """
-        tissue = min(float(np.percentile(self.gray[frame], _TISSUE)), 0.97)
+        tissue = min(float(np.percentile(self.gray[frame], _TISSUE)), _BRIGHTEST)
         smooth = gaussian_filter(self.gray, self.pixels(mm))
         return np.asarray(WHITE * np.log(np.maximum(WHITE - smooth, WHITE - tissue) / (WHITE - tissue)), np.float32)
 

@@ -10,9 +10,10 @@ from scipy.ndimage import gaussian_filter, zoom
 from cxr_faith.data.planting.film import Field, Film
 from cxr_faith.data.planting.lungs import place
 
-NODULE_MM, MASS_MM, CONSOLIDATION_MM = (6.0, 12.0), (18.0, 30.0), (28.0, 45.0)
+NODULE_MM, MASS_MM, CONSOLIDATION_MM = (6.0, 15.0), (18.0, 30.0), (28.0, 45.0)
 """Smallest and largest radius."""
 _HARMONICS = 5
+_SOLID = 0.4
 _CLOUD_MM = ((3.0, 0.5), (8.0, 1.0))  # σ of a layer of the cloud, and its weight
 
 
@@ -53,7 +54,7 @@ def consolidation(film: Film, rng: np.random.Generator) -> PlantedObject:
     filled = np.clip(1.5 * envelope * (1 + 0.3 * cloud) - 0.12, 0, None)
     filled = 1 - np.exp(-1.4 * filled)
     lung = gaussian_filter(film.lungs[side].astype(np.float32), film.pixels(2.0))
-    contrast = _spread(film, x, y, radius)
+    contrast = _strength(film, x, y, radius)
     return PlantedObject(np.asarray(contrast * filled * np.clip(2 * lung - 0.4, 0, 1), np.float32), sharp=False)
 
 
@@ -66,13 +67,18 @@ def _ball(film: Film, rng: np.random.Generator, radius: float, wobble: float) ->
         outline += rng.normal(0, wobble / np.sqrt(order)) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
     share = np.hypot(dx, dy) / (radius * outline)
     thickness = np.sqrt(np.clip(1 - share**2, 0, None))
-    return PlantedObject(np.asarray(_spread(film, x, y, radius) * thickness, np.float32))
+    return PlantedObject(np.asarray(_strength(film, x, y, radius) * thickness, np.float32))
 
 
-def _spread(film: Film, x: float, y: float, radius: float) -> float:
-    """The spread of the gray levels around an object: a box of three radii to each side."""
+def _strength(film: Film, x: float, y: float, radius: float) -> float:
+    """How dense an object is that is plain to see: as much as structures of the lung around it differ in gray.
+
+    Around means a box of three radii to each side. Where the lung shows hardly any structure, a share of the density
+    that would make the lung look like solid tissue takes its place.
+    """
     reach = 3 * radius
-    return film.spread(slice(int(y - reach), int(y + reach) + 1), slice(int(x - reach), int(x + reach) + 1))
+    box = (slice(int(y - reach), int(y + reach) + 1), slice(int(x - reach), int(x + reach) + 1))
+    return max(film.spread(*box), _SOLID * film.solid)
 
 
 def _offsets(film: Film, x: float, y: float) -> tuple[Field, Field]:
