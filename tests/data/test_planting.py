@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -14,10 +15,11 @@ from cxr_faith.data.images import load_image, load_mask
 from cxr_faith.data.manifest import open_manifest
 from cxr_faith.data.planting.blend import blend
 from cxr_faith.data.planting.film import WHITE, Film, PlantError, attenuated, sharpness
+from cxr_faith.data.planting.films import spacing_of
 from cxr_faith.data.planting.lungs import aerated, lungs_of
 from cxr_faith.data.planting.objects import KINDS
 from cxr_faith.data.planting.opacities import PlantedObject
-from tests.data.layouts import write_csv
+from tests.data.layouts import write_csv, write_dicom
 
 SIZE = (300, 280)
 GRAIN = 3.0
@@ -176,6 +178,16 @@ def test_objects_lie_where_their_finding_does(finding: str, film: Film) -> None:
             assert rows.mean() > np.nonzero(lungs)[0].mean() + 20
         if finding == "marker":
             assert inside == 0
+
+
+@pytest.mark.parametrize(("stated", "expected"), [("0.2\\0.3", 0.25), ("0\\0", None), (None, None)])
+def test_the_pixel_spacing_of_a_header_is_read_and_zero_is_unknown(stated, expected, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", 0)
+    with pydicom.dcmread(tmp_path / "a.dcm") as dataset:
+        if stated is not None:
+            dataset.PixelSpacing = stated
+        dataset.save_as(tmp_path / "b.dcm")
+    assert spacing_of("b.dcm", tmp_path) == expected
 
 
 def test_a_film_that_is_too_small_gets_no_object() -> None:
