@@ -147,8 +147,9 @@ class ManifestDataset(Dataset[SampleItem]):
             if sample.planted and isinstance(pair, Tensor) and differs_outside(image, pair, mask, geometry):
                 pair = f"{sample.pair_path}: the pair differs from its picture outside of the object's mask"
             there, reason = (pair, None) if isinstance(pair, Tensor) else (None, pair)
-            digest = self._hashes.get(sample.image_path)
-            return SampleItem(sample, image, geometry, mask, anatomy, there, reason, digest)
+            return SampleItem(
+                sample, image, geometry, mask, anatomy, there, reason, self._hashes.get(sample.image_path)
+            )
         except DecoderStartError:  # the machine's fault: every other sample would meet it too
             raise
         except (SampleError, ImageError) as error:
