@@ -144,12 +144,9 @@ class ManifestDataset(Dataset[SampleItem]):
                 if is_constant(image):
                     raise SampleError(f"keep_anatomy ({', '.join(self.keep_anatomy)}) leaves a constant picture")
             mask = self._finding_mask(sample, geometry)
-            if sample.planted and isinstance(pair, Tensor) and differs_outside(image, pair, mask, geometry):
-                pair = f"{sample.pair_path}: the pair differs from its picture outside of the object's mask"
-            there, reason = (pair, None) if isinstance(pair, Tensor) else (None, pair)
-            return SampleItem(
-                sample, image, geometry, mask, anatomy, there, reason, self._hashes.get(sample.image_path)
-            )
+            there, reason = _sound(pair, sample, image, mask, geometry)
+            digest = self._hashes.get(sample.image_path)
+            return SampleItem(sample, image, geometry, mask, anatomy, there, reason, digest)
         except DecoderStartError:  # the machine's fault: every other sample would meet it too
             raise
         except (SampleError, ImageError) as error:
@@ -226,6 +223,17 @@ class ManifestDataset(Dataset[SampleItem]):
             return fit_mask(mask, geometry)
         except ValueError as error:
             raise SampleError(f"{path}: {error}") from error
+
+
+def _sound(
+    pair: Tensor | str | None, sample: Sample, image: Tensor, mask: Tensor | None, geometry: Geometry
+) -> tuple[Tensor | None, str | None]:
+    """A pair that can be used, or the reason why there is none; what was planted must not reach beyond its mask."""
+    if not isinstance(pair, Tensor):
+        return None, pair
+    if sample.planted and differs_outside(image, pair, mask, geometry):
+        return None, f"{sample.pair_path}: the pair differs from its picture outside of the object's mask"
+    return pair, None
 
 
 def _union(organs: Mapping[str, Tensor], labels: Sequence[str]) -> Tensor:
