@@ -86,7 +86,7 @@ def render_costs(summary: Summary, run_dir: str | Path) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left", min_width=92)
     table.title = Text("better than random? on the finding? at what cost?", style="bold")
     table.caption = Text("\n".join((*CAPTION, *_ceiling(summary))), style="dim")
-    table.add_column("\nmethod", overflow="fold", max_width=28)
+    table.add_column("\nmethod", overflow="fold", max_width=30)
     for header in HEADERS:
         table.add_column(header, justify="right", no_wrap=True)
     for row in summary.board().ranked():

@@ -13,7 +13,7 @@ from cxr_faith.report.run_files import doctor_table
 from cxr_faith.summary.cautions import urgent
 from cxr_faith.summary.load import read_provenance
 from cxr_faith.summary.summary import Summary
-from cxr_faith.summary.verdict import verdict_of
+from cxr_faith.summary.verdict import verdict_lines
 
 _HASH = 8
 """Characters of a hash that are shown."""
@@ -28,7 +28,7 @@ class Head:
     times: tuple[tuple[str, str], ...]
     """Date with duration, and command; they differ between two runs of one config."""
     verdict: tuple[str, ...]
-    """The three sentences on the first board; empty for a run without scores."""
+    """The sentences of `verdict_lines`; empty for a run without scores."""
     warnings: tuple[str, ...]
     """What takes the meaning from the numbers, or from part of them."""
 
@@ -50,7 +50,7 @@ def head_of(summary: Summary, run_dir: str | Path | None = None) -> Head:
     return Head(
         facts=tuple(_facts(summary, provenance)),
         times=tuple((name, text) for name, text in times.items() if text),
-        verdict=verdict_of(summary.boards[0]).sentences if summary.boards else (),
+        verdict=verdict_lines(summary.boards),
         warnings=(*_urgent(summary), *(() if folder is None else _checks(summary, folder))),
     )
 

@@ -34,7 +34,7 @@ def render_leaderboard(
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left")
     table.title = Text(board_title(summary, board), style="bold")
     table.caption = Text("\n".join(legend(board)), style="dim")
-    table.add_column("\nmethod", overflow="fold", max_width=28)
+    table.add_column("\nmethod", overflow="fold", max_width=30)
     table.add_column("\nn", justify="right")
     table.add_column("\ncov", justify="right")
     table.add_column("\nflat", justify="right")

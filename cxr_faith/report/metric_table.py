@@ -26,7 +26,7 @@ def render_metrics(rows: Sequence[MetricRow], substrate: str) -> Table:
     shown = [row for row in rows if row.substrate == substrate]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.title = Text(f"torchmetrics over all ranks · {substrate} · samples that are ok", style="bold")
-    table.add_column("method", overflow="fold", max_width=28)
+    table.add_column("method", overflow="fold", max_width=30)
     table.add_column("n", justify="right")
     table.add_column("cov", justify="right")
     for title in COLUMNS.values():

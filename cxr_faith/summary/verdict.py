@@ -49,6 +49,8 @@ _JUDGED = {
 }
 """Classes of maps that are not to be believed, in words."""
 
+_NONE_SHORT = "No method falls short."
+
 
 @dataclass(frozen=True)
 class MethodVerdict(Result):
@@ -94,8 +96,38 @@ def verdict_of(board: Board) -> Verdict:
         if not is_control(row.method)
     )
     share = _no_effect(board)
-    first_two = _judged(methods) or _not_judged(board, methods)
-    return Verdict(board.slice, methods, share, (*first_two, _effects(share)))
+    return Verdict(board.slice, methods, share, _sentences(board, methods, share))
+
+
+def verdict_lines(boards: Sequence[Board]) -> tuple[str, ...]:
+    """The verdict of the first board in words, completed by other substrates where they can judge what it cannot.
+
+    A method that perturbs with the first board's substrate itself is not judged there. A board of the same samples
+    under another substrate judges it, in a sentence of its own before the last one.
+
+    Args:
+        boards: of one run, in order; without one there is no line.
+    """
+    if not boards:
+        return ()
+    first, verdict = boards[0], verdict_of(boards[0])
+    waiting = {row.method for row in first.rows if row.own_substrate and verdict.of(row.method) == UNKNOWN}
+    told: list[str] = []
+    for board in boards[1:]:
+        if (board.slice, board.target, board.space) != (first.slice, first.target, first.space):
+            continue
+        judged = [
+            one for one in verdict_of(board).methods if one.method in waiting and one.verdict in (BELIEVE, *_JUDGED)
+        ]
+        if judged:
+            told.append(f"Under {board.substrate}: {'; '.join(filter(None, (_best(judged), *_short(judged))))}.")
+            waiting -= {one.method for one in judged}
+    if not told:
+        return verdict.sentences
+    own = {row.method for row in first.rows if row.own_substrate} - waiting
+    left = [one for one in verdict.methods if one.verdict != UNKNOWN or one.method not in own]
+    said, rest, effects = _sentences(first, left, verdict.no_effect) if left else verdict.sentences
+    return (said, *([] if rest == _NONE_SHORT else [rest]), *told, effects)
 
 
 def _class(board: Board, row: BoardRow) -> str:
@@ -136,22 +168,42 @@ def _no_effect(board: Board) -> float | None:
     return None if row is None or not row.n else sum(row.status.get(name, 0) for name in NO_EFFECT) / row.n
 
 
+def _sentences(board: Board, methods: Sequence[MethodVerdict], no_effect: float | None) -> tuple[str, str, str]:
+    """What to believe, what not, and how many questions have no effect to explain."""
+    return *(_judged(methods) or _not_judged(board, methods)), _effects(no_effect)
+
+
 def _judged(methods: Sequence[MethodVerdict]) -> tuple[str, str] | None:
     """The first two sentences; None where no method could be judged."""
-    best = [one for one in methods if one.verdict == BELIEVE]
-    groups = {name: [one.method for one in methods if one.verdict == name] for name in _JUDGED}
-    short = [f"{_listed(names)} ({_JUDGED[name]})" for name, names in groups.items() if names]
+    best = _best(methods, " here: clearly better than the center prior")
+    short = _short(methods)
     if not best and not short:
         return None
     rest = _listed([one.method for one in methods if one.verdict in (FEW, UNKNOWN)])
-    said = "Believe no map here: none is clearly better than the center prior."
-    if best:
-        least = min(one.gap_center for one in best if one.gap_center is not None)
-        gap = f"Δsrg {'≥ ' * (len(best) > 1)}{floor(100 * least) / 100:+.2f}"
-        said = f"Believe {_listed([one.method for one in best])} here: clearly better than the center prior ({gap})."
-    parts = [*([f"do not rely on {'; '.join(short)}"] if short else []), *([f"not judged: {rest}"] if rest else [])]
-    second = "; ".join(parts) or "no method falls short"
-    return said, f"{second[0].upper()}{second[1:]}."
+    said = best or "believe no map here: none is clearly better than the center prior"
+    second = "; ".join([*short, *([f"not judged: {rest}"] if rest else [])])
+    return _sentence(said), _sentence(second) if second else _NONE_SHORT
+
+
+def _best(methods: Sequence[MethodVerdict], why: str = "") -> str:
+    """Which methods to believe, with the least of their gaps to the center prior; empty where there is none."""
+    best = [one for one in methods if one.verdict == BELIEVE]
+    if not best:
+        return ""
+    least = min(one.gap_center for one in best if one.gap_center is not None)
+    gap = f"Δsrg {'≥ ' * (len(best) > 1)}{floor(100 * least) / 100:+.2f}"
+    return f"believe {_listed([one.method for one in best])}{why} ({gap})"
+
+
+def _short(methods: Sequence[MethodVerdict]) -> list[str]:
+    """Which methods not to rely on, as one phrase; none where all are believed or not judged."""
+    groups = {name: [one.method for one in methods if one.verdict == name] for name in _JUDGED}
+    named = [f"{_listed(names)} ({_JUDGED[name]})" for name, names in groups.items() if names]
+    return [f"do not rely on {'; '.join(named)}"] if named else []
+
+
+def _sentence(phrase: str) -> str:
+    return f"{phrase[0].upper()}{phrase[1:]}."
 
 
 def _not_judged(board: Board, methods: Sequence[MethodVerdict]) -> tuple[str, str]:

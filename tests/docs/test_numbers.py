@@ -21,7 +21,15 @@ from cxr_faith.bench.table import render
 from cxr_faith.vlm.vocabulary import ANATOMY, FINDINGS, GROUPS, NOTHING
 from tests.docs.documents import ROOT, blocks, command_lines, document, section
 
-METHOD_TABLES = (("methods.txt", "better than random?"), ("igos_pp.txt", "igos_8x2"))
+METHOD_TABLES = (
+    ("methods.txt", "integrated_gradients*           0.897"),
+    ("methods.txt", "torchmetrics over all ranks · mean"),
+    ("methods.txt", "Does a method's idea matter?"),
+    ("methods.txt", "Are the explaining sets"),
+    ("greedy.txt", "greedy/blurred"),
+    ("methods_own_order.txt", "integrated_gradients*       0.926"),
+    ("igos_pp.txt", "igos_8x2"),
+)
 """Files of the benchmarks, and a line that names their table in the page of the methods."""
 
 
@@ -51,6 +59,23 @@ def test_scores_in_the_readme_and_the_methods_page_are_those_of_the_benchmark() 
         shown = re.findall(r"\b\d\.\d{3}\b", row)
         assert set(shown) <= {*(srg[name] for name in methods), srg["oracle"]}
         assert {srg[name] for name in methods} <= set(shown), row
+
+
+def test_verdicts_on_methods_name_every_method_with_its_score() -> None:
+    lines = (ROOT / "benchmarks" / "methods.txt").read_text(encoding="utf-8").splitlines()
+    rows = [line.split() for line in lines if "[" in line and "%" in line and "[95" not in line]
+    srg = {row[0].rstrip("*‡"): row[1] for row in rows}
+    baselines = {"random_map", "center", "edges", "oracle"}
+    shown = {}
+    for row in document("docs/methods.md").split("| method | srg | verdict |")[1].split("\n\n")[0].splitlines()[2:]:
+        names, scores, verdict = (cell.strip() for cell in row.strip("|").split("|"))
+        shown |= dict(zip(re.findall(r"`(\w+)`", names), scores.split(", "), strict=True))
+        assert verdict
+    assert shown == {
+        name: score.replace("0.", ".").replace("-", "−")
+        for name, score in srg.items()
+        if name not in baselines and "/" not in name
+    }
 
 
 def test_the_budget_is_what_the_script_prints(

@@ -20,7 +20,18 @@ from cxr_faith.summary.cautions import cautions
 from cxr_faith.summary.interval import Interval
 from cxr_faith.summary.summarize import summarize
 from cxr_faith.summary.summary import Summary
-from cxr_faith.summary.verdict import BELIEVE, FAILED, FEW, NOISE, UNKNOWN, VERDICTS, WEAK, WORSE, verdict_of
+from cxr_faith.summary.verdict import (
+    BELIEVE,
+    FAILED,
+    FEW,
+    NOISE,
+    UNKNOWN,
+    VERDICTS,
+    WEAK,
+    WORSE,
+    verdict_lines,
+    verdict_of,
+)
 from tests.reference import verdict as reference
 from tests.synthetic import METHODS
 
@@ -125,6 +136,24 @@ def test_blurred_copies_and_ablations_are_not_recommended(summary: Summary) -> N
     assert verdict.of("chefer") == BELIEVE
     assert verdict.of("chefer/blurred") is None and verdict.of("chefer/ablated") is None
     assert "/" not in "".join(verdict.sentences[:2])
+
+
+def test_a_method_with_this_substrate_is_judged_under_another_one(summary: Summary) -> None:
+    first = replace(with_row(summary.boards[0], "chefer", own_substrate=True), target="answer", slice="all")
+    other = replace(summary.boards[0], substrate="mean", target="answer", slice="all")
+    believe, rest, effects = verdict_of(first).sentences
+    assert "chefer" in rest and verdict_of(other).of("chefer") == BELIEVE
+    said = verdict_lines([first, other])
+    assert said[2].startswith("Under mean: believe chefer (Δsrg +") and len(said) == 4
+    assert (said[0], said[3]) == (believe, effects) and "chefer" not in said[1]
+    # Another slice, target or space has other samples or another question.
+    for key, value in (("slice", "present"), ("target", "first"), ("space", "tokens")):
+        assert verdict_lines([first, replace(other, **{key: value})]) == verdict_of(first).sentences
+    alone = [
+        replace(board, rows=tuple(row for row in board.rows if row.method == "chefer")) for board in (first, other)
+    ]
+    assert verdict_lines(alone)[0] == "No map can be judged here." and verdict_lines(alone)[2] == said[2]
+    assert verdict_lines([first]) == verdict_of(first).sentences and verdict_lines([]) == ()
 
 
 def test_few_patients_and_slices_without_an_effect_are_not_judged(summary: Summary, rows: list[dict[str, Any]]) -> None:
