@@ -13,6 +13,7 @@ COMMANDS = {
     "report": "report",
     "compare": "compare",
     "prepare": "prepare",
+    "plan": "plan",
     "doctor": "doctor",
     "sanity": "sanity",
     "bench": "bench",

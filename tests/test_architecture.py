@@ -36,6 +36,7 @@ ROOMS = (
     "run",
     "checks",
     "bench",
+    "planning",
     "cli",
 )
 # Any room may import a leaf; a leaf imports no other room.

@@ -24,6 +24,8 @@ commands:
   prepare SOURCE --root R --out MANIFEST
                             from a published data set to a manifest
   prepare check MANIFEST    open a manifest's pictures and list the faults
+  plan --config FILE [--pilot RUN]
+                            what a run will cost, before it starts
   doctor --config FILE      check model, data and machine before a benchmark
   sanity --config FILE      do the maps depend on model, picture and question?
   bench [--preset NAME]     speed beside the usual recipe and the floor

@@ -42,15 +42,20 @@ class History:
 
 def read_history(run_dir: Path) -> History | None:
     """The starts of a run; None for a directory without them. A line that was cut off is left out."""
-    path = run_dir / FILE
-    lines = read_file(path).decode(errors="replace").splitlines() if path.exists() else []
-    entries = [entry for line in lines if (entry := _entry(line)) is not None]
+    entries = read_entries(run_dir)
     starts = [entry for entry in entries if "started" in entry]
     if not starts:
         return None
     ends = [float(entry["seconds"]) for entry in entries if "seconds" in entry]
     first, last = str(starts[0]["started"]), str(starts[-1].get("command") or "")
     return History(first, last, len(starts), len(ends), sum(ends))
+
+
+def read_entries(run_dir: Path) -> list[Mapping[str, Any]]:
+    """The lines of `history.jsonl`; a line that was cut off is left out."""
+    path = run_dir / FILE
+    lines = read_file(path).decode(errors="replace").splitlines() if path.exists() else []
+    return [entry for line in lines if (entry := _entry(line)) is not None]
 
 
 def _entry(line: str) -> Mapping[str, Any] | None:

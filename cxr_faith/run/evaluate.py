@@ -27,6 +27,7 @@ from cxr_faith.run.lock import merge_lock, run_lock
 from cxr_faith.run.measured import print_metrics, read_back, write_hparams, write_metrics
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.monitor import Monitor, Thresholds
+from cxr_faith.run.pace import PaceWatch
 from cxr_faith.run.pictures import write_pictures
 from cxr_faith.run.provenance import write_provenance
 from cxr_faith.run.ranks import MeetRanks, StopOnRequest, end_children, resume_command, timeout_of
@@ -167,7 +168,8 @@ def _evaluate(
     callbacks += [TakeOver(run_dir, module.method_set.shown), meeting, BatchSizes(run_dir), writer]
     callbacks += [Monitor(run_dir, options.monitor), watch]
     if trainer.is_global_zero:
-        callbacks += [RunProgress(console), LiveScalars(run_dir)]
+        pace = PaceWatch()
+        callbacks += [RunProgress(console), LiveScalars(run_dir), pace]
         cautions = run_cautions(module, data)
         show_notes(console, cautions)
         write_provenance(run_dir, module, data, identity, trainer.world_size, cautions)
@@ -182,7 +184,7 @@ def _evaluate(
     assert ranks is not None
     ranks.meet()
     if trainer.is_global_zero:
-        start.end()
+        start.end(pace.pace)
     if ranks.any(stop.left_work):
         name = request.signal.name if request.signal else "a signal to another rank"
         raise StoppedError(f"stopped on {name}; {run_dir} keeps what is done; to resume: {resume_command()}")

@@ -21,6 +21,7 @@ from cxr_faith.cli.lightning_cli import EvaluateCLI
 from cxr_faith.cli.signatures import description_of, options_of, registry
 from cxr_faith.data.sources import SOURCES
 from cxr_faith.explainer.explain import ExplainOptions
+from cxr_faith.planning.options import PlanOptions
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "lightning", "transformers", "torchmetrics", "matplotlib", "datasets"}
@@ -57,7 +58,7 @@ def loaded(code: str, *arguments: str) -> tuple[int, set[str], float]:
     [
         (["--help"], 0),
         *(([command, "--help"], 0) for command in ("evaluate", "explain", "report", "prepare", "doctor", "sanity")),
-        *(([command, "--help"], 0) for command in ("bench", "fit-sae")),
+        *(([command, "--help"], 0) for command in ("bench", "fit-sae", "plan")),
         (["evaluate", "--help_trainer"], 0),
         (["prepare", "mimic-cxr-vqa", "--help"], 0),
         (["prepare", "check", "--help"], 0),
@@ -78,6 +79,7 @@ def loaded(code: str, *arguments: str) -> tuple[int, set[str], float]:
         (["evaluate", "--config", "demo", "--limit", "0"], 2),
         (["sanity", "--config", "demo", "--limit", "-1"], 2),
         (["doctor", "--config", "demo", "--limit", "0"], 2),
+        (["plan", "--config", "demo", "--pilot", "runs/nowhere"], 2),
         (["prepare", "phantom", "--root", "nowhere", "--out", "nowhere", "--limit", "0"], 2),
         (["prepare", "vindr-cxr", "--root", ".", "--out", "nowhere", "--limit", "-5"], 2),
         (["evaluate", "--config", "demo", "--run_dir", "README.md/run"], 2),
@@ -169,6 +171,7 @@ def test_options_are_those_of_the_typed_parser() -> None:
         ("lightning.pytorch.trainer.trainer:Trainer", Trainer),
         ("cxr_faith.explainer.explain:ExplainOptions", ExplainOptions),
         ("cxr_faith.bench.compare:BenchOptions", BenchOptions),
+        ("cxr_faith.planning.options:PlanOptions", PlanOptions),
         *((place, SOURCES[name]) for name, place in registry("cxr_faith.data.sources", "SOURCES").items()),
     ],
 )
