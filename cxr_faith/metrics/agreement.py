@@ -10,6 +10,9 @@ Floats = npt.NDArray[np.float64]
 SSIM_WINDOW = 5
 TOP_SHARE = 0.1
 
+_AT_ONCE = 256
+"""Pairs of maps that SSIM takes at once: it unfolds each into 25 copies, in five versions."""
+
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     """Rank correlation of each pair of maps, ties at their mean rank; NaN where a map is constant.
@@ -38,14 +41,16 @@ def ssim(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     # Imported where it is used: torchmetrics takes seconds to import and brings matplotlib with it.
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    first, second = (torch.from_numpy(_scaled(maps))[:, None] for maps in (a, b))
-    if not len(first):
-        return np.zeros(0)
-    similarity = structural_similarity_index_measure(
-        first, second, gaussian_kernel=False, kernel_size=SSIM_WINDOW, reduction="none", data_range=1.0
-    )
-    assert isinstance(similarity, torch.Tensor)
-    return similarity.reshape(-1).numpy()
+    first, second = (torch.from_numpy(_scaled(maps))[:, None].split(_AT_ONCE) for maps in (a, b))
+    parts = [np.zeros(0)]
+    for x, y in zip(first, second, strict=True):
+        if len(x):
+            similarity = structural_similarity_index_measure(
+                x, y, gaussian_kernel=False, kernel_size=SSIM_WINDOW, reduction="none", data_range=1.0
+            )
+            assert isinstance(similarity, torch.Tensor)
+            parts.append(similarity.reshape(-1).numpy())
+    return np.concatenate(parts)
 
 
 def top_overlap(a: npt.ArrayLike, b: npt.ArrayLike, share: float = TOP_SHARE) -> Floats:

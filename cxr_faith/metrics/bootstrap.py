@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 
 _BLOCK = 500_000  # weights, or values of all columns, in memory at a time: 4 MB, which caches hold
+_LEAST_ROWS = 64  # of a block: with fewer, a product reads the clusters from memory more often than it computes
+_KEPT = 64_000_000  # bytes: larger counts are drawn again for each board
 _NO_SPREAD = 1e-12  # standard errors below this share of the largest cluster mean are rounding
 _ENDLESS = 1e200  # t of a resample without spread; no interval ends there
 
@@ -108,7 +110,9 @@ def _resampled_counts(
     n_clusters: int, n_columns: int, resamples: int, rng: np.random.Generator | int
 ) -> Iterator[Floats]:
     """How often each cluster is drawn in each resample, [block, clusters] at a time."""
-    block = max(1, _BLOCK // max(n_clusters, n_columns))
+    block = max(_LEAST_ROWS, _BLOCK // max(n_clusters, n_columns))
+    if isinstance(rng, int) and n_clusters * resamples > _KEPT:
+        rng = np.random.default_rng(rng)
     if isinstance(rng, int):
         kept = _kept_counts(n_clusters, resamples, rng)
         yield from (kept[start : start + block].astype(np.float64) for start in range(0, resamples, block))

@@ -4,10 +4,9 @@ The questions of a patient are not independent, so whole patients are resampled 
 mean is Σ weight · value / Σ weight. Everything works on the sums of clusters, for many columns (methods x metrics) at
 once; see `metrics.bootstrap`.
 
-More than `BLOCKS` clusters are dealt at random into `BLOCKS` blocks of equal size, and whole blocks are resampled and
-flipped (random groups; Wolter 2007, chapter 2): means, standard errors, effect sizes and the acceleration of BCa are
-still those of the clusters, and only the shape of the distribution comes from the blocks. The cost then no longer grows
-with the clusters.
+More than `BLOCKS` clusters are resampled 2,000 times for p as well as for the intervals. Where that p is below
+`RESOLVED`, and so rests on a few resamples, it comes from `TESTS` resamples of `BLOCKS` blocks of clusters, dealt at
+random (random groups; Wolter 2007, chapter 2): these cost the same for any number of clusters.
 """
 
 from dataclasses import dataclass, fields
@@ -49,11 +48,15 @@ FEW_CLUSTERS = 30
 """With fewer clusters than this, intervals are too short, and readers are warned."""
 
 BLOCKS = 2_000
-"""More clusters than this are resampled in blocks. With 2,000 blocks the standard error of a resample is off by
-1/sqrt(2 · 2,000) = 1.6 %, less than the ends of an interval are from 2,000 resamples."""
+"""Blocks of clusters that small p of more clusters than this are taken from. With 2,000 blocks the standard error of a
+resample is off by 1/sqrt(2 · 2,000) = 1.6 %."""
+
+RESOLVED = 0.01
+"""Least p that 2,000 resamples tell: ten of them lie beyond the observed mean."""
 
 _SEED = 20240229
 _BLOCK_WEIGHTS = 2_000_000  # weights in memory at a time: 16 MB
+_KEPT_SIGNS = BLOCKS * FLIPS  # bytes: more signs than that are drawn again for each board
 
 
 @dataclass(frozen=True)
@@ -148,28 +151,37 @@ def _estimate(sums: Floats, weights: Floats, tests: int) -> Estimates:
     """The fields but `n`, from clusters that all have a value."""
     n_clusters, n_columns = sums.shape
     mean, result = sums.sum(0) / weights.sum(0), Estimates.empty(n_columns)
-    blocks = _blocks_of(n_clusters)
-    sums_of_blocks, weights_of_blocks = (
-        (sums, weights) if blocks is None else (_added(part, blocks, BLOCKS) for part in (sums, weights))
-    )
+    is_many = n_clusters > BLOCKS
     result.mean[:], result.clusters[:] = mean, n_clusters
-    result.p_sign_flip[:] = result.p[:] = sign_flip_p(sums_of_blocks, _SEED + 1)
+    result.p_sign_flip[:] = result.p[:] = sign_flip_p(sums, _SEED + 1, RESAMPLES if is_many else FLIPS)
     result.d_z[:] = effect_size(sums / weights)
     if n_clusters >= FEWEST_CLUSTERS:
         error = jackknife_error(sums, weights)
-        drawn = draw(sums_of_blocks, weights_of_blocks, RESAMPLES, tests, _SEED, error)
-        result.p[:] = drawn.p
+        drawn = draw(sums, weights, RESAMPLES, RESAMPLES if is_many else tests, _SEED, error)
+        result.p[:] = _resolved(drawn.p, sums, weights, tests, error) if is_many else drawn.p
         result.low[:], result.high[:] = percentile_interval(drawn.means)
         result.bca_low[:], result.bca_high[:] = bca_interval(drawn.means, mean, jackknife_means(sums, weights))
         result.t_low[:], result.t_high[:] = bootstrap_t_interval(drawn.t, mean, error)
     return result
 
 
-def _blocks_of(n_clusters: int) -> Ints | None:
-    """Number of each cluster's block, dealt from a fixed stream [clusters]; None: clusters are resampled themselves."""
-    if n_clusters <= BLOCKS:
-        return None
-    return np.random.default_rng(_SEED + 2).permutation(n_clusters) % BLOCKS
+def _resolved(p: Floats, sums: Floats, weights: Floats, tests: int, error: Floats) -> Floats:
+    """The p of many clusters [columns]: those below `RESOLVED` from resampled blocks of clusters.
+
+    Args:
+        p: from resampled clusters [columns].
+        sums: [clusters, columns].
+        weights: [clusters, columns].
+        tests: resamples of the blocks.
+        error: standard error of the means [columns].
+    """
+    small = np.flatnonzero(p < RESOLVED)
+    if len(small):
+        blocks = np.random.default_rng(_SEED + 2).permutation(len(sums)) % BLOCKS
+        of_blocks = (_added(part[:, small], blocks, BLOCKS) for part in (sums, weights))
+        p = p.copy()
+        p[small] = np.minimum(draw(*of_blocks, RESAMPLES, tests, _SEED, error[small]).p, RESOLVED)
+    return p
 
 
 def sign_flip_p(sums: Floats, rng: np.random.Generator | int, flips: int = FLIPS) -> Floats:
@@ -195,7 +207,10 @@ def sign_flip_p(sums: Floats, rng: np.random.Generator | int, flips: int = FLIPS
         return np.asarray((np.abs((2.0 * bits - 1) @ sums) >= least).mean(0))
     hits = np.zeros(sums.shape[1])
     block = max(1, _BLOCK_WEIGHTS // n_clusters)
-    kept = _kept_signs(n_clusters, flips, rng) if isinstance(rng, int) else None
+    kept = None
+    if isinstance(rng, int):
+        is_few = n_clusters * flips <= _KEPT_SIGNS
+        kept, rng = (_kept_signs(n_clusters, flips, rng) if is_few else None), np.random.default_rng(rng)
     for start in range(0, flips, block):
         size = min(block, flips - start)
         signs = kept[start : start + size] if kept is not None else _signs(n_clusters, size, rng)
@@ -203,9 +218,9 @@ def sign_flip_p(sums: Floats, rng: np.random.Generator | int, flips: int = FLIPS
     return (1 + hits) / (1 + flips)
 
 
-def _signs(n_clusters: int, flips: int, rng: np.random.Generator | int) -> npt.NDArray[np.int8]:
+def _signs(n_clusters: int, flips: int, rng: np.random.Generator) -> npt.NDArray[np.int8]:
     """Which clusters keep their sign in each flip: 1, else 0 [flips, clusters]."""
-    return np.random.default_rng(rng).integers(0, 2, size=(flips, n_clusters), dtype=np.int8)
+    return rng.integers(0, 2, size=(flips, n_clusters), dtype=np.int8)
 
 
 @lru_cache(maxsize=4)

@@ -55,8 +55,8 @@ def write_report(run_dir: str | Path) -> Path:
     part = while_it_runs(lambda: listed_part(run_dir, summary))
     records = read_records(run_dir, _COLUMNS, shown) if part is None else part.records
     if part is not None and part.n_records <= MOST_ROWS:
-        rows = read_records(run_dir, bands.COLUMNS, shown)
-        summary = bands.with_bands(summary, rows[rows["condition"].eq(NONE)])
+        whole = summary
+        summary = while_it_runs(lambda: bands.with_bands_of(run_dir, whole, shown))
     notes = [*version_notes(run_dir), *alert_notes(run_dir)]
     page = own_folder(run_dir, "report") / "index.html"
     thumbs, doctor, head = read_thumbs(run_dir), doctor_table(run_dir), head_of(summary, run_dir)

@@ -36,16 +36,16 @@ def run_figures(run_dir: str | Path) -> dict[str, Figure]:
         ValueError: `summary.json` cannot be used; the message says what to do.
     """
     summary = read_summary(Path(run_dir))
-    records = read_records(run_dir, (*bands.COLUMNS, "p_yes", "correct"), shown_in(summary))
-    records = records[records["condition"].eq(NONE)]
-    summary = bands.with_bands(summary, records)
+    shown = shown_in(summary)
+    answers = read_records(run_dir, ("p_yes", "correct"), shown)
+    summary = bands.with_bands_of(run_dir, summary, shown)
     boards = summary.first_boards
     figures = {
         "curves": _curves(boards),
         "forest": _forest(boards, summary.methods, by_finding=False),
         "forest_findings": _forest(boards, summary.methods, by_finding=True),
         "scatter": scatter_of(summary),
-        "reliability": reliability_of(records),
+        "reliability": reliability_of(answers[answers["condition"].eq(NONE)]),
     }
     return {name: figure for name, figure in figures.items() if figure is not None}
 

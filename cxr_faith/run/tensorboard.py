@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import markdown_text, printable
-from cxr_faith.records import GAPS, read_records
+from cxr_faith.records import GAPS
 from cxr_faith.records.view import RecordView, text
 from cxr_faith.report.alerts import read_alerts
 from cxr_faith.report.choice import MOST_ROWS
@@ -64,8 +64,7 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
     shown = shown_in(summary)
     view = RecordView(run_dir, _COLUMNS, shown)  # one method at a time is in memory
     if len(view) <= MOST_ROWS:
-        records = read_records(run_dir, bands.COLUMNS, shown)
-        summary = bands.with_bands(summary, records[records["condition"].eq(NONE)])
+        summary = bands.with_bands_of(run_dir, summary, shown)
     measured = f"condition = {text(NONE)} AND status IN ({', '.join(map(text, MEASURED))})"
     for method in dict.fromkeys(row.method for board in summary.boards for row in board.rows):
         with event_file(run_dir, run_name(method)) as writer:

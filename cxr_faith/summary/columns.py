@@ -19,6 +19,8 @@ FEWEST = 3
 
 def numbers(column: "pd.Series[Any]") -> Floats:
     """A column as float64, null and None as NaN, false and true as 0 and 1."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub":  # no object for each value
+        return column.to_numpy(np.float64)
     return column.astype(object).where(column.notna(), np.nan).to_numpy(np.float64)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -17,8 +18,9 @@ from cxr_faith.records.view import RecordView
 from cxr_faith.report import choice
 from cxr_faith.report.choice import chosen_samples, listed_part
 from cxr_faith.report.html import write_report
+from cxr_faith.summary.bands import with_bands, with_bands_of
 from cxr_faith.summary.board import Setting
-from cxr_faith.summary.load import read_summary
+from cxr_faith.summary.load import read_summary, shown_in
 from cxr_faith.summary.summarize import COLUMNS, summarize, write_summary
 from tests.synthetic import METHODS as FEW
 from tests.synthetic import make_rows
@@ -130,6 +132,22 @@ def test_a_page_of_many_samples_lists_the_telling_ones_and_says_so(
     assert any("deletion_low" in (row["curves"] or {}) for row in content["boards"][0]["rows"])  # bands of all samples
     monkeypatch.setattr(choice, "MOST_LISTED", 120)
     assert listed_part(tmp_path / "run", read_summary(tmp_path / "run")) is None
+
+
+def test_streamed_bands_are_those_of_a_table(large: Path) -> None:
+    summary, records = read_summary(large), read_records(large)
+    expected = with_bands(summary, records)
+    streamed = with_bands_of(large, summary, shown_in(summary))
+    banded = 0
+    for board, twin in zip(streamed.boards, expected.boards, strict=True):
+        for row, other in zip(board.rows, twin.rows, strict=True):
+            bands, others = (one.curves and one.curves.bands for one in (row, other))
+            assert (bands is None) == (others is None), (board.slice, row.method)
+            if bands is not None and others is not None:
+                banded += 1
+                for name, values in vars(bands).items():
+                    np.testing.assert_allclose(values, getattr(others, name), rtol=0, atol=1e-12)
+    assert banded > 100
 
 
 def test_rows_of_some_samples_are_scanned(large: Path) -> None:
