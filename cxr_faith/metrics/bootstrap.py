@@ -37,6 +37,16 @@ class Drawn:
     p: Floats
 
 
+def distinct_columns(table: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Place of the first column of each kind, and the kind of each column [columns]; equal columns are of one kind.
+
+    `np.unique(axis=1)` compares clusters one by one, which takes longer than a resample of many of them.
+    """
+    kinds: dict[bytes, int] = {}
+    which = np.array([kinds.setdefault(column.tobytes(), len(kinds)) for column in table.T], np.intp)
+    return np.unique(which, return_index=True)[1], which
+
+
 def jackknife_means(sums: Floats, weights: Floats) -> Floats:
     """Means Σ sums / Σ weights with one cluster left out, [clusters, columns]."""
     return np.asarray((sums.sum(0) - sums) / (weights.sum(0) - weights))
@@ -75,7 +85,8 @@ def draw(
     n_clusters, n_columns = sums.shape
     mean = sums.sum(0) / weights.sum(0)
     rest = sums - mean * weights  # distances to the mean, since squares of the sums would cancel
-    kinds, which = np.unique(weights, axis=1, return_inverse=True)
+    first, which = distinct_columns(weights)
+    kinds = weights[:, first]
     own, shared = np.hstack([rest, rest**2, rest * weights]), np.hstack([kinds, kinds**2])
     floor = _NO_SPREAD * np.abs(sums / weights).max(0)
     observed = studentized(mean, jackknife_error(sums, weights) if error is None else error, floor)
@@ -84,7 +95,7 @@ def draw(
     above, below, start = np.zeros(n_columns), np.zeros(n_columns), 0
     for counts in _resampled_counts(n_clusters, n_columns, max(resamples, tests), rng):
         distance, squares, mixed = np.split(counts @ own, 3, axis=1)
-        total, total_squares = (part[:, which.ravel()] for part in np.split(counts @ shared, 2, axis=1))
+        total, total_squares = (part[:, which] for part in np.split(counts @ shared, 2, axis=1))
         distance = distance / total
         variance = squares - 2 * distance * mixed + distance**2 * total_squares
         error = np.sqrt(n_clusters / max(n_clusters - 1, 1) * variance.clip(min=0)) / total

@@ -20,6 +20,7 @@ from cxr_faith.metrics.bootstrap import (
     LEVEL,
     bca_interval,
     bootstrap_t_interval,
+    distinct_columns,
     draw,
     jackknife_error,
     jackknife_means,
@@ -114,9 +115,9 @@ def estimate(
     sums, totals = cluster_sums(table, np.unique(np.asarray(clusters), return_inverse=True)[1], heavy)
     result = Estimates.empty(table.shape[1])
     # Only clusters that have a value can be drawn, so columns go together by the clusters they have.
-    patterns, which = np.unique(totals > 0, axis=1, return_inverse=True)
-    for number, pattern in enumerate(patterns.T):
-        columns = np.flatnonzero(which.ravel() == number)
+    first, which = distinct_columns(totals > 0)
+    for number, pattern in enumerate((totals[:, first] > 0).T):
+        columns = np.flatnonzero(which == number)
         if pattern.any():
             part = _estimate(sums[np.ix_(pattern, columns)], totals[np.ix_(pattern, columns)], tests)
             for field in fields(Estimates):
@@ -178,9 +179,9 @@ def _resolved(p: Floats, sums: Floats, weights: Floats, tests: int, error: Float
     small = np.flatnonzero(p < RESOLVED)
     if len(small):
         blocks = np.random.default_rng(_SEED + 2).permutation(len(sums)) % BLOCKS
-        of_blocks = (_added(part[:, small], blocks, BLOCKS) for part in (sums, weights))
+        sums, weights = (_added(part[:, small], blocks, BLOCKS) for part in (sums, weights))
         p = p.copy()
-        p[small] = np.minimum(draw(*of_blocks, RESAMPLES, tests, _SEED, error[small]).p, RESOLVED)
+        p[small] = np.minimum(draw(sums, weights, RESAMPLES, tests, _SEED, error[small]).p, RESOLVED)
     return p
 
 
