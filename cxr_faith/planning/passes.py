@@ -9,7 +9,7 @@ from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.cases import NO_REPLY, Case
 from cxr_faith.curves import plan_curves
 from cxr_faith.data.module import CXRVQADataModule, ManifestDataset
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import OPEN, YES_NO, Sample
 from cxr_faith.data.sharding import ImageBatches
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.perturb.schedule import stream
@@ -17,7 +17,6 @@ from cxr_faith.perturb.substrate import PAIR
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import BLURRED
 from cxr_faith.run.method_set import MethodSet
-from cxr_faith.vlm.answers import OPEN, YES_NO
 from cxr_faith.vlm.base import Prompt
 
 Maps = Mapping[str, np.ndarray]
