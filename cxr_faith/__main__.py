@@ -12,6 +12,7 @@ COMMANDS = {
     "explain": "explain",
     "report": "report",
     "compare": "compare",
+    "view": "view",
     "prepare": "prepare",
     "plan": "plan",
     "doctor": "doctor",

@@ -37,6 +37,7 @@ ROOMS = (
     "checks",
     "bench",
     "planning",
+    "app",
     "cli",
 )
 # Any room may import a leaf; a leaf imports no other room.

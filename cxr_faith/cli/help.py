@@ -21,6 +21,8 @@ commands:
   report RUN_DIR            summary and report again, from a run's records
   compare RUN RUN ... --out DIR
                             runs side by side on the samples that they share
+  view RUN_DIR [--data_root D]
+                            every sample of a run in a browser, on this machine
   prepare SOURCE --root R --out MANIFEST
                             from a published data set to a manifest
   prepare check MANIFEST    open a manifest's pictures and list the faults

@@ -28,16 +28,19 @@ class RecordView:
         run_dir: the run directory.
         columns: the columns that queries may name beside the key.
         shown: only these rows; None: all rows.
+        unchecked: further columns that queries may name, which are read by these queries alone, such as maps.
 
     Raises:
         ValueError: records have no such column.
         FileNotFoundError: a running process merged a part meanwhile; open the view again (`load.while_it_runs`).
     """
 
-    def __init__(self, run_dir: str | Path, columns: Sequence[str], shown: Shown | None = None) -> None:
-        self._schema = chosen_schema(columns)
+    def __init__(
+        self, run_dir: str | Path, columns: Sequence[str], shown: Shown | None = None, unchecked: Sequence[str] = ()
+    ) -> None:
+        self._schema = chosen_schema(list(dict.fromkeys((*columns, *unchecked))))
         keys, codes, self._paths, lengths = Keys(), list[Codes](), list[Path](), list[int]()
-        for path, groups in sound_parts(run_dir, self._schema, keys.codes):
+        for path, groups in sound_parts(run_dir, chosen_schema(columns), keys.codes):
             self._paths.append(path)
             lengths.append(sum(group.shape[1] for group in groups))
             codes += groups

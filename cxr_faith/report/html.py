@@ -136,6 +136,7 @@ def _left_out(part: Listed | None, entries: Sequence[Mapping[str, Any]]) -> str:
         parts.append(
             f"{len(entries):,} of {part.n_samples:,} samples are listed: the worst and the best explained, those on "
             "which the methods disagree most in srg, those with the least effect, and others at random. "
+            "`cxr-faith view` shows them all. "
             f"All tables are over all samples.{'' if part.n_records <= MOST_ROWS else ' Curves have no bands.'}"
         )
     if bare:

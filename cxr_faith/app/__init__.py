@@ -1,0 +1,1 @@
+"""Local pages: every sample of one run, in a browser."""

@@ -1,0 +1,170 @@
+"""The pages of one run as HTML: the list, one sample, the report; without script."""
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cxr_faith.app.choice import ANSWERED, ORDERS, Choice
+from cxr_faith.app.drawing import HEIGHT, WIDTH, charts, map_pictures
+from cxr_faith.app.pictures import Pictures
+from cxr_faith.app.run_samples import PAGE, RunSamples
+from cxr_faith.metrics.functional import STATUSES
+from cxr_faith.printable import page_text
+from cxr_faith.report.formats import number
+from cxr_faith.report.head import head_of
+from cxr_faith.report.packing import missing
+from cxr_faith.report.samples import VALUES, sample_entries
+from cxr_faith.storage.atomic import read_file
+from cxr_faith.summary.load import read_summary
+
+
+class UnknownPageError(LookupError):
+    """There is no such page or sample; the message says which."""
+
+
+class Pages:
+    """Makes the pages of a run.
+
+    Args:
+        run_dir: the run directory.
+        data_root: folder that the pictures are in; None: no picture is opened.
+
+    Raises:
+        ValueError: a JSON file of the run is damaged; the message names it.
+    """
+
+    def __init__(self, run_dir: Path, data_root: Path | None = None) -> None:
+        self._run_dir, self.samples = run_dir, RunSamples(run_dir)
+        self._pictures = None if data_root is None else Pictures(run_dir, data_root)
+        has_summary = (run_dir / "summary.json").exists()
+        self._verdict = head_of(read_summary(run_dir)).verdict if has_summary else ()
+        self._templates = Environment(
+            loader=PackageLoader("cxr_faith.app", "."),
+            autoescape=True,
+            finalize=page_text,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals |= {
+            "css": Markup(files("cxr_faith.report").joinpath("page.css").read_text(encoding="utf-8")),
+            "number": number,
+            "run": run_dir.resolve().name,
+        }
+        self.routes: dict[str, Callable[[Mapping[str, str]], tuple[str, bytes]]] = {
+            "": self.listing,
+            "sample": self.sample,
+            "report": self.report,
+            "picture": self.picture,
+        }
+
+    def listing(self, query: Mapping[str, str]) -> tuple[str, bytes]:
+        """The list of samples that match.
+
+        Args:
+            query: fields of a `Choice`.
+
+        Returns:
+            media type and content.
+
+        Raises:
+            ValueError: a field that the run does not have.
+        """
+        choice = self._choice(query)
+        page = self.samples.page(choice)
+        rows = [{name: _shown(value) for name, value in row.items()} for row in page.rows.to_dict("records")]
+        return self._html(
+            "list.html.j2",
+            choice=choice,
+            rows=rows,
+            total=page.total,
+            last=max(0, (page.total - 1) // PAGE),
+            size=PAGE,
+            samples=self.samples,
+            settings=[(place, ", ".join(setting)) for place, setting in enumerate(self.samples.settings)],
+            pairs=lambda names: [(name, name) for name in names],
+            statuses=STATUSES,
+            answered=ANSWERED,
+            orders=ORDERS,
+            verdict=self._verdict,
+        )
+
+    def sample(self, query: Mapping[str, str]) -> tuple[str, bytes]:
+        """One sample: answer, scores, maps, curves, its picture if there is a data root.
+
+        Args:
+            query: `id`, and fields of the `Choice` whose order previous and next follow.
+
+        Raises:
+            ValueError: a field that the run does not have.
+            UnknownPageError: there is no such sample.
+        """
+        choice, sample_id = self._choice(query), query.get("id", "")
+        records = self.samples.sample(sample_id)
+        if records.empty:
+            raise UnknownPageError(f"This run has no sample {sample_id!r}.")
+        settings, methods = self.samples.settings, self.samples.methods
+        rows = records[records[list(settings[0]._fields)].eq(list(settings[choice.setting])).all(axis=1)]
+        (entry,) = sample_entries(records, settings, methods, budget=0)
+        scores = [
+            (methods[method], status, bool(own), [value if isinstance(value, float) else None for value in values])
+            for setting, method, status, own, _, _, *values in entry.rows
+            if setting == choice.setting and isinstance(method, int)
+        ]
+        return self._html(
+            "sample.html.j2",
+            choice=choice,
+            entry=entry,
+            setting=settings[choice.setting],
+            place=self.samples.place(sample_id, choice),
+            scores=scores,
+            columns=VALUES,
+            maps=map_pictures(rows, over=self._pictures is not None),
+            charts=charts(rows),
+            size=(WIDTH, HEIGHT),
+            region=None if self._pictures is None else self._pictures.region,
+        )
+
+    def report(self, query: Mapping[str, str]) -> tuple[str, bytes]:
+        """The run's report page as `cxr-faith report` wrote it.
+
+        Raises:
+            UnknownPageError: there is none yet.
+        """
+        try:
+            return "text/html; charset=utf-8", read_file(self._run_dir / "report" / "index.html")
+        except FileNotFoundError:
+            raise UnknownPageError(f"There is no report yet: cxr-faith report {self._run_dir} writes it.") from None
+
+    def picture(self, query: Mapping[str, str]) -> tuple[str, bytes]:
+        """The picture of a sample as JPEG.
+
+        Raises:
+            UnknownPageError: there is no such sample or no data root.
+            ImageError: the file cannot be used.
+        """
+        records = self.samples.sample(query.get("id", "")) if self._pictures is not None else pd.DataFrame()
+        if self._pictures is None or records.empty or missing(records["image_path"].iloc[0]):
+            raise UnknownPageError("No picture.")
+        return "image/jpeg", self._pictures.jpeg(str(records["image_path"].iloc[0]))
+
+    def message(self, title: str, text: str) -> bytes:
+        """A page that says why there is no other one."""
+        return self._html("message.html.j2", title=title, text=text)[1]
+
+    def _choice(self, query: Mapping[str, str]) -> Choice:
+        return Choice.from_query(query, len(self.samples.settings), self.samples.methods)
+
+    def _html(self, template: str, **values: object) -> tuple[str, bytes]:
+        return "text/html; charset=utf-8", self._templates.get_template(template).render(**values).encode()
+
+
+def _shown(value: object) -> object:
+    """A value of a table for a template: None where it is missing, a list with commas."""
+    if isinstance(value, str | int | float) and value == value:
+        return value
+    return None if missing(value) or not hasattr(value, "__iter__") else ", ".join(map(str, value))
