@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from cxr_faith.metrics import bootstrap, statistics
 from cxr_faith.metrics.bootstrap import bca_interval, bootstrap_t_interval, draw, jackknife_error
 from cxr_faith.metrics.statistics import RESAMPLES, RESOLVED, TESTS, cluster_sums, estimate, holm, sign_flip_p
 from tests.reference import statistics as twin
@@ -200,10 +201,12 @@ def test_thirty_methods_cost_little_more_than_one():
     clusters, costs = rng.integers(4000, size=10_000), {1: float("inf"), 30: float("inf")}
     for _ in range(2):
         for columns in costs:
+            for kept in (bootstrap._kept_counts, statistics._kept_signs):
+                kept.cache_clear()  # an earlier call's draws would be free
             values, begin = rng.standard_normal((10_000, columns)), time.process_time()
             estimate(values, clusters)
             costs[columns] = min(costs[columns], time.process_time() - begin)
-    assert costs[30] < 5 * costs[1], costs
+    assert costs[30] < 3 * costs[1], costs
 
 
 def test_many_clusters_are_resampled_themselves(monkeypatch):
