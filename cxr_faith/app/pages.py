@@ -1,6 +1,7 @@
 """The pages of one run as HTML: the list, one sample, the report; without script."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -76,13 +77,17 @@ class Pages:
         """
         choice = self._choice(query)
         page = self.samples.page(choice)
+        last = max(0, (page.total - 1) // PAGE)
+        if choice.page > last:
+            choice = replace(choice, page=last)
+            page = self.samples.page(choice)
         rows = [{name: _shown(value) for name, value in row.items()} for row in page.rows.to_dict("records")]
         return self._html(
             "list.html.j2",
             choice=choice,
             rows=rows,
             total=page.total,
-            last=max(0, (page.total - 1) // PAGE),
+            last=last,
             size=PAGE,
             samples=self.samples,
             settings=[(place, ", ".join(setting)) for place, setting in enumerate(self.samples.settings)],

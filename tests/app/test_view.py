@@ -221,6 +221,7 @@ def test_only_the_printed_address_answers(viewer: Viewer, small: Path) -> None:
     }.items():
         status, _, content = ask(viewer, target)
         assert status == expected and b"Traceback" not in content, target
+    assert "page 1 of 1" in ask(viewer, "?page=7")[2].decode()
     words = "?words='%20OR%20true%20--"
     assert "No sample matches." in ask(viewer, words)[2].decode()
     assert ask(viewer, "report")[2] == (small / "report" / "index.html").read_bytes()
