@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cxr_faith.attribution import Attribution, AttributionBatch, Method
+from cxr_faith.attribution.baselines import blurred_map
 from cxr_faith.attribution.shared import SharedWork
-from cxr_faith.data.sample import OPEN, YES_NO
+from cxr_faith.data.sample import OPEN, OPTION, YES_NO, Turn
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import BLURRED
 from cxr_faith.vlm.answers import OFF_FORMAT_MASS, AnswerError, make_target, question_kind
@@ -41,7 +41,7 @@ class Case:
     Attributes:
         prompt: the tokenized question.
         image_id: seeds every random stream.
-        kind: `yes_no`, `choice` or `open`.
+        kind: `yes_no`, `choice`, `open` or `option`.
         reply: the model's answer on the intact picture.
         target: the score s; None if there is nothing to explain.
         reason: why there is nothing to explain.
@@ -70,15 +70,23 @@ class Case:
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
+    def pictures(self) -> int:
+        """Number of pictures that the question shows."""
+        return len(self.prompt.image_starts)
+
+    @property
     def off_format(self) -> bool:
-        """A yes/no question whose first step puts less than half of its mass on yes and no."""
-        return self.kind == YES_NO and self.reply.yes_no_mass < OFF_FORMAT_MASS
+        """Whether the first step puts less than half of its mass on yes and no, or on the letters of the options."""
+        mass = {YES_NO: self.reply.yes_no_mass, OPTION: self.reply.option_mass}
+        return self.kind in mass and mass[self.kind] < OFF_FORMAT_MASS
 
     @property
     def off_format_reason(self) -> str:
         """Why it is off format, and what to do where that is known."""
         if self.reply.opens_thought is not None:
             return thought_advice(self.reply.opens_thought)
+        if self.kind == OPTION:
+            return f"the letters of the options have a probability of {self.reply.option_mass:.3f} at the first step"
         return f"p(yes) + p(no) is {self.reply.yes_no_mass:.3f} at the first step"
 
 
@@ -92,6 +100,8 @@ def read_answers(
     finding_cells: Sequence[Tensor | None] | None = None,
     copies: int = 1,
     replies: Sequence[Reply | None] | None = None,
+    options: Sequence[int] | None = None,
+    turns: Sequence[tuple[Turn, ...]] | None = None,
 ) -> list[Case]:
     """Answer all questions about one picture, and fix the score that each explanation is about.
 
@@ -105,6 +115,8 @@ def read_answers(
         finding_cells: `Case.finding_cells` of each question; default: no masks.
         copies: rows of the pass, all of this picture; see `Engine.whole_pass`.
         replies: answers that are known already, which are not asked for again; default: none is.
+        options: number of options of each question of the kind `option`, 0 for others; default: 0 for all.
+        turns: the earlier turns that each question continues; default: none.
     """
     cases: list[Case] = []
     known = replies or [None] * len(questions)
@@ -114,7 +126,7 @@ def read_answers(
             cells = finding_cells[index] if finding_cells is not None else None
             try:
                 check_asked(question)
-                prompt = vlm.prompt(question)
+                prompt = vlm.prompt(question, options[index] if options else 0, turns[index] if turns else ())
             except PromptError as error:
                 nothing = Prompt(question, (), (), 0)
                 cases.append(Case(nothing, image_id, kinds[index] or OPEN, NO_REPLY, None, str(error), cells))
@@ -127,7 +139,7 @@ def read_answers(
             kind, target, reason = question_kind(kinds[index], reply), None, None
             if reply.opens_thought is not None:
                 _warn_of_thoughts(reply.opens_thought)
-            if np.isfinite([reply.margin, reply.yes_no_mass]).all():
+            if np.isfinite([reply.margin, reply.yes_no_mass, reply.option_mass]).all():
                 try:
                     target = make_target(vlm, prompt, reply, kind, protocol.target)
                 except AnswerError as error:
@@ -177,7 +189,7 @@ def compute_maps(
     for picture, case in zip(pixels, cases, strict=True):
         if case.target is None or (only_in_format and case.off_format):
             continue
-        shared = SharedWork(vlm.counts) if share else None
+        shared, shown = SharedWork(vlm.counts) if share else None, vlm.showing(case.pictures)
         for name, method in methods.items():
             if name in case.maps or name in case.failed:
                 continue  # known from an earlier start
@@ -185,7 +197,7 @@ def compute_maps(
             if method.needs_mask and (_mask_cells(method, case) is None or case.kind != YES_NO):
                 continue
             try:
-                _apply(vlm, name, method, _batch(method, picture, case, seed, shared, micro_batch), case, case.target)
+                _apply(shown, name, method, _batch(method, picture, case, seed, shared, micro_batch), case, case.target)
             except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
                 short = out_of_memory(error)
                 if not forgive or not (short or isinstance(error, ValueError | ArithmeticError)):
@@ -193,13 +205,7 @@ def compute_maps(
                 why = NO_MEMORY if short else " ".join(str(error).split()) or type(error).__name__
                 case.failed |= dict.fromkeys((name, name + BLURRED), f"{name}: {why}")
         there = [name for name in blurred if name in case.maps and name + BLURRED not in case.maps]
-        case.maps |= {name + BLURRED: _blurred(case.maps[name]) for name in there}
-
-
-def _blurred(values: np.ndarray) -> np.ndarray:
-    """A map smoothed by a Gaussian of σ = 1 cell; a flat map stays flat, which the filter's rounding would end."""
-    smooth: np.ndarray = values if np.ptp(values) == 0 else gaussian_filter(values, sigma=1.0)
-    return smooth
+        case.maps |= {name + BLURRED: blurred_map(case.maps[name], case.pictures) for name in there}
 
 
 def compute_token_maps(
@@ -271,8 +277,7 @@ def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: C
         batch.shared.begin()
     with _one_thread(vlm.device):
         MicroBatch(1).run(1, lambda *_: _keep(case, name, method.attribute(vlm, batch, [target])))
-    spent = time.perf_counter() - begin
-    took = vlm.counts - before
+    spent, took = time.perf_counter() - begin, vlm.counts - before
     if batch.shared is not None:  # another method may have run these passes: the cost must not depend on that
         took += batch.shared.reused
     case.costs[name] = {
@@ -285,10 +290,7 @@ def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: C
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, run with one thread: backward passes, unlike forward passes, round differently at other thread counts.
-
-    Ranks share the cores of a machine, so the number of threads changes with the number of ranks; maps must not.
-    """
+    """One thread on a CPU: backward passes round by the number of threads, which changes with the number of ranks."""
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -33,13 +33,15 @@ class CaseOrders:
     not_finite: tuple[str, ...]
 
     @classmethod
-    def of(cls, case: Case, grid: tuple[int, int], image_id: str, seed: int, center: bool = True) -> "CaseOrders":
-        """Orders of a question's maps and, unless it is known already, of the center."""
+    def of(
+        cls, case: Case, grid: tuple[int, int], image_id: str, seed: int, center: bool = True, pictures: int = 1
+    ) -> "CaseOrders":
+        """Orders of a question's maps and, unless it is known already, of the center; see `center_order`."""
         flat = tuple(name for name, values in case.maps.items() if name != CENTER and is_flat(values))
         shown = {name: values for name, values in case.maps.items() if name not in flat}
         orders = {name: map_order(values, seed, image_id, name) for name, values in shown.items()}
         if center:
-            orders[CENTER] = center_order(grid, seed, image_id)
+            orders[CENTER] = center_order(grid, seed, image_id, pictures)
         finite = {name: order for name, order in orders.items() if order is not None}
         return cls(finite, flat, tuple(name for name in orders if name not in finite))
 
@@ -59,14 +61,22 @@ class QuestionPlan:
 
 
 def plan_curves(
-    grid: tuple[int, int], image_id: str, cases: Sequence[Case], protocol: Protocol
+    grid: tuple[int, int], image_id: str, cases: Sequence[Case], protocol: Protocol, pictures: int = 1
 ) -> tuple[Plan, list[QuestionPlan]]:
-    """The distinct pictures of all curves of an image's questions; questions share those of the baselines."""
-    n_cells = grid[0] * grid[1]
-    k, plan, questions = schedule(n_cells, protocol.finest(n_cells)), Plan(n_cells), list[QuestionPlan]()
+    """The distinct pictures of all curves of an image's questions; questions share those of the baselines.
+
+    Args:
+        grid: (grid_h, grid_w) of a picture.
+        image_id: seeds the orders.
+        cases: the questions, with their maps.
+        protocol: schedule, random orders and seed.
+        pictures: number of pictures that each question shows, all of this grid.
+    """
+    n_cells, steps = pictures * grid[0] * grid[1], protocol.finest(grid[0] * grid[1])
+    k, plan, questions = schedule(n_cells, steps), Plan(n_cells), list[QuestionPlan]()
     shuffled = random_orders(n_cells, protocol.random_orders, stream(protocol.seed, image_id, "orders"))
     for number, case in enumerate(cases):
-        orders = CaseOrders.of(case, grid, image_id, protocol.seed)
+        orders = CaseOrders.of(case, grid, image_id, protocol.seed, pictures=pictures)
         # By the mirror identity the reversed order of a pair needs the same pictures: the plan merges them.
         places = [_add_curves(plan, number, order, k) for order in (*orders.finite.values(), *shuffled)]
         questions.append(QuestionPlan(orders, np.stack(places)))

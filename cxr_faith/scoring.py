@@ -23,6 +23,7 @@ from cxr_faith.perturb.orders import map_order, tie_share
 from cxr_faith.perturb.schedule import random_orders, schedule, stream
 from cxr_faith.perturb.sets import score_sets
 from cxr_faith.perturb.substrate import Substrate
+from cxr_faith.perturb.whole_pictures import picture_effects
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import CENTER, RANDOM
 from cxr_faith.records.known import Baselines
@@ -53,9 +54,9 @@ def score_image(
 
     Args:
         engine: runs the pictures.
-        pixels: the picture [3, H, W].
+        pixels: the picture [3, H, W]; several pictures of a question lie one below the other.
         image_id: its id.
-        cases: questions with a target, with their maps.
+        cases: questions with a target, with their maps; all show the same pictures.
         substrate: what replaces removed cells.
         protocol: schedule, random orders and seed.
         pair: for the substrate `pair`, the picture without the finding [3, H, W].
@@ -68,17 +69,19 @@ def score_image(
     Raises:
         ValueError: the substrate is `pair`, and there is none.
     """
-    n_cells = engine.vlm.n_cells
-    k = schedule(n_cells, protocol.finest(n_cells))
-    removed = substrate.apply(pixels[None], [image_id], protocol.seed)[0] if pair is None else pair
-    fill = substrate.fill(pixels, image_id, protocol.seed, engine.vlm.grid)
+    engine = engine.showing(cases[0].pictures)
+    n_cells, grid, pictures = engine.vlm.n_cells, engine.vlm.picture_grid, engine.vlm.pictures
+    k = schedule(n_cells, protocol.finest(grid[0] * grid[1]))
+    removed = substrate.apply(pixels[None], [image_id], protocol.seed, pictures)[0] if pair is None else pair
+    fill = substrate.fill(pixels, image_id, protocol.seed, grid, pictures)
     prompts = [case.prompt for case in cases]
     targets = [target for case in cases if (target := case.target) is not None]
 
     def run(plan: Plan) -> list[PictureScores]:
         return engine.run(pixels, removed, plan, prompts, targets, fill, protocol.space)
 
-    orders = [CaseOrders.of(case, engine.vlm.grid, image_id, protocol.seed, baselines is None) for case in cases]
+    needs_center = baselines is None
+    orders = [CaseOrders.of(case, grid, image_id, protocol.seed, needs_center, pictures) for case in cases]
     if baselines is not None:
         curves = later_curves(run, orders, k, protocol, [known.ends for known in baselines])
     elif protocol.adaptive:
@@ -87,7 +90,7 @@ def score_image(
         adaptive = adaptive_curves(run, own, shuffled, k, protocol.auc_error, protocol.random_error, engine.share)
         curves = [(one.scores, one.errors) for one in adaptive]
     else:
-        plan, questions = plan_curves(engine.vlm.grid, image_id, cases, protocol)
+        plan, questions = plan_curves(grid, image_id, cases, protocol, pictures)
         curves = [(scores.at(question.places), None) for question, scores in zip(questions, run(plan), strict=True)]
     known: Sequence[Baselines | None] = baselines or [None] * len(cases)
     rows = [_columns(*parts) for parts in zip(cases, [k] * len(cases), orders, curves, known, strict=True)]
@@ -98,6 +101,9 @@ def score_image(
     ):
         for name, columns in of_sets.items():
             named[name] |= columns
+    if pictures > 1 and baselines is None:  # else the records have them, in the row of the random orders
+        for named, effects in zip(rows, picture_effects(run, n_cells, pictures, len(cases)), strict=True):
+            named[RANDOM]["picture_effects"] = effects
     return rows
 
 

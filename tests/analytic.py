@@ -67,7 +67,7 @@ class LinearVLM(VLM):
         self.counts.prefill += len(tokens)
         return tokens
 
-    def prompt(self, question):
+    def prompt(self, question, options=0, turns=()):
         index = list(self.questions).index(question)
         return Prompt(question, (0,) * (self.n_cells + 1), (10 + index,), 1)
 

@@ -14,10 +14,12 @@ from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, ch
 from cxr_faith.vlm.base import VLM, Target
 
 
-def image_columns(vlm: VLM, batch: AttributionBatch) -> slice:
-    """Positions of the image tokens."""
-    start = batch.prompts[0].image_start
-    return slice(start, start + vlm.layout.n_tokens)
+def at_image(vlm: VLM, batch: AttributionBatch, values: Tensor, dim: int = -1) -> Tensor:
+    """The part of `values` at the positions of the image tokens, along one dimension."""
+    starts = batch.prompts[0].image_starts
+    count = vlm.layout.n_tokens // len(starts)
+    parts = [values.narrow(dim, start, count) for start in starts]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def observe(
@@ -51,8 +53,9 @@ def image_share(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> 
     Returns:
         float32 [layers, batch] in [0, 1].
     """
-    read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
-    return torch.stack(observe(vlm, batch, target, lambda a: a[:, :, read, columns].sum(-1).mean(2).mean(1)))
+    read = target[0].read_positions(batch.prompts[0])
+    kept = observe(vlm, batch, target, lambda a: at_image(vlm, batch, a[:, :, read]).sum(-1).mean(2).mean(1))
+    return torch.stack(kept)
 
 
 class Attention(Method):
@@ -85,9 +88,10 @@ class Attention(Method):
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
         """Image rows over all heads and layers, [batch, scored tokens, N]."""
-        read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
+        read = target[0].read_positions(batch.prompts[0])
         # [layers, batch, scored tokens, heads, N]
-        rows = torch.stack(observe(vlm, batch, target, lambda a: a[:, :, read, columns].transpose(1, 2)))
+        kept = observe(vlm, batch, target, lambda a: at_image(vlm, batch, a[:, :, read]).transpose(1, 2))
+        rows = torch.stack(kept)
         if self.renormalize:
             rows = rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         chosen = {"mean": rows, "last": rows[-1:], "deep": rows[-4:]}[self.layers]
@@ -118,13 +122,12 @@ class Rollout(Method):
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps from the rows at p-1 of the product, averaged over the scored tokens; see `Method.attribute`."""
         row = self._per_token(vlm, batch, target).mean(1)
-        return Attribution(vlm.on_cells(row[:, image_columns(vlm, batch)]), sequences=row)
+        return Attribution(vlm.on_cells(at_image(vlm, batch, row)), sequences=row)
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """Each token's own row, from one forward; see `Method.attribute_tokens`."""
-        columns = image_columns(vlm, batch)
         rows = self._per_token(vlm, batch, target).unbind(1)
-        return [Attribution(vlm.on_cells(row[:, columns]), sequences=row) for row in rows]
+        return [Attribution(vlm.on_cells(at_image(vlm, batch, row)), sequences=row) for row in rows]
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
         """Rows [batch, scored tokens, sequence] of the product."""

@@ -6,14 +6,16 @@ The baseline `random` is a set of orders, not a map: see `cxr_faith.scoring`.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from kornia.filters import sobel
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.vlm.base import VLM, Target
+from cxr_faith.vlm.sheets import apart, together
 
 
 class RandomMap(Method):
@@ -36,11 +38,11 @@ class Center(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Minus the distance in cells to the center of the grid, the same for every sample; see `Method.attribute`."""
-        height, width = vlm.grid
+        height, width = vlm.picture_grid
         rows = torch.arange(height, device=vlm.device) - (height - 1) / 2
         columns = torch.arange(width, device=vlm.device) - (width - 1) / 2
         distance = (rows[:, None].square() + columns[None, :].square()).sqrt()
-        return Attribution(-distance.expand(len(batch.prompts), -1, -1))
+        return Attribution(-distance.repeat(vlm.pictures, 1).expand(len(batch.prompts), -1, -1))
 
 
 class Edges(Method):
@@ -48,8 +50,8 @@ class Edges(Method):
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Mean squared gradient magnitude of the gray picture; see `Method.attribute`."""
-        gray = batch.pixels.mean(1, keepdim=True)
-        energy = sobel(gray).square()
+        gray = apart(batch.pixels.mean(1, keepdim=True), vlm.pictures)
+        energy = together(sobel(gray).square(), vlm.pictures)
         return Attribution(torch.nn.functional.adaptive_avg_pool2d(energy, vlm.grid)[:, 0])
 
 
@@ -97,8 +99,17 @@ class OracleNear(Method):
             ValueError: the batch has no masks.
         """
         shares = _shares(batch).numpy()
-        distances = np.stack([distance_transform_edt(share == 0) for share in shares])
+        parts = shares.reshape(-1, *vlm.picture_grid)  # a picture without the finding comes last
+        distances = np.stack([_distances(part) for part in parts]).reshape(shares.shape)
         return Attribution(torch.from_numpy(np.where(shares > 0, shares, -distances)).float().to(vlm.device))
+
+
+def _distances(shares: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Distance of each cell of a picture to the finding, in cells; without a finding more than any other."""
+    if not shares.any():
+        return np.full(shares.shape, float(sum(shares.shape)))
+    distances: npt.NDArray[np.float64] = distance_transform_edt(shares == 0)
+    return distances
 
 
 def _shares(batch: AttributionBatch) -> Tensor:
@@ -110,3 +121,10 @@ def _shares(batch: AttributionBatch) -> Tensor:
 
 CONTROLS = (RandomMap, Center, Edges, Oracle, OracleNear)
 """Methods that do not use the model."""
+
+
+def blurred_map(values: np.ndarray, pictures: int) -> np.ndarray:
+    """Each picture's part of a map smoothed by σ = 1 cell; a flat map stays flat, which rounding would end."""
+    if np.ptp(values) == 0:
+        return values
+    return np.concatenate([gaussian_filter(part, sigma=1.0) for part in np.split(values, pictures)])

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from cxr_faith.perturb.schedule import BoolArray, stream
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.vlm.base import VLM, PictureScores, Target
 from cxr_faith.vlm.micro_batch import MicroBatch
+
+FloatArray = npt.NDArray[np.float64]
 
 
 class Masker:
@@ -43,11 +46,11 @@ class Masker:
         """
         engine = self._engine_of(vlm, batch.micro_batch)
         pixels = batch.pixels[index]
-        removed = self.substrate.apply(pixels[None], [batch.image_ids[index]], batch.seed)[0]
+        removed = self.substrate.apply(pixels[None], [batch.image_ids[index]], batch.seed, vlm.pictures)[0]
         plan = Plan(vlm.n_cells)
         places = [plan.add(question, masks) for question in range(len(targets))]
         prompts = [batch.prompts[index]] * len(targets)
-        fill = self.substrate.fill(pixels, batch.image_ids[index], batch.seed, vlm.grid)
+        fill = self.substrate.fill(pixels, batch.image_ids[index], batch.seed, vlm.picture_grid, vlm.pictures)
         scores = engine.run(pixels, removed, plan, prompts, targets, fill)
         return [of_target.at(where) for of_target, where in zip(scores, places, strict=True)]
 
@@ -85,7 +88,7 @@ class _BlackBox(Method):
         """Maps for each of several lists of targets [batch]."""
         maps = []
         for index, own in enumerate(zip(*targets, strict=True)):
-            masks = self.masks(vlm.grid, batch.image_ids[index], batch.seed)
+            masks = self.masks(vlm.picture_grid, batch.image_ids[index], batch.seed, vlm.pictures)
             kept = torch.from_numpy(masks)
             scores = [
                 self.core(one.s[None], [batch.image_ids[index]], batch.seed)[0]
@@ -106,8 +109,8 @@ class _BlackBox(Method):
         return batch.share(("masked", self.substrate.spec, index, masks.tobytes(), *targets), compute)
 
     @abstractmethod
-    def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:
-        """Masks [M, N] of one picture, True = original."""
+    def masks(self, grid: tuple[int, int], image_id: str, seed: int, pictures: int = 1) -> BoolArray:
+        """Masks [M, N] of one picture, or of a sheet of pictures with this grid each; True = original."""
 
     @abstractmethod
     def combine(self, scores: Tensor, masks: Tensor) -> Tensor:
@@ -129,16 +132,18 @@ class Occlusion(_BlackBox):
             raise ValueError(f"window must be at least 1, got {window}")
         self.window = window
 
-    def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:
-        """The intact picture, then every window that contains a cell."""
+    def masks(self, grid: tuple[int, int], image_id: str, seed: int, pictures: int = 1) -> BoolArray:
+        """The intact picture, then every window that contains a cell; no window lies on two pictures of a sheet."""
         first = [np.arange(1 - self.window, side) for side in grid]
         # [positions, side] along each axis: whether the window that starts at a position covers a row or column.
         rows, columns = (
             (np.arange(side) >= start[:, None]) & (np.arange(side) < start[:, None] + self.window)
             for start, side in zip(first, grid, strict=True)
         )
-        covered = rows[:, None, :, None] & columns[None, :, None, :]
-        return np.concatenate([np.ones((1, grid[0] * grid[1]), bool), ~covered.reshape(-1, grid[0] * grid[1])])
+        n_cells = grid[0] * grid[1]
+        covered = (rows[:, None, :, None] & columns[None, :, None, :]).reshape(-1, n_cells)
+        windows = np.kron(np.eye(pictures, dtype=bool), covered)
+        return np.concatenate([np.ones((1, pictures * n_cells), bool), ~windows])
 
     def combine(self, scores: Tensor, masks: Tensor) -> Tensor:
         """Mean of s(intact) - s(window removed) over the windows that contain the cell."""
@@ -169,22 +174,27 @@ class Rise(_BlackBox):
             raise ValueError(f"coarse must be at least 1, got {coarse}")
         self.n_masks, self.coarse = masks, coarse
 
-    def masks(self, grid: tuple[int, int], image_id: str, seed: int) -> BoolArray:
-        """Pairs of complements, drawn from the picture's own stream."""
+    def masks(self, grid: tuple[int, int], image_id: str, seed: int, pictures: int = 1) -> BoolArray:
+        """Pairs of complements, drawn from the picture's own stream; pictures of a sheet have noise of their own."""
         random = stream(seed, image_id, "masks", "rise")
         kept = []
         for _ in range(self.n_masks // 2):
-            noise = random.random([min(self.coarse, side) + 2 for side in grid])
-            for axis, side in enumerate(grid):
-                at = np.arange(side) * ((noise.shape[axis] - 2) / side) + random.random()
-                low = at.astype(int)
-                share = (at - low)[:, None] if axis == 0 else at - low
-                noise = noise.take(low, axis) * (1 - share) + noise.take(low + 1, axis) * share
-            order = np.argsort(-noise.ravel(), kind="stable")
+            noise = np.concatenate([self._noise(grid, random).ravel() for _ in range(pictures)])
+            order = np.argsort(-noise, kind="stable")
             mask = np.zeros(noise.size, bool)
             mask[order[: noise.size // 2]] = True
             kept += [mask, ~mask]
         return np.stack(kept)
+
+    def _noise(self, grid: tuple[int, int], random: np.random.Generator) -> FloatArray:
+        """Shifted noise on a coarse grid, interpolated to the cells of a picture [grid_h, grid_w]."""
+        noise: FloatArray = random.random([min(self.coarse, side) + 2 for side in grid])
+        for axis, side in enumerate(grid):
+            at = np.arange(side) * ((noise.shape[axis] - 2) / side) + random.random()
+            low = at.astype(int)
+            share = (at - low)[:, None] if axis == 0 else at - low
+            noise = noise.take(low, axis) * (1 - share) + noise.take(low + 1, axis) * share
+        return noise
 
     def combine(self, scores: Tensor, masks: Tensor) -> Tensor:
         """Mean over the masks that keep a cell minus mean over the other half."""

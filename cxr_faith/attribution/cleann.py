@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cxr_faith.attribution.attention import image_columns
+from cxr_faith.attribution.attention import at_image
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, by_token
 from cxr_faith.attribution.blackbox import Masker
 from cxr_faith.attribution.cleann_graph import depths, independence_graph, shuffled
@@ -83,16 +83,16 @@ class Cleann(Method):
         self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], attention: Tensor, samples: int
     ) -> Attribution:
         """Explaining sets from the last layer's attention [batch, heads, sequence, sequence]."""
-        read, columns = target[0].read_positions(batch.prompts[0]), image_columns(vlm, batch)
+        read = target[0].read_positions(batch.prompts[0])
         maps, extras = [], list[dict[str, float]]()
         for index, heads in enumerate(attention):
             seen = heads[:, : read[-1] + 1, : read[-1] + 1]
             graph = independence_graph(seen, samples, self.alpha)
             if self.ablated:
                 graph = shuffled(graph, stream(batch.seed, batch.image_ids[index], "ablation", "Cleann"))
-            reached = depths(graph, read, self.radius)[:, columns]
+            reached = at_image(vlm, batch, depths(graph, read, self.radius))
             depth = vlm.layout.least_on_cells(reached, self.radius + 1).cpu().numpy()
-            mass = vlm.layout.to_cells(heads[:, read, columns].flatten(0, 1)).double().cpu().numpy()
+            mass = vlm.layout.to_cells(at_image(vlm, batch, heads[:, read]).flatten(0, 1)).double().cpu().numpy()
 
             def removal(removed: BoolArray, index: int = index) -> PictureScores:
                 return self._masker.scores(vlm, batch, [target[index]], index, ~removed)[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cxr_faith.attribution.attention import image_columns
+from cxr_faith.attribution.attention import at_image
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, score_gradient
 from cxr_faith.attribution.gradients import Parts, each_score, mean_score
 from cxr_faith.attribution.layers import check_layer, decoder_layer
@@ -53,7 +53,7 @@ class GradCam(Method):
 
     def _explain(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], parts: Parts) -> list[Attribution]:
         """Maps of each part of the score."""
-        layer, columns, kept = self.chosen_layer(vlm), image_columns(vlm, batch), list[Tensor]()
+        layer, kept = self.chosen_layer(vlm), list[Tensor]()
 
         def keep(index: int, state: Tensor) -> None:
             if index == layer:
@@ -63,10 +63,10 @@ class GradCam(Method):
             tokens = batch.tokens(vlm).detach().requires_grad_()
             scores = parts(vlm.trace(tokens, batch.prompts, target, states=keep))
         vlm.counts.backward += len(tokens) * len(scores)
-        active, results = kept[0].detach()[:, columns].float(), []
+        active, results = at_image(vlm, batch, kept[0].detach(), 1).float(), []
         for index, score in enumerate(scores):
-            gradient = score_gradient(score, kept, more=index + 1 < len(scores))[0][:, columns].float()
-            gradient = self.core(gradient, batch.image_ids, batch.seed)
+            (whole,) = score_gradient(score, kept, more=index + 1 < len(scores))
+            gradient = self.core(at_image(vlm, batch, whole, 1).float(), batch.image_ids, batch.seed)
             maps = (gradient.mean(1, keepdim=True) * active).sum(-1).clamp_min(0)
             results.append(Attribution(vlm.on_cells(maps)))
         return results

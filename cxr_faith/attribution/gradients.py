@@ -86,7 +86,7 @@ class _FromBaseline(Method):
             return tokens, torch.zeros_like(tokens)
 
         def encode_removed() -> Tensor:
-            return vlm.encode(substrate.apply(batch.pixels, batch.image_ids, batch.seed))
+            return vlm.encode(substrate.apply(batch.pixels, batch.image_ids, batch.seed, vlm.pictures))
 
         with torch.no_grad():
             return tokens, batch.share(f"tokens of {substrate.spec}", encode_removed).float()

@@ -82,7 +82,7 @@ class IGOSPP(Method):
 
         `extras` holds both masks, the explained tokens with their log-likelihood ratios, and the loss before each step.
         """
-        removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed)
+        removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed, vlm.pictures)
         loss, extras = self._loss(vlm, batch, removed, target)
         masks = torch.empty(len(target), 2, *vlm.grid, device=batch.pixels.device)
         histories: list[list[float]] = [[] for _ in target]

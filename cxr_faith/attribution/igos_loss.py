@@ -108,7 +108,8 @@ class MaskLoss:
         """Weighted area, squared area and total variation of the product of both masks, [batch]."""
         gone = 1 - masks.prod(1)
         cells = torch.nn.functional.adaptive_avg_pool2d(self.pictures.mean(1), self.vlm.grid)
-        smooth = self.smoothness * bilateral_tv(1 - gone, cells)
+        own = (self.vlm.pictures, -1)  # pictures of a sheet are no neighbors
+        smooth = self.smoothness * bilateral_tv((1 - gone).unflatten(1, own), cells.unflatten(1, own)).mean(1)
         return self.area * gone.abs().mean((1, 2)) + self.shrinkage * gone.square().mean((1, 2)) + smooth
 
     def values(self, masks: Tensor, noise: Tensor | None) -> Tensor:

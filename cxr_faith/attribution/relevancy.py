@@ -11,7 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from cxr_faith.attribution.attention import image_columns
+from cxr_faith.attribution.attention import at_image
 from cxr_faith.attribution.backward import Layers, all_layers, backwards, global_layers
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, MethodError
 from cxr_faith.vlm.base import VLM, Target
@@ -37,13 +37,12 @@ class Chefer(Method):
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """One backward for each scored token; their maps are summed, not normalized. See `Method.attribute`."""
         total = reduce(torch.add, self._per_token(vlm, batch, target))
-        return Attribution(vlm.on_cells(total[:, image_columns(vlm, batch)]), sequences=total)
+        return Attribution(vlm.on_cells(at_image(vlm, batch, total)), sequences=total)
 
     def attribute_tokens(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Attribution]:
         """One forward for all tokens, one backward for each; see `Method.attribute_tokens`."""
-        columns = image_columns(vlm, batch)
         rows = self._per_token(vlm, batch, target)
-        return [Attribution(vlm.on_cells(row[:, columns]), sequences=row) for row in rows]
+        return [Attribution(vlm.on_cells(at_image(vlm, batch, row)), sequences=row) for row in rows]
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:
         """Row p-1 of R, [batch, sequence], for each scored token."""

@@ -103,7 +103,7 @@ class SAE(Method):
         if vlm not in self._checked:
             self.check(vlm)
         self.sae.to(vlm.device)
-        removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed)
+        removed = self.substrate.apply(batch.pixels, batch.image_ids, batch.seed, vlm.pictures)
         effects = []
         for index, (picture, gone, prompt, one) in enumerate(
             zip(batch.pixels, removed, batch.prompts, target, strict=True)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cxr_faith.attribution.attention import image_columns
+from cxr_faith.attribution.attention import at_image
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, check_choice
 from cxr_faith.attribution.layers import UNREAD, check_layer, decoder_layer
 from cxr_faith.vlm.base import VLM, Prompt, Target
+from cxr_faith.vlm.sheets import apart, together
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -88,13 +89,13 @@ class Tam(Method):
             vlm.trace(batch.tokens(vlm), batch.prompts, target, **observer)
             single = self._activation_map if self.source == "activation" else self._attention_map
             maps = [single(vlm, batch, target, kept[0], index) for index in target[0].scored]
-        return [rank_gaussian(vlm.on_cells(values)) for values in maps]
+        return [_filtered(vlm.on_cells(values), vlm.pictures) for values in maps]
 
     def _activation_map(
         self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], states: Tensor, index: int
     ) -> Tensor:
         ids, allowed = context_words(vlm, batch.prompts, target, index)
-        image = states[:, image_columns(vlm, batch)]
+        image = at_image(vlm, batch, states, 1)
         words = states[:, _positions(batch.prompts[0], ids.shape[1])]
         activation, relevance = (read_target(vlm, part, target, index).clamp_min(0) for part in (image, words))
         activation = self.core(activation, batch.image_ids, batch.seed).clamp_min(0)
@@ -108,11 +109,11 @@ class Tam(Method):
         self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target], rows: Tensor, index: int
     ) -> Tensor:
         ids, allowed = context_words(vlm, batch.prompts, target, index)
-        prompt, columns = batch.prompts[0], image_columns(vlm, batch)
-        activation = rows[:, prompt.length - 1 + index, columns].double()
+        prompt = batch.prompts[0]
+        activation = at_image(vlm, batch, rows[:, prompt.length - 1 + index]).double()
         before = [len(prompt.prefix_ids) - 1 + word for word in range(ids.shape[1])]
         activation = self.core(activation, batch.image_ids, batch.seed)
-        context = rows[:, before][:, :, columns].double() * allowed[:, :, None]
+        context = at_image(vlm, batch, rows[:, before]).double() * allowed[:, :, None]
         left = [residual(a, c, self.ridge) for a, c in zip(activation, context, strict=True)]
         return torch.stack(left).clamp_min(0).float()
 
@@ -163,6 +164,8 @@ def explained_ids(vlm: VLM, target: Target, index: int) -> tuple[int, ...]:
     """Id of the explained token; for a margin, all ids that mean the model's answer."""
     if target.kind == "tokens":
         return (target.answer_ids[index],)
+    if target.kind == "letter":
+        return target.letters[target.chosen]
     return vlm.yes_ids if target.sign > 0 else vlm.no_ids
 
 
@@ -171,6 +174,8 @@ def read_target(vlm: VLM, states: Tensor, target: Sequence[Target], index: int) 
     if target[0].kind == "tokens":
         ids = torch.tensor([[goal.answer_ids[index]] for goal in target], device=states.device)
         return vlm.token_logits(states, ids)[..., 0]
+    if target[0].kind == "letter":
+        return torch.cat([_letter_margin(vlm, row, goal) for row, goal in zip(states.split(1), target, strict=True)])
     ids = torch.tensor([*vlm.yes_ids, *vlm.no_ids], device=states.device).expand(len(target), -1)
     logits = vlm.token_logits(states, ids)
     signs = torch.tensor([goal.sign for goal in target], device=states.device)
@@ -178,10 +183,24 @@ def read_target(vlm: VLM, states: Tensor, target: Sequence[Target], index: int) 
     return signs[:, None] * (logits[..., :count].logsumexp(-1) - logits[..., count:].logsumexp(-1))
 
 
+def _letter_margin(vlm: VLM, states: Tensor, target: Target) -> Tensor:
+    """Margin of the chosen letter over the best other one [1, positions], from states [1, positions, hidden]."""
+    ids = torch.tensor([[token for letter in target.letters for token in letter]], device=states.device)
+    groups = vlm.token_logits(states, ids).split([len(letter) for letter in target.letters], -1)
+    logits = [group.logsumexp(-1) for group in groups]
+    own: Tensor = logits.pop(target.chosen)
+    return own - torch.stack(logits).amax(0)
+
+
 def _positions(prompt: Prompt, words: int) -> list[int]:
     """Positions at which the context words' relevance is read: their own, but p-1 for a generated word at p."""
     first, suffix = len(prompt.prefix_ids), len(prompt.suffix_ids)
     return [first + word - (word >= suffix) for word in range(words)]
+
+
+def _filtered(maps: Tensor, pictures: int) -> Tensor:
+    """`rank_gaussian` of each picture of a sheet."""
+    return together(rank_gaussian(apart(maps[:, None], pictures)[:, 0])[:, None], pictures)[:, 0]
 
 
 def rank_gaussian(maps: Tensor) -> Tensor:

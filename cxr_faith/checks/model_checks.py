@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cxr_faith.attribution import AttributionBatch, build_methods
-from cxr_faith.attribution.attention import image_columns, observe
+from cxr_faith.attribution.attention import at_image, observe
 from cxr_faith.attribution.base import score_gradient
 from cxr_faith.cases import Case
 from cxr_faith.checks.checklist import Check, judged
@@ -18,8 +18,8 @@ from cxr_faith.vlm import VLM, Target
 
 
 def model_checks(module: FaithfulnessModule, pixels: Tensor, case: Case) -> Iterator[Check]:
-    """Checks of one picture [3, H, W] and one question with a target."""
-    vlm = module.engine.vlm
+    """Checks of one picture [3, H, W], or a sheet of several, and one question with a target."""
+    vlm = module.engine.vlm.showing(case.pictures)
     assert case.target is not None
     batch = AttributionBatch(pixels[None], [case.prompt], [case.image_id], module.protocol.seed)
     yield from _tokens(vlm, case)
@@ -45,19 +45,22 @@ def _tokens(vlm: VLM, case: Case) -> Iterator[Check]:
     if tokenizer is not None and tokenizer.bos_token_id is not None:
         count = ids.count(tokenizer.bos_token_id)
         yield judged("one BOS token", count == 1, str(count), "the chat template and the tokenizer both add one")
-    start, image = case.prompt.image_start, ids[case.prompt.image_start]
-    count = vlm.layout.n_tokens
-    good = ids.count(image) == count and set(ids[start : start + count]) == {image}
-    figure = f"{ids.count(image)} image tokens from {start}, grid {vlm.grid[0]}x{vlm.grid[1]}"
-    yield judged("image tokens in one block", good, figure, "pan and scan must be off; check the chat template")
+    starts, image = case.prompt.image_starts, ids[case.prompt.image_start]
+    count = vlm.layout.n_tokens // len(starts)
+    whole = all(set(ids[start : start + count]) == {image} for start in starts)
+    good = ids.count(image) == vlm.layout.n_tokens and whole
+    grid = "x".join(map(str, vlm.picture_grid))
+    figure = f"{ids.count(image)} image tokens from {', '.join(map(str, starts))}, grid {grid}"
+    name = "image tokens in one block" if len(starts) == 1 else "image tokens in a block for each picture"
+    yield judged(name, good, figure, "pan and scan must be off; check the chat template")
 
 
 def _image_attention(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
     """Image tokens see each other in both directions where the family says so, and only there."""
-    columns = image_columns(vlm, batch)
 
     def ahead(probabilities: Tensor) -> Tensor:
-        return probabilities[:, :, columns, columns].triu(1).sum((-2, -1)).mean() / vlm.layout.n_tokens
+        seen = at_image(vlm, batch, at_image(vlm, batch, probabilities), 2)
+        return seen.triu(1).sum((-2, -1)).mean() / vlm.layout.n_tokens
 
     shares = observe(vlm, batch, [target], ahead)
     share = float(torch.stack(shares).mean()) if shares else 0.0
@@ -99,7 +102,7 @@ def _full_product(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
         for attention, gradient in zip(attentions, gradients, strict=True):
             relevance = (gradient.float() * attention.detach().float()).clamp_min(0).mean(1)[0]
             product = product + relevance @ product
-        expected += product[position, image_columns(vlm, batch)]
+        expected += at_image(vlm, batch, product[position])
     error = float((row - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
     return judged(
         "chefer row is the full product's", error < 1e-3, f"relative error {error:.1e}", "report this as a bug"
@@ -111,7 +114,7 @@ def _mirror(vlm: VLM, pixels: Tensor, image_id: str, module: FaithfulnessModule)
     k = schedule(vlm.n_cells, module.protocol.finest(vlm.n_cells))
     order = np.random.default_rng(0).permutation(vlm.n_cells)
     spec = next((spec for spec in module.protocol.substrates if spec != PAIR), DEFAULT_SUBSTRATE)
-    removed = Substrate.parse(spec).apply(pixels[None], [image_id], module.protocol.seed)[0]
+    removed = Substrate.parse(spec).apply(pixels[None], [image_id], module.protocol.seed, vlm.pictures)[0]
     same = 0
     for step in range(len(k)):
         there = torch.from_numpy(keep_masks(order, k[[step]], "insertion")).to(pixels.device)

@@ -5,7 +5,7 @@ from torch import Tensor
 from cxr_faith.cases import Case, read_answers
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.protocol import Protocol
-from cxr_faith.vlm import VLM
+from cxr_faith.vlm import VLM, ModelError
 
 LOOKED_AT = 50
 """Samples that are looked at, at most, for each one that is wanted: a model may answer none of a large manifest."""
@@ -14,7 +14,9 @@ LOOKED_AT = 50
 def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: int) -> tuple[list[Tensor], list[Case]]:
     """Pictures [3, H, W] and answered questions of the first samples that can be explained.
 
-    At most half of the samples are about one picture. No more than `LOOKED_AT` times as many samples are looked at.
+    All show as many pictures as the first one, since maps of different sizes cannot be compared; for several, each
+    picture is a sheet [3, pictures * H, W]. At most half of the samples are about one picture. No more than `LOOKED_AT`
+    times as many samples are looked at.
     """
     pictures: list[Tensor] = []
     cases: list[Case] = []
@@ -22,12 +24,18 @@ def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: in
     for batch in data.loader():
         seen += len(batch)
         for item in batch:
-            of_same_picture = sum(case.image_id == item.sample.image_id for case in cases)
-            if item.image is None or len(cases) == samples or 2 * of_same_picture >= max(samples, 2):
+            sample, other_size = item.sample, bool(cases) and item.pictures != cases[0].pictures
+            of_same_picture = sum(case.image_id == sample.pictures_id for case in cases)
+            if item.image is None or other_size or len(cases) == samples or 2 * of_same_picture >= max(samples, 2):
                 continue
-            pixels, sample = vlm.normalize(item.image[None].to(vlm.device))[0], item.sample
-            cells = [item.finding_cells(vlm.grid)]
-            [case] = read_answers(vlm, pixels, sample.image_id, [sample.question], [sample.kind], protocol, cells)
+            try:
+                shown = vlm.showing(item.pictures)
+            except ModelError:  # its record says so
+                continue
+            pixels = vlm.normalize(item.image[None].to(vlm.device))[0]
+            asked = [sample.question], [sample.kind], protocol, [item.finding_cells(vlm.grid)]
+            more = [sample.n_options], [sample.turns]
+            [case] = read_answers(shown, pixels, sample.pictures_id, *asked, options=more[0], turns=more[1])
             if case.target is not None and not case.off_format:
                 pictures.append(pixels)
                 cases.append(case)

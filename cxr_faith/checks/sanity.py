@@ -25,6 +25,7 @@ from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.metrics.statistics import LEVEL
 from cxr_faith.perturb.condition import Condition
+from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.storage.atomic import write_atomic
@@ -82,7 +83,8 @@ def run_sanity(
     if len(cases) < 2:
         answered = f"sanity needs two samples that the model answers, there are {len(cases)}"
         raise ValueError(f"{data.manifest}: {answered}; cxr-faith doctor says why")
-    result = sanity(vlm, module.method_set.methods, pictures, cases, module.protocol)
+    shown = vlm.showing(cases[0].pictures)
+    result = sanity(shown, module.method_set.methods, pictures, cases, module.protocol)
     write_atomic(run_dir / "sanity.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
     return result
 
@@ -97,9 +99,9 @@ def sanity(
     """Run all checks. The model's weights are random afterwards.
 
     Args:
-        vlm: the model.
+        vlm: the model, shown as many pictures as each case.
         methods: name → method.
-        pictures: pixel values [3, H, W] of each case.
+        pictures: pixel values [3, H, W] of each case, of several pictures a sheet.
         cases: answered questions with a target.
         protocol: for seeds and targets.
 
@@ -220,9 +222,12 @@ def _changed_inputs(
 ) -> dict[str, tuple[list[Tensor], list[str]]]:
     """Name → (pictures, questions), for each of `CHANGED` and `SMALL_CHANGES`."""
     asked = [case.prompt.question for case in cases]
-    blank = [picture.mean((-2, -1), keepdim=True).expand_as(picture).contiguous() for picture in pictures]
+    blank = [Substrate("mean").apply(p[None], [""], seed, c.pictures)[0] for p, c in zip(pictures, cases, strict=True)]
     small = {
-        name: [Condition.parse(spec).apply(p, case.image_id, seed) for p, case in zip(pictures, cases, strict=True)]
+        name: [
+            Condition.parse(spec).apply_each(picture, [case.image_id] * case.pictures, seed)
+            for picture, case in zip(pictures, cases, strict=True)
+        ]
         for name, spec in SMALL_CHANGES.items()
     }
     return {
@@ -236,10 +241,12 @@ def _changed_inputs(
 def _answers(
     vlm: VLM, pictures: Sequence[Tensor], cases: Sequence[Case], questions: Sequence[str], protocol: Protocol
 ) -> list[Case]:
-    return [
-        read_answers(vlm, picture, case.image_id, [question], [case.kind], protocol, [case.finding_cells])[0]
-        for picture, case, question in zip(pictures, cases, questions, strict=True)
-    ]
+    answers = []
+    for picture, case, question in zip(pictures, cases, questions, strict=True):
+        asked = [question], [case.kind], protocol, [case.finding_cells]
+        context = [len(case.prompt.letters)], [case.prompt.turns]
+        answers += read_answers(vlm, picture, case.image_id, *asked, options=context[0], turns=context[1])
+    return answers
 
 
 def _says(case: Case) -> str:

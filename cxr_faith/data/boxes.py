@@ -231,7 +231,8 @@ def fuse(boxes: Sequence[Box], iou: float = 0.4) -> tuple[Box, ...]:
 
 def _mean(cluster: Sequence[Box]) -> Box:
     corners = np.mean([(box.x1, box.y1, box.x2, box.y2) for box in cluster], axis=0)
-    return Box(cluster[0].label, *(float(corner) for corner in corners))
+    x1, y1, x2, y2 = (float(corner) for corner in corners)
+    return Box(cluster[0].label, x1, y1, x2, y2)
 
 
 def _area(box: Box) -> float:

@@ -10,14 +10,14 @@ of the data set.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from cxr_faith.data.images import ImageError, read_size, resolve
 from cxr_faith.data.picture_files import not_found
-from cxr_faith.data.sample import Box, Sample, SampleError
+from cxr_faith.data.sample import Box, Sample, SampleError, ShownImage
 from cxr_faith.data.tally import Tally
 
 NO_SAMPLE = "belongs to no image that was taken"
@@ -74,20 +74,40 @@ def accept(
         if named.setdefault(sample.image_id, sample.image_path) != sample.image_path:
             tally.drop("question", sample.sample_id, "image_id already names another picture", sample.image_path)
             continue
+        if unusable := _others_fault(sample, pictures, named):
+            tally.drop("question", sample.sample_id, *unusable)
+            continue
         sample = masks.checked(replace(sample, height=size[0], width=size[1]))
         for join in joins:
             sample = join(sample)
+        sizes = {image.image_id: pictures.size(_with_picture(sample, image)) for image in sample.images}
         sample = replace(
             sample,
-            boxes=tuple(_boxes(sample.boxes, sample, tally)),
+            boxes=tuple(_boxes(sample.boxes, sample, tally, sizes)),
             readers=tuple(
-                (name, tuple(_boxes(drawn, sample, tally, "reader's box"))) for name, drawn in sample.readers
+                (name, tuple(_boxes(drawn, sample, tally, sizes, "reader's box"))) for name, drawn in sample.readers
             ),
         )
         tally.take(sample)
         yield sample
     for join in joins:
         join.count_unused()
+
+
+def _others_fault(sample: Sample, pictures: _Pictures, named: dict[str, str]) -> tuple[str, str] | None:
+    """(reason, path) of a picture that the question also shows and that cannot be used; None: all can."""
+    for image in sample.images:
+        size = pictures.size(_with_picture(sample, image))
+        if isinstance(size, str):
+            return f"image {size.partition(chr(10))[0]}", image.path
+        if named.setdefault(image.image_id, image.path) != image.path:
+            return "image_id already names another picture", image.path
+    return None
+
+
+def _with_picture(sample: Sample, image: ShownImage) -> Sample:
+    """The sample with another of its pictures as its own."""
+    return replace(sample, image_path=image.path, height=None, width=None)
 
 
 class _Pictures:
@@ -177,8 +197,18 @@ def _fault(sample: Sample) -> str | None:
     return None
 
 
-def _boxes(boxes: Iterable[Box], sample: Sample, tally: Tally, what: str = "box") -> Iterator[Box]:
-    """The usable ones of a sample's boxes, clipped to the picture, without duplicates."""
+def _boxes(
+    boxes: Iterable[Box], sample: Sample, tally: Tally, sizes: Mapping[str, tuple[int, int] | str], what: str = "box"
+) -> Iterator[Box]:
+    """The usable ones of a sample's boxes, clipped to their picture, without duplicates.
+
+    Args:
+        boxes: in pixels of their picture.
+        sample: its picture can be used.
+        tally: counts the others.
+        sizes: image_id → height and width of each picture of a question that shows several.
+        what: how the tally calls them.
+    """
     assert sample.height and sample.width
     for position, box in enumerate(dict.fromkeys(boxes)):
         corners = (box.x1, box.y1, box.x2, box.y2)
@@ -189,9 +219,12 @@ def _boxes(boxes: Iterable[Box], sample: Sample, tally: Tally, what: str = "box"
         if box.x1 >= box.x2 or box.y1 >= box.y2:
             tally.drop(what, sample.image_id, "empty or of negative size", detail)
             continue
-        inside = Box(
-            box.label, max(box.x1, 0.0), max(box.y1, 0.0), min(box.x2, sample.width), min(box.y2, sample.height)
-        )
+        if box.image_id not in (None, sample.image_id, *sizes):
+            tally.drop(what, sample.image_id, "on a picture that the question does not show", detail)
+            continue
+        size = sizes.get(box.image_id or "", "")
+        height, width = (sample.height, sample.width) if isinstance(size, str) else size
+        inside = replace(box, x1=max(box.x1, 0.0), y1=max(box.y1, 0.0), x2=min(box.x2, width), y2=min(box.y2, height))
         if inside.x1 >= inside.x2 or inside.y1 >= inside.y2:
             tally.drop(what, sample.image_id, "outside the image", detail)
             continue

@@ -17,6 +17,7 @@ from cxr_faith.data.images import ImageError, load_image, load_mask, picture_has
 from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import FAULT, Sample, SampleError
 from cxr_faith.data.sharding import Rows
+from cxr_faith.data.shown import boxes_mask, on_sheet, with_others
 from cxr_faith.printable import printable
 
 
@@ -28,13 +29,16 @@ class SampleItem:
         sample: the manifest's row.
         image: uint8 [3, H, W] at model size; None for a bad sample. Questions of one image may share the tensor.
         geometry: how the picture came to model size; None for a bad sample.
-        finding_mask: bool [H, W], model pixels: the finding's mask file, else the union of the boxes labeled as
-            the finding; None where there is neither.
+        finding_mask: bool [pictures * H, W], model pixels: the finding's mask file, else the union of the boxes labeled
+            as the finding; None where there is neither.
         anatomy: organ masks by label, bool [H, W], model pixels; empty where the manifest has none.
         pair: the same picture without the finding, like `image`; None where there is none, or nobody asked for it.
         no_pair: one line that says why there is no pair that was asked for.
         picture_hash: of the decoded picture before it was resized; None for a bad sample.
         error: one line that says what is wrong with the sample; None: nothing is.
+        pictures: number of pictures that the question shows; `image` and `pair` then are sheets, with the pictures one
+            below the other: [3, pictures * H, W].
+        place: which of them `anatomy` and `geometry` belong to.
     """
 
     sample: Sample
@@ -46,18 +50,30 @@ class SampleItem:
     no_pair: str | None = None
     picture_hash: str | None = None
     error: str | None = None
+    pictures: int = 1
+    place: int = 0
 
     def finding_cells(self, grid: tuple[int, int]) -> Tensor | None:
-        """Share of each cell under the finding, float32 [grid_h, grid_w]; None without a mask."""
+        """Share of each cell under the finding, float32 [pictures * grid_h, grid_w]; None without a mask.
+
+        Args:
+            grid: (grid_h, grid_w) of a picture.
+        """
         if self.finding_mask is None or self.geometry is None:
             return None
-        return self.geometry.to_cells(self.finding_mask, grid)
+        parts = self.finding_mask.chunk(self.pictures)
+        return torch.cat([self.geometry.to_cells(part, grid) for part in parts])
 
     def organ_cells(self, grid: tuple[int, int]) -> dict[str, Tensor]:
-        """Share of each cell that each organ covers, float32 [grid_h, grid_w] by label."""
+        """Share of each cell that each organ covers, float32 [pictures * grid_h, grid_w] by label.
+
+        Args:
+            grid: (grid_h, grid_w) of a picture.
+        """
         if self.geometry is None:
             return {}
-        return {label: self.geometry.to_cells(mask, grid) for label, mask in self.anatomy.items()}
+        cells = {label: self.geometry.to_cells(mask, grid) for label, mask in self.anatomy.items()}
+        return {label: on_sheet({self.place: share}, self.pictures) for label, share in cells.items()}
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> SampleItem:
         """The same item with a function applied to its pictures and masks."""
@@ -109,16 +125,14 @@ class ManifestDataset(Dataset[SampleItem]):
         self.root = root
         self.image_size = image_size
         self.border_crop = border_crop
-        self.own_root = own_root
-        self.keep_anatomy = keep_anatomy
-        self.cache = cache
-        self.decode_seconds = decode_seconds
-        self.pairs = pairs
+        self.own_root, self.keep_anatomy, self.pairs = own_root, keep_anatomy, pairs
+        self.cache, self.decode_seconds = cache, decode_seconds
         # The last picture, or its fault: the questions about an image follow each other, so it is decoded once.
         self._last: tuple[str, tuple[Tensor, Geometry] | str] | None = None
         self._hashes: dict[str, str | None] = {}
         self._organs: dict[str, Tensor] = {}
         self._pairs: dict[str, Tensor | str] = {}
+        self._others: dict[str, tuple[Tensor, Geometry] | str] = {}
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -138,15 +152,12 @@ class ManifestDataset(Dataset[SampleItem]):
             anatomy = self._anatomy(sample, geometry)
             pair = self._pair(sample, geometry) if self.pairs else None
             if self.keep_anatomy:
-                kept = _union(anatomy, self.keep_anatomy)
-                image = image * kept
-                pair = pair * kept if isinstance(pair, Tensor) else pair
-                if is_constant(image):
-                    raise SampleError(f"keep_anatomy ({', '.join(self.keep_anatomy)}) leaves a constant picture")
+                image, pair = _cut_out(sample, image, pair, anatomy, self.keep_anatomy)
             mask = self._finding_mask(sample, geometry)
             there, reason = _sound(pair, sample, image, mask, geometry)
             digest = self._hashes.get(sample.image_path)
-            return SampleItem(sample, image, geometry, mask, anatomy, there, reason, digest)
+            item = SampleItem(sample, image, geometry, mask, anatomy, there, reason, digest)
+            return with_others(item, self._other) if sample.images else item
         except DecoderStartError:  # the machine's fault: every other sample would meet it too
             raise
         except (SampleError, ImageError) as error:
@@ -154,9 +165,16 @@ class ManifestDataset(Dataset[SampleItem]):
         except Exception as error:  # whatever a row or a file raises costs its sample
             return SampleItem(sample, error=printable(f"{type(error).__name__}: {error}"))
 
+    def _other(self, path: str) -> tuple[Tensor, Geometry, str | None]:
+        """Another picture of the same question, at model size, how it came there, and its hash."""
+        fitted = self._others[path] = self._others.get(path) or self._fitted(path)
+        if isinstance(fitted, str):
+            raise ImageError(fitted)
+        return *fitted, self._hashes.get(path)
+
     def _picture(self, sample: Sample) -> tuple[Tensor, Geometry]:
         if self._last is None or self._last[0] != sample.image_path:
-            self._organs, self._pairs, self._hashes = {}, {}, {}
+            self._organs, self._pairs, self._hashes, self._others = {}, {}, {}, {}
             self._last = (sample.image_path, self._fitted(sample.image_path))
         fitted = self._last[1]
         if isinstance(fitted, str):
@@ -200,11 +218,7 @@ class ManifestDataset(Dataset[SampleItem]):
     def _finding_mask(self, sample: Sample, geometry: Geometry) -> Tensor | None:
         if sample.finding_mask_path:
             return self._mask(sample.finding_mask_path, geometry)
-        if not sample.finding:
-            return None
-        finding = sample.finding.casefold()
-        boxes = [(box.x1, box.y1, box.x2, box.y2) for box in sample.boxes if box.label.casefold() == finding]
-        return geometry.boxes_to_mask(boxes) if boxes else None
+        return boxes_mask(sample, sample.image_id, geometry)
 
     def _anatomy(self, sample: Sample, geometry: Geometry) -> dict[str, Tensor]:
         """Organ masks by label; two files of one label are one organ."""
@@ -242,3 +256,16 @@ def _union(organs: Mapping[str, Tensor], labels: Sequence[str]) -> Tensor:
     if missing:
         raise SampleError(f"keep_anatomy needs a mask of {', '.join(missing)}; there are {', '.join(organs) or 'none'}")
     return torch.stack([organs[label] for label in labels]).any(0)
+
+
+def _cut_out(
+    sample: Sample, image: Tensor, pair: Tensor | str | None, anatomy: Mapping[str, Tensor], labels: Sequence[str]
+) -> tuple[Tensor, Tensor | str | None]:
+    """A picture and its pair, black outside of these organs."""
+    if sample.images:
+        raise SampleError("keep_anatomy cannot be used with questions that show several pictures")
+    kept = _union(anatomy, labels)
+    image = image * kept
+    if is_constant(image):
+        raise SampleError(f"keep_anatomy ({', '.join(labels)}) leaves a constant picture")
+    return image, pair * kept if isinstance(pair, Tensor) else pair

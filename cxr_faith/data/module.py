@@ -195,8 +195,10 @@ def _check(batch_size: int, border_crop: float, decode_seconds: float) -> None:
 
 
 def _picture_paths(table: MappedManifest, limit: int | None, pairs: bool) -> list[str]:
-    """Paths of the pictures of the first `limit` rows, and of those without the finding; each once."""
+    """Paths of all pictures of the first `limit` rows, and of those without the finding; each once."""
     columns = [table.data.column(name).slice(0, limit) for name in ["image_path", "pair_path"][: 1 + pairs]]
+    shown = pc.list_flatten(table.data.column("images").slice(0, limit))
+    columns.append(pc.struct_field(shown, "path"))
     together = pa.chunked_array([chunk for column in columns for chunk in column.chunks])
     paths: list[str] = pc.unique(together).drop_null().to_pylist()
     return paths

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from cxr_faith.data.answers import YES_NO, Reference, UnreadableError, read_reference
 from cxr_faith.data.literals import looks_like_literal, read_cell
+from cxr_faith.data.sample import LETTERS, OPTION
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import Tally
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTERED = re.compile(r"\s*\(?([A-Z])[.):]\s+")
 
 
@@ -41,15 +41,15 @@ def read_with_options(
 ) -> tuple[str, Reference]:
     """Question and reference of a row with options.
 
-    Yes and no make a yes/no question. Other options are put below the question; it is a choice, and its reference is
-    the letter of the right one.
+    Yes and no make a yes/no question. Other options are put below the question; its kind is `option`, and its
+    reference is the letter of the right one.
 
     Args:
         question: the question.
         answer: text or letter of the right option; None: it is not known.
         options: what `read_options` gave, not empty.
         tally: takes a note of answers that are kept in another form.
-        stated: the kind as the data set states it; None: it does not.
+        stated: the kind as the data set states it, which holds for `open`; None: it does not.
 
     Raises:
         UnreadableError: the answer is none of the options.
@@ -59,8 +59,9 @@ def read_with_options(
         raise UnreadableError("answer is none of the options")
     if are_yes_no(options):
         return question, read_reference(None if place is None else options[place], question, tally, stated or "yes_no")
-    kind = stated if stated and stated != "yes_no" else "choice"
-    return with_options(question, options), Reference(kind, None if place is None else (LETTERS[place],))
+    letter = None if place is None else (LETTERS[place],)
+    kind = OPTION if stated != "open" and len(options) > 1 else stated or "choice"
+    return with_options(question, options), Reference(kind, letter)
 
 
 def are_yes_no(options: Sequence[str]) -> bool:
@@ -81,9 +82,11 @@ def chosen(answer: object, options: Sequence[str]) -> int | None:
 
 
 def with_options(question: str, options: Sequence[str]) -> str:
-    """The question followed by its options, one a line, with letters; unchanged if it lists them or is empty."""
+    """The question followed by its options, one a line, with letters; unchanged if it shows them so or is empty."""
+    lettered = list(zip(LETTERS, options, strict=False))
     if not question or all(
-        re.search(rf"(?<!\w){re.escape(option)}(?!\w)", question, re.IGNORECASE) for option in options
+        re.search(rf"(?<!\w){letter}\W{{1,3}}{re.escape(option)}(?!\w)", question, re.IGNORECASE)
+        for letter, option in lettered
     ):
         return question
-    return "\n".join((question, *(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))))
+    return "\n".join((question, *(f"{letter}. {option}" for letter, option in lettered)))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import pyarrow as pa
 
-KINDS = YES_NO, CHOICE, OPEN = ("yes_no", "choice", "open")
+from cxr_faith.data.sample_parts import BOX, SHOWN, TURN, box_of, storable_value
+from cxr_faith.data.sample_parts import Box as Box
+from cxr_faith.data.sample_parts import ShownImage as ShownImage
+from cxr_faith.data.sample_parts import Turn as Turn
 
-_BOX = pa.struct(
-    [("label", pa.string()), ("x1", pa.float64()), ("y1", pa.float64()), ("x2", pa.float64()), ("y2", pa.float64())]
-)
+KINDS = YES_NO, CHOICE, OPEN, OPTION = ("yes_no", "choice", "open", "option")
+"""Kinds of questions; one of the kind `option` is answered with the letter of one of its options."""
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""The letters of options, in their order."""
+
 _LABELED_PATH = pa.struct([("label", pa.string()), ("path", pa.string())])
 
 MANIFEST_SCHEMA = pa.schema(
@@ -32,7 +37,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("finding", pa.string()),
         ("side", pa.string()),
         ("split", pa.string()),
-        ("boxes", pa.list_(_BOX)),
+        ("boxes", pa.list_(BOX)),
         ("finding_mask_path", pa.string()),
         ("anatomy_masks", pa.list_(_LABELED_PATH)),
         ("height", pa.int32()),
@@ -41,15 +46,21 @@ MANIFEST_SCHEMA = pa.schema(
         ("sex", pa.string()),
         ("age", pa.int32()),
         ("view", pa.string()),
-        ("readers", pa.list_(pa.struct([("reader", pa.string()), ("boxes", pa.list_(_BOX))]))),
+        ("readers", pa.list_(pa.struct([("reader", pa.string()), ("boxes", pa.list_(BOX))]))),
         ("pair_path", pa.string()),
         ("pair_id", pa.string()),
         ("planted", pa.bool_()),
         ("contrast", pa.float64()),
+        ("options", pa.list_(pa.string())),
+        ("images", pa.list_(SHOWN)),
+        ("turns", pa.list_(TURN)),
     ]
 )
 """The manifest's columns, in order. Every value may be null, and every column but `LATER_COLUMNS` is required."""
-LATER_COLUMNS = ("sex", "age", "view", "readers", "pair_path", "pair_id", "planted", "contrast")
+LATER_COLUMNS = (
+    *("sex", "age", "view", "readers", "pair_path", "pair_id", "planted", "contrast"),
+    *("options", "images", "turns"),
+)
 """Columns that manifests of earlier versions lack; they are read as null."""
 FAULT = "fault"
 """Column of an open manifest that says what is wrong with a row; only there if a row cannot be read."""
@@ -62,19 +73,8 @@ class SampleError(ValueError):
 
 
 @dataclass(frozen=True)
-class Box:
-    """A labeled box in original pixels, half open: it includes `(x1, y1)` and excludes `(x2, y2)`."""
-
-    label: str
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-
-@dataclass(frozen=True)
 class Sample:
-    """One question about one image: the manifest's columns, in the manifest's order.
+    """One question about one image, or several: the manifest's columns, in the manifest's order.
 
     Values are kept as they are in the manifest, so that an error can show a faulty one; `validate` checks them.
 
@@ -87,14 +87,15 @@ class Sample:
         question: the question as it is put to the model.
         question_group: id that the paraphrases of one question share.
         variant: which paraphrase of the group this is.
-        strategy: how the paraphrase was made; groups the stability results. A turn of a conversation is a variant too:
-            the same question, with the earlier turns as text.
-        kind: `yes_no`, `choice` or `open`; None: decided from the first token that the model generates.
-        answer: reference answers; an empty tuple: the reference is "none"; None: the reference is unknown.
+        strategy: how the paraphrase was made; groups the stability results.
+        kind: `yes_no`, `choice`, `open` or `option`; None: decided from the first token that the model generates.
+        answer: reference answers; an empty tuple: the reference is "none"; None: the reference is unknown. Of an
+            `option` question it is a letter.
         finding: the finding that the question is about.
         side: the finding's side.
         split: split of the source data set.
-        boxes: boxes in original pixels; boxes whose label is `finding` belong to that finding.
+        boxes: boxes in original pixels; boxes whose label is `finding` belong to that finding. A box may lie on another
+            picture that the question shows, which it names.
         finding_mask_path: PNG mask of the finding, relative to the data root, of the image's size.
         anatomy_masks: (label, path) of each PNG mask of an organ.
         height: height of the image file, pixels.
@@ -112,6 +113,11 @@ class Sample:
             one for each contrast, share it and their question.
         planted: whether the picture shows the planted object; None: the row belongs to no planted pair.
         contrast: how strong the planted object is; 1 is plain to see.
+        options: texts of the options of an `option` question; the first has the letter A. The question lists them.
+        images: the pictures of a question that shows several, in the order in which the model gets them; empty: the
+            one of `image_id`. That one is among them: masks and sizes belong to it, and boxes that name no other.
+        turns: the earlier turns of the conversation that the question continues, first to last; the pictures come
+            before them. Questions of one `question_group` with different numbers of turns are one conversation.
     """
 
     sample_id: str
@@ -142,6 +148,19 @@ class Sample:
     pair_id: str | None = None
     planted: bool | None = None
     contrast: float | None = None
+    options: tuple[str, ...] = ()
+    images: tuple[ShownImage, ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def pictures_id(self) -> str:
+        """Ids of all pictures that the question shows, joined; it seeds every random stream."""
+        return "+".join(image.image_id for image in self.images) or self.image_id
+
+    @property
+    def n_options(self) -> int:
+        """Number of options that the question is asked with; 0 for other kinds than `option`."""
+        return len(self.options) if self.kind == OPTION else 0
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -149,20 +168,15 @@ class Sample:
         values: dict[str, Any] = {field.name: row.get(field.name) for field in fields(cls)}
         for name in ("image_id", "image_path", "question"):
             values[name] = values[name] or ""
-        values["answer"] = None if values["answer"] is None else tuple(values["answer"])
-        values["boxes"] = tuple(_box(box) for box in values["boxes"] or ())
-        masks = ((mask or {}) for mask in values["anatomy_masks"] or ())
-        values["anatomy_masks"] = tuple((mask.get("label") or "", mask.get("path") or "") for mask in masks)
-        readers = ((reader or {}) for reader in values["readers"] or ())
-        values["readers"] = tuple(
-            (reader.get("reader") or "", tuple(map(_box, reader.get("boxes") or ()))) for reader in readers
-        )
-        return cls(**values)
+        return cls(**values | _lists(values))
 
     def to_row(self) -> dict[str, Any]:
         """The sample as a manifest row, with the types of `MANIFEST_SCHEMA`."""
         row: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         row["answer"] = None if self.answer is None else list(self.answer)
+        row["options"] = list(self.options)
+        row["images"] = [dict(vars(image)) for image in self.images]
+        row["turns"] = [dict(vars(turn)) for turn in self.turns]
         row["boxes"] = [dict(vars(box)) for box in self.boxes]
         row["anatomy_masks"] = [{"label": label, "path": path} for label, path in self.anatomy_masks]
         row["readers"] = [
@@ -176,14 +190,15 @@ class Sample:
         JSON can spell half a surrogate pair, which no UTF-8 file can store: each becomes `�`. All other characters stay
         as they are, control characters too; whatever prints them escapes them.
         """
-        return type(self)(**{field.name: _storable(getattr(self, field.name)) for field in fields(self)})
+        return type(self)(**{field.name: storable_value(getattr(self, field.name)) for field in fields(self)})
 
     def validate(self) -> None:
         """Check every value that can be checked without the image.
 
         Raises:
             SampleError: a required value or an entry of a list is missing, the kind is unknown, the question is longer
-                than `MAX_QUESTION`, or a box is empty or not finite.
+                than `MAX_QUESTION`, a box is empty, not finite or on a picture that is not shown, or an `option`
+                question lacks its options or has an answer that is no letter of them.
         """
         for name in ("image_path", "image_id", "question"):
             if not getattr(self, name):
@@ -196,26 +211,64 @@ class Sample:
             raise SampleError(f"question has more than {MAX_QUESTION} characters")
         if self.answer is not None and None in self.answer:
             raise SampleError("answer has an entry without text")
+        _check_options(self)
+        _check_images(self)
+        if not all(turn.question and turn.answer for turn in self.turns):
+            raise SampleError("turns has an entry without question or answer")
+        if sum(len(text) for turn in self.turns for text in vars(turn).values()) > MAX_QUESTION:
+            raise SampleError(f"turns have more than {MAX_QUESTION} characters")
         if not all(label and path for label, path in self.anatomy_masks):
             raise SampleError("anatomy_masks has an entry without label or path")
-        for box in (*self.boxes, *(box for _, boxes in self.readers for box in boxes)):
-            corners = (box.x1, box.y1, box.x2, box.y2)
-            if not all(map(math.isfinite, corners)):
-                raise SampleError(f"box {box.label!r} has a corner that is not finite: {corners}")
-            if box.x1 >= box.x2 or box.y1 >= box.y2:
-                raise SampleError(f"box {box.label!r} is empty: {corners} are not x1 < x2, y1 < y2")
+        _check_boxes(self)
 
 
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, Box):
-        return replace(value, label=_storable(value.label))
-    return tuple(map(_storable, value)) if isinstance(value, tuple) else value
+def _lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a manifest row that hold lists, with their types."""
+    masks = ((mask or {}) for mask in values["anatomy_masks"] or ())
+    readers = ((reader or {}) for reader in values["readers"] or ())
+    shown = ((image or {}) for image in values["images"] or ())
+    turns = ((turn or {}) for turn in values["turns"] or ())
+    return {
+        "answer": None if values["answer"] is None else tuple(values["answer"]),
+        "options": tuple(values["options"] or ()),
+        "images": tuple(
+            ShownImage(image.get("image_id") or "", image.get("path") or "", image.get("role")) for image in shown
+        ),
+        "turns": tuple(Turn(turn.get("question") or "", turn.get("answer") or "") for turn in turns),
+        "boxes": tuple(box_of(box) for box in values["boxes"] or ()),
+        "anatomy_masks": tuple((mask.get("label") or "", mask.get("path") or "") for mask in masks),
+        "readers": tuple(
+            (reader.get("reader") or "", tuple(map(box_of, reader.get("boxes") or ()))) for reader in readers
+        ),
+    }
 
 
-def _box(row: Mapping[str, Any] | None) -> Box:
-    """A box of a manifest row; null corners become NaN, which `Sample.validate` reports."""
-    row = row or {}
-    x1, y1, x2, y2 = (math.nan if row.get(corner) is None else row[corner] for corner in ("x1", "y1", "x2", "y2"))
-    return Box(row.get("label") or "", x1, y1, x2, y2)
+def _check_boxes(sample: Sample) -> None:
+    """Check the boxes, those of readers too."""
+    for box in (*sample.boxes, *(box for _, boxes in sample.readers for box in boxes)):
+        corners = (box.x1, box.y1, box.x2, box.y2)
+        if not all(map(math.isfinite, corners)):
+            raise SampleError(f"box {box.label!r} has a corner that is not finite: {corners}")
+        if box.x1 >= box.x2 or box.y1 >= box.y2:
+            raise SampleError(f"box {box.label!r} is empty: {corners} are not x1 < x2, y1 < y2")
+        if box.image_id not in (None, sample.image_id, *(image.image_id for image in sample.images)):
+            raise SampleError(f"box {box.label!r} lies on a picture that the question does not show")
+
+
+def _check_images(sample: Sample) -> None:
+    """Check the pictures of a question that shows several."""
+    if not all(image.image_id and image.path for image in sample.images):
+        raise SampleError("images has an entry without image_id or path")
+    own = [image.path for image in sample.images if image.image_id == sample.image_id]
+    if sample.images and own != [sample.image_path]:
+        raise SampleError("images must name the picture of image_id and image_path once")
+
+
+def _check_options(sample: Sample) -> None:
+    """Check what an `option` question needs."""
+    if sample.kind != OPTION:
+        return
+    if not 2 <= len(sample.options) <= len(LETTERS) or not all(sample.options):
+        raise SampleError(f"an option question needs 2 to {len(LETTERS)} options, each with a text")
+    if sample.answer is not None and not {*sample.answer} <= {*LETTERS[: len(sample.options)]}:
+        raise SampleError("the answer of an option question must be the letter of one of its options")

@@ -6,6 +6,8 @@ from typing import overload
 
 from cxr_faith.attribution import Method, build_methods
 from cxr_faith.cases import Case, compute_maps, compute_token_maps
+from cxr_faith.data.options import with_options
+from cxr_faith.data.sample import LETTERS, OPTION
 from cxr_faith.explainer.answers import ask
 from cxr_faith.explainer.explanation import Explanation
 from cxr_faith.explainer.view import Picture, View, pair_up, refuse_lists
@@ -39,6 +41,7 @@ class AnswerExplainer:
         target: str | int = "answer",
         kind: str | None = None,
         image_id: str | None = None,
+        options: Sequence[str] = (),
     ) -> Explanation: ...
 
     @overload
@@ -49,6 +52,8 @@ class AnswerExplainer:
         method: MethodSpec = "chefer",
         target: str | int = "answer",
         kind: str | None = None,
+        image_id: None = None,
+        options: Sequence[str] = (),
     ) -> list[Explanation]: ...
 
     @overload
@@ -60,6 +65,7 @@ class AnswerExplainer:
         target: str | int = "answer",
         kind: str | None = None,
         image_id: str | None = None,
+        options: Sequence[str] = (),
     ) -> list[Explanation]: ...
 
     def explain(
@@ -70,6 +76,7 @@ class AnswerExplainer:
         target: str | int = "answer",
         kind: str | None = None,
         image_id: str | None = None,
+        options: Sequence[str] = (),
     ) -> Explanation | list[Explanation]:
         """Ask a question and explain the model's own answer.
 
@@ -86,6 +93,8 @@ class AnswerExplainer:
                 one (`cxr_faith.vlm.answers.pick_token`; the substrate of `llr` is blur:0.1).
             kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.
             image_id: seeds everything random; default: the file's name, or `image`.
+            options: answers to choose from; they are put below the question with letters. The answer is a letter, and
+                the target is its margin over the best other letter.
 
         Raises:
             ValueError: the picture cannot be read, the method or an option is unknown, the answer is empty or has no
@@ -94,17 +103,14 @@ class AnswerExplainer:
         name, chosen = self._method(method)
         if isinstance(image, list) and image_id is not None:
             raise ValueError("image_id names one picture: leave it out with a list of pictures")
-        pairs = pair_up(image, question)
-        by_image: dict[str | int, list[int]] = {}
-        for index, (picture, _) in enumerate(pairs):
-            by_image.setdefault(str(picture) if isinstance(picture, str | Path) else id(picture), []).append(index)
+        kind = _kind_with(options, kind) if options else kind
+        pairs = [(picture, with_options(asked, options)) for picture, asked in pair_up(image, question)]
         results: dict[int, Explanation] = {}
-        for members in by_image.values():
+        for members in _by_image(pairs):
             view = View.open(self.vlm, pairs[members[0]][0], image_id)
-            cases = self._ask(view, [pairs[index][1] for index in members], target, kind)
+            cases = self._ask(view, [pairs[index][1] for index in members], target, kind, len(options))
             self._explain(view, {name: chosen}, cases)
-            explained = [Explanation.of(self.vlm, case, name, view) for case in cases]
-            results |= zip(members, explained, strict=True)
+            results |= {i: Explanation.of(self.vlm, case, name, view) for i, case in zip(members, cases, strict=True)}
         single = not isinstance(image, list) and not isinstance(question, list)
         return results[0] if single else [results[index] for index in range(len(pairs))]
 
@@ -134,10 +140,9 @@ class AnswerExplainer:
         Raises:
             ValueError: the answer is empty, or as `explain`.
         """
-        name, chosen = self._method(method)
-        view, case = self._ask_one(image, question, "answer", kind)
-        cases = compute_token_maps(self.vlm, name, chosen, view.pixels, case, self.seed, self._engine.batches)
-        return [Explanation.of(self.vlm, one, name, view) for one in cases]
+        (name, chosen), (view, case) = self._method(method), self._ask_one(image, question, "answer", kind)
+        each = compute_token_maps(self.vlm, name, chosen, view.pixels, case, self.seed, self._engine.batches)
+        return [Explanation.of(self.vlm, one, name, view) for one in each]
 
     def _method(self, spec: MethodSpec) -> tuple[str, Method]:
         settings = {"class": spec} if isinstance(spec, str) else dict(spec)
@@ -153,15 +158,35 @@ class AnswerExplainer:
             method.check(self.vlm)
         return methods
 
-    def _ask(self, view: View, questions: Sequence[str], target: str | int, kind: str | None) -> list[Case]:
-        return ask(self._engine, view, questions, target, kind, self.seed, self.max_new_tokens)
+    def _ask(self, view: View, asked: Sequence[str], target: str | int, kind: str | None, options: int) -> list[Case]:
+        return ask(self._engine, view, asked, target, kind, self.seed, self.max_new_tokens, options)
 
     def _explain(self, view: View, methods: Mapping[str, Method], cases: list[Case]) -> None:
-        """Fill in the maps of questions about one picture."""
-        pixels, batches = [view.pixels] * len(cases), self._engine.batches
-        compute_maps(self.vlm, methods, pixels, cases, self.seed, only_in_format=False, micro_batch=batches)
+        seen, more = [view.pixels] * len(cases), self._engine.batches  # micro-batches that may have become smaller
+        compute_maps(self.vlm, methods, seen, cases, self.seed, False, micro_batch=more)
 
     def _ask_one(self, image: Picture, question: str, target: str | int, kind: str | None) -> tuple[View, Case]:
         refuse_lists(image, question)
         view = View.open(self.vlm, image)
-        return view, self._ask(view, [question], target, kind)[0]
+        return view, self._ask(view, [question], target, kind, 0)[0]
+
+
+def _by_image(pairs: Sequence[tuple[Picture, str]]) -> list[list[int]]:
+    """Places of the pairs that are about one picture, for each picture."""
+    members: dict[str | int, list[int]] = {}
+    for index, (picture, _) in enumerate(pairs):
+        members.setdefault(str(picture) if isinstance(picture, str | Path) else id(picture), []).append(index)
+    return list(members.values())
+
+
+def _kind_with(options: Sequence[str], kind: str | None) -> str:
+    """The kind of a question with options.
+
+    Raises:
+        ValueError: another kind is stated, or there are too few or too many options.
+    """
+    if kind not in (None, OPTION):
+        raise ValueError(f"a question with options is of the kind {OPTION}, not {kind}")
+    if not 2 <= len(options) <= len(LETTERS) or not all(option.strip() for option in options):
+        raise ValueError(f"options must be 2 to {len(LETTERS)} texts")
+    return OPTION

@@ -23,6 +23,7 @@ def ask(
     kind: str | None,
     seed: int,
     max_new_tokens: int,
+    options: int = 0,
 ) -> list[Case]:
     """The model's answers about one picture, each with its target.
 
@@ -31,18 +32,20 @@ def ask(
         view: the picture; it is encoded once.
         questions: as asked.
         target: what is explained, see `Explainer.explain`.
-        kind: `yes_no`, `choice`, `open`, or None to decide by the answer.
+        kind: `yes_no`, `choice`, `open`, `option`, or None to decide by the answer.
         seed: for what replaces the picture in the strategy `llr`.
         max_new_tokens: longest answer.
+        options: number of options that each question lists with letters.
 
     Raises:
         ValueError: the question cannot be asked, or the answer is empty or has no such token or word.
     """
     stated = "answer" if target in STRATEGIES else parse_target(target)
     protocol = Protocol(target=stated, max_new_tokens=max_new_tokens, seed=seed)
-    vlm, kinds = engine.vlm, [kind] * len(questions)
+    vlm, asked = engine.vlm, (questions, [kind] * len(questions), protocol)
+    offered = [options] * len(questions)
     cases = engine.whole_pass(
-        lambda copies: read_answers(vlm, view.pixels, view.image_id, questions, kinds, protocol, copies=copies)
+        lambda copies: read_answers(vlm, view.pixels, view.image_id, *asked, copies=copies, options=offered)
     )
     for case in cases:
         if case.target is None:
@@ -55,7 +58,7 @@ def _with_picked_token(vlm: VLM, view: View, case: Case, strategy: str, seed: in
     whole, ratios = make_target(vlm, case.prompt, case.reply, OPEN), list[float]()
     if strategy == "llr":
         pixels = view.pixels[None]
-        removed = Substrate.parse(DEFAULT_SUBSTRATE).apply(pixels, [view.image_id], seed)
+        removed = Substrate.parse(DEFAULT_SUBSTRATE).apply(pixels, [view.image_id], seed, vlm.pictures)
         with torch.no_grad():
             both = vlm.encode(pixels), vlm.encode(removed)
         ratios = likelihood_ratios(vlm, *both, case.prompt, whole).tolist()

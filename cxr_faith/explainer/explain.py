@@ -12,6 +12,7 @@ from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.images import load_image
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
+from cxr_faith.data.sample import LETTERS
 from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.explainer.naming import result_stem
 from cxr_faith.metrics.functional import LARGE_RESIDUAL
@@ -59,6 +60,8 @@ class ExplainOptions:
         clinical: also a clinical summary, as JSON, HTML and PDF; scores the explanation for it.
         calibration: run directory of the same model, for the summary's calibration.
         paraphrases: other wordings of the question, for the summary: do they get the same answer?
+        options: answers to choose from, such as ["left", "right"]; they are put below the question with letters, and
+            the answer is a letter.
         masks: folder of organ masks, <label>/<name of the picture>.png, of the picture's size, for the summary.
     """
 
@@ -82,6 +85,7 @@ class ExplainOptions:
     clinical: bool = False
     calibration: str | None = None
     paraphrases: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     masks: str | None = None
 
 
@@ -112,7 +116,7 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     method = {**options.method_options, "class": options.method}
     if target == TOKENS:
         return _explain_tokens(explainer, image, method, options)
-    explanation = explainer.explain(image, options.question, method, target)
+    explanation = explainer.explain(image, options.question, method, target, options=options.options)
     content = _content(explanation, image, options)
     _print_answer(explanation)
     _print_margin(explanation)
@@ -178,12 +182,17 @@ def _print_caution(explanation: Explanation) -> None:
 
 
 def _print_margin(explanation: Explanation) -> None:
-    """Print the margin of a yes/no answer, and a warning where the model says neither yes nor no."""
+    """Print the margin of a yes/no answer or the options' probabilities; warn where the model says none of them."""
     meta = explanation.metadata
     if meta["margin"] is not None:
         print(f"margin      {meta['margin']:+.3f} logits, p(yes) = {meta['p_yes']:.3f}")
         if meta["yes_no_mass"] < LOW_MASS:
             print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
+    if meta["option_probs"]:
+        pairs = zip(LETTERS, meta["option_probs"], strict=False)
+        print(f"letters     {', '.join(f'{letter} {share:.3f}' for letter, share in pairs)}")
+        if meta["option_mass"] < LOW_MASS:
+            print(f"warning     only {meta['option_mass']:.3f} of the first step's probability is on these letters")
 
 
 def _write(figure: "Figure", content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
@@ -211,6 +220,8 @@ def _target(options: ExplainOptions) -> str | int:
     if options.method_options:
         build_methods({options.method: {**options.method_options, "class": options.method}})
     if options.keyword is None:
+        if options.target == TOKENS and options.options:
+            raise ValueError("--target tokens explains each token of an answer: leave out --options")
         if options.target == TOKENS and (options.evaluate or options.clinical):
             raise ValueError("--target tokens gives many maps: --evaluate and --clinical want one target")
         if options.target in (*STRATEGIES, TOKENS):

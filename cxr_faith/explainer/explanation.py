@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxr_faith.cases import Case
 from cxr_faith.data.geometry import Geometry
-from cxr_faith.data.sample import YES_NO
+from cxr_faith.data.sample import OPTION, YES_NO
 from cxr_faith.explainer.view import View
 from cxr_faith.vlm.answers import predicted_answer
 from cxr_faith.vlm.base import VLM, Target
@@ -39,7 +39,7 @@ class Explanation:
     map: NDArray[np.float32]
     """Importance of each cell for the answer, float32 [grid_h, grid_w]; larger = more important."""
     answer: str
-    """`yes` or `no` for yes/no questions, else the generated text."""
+    """`yes` or `no` for yes/no questions, a letter for those with options, else the generated text."""
     tokens: tuple[str, ...]
     """The generated answer, token by token."""
     target: Target
@@ -47,8 +47,8 @@ class Explanation:
     text_relevancy: tuple[tuple[str, float], ...] | None
     """(token, relevance) of each token around the image, in order; None for methods that rate the image alone."""
     metadata: Mapping[str, Any]
-    """Question, method, kind, thought (None: it did not think), generated text, margin, p_yes, yes_no_mass, image_id,
-    grid, and the method's extras."""
+    """Question, method, kind, thought (None: it did not think), generated text, margin, p_yes, yes_no_mass,
+    option_probs (by letter), option_mass, image_id, grid, and the method's extras."""
     picture: NDArray[np.uint8] = field(repr=False)
     """The picture as it was given, uint8 [H, W, 3]."""
     geometry: Geometry = field(repr=False)
@@ -76,6 +76,8 @@ class Explanation:
             "margin": reply.margin if yes_no else None,
             "p_yes": float(torch.tensor(reply.margin).double().sigmoid()) if yes_no else None,
             "yes_no_mass": reply.yes_no_mass,
+            "option_probs": list(reply.option_probs),
+            "option_mass": reply.option_mass if case.kind == OPTION else None,
             "image_id": case.image_id,
             "grid": vlm.grid,
         }
@@ -129,5 +131,6 @@ def _text_relevancy(vlm: VLM, case: Case, method: str) -> tuple[tuple[str, float
         return None
     prompt = case.prompt
     ids = prompt.prefix_ids + prompt.suffix_ids + case.target.forced_ids
-    text = [i for i in range(len(ids)) if not prompt.image_start <= i < prompt.image_start + vlm.n_cells]
+    count = vlm.layout.n_tokens // len(prompt.image_starts)
+    text = [i for i in range(len(ids)) if not any(start <= i < start + count for start in prompt.image_starts)]
     return tuple(zip(vlm.decode([ids[i] for i in text]), sequence[text].tolist(), strict=True))

@@ -64,3 +64,16 @@ def enrichment(shares: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     """
     area = np.asarray(weights, dtype=np.float64).mean((-2, -1))
     return np.asarray(shares, dtype=np.float64) / np.where(area > 0, area, np.nan)
+
+
+def picture_shares(values: np.ndarray, pictures: int) -> list[float] | None:
+    """Share of a map's positive mass on each picture; None for a map without any, or that is not finite.
+
+    Args:
+        values: [pictures * grid_h, grid_w].
+        pictures: number of pictures, one below the other.
+    """
+    mass = np.array([part.clip(min=0).sum(dtype=np.float64) for part in np.split(values, pictures)])
+    total = mass.sum()
+    shares: list[float] = (mass / total).tolist() if np.isfinite(total) and total > 0 else []
+    return shares or None

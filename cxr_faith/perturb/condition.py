@@ -1,6 +1,7 @@
 """Conditions: small changes of the picture, or another seed, that should hardly change answers and maps."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cxr_faith.perturb.schedule import stream
+from cxr_faith.vlm.sheets import apart, together
 
 NONE = "none"
 """The condition of records about the unchanged picture with the run's own seed."""
@@ -80,6 +82,21 @@ class Condition:
             field = stream(seed, image_id, "small_noise").standard_normal((1, *pixels.shape[-2:]))
             return pixels + self.value * pixels.std() * torch.from_numpy(field).to(pixels)
         return pixels
+
+    def apply_each(self, sheet: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
+        """Change each picture of a sheet by itself.
+
+        Args:
+            sheet: [3, pictures * H, W] in model input space; see `cxr_faith.vlm.sheets`.
+            image_ids: one for each picture; see `apply`.
+            seed: the run's seed.
+
+        Returns:
+            [3, pictures * H, W].
+        """
+        parts = apart(sheet[None], len(image_ids))
+        changed = [self.apply(part, image_id, seed) for part, image_id in zip(parts, image_ids, strict=True)]
+        return together(torch.stack(changed), len(image_ids))[0]
 
 
 _EXAMPLES = {"shift": "2", "contrast": "0.95", "noise": "0.02", "seed": "1"}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cxr_faith.perturb.road import Fill
+from cxr_faith.perturb.sheet import sheet_source
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm.base import VLM, PictureScores, Prompt, Target
 from cxr_faith.vlm.micro_batch import MicroBatch
@@ -102,6 +103,12 @@ class Engine:
         self.vlm, self.softness, self.share = vlm, softness, share
         self.batches = micro_batch if isinstance(micro_batch, MicroBatch) else MicroBatch.of(vlm.device, micro_batch)
 
+    def showing(self, pictures: int) -> "Engine":
+        """An engine for questions that show several pictures, one below the other; micro-batches are shared."""
+        if pictures == self.vlm.pictures:
+            return self
+        return Engine(self.vlm.showing(pictures), self.softness, self.batches, self.share)
+
     @property
     def micro_batch(self) -> int:
         """Pictures in a forward pass; smaller than at first if memory has run out."""
@@ -184,6 +191,8 @@ class Engine:
         if space == TOKENS:
             intact, substrate = vlm.encode(pair)
             return lambda keep: torch.where(vlm.layout.kept_tokens(keep)[..., None], intact, substrate)
+        if vlm.pictures > 1:
+            return sheet_source(vlm, pair, fill, self.softness)
         if fill is not None:
             return lambda keep: vlm.encode(compose(pair[0], fill(keep), keep, grid, self.softness))
         ends = vlm.embed(pair) if self.softness == 0 else None

@@ -16,11 +16,19 @@ def map_order(values: np.ndarray, seed: int, image_id: str, method: str) -> np.n
     return saliency_order(values.ravel(), ties.permutation(values.size))
 
 
-def center_order(grid: tuple[int, int], seed: int, image_id: str) -> np.ndarray:
-    """The center baseline: cells by distance to the middle of the grid, seeded ties."""
+def center_order(grid: tuple[int, int], seed: int, image_id: str, pictures: int = 1) -> np.ndarray:
+    """The center baseline: cells by distance to the middle of their own picture, seeded ties.
+
+    Args:
+        grid: (grid_h, grid_w) of a picture.
+        seed: the run's seed.
+        image_id: seeds the ties.
+        pictures: number of pictures, all of this grid.
+    """
     rows, columns = np.indices(grid, dtype=np.float64)
     middle = ((grid[0] - 1) / 2, (grid[1] - 1) / 2)
-    order = map_order(-np.hypot(rows - middle[0], columns - middle[1]), seed, image_id, CENTER)
+    nearness = -np.hypot(rows - middle[0], columns - middle[1])
+    order = map_order(np.tile(nearness, (pictures, 1)), seed, image_id, CENTER)
     assert order is not None
     return order
 

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from cxr_faith.perturb.road_cycle import Cycle, inside
 from cxr_faith.perturb.schedule import stream
+from cxr_faith.vlm.sheets import apart
 
 Fill = Callable[[Tensor], Tensor]
 """Keep masks bool [M, N] → pictures [M, 3, H, W] that fill the removed cells."""
@@ -28,27 +29,39 @@ _PIXELS_AT_ONCE = 2**25
 """Pixels of all planes that are solved together: some 2 GB of memory, 41 gray pictures of 896 pixels."""
 
 
-def noise_field(pixels: Tensor, image_id: str, seed: int) -> Tensor:
-    """Gaussian noise for a picture [3, H, W], one field for all channels; it depends on image and seed alone."""
-    field = torch.from_numpy(stream(seed, image_id, "noise").standard_normal((1, *pixels.shape[-2:])))
-    return field.to(pixels.device, pixels.dtype) * pixels.std(dim=(-2, -1), keepdim=True, correction=0) * NOISE
+def noise_field(pixels: Tensor, image_id: str, seed: int, pictures: int = 1) -> Tensor:
+    """Gaussian noise for a picture or a sheet [3, H, W], one field for all channels; see `cxr_faith.vlm.sheets`.
+
+    Returns:
+        [pictures, 3, H / pictures, W]; it depends on image and seed, and scales with each picture's own spread.
+    """
+    drawn = torch.from_numpy(stream(seed, image_id, "noise").standard_normal((1, 1, *pixels.shape[-2:])))
+    field, parts = apart(drawn.to(pixels.device, pixels.dtype), pictures), apart(pixels[None], pictures)
+    return field * parts.std(dim=(-2, -1), keepdim=True, correction=0) * NOISE
 
 
-def road_fill(pixels: Tensor, image_id: str, seed: int, grid: tuple[int, int]) -> Fill:
-    """Imputation of one picture.
+def road_fill(pixels: Tensor, image_id: str, seed: int, grid: tuple[int, int], pictures: int = 1) -> Fill:
+    """Imputation of one picture, or of each picture of a sheet from its own cells.
 
     Args:
         pixels: [3, H, W] in model input space.
         image_id: seeds the noise together with `seed`, so that a result depends on the mask alone.
         seed: the run's seed.
-        grid: (grid_h, grid_w), which divide H and W.
+        grid: (grid_h, grid_w) of a picture, which divide its height and width.
+        pictures: number of pictures on the sheet.
     """
-    noise = noise_field(pixels, image_id, seed)
+    noise = noise_field(pixels, image_id, seed, pictures)
     # The channels of a gray picture are equal, and one solution serves all.
     planes = pixels[:1] if bool((pixels == pixels[:1]).all()) else pixels
 
+    parts = apart(planes[None], pictures)
+
     def fill(keep: Tensor) -> Tensor:
-        return impute(planes, keep, grid) + noise
+        filled = [
+            impute(part, own, grid) + field
+            for part, own, field in zip(parts, keep.chunk(pictures, 1), noise, strict=True)
+        ]
+        return torch.cat(filled, dim=-2)
 
     return fill
 

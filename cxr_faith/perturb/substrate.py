@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cxr_faith.perturb.road import Fill, noise_field, road_fill
 from cxr_faith.perturb.schedule import stream
+from cxr_faith.vlm.sheets import apart, together
 
 DEFAULT_SUBSTRATE = "blur:0.1"
 PAIR = "pair"
@@ -61,13 +62,15 @@ class Substrate:
         """The spelling in records and tables."""
         return f"blur:{self.sigma:g}" if self.name == "blur" else self.name
 
-    def apply(self, pixels: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
+    def apply(self, pixels: Tensor, image_ids: Sequence[str], seed: int, pictures: int = 1) -> Tensor:
         """Pictures with every cell removed.
 
         Args:
             pixels: [batch, 3, H, W] in model input space, on any device.
             image_ids: one for each picture; they seed `noise` and `road`, so that these do not depend on the batch.
             seed: the run's seed.
+            pictures: how many pictures of equal size lie one below the other in each, see `cxr_faith.vlm.sheets`. Each
+                of them gets its own substrate.
 
         Returns:
             [batch, 3, H, W], same device and dtype.
@@ -79,25 +82,29 @@ class Substrate:
             raise ValueError("substrate pair needs the same picture without the finding, as a manifest names it")
         if self.name == "zero":
             return torch.zeros_like(pixels)
+        parts = apart(pixels, pictures)
         if self.name == "mean":
-            return pixels.mean(dim=(-2, -1), keepdim=True).expand_as(pixels)
-        if self.name == "noise":
-            return self._noise(pixels, image_ids, seed)
-        if self.name == "road":
-            noise = [noise_field(picture, i, seed) for picture, i in zip(pixels, image_ids, strict=True)]
-            return pixels.mean(dim=(-2, -1), keepdim=True) + torch.stack(noise)
-        return self._blur(pixels)
+            removed = parts.mean(dim=(-2, -1), keepdim=True).expand_as(parts)
+        elif self.name == "noise":
+            removed = self._noise(pixels, image_ids, seed, pictures)
+        elif self.name == "road":
+            fields = [noise_field(sheet, i, seed, pictures) for sheet, i in zip(pixels, image_ids, strict=True)]
+            removed = parts.mean(dim=(-2, -1), keepdim=True) + torch.cat(fields)
+        else:
+            removed = self._blur(parts)
+        return together(removed, pictures)
 
-    def fill(self, pixels: Tensor, image_id: str, seed: int, grid: tuple[int, int]) -> Fill | None:
+    def fill(self, pixels: Tensor, image_id: str, seed: int, grid: tuple[int, int], pictures: int = 1) -> Fill | None:
         """A function from masks to pictures, for a substrate that depends on the mask; None for the others.
 
         Args:
             pixels: one picture [3, H, W].
             image_id: its id.
             seed: the run's seed.
-            grid: (grid_h, grid_w).
+            grid: (grid_h, grid_w) of a picture.
+            pictures: see `apply`.
         """
-        return road_fill(pixels, image_id, seed, grid) if self.name == "road" else None
+        return road_fill(pixels, image_id, seed, grid, pictures) if self.name == "road" else None
 
     def _blur(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
@@ -106,12 +113,12 @@ class Substrate:
         blurred: Tensor = gaussian_blur2d(pixels, kernel, sigmas, border_type="reflect", separable=True)
         return blurred
 
-    def _noise(self, pixels: Tensor, image_ids: Sequence[str], seed: int) -> Tensor:
+    def _noise(self, pixels: Tensor, image_ids: Sequence[str], seed: int, pictures: int) -> Tensor:
         # One field for all three channels, so that a gray picture stays gray.
         shape = (1, *pixels.shape[-2:])
         fields = [torch.from_numpy(stream(seed, i, "noise").standard_normal(shape)) for i in image_ids]
-        field = torch.stack(fields).to(pixels.device, pixels.dtype)
-        std, mean = torch.std_mean(pixels, dim=(-2, -1), keepdim=True, correction=0)
+        field = apart(torch.stack(fields).to(pixels.device, pixels.dtype), pictures)
+        std, mean = torch.std_mean(apart(pixels, pictures), dim=(-2, -1), keepdim=True, correction=0)
         return mean + std * field
 
 

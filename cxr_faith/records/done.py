@@ -105,10 +105,10 @@ def _complete(present: Flags, keys: Keys, shown: Shown, masks: dict[str, set[str
 
 def _add_masks(group: pa.Table, masks: dict[str, set[str]]) -> None:
     """Sample → masks that its scored yes/no question has; "" is the finding's."""
-    names = ("sample_id", "condition", "kind", "grid_h", "pointing_ceiling", "finding_mask_path", "anatomy_masks")
+    names = ("sample_id", "condition", "kind", "grids", "pointing_ceiling", "finding_mask_path", "anatomy_masks")
     for row in group.filter(pc.equal(group["method"], CENTER)).select(names).to_pylist():
         # Only a sample that could be scored has a map of the center.
-        if row["condition"] == NONE and row["kind"] == YES_NO and row["grid_h"] is not None:
+        if row["condition"] == NONE and row["kind"] == YES_NO and row["grids"] is not None:
             labels = [one["label"] for one in row["anatomy_masks"] or ()]
             finding = [""] if row["pointing_ceiling"] is not None or row["finding_mask_path"] else []
             masks.setdefault(row["sample_id"], set()).update(finding, labels)

@@ -22,8 +22,8 @@ EXTRAS = ("completeness_residual", "caution", "verified", "set_size", "score_dro
 """Columns that methods give beside their maps."""
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")
-_ANSWER = ("answer_tokens", "thought", "generated", "yes_no_mass", "margin")
-_OF_MAPS = (*KEY, "status", "reason", *_ANSWER, "map", "grid_h", "grid_w", *EXTRAS, *COSTS)
+_ANSWER = ("answer_tokens", "thought", "generated", "yes_no_mass", "margin", "option_probs", "option_mass")
+_OF_MAPS = (*KEY, "status", "reason", *_ANSWER, "map", "grids", *EXTRAS, *COSTS)
 _CURVES = ("deletion_scores", "insertion_scores", "deletion_probs", "insertion_probs")
 _SCORED = ("k", *_CURVES, "deletion_log_p", "insertion_log_p", *ENDPOINT_COLUMNS, *CURVE_COLUMNS, *GAPS, "auc_error")
 
@@ -74,9 +74,9 @@ class KnownSample:
         return {row["method"]: row for row in reversed(self.rows) if row["map"] is not None}
 
     def map_of(self, method: str) -> npt.NDArray[np.float32]:
-        """A map [grid_h, grid_w]; values that are not finite are NaN."""
+        """A map [grid_h, grid_w], of several pictures one below the other; values that are not finite are NaN."""
         row = self.maps[method]
-        return np.array(row["map"], np.float32).reshape(row["grid_h"], row["grid_w"])
+        return np.array(row["map"], np.float32).reshape(-1, row["grids"][0]["w"])
 
     @cached_property
     def failed(self) -> dict[str, str]:

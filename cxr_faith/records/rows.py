@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cxr_faith.data.sample import YES_NO, Sample
-from cxr_faith.metrics.regions import enrichment, mass_shares
+from cxr_faith.data.sample import OPTION, YES_NO, Sample
+from cxr_faith.metrics.regions import enrichment, mass_shares, picture_shares
 from cxr_faith.records.schema import RECORD_SCHEMA, sample_columns
 from cxr_faith.vlm.answers import is_mismatch, predicted_answer
 from cxr_faith.vlm.base import Reply
-from cxr_faith.vlm.matching import CORRECT, NOT_PARSED, judge
+from cxr_faith.vlm.matching import CORRECT, NOT_PARSED, WRONG, judge
 
 Row = dict[str, Any]
 """Columns of a record by name, as in `RECORD_SCHEMA`; columns left out are null."""
@@ -20,7 +20,8 @@ Row = dict[str, Any]
 
 def question_columns(sample: Sample, space: str, target: str | int) -> Row:
     """Columns that all records of a sample share, whatever the model answers."""
-    return sample_columns(sample) | {"present": is_present(sample), "space": space, "target": str(target)}
+    more = {"present": is_present(sample), "turn": len(sample.turns), "space": space, "target": str(target)}
+    return sample_columns(sample) | more
 
 
 def answer_columns(sample: Sample, kind: str, reply: Reply) -> Row:
@@ -28,11 +29,13 @@ def answer_columns(sample: Sample, kind: str, reply: Reply) -> Row:
 
     Args:
         sample: for its reference.
-        kind: `yes_no`, `choice` or `open`, as stated or as decided from the answer.
+        kind: `yes_no`, `choice`, `open` or `option`, as stated or as decided from the answer.
         reply: the answer on the intact picture.
     """
     predicted = predicted_answer(reply, kind)
     verdict = judge(predicted, sample.answer, sample.question)
+    if kind == OPTION and verdict is not None:  # a letter needs no reading
+        verdict = CORRECT if sample.answer == (predicted,) else WRONG
     row: Row = {
         "kind": kind,
         "predicted": predicted,
@@ -45,6 +48,8 @@ def answer_columns(sample: Sample, kind: str, reply: Reply) -> Row:
     if kind == YES_NO:
         p_yes = float(torch.tensor(reply.margin, dtype=torch.float64).sigmoid())
         row |= {"yes_no_mass": reply.yes_no_mass, "margin": reply.margin, "p_yes": p_yes}
+    if kind == OPTION:
+        row |= {"option_probs": reply.option_probs, "option_mass": reply.option_mass}
     return row
 
 
@@ -53,6 +58,7 @@ def map_columns(
     organs: Mapping[str, Tensor],
     extras: Mapping[str, Any],
     costs: Mapping[str, float | None],
+    pictures: int = 1,
 ) -> Row:
     """Columns of one method's map.
 
@@ -61,11 +67,20 @@ def map_columns(
         organs: label → share of each cell that the organ covers [grid_h, grid_w].
         extras: what the method gave beside the map; only what the records have a column for is kept.
         costs: forwards, backwards, seconds and peak memory.
+        pictures: number of pictures on the map, one below the other.
     """
-    row: Row = {"map": saliency.ravel(), "grid_h": saliency.shape[0], "grid_w": saliency.shape[1]}
+    row: Row = {"map": saliency.ravel()} | grid_columns((saliency.shape[0] // pictures, saliency.shape[1]), pictures)
+    if pictures > 1:
+        row["picture_shares"] = picture_shares(saliency, pictures)
     row["anatomy"] = organ_shares(saliency, organs)
     kept = {name: value for name, value in extras.items() if name in RECORD_SCHEMA.names}
     return row | dict(costs) | kept
+
+
+def grid_columns(grid: tuple[int, int], pictures: int) -> Row:
+    """Columns of a map's size: `grids` of all pictures, and `grid_h` and `grid_w` where there is one alone."""
+    row: Row = {"grids": [{"h": grid[0], "w": grid[1]}] * pictures}
+    return row | ({"grid_h": grid[0], "grid_w": grid[1]} if pictures == 1 else {})
 
 
 def failed_rows(common: Row, names: Mapping[str, Sequence[str]], status: str, reason: str) -> list[Row]:

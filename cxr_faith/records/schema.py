@@ -30,10 +30,13 @@ def _schema() -> pa.Schema:
     columns: dict[str, pa.DataType] = {
         **dict.fromkeys(KEY, text),
         **manifest,
+        "turn": pa.int32(),  # number of earlier turns of the conversation
         **{"present": flag, "predicted": text, "thought": text, "generated": text},
         **{"answer_tokens": wholes, "answer_mismatch": flag},
         **{
             "yes_no_mass": real,
+            "option_probs": reals,
+            "option_mass": real,
             "correct": flag,
             "not_parsed": flag,
             "own_substrate": flag,
@@ -56,6 +59,8 @@ def _schema() -> pa.Schema:
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells
         **{"set_removal_flips": flag, "set_keeps": flag},
         **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
+        **{"picture_shares": reals, "picture_effects": reals},  # where a question shows several pictures
+        "grids": pa.list_(pa.struct([("h", pa.int32()), ("w", pa.int32())])),
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},
         "picture_hash": text,
     }

@@ -15,9 +15,10 @@ import pandas as pd
 
 from cxr_faith.records.controls import CENTER
 from cxr_faith.report.figures import scaled_all
+from cxr_faith.report.side_by_side import side_by_side
 
 MAP_LEVELS, CURVE_LEVELS = 64, 256
-DETAIL_COLUMNS = ("k", "deletion_scores", "insertion_scores", "map", "grid_h", "grid_w")
+DETAIL_COLUMNS = ("k", "deletion_scores", "insertion_scores", "map", "grid_h", "grid_w", "grids")
 """The columns of the records that maps and curves of samples are made from."""
 
 Columns = dict[str, list[Any]]
@@ -35,7 +36,7 @@ class Packed:
     high: float
     """The sample's highest score, the last level of the curves."""
     grid: tuple[int, int] | None
-    """Rows and columns of the maps; None without a map."""
+    """Rows and columns of the maps, those of several pictures side by side; None without a map."""
     has: list[tuple[bool, bool]]
     """For each row, whether its map and its curves are among the bytes."""
 
@@ -53,9 +54,9 @@ def pack(columns: Columns, rows: range) -> Packed:
     maps = _first_maps(columns, rows)
     grid, shades = None, dict[int, npt.NDArray[np.float64]]()
     if maps:
-        last = list(maps)[-1]
-        grid = (int(columns["grid_h"][last]), int(columns["grid_w"][last]))
-        strengths, _ = scaled_all(np.stack(list(maps.values())).reshape(-1, *grid))
+        shown = list(maps.values())
+        grid = shown[-1].shape[0], shown[-1].shape[1]
+        strengths, _ = scaled_all(np.stack(shown))
         shades = dict(zip(maps, strengths, strict=True))
     parts = []
     for row in rows:
@@ -68,15 +69,28 @@ def pack(columns: Columns, rows: range) -> Packed:
 
 
 def _first_maps(columns: Columns, rows: range) -> dict[int, npt.NDArray[np.float64]]:
-    """Row → its map, for the first row with a map of each method."""
+    """Row → its map [grid_h, grid_w], for the first row with a map of each method."""
     maps, done = {}, {CENTER}  # the center's map has no positive value and is the same for every picture
     for row in rows:
         method, values = columns["method"][row], columns["map"][row]
-        if method in done or missing(columns["grid_h"][row]) or missing(values) or not np.isfinite(values).all():
+        if method in done or missing(values) or not np.isfinite(values).all():
             continue
-        done.add(method)
-        maps[row] = np.asarray(values, np.float64)
+        sheet = _sheet(columns, row)
+        if sheet is not None:
+            done.add(method)
+            maps[row] = sheet
     return maps
+
+
+def _sheet(columns: Columns, row: int) -> npt.NDArray[np.float64] | None:
+    """A row's map, with the parts of several pictures side by side; None where its size is not recorded."""
+    values, width = np.asarray(columns["map"][row], np.float64), columns["grid_w"][row]
+    if not missing(width):
+        return values.reshape(-1, int(width))
+    grids = columns["grids"][row] if "grids" in columns else None
+    if grids is None or missing(grids):
+        return None
+    return side_by_side(values.reshape(-1, grids[0]["w"]), len(grids))
 
 
 def _curves(columns: Columns, row: int) -> npt.NDArray[np.float64] | None:

@@ -230,13 +230,16 @@ function mapFigure(sample, method, values, srg) {
   const context = canvas.getContext("2d"), pixels = context.createImageData(columns, rows);
   values.forEach((level, i) => pixels.data.set([...data.viridis[level], thumb ? 153 * level / 63 : 255], 4 * i));
   context.putImageData(pixels, 0, 0);
-  const stage = el("div", { class: thumb ? "stage over" : "stage" }, thumb ? el("img", { src: thumb.uri, alt: "" }) : null, canvas,
-    el("span", { class: "side", style: "left:3px" }, "R"), el("span", { class: "side", style: "right:3px" }, "L"));
+  const wide = Math.max(sample.pictures.length, 1), shares = sample.shares[data.methods.indexOf(method)];
+  const marks = Array.from({ length: wide }, (_, i) => [el("span", { class: "side", style: `left:calc(${100 * i / wide}% + 3px)` }, "R"),
+    el("span", { class: "side", style: `right:calc(${100 * (1 - (i + 1) / wide)}% + 3px)` }, "L")]).flat();
+  const stage = el("div", { class: thumb ? "stage over" : "stage" }, thumb ? el("img", { src: thumb.uri, alt: "" }) : null, canvas, ...marks);
   if (thumb) {
     const [top, left, height, width] = thumb.region;
     canvas.style.cssText = `top:${100 * top}%;left:${100 * left}%;width:${100 * width}%;height:${100 * height}%`;
   } else stage.style.aspectRatio = `${columns} / ${rows}`;
-  return el("figure", {}, stage, el("figcaption", {}, method, el("br"), `srg ${num(srg, true)}`));
+  const lines = [`srg ${num(srg, true)}`, ...(shares ? [sample.pictures.map((name, i) => `${name} ${Math.round(100 * shares[i])}%`).join(" · ")] : [])];
+  return el("figure", {}, stage, el("figcaption", {}, method, ...lines.flatMap((line) => [el("br"), line])));
 }
 
 function sampleInAddress() {
@@ -265,7 +268,9 @@ async function openSample() {
   const detail = await unpack(sample);
   if (!maps.isConnected) return;
   const score = Object.fromEntries(rows.map((r) => [r.method, r.srg])), thumb = data.thumbs[sample.id];
-  if (thumb) maps.append(el("figure", {}, el("div", { class: "stage" }, el("img", { src: thumb.uri, alt: "the picture" })), el("figcaption", {}, "the picture alone")));
+  const several = sample.pictures.length > 1, named = several ? `the pictures alone: ${sample.pictures.join(", ")}` : "the picture alone";
+  if (several) maps.style.gridTemplateColumns = `repeat(auto-fill, minmax(min(${9.5 * sample.pictures.length}rem, 100%), 1fr))`;
+  if (thumb) maps.append(el("figure", {}, el("div", { class: "stage" }, el("img", { src: thumb.uri, alt: several ? "the pictures" : "the picture" })), el("figcaption", {}, named)));
   maps.append(...Object.entries(detail.maps).filter(([m]) => !state.hidden.has(m)).map(([m, values]) => mapFigure(sample, m, values, score[m] ?? null)));
   const series = detail.curves.filter((c) => c.setting === state.setting && !state.hidden.has(c.method));
   if (series.length) curves.append(...["deletion", "insertion"].map((side) => curveChart(side, series, side, [[series[0].deletion[0], "intact picture"], [series[0].insertion[0], "all substrate"]], "score (logits)")));

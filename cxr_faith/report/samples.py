@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_faith.report.packing import Columns, Packed, missing, pack
+from cxr_faith.report.side_by_side import picture_names
 from cxr_faith.summary.board import Setting
 
 ROW_BYTES = 70
@@ -40,6 +41,8 @@ COLUMNS = (
     "gap_srg_random",
     "gap_srg_center",
     "random_p",
+    "images",
+    "picture_shares",
 )
 """The columns of the records that a page of samples is made from."""
 VALUES = ("srg", "deletion_auc", "insertion_auc", "gap_srg_center", "random_p", "srg_logit")
@@ -74,6 +77,10 @@ class SampleEntry:
     """Why the sample could not be scored."""
     rows: list[list[int | str | float | None]]
     """Setting, method, status, own substrate, has a map, has curves, then `VALUES`; one list for each record."""
+    pictures: list[str]
+    """Names of the pictures, where the question shows several."""
+    shares: dict[int, list[float | None]]
+    """Method → share of its map's positive mass on each of `pictures`."""
     packed: Packed | None
     """Maps and curves; None if the page has no room for them."""
 
@@ -134,6 +141,8 @@ def _entry(
         return next((value for value in columns[name][rows.start : rows.stop] if not missing(value)), None)
 
     reference, correct = first("reference"), first("correct")
+    images = first("images") if "images" in columns else None
+    images = () if images is None else images
     return SampleEntry(
         id=str(first("sample_id")),
         question=str(first("question") or ""),
@@ -156,8 +165,16 @@ def _entry(
             ]
             for row, has in zip(rows, packed.has if packed else [(False, False)] * len(rows), strict=True)
         ],
+        pictures=picture_names(images),
+        shares=_picture_shares(columns, places, rows) if len(images) else {},
         packed=packed,
     )
+
+
+def _picture_shares(columns: Columns, places: Sequence[tuple[int, int]], rows: range) -> dict[int, list[float | None]]:
+    """Method → share of its map on each picture, from its first row with a map."""
+    known = {places[row][1]: columns["picture_shares"][row] for row in reversed(rows)}
+    return {method: _short_all(shares) for method, shares in known.items() if not missing(shares)}
 
 
 def short(value: float | None) -> float | None:

@@ -48,7 +48,8 @@ def trust_tables(summary: Summary) -> list[TextTable]:
         _organs(summary.regions, enriched=True),
         _calibration(summary.calibration),
         _confidence(summary.calibration),
-        *_variant_tables(summary.stability),
+        *_variant_tables(summary.stability, "another wording", "strategy"),
+        *_variant_tables(summary.turns, "another turn of the conversation", "turn"),
         *_condition_tables(summary.conditions),
     ]
     return [table for table in tables if table.rows]
@@ -204,12 +205,12 @@ def _confidence(panel: Calibration) -> TextTable:
     return TextTable("Do surer answers have more faithful maps?", header, rows)
 
 
-def _variant_tables(panel: Stability | None) -> list[TextTable]:
+def _variant_tables(panel: Stability | None, change: str, by: str) -> list[TextTable]:
     if panel is None:
         return []
     answers = [[entry.strategy, *_answer_change(entry)] for entry in panel.answers]
     maps = [[entry.strategy, *_map_change(entry)] for entry in panel.maps]
-    return _change_tables("another wording", "strategy", answers, maps)
+    return _change_tables(change, by, answers, maps)
 
 
 def _condition_tables(panel: Conditions | None) -> list[TextTable]:

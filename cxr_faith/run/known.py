@@ -19,6 +19,8 @@ def known_reply(vlm: VLM, known: KnownSample) -> Reply | None:
         # Only yes/no questions have them; only answers whose logits were finite are recorded.
         margin=0.0 if row["margin"] is None else row["margin"],
         yes_no_mass=0.0 if row["yes_no_mass"] is None else row["yes_no_mass"],
+        option_probs=tuple(row["option_probs"] or ()),
+        option_mass=row["option_mass"] or 0.0,
         opens_yes_no=bool(ids) and ids[0] in (*vlm.yes_ids, *vlm.no_ids),
     )
 

@@ -1,6 +1,7 @@
 """Pictures for the report and TensorBoard; written only with `show_images: true`."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ from PIL import Image
 
 from cxr_faith.data.images import ImageError, load_image
 from cxr_faith.data.module import CXRVQADataModule
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import Box, Sample
 from cxr_faith.printable import json_text
 from cxr_faith.records.controls import CENTER, RANDOM, RANDOM_MAP, first_setting
 from cxr_faith.report.choice import telling_records
 from cxr_faith.report.gallery import gallery
 from cxr_faith.report.grids import compare_methods
+from cxr_faith.report.side_by_side import side_by_side
 from cxr_faith.storage.atomic import own_folder, replacing, write_atomic
 
 logger = logging.getLogger(__name__)
 
 THUMB_SIDE, THUMB_QUALITY = 288, 80
-_COLUMNS = ["image_path", "question", "predicted", "status", "finding", "srg", "effect", "map", "grid_h", "grid_w"]
+_COLUMNS = ["image_path", "question", "predicted", "status", "finding", "srg", "effect", "map", "grids"]
+Region = tuple[int, int, int, int]
+"""(top, left, height, width) in pixels."""
 _NOT_DRAWN = (CENTER, RANDOM, RANDOM_MAP)
 
 
@@ -56,27 +60,60 @@ def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
 
 
 def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CXRVQADataModule) -> dict[str, Any]:
-    picture = load_image(sample.image_path, data.data_root, seconds=data.decode_seconds)
+    picture, boxes, region = _shown(sample, data)
     height, width = picture.shape[:2]
     thumb = Image.fromarray(picture)
     thumb.thumbnail((THUMB_SIDE, THUMB_SIDE))
     with replacing(folder / f"{stem}.jpg", durable=False) as file:
         thumb.save(file, "JPEG", quality=THUMB_QUALITY)
-    top, left, covered_h, covered_w = region = _region(picture, data.border_crop)
+    top, left, covered_h, covered_w = region
     drawn = rows[rows["map"].notna() & ~rows["method"].isin(_NOT_DRAWN)]
-    maps = {
-        row["method"]: np.asarray(row["map"], np.float32).reshape(int(row["grid_h"]), int(row["grid_w"]))
-        for row in drawn.to_dict("records")
-    }
+    maps = {row["method"]: _map(row["map"], row["grids"]) for row in drawn.to_dict("records")}
     maps = {name: values for name, values in maps.items() if np.isfinite(values).all()}
     if maps:
         srg = {row["method"]: f"srg {row['srg']:+.2f}" for row in drawn.to_dict("records") if row["srg"] == row["srg"]}
         title = f"{sample.question} {rows['predicted'].iloc[0]}"
-        figure = compare_methods(picture, maps, title, sample.boxes, region, srg)
+        figure = compare_methods(picture, maps, title, boxes, region, srg)
         with replacing(folder / f"{stem}-methods.png", durable=False) as file:
             figure.savefig(file, format="png", dpi=90)
     shares = [top / height, left / width, covered_h / height, covered_w / width]
     return {"file": f"{stem}.jpg", "methods": f"{stem}-methods.png" if maps else None, "region": shares}
+
+
+def _map(values: Sequence[float], grids: Sequence[Mapping[str, int]]) -> np.ndarray:
+    """A map of the records, with the parts of several pictures side by side."""
+    return side_by_side(np.asarray(values, np.float32).reshape(-1, grids[0]["w"]), len(grids))
+
+
+def _shown(sample: Sample, data: CXRVQADataModule) -> tuple[np.ndarray, list[Box], Region]:
+    """The picture of a question with its boxes, and the part of it that the model sees.
+
+    Several pictures stand side by side, each as the model sees it and as large as the one with the boxes.
+    """
+    own = load_image(sample.image_path, data.data_root, seconds=data.decode_seconds)
+    region = _region(own, data.border_crop)
+    if not sample.images:
+        return own, list(sample.boxes), region
+    height, width = region[2:]
+    parts, boxes = [], list[Box]()
+    for place, image in enumerate(sample.images):
+        picture = load_image(image.path, data.data_root, seconds=data.decode_seconds)
+        top, left, covered_h, covered_w = _region(picture, data.border_crop)
+        seen = Image.fromarray(picture[top : top + covered_h, left : left + covered_w])
+        parts.append(np.asarray(seen.resize((width, height), Image.Resampling.BILINEAR)))
+        down, right = height / covered_h, width / covered_w
+        boxes += [
+            Box(
+                box.label,
+                (box.x1 - left) * right + place * width,
+                (box.y1 - top) * down,
+                (box.x2 - left) * right + place * width,
+                (box.y2 - top) * down,
+            )
+            for box in sample.boxes
+            if (box.image_id or sample.image_id) == image.image_id
+        ]
+    return np.hstack(parts), boxes, (0, 0, height, width * len(parts))
 
 
 def _samples(data: CXRVQADataModule, wanted: set[str]) -> list[Sample]:
@@ -84,7 +121,7 @@ def _samples(data: CXRVQADataModule, wanted: set[str]) -> list[Sample]:
     return [Sample.from_row(data.table[row]) for row, sample_id in enumerate(ids) if sample_id in wanted]
 
 
-def _region(picture: np.ndarray, border_crop: float) -> tuple[float, float, float, float]:
+def _region(picture: np.ndarray, border_crop: float) -> Region:
     height, width = picture.shape[:2]
     top, left = round(height * border_crop), round(width * border_crop)
     return (top, left, height - 2 * top, width - 2 * left)

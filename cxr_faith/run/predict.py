@@ -24,6 +24,7 @@ from cxr_faith.run.method_set import MethodSet
 from cxr_faith.scoring import Columns, localize, score_image
 from cxr_faith.vlm import VLM
 from cxr_faith.vlm.base import Prompt, Reply
+from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.micro_batch import out_of_memory
 
 
@@ -67,14 +68,16 @@ def answer(
     """
     vlm, by_image = engine.vlm, dict[str, list[SampleItem]]()
     for item in items:
-        by_image.setdefault(item.sample.image_id, []).append(item)
+        by_image.setdefault(item.sample.pictures_id, []).append(item)
     readings = []
-    for image_id, members in by_image.items():
+    for members in by_image.values():
         image = members[0].image
         assert image is not None
-        pixels = _pixels(vlm, image, image_id, condition, protocol)
+        pixels = _pixels(vlm, image, members[0].sample, condition, protocol)
         pictures = {item.sample.pair_path: item.pair for item in members if item.pair is not None}
-        pairs = {str(path): _pixels(vlm, pair, image_id, condition, protocol) for path, pair in pictures.items()}
+        pairs = {
+            str(path): _pixels(vlm, pair, members[0].sample, condition, protocol) for path, pair in pictures.items()
+        }
         own = [known.get(item.sample.sample_id, NOTHING) for item in members]
         cases = _ask(engine, members, pixels, protocol, [known_reply(vlm, one) for one in own])
         for item, case, one in zip(members, cases, own, strict=True):
@@ -92,28 +95,47 @@ def _ask(
     replies: Sequence[Reply | None],
 ) -> list[Case]:
     """The answers about one picture, where they are not known; without memory for it, cases that say so."""
-    image_id, questions = items[0].sample.image_id, [item.sample.question for item in items]
+    image_id, questions = items[0].sample.pictures_id, [item.sample.question for item in items]
+    options, turns = [item.sample.n_options for item in items], [item.sample.turns for item in items]
     kinds, cells = [item.sample.kind for item in items], [item.finding_cells(engine.vlm.grid) for item in items]
 
     def read(copies: int) -> list[Case]:
-        return read_answers(engine.vlm, pixels, image_id, questions, kinds, protocol, cells, copies, replies)
+        return read_answers(
+            engine.vlm.showing(items[0].pictures),
+            pixels,
+            image_id,
+            questions,
+            kinds,
+            protocol,
+            cells,
+            copies,
+            replies,
+            options,
+            turns,
+        )
 
     try:
         return engine.whole_pass(read)
+    except ModelError as error:  # this model is not shown so many pictures
+        reason = str(error)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        reason = NO_MEMORY
     unasked = [Prompt(question, (), (), 0) for question in questions]
     return [
-        Case(prompt, image_id, kind or OPEN, NO_REPLY, None, NO_MEMORY, own)
+        Case(prompt, image_id, kind or OPEN, NO_REPLY, None, reason, own)
         for prompt, kind, own in zip(unasked, kinds, cells, strict=True)
     ]
 
 
-def _pixels(vlm: VLM, image: Tensor, image_id: str, condition: str, protocol: Protocol) -> Tensor:
-    """A picture as the model gets it, under a condition [3, H, W]."""
+def _pixels(vlm: VLM, image: Tensor, sample: Sample, condition: str, protocol: Protocol) -> Tensor:
+    """The picture of a sample, or its sheet of pictures, as the model gets it under a condition [3, H, W]."""
     pixels = vlm.normalize(image[None].to(vlm.device))[0]
-    return pixels if condition == NONE else Condition.parse(condition).apply(pixels, image_id, protocol.seed)
+    if condition == NONE:
+        return pixels
+    ids = [one.image_id for one in sample.images] or [sample.image_id]
+    return Condition.parse(condition).apply_each(pixels, ids, protocol.seed)
 
 
 def explain(engine: Engine, method_set: MethodSet, readings: Sequence[Reading], seed: int) -> None:
@@ -264,6 +286,7 @@ def _shared_columns(item: SampleItem, case: Case, placed: bool, protocol: Protoc
     organs = case.organ_cells if placed else {}
     by_name = {}
     for name, saliency in case.maps.items():
-        columns = map_columns(saliency, organs, case.extras.get(name, {}), case.costs.get(name, {}))
+        parts = case.extras.get(name, {}), case.costs.get(name, {}), case.pictures
+        columns = map_columns(saliency, organs, *parts)
         by_name[name] = columns | places.get(name, {})
     return _common_columns(item.sample, case, protocol) | {"picture_hash": item.picture_hash}, by_name

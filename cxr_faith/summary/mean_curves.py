@@ -87,12 +87,13 @@ class MeanCurves:
                 self._add(setting, method, rows[chosen], position[chosen])
 
     def _add(self, setting: Setting, method: str, rows: pd.DataFrame, position: npt.NDArray[np.intp]) -> None:
-        steps, first = self._steps.setdefault(
-            (setting, method), (np.asarray(rows["k"].iloc[0]), rows["sample_id"].iloc[0])
-        )
-        for sample, k in zip(rows["sample_id"], rows["k"], strict=True):
-            if not np.array_equal(k, steps):
+        key = setting, method
+        for sample, k in zip(rows["sample_id"], map(np.asarray, rows["k"]), strict=True):
+            steps, first = self._steps.setdefault(key, (k, sample))
+            if not _same_shares(k, steps):
                 raise ValueError(f"samples {first!r} and {sample!r}: curves at different steps have no mean")
+            if k[-1] > steps[-1]:  # questions of more pictures have more cells
+                self._steps[key] = k, sample
         original, removed = (rows[name].to_numpy(np.float64)[:, None] for name in ("s_original", "s_substrate"))
         sides = [np.stack(rows[name].to_list()).astype(np.float64) for name in ("deletion_scores", "insertion_scores")]
         # Beside each curve the effect, whose sum divides those of the curves.
@@ -115,3 +116,12 @@ class MeanCurves:
         return Curves(
             n=count, x=tuple((steps / steps[-1]).tolist()), deletion=tuple(deletion), insertion=tuple(insertion)
         )
+
+
+def _same_shares(k: Whole, other: Whole) -> bool:
+    """Whether two schedules [T + 1] take the same shares of their cells, but for rounding to whole cells."""
+    if len(k) != len(other):
+        return False
+    if k[-1] == other[-1]:
+        return bool(np.array_equal(k, other))
+    return bool(np.abs(k / k[-1] - other / other[-1]).max() <= 1 / min(k[-1], other[-1]))

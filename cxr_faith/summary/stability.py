@@ -1,4 +1,4 @@
-"""Do answers and maps survive another wording of the question?"""
+"""Do answers and maps survive another wording of the question, or another turn of a conversation?"""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from cxr_faith.summary.changes import (
 )
 from cxr_faith.summary.result import Result
 
-_GROUP = ("image_id", "question_group", "variant", "strategy")
+_GROUP = ("image_id", "question_group", "turn", "variant", "strategy")
 
 COLUMNS = (*_GROUP, *ANSWER_COLUMNS, *MAP_COLUMNS)
 """The columns of the records that this panel reads, beside `map`."""
@@ -22,23 +22,23 @@ COLUMNS = (*_GROUP, *ANSWER_COLUMNS, *MAP_COLUMNS)
 
 @dataclass(frozen=True)
 class VariantAnswers(AnswerChange):
-    """How answers change from the first wording of a question to its variants."""
+    """How answers change from the first wording of a question to its variants, or from turn to turn."""
 
     strategy: str
-    """How the question was reworded; "all" for every variant."""
+    """How the question was reworded, or the later turn ("turn 1"); "all" for every pair."""
 
 
 @dataclass(frozen=True)
 class VariantMaps(MapChange):
-    """How one method's maps change from the first wording of a question to its variants."""
+    """How one method's maps change from the first wording of a question to its variants, or from turn to turn."""
 
     strategy: str
-    """How the question was reworded; "all" for every variant."""
+    """How the question was reworded, or the later turn ("turn 1"); "all" for every pair."""
 
 
 @dataclass(frozen=True)
 class Stability(Result):
-    """Each variant of a question against the first wording of its group, on the same image."""
+    """Each variant of a question against the first wording of its group, or each turn against the one before."""
 
     answers: tuple[VariantAnswers, ...]
     """By strategy, "all" first; strategies without a pair are left out."""
@@ -52,7 +52,16 @@ def stability_panel(records: pd.DataFrame) -> Stability | None:
     Args:
         records: rows of one setting, sorted by key, condition "none", with a column `map`.
     """
-    pairs = variant_pairs(records)
+    return _panel(records, variant_pairs(records))
+
+
+def turn_panel(records: pd.DataFrame) -> Stability | None:
+    """Each turn of a conversation against the one before; None without conversations. See `stability_panel`."""
+    return _panel(records, turn_pairs(records))
+
+
+def _panel(records: pd.DataFrame, pairs: pd.DataFrame) -> Stability | None:
+    """The changes of the second sample of each pair against the first."""
     if pairs.empty:
         return None
     samples = records.groupby("sample_id", sort=True)[list(ANSWER_COLUMNS)].first()
@@ -78,11 +87,31 @@ def variant_pairs(records: pd.DataFrame) -> pd.DataFrame:
     """Columns `base`, `variant` (sample ids) and `strategy`: one row for each variant of a question.
 
     The base of a group is the wording without a strategy; if there are several, or none, the first by `variant`, then
-    by `sample_id`.
+    by `sample_id`. Turns of a conversation are groups of their own.
     """
-    samples = records[["sample_id", *_GROUP]].drop_duplicates("sample_id")
-    samples = samples[samples["question_group"].notna()].assign(paraphrase=lambda rows: rows["strategy"].notna())
-    samples = samples.sort_values(["image_id", "question_group", "paraphrase", "variant", "sample_id"], kind="stable")
-    base = samples.groupby(["image_id", "question_group"])["sample_id"].transform("first")
+    samples = _grouped(records)
+    base = samples.groupby(["image_id", "question_group", "turn"])["sample_id"].transform("first")
     pairs = pd.DataFrame({"base": base, "variant": samples["sample_id"], "strategy": samples["strategy"]})
     return pairs[pairs["base"].ne(pairs["variant"])].reset_index(drop=True)
+
+
+def turn_pairs(records: pd.DataFrame) -> pd.DataFrame:
+    """Columns `base`, `variant` (sample ids) and `strategy`: one row for each turn that follows another.
+
+    Questions of one group with different numbers of earlier turns are turns of a conversation; of the wordings of a
+    turn the base counts.
+    """
+    turns = _grouped(records).drop_duplicates(["image_id", "question_group", "turn"])
+    before = turns.groupby(["image_id", "question_group"])["sample_id"].shift()
+    names = "turn " + turns["turn"].astype(str)
+    pairs = pd.DataFrame({"base": before, "variant": turns["sample_id"], "strategy": names})
+    return pairs[pairs["base"].notna()].reset_index(drop=True)
+
+
+def _grouped(records: pd.DataFrame) -> pd.DataFrame:
+    """The samples of question groups, turn by turn, the base of each turn first."""
+    samples = records[["sample_id", *_GROUP]].drop_duplicates("sample_id")
+    samples = samples[samples["question_group"].notna()].assign(paraphrase=lambda rows: rows["strategy"].notna())
+    samples = samples.assign(turn=samples["turn"].fillna(0).astype(int))
+    order = ["image_id", "question_group", "turn", "paraphrase", "variant", "sample_id"]
+    return samples.sort_values(order, kind="stable")

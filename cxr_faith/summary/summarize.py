@@ -134,6 +134,7 @@ def _summarize(
         caveats=caveats_of_methods,
         subgroups=subgroups.subgroup_panel(table, rows.frame(_BOARDS, first), order),
         pairs=pairs.pairs_panel(table, rows.frame(localization.COLUMNS, first), order),
+        turns=stability.turn_panel(maps.join(rows.frame(stability.COLUMNS, first))),
     )
     return replace(summary, warnings=tuple(cautions(summary)))
 

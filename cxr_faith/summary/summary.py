@@ -84,6 +84,8 @@ class Summary(Result):
     """Groups by sex, age and view, and their differences; None in a summary of an older version."""
     pairs: Pairs | None = None
     """Planted pairs; None without any."""
+    turns: Stability | None = None
+    """Do answers and maps survive another turn of a conversation? None without conversations."""
 
     @property
     def settings(self) -> list[Setting]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cxr_faith.data.sample import OPEN, YES_NO
+from cxr_faith.data.sample import LETTERS, OPEN, OPTION, YES_NO
 from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
 from cxr_faith.vlm.reasoning import thought_advice
 
@@ -47,19 +47,21 @@ def make_target(vlm: VLM, prompt: Prompt, reply: Reply, kind: str, target: str |
         vlm: the model, for the text of its tokens.
         prompt: the question.
         reply: the model's own answer on the intact picture.
-        kind: `yes_no`, `choice` or `open`.
-        target: `answer` (yes/no: the margin; else the mean log-odds of all content tokens), `first` (yes/no:
-            the same margin; else the first content token), the 0-based index of an answer token, or `keyword:WORD`
-            (all tokens of the word at its first place in the answer).
+        kind: `yes_no`, `choice`, `open` or `option`.
+        target: `answer` (yes/no: the margin; option: the letter's margin; else the mean log-odds of all content
+            tokens), `first` (yes/no and option: the same margin; else the first content token), the 0-based index of
+            an answer token, or `keyword:WORD` (all tokens of the word at its first place in the answer).
 
     Raises:
         AnswerError: the answer is empty, opens a thought, or has no such token or word.
     """
     target = parse_target(target)
-    if reply.opens_thought is not None and kind != YES_NO and not isinstance(target, int):
+    if reply.opens_thought is not None and kind not in (YES_NO, OPTION) and not isinstance(target, int):
         raise AnswerError(thought_advice(reply.opens_thought))
     if kind == YES_NO and target in ("answer", "first"):
         return Target("margin", str(target), sign=1 if reply.margin >= 0 else -1)
+    if kind == OPTION and target in ("answer", "first"):
+        return Target("letter", str(target), letters=prompt.letters, chosen=reply.chosen)
     if not reply.content:
         raise AnswerError(f"the model's answer to {prompt.question!r} is empty")
     if isinstance(target, int) and target >= len(reply.token_ids):
@@ -146,15 +148,20 @@ def likelihood_ratios(vlm: VLM, tokens: Tensor, removed: Tensor, prompt: Prompt,
 
 
 def predicted_answer(reply: Reply, kind: str) -> str:
-    """For yes/no questions `yes` if the margin is not negative, else `no`; for others the generated text."""
+    """The predicted answer.
+
+    Returns:
+        yes/no: `yes` if the margin is not negative, else `no`; option: the most probable letter; else the generated
+        text.
+    """
     if kind == YES_NO:
         return "yes" if reply.margin >= 0 else "no"
-    return reply.text
+    return LETTERS[reply.chosen] if kind == OPTION else reply.text
 
 
 def is_mismatch(reply: Reply, kind: str) -> bool:
-    """Whether the generated text of a yes/no question opens with something other than the predicted answer."""
-    if kind != YES_NO:
+    """Whether the text generated for a yes/no or option question opens with another word than the predicted answer."""
+    if kind not in (YES_NO, OPTION):
         return False
     opening = re.match(r"\W*(\w*)", reply.text.casefold())
-    return opening is None or opening[1] != predicted_answer(reply, kind)
+    return opening is None or opening[1] != predicted_answer(reply, kind).casefold()

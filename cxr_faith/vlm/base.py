@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from cxr_faith.data.sample import Turn
 from cxr_faith.vlm.counts import Counts
 from cxr_faith.vlm.errors import ModelError as ModelError
 from cxr_faith.vlm.errors import PromptError as PromptError
@@ -71,6 +72,28 @@ class VLM(PictureStage):
         """Where each image token lies; here each cell is one token."""
         return Layout.of_grid(self.grid)
 
+    @property
+    def pictures(self) -> int:
+        """Number of pictures that it is shown with a question; they lie one below the other, see `sheets`."""
+        return len(self.layout.grids)
+
+    @property
+    def picture_grid(self) -> tuple[int, int]:
+        """(grid_h, grid_w) cells of one picture."""
+        return self.grid[0] // self.pictures, self.grid[1]
+
+    def showing(self, pictures: int) -> "VLM":
+        """The same model, shown this many pictures a question.
+
+        Its `grid`, `image_size` and `layout` are those of a sheet of pictures; weights and counts are shared.
+
+        Raises:
+            ModelError: it takes no such number.
+        """
+        if pictures != self.pictures:
+            raise ModelError(f"this model is shown {self.pictures} picture a question, not {pictures}")
+        return self
+
     def hidden_size(self, tokens: Tensor) -> int:
         """Channels of the decoder's hidden states; image tokens may hold several parts of that size."""
         return tokens.shape[-1]
@@ -89,11 +112,17 @@ class VLM(PictureStage):
         """Image tokens [batch, tokens, hidden] to the decoder's cache up to the end of the image."""
 
     @abstractmethod
-    def prompt(self, question: str) -> Prompt:
+    def prompt(self, question: str, options: int = 0, turns: tuple[Turn, ...] = ()) -> Prompt:
         """Tokenize a question with the chat template.
 
+        Args:
+            question: as asked; it lists its options with letters.
+            options: number of its options, the letter of one of which is the answer; 0: it has none.
+            turns: the earlier turns of the conversation.
+
         Raises:
-            PromptError: the question is too long, or spells a control token.
+            PromptError: the question with its turns is too long, or spells a control token; or the tokenizer splits the
+                letter of an option; or the chat template takes no earlier turns.
             ModelError: the chat template fails or changes the question, or does not give one BOS token and one block
                 of image tokens.
         """
@@ -125,8 +154,8 @@ class VLM(PictureStage):
             states: gets every decoder layer's output, before the final norm, which is part of the graph.
 
         Returns:
-            float32 [batch, n]: the signed margin (n = 1), or the log-odds of each scored token. Their mean over n is
-            s.
+            float32 [batch, n]: the signed margin or a letter's margin (n = 1), or the log-odds of each scored token.
+            Their mean over n is s.
         """
 
     @abstractmethod

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,34 +41,45 @@ class ChatTemplate:
     trim: Callable[[str], str]
 
     @classmethod
-    def of(cls, processor: Any, system: str = "") -> "ChatTemplate":
+    def of(cls, processor: Any, system: str = "", pictures: int = 1) -> "ChatTemplate":
         """Find out what a processor's template writes.
 
         Args:
             processor: the model's processor.
             system: text of the system role; empty: no such role.
+            pictures: number of pictures before the question.
 
         Raises:
             ModelError: there is no template, it fails or does not end, it does not write the question once and as it
                 is, or it leaves the system text out.
         """
-        template = processor.chat_template or processor.tokenizer.chat_template
-        if isinstance(template, dict):
-            template = template.get("default")
-        if not isinstance(template, str):
-            raise ModelError("there is no chat template (chat_template.jinja)")
-        if len(template) > render.CHARACTERS:
-            raise ModelError(f"the chat template has {len(template):,} characters, more than {render.CHARACTERS:,}")
-        return _probe(template, json.dumps(processor.tokenizer.special_tokens_map, default=str), system)
+        return _probe(*template_of(processor), system, pictures)
 
     def fill(self, text: str) -> str:
         """The prompt of a question."""
         return f"{self.before}{self.trim(text)}{self.after}"
 
 
+def template_of(processor: Any) -> tuple[str, str]:
+    """A processor's chat template, and what its texts may name, as JSON.
+
+    Raises:
+        ModelError: there is no template, or it is too long.
+    """
+    template = processor.chat_template or processor.tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not isinstance(template, str):
+        raise ModelError("there is no chat template (chat_template.jinja)")
+    if len(template) > render.CHARACTERS:
+        raise ModelError(f"the chat template has {len(template):,} characters, more than {render.CHARACTERS:,}")
+    return template, json.dumps(processor.tokenizer.special_tokens_map, default=str)
+
+
 @lru_cache(maxsize=16)
-def _probe(template: str, variables: str, system: str) -> ChatTemplate:
-    plain, padded, long, empty = _render(template, json.loads(variables), [_PROBE, _PADDED, _LONG, ""], system)
+def _probe(template: str, variables: str, system: str, pictures: int) -> ChatTemplate:
+    talks = [[_PROBE], [_PADDED], [_LONG], [""]]
+    plain, padded, long, empty = rendered(template, variables, talks, system, pictures)
     if plain.count(_PROBE) != 1:
         raise ModelError(f"the chat template writes the question {plain.count(_PROBE)} times, not once as it is")
     before, _, after = plain.partition(_PROBE)
@@ -81,18 +92,23 @@ def _probe(template: str, variables: str, system: str) -> ChatTemplate:
     raise ModelError("the chat template changes the question, or writes other text around some questions")
 
 
-def _render(template: str, variables: dict[str, Any], questions: list[str], system: str) -> list[str]:
-    """The prompts of some questions, rendered in another process.
+def rendered(
+    template: str, variables: str, conversations: Sequence[Sequence[str]], system: str, pictures: int
+) -> list[str]:
+    """The prompts of some conversations, rendered in another process.
+
+    Args:
+        template: the chat template.
+        variables: what its texts may name, as JSON.
+        conversations: texts of the user and of the model by turns; each ends with the user's question.
+        system: text of the system role; empty: no such role.
+        pictures: number of pictures before the first question.
 
     Raises:
         ModelError: the template fails, or exceeds a limit.
     """
-    opening = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
-    picture = {"type": "image", "image": "picture"}
-    conversations = [
-        [*opening, {"role": "user", "content": [picture, {"type": "text", "text": question}]}] for question in questions
-    ]
-    request = json.dumps({"template": template, "conversations": conversations, "variables": variables})
+    messages = [_messages(texts, system, pictures) for texts in conversations]
+    request = json.dumps({"template": template, "conversations": messages, "variables": json.loads(variables)})
     words = [sys.executable, "-P", str(Path(render.__file__))]
     # A terminal's encoding must not change what the two processes say to each other.
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
@@ -113,3 +129,14 @@ def _render(template: str, variables: dict[str, Any], questions: list[str], syst
         raise ModelError(f"the chat template fails: {' '.join(answer['error'].split())[:300]}")
     texts: list[str] = answer["texts"]
     return texts
+
+
+def _messages(texts: Sequence[str], system: str, pictures: int) -> list[dict[str, Any]]:
+    """The messages of a conversation, as chat templates read them."""
+    opening = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+    turns: list[dict[str, Any]] = [
+        {"role": ("user", "assistant")[place % 2], "content": [{"type": "text", "text": text}]}
+        for place, text in enumerate(texts)
+    ]
+    turns[0]["content"] = [{"type": "image", "image": "picture"}] * pictures + turns[0]["content"]
+    return [*opening, *turns]

@@ -17,6 +17,8 @@ LARGEST_LIMIT = 131_072
 PLAIN_TEMPLATE = "{question}"
 INSTRUCTION_TEMPLATE = "{question} Answer with yes or no where that is possible, otherwise in a few words."
 """Without this request, instruction models open with a phrase, and the first token says nothing about yes or no."""
+OPTION_TEMPLATE = "{question}\nAnswer with the letter of the right option."
+"""What a question with options gets in its place."""
 
 
 def bundled_model() -> Path:
@@ -79,6 +81,10 @@ class PromptOptions:
             if not 1 <= getattr(self, name) <= LARGEST_LIMIT:
                 raise ValueError(f"vlm.{name} must be from 1 to {LARGEST_LIMIT}, got {getattr(self, name)}")
 
+    def template_for(self, options: int) -> str:
+        """Text around a question with this number of options; 0: a question without options."""
+        return OPTION_TEMPLATE if options and self.template == INSTRUCTION_TEMPLATE else self.template
+
     def identity(self) -> dict[str, str]:
         """What a run's numbers depend on; options that are not used are left out."""
         used = {"prompt_template": self.template, "max_question_tokens": str(self.max_question_tokens)}
@@ -98,7 +104,7 @@ class ModelConfig:
         revision: branch, tag or commit of a hub id; default: main.
         dtype: default: bfloat16 on a GPU, else float32.
         prompt_template: how a question is put to the model; contains `{question}`. Default: asks for yes or no, or
-            a few words; the bundled model gets the question alone.
+            a few words, and for the letter of one of the options; the bundled model gets the question alone.
         max_question_tokens: longest question; prompt template included.
         system: text of the system role, before the picture; empty: none.
         answer_prefix: text with which every answer begins; it stands after the turn mark, such as an empty thought.

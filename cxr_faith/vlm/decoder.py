@@ -19,6 +19,9 @@ from cxr_faith.vlm.layout import Layout
 from cxr_faith.vlm.prefix_cache import FillingCache, ImageTokens, Prefix, PrefixCache, PrefixComplete, batch_of
 from cxr_faith.vlm.question import Prompt
 
+Starts = tuple[int, ...]
+"""Position of the first image token of each picture."""
+
 
 class Decoder:
     """The language model inside a transformers VLM.
@@ -28,14 +31,12 @@ class Decoder:
         layout: where the image tokens lie.
 
     Attributes:
-        body: the module that is called with input embeddings.
-        hidden_size: channels of its hidden states.
+        body, hidden_size: the module that is called with input embeddings, and the channels of its hidden states.
         layers: its layers, first to last.
         layer_types: `full_attention` or `sliding_attention` for each layer.
         head: reads logits in its hidden states.
         attention_configs: every config object that names its attention implementation, see `capture.observed`.
-        masks: attention masks by the arguments of `make_masks`; made once.
-        ids: token ids [1, length] on the device by tuple; made once.
+        masks, ids: attention masks by the arguments of `make_masks`, ids [1, length] on the device by tuple; made once.
     """
 
     norm_offset: ClassVar[float] = 0.0
@@ -55,7 +56,7 @@ class Decoder:
         self.ids = lru_cache(maxsize=4096)(self._make_ids)
         self._norm, self._embed_tokens = language_model.norm, language_model.embed_tokens
 
-    def make_masks(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor] | None:
+    def make_masks(self, seen: int, new: int, image_starts: Starts | None) -> dict[str, Tensor] | None:
         """Which of the `seen + new` positions each new one attends to, bool [1, 1, new, seen + new] by layer type.
 
         One mask serves every picture of a batch, since all have their image at the same place. None, as here, where
@@ -64,20 +65,20 @@ class Decoder:
         Args:
             seen: positions in the cache.
             new: positions that follow.
-            image_start: position of the first image token; None where the new positions hold no image.
+            image_starts: position of the first image token of each picture; None where the new positions hold no image.
         """
         return None
 
-    def positions(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor]:
+    def positions(self, seen: int, new: int, image_starts: Starts | None) -> dict[str, Tensor]:
         """Arguments that number the new positions; by default transformers counts them. See `make_masks`."""
         return {}
 
-    def image_inputs(self, embedded: Tensor, image_start: int, prompt_length: int | None) -> dict[str, Tensor]:
+    def image_inputs(self, embedded: Tensor, image_starts: Starts, prompt_length: int | None) -> dict[str, Tensor]:
         """Arguments that tell transformers' forward where the image is.
 
         Args:
             embedded: [batch, sequence, hidden].
-            image_start: position of the first image token.
+            image_starts: position of the first image token of each picture.
             prompt_length: positions before the answer; None: all.
         """
         return {}
@@ -87,17 +88,16 @@ class Decoder:
         self.masks.cache_clear()
         self.ids.cache_clear()
 
-    def embed(self, tokens: Tensor, ids: Sequence[Sequence[int]], image_start: int) -> Tensor:
+    def embed(self, tokens: Tensor, ids: Sequence[Sequence[int]], image_starts: Starts) -> Tensor:
         """Input embeddings [batch, sequence, hidden] of token ids, with the image tokens in place."""
         embedded = self._embed_tokens(torch.cat([self.ids(tuple(row)) for row in ids]))
-        tokens = tokens.to(embedded.dtype)
-        return torch.cat([embedded[:, :image_start], tokens, embedded[:, image_start + tokens.shape[1] :]], dim=1)
+        return placed(embedded, tokens.to(embedded.dtype), image_starts)
 
     def whole(
         self,
         tokens: Tensor,
         ids: Sequence[Sequence[int]],
-        image_start: int,
+        image_starts: Starts,
         prompt_length: int,
         cache: DynamicCache | None = None,
     ) -> Tensor:
@@ -106,39 +106,43 @@ class Decoder:
         Args:
             tokens: image tokens [batch, tokens, hidden].
             ids: token ids of each sequence, of equal length.
-            image_start: position of the first image token.
+            image_starts: position of the first image token of each picture.
             prompt_length: positions before the answer.
             cache: takes the keys and values.
         """
-        return self.full(self.embed(tokens, ids, image_start), image_start, prompt_length, cache)
+        return self.full(self.embed(tokens, ids, image_starts), image_starts, prompt_length, cache)
 
     def full(
-        self, embedded: Tensor, image_start: int, prompt_length: int | None = None, cache: DynamicCache | None = None
+        self,
+        embedded: Tensor,
+        image_starts: Starts,
+        prompt_length: int | None = None,
+        cache: DynamicCache | None = None,
     ) -> Tensor:
         """Hidden states [batch, sequence, hidden] of a sequence that holds the image, by transformers' own pass."""
         return self._hidden(
             inputs_embeds=embedded,
             past_key_values=cache,
             use_cache=cache is not None,
-            **self.positions(0, embedded.shape[1], image_start),
-            **self.image_inputs(embedded, image_start, prompt_length),
+            **self.positions(0, embedded.shape[1], image_starts),
+            **self.image_inputs(embedded, image_starts, prompt_length),
         )
 
-    def prefill(self, embedded: Tensor, image_start: int, shortcuts: bool) -> PrefixCache:
+    def prefill(self, embedded: Tensor, image_starts: Starts, shortcuts: bool) -> PrefixCache:
         """Keys and values of a prefix that ends with the image.
 
         Args:
             embedded: input embeddings [batch, prefix, hidden].
-            image_start: position of the first image token.
+            image_starts: position of the first image token of each picture.
             shortcuts: take masks that were made once, and stop at the last layer's keys and values.
         """
         if not shortcuts:
             cache = DynamicCache()
-            self.full(embedded, image_start, cache=cache)
+            self.full(embedded, image_starts, cache=cache)
             return PrefixCache(cache)
-        filling, masks = FillingCache(len(self.layers)), self.masks(0, embedded.shape[1], image_start)
-        told = self.image_inputs(embedded, image_start, None) if masks is None else {"attention_mask": masks}
-        positions = self.positions(0, embedded.shape[1], image_start)
+        filling, masks = FillingCache(len(self.layers)), self.masks(0, embedded.shape[1], image_starts)
+        told = self.image_inputs(embedded, image_starts, None) if masks is None else {"attention_mask": masks}
+        positions = self.positions(0, embedded.shape[1], image_starts)
         try:
             self.body(inputs_embeds=embedded, past_key_values=filling, use_cache=True, **positions, **told)
         except PrefixComplete:
@@ -171,6 +175,21 @@ class Decoder:
         return tensor.masked_fill(tensor == self.model.config.image_token_id, 0)
 
 
+def placed(sequence: Tensor, tokens: Tensor, starts: Starts) -> Tensor:
+    """A sequence [batch, positions, channels] with image tokens [batch, tokens, channels] at their places.
+
+    Args:
+        sequence: what the other positions hold.
+        tokens: those of all pictures, in equal numbers.
+        starts: position of each picture's first token.
+    """
+    parts, end = list[Tensor](), 0
+    for start, part in zip(starts, tokens.chunk(len(starts), dim=1), strict=True):
+        parts += [sequence[:, end:start], part]
+        end = start + part.shape[1]
+    return torch.cat([*parts, sequence[:, end:]], dim=1)
+
+
 def feed_after(
     decoder: Decoder, prefix: Prefix, prompt: Prompt, shortcuts: bool
 ) -> Callable[[tuple[int, ...]], Tensor]:
@@ -190,7 +209,7 @@ def feed_after(
     def feed(ids: tuple[int, ...]) -> Tensor:
         if isinstance(prefix, ImageTokens) and cache.get_seq_length() == 0:
             whole = prompt.prefix_ids + ids
-            hidden = decoder.whole(prefix.tokens, [whole] * copies, prompt.image_start, len(whole), cache)
+            hidden = decoder.whole(prefix.tokens, [whole] * copies, prompt.image_starts, len(whole), cache)
         else:
             hidden = decoder.extend(cache, ids, copies, shortcuts)
         return decoder.head.logits(hidden[:1, -1])[0]

@@ -7,6 +7,8 @@ become them, and how a filled chat template becomes tokens.
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from cxr_faith.vlm.decoder import Decoder
 from cxr_faith.vlm.folder import ModelFolder
 from cxr_faith.vlm.layout import Layout
@@ -25,6 +27,8 @@ class Family(ABC):
     """Tokens that end an answer, besides the end of the sequence."""
     writes_bos: ClassVar[bool] = True
     """Whether a prompt starts with a BOS token."""
+    several: ClassVar[bool] = True
+    """Whether a question may show several pictures, each read as it would be alone."""
     nullable: ClassVar[tuple[str, ...]] = ("sliding_window", "head_dim")
     """Sizes and sections that `config.json` may leave null."""
 
@@ -40,6 +44,10 @@ class Family(ABC):
         Raises:
             ModelError: the family does not take pictures of this size.
         """
+
+    @abstractmethod
+    def encode_each(self, pixels: Tensor) -> Tensor:
+        """Pixel values of single pictures [batch, 3, H, W] to projected image tokens [batch, tokens, hidden]."""
 
     @classmethod
     def image_text(cls, processor: Any, config: Any, n_tokens: int) -> tuple[str, str]:

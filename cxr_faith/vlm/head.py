@@ -4,7 +4,7 @@ A score must not depend on the batch that it was computed in, so every operation
 whatever the number of rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,10 +59,23 @@ class Head:
         Returns:
             float32 [batch].
         """
+        yes, no = self.group_logits(hidden, ids, (n_yes, len(ids) - n_yes))
+        return yes - no
+
+    def group_logits(self, hidden: Tensor, ids: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """Logsumexp of the logits of each group of tokens.
+
+        Args:
+            hidden: [batch, hidden].
+            ids: int64, the tokens of all groups, one group after another.
+            sizes: number of tokens of each group.
+
+        Returns:
+            for each group float32 [batch].
+        """
         # A sum for each row: a matrix product would round differently at different batch sizes.
         logits = (self.norm(hidden)[:, None] * self._lm_head.weight[ids].float()).sum(-1)
-        margin: Tensor = logits[:, :n_yes].logsumexp(-1) - logits[:, n_yes:].logsumexp(-1)
-        return margin
+        return [group.logsumexp(-1) for group in logits.split(list(sizes), -1)]
 
     def token_scores(self, hidden: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]:
         """Log-odds of each token, and its logit's margin over the best other one.

@@ -97,10 +97,10 @@ def make_prompter(
     check_image_numbers(processor.image_processor)
     n_tokens, text_config = family.layout_of(config, image_size)[0].n_tokens, config.get_text_config()
 
-    def encode(text: str) -> tuple[tuple[int, ...], int]:
+    def encode(text: str, pictures: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         mark, written = family.image_text(processor, config, n_tokens)
         image_id, bos = config.image_token_id, family.writes_bos
-        return encode_prompt(processor.tokenizer, text, mark, written, image_id, n_tokens, bos)
+        return encode_prompt(processor.tokenizer, text, mark, written, image_id, n_tokens, bos, pictures)
 
     return Prompter(processor, encode, n_tokens, prompts, text_config.max_position_embeddings)
 

@@ -16,6 +16,7 @@ from cxr_faith.vlm.family import Family, Size
 from cxr_faith.vlm.hub import resolved_revision
 from cxr_faith.vlm.kernels import use_kernels
 from cxr_faith.vlm.model_files import checked_processor, make_prompter, open_model
+from cxr_faith.vlm.sheets import apart
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 
 
@@ -103,6 +104,17 @@ class FamilyVLM(Family, TransformersVLM):
     def identity(self) -> dict[str, str]:
         """What numbers depend on, with the faster kernels where there are some; see `TransformersVLM.identity`."""
         return super().identity() | ({"faster": "+".join(self.faster)} if self.faster else {})
+
+    def showing(self, pictures: int) -> TransformersVLM:
+        """The same model, shown this many pictures a question; see `VLM.showing`."""
+        if pictures != 1 and not self.several:
+            raise ModelError(f"a {self.model.config.model_type} model is shown one picture a question, not {pictures}")
+        return super().showing(pictures)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixel values [batch, 3, H, W] to projected image tokens [batch, tokens, hidden]; see `VLM.encode`."""
+        tokens = self.encode_each(apart(pixels, self.pictures))
+        return tokens if self.pictures == 1 else tokens.unflatten(0, (-1, self.pictures)).flatten(1, 2)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pictures uint8 [batch, 3, H, W] to the float32 pixel values that the model gets."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from cxr_faith.data.sample import Turn
 from cxr_faith.vlm.base import Prompt
 from cxr_faith.vlm.chat_template import ChatTemplate
 from cxr_faith.vlm.config import PromptOptions
+from cxr_faith.vlm.conversation import Conversation, texts_of
 from cxr_faith.vlm.errors import ModelError, PromptError
+from cxr_faith.vlm.letters import letter_ids
 
 _CHARACTERS_PER_TOKEN = 100
 """More than the longest tokens have: a longer text is refused before it is tokenized."""
@@ -17,8 +20,8 @@ _CHARACTERS_PER_TOKEN = 100
 _PLAIN = "Is there a nodule?"
 """A question that every tokenizer can write."""
 
-Encode = Callable[[str], tuple[tuple[int, ...], int]]
-"""A filled chat template → (token ids, position of the first image token)."""
+Encode = Callable[[str, int], tuple[tuple[int, ...], tuple[int, ...]]]
+"""(a filled chat template, number of pictures) → (token ids, position of each picture's first image token)."""
 
 
 def check_asked(question: str) -> None:
@@ -38,9 +41,10 @@ class Prompter:
     Attributes:
         processor: the model's processor.
         encode: tokenizes a filled chat template; the family's own.
-        n_cells: number of image tokens.
+        n_cells: number of image tokens of a picture.
         options: how a question is put to the model.
         positions: longest prompt that the model takes, in tokens.
+        pictures: number of pictures that come before a question.
     """
 
     processor: Any
@@ -48,6 +52,7 @@ class Prompter:
     n_cells: int
     options: PromptOptions
     positions: int
+    pictures: int = 1
 
     @cached_property
     def control(self) -> dict[int, str]:
@@ -59,7 +64,7 @@ class Prompter:
     def chat(self) -> ChatTemplate:
         """The texts around every question; the second ends where the model goes on."""
         options = self.options
-        chat, begun = ChatTemplate.of(self.processor, options.system), options.answer_prefix
+        chat, begun = ChatTemplate.of(self.processor, options.system, self.pictures), options.answer_prefix
         if options.reasoning.on:  # the answer follows the thought, which the chat template may have opened
             begun = "" if chat.after.rstrip().endswith(options.reasoning.open.rstrip()) else options.reasoning.open
         return replace(chat, after=chat.after + begun)
@@ -67,26 +72,33 @@ class Prompter:
     @cached_property
     def overhead(self) -> int:
         """Number of tokens of a prompt without a question and without the prompt template."""
-        return len(self.encode(self.chat.fill(""))[0])
+        return len(self.encode(self.chat.fill(""), self.pictures)[0])
+
+    @cached_property
+    def conversation(self) -> Conversation:
+        """The texts between the turns of a conversation."""
+        return Conversation.of(self.processor, self.options.system, self.pictures)
 
     @cached_property
     def allowed(self) -> list[int]:
         """The control tokens of a prompt whose question spells none."""
-        return self._control(self.encode(self.chat.fill(self.options.template.replace("{question}", "")))[0])
+        return self._allowed(())
 
-    def prompt(self, question: str) -> Prompt:
+    def prompt(self, question: str, options: int = 0, turns: tuple[Turn, ...] = ()) -> Prompt:
         """Tokenize a question; see `VLM.prompt`.
 
         Raises:
-            PromptError: the question is too long, is not valid Unicode, or spells a control token.
+            PromptError: the question is too long, is not valid Unicode, or spells a control token; or the tokenizer
+                splits the letter of an option.
             ModelError: the chat template or the prompt template cannot be used.
         """
         # Not str.format: a template or a question may hold other braces.
-        text = self.options.template.replace("{question}", question)
-        self._check_text(question, text)
+        text = self.options.template_for(options).replace("{question}", question)
+        self._check_text("".join((question, *(part for turn in turns for part in vars(turn).values()))), text)
         allowed = self.allowed  # before what follows: a template that cannot be used is no fault of the question
+        allowed = self._allowed(turns) if turns else allowed
         try:
-            ids, start = self.encode(self.chat.fill(text))
+            ids, starts = self.encode(self._filled(text, turns), self.pictures)
         except ModelError as error:  # not without the question
             raise PromptError(f"with this question, {error}") from error
         if len(ids) - self.overhead > self.options.max_question_tokens:
@@ -95,8 +107,20 @@ class Prompter:
             raise PromptError(f"the prompt has {len(ids):,} tokens, the model takes {self.positions:,}")
         if self._control(ids) != allowed:
             raise PromptError("the question and the text around it spell a control token")
-        end = start + self.n_cells
-        return Prompt(question, ids[:end], ids[end:], start, "" if self.options.reasoning.on else None)
+        end, thought = starts[-1] + self.n_cells, "" if self.options.reasoning.on else None
+        letters = letter_ids(self.processor.tokenizer, options)
+        return Prompt(question, ids[:end], ids[end:], starts[0], thought, letters, starts[1:], turns)
+
+    def _filled(self, text: str, turns: tuple[Turn, ...]) -> str:
+        """The text of a prompt."""
+        if not turns:
+            return self.chat.fill(text)
+        return self.conversation.fill(texts_of(turns, text, self.options.template), self.chat.after)
+
+    def _allowed(self, turns: tuple[Turn, ...]) -> list[int]:
+        """The control tokens of a prompt of this many turns whose texts spell none."""
+        empty = self.options.template.replace("{question}", "")
+        return self._control(self.encode(self._filled(empty, (Turn("", ""),) * len(turns)), self.pictures)[0])
 
     def after_thought(self, prompt: Prompt, thought: tuple[int, ...], closed: bool) -> Prompt:
         """The prompt with the model's thought, held fixed, up to the start of the answer.
@@ -113,11 +137,11 @@ class Prompter:
         return replace(prompt, suffix_ids=(*prompt.suffix_ids, *thought, *ids), thought=text.strip())
 
     def _check_text(self, question: str, text: str) -> None:
-        """Check what can be checked without the tokenizer."""
-        if len(text) > _CHARACTERS_PER_TOKEN * self.options.max_question_tokens:
-            raise PromptError(self._too_long(f"{len(text):,} characters"))
+        """Check what can be checked without the tokenizer; `question` holds the earlier turns, too."""
+        if max(len(text), len(question)) > _CHARACTERS_PER_TOKEN * self.options.max_question_tokens:
+            raise PromptError(self._too_long(f"{max(len(text), len(question)):,} characters"))
         try:
-            text.encode()
+            (question + text).encode()
         except UnicodeEncodeError as error:
             raise PromptError("the question is not valid Unicode") from error
         spelled = next((token for token in self.control.values() if token in question), None)

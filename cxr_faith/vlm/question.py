@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cxr_faith.data.sample import Turn
 from cxr_faith.vlm.reasoning import Reasoning
 
 
@@ -22,6 +23,9 @@ class Prompt:
         image_start: position of the first image token.
         thought: what the model thought before its answer, as part of the suffix; empty: the thought is still to come;
             None: it does not think.
+        letters: token ids that mean each option's letter; empty for a question without options.
+        later_starts: position of the first image token of each further picture.
+        turns: the earlier turns of the conversation, as part of the suffix.
     """
 
     question: str
@@ -29,6 +33,14 @@ class Prompt:
     suffix_ids: tuple[int, ...]
     image_start: int
     thought: str | None = None
+    letters: tuple[tuple[int, ...], ...] = ()
+    later_starts: tuple[int, ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def image_starts(self) -> tuple[int, ...]:
+        """Position of the first image token of each picture."""
+        return (self.image_start, *self.later_starts)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -46,19 +58,24 @@ class Target:
     """The score s that is explained and evaluated. It is fixed on the intact picture.
 
     Attributes:
-        kind: `margin` (yes/no question: logsumexp of the yes logits minus logsumexp of the no logits) or `tokens`
-            (log-odds of generated tokens, teacher forced).
+        kind: `margin` (yes/no question: logsumexp of the yes logits minus logsumexp of the no logits), `letter` (margin
+            of the chosen option's letter over the best other one) or `tokens` (log-odds of generated tokens, teacher
+            forced).
         name: how records spell it: `answer`, `first` or the token index.
         sign: +1 if the model answered yes on the intact picture, else -1; margins only.
         answer_ids: the generated answer, token by token.
         scored: 0-based indices into `answer_ids` of the tokens whose log-odds are averaged.
+        letters: token ids that mean each option's letter; `letter` only.
+        chosen: place of the option that the model chose on the intact picture; `letter` only.
     """
 
-    kind: Literal["margin", "tokens"]
+    kind: Literal["margin", "letter", "tokens"]
     name: str = "answer"
     sign: int = 1
     answer_ids: tuple[int, ...] = ()
     scored: tuple[int, ...] = (0,)
+    letters: tuple[tuple[int, ...], ...] = ()
+    chosen: int = 0
 
     @property
     def forced_ids(self) -> tuple[int, ...]:
@@ -80,11 +97,11 @@ class PictureScores:
 
     Attributes:
         s: the score, in logits: the margin, or the mean over tokens of the token's log-odds.
-        probability: sigmoid(s), or the mean over tokens of the token's probability.
+        probability: sigmoid(s), the softmax over the letters, or the mean over tokens of the token's probability.
         standing: negative where the answer has changed: s, or the smallest margin of a token's logit over the best
             other logit.
-        log_p: logarithm of the probability in nats: log sigmoid(s), or the mean over tokens of the token's
-            log-probability; None where it is not known.
+        log_p: logarithm of the probability in nats; for tokens the mean of each token's log-probability; None where it
+            is not known.
     """
 
     s: Tensor
@@ -117,6 +134,8 @@ class Reply:
         opens_yes_no: whether the first token is one of the yes or no ids.
         opens_thought: marks of the thought that it opens with, in place of an answer.
         prompt: the question with the thought that the model had before this answer; None: the prompt as it was given.
+        option_probs: softmax over the letters of the options at the first step; empty for a question without options.
+        option_mass: probability of all these letters together at the first step.
     """
 
     token_ids: tuple[int, ...]
@@ -127,3 +146,10 @@ class Reply:
     opens_yes_no: bool
     opens_thought: Reasoning | None = None
     prompt: Prompt | None = None
+    option_probs: tuple[float, ...] = ()
+    option_mass: float = 0.0
+
+    @property
+    def chosen(self) -> int:
+        """Place of the option whose letter is the most probable one."""
+        return self.option_probs.index(max(self.option_probs))

@@ -5,27 +5,32 @@ A family (`cxr_faith.vlm.families`) adds how pictures become image tokens, how a
 """
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from cxr_faith.data.sample import Turn
 from cxr_faith.vlm.base import VLM, Observer, PictureScores, Prompt, Reply, Target
 from cxr_faith.vlm.capture import observed, observed_states
 from cxr_faith.vlm.checkpoint import hash_weights
 from cxr_faith.vlm.decoder import Decoder, feed_after
 from cxr_faith.vlm.generation import greedy, stop_ids, think, yes_no_step
-from cxr_faith.vlm.head import whole_vectors
 from cxr_faith.vlm.layout import Layout
+from cxr_faith.vlm.letters import letter_step
 from cxr_faith.vlm.prefix_cache import ImageTokens, Prefix, batch_of
 from cxr_faith.vlm.prompts import Prompter
+from cxr_faith.vlm.readout import Readout
 from cxr_faith.vlm.reasoning import opened_thought
 from cxr_faith.vlm.yes_no import yes_no_ids
 
 _OPENING = 8
 """Tokens of an answer that can hold the mark of a thought."""
-_log_sigmoid = torch.nn.functional.logsigmoid
+
+V = TypeVar("V", bound="TransformersVLM")
 
 
 class TransformersVLM(VLM):
@@ -65,7 +70,10 @@ class TransformersVLM(VLM):
         self.model: Any = decoder.model.eval().requires_grad_(False)
         self.processor, self.tokenizer, self.decoder = processor, tokenizer, decoder
         self.prompter, self.source, self.layout = prompter, source, layout
+        self.single: TransformersVLM = self
+        self._shown: dict[int, TransformersVLM] = {}
         self._stops = stop_ids(tokenizer, self.model, stops)
+        self._readout = Readout(decoder, yes_ids, no_ids)
         self._prompt = lru_cache(maxsize=4096)(prompter.prompt)
 
     def to(self, device: torch.device | str) -> Self:
@@ -73,11 +81,20 @@ class TransformersVLM(VLM):
         self.model.to(device)
         self.device = self.model.device
         self.decoder.forget()
+        self._shown.clear()
         return self
 
-    def prompt(self, question: str) -> Prompt:
+    def showing(self, pictures: int) -> "TransformersVLM":
+        """The same model, shown this many pictures a question; see `VLM.showing`."""
+        if self.single is not self:
+            return self.single.showing(pictures)
+        if pictures not in self._shown:
+            self._shown[pictures] = self if pictures == 1 else _shown(self, pictures)
+        return self._shown[pictures]
+
+    def prompt(self, question: str, options: int = 0, turns: tuple[Turn, ...] = ()) -> Prompt:
         """Tokenize a question with the chat template, once; see `VLM.prompt`."""
-        return self._prompt(question)
+        return self._prompt(question, options, turns)
 
     def prefill(self, tokens: Tensor) -> Prefix:
         """Image tokens [batch, tokens, hidden] to what the questions share; see `VLM.prefill`."""
@@ -85,8 +102,8 @@ class TransformersVLM(VLM):
             return ImageTokens(tokens)
         self.counts.prefill += len(tokens)
         prompt = self.prompt("")
-        embedded = self.decoder.embed(tokens, [prompt.prefix_ids] * len(tokens), prompt.image_start)
-        return self.decoder.prefill(embedded, prompt.image_start, self.shortcuts)
+        embedded = self.decoder.embed(tokens, [prompt.prefix_ids] * len(tokens), prompt.image_starts)
+        return self.decoder.prefill(embedded, prompt.image_starts, self.shortcuts)
 
     def answer(self, prefix: Prefix, prompt: Prompt, max_new_tokens: int) -> Reply:
         """Greedy answer for a prefix of one picture, or of copies of it, after a thought if one is asked for."""
@@ -100,6 +117,7 @@ class TransformersVLM(VLM):
         margin, mass = yes_no_step(logits, self.yes_ids, self.no_ids)
         ids = greedy(logits, feed, self._stops, max_new_tokens)
         content = tuple(index for index, token in enumerate(ids) if token not in self.special_ids)
+        option_probs, option_mass = letter_step(logits, prompt.letters) if prompt.letters else ((), 0.0)
         return Reply(
             token_ids=ids,
             content=content,
@@ -109,6 +127,8 @@ class TransformersVLM(VLM):
             opens_yes_no=int(logits.argmax()) in (*self.yes_ids, *self.no_ids),
             opens_thought=opened_thought(self.tokenizer.decode(ids[:_OPENING])),
             prompt=None if prompt is asked else prompt,
+            option_probs=option_probs,
+            option_mass=option_mass,
         )
 
     def score(self, prefix: Prefix, prompt: Prompt, target: Target) -> PictureScores:
@@ -116,15 +136,12 @@ class TransformersVLM(VLM):
         batch, forced = batch_of(prefix), target.forced_ids
         self.counts.score += batch
         if isinstance(prefix, ImageTokens):
-            whole = self.decoder.whole(prefix.tokens, [prompt.ids + forced] * batch, prompt.image_start, prompt.length)
+            whole = self.decoder.whole(prefix.tokens, [prompt.ids + forced] * batch, prompt.image_starts, prompt.length)
             hidden = whole[:, len(prompt.prefix_ids) :]
         else:
             hidden = self.decoder.extend(prefix, prompt.suffix_ids + forced, batch, self.shortcuts)
         read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
-        if target.kind == "margin":
-            s = (target.sign * self._margin(hidden[:, read[0]])).double()
-            return _scores(s[:, None], s[:, None])
-        return _scores(*(values.double() for values in self._token_scores(_at(hidden, read), [target] * batch)))
+        return self._readout.scores(hidden, read, target)
 
     def trace(
         self,
@@ -140,15 +157,10 @@ class TransformersVLM(VLM):
         shapes = {(len(i), t.kind, t.scored) for i, t in zip(ids, targets, strict=True)}
         if len(shapes) != 1:
             raise ValueError("prompts of one trace must be of equal length and targets of equal shape")
-        decoder, start = self.decoder, prompts[0].image_start
+        decoder, starts = self.decoder, prompts[0].image_starts
         with observed(decoder.attention_configs, observer), observed_states(decoder.layers, states):
-            hidden = decoder.whole(tokens, ids, start, prompts[0].length)
-        read = _at(hidden, targets[0].read_positions(prompts[0]))
-        if targets[0].kind == "margin":
-            # One by one: a tensor of the signs would have to be copied to the device.
-            margins = self._margin(read[:, 0]).unbind()
-            return torch.stack([margin * one.sign for margin, one in zip(margins, targets, strict=True)])[:, None]
-        return self._token_scores(read, targets)[0]
+            hidden = decoder.whole(tokens, ids, starts, prompts[0].length)
+        return self._readout.token_scores(hidden, targets[0].read_positions(prompts[0]), targets)
 
     def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
         """Logits of some tokens at every position; see `VLM.token_logits`."""
@@ -167,22 +179,14 @@ class TransformersVLM(VLM):
             "dtype": str(self.model.dtype).removeprefix("torch."),
         } | self.prompter.options.identity()
 
-    def _margin(self, hidden: Tensor) -> Tensor:
-        """Margin of yes over no, float32 [batch]."""
-        return self.decoder.head.margin(hidden, self.decoder.ids((*self.yes_ids, *self.no_ids))[0], len(self.yes_ids))
 
-    def _token_scores(self, hidden: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
-        """Log-odds and margins over the best other token, each [batch, n], of the scored tokens."""
-        gold = torch.cat([self.decoder.ids(tuple(t.answer_ids[i] for i in t.scored)) for t in targets])
-        return self.decoder.head.token_scores(hidden, gold)
-
-
-def _scores(log_odds: Tensor, standing: Tensor) -> PictureScores:
-    """Scores of pictures from the log-odds [batch, n] of their scored tokens, or their margin with n = 1."""
-    probability, log_p = whole_vectors(torch.sigmoid, log_odds), whole_vectors(_log_sigmoid, log_odds)
-    return PictureScores(log_odds.mean(1), probability.mean(1), standing.amin(1), log_p.mean(1))
-
-
-def _at(hidden: Tensor, positions: Sequence[int]) -> Tensor:
-    """Hidden states [batch, n, hidden] at some positions; a list as an index would have to be copied to the device."""
-    return torch.stack([hidden[:, position] for position in positions], dim=1)
+def _shown(vlm: V, pictures: int) -> V:
+    """A model with the same weights and counts that is shown sheets of pictures."""
+    view = copy(vlm)
+    view.single, view.layout = vlm, Layout.joined([vlm.layout] * pictures)
+    view.grid, view.image_size = ((pictures * height, width) for height, width in (vlm.grid, vlm.image_size))
+    view.decoder = type(vlm.decoder)(vlm.model, view.layout)
+    view.prompter = replace(vlm.prompter, pictures=pictures)
+    view._readout = Readout(view.decoder, vlm.yes_ids, vlm.no_ids)
+    view._prompt = lru_cache(maxsize=4096)(view.prompter.prompt)
+    return view

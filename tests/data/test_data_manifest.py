@@ -15,7 +15,7 @@ import pytest
 from cxr_faith.data import manifest as manifest_module
 from cxr_faith.data.folder import new_folder
 from cxr_faith.data.manifest import CACHE_FOLDER, ManifestError, manifest_fingerprint, open_manifest, write_manifest
-from cxr_faith.data.sample import LATER_COLUMNS, MANIFEST_SCHEMA, Box, Sample, SampleError
+from cxr_faith.data.sample import LATER_COLUMNS, MANIFEST_SCHEMA, Box, Sample, SampleError, ShownImage
 
 FULL = Sample(
     sample_id="s1",
@@ -42,6 +42,8 @@ FULL = Sample(
     age=61,
     view="PA",
     readers=(("R1", (Box("nodule", 1.0, 2.0, 10.0, 20.0),)), ("R2", ())),
+    options=("left", "right"),
+    images=(ShownImage("i0", "files/i0.png", "prior"), ShownImage("i1", "files/i1.png", "current")),
 )
 BARE = Sample(sample_id="s2", image_id="i2", image_path="i2.png", question="Describe.")
 
@@ -63,14 +65,21 @@ def test_a_manifest_of_an_earlier_version_lacks_the_later_columns(tmp_path: Path
     pq.write_table(table, tmp_path / "old.parquet")
     opened = open_manifest(tmp_path / "old.parquet")
     assert opened.column_names == MANIFEST_SCHEMA.names
-    assert Sample.from_row(opened[0]) == replace(FULL, sex=None, age=None, view=None, readers=())
+    assert Sample.from_row(opened[0]) == replace(FULL, sex=None, age=None, view=None, readers=(), options=(), images=())
 
 
 @pytest.mark.parametrize(
     "change, fault",
     [
         ({"kind": "maybe"}, "unknown kind 'maybe'"),
-        ({"kind": "report text"}, "unknown kind: expected yes_no, choice, open or null"),
+        ({"kind": "report text"}, "unknown kind: expected yes_no, choice, open, option or null"),
+        ({"kind": "option", "options": ["left"]}, "an option question needs 2 to 26 options"),
+        ({"kind": "option", "options": ["left", None], "answer": ["A"]}, "needs 2 to 26 options, each with a text"),
+        ({"kind": "option", "options": ["left", "right"], "answer": ["C"]}, "must be the letter of one of its options"),
+        ({"images": [{"image_id": "i1", "path": None, "role": None}]}, "images has an entry without image_id or path"),
+        ({"images": [{"image_id": "i0", "path": "files/i0.png"}]}, "images must name the picture of image_id"),
+        ({"images": [{"image_id": "i1", "path": "other.png"}]}, "images must name the picture of image_id"),
+        ({"images": [None]}, "images has an entry without"),
         ({"question": ""}, "question is missing"),
         ({"image_id": None}, "image_id is missing"),
         ({"boxes": [{"label": "n", "x1": 5.0, "y1": 1.0, "x2": 5.0, "y2": 2.0}]}, "box 'n' is empty"),

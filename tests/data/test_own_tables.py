@@ -13,6 +13,8 @@ from cxr_faith.data.answers import UnreadableError
 from cxr_faith.data.options import chosen, read_options, with_options
 from cxr_faith.data.picture_files import PictureFiles, not_found
 from cxr_faith.data.prepare import PrepareOptions, prepare
+from cxr_faith.data.sample import Turn
+from cxr_faith.data.sources.table_cells import turns_in
 from cxr_faith.data.sources.table_columns import columns_by_name
 from cxr_faith.data.tally import PrepareError
 from tests.data.layouts import save, write_csv
@@ -44,7 +46,7 @@ def test_a_table_of_a_lab_for_mimic(tmp_path: Path, prepared: Prepared) -> None:
     assert (first["image_path"], first["image_id"], first["patient_id"]) == ("p10/aaaa-1", "aaaa-1", "10")
     assert (first["kind"], first["answer"], first["question"]) == ("yes_no", ["no"], "Is there edema?")
     assert (first["sex"], first["age"], first["view"]) == ("F", 61, "AP")
-    assert (second["image_path"], second["kind"], second["answer"]) == ("p11/bbbb-1.png", "choice", ["B"])
+    assert (second["image_path"], second["kind"], second["answer"]) == ("p11/bbbb-1.png", "option", ["B"])
     assert second["question"] == "Which view is it?\nA. AP\nB. PA\nC. lateral"
     assert card["columns"] == {
         "image_path": "ImagePath",
@@ -130,7 +132,7 @@ def test_hub_takes_usual_columns(tmp_path: Path, prepared: Prepared) -> None:
     write_csv(tmp_path / "vqa/test.csv", "image,question,choices,answer", *options)
     rows, card = prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))
     assert [(row["kind"], row["question"], row["answer"]) for row in rows.values()] == [
-        ("choice", "Which side?\nA. left\nB. right", ["B"])
+        ("option", "Which side?\nA. left\nB. right", ["B"])
     ]
     assert card["drops"] == {"question: answer is none of the options": 1}
     write_csv(tmp_path / "vqa/test.csv", "image_path,text,label", "a.png,Is it?,yes")
@@ -182,9 +184,28 @@ def test_options_that_cannot_be_read_or_chosen() -> None:
         *(None, None, None, None),
     ]
     assert chosen("x", ("x", "x")) is None
-    assert with_options("Is it left, right or both?", options) == "Is it left, right or both?"
+    shown = "Is it left, right or both?\nA. left\nB. right\nC. both"
+    assert with_options("Is it left, right or both?", options) == shown, "an answer's letter must be shown"
+    assert with_options(shown, options) == shown
+    assert with_options("Is it (A) left, (B) right, or (C) both?", options).count("left") == 1
     assert with_options("", options) == "", "a missing question stays missing"
     assert with_options("Is there a nodule?", ("no", "maybe")).endswith("\nA. no\nB. maybe"), "no is not in nodule"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        [["Is it large?", "no"], ["Where?", "left"]],
+        "[['Is it large?', 'no'], ['Where?', 'left']]",
+        [{"question": "Is it large?", "answer": "no"}, {"answer": "left", "question": "Where?"}],
+    ],
+)
+def test_earlier_turns_in_every_form(written: object) -> None:
+    assert turns_in(written) == (Turn("Is it large?", "no"), Turn("Where?", "left"))
+    assert turns_in(None) == turns_in("") == turns_in([]) == turns_in("[]") == ()
+    for wrong in ("Where?", [["Where?"]], [["Where?", ""]], ["Where?", "left"], [{"question": "Where?"}]):
+        with pytest.raises(UnreadableError, match="turns are not a list of questions and answers"):
+            turns_in(wrong)
 
 
 def test_an_answer_that_is_none_of_the_options_costs_its_row(tmp_path: Path, prepared: Prepared) -> None:
@@ -192,5 +213,5 @@ def test_an_answer_that_is_none_of_the_options_costs_its_row(tmp_path: Path, pre
     rows = ('a.png,Which side?,"[""left"", ""right""]",up', 'a.png,Which side?,"[""left"", ""right""]",')
     path = write_csv(tmp_path / "q.csv", "image,question,options,answer", *rows)
     taken, card = prepared("table", tmp_path / "root", file=str(path))
-    assert [(row["kind"], row["answer"]) for row in taken.values()] == [("choice", None)]
+    assert [(row["kind"], row["answer"]) for row in taken.values()] == [("option", None)]
     assert card["drops"] == {"question: answer is none of the options": 1}

@@ -56,6 +56,35 @@ def test_medical_diff_vqa_takes_questions_about_one_picture(diff_vqa: SimpleName
     assert rows["medical-diff-vqa/4"]["answer"] == ["mild"]
 
 
+def test_difference_questions_show_the_prior_and_the_current_study(
+    diff_vqa: SimpleNamespace, prepared: Prepared
+) -> None:
+    ask = "difference,what has changed compared to the reference image?,the edema is new.,test"
+    with (diff_vqa.vqa / "mimic_pair_questions.csv").open("a") as file:
+        file.write(f"57375967,10000764,50414267,{ask}\n57375967,10000764,57375967,{ask}\n")
+    rows, card = prepared("medical-diff-vqa", diff_vqa.root, vqa=str(diff_vqa.vqa), differences=True)
+    (row,) = rows.values()
+    assert [(image["image_id"], image["role"]) for image in row["images"]] == [
+        ("aaaa-1", "prior"),
+        ("bbbb-1", "current"),
+    ]
+    assert row["images"][1]["path"] == row["image_path"] and (row["image_id"], row["study_id"]) == (
+        "bbbb-1",
+        "57375967",
+    )
+    assert (row["kind"], row["answer"]) == ("open", ["the edema is new."])
+    assert card["drops"] == {
+        "image: view LATERAL": 1,
+        "question: question about one picture: only those about two are taken": 3,
+        "question: its study's picture is not stated": 1,  # of the study 1
+        "question: images must name the picture of image_id and image_path once": 1,
+    }
+    path = diff_vqa.root / row["images"][0]["path"]
+    path.unlink()
+    with pytest.raises(PrepareError, match="no question could be taken.*file not found"):
+        prepared("medical-diff-vqa", diff_vqa.root, vqa=str(diff_vqa.vqa), differences=True)
+
+
 def test_bad_rows_of_medical_diff_vqa(diff_vqa: SimpleNamespace, prepared: Prepared) -> None:
     with (diff_vqa.vqa / "mimic_pair_questions.csv").open("a") as file:
         file.write("1,2,3,presence,is it?,yes,test\n51967845,2,3,presence,is it?,yes,test\n")
@@ -125,7 +154,8 @@ def test_rexvqa_takes_questions_about_one_picture(rexvqa: Path, prepared: Prepar
     rows, card = prepared("rexvqa", rexvqa)
     choice, closed = rows["rexvqa/test/q1"], rows["rexvqa/test/q2"]
     assert choice["question"] == "Which finding is seen?\nA. Edema\nB. Nodule\nC. Mass\nD. None of them"
-    assert (choice["kind"], choice["answer"]) == ("choice", ["B"])
+    assert (choice["kind"], choice["answer"]) == ("option", ["B"])
+    assert choice["options"] == ["Edema", "Nodule", "Mass", "None of them"] and closed["options"] == []
     assert (closed["question"], closed["kind"], closed["answer"]) == ("Is there edema?", "yes_no", ["no"])
     assert choice["image_path"] == "deid_png/GRDN1/1.2.3/a.png" and choice["image_id"] == "GRDN1/1.2.3/a"
     assert (choice["patient_id"], choice["sex"], choice["age"], choice["view"]) == ("p1", "F", 61, "PA")

@@ -79,6 +79,8 @@ class Twin:
         if target.kind == "margin":
             s = target.sign * gemma.margin(vlm, logits[length - 1])
             return s, 1 / (1 + np.exp(-s)), s
+        if target.kind == "letter":
+            return gemma.letter_score(vlm, logits[length - 1], target)
         log_odds, standing = [], []
         for index in target.scored:
             row, gold = logits[length + index - 1], answer[index]

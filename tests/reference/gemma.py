@@ -71,8 +71,35 @@ def margin(vlm, logits):
     return logsumexp(logits[word_ids(vlm, "yes")]) - logsumexp(logits[word_ids(vlm, "no")])
 
 
+def letter_ids(vlm, options):
+    """Every id that encodes a letter as a single token, for each of the first letters."""
+    by_letter = []
+    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:options]:
+        forms = [letter, " " + letter, "(" + letter, " (" + letter, letter + ".", letter + ")", letter + ":"]
+        encoded = [vlm.tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms]
+        by_letter.append(sorted({ids[0] for ids in encoded if len(ids) == 1}))
+    return by_letter
+
+
+def letter_probs(vlm, logits, options):
+    """(softmax over the letters, their probability together) of one row of logits."""
+    p = np.exp(logits - logsumexp(logits))
+    own = np.array([p[ids].sum() for ids in letter_ids(vlm, options)])
+    return own / own.sum(), own.sum()
+
+
+def letter_score(vlm, logits, target):
+    """(s, probability, standing) of the chosen letter from one row of logits."""
+    by_letter = [logsumexp(logits[ids]) for ids in letter_ids(vlm, len(target.letters))]
+    others = [value for place, value in enumerate(by_letter) if place != target.chosen]
+    s = by_letter[target.chosen] - max(others)
+    return s, letter_probs(vlm, logits, len(target.letters))[0][target.chosen], s
+
+
 def score(vlm, model, picture, question, target):
     """(s, probability, standing) of one picture."""
+    if target.kind == "letter":
+        return letter_score(vlm, all_logits(vlm, model, picture, question)[-1], target)
     if target.kind == "margin":
         s = target.sign * margin(vlm, all_logits(vlm, model, picture, question)[-1])
         return s, 1 / (1 + np.exp(-s)), s

@@ -21,7 +21,7 @@ from cxr_faith.summary.conditions import condition_panel
 from cxr_faith.summary.localization import method_localization
 from cxr_faith.summary.regions import region_panel
 from cxr_faith.summary.sets import Sets
-from cxr_faith.summary.stability import stability_panel
+from cxr_faith.summary.stability import stability_panel, turn_panel
 from cxr_faith.summary.substrates import substrate_panel
 from cxr_faith.summary.summarize import summarize
 from tests.summary.write_large_run import write
@@ -166,6 +166,29 @@ def test_stability_compares_each_variant_with_its_baseline(frame: pd.DataFrame) 
     assert negated.spearman == pytest.approx(sum(turned) / 3) and negated.gap_change == pytest.approx(0.25)
     assert stability_panel(frame) is None
     assert "random" not in [entry.method for entry in panel.maps]
+
+
+def test_turns_are_compared_with_the_one_before(frame: pd.DataFrame) -> None:
+    """Turn 1 keeps margin and map, turn 2 moves the margin and turns the map; a reworded turn 2 counts as a variant."""
+    first = frame[frame["sample_id"].isin(["s00", "s04"])]
+    first = first.assign(question_group="g" + first["sample_id"], strategy=None)
+    second = first.assign(sample_id=first["sample_id"] + "b", turn=1)
+    turned = [None if values is None else values[::-1] for values in first["map"]]
+    third = first.assign(sample_id=first["sample_id"] + "a", turn=2, margin=first["margin"] - 0.5, map=turned)
+    reworded = third.assign(sample_id=first["sample_id"] + "c", strategy="reword")
+    rows = pd.concat([third, reworded, second, first], ignore_index=True)
+    panel, wordings = turn_panel(rows), stability_panel(rows)
+    assert panel is not None and wordings is not None and turn_panel(frame) is None
+    answers = {entry.strategy: entry for entry in panel.answers}
+    assert [*answers] == ["all", "turn 1", "turn 2"]
+    assert (answers["turn 1"].n, answers["turn 1"].margin_shift, answers["turn 2"].margin_shift) == (2, 0, 0.5)
+    maps = {entry.strategy: entry for entry in panel.maps if entry.method == "chefer"}
+    own = [m for m in first.loc[first["method"].eq("chefer"), "map"]]
+    expected = np.mean([scipy.stats.spearmanr(m, m[::-1]).statistic for m in own])
+    assert (maps["turn 1"].spearman, maps["turn 1"].gap_change) == (1, 0)
+    assert maps["turn 2"].spearman == pytest.approx(expected)
+    assert [(entry.strategy, entry.n) for entry in wordings.answers] == [("all", 2), ("reword", 2)]
+    assert summarize(rows, METHODS).turns == panel
 
 
 def test_conditions_are_compared_sample_by_sample(frame: pd.DataFrame) -> None:

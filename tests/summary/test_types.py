@@ -29,6 +29,7 @@ from cxr_faith.summary.load import Run
 from cxr_faith.summary.localization import LocalizationScores
 from cxr_faith.summary.method_rows import MethodRows
 from cxr_faith.summary.metric_rows import MetricRow
+from cxr_faith.summary.pairs import Flips, Pairs
 from cxr_faith.summary.regions import Organ
 from cxr_faith.summary.result import Result
 from cxr_faith.summary.sets import Sets
@@ -159,6 +160,7 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path, tmp_path: 
         LocalizationScores(0.5, 0.5, None, 0.1, 0.2),
         Sets("cleann", "blur:0.1", 3, 4.0, 0.5, None),
         Caveat("tam", 3, "not assessable", 3, 0, None, None),
+        *results_in(Pairs(2, 0, 1, (Flips("nodule", 0.5, 2, 2, 2, 1, 0.5, 0.1, 0.9, 0),), ())),
         *results_in(verdict_of(summary.board())),
         *results_in(compare([run_dir, copy])),
         *results_in(

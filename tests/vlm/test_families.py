@@ -20,6 +20,7 @@ from cxr_faith.vlm.config import FASTER, ModelConfig, PromptOptions
 from cxr_faith.vlm.decoder import Decoder, check_head
 from cxr_faith.vlm.families import FAMILIES
 from cxr_faith.vlm.layout import Layout
+from cxr_faith.vlm.letters import letter_ids
 from cxr_faith.vlm.loading import check_files, family_of, load_vlm, peek
 from cxr_faith.vlm.model_files import parse
 from tests.family_models import MAKERS, save
@@ -49,9 +50,10 @@ class Family:
         return self.vlm.normalize(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
 
     def targets(self):
-        """A margin, and the log-odds of an answer's tokens."""
+        """A margin, the log-odds of an answer's tokens, and the margin of a letter."""
         ids = self.vlm.tokenizer("left lung, no effusion", add_special_tokens=False)["input_ids"][:3]
-        return Target("margin", sign=-1), Target("tokens", answer_ids=tuple(ids), scored=(0, 2))
+        letter = Target("letter", letters=letter_ids(self.vlm.tokenizer, 4), chosen=1)
+        return Target("margin", sign=-1), Target("tokens", answer_ids=tuple(ids), scored=(0, 2)), letter
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))

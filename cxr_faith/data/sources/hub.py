@@ -16,7 +16,7 @@ from cxr_faith.data.answers import AnswerColumn, Reference, UnreadableError, rea
 from cxr_faith.data.images import ImageError, resolve
 from cxr_faith.data.intake import kind_of_fault
 from cxr_faith.data.options import read_options, read_with_options
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import OPTION, Sample
 from cxr_faith.data.sources.hub_files import check_folder
 from cxr_faith.data.sources.table_columns import OPTIONS, columns_by_name
 from cxr_faith.data.tables import text
@@ -74,7 +74,7 @@ def hub(
         name = f"{label}/{split}/{position}"
         try:
             row = rows[position]
-            asked, reference = _question(row, features, tally.columns, column, tally)
+            asked, reference, offered = _question(row, features, tally.columns, column, tally)
         except UnreadableError as error:
             tally.drop("question", name, str(error))
             continue
@@ -91,6 +91,7 @@ def hub(
             image_path=f"images/{path.name}",
             question=asked,
             kind=reference.kind or ("open" if reference.answers else None),
+            options=offered if reference.kind == OPTION else (),
             answer=reference.answers,
             split=split,
             source=label,
@@ -99,8 +100,8 @@ def hub(
 
 def _question(
     row: Mapping[str, Any], features: datasets.Features, columns: Mapping[str, str], column: AnswerColumn, tally: Tally
-) -> tuple[str, Reference]:
-    """Question and reference of a row.
+) -> tuple[str, Reference, tuple[str, ...]]:
+    """Question, reference and options of a row.
 
     Raises:
         UnreadableError: they cannot be read.
@@ -108,8 +109,8 @@ def _question(
     question, answer = (_named(row[columns[name]], features[columns[name]]) for name in ("question", "answer"))
     asked, offered = read_question(question), read_options(row[columns[OPTIONS]] if OPTIONS in columns else None)
     if offered:
-        return read_with_options(asked, answer, offered, tally)
-    return asked, read_reference(answer, asked, tally, column=column)
+        return *read_with_options(asked, answer, offered, tally), offered
+    return asked, read_reference(answer, asked, tally, column=column), ()
 
 
 def _columns(rows: datasets.Dataset, dataset: str, given: Mapping[str, str]) -> dict[str, str]:

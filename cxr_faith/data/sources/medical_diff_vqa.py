@@ -1,15 +1,16 @@
-"""Medical-Diff-VQA: its questions about one study of MIMIC-CXR; those that compare two studies are left out.
+"""Medical-Diff-VQA: its questions about one study of MIMIC-CXR, and those that compare two.
 
 Layout of its folder: `mimic_pair_questions.csv` and `mimic_all.csv`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cxr_faith.data.answers import UnreadableError, read_question, read_reference
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import Sample, ShownImage
 from cxr_faith.data.sources.mimic_pictures import picture_columns, read_pictures
 from cxr_faith.data.subgroups import read_view
 from cxr_faith.data.tables import among, find_file, listed, read_table, text
@@ -24,11 +25,18 @@ SPLITS = ("train", "val", "test")
 
 
 def medical_diff_vqa(
-    root: Path, tally: Tally, vqa: str, splits: str = "test", views: str = "AP,PA", patients: str | None = None
+    root: Path,
+    tally: Tally,
+    vqa: str,
+    splits: str = "test",
+    views: str = "AP,PA",
+    patients: str | None = None,
+    differences: bool = False,
 ) -> Iterator[Sample]:
-    """Questions of Medical-Diff-VQA about one study; `difference` questions need two pictures and are counted.
+    """Questions of Medical-Diff-VQA about one study, or those that compare a study with an earlier one.
 
-    `presence` questions are yes/no, `view` ones choice, the others open.
+    `presence` questions are yes/no, `view` ones choice, the others open. A `difference` question shows two pictures:
+    that of the reference study (role prior), then that of the study itself (current).
 
     Args:
         root: folder of MIMIC-CXR-JPG.
@@ -37,12 +45,14 @@ def medical_diff_vqa(
         splits: splits of the questions to take, separated by commas (train, val, test).
         views: view positions to take, separated by commas.
         patients: patients.csv.gz of MIMIC-IV, or its folder: sex and age.
+        differences: take the `difference` questions in place of the others, for models that are shown two pictures.
     """
     wanted = listed(splits, SPLITS, "split")
     pictures = read_pictures(root, views, tally, patients)
     shown = _pictures_of_studies(find_file(Path(vqa), STUDIES, f"{STUDIES}.gz"), tally)
     path = find_file(Path(vqa), QUESTIONS, f"{QUESTIONS}.gz")
-    table = read_table(path, ("study_id", "question_type", "question", "answer", "split"), ())
+    needed = ("study_id", "question_type", "question", "answer", "split", *(("ref_id",) if differences else ()))
+    table = read_table(path, needed, ())
     tally.expected = len(table)
     for position, row in enumerate(table.to_dict("records")):
         name = f"medical-diff-vqa/{position}"
@@ -51,12 +61,14 @@ def medical_diff_vqa(
             if split not in SPLITS:
                 tally.drop("question", name, f"split {among(split, SPLITS)}")
             continue
-        if (text(row["question_type"]) or "").casefold() == DIFFERENCE:
-            tally.drop("question", name, "question about two pictures: only those about one are taken")
+        if ((text(row["question_type"]) or "").casefold() == DIFFERENCE) != differences:
+            number = ("one picture", "two") if differences else ("two pictures", "one")
+            tally.drop("question", name, "question about {}: only those about {} are taken".format(*number))
             continue
-        picture = pictures.taken.get(shown.get(study or "", ""))
-        if picture is None:
-            known = study in shown
+        studies = [text(row["ref_id"]), study] if differences else [study]
+        taken = [pictures.taken.get(shown.get(each or "", "")) for each in studies]
+        if None in taken:
+            known = studies[taken.index(None)] in shown
             tally.drop("question", name, f"its study's picture is not {'among those taken' if known else 'stated'}")
             continue
         try:
@@ -66,8 +78,17 @@ def medical_diff_vqa(
         except UnreadableError as error:
             tally.drop("question", name, str(error))
             continue
-        columns = picture_columns(picture, pictures.sizes) | {"split": split}
+        each = [picture_columns(picture, pictures.sizes) for picture in taken if picture is not None]
+        columns = each[-1] | {"split": split, "images": _prior_and_current(each) if differences else ()}
         yield Sample(name, question=asked, kind=kind, answer=reference.answers, source="medical-diff-vqa", **columns)
+
+
+def _prior_and_current(columns: Sequence[Mapping[str, Any]]) -> tuple[ShownImage, ...]:
+    """The pictures of a difference question, from the columns of both."""
+    return tuple(
+        ShownImage(one["image_id"], one["image_path"], role)
+        for one, role in zip(columns, ("prior", "current"), strict=True)
+    )
 
 
 def _pictures_of_studies(path: Path, tally: Tally) -> Mapping[str, str]:

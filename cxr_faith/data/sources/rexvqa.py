@@ -15,7 +15,7 @@ from cxr_faith.data.answers import UnreadableError, read_question
 from cxr_faith.data.json_files import json_entries
 from cxr_faith.data.options import read_options, read_with_options
 from cxr_faith.data.picture_files import PictureFiles
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import OPTION, Sample
 from cxr_faith.data.subgroups import read_age, read_sex, read_view
 from cxr_faith.data.tables import find_file, listed, text
 from cxr_faith.data.tally import Tally
@@ -32,8 +32,8 @@ KEYS = (
 def rexvqa(root: Path, tally: Tally, splits: str = "test") -> Iterator[Sample]:
     """Questions of ReXVQA about one picture; those about several are counted.
 
-    The options stand below the question with letters, and the answer is a letter: the question is a choice. Options
-    that are yes and no make a yes/no question.
+    The options stand below the question with letters, and the answer is a letter. Options that are yes and no make a
+    yes/no question.
 
     Args:
         root: folder of ReXVQA.
@@ -83,6 +83,7 @@ def _sample(name: str, entry: Mapping[str, Any], split: str, files: PictureFiles
         sex=read_sex(entry.get("PatientSex")),
         age=read_age(entry.get("PatientAge")),
         view=read_view(views[0]) if len(views) == 1 else None,
+        options=options if reference.kind == OPTION else (),
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
 from cxr_faith.data.options import read_options, read_with_options
 from cxr_faith.data.picture_files import PictureFiles
-from cxr_faith.data.sample import Sample
-from cxr_faith.data.sources.table_cells import boxes_in, masks_in, path_in, paths_in
+from cxr_faith.data.sample import OPTION, Sample
+from cxr_faith.data.sources.table_cells import boxes_in, masks_in, path_in, paths_in, turns_in
 from cxr_faith.data.sources.table_columns import KNOWN, OPTIONS, columns_by_name
 from cxr_faith.data.sources.table_rows import TableRows
 from cxr_faith.data.subgroups import read_age, read_sex, read_view
@@ -110,9 +110,9 @@ def _sample(
     stated = KIND_NAMES.get(stated, stated)
     options = read_options(values.get(OPTIONS))
     if options:
-        question, (kind, answer) = read_with_options(question, values.get("answer"), options, tally, stated or None)
+        question, reference = read_with_options(question, values.get("answer"), options, tally, stated or None)
     else:
-        kind, answer = read_reference(values.get("answer"), question, tally, stated or None, answers)
+        reference = read_reference(values.get("answer"), question, tally, stated or None, answers)
     given: dict[str, Any] = {name: text(values.get(name)) for name in _TEXTS}
     height, width = (length(values.get(name)) for name in ("height", "width"))
     size = (height, width) if height and width else None
@@ -126,8 +126,9 @@ def _sample(
         question=question,
         # A question group belongs to one image, even where several images have groups of the same name.
         **(given | {"question_group": f"{image_id}/{group}" if group else None}),
-        kind=kind,
-        answer=answer,
+        kind=reference.kind,
+        answer=reference.answers,
+        options=options if reference.kind == OPTION else (),
         boxes=tuple(
             boxes_in(values.get("boxes"), box_format, box_label or given["finding"] or "", size, sample_id, tally)
         ),
@@ -140,6 +141,7 @@ def _sample(
         sex=read_sex(values.get("sex")),
         age=read_age(values.get("age")),
         view=read_view(values.get("view")),
+        turns=turns_in(values.get("turns")),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cxr_faith.data.answers import UnreadableError
 from cxr_faith.data.boxes import damaged_locs, from_loc, from_padded, from_unit, from_xywh
 from cxr_faith.data.literals import looks_like_literal, read_cell
-from cxr_faith.data.sample import Box
+from cxr_faith.data.sample import Box, Turn
 from cxr_faith.data.tables import number, text
 from cxr_faith.data.tally import Tally
 
@@ -102,3 +102,22 @@ def boxes_in(
                 yield Box(own, *(from_unit if box_format == "unit" else from_padded)((a, b, c, d), size))
         else:
             yield Box(own, *(from_xywh(a, b, c, d) if box_format == "xywh" else (a, b, c, d)))
+
+
+def turns_in(value: Any) -> tuple[Turn, ...]:
+    """Earlier turns of a conversation: a list of (question, answer) or of mappings with these keys, or such a text.
+
+    Raises:
+        UnreadableError: the value is no such list, or lacks a question or an answer.
+    """
+    entries = _parsed(value)
+    if entries == [] or (entries is None and text(value) is None):
+        return ()
+    turns = []
+    for entry in entries or [None]:
+        pair = [entry.get("question"), entry.get("answer")] if isinstance(entry, dict) else entry
+        texts = [text(part) for part in pair] if isinstance(pair, list | tuple) else []
+        if len(texts) != 2 or not texts[0] or not texts[1]:
+            raise UnreadableError("turns are not a list of questions and answers")
+        turns.append(Turn(texts[0], texts[1]))
+    return tuple(turns)

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from cxr_faith.data.sample import MANIFEST_SCHEMA
 
 OPTIONS = "options"
-"""What a table can name beside the manifest's columns: the options of a question."""
-KNOWN = (*(name for name in MANIFEST_SCHEMA.names if name != "readers"), OPTIONS)
+KNOWN = tuple(name for name in MANIFEST_SCHEMA.names if name not in ("readers", "images"))
 
 # Usual names, in lower case and without blanks, dashes and underscores; the more telling one first.
 _USUAL = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
 from cxr_faith.vlm.checkpoint import hash_weights, load_processor
-from cxr_faith.vlm.decoder import Decoder
+from cxr_faith.vlm.decoder import Decoder, Starts
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.family import Size
 from cxr_faith.vlm.folder import PROCESSOR_FILES, ModelFolder, read_json
@@ -29,23 +29,24 @@ class Gemma3Decoder(Decoder):
         super().__init__(model, layout)
         self.body = model.model  # makes masks from token types
 
-    def make_masks(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor]:
+    def make_masks(self, seen: int, new: int, image_starts: Starts | None) -> dict[str, Tensor]:
         """Masks of both layer types; see `Decoder.make_masks`."""
         config, device = self.model.config, self.model.device
         query = torch.arange(seen, seen + new, device=device)[:, None]
         key = torch.arange(seen + new, device=device)[None]
         attends = key <= query
-        if image_start is not None:
-            image_end = image_start + config.mm_tokens_per_image
-            key_in_image, query_in_image = ((image_start <= place) & (place < image_end) for place in (key, query))
+        for start in image_starts or ():  # a picture's tokens do not see those of a later picture
+            end = start + config.mm_tokens_per_image
+            key_in_image, query_in_image = ((start <= place) & (place < end) for place in (key, query))
             attends = attends | (key_in_image & query_in_image)
         window = key > query - config.get_text_config().sliding_window
         return {"full_attention": attends[None, None], "sliding_attention": (attends & window)[None, None]}
 
-    def image_inputs(self, embedded: Tensor, image_start: int, prompt_length: int | None) -> dict[str, Tensor]:
+    def image_inputs(self, embedded: Tensor, image_starts: Starts, prompt_length: int | None) -> dict[str, Tensor]:
         """Token types: 1 for image tokens; see `Decoder.image_inputs`."""
         types = torch.zeros(embedded.shape[:2], dtype=torch.long, device=embedded.device)
-        types[:, image_start : image_start + self.model.config.mm_tokens_per_image] = 1
+        for start in image_starts:
+            types[:, start : start + self.model.config.mm_tokens_per_image] = 1
         return {"token_type_ids": types}
 
 
@@ -122,7 +123,7 @@ class Gemma3VLM(FamilyVLM):
         # transformers 5.17 keeps the tower's layers one level deeper.
         return getattr(self.model.model.vision_tower, "vision_model", self.model.model.vision_tower)
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode_each(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, N, hidden]."""
         self.counts.embed += len(pixels)
         self.counts.encode += len(pixels)
@@ -132,7 +133,7 @@ class Gemma3VLM(FamilyVLM):
 
     def embed(self, pixels: Tensor) -> Tensor | None:
         """Patch embeddings with their positions [batch, rows, columns, channels]; see `VLM.embed`."""
-        if not self.shortcuts:
+        if not self.shortcuts or self.pictures > 1:
             return None
         self.counts.embed += len(pixels)
         side = self.image_size[0] // self.model.config.vision_config.patch_size
@@ -148,6 +149,8 @@ class Gemma3VLM(FamilyVLM):
 
     def tower_stream(self, pixels: Tensor, layer: int) -> Tensor:
         """The tower's residual stream after a layer; see `VLM.tower_stream`."""
+        if self.pictures > 1:
+            raise ModelError("the vision tower is observed for one picture, and this question shows several")
         layers = self._tower.encoder.layers
         if not 0 <= layer < len(layers):
             raise ModelError(f"no vision tower layer {layer}: the tower has {len(layers)}, counted from 0")

@@ -50,7 +50,7 @@ class InternVLVLM(FamilyVLM):
         mark, written = super().image_text(processor, config, n_tokens)
         return mark, f"<img>{written}</img>"
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode_each(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, tokens, hidden]."""
         self.counts.embed += len(pixels)
         self.counts.encode += len(pixels)

@@ -42,7 +42,7 @@ class LlavaVLM(FamilyVLM):
         if not isinstance(size, dict) or {size.get("height"), size.get("width")} != {side}:
             raise ModelError(f"the processor makes pictures of {size}, the tower wants {side} px squares")
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode_each(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, tokens, hidden]."""
         self.counts.embed += len(pixels)
         self.counts.encode += len(pixels)

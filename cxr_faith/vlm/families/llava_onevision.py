@@ -28,6 +28,7 @@ class LlavaOnevisionVLM(FamilyVLM):
     model_class = LlavaOnevisionForConditionalGeneration
     stops = ("<|im_end|>",)
     writes_bos = False
+    several = False  # of several pictures the model reads no tiles
 
     @classmethod
     def layout_of(cls, config: Any, image_size: Size | None = None) -> tuple[Layout, Size]:
@@ -52,11 +53,11 @@ class LlavaOnevisionVLM(FamilyVLM):
         if config.vision_aspect_ratio != f"anyres_max_{MOST_TILES}":
             raise ModelError(f"{source}: config.json: vision_aspect_ratio must be anyres_max_{MOST_TILES}")
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode_each(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, tokens, hidden]."""
         self.counts.embed += len(pixels)
         self.counts.encode += len(pixels)
-        sizes = torch.tensor([self.image_size] * len(pixels), device=pixels.device)
+        sizes = torch.tensor([pixels.shape[-2:]] * len(pixels), device=pixels.device)
         features = self.model.model.get_image_features(self.views(pixels).to(self.model.dtype), sizes)
         return torch.stack(list(features.pooler_output))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PaliGemmaForConditionalGeneration
 
-from cxr_faith.vlm.decoder import Decoder
+from cxr_faith.vlm.decoder import Decoder, Starts
 from cxr_faith.vlm.family import Size
 from cxr_faith.vlm.folder import ModelFolder
 from cxr_faith.vlm.layout import Layout
@@ -33,7 +33,7 @@ class PaliGemmaDecoder(Decoder):
         super().__init__(model, layout)
         self.body = model.model  # makes masks from token types, and counts positions from 1
 
-    def image_inputs(self, embedded: Tensor, image_start: int, prompt_length: int | None) -> dict[str, Tensor]:
+    def image_inputs(self, embedded: Tensor, image_starts: Starts, prompt_length: int | None) -> dict[str, Tensor]:
         """Token types: 1 for the answer; see `Decoder.image_inputs`."""
         types = torch.zeros(embedded.shape[:2], dtype=torch.long, device=embedded.device)
         if prompt_length is not None:
@@ -46,6 +46,7 @@ class PaliGemmaVLM(FamilyVLM):
 
     model_class = PaliGemmaForConditionalGeneration
     decoder_class = PaliGemmaDecoder
+    several = False  # its models learned from single pictures
     shares_prefix = False
     looks_ahead = True
 
@@ -67,7 +68,7 @@ class PaliGemmaVLM(FamilyVLM):
         parts.tokenizer.add_bos_token = False  # the template writes it behind the image
         return parts
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode_each(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, tokens, hidden]."""
         self.counts.embed += len(pixels)
         self.counts.encode += len(pixels)

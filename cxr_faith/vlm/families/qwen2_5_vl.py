@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from cxr_faith.vlm.decoder import Decoder
+from cxr_faith.vlm.decoder import Decoder, Starts
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.family import Size
 from cxr_faith.vlm.layout import Layout
@@ -24,17 +24,19 @@ SIDE = 448
 class MRopeDecoder(Decoder):
     """Numbers image tokens by time, row and column."""
 
-    def positions(self, seen: int, new: int, image_start: int | None) -> dict[str, Tensor]:
+    def positions(self, seen: int, new: int, image_starts: Starts | None) -> dict[str, Tensor]:
         """Positions int64 [3, 1, new]; see `Decoder.positions`."""
         rows, columns = self.layout.grids[0]
         places = torch.arange(seen, seen + new).expand(3, -1).clone()
-        after, shift = 0, self.layout.n_tokens - max(rows, columns)
-        if image_start is not None:
-            after = image_start + self.layout.n_tokens
-            cell = torch.arange(self.layout.n_tokens)
-            offsets = torch.stack([torch.zeros_like(cell), cell // columns, cell % columns])
-            places[:, image_start:after] = image_start + offsets
-        places[:, after:] -= shift
+        # Each picture takes as many positions as it has rows or columns.
+        count, shift = rows * columns, rows * columns - max(rows, columns)
+        cell = torch.arange(count)
+        offsets = torch.stack([torch.zeros_like(cell), cell // columns, cell % columns])
+        for start in image_starts or ():
+            places[:, start : start + count] = places[:, start, None] + offsets
+            places[:, start + count :] -= shift
+        if image_starts is None:
+            places -= shift * len(self.layout.grids)
         return {"position_ids": places[:, None].to(self.model.device)}
 
 
@@ -62,7 +64,7 @@ class Qwen2_5VLM(FamilyVLM):  # noqa: N801 - the family's name
         """Blocks of the tower; see `Family.layer_counts`."""
         return {"visual": config.vision_config.depth}
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode_each(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to projected image tokens [batch, tokens, hidden]."""
         self.counts.embed += len(pixels)
         self.counts.encode += len(pixels)
@@ -74,7 +76,7 @@ class Qwen2_5VLM(FamilyVLM):  # noqa: N801 - the family's name
         """Flat patches [batch * patches, values], block by block, and (1, rows, columns) of each picture's patches."""
         vision = self.model.config.vision_config
         side, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-        batch, (rows, columns) = len(pixels), self.grid
+        batch, (rows, columns) = len(pixels), self.picture_grid
         blocks = pixels.view(batch, 3, rows, merge, side, columns, merge, side)
         # A still picture is every frame of its one moment.
         frame = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7)[:, :, :, :, :, :, None].expand(*[-1] * 6, frames, -1, -1)

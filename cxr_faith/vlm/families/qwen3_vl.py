@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
+from cxr_faith.vlm.decoder import Starts, placed
 from cxr_faith.vlm.families.qwen2_5_vl import MRopeDecoder, Qwen2_5VLM
 from cxr_faith.vlm.layout import Layout
 
@@ -22,13 +23,12 @@ class DeepStackDecoder(MRopeDecoder):
         super().__init__(model, layout)
         self.body = self._stacked
 
-    def embed(self, tokens: Tensor, ids: Sequence[Sequence[int]], image_start: int) -> Tensor:
+    def embed(self, tokens: Tensor, ids: Sequence[Sequence[int]], image_starts: Starts) -> Tensor:
         """Input embeddings with the added parts behind them, 0 for text: [batch, sequence, parts * hidden]."""
         first, added = tokens.tensor_split([self.hidden_size], dim=-1)
-        embedded = super().embed(first, ids, image_start)
-        after = embedded.shape[1] - image_start - tokens.shape[1]
-        places = torch.nn.functional.pad(added.to(embedded.dtype), (0, 0, image_start, after))
-        return torch.cat([embedded, places], dim=-1)
+        embedded = super().embed(first, ids, image_starts)
+        nothing = embedded.new_zeros(*embedded.shape[:2], added.shape[-1])
+        return torch.cat([embedded, placed(nothing, added.to(embedded.dtype), image_starts)], dim=-1)
 
     def _stacked(self, inputs_embeds: Tensor, **inputs: Any) -> Any:
         first, *added = inputs_embeds.split(self.hidden_size, dim=-1)
@@ -48,7 +48,7 @@ class Qwen3VLM(Qwen2_5VLM):
         """Channels of one part; see `VLM.hidden_size`."""
         return self.decoder.hidden_size
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode_each(self, pixels: Tensor) -> Tensor:
         """Pixel values [batch, 3, H, W] to image tokens [batch, tokens, parts * hidden]."""
         self.counts.embed += len(pixels)
         self.counts.encode += len(pixels)
