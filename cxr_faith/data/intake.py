@@ -229,5 +229,5 @@ def _boxes(
             tally.drop(what, sample.image_id, "outside the image", detail)
             continue
         if inside != box:
-            tally.note("boxes cut at the edge of their image")
+            tally.note("boxes cut at the edge of their image", (sample.image_id, box))
         yield inside

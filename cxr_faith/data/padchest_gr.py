@@ -13,6 +13,9 @@ from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tables import number, read_json, text
 from cxr_faith.data.tally import Tally
 
+Labeled = tuple[tuple[str, ...], Any]
+"""Labels of a box and its corners as the file has them."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -20,7 +23,8 @@ class Finding:
 
     Attributes:
         labels: its labels in lower case.
-        abnormal: whether it is one; false for a sentence that says what is normal.
+        abnormal: whether it is one; false for a sentence that says what is normal. Where the report does not say so:
+            whether it has boxes.
         boxes: corners as shares of the image's size, by the first reader.
         extra_boxes: the same by the second reader.
     """
@@ -30,9 +34,9 @@ class Finding:
     boxes: tuple[Any, ...]
     extra_boxes: tuple[Any, ...]
 
-    def labeled(self, boxes: Iterable[Any]) -> list[tuple[str, Any]]:
-        """(label, corners) of each box, for each of the finding's labels."""
-        return [(label, box) for box in boxes for label in self.labels]
+    def labeled(self, boxes: Iterable[Any]) -> list[Labeled]:
+        """The finding's labels and the corners of each box."""
+        return [(self.labels, box) for box in boxes]
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,28 @@ def read_studies(path: Path, tally: Tally) -> Iterator[Study]:
         yield Study(name.removesuffix(".png"), text(study.get("StudyID")), tuple(known))
 
 
-def in_pixels(boxes: Iterable[tuple[str, Any]], size: tuple[int, int], image_id: str, tally: Tally) -> list[Box]:
-    """The boxes in pixels of a picture of (height, width); those that are no boxes are counted."""
+def in_pixels(
+    boxes: Iterable[Labeled], size: tuple[int, int], image_id: str, tally: Tally, whose: str = ""
+) -> list[Box]:
+    """The boxes in pixels of a picture, one for each label; those that are no boxes are counted.
+
+    Args:
+        boxes: labels and corners, which are shares of the picture's size.
+        size: (height, width) of the picture.
+        image_id: its id, for the list of drops.
+        tally: takes the boxes that are dropped, each once, with its numbers as published.
+        whose: the reader, for the list of drops.
+    """
     usable = []
-    for position, (label, corners) in enumerate(boxes):
+    for position, (labels, corners) in enumerate(boxes):
         values = [number(corner) for corner in corners] if isinstance(corners, list) else []
+        detail = f"{whose} box {position}: {values}".strip()
         if len(values) != 4 or not all(0.0 <= value <= 1.0 for value in values):
-            tally.drop("box", image_id, "corner is not a share of the image", f"box {position}")
+            tally.drop("box", image_id, "corner is not a share of the image", detail)
         elif values[0] >= values[2] or values[1] >= values[3]:
-            tally.drop("box", image_id, "empty or of negative size", f"box {position}: {values}")
+            tally.drop("box", image_id, "empty or of negative size", detail)
         else:
-            usable.append(Box(label, *from_unit(values, size)))
+            usable += [Box(label, *from_unit(values, size)) for label in labels]
     return usable
 
 
@@ -93,7 +108,7 @@ class PadChestGR:
 
     def __init__(self, path: Path, tally: Tally) -> None:
         self.tally = tally
-        self.images: dict[str, list[tuple[str, Any]]] = {}
+        self.images: dict[str, list[Labeled]] = {}
         self._seen: set[str] = set()
         for study in read_studies(path, tally):
             boxes = self.images.setdefault(study.image_id, [])
@@ -125,4 +140,6 @@ def _finding(finding: Any) -> Finding | None:
     if not all(isinstance(values, list) for values in (labels, boxes, more)) or None in map(text, labels):
         return None
     names = tuple(" ".join(str(label).lower().split()) for label in labels)
-    return Finding(names, finding.get("abnormal") is not False, tuple(boxes), tuple(more))
+    stated = finding.get("abnormal")
+    abnormal = bool(boxes or more) if stated is None else stated is not False
+    return Finding(names, abnormal, tuple(boxes), tuple(more))

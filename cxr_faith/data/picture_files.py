@@ -7,7 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from cxr_faith.data.tally import Tally
 from cxr_faith.printable import printable
+
+BY_NAME = "images found by their name without folders and suffix"
+"""What is counted as changed where a file was found by its stem."""
 
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom)$", re.IGNORECASE)
 _OTHER_SUFFIX = re.compile(r"\.[A-Za-z]\w*$")  # DICOM files are often named by numbers with dots alone
@@ -22,12 +26,14 @@ class PictureFiles:
 
     Args:
         root: folder of the pictures.
+        tally: takes the first path that could mean several files, as the picture that was not found.
         asked: gives all paths that will be looked up. A stem that several of them have names no file.
     """
 
-    def __init__(self, root: Path, asked: Callable[[], Iterable[str]] = tuple) -> None:
-        self._root, self._asked = root, asked
-        self._files: dict[str, str | None] | None = None
+    def __init__(self, root: Path, tally: Tally, asked: Callable[[], Iterable[str]] = tuple) -> None:
+        self._root, self._tally, self._asked = root, tally, asked
+        self._files: dict[str, str] | None = None
+        self._unclear: dict[str, str] = {}  # stem → why it names no file
 
     def find(self, path: str) -> str | None:
         """The file of a path, relative to the root: the path itself, else the only file with its stem, else None."""
@@ -36,20 +42,29 @@ class PictureFiles:
                 return path or None
         except (OSError, ValueError):  # too long a name, a null byte
             return None
-        return self.by_stem(path)
-
-    def by_stem(self, path: str) -> str | None:
-        """The only file below the root whose name has the stem of the path's; None for none and for several."""
         if self._files is None:
-            self._files = {}
-            for file in pictures_below(self._root):
-                stem = _stem(file)
-                self._files[stem] = None if stem in self._files else file
-            first: dict[str, str] = {}
-            for name in self._asked():
-                if first.setdefault(_stem(name), name) != name:
-                    self._files[_stem(name)] = None
-        return self._files.get(_stem(path))
+            self._files = self._search()
+        stem = _stem(path)
+        if stem in self._unclear:
+            self._tally.missing = self._tally.missing or self._unclear[stem]
+            return None
+        return self._files.get(stem)
+
+    def _search(self) -> dict[str, str]:
+        """The first file of each stem; stems of several files or paths are noted as unclear."""
+        files: dict[str, str] = {}
+        for file in pictures_below(self._root):
+            stem = _stem(file)
+            if files.setdefault(stem, file) != file:
+                both = f"{printable(files[stem])} and {printable(file)}"
+                self._unclear.setdefault(stem, f"several files are named {printable(stem)}: {both}")
+        first: dict[str, str] = {}
+        for path in self._asked():
+            stem = _stem(path)
+            if stem in files and first.setdefault(stem, path) != path:
+                there = f"there is only {printable(files[stem])}"
+                self._unclear.setdefault(stem, f"several paths of the table end in {printable(stem)}; {there}")
+        return files
 
 
 def pictures_below(root: Path) -> Iterator[str]:

@@ -14,7 +14,6 @@ from cxr_faith.data.tally import PrepareError
 from cxr_faith.data.text_files import one_line
 
 Masks = dict[str, npt.NDArray[np.bool_]]
-SEGMENTERS = ("torchxrayvision", "cxas")
 LABELS = ("left lung", "right lung", "heart", "mediastinum")
 """Organs that every segmenter gives."""
 WEIGHTS = "pspnet_chestxray_best_model_4.pth"
@@ -109,6 +108,6 @@ def segmenter(name: str, weights: Path | None, device: str) -> Segmenter:
             "cxas needs pydicom below 3, and this package pydicom 3: run cxas in an environment of its own, and give "
             "its masks as --masks"
         )
-    if name not in SEGMENTERS:
-        raise PrepareError(f"no segmenter {name!r}; there are {', '.join(SEGMENTERS)}")
+    if name != "torchxrayvision":
+        raise PrepareError(f"no segmenter {name!r}; there is torchxrayvision")
     return TorchXRayVision(weights, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -49,6 +50,7 @@ class Tally:
         drops: what was left out, each thing once per reason, in order; the first `MAX_LISTED`.
         unlisted: number of further drops by what was dropped and why.
         notes: number of values that were changed, by what was changed.
+        noted: the changed values that count once, each with what was changed.
         expected: number of rows to expect, if the source knows it, for the progress bar.
         seen: number of rows checked so far.
         columns: the table's column of each of the manifest's columns, of sources that read any table.
@@ -65,6 +67,7 @@ class Tally:
     drops: dict[Drop, None] = field(default_factory=dict)
     unlisted: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    noted: set[tuple[str, Hashable]] = field(default_factory=set)
     expected: int | None = None
     seen: int = 0
     columns: dict[str, str] = field(default_factory=dict)
@@ -89,8 +92,12 @@ class Tally:
         else:
             self.unlisted[f"{what}: {reason}"] += 1
 
-    def note(self, text: str) -> None:
-        """Count a value that was changed."""
+    def note(self, text: str, value: Hashable = None) -> None:
+        """Count a value that was changed; a value that is given counts once, however many questions have it."""
+        if value is not None and (text, value) in self.noted:
+            return
+        if value is not None:
+            self.noted.add((text, value))
         self.notes[text] += 1
 
     @property

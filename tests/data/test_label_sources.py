@@ -102,6 +102,7 @@ def test_bad_rows_of_nih(nih: Path, prepared: Prepared) -> None:
         file.write("00000001_000.png,Infiltrate,1,2,-3,4,,,\n00000001_000.png,Infiltrate,a,2,3,4,,,\n")
         file.write("00000001_000.png,Mass,1,2,3,4,,,\n00000005_000.png,Mass,1,2,3,4,,,\n,Mass,1,2,3,4,,,\n")
         file.write("00000001_000.png,Infiltrate,2000,2,3,4,,,\n00000003_000.png,Mass,1,2,3,4,,,\n")
+        file.write("00000077_000.png,Mass,1,2,3,4,,,\n")
     rows, card = prepared("nih", nih)
     assert boxes(rows["nih/00000001_000/infiltration/0"]) == {("infiltration", 8.0, 16.0, 40.0, 32.0)}
     assert card["drops"] == {
@@ -115,7 +116,7 @@ def test_bad_rows_of_nih(nih: Path, prepared: Prepared) -> None:
         "box: corner is not a number": 1,
         "box: outside the image": 1,
         "box: finding that the image's labels do not name": 1,
-        "box: belongs to no image that was taken": 1,
+        "box: belongs to no image that was taken": 2,
         "box: row without image": 1,
     }
     (nih / "BBox_List_2017.csv").write_text("Image Index,Finding Label,x\n")
@@ -173,7 +174,9 @@ def test_vinbigdata_as_png_of_another_size(vinbigdata: Path, prepared: Prepared)
     rows, _ = prepared("vinbigdata", vinbigdata)
     heart = rows["vinbigdata/a/cardiomegaly/0"]
     assert heart["image_path"] == "train/a.png" and boxes(heart) == {("cardiomegaly", 8.0, 10.5, 23.0, 31.0)}
-    assert heart["readers"][0]["boxes"] == [{"label": "cardiomegaly", "x1": 7.5, "y1": 10.0, "x2": 22.5, "y2": 30.0}]
+    assert heart["readers"][0]["boxes"] == [
+        {"label": "cardiomegaly", "x1": 7.5, "y1": 10.0, "x2": 22.5, "y2": 30.0, "image_id": None}
+    ]
     write_csv(meta, "image_id,dim0,dim1", f"a,{HEIGHT},{WIDTH}", "c,,")
     with pytest.raises(PrepareError, match="train_meta.csv: has no size of image c"):
         prepared("vinbigdata", vinbigdata)
@@ -466,9 +469,11 @@ def test_padchest_gr_keeps_both_readers(padchest: Path, prepared: Prepared) -> N
 def test_bad_entries_of_padchest_gr(padchest: Path, prepared: Prepared) -> None:
     path = padchest / "grounded_reports_20240819.json"
     studies = json.loads(path.read_text())
-    broken = {"labels": ["Mass"], "boxes": [[0.1, 0.2, 1.5, 0.8], [0.5, 0.5, 0.2, 0.6]]}
+    bad = [[0.1, 0.2, 1.5, 0.8], [0.5, 0.5, 0.2, 0.6]]
+    broken = {"labels": ["Mass", "Nodule"], "boxes": bad, "extra_boxes": bad[:1]}
+    unsaid = {"sentence_en": "No hernia.", "labels": ["Hernia"]}
     studies += ["text", {"StudyID": "s9", "ImageID": "i9.png", "findings": [broken]}, studies[0]]
-    studies[2]["findings"] = [broken, "text"]
+    studies[2]["findings"] = [broken, "text", unsaid]
     write_json(path, studies)
     with (padchest / "master_table.csv").open("a") as file:
         file.write(",p0,Nodule,Nodule,test\ns5,p0,Nodule,Nodule,other\n")
@@ -479,9 +484,12 @@ def test_bad_entries_of_padchest_gr(padchest: Path, prepared: Prepared) -> None:
         "row: image has two reports, the first is taken": 1,
         "row: row without study or split": 2,
         "box: finding that is not {labels, boxes, extra_boxes}": 1,
-        "box: corner is not a share of the image": 1,
+        "box: corner is not a share of the image": 2,
         "box: empty or of negative size": 1,
     }
+    listed = (padchest.parent / "manifests/padchest-gr/drops.csv").read_text()
+    assert "reader 1 box 0: [0.1, 0.2, 1.5, 0.8]" in listed and "reader 2 box 0: [0.1, 0.2, 1.5, 0.8]" in listed
+    assert "hernia" not in {row["finding"] for row in rows.values()}, "nothing says that it is there"
     assert rows["padchest-gr/i2/mass/0"]["answer"] == ["yes"] and not rows["padchest-gr/i2/mass/0"]["boxes"]
     path.unlink()
     with pytest.raises(PrepareError, match=r"no file grounded_reports_\*.json"):

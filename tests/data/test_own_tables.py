@@ -16,7 +16,7 @@ from cxr_faith.data.prepare import PrepareOptions, prepare
 from cxr_faith.data.sample import Turn
 from cxr_faith.data.sources.table_cells import turns_in
 from cxr_faith.data.sources.table_columns import columns_by_name
-from cxr_faith.data.tally import PrepareError
+from cxr_faith.data.tally import PrepareError, Tally
 from tests.data.layouts import save, write_csv
 
 Prepared = Callable[..., tuple[dict[str, dict[str, Any]], dict[str, Any]]]
@@ -75,10 +75,15 @@ def test_a_stem_of_several_files_or_several_paths_names_no_picture(tmp_path: Pat
     for name in ("a/1.png", "b/1.png", "a/2.png", "a/3.png"):
         save(tmp_path / name, 0)
     (tmp_path / "3.txt").write_text("no picture")
-    pictures = PictureFiles(tmp_path, lambda: ["train/2.png", "test/2.png", "3", "1"])
+    tally = Tally()
+    pictures = PictureFiles(tmp_path, tally, lambda: ["train/2.png", "test/2.png", "3", "1"])
     assert pictures.find("a/1.png") == "a/1.png"
+    assert pictures.find("4") is None and tally.missing is None
     assert pictures.find("1") is None, "two files"
+    assert tally.missing == "several files are named 1: a/1.png and b/1.png"
+    tally.missing = None
     assert pictures.find("train/2.png") is None, "train/2.png and test/2.png are two pictures"
+    assert tally.missing == "several paths of the table end in 2; there is only a/2.png"
     assert pictures.find("C:\\scans\\3.dcm") == "a/3.png"
     assert pictures.find("") is None and pictures.find("a\0b") is None and pictures.find("x" * 5000) is None
 
@@ -97,6 +102,10 @@ def test_a_picture_that_is_not_found_is_shown_beside_one_that_is_there(
     arguments = ["--root", str(tmp_path / "root"), "--file", str(path), "--out", str(tmp_path / "m")]
     assert main(["prepare", "table", *arguments]) == 0
     assert f"not found tried {tried}; there is" in " ".join(capsys.readouterr().out.split())
+    save(tmp_path / "root/p11/b.jpg", 0)
+    save(tmp_path / "root/p12/b.jpg", 0)
+    assert main(["prepare", "table", *arguments]) == 0
+    assert "not found several files are named b: p11/b.jpg and p12/b.jpg" in " ".join(capsys.readouterr().out.split())
     report = "The heart is enlarged. No effusion."
     assert report not in not_found(report, tmp_path) and "no file name" in not_found(report, tmp_path)
     assert "holds no picture" in not_found("a.png", tmp_path / "empty")
@@ -120,6 +129,8 @@ def test_own_names_go_before_usual_ones_and_the_users_before_both() -> None:
     assert columns_by_name(["filename", "image_path"], {"image_path": "filename"})["image_path"] == "filename"
     assert columns_by_name(["Label", "Image File"], {}) == {"answer": "Label", "image_path": "Image File"}
     assert columns_by_name(["readers", "report"], {}) == {}
+    assert columns_by_name(["image_id", "path"], {}) == {"image_path": "path", "image_id": "image_id"}
+    assert columns_by_name(["File", "dicom_id"], {}) == {"image_path": "File", "image_id": "dicom_id"}
 
 
 def test_hub_takes_usual_columns(tmp_path: Path, prepared: Prepared) -> None:
@@ -140,6 +151,28 @@ def test_hub_takes_usual_columns(tmp_path: Path, prepared: Prepared) -> None:
         prepared("hub", tmp_path / "root", dataset=str(tmp_path / "vqa"))
 
 
+def test_hub_on_the_columns_of_a_lab(tmp_path: Path, prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+    """Paths as lists of one, a picture named by its id without a suffix in a subfolder, patients and subgroups."""
+    folder = tmp_path / "vqa"
+    save(folder / "p10/aaaa-1.png", 6)
+    (folder / "p10/aaaa-1.png").rename(folder / "p10/aaaa-1")
+    header = "ImagePath,Question,correct_answer,PatientID,study_id,PatientSex,PatientAge,ViewPosition"
+    write_csv(folder / "test.csv", header, "['aaaa-1.jpg'],Is it?,yes,10,s1,F,061Y,AP", "['b.jpg'],Is it?,no,11,,,,")
+    rows, card = prepared("hub", tmp_path / "root", dataset=str(folder))
+    (row,) = rows.values()
+    assert (row["patient_id"], row["study_id"]) == ("10", "s1")
+    assert (row["sex"], row["age"], row["view"]) == ("F", 61, "AP")
+    assert (tmp_path / "root" / row["image_path"]).read_bytes() == (folder / "p10/aaaa-1").read_bytes()
+    assert card["drops"] == {"question: picture is missing": 1}
+    assert card["notes"] == {"images found by their name without folders and suffix": 1}
+    assert card["missing"] == f"tried {folder / 'b.jpg'}; there is {folder / 'p10/aaaa-1'}"
+    arguments = ["--root", str(tmp_path / "root"), "--dataset", str(folder), "--out", str(tmp_path / "m")]
+    assert main(["prepare", "hub", *arguments, "--columns", "patient_id=study_id,view=Question"]) == 0
+    assert "patient_id from study_id" in " ".join(capsys.readouterr().out.split())
+    assert main(["prepare", "hub", *arguments, "--columns", "finding=Question"]) == 2
+    assert "hub takes no column finding" in capsys.readouterr().err
+
+
 def test_a_folder_with_one_question(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "pictures/a.png", 0)
     save(tmp_path / "pictures/old/b.jpg", 1)
@@ -155,6 +188,19 @@ def test_a_folder_with_one_question(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(PrepareError, match="--question is empty"):
         prepare("folder", PrepareOptions(str(tmp_path / "pictures"), str(tmp_path / "n")), question=" ")
     capsys.readouterr()
+
+
+def test_only_folders_named_as_splits_are_splits(tmp_path: Path, prepared: Prepared) -> None:
+    for name in ("p1/s1/a.png", "p1/s2/a.png", "Test/p1/a.png", "val/a.png", "train.png"):
+        save(tmp_path / "pictures" / name, 0)
+    rows, _ = prepared("folder", tmp_path / "pictures", question="Is there a pneumothorax?")
+    assert {row["image_path"]: row["split"] for row in rows.values()} == {
+        "p1/s1/a.png": None,
+        "p1/s2/a.png": None,
+        "Test/p1/a.png": "test",
+        "val/a.png": "val",
+        "train.png": None,
+    }
 
 
 @pytest.mark.parametrize(

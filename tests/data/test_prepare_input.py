@@ -162,7 +162,7 @@ def test_boxes_are_judged_and_their_samples_kept(tmp_path: Path) -> None:
         Box("over", -5, -5, WIDTH + 5, 3),
         Box("good", 1, 2, 30, 40),
     )
-    (kept,), tally = judged(tmp_path, question(0, boxes=boxes))
+    (kept, _), tally = judged(tmp_path, question(0, boxes=boxes), question(1, boxes=boxes))
     assert kept.boxes == (Box("good", 1, 2, 30, 40), Box("over", 0, 0, WIDTH, 3))
     assert tally.reasons == {
         "box: corner is not a number": 2,

@@ -246,7 +246,7 @@ def test_table_of_boxes_relative_to_a_size(tmp_path: Path, prepared: Callable, b
     ],
 )
 def test_table_without_what_is_needed(tmp_path: Path, prepared: Prepared, options: dict, fault: str) -> None:
-    write_csv(tmp_path / "q.csv", "path,question", "a.png,Is it?")
+    write_csv(tmp_path / "q.csv", "scan,question", "a.png,Is it?")
     with pytest.raises(PrepareError, match=fault):
         prepared("table", tmp_path, file=str(tmp_path / "q.csv"), **options)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,20 +11,19 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from cxr_faith.data.answers import AnswerColumn, Reference, UnreadableError, read_question, read_reference
-from cxr_faith.data.images import ImageError, resolve
-from cxr_faith.data.intake import kind_of_fault
+from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
 from cxr_faith.data.options import read_options, read_with_options
 from cxr_faith.data.sample import OPTION, Sample
 from cxr_faith.data.sources.hub_files import check_folder
+from cxr_faith.data.sources.hub_pictures import HubPictures
 from cxr_faith.data.sources.table_columns import OPTIONS, columns_by_name
+from cxr_faith.data.subgroups import read_age, read_sex, read_view
 from cxr_faith.data.tables import text
 from cxr_faith.data.tally import PrepareError, Tally
 from cxr_faith.data.text_files import names_of, one_line
-from cxr_faith.storage.atomic import replacing
 
-_MAX_FILE = 2**28
-_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png"}
+_NEEDED = ("image_path", "question", "answer")
+_TAKEN = (*_NEEDED, OPTIONS, "patient_id", "study_id", "sex", "age", "view")
 
 
 def hub(
@@ -39,11 +37,13 @@ def hub(
     answer: str | None = None,
     patient: str | None = None,
     options: str | None = None,
+    columns: dict[str, str] | None = None,
 ) -> Iterator[Sample]:
     """Questions of a data set from the hub or a folder; its pictures are written to ROOT/images, without duplicates.
 
     A data set from the hub is downloaded to ROOT/.cache; a folder is read in place. Where rows hold the path of a
-    picture, the path is relative to that folder and must stay in it.
+    picture, the path is relative to that folder and must stay in it; a picture that is not there is looked for by its
+    name without folders and suffix. Sex, age, view and study are taken by usual names, if they are there.
 
     Args:
         root: folder that the pictures are written to.
@@ -55,18 +55,24 @@ def hub(
         question: column of the question; default: by a usual name.
         answer: column of the answer, in any form of the table "How answers are read" in docs/data.md; default: by a
             usual name (answer, label, …).
-        patient: column of the patient, the unit that statistics cluster by.
+        patient: column of the patient, the unit that statistics cluster by; default: by a usual name (patient_id,
+            subject_id, …), if there is one.
         options: column of the options; default: by a usual name (options, choices), if there is one.
+        columns: the data set's names of the manifest's columns and of options, as in `prepare table`; the options
+            above go first.
     """
+    if unknown := sorted(set(columns or {}) - set(_TAKEN)):
+        raise PrepareError(f"hub takes no column {', '.join(unknown)}; there are {', '.join(_TAKEN)}")
     rows = _load(root, dataset, split, config)
     base = Path(dataset) if Path(dataset).is_dir() else root / ".cache"
-    given = {"image_path": image, "question": question, "answer": answer, "patient_id": patient, OPTIONS: options}
-    tally.columns = _columns(rows, dataset, {name: own for name, own in given.items() if own})
+    single = {"image_path": image, "question": question, "answer": answer, "patient_id": patient, OPTIONS: options}
+    given = (columns or {}) | {name: own for name, own in single.items() if own}
+    tally.columns = _columns(rows, dataset, given)
     image, answer = tally.columns["image_path"], tally.columns["answer"]
     rows = _undecoded(rows.select_columns(list(dict.fromkeys(tally.columns.values()))))
     _check_arrays(rows.data, dataset)
     features = rows.features
-    (root / "images").mkdir(parents=True, exist_ok=True)
+    pictures = HubPictures(root, base, tally, lambda: _column(rows, image))
     tally.expected = len(rows)
     column = AnswerColumn.of(_named(value, features[answer]) for value in _column(rows, answer))
     label = Path(dataset).name
@@ -74,34 +80,29 @@ def hub(
         name = f"{label}/{split}/{position}"
         try:
             row = rows[position]
-            asked, reference, offered = _question(row, features, tally.columns, column, tally)
+            asked = _question(row, features, tally.columns, column, tally)
+            about = _about(row, features, tally.columns)
+            path = pictures.write(row[image])
         except UnreadableError as error:
             tally.drop("question", name, str(error))
             continue
         except (ValueError, pa.ArrowException) as error:
             tally.drop("question", name, "row cannot be decoded", error)
             continue
-        path = _picture(row[image], root, base, name, tally)
-        if path is None:
-            continue
         yield Sample(
             sample_id=name,
-            patient_id=text(row[patient]) if patient else None,
             image_id=path.stem,
             image_path=f"images/{path.name}",
-            question=asked,
-            kind=reference.kind or ("open" if reference.answers else None),
-            options=offered if reference.kind == OPTION else (),
-            answer=reference.answers,
             split=split,
             source=label,
+            **(asked | about),
         )
 
 
 def _question(
     row: Mapping[str, Any], features: datasets.Features, columns: Mapping[str, str], column: AnswerColumn, tally: Tally
-) -> tuple[str, Reference, tuple[str, ...]]:
-    """Question, reference and options of a row.
+) -> dict[str, Any]:
+    """Question, kind, answer and options of a row.
 
     Raises:
         UnreadableError: they cannot be read.
@@ -109,22 +110,43 @@ def _question(
     question, answer = (_named(row[columns[name]], features[columns[name]]) for name in ("question", "answer"))
     asked, offered = read_question(question), read_options(row[columns[OPTIONS]] if OPTIONS in columns else None)
     if offered:
-        return *read_with_options(asked, answer, offered, tally), offered
-    return asked, read_reference(answer, asked, tally, column=column), ()
+        asked, reference = read_with_options(asked, answer, offered, tally)
+    else:
+        reference = read_reference(answer, asked, tally, column=column)
+    kind = reference.kind or ("open" if reference.answers else None)
+    shown = offered if kind == OPTION else ()
+    return {"question": asked, "kind": kind, "answer": reference.answers, "options": shown}
+
+
+def _about(row: Mapping[str, Any], features: datasets.Features, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Patient, study, sex, age and view of a row; None for each that cannot be read."""
+
+    def value(name: str) -> Any:
+        try:
+            return _named(row[columns[name]], features[columns[name]]) if name in columns else None
+        except UnreadableError:  # a class label without a name
+            return None
+
+    return {
+        "patient_id": text(value("patient_id")),
+        "study_id": text(value("study_id")),
+        "sex": read_sex(value("sex")),
+        "age": read_age(value("age")),
+        "view": read_view(value("view")),
+    }
 
 
 def _columns(rows: datasets.Dataset, dataset: str, given: Mapping[str, str]) -> dict[str, str]:
-    """The column of picture, question, answer, options and patient: as given, else by usual names; no other patient.
+    """The data set's column of each of `_TAKEN` that it has: as given, else by usual names.
 
     Raises:
         PrepareError: one that is needed is missing.
     """
-    needed = ("image_path", "question", "answer")
-    taken = columns_by_name(rows.column_names, given, (*needed, OPTIONS))
+    taken = columns_by_name(rows.column_names, given, _TAKEN)
     missing = [
-        taken.get(name, name.removesuffix("_path")) for name in needed if taken.get(name) not in rows.column_names
+        taken.get(name, name.removesuffix("_path")) for name in _NEEDED if taken.get(name) not in rows.column_names
     ]
-    missing += [own for name, own in given.items() if name not in needed and own not in rows.column_names]
+    missing += [own for name, own in given.items() if name not in _NEEDED and own not in rows.column_names]
     if missing:
         raise PrepareError(f"{dataset}: lacks the column {', '.join(missing)}; it has {names_of(rows.column_names)}")
     return taken
@@ -176,30 +198,6 @@ def _named(value: Any, feature: Any) -> Any:
     return {name: _named(item, feature[name]) for name, item in value.items()} if isinstance(feature, dict) else value
 
 
-def _picture(value: Any, root: Path, base: Path, name: str, tally: Tally) -> Path | None:
-    """Write a row's picture below the root, named by its content; None, and counted, if it cannot be used."""
-    if isinstance(value, list):
-        if len(value) > 1:
-            tally.drop("question", name, "row has several pictures, one is expected")
-            return None
-        value = value[0] if value else None
-    try:
-        content = _content(value, base)
-    except ImageError as error:
-        outside = kind_of_fault(str(error)) == "outside the data root"
-        tally.drop("question", name, "picture is outside the data set's folder" if outside else "picture is missing")
-        return None
-    suffix = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), None)
-    if suffix is None:
-        tally.drop("question", name, "picture is not JPEG or PNG")
-        return None
-    path = root / "images" / f"{hashlib.blake2b(content, digest_size=12).hexdigest()}.{suffix}"
-    if not path.is_file() or path.stat().st_size != len(content):
-        with replacing(path, durable=False) as file:  # it can be written again
-            file.write(content)
-    return path
-
-
 def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.Dataset:
     if not Path(dataset).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", dataset):
         raise PrepareError(f"{dataset}: no such folder, and not a hub id of the form owner/name")
@@ -218,25 +216,3 @@ def _load(root: Path, dataset: str, split: str, config: str | None) -> datasets.
         raise
     except Exception as error:  # whatever the library raises on files of others
         raise PrepareError(f"{dataset}: cannot be loaded: {one_line(error)[:500]}") from error
-
-
-def _content(value: Any, base: Path) -> bytes:
-    """Content of a row's picture file.
-
-    Raises:
-        ImageError: the row has no picture, or it is outside the data set's folder.
-    """
-    if isinstance(value, Mapping):
-        if value.get("bytes"):
-            return bytes(value["bytes"])
-        value = value.get("path")
-    path = text(value)
-    if path is None:
-        raise ImageError("no picture")
-    try:
-        file = resolve(path, base)
-        if file.stat().st_size > _MAX_FILE:
-            raise ImageError(f"{path}: larger than any picture")
-        return file.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read") from error

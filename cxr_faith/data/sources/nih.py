@@ -51,9 +51,9 @@ def nih(
     """
     wanted = listed(splits, tuple(LISTS), "split")
     split_of = {name: split for split in wanted for name in _names(find_file(root, LISTS[split], f"{LISTS[split]}.gz"))}
-    pictures, labels = _entries(root, split_of, listed(views, ("AP", "PA"), "view"), tally)
-    boxes = _boxes(root, labels, set(split_of), tally)
-    files = PictureFiles(root)
+    pictures, labels, others = _entries(root, split_of, listed(views, ("AP", "PA"), "view"), tally)
+    boxes = _boxes(root, labels, others, tally)
+    files = PictureFiles(root, tally)
     for split in wanted:
         here = [name for name in labels if split_of[name] == split]
         findings = ((each, {name: YES if each in labels[name] else NO for name in here}) for each in FINDINGS)
@@ -81,8 +81,8 @@ def _id(name: object) -> str | None:
 
 def _entries(
     root: Path, split_of: Mapping[str, str], views: Sequence[str], tally: Tally
-) -> tuple[dict[str, dict[str, Any]], dict[str, set[str]]]:
-    """The manifest's columns and the findings of each picture that is taken."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, set[str]], set[str | None]]:
+    """The manifest's columns and the findings of each picture that is taken, and the ids of other splits."""
     names = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
     path = find_file(root, *names, *(f"{name}.gz" for name in names))
     table = read_table(
@@ -114,13 +114,21 @@ def _entries(
                 tally.note("ages that no patient has, left out")
             pictures[name] = {"image_id": name, "patient_id": text(row["Patient ID"])}
             pictures[name] |= {"sex": sex, "age": age, "view": view}
-    for name in sorted(split_of.keys() - set(map(_id, table["Image Index"]))):
+    there = set(map(_id, table["Image Index"]))
+    for name in sorted(split_of.keys() - there):
         tally.drop("row", name, "in the list of the split, not in the table")
-    return pictures, labels
+    return pictures, labels, there - split_of.keys()
 
 
-def _boxes(root: Path, labels: Mapping[str, set[str]], listed_names: set[str], tally: Tally) -> dict[str, list[Box]]:
-    """Boxes by picture in the frame of 1,024 px; none where the file of boxes is not there."""
+def _boxes(root: Path, labels: Mapping[str, set[str]], others: set[str | None], tally: Tally) -> dict[str, list[Box]]:
+    """Boxes by picture in the frame of 1,024 px; none where the file of boxes is not there.
+
+    Args:
+        root: folder of ChestX-ray14.
+        labels: the findings of each picture that is taken.
+        others: pictures of other splits; their boxes are not counted.
+        tally: takes the boxes that are dropped.
+    """
     boxes: dict[str, list[Box]] = {}
     names = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
     if not any((root / name).is_file() for name in names):
@@ -134,7 +142,7 @@ def _boxes(root: Path, labels: Mapping[str, set[str]], listed_names: set[str], t
         if name is None:
             tally.drop("box", "", "row without image", f"row {position + 1}")
         elif name not in labels:
-            if name in listed_names:
+            if name not in others:
                 tally.drop("box", name, "belongs to no image that was taken", f"row {position + 1}")
         elif label not in labels[name]:
             tally.drop("box", name, "finding that the image's labels do not name", label)

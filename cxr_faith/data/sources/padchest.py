@@ -13,7 +13,7 @@ from cxr_faith.data.boxes import fuse, limited
 from cxr_faith.data.images import ImageError, read_size
 from cxr_faith.data.padchest_gr import Study, in_pixels, read_studies
 from cxr_faith.data.picture_files import PictureFiles
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.sources.presence import NO, YES, presence_samples, questions_from_labels
 from cxr_faith.data.tables import find_file, listed, read_table, text
 from cxr_faith.data.tally import PrepareError, Tally
@@ -28,8 +28,9 @@ def padchest_gr(
 ) -> Iterator[Sample]:
     """Presence questions for the labels of PadChest-GR's reports.
 
-    A label is present where an abnormal finding of the report has it, and absent where none has. The boxes of both
-    readers are merged; the column `readers` has those of each (`boxes` as reader 1, `extra_boxes` as reader 2).
+    A label is present where an abnormal finding of the report has it, and absent where none has. A finding that does
+    not say whether it is abnormal is so if it has boxes. The boxes of both readers are merged; the column `readers` has
+    those of each (`boxes` as reader 1, `extra_boxes` as reader 2).
 
     Args:
         root: folder of PadChest-GR.
@@ -55,7 +56,7 @@ def padchest_gr(
         name: {label for f in study.findings if f.abnormal for label in f.labels} for name, study in studies.items()
     }
     findings = sorted(set().union(*present.values()) - {NOT_A_FINDING})
-    files = PictureFiles(root)
+    files = PictureFiles(root, tally)
     for split in wanted:
         here = [name for name, study in studies.items() if patients[study.study_id or ""]["split"] == split]
         labels = ((each, {name: YES if each in present[name] else NO for name in here}) for each in findings)
@@ -90,9 +91,11 @@ def _picture(study: Study, files: PictureFiles, root: Path, tally: Tally) -> dic
         size = read_size(path, root)
     except ImageError:  # the picture costs its questions later
         return columns
-    drawn = [[box for f in study.findings for box in f.labeled(getattr(f, key))] for key in ("boxes", "extra_boxes")]
-    readers = [limited(in_pixels(boxes, size, study.image_id, tally), study.image_id, tally) for boxes in drawn]
-    columns |= {"height": size[0], "width": size[1], "boxes": fuse([box for boxes in readers for box in boxes])}
-    named = zip(("reader 1", "reader 2"), map(tuple, readers), strict=True)
+    readers: list[tuple[str, tuple[Box, ...]]] = []
+    for reader, key in (("reader 1", "boxes"), ("reader 2", "extra_boxes")):
+        drawn = [box for finding in study.findings for box in finding.labeled(getattr(finding, key))]
+        usable = in_pixels(drawn, size, study.image_id, tally, reader)
+        readers.append((reader, tuple(limited(usable, study.image_id, tally))))
+    columns |= {"height": size[0], "width": size[1], "boxes": fuse([box for _, boxes in readers for box in boxes])}
     # Most studies have one reader: without extra boxes there was no second one.
-    return columns | {"readers": tuple((reader, boxes) for reader, boxes in named if boxes)}
+    return columns | {"readers": tuple((reader, boxes) for reader, boxes in readers if boxes)}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cxr_faith.data.answers import read_question, read_reference
 from cxr_faith.data.picture_files import pictures_below
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.tally import PrepareError, Tally
+
+SPLITS = ("train", "val", "valid", "validation", "test")
 
 
 def folder(
@@ -16,7 +18,8 @@ def folder(
 ) -> Iterator[Sample]:
     """The same question about every picture in a folder and the folders below it.
 
-    A picture's path is its id. With an answer of yes or no the question is yes/no; without an answer the reference is
+    A picture's path is its id. A folder right below DIR that is named train, val, valid, validation or test is a split.
+    With an answer of yes or no the question is yes/no; without an answer the reference is
     unknown.
 
     Args:
@@ -31,6 +34,7 @@ def folder(
         raise PrepareError("--question is empty")
     kind, answers = read_reference(answer, asked, tally)
     for path in pictures_below(root):
+        first = path.split("/")[0].lower()
         yield Sample(
             sample_id=f"folder/{path}",
             image_id=path,
@@ -39,6 +43,6 @@ def folder(
             kind=kind,
             answer=answers,
             finding=finding,
-            split=str(PurePosixPath(path).parent) if "/" in path else None,
+            split=first if "/" in path and first in SPLITS else None,
             source="folder",
         )

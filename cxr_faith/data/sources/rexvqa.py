@@ -40,7 +40,7 @@ def rexvqa(root: Path, tally: Tally, splits: str = "test") -> Iterator[Sample]:
         tally: takes the counts.
         splits: splits to take, separated by commas (train, valid, test).
     """
-    files = PictureFiles(root)
+    files = PictureFiles(root, tally)
     for split in listed(splits, SPLITS, "split"):
         name = f"{split}_vqa_data.json"
         path = find_file(root, f"{FOLDER}/{name}", f"{FOLDER}/{name}.gz", name)

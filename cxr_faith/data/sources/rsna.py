@@ -51,7 +51,7 @@ def rsna(
     labels = ((each, {name: ANSWERS[kind][each] for name, kind in classes.items()}) for each in wanted)
     asked = questions_from_labels(labels, balanced, "train")
     tally.expected = len(asked) * phrasings
-    files = PictureFiles(root)
+    files = PictureFiles(root, tally)
     for each in asked:
         path = f"stage_2_train_images/{each.image}.dcm"
         path = files.find(path) or path

@@ -42,7 +42,7 @@ def siim(root: Path, tally: Tally, folder: Path, phrasings: int = 1, balanced: b
     runs = _runs(root, tally)
     asked = questions_from_labels([(FINDING, {name: YES if rows else NO for name, rows in runs.items()})], balanced, "")
     tally.expected = len(asked) * phrasings
-    files = PictureFiles(root)
+    files = PictureFiles(root, tally)
     for each in asked:
         path = files.find(f"{each.image}.dcm") or f"{each.image}.dcm"
         mask = _mask(each.image, runs[each.image], path, root, folder, tally)

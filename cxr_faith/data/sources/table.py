@@ -9,7 +9,7 @@ from typing import Any
 
 from cxr_faith.data.answers import AnswerColumn, UnreadableError, read_question, read_reference
 from cxr_faith.data.options import read_options, read_with_options
-from cxr_faith.data.picture_files import PictureFiles
+from cxr_faith.data.picture_files import BY_NAME, PictureFiles
 from cxr_faith.data.sample import OPTION, Sample
 from cxr_faith.data.sources.table_cells import boxes_in, masks_in, path_in, paths_in, turns_in
 from cxr_faith.data.sources.table_columns import KNOWN, OPTIONS, columns_by_name
@@ -81,7 +81,7 @@ def table(
     rows.keep({*names.values(), *(PARAPHRASE_COLUMNS if paraphrases else ())})
     tally.expected = rows.count
     answers = AnswerColumn.of(row.get(names["answer"]) for row in rows if "answer" in names)
-    pictures = PictureFiles(root, lambda: paths_in(row.get(names["image_path"]) for row in rows))
+    pictures = PictureFiles(root, tally, lambda: paths_in(row.get(names["image_path"]) for row in rows))
     for position, row in enumerate(rows):
         values = {name: row.get(own) for name, own in names.items()}
         if paraphrases:
@@ -150,5 +150,5 @@ def _with_picture(sample: Sample, pictures: PictureFiles, tally: Tally) -> Sampl
     file = pictures.find(sample.image_path)
     if file is None or file == sample.image_path:
         return sample
-    tally.note("images found by their name without folders and suffix")
+    tally.note(BY_NAME)
     return replace(sample, image_path=file)

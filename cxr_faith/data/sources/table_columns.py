@@ -13,18 +13,8 @@ KNOWN = tuple(name for name in MANIFEST_SCHEMA.names if name not in ("readers", 
 # Usual names, in lower case and without blanks, dashes and underscores; the more telling one first.
 _USUAL = {
     "image_path": (
-        *(
-            "imagepath",
-            "imagefile",
-            "imagefilepath",
-            "filepath",
-            "filename",
-            "image",
-            "imagename",
-            "imgname",
-            "imgpath",
-        ),
-        *("img", "picture", "dicomid", "imageid", "imageindex"),
+        *("imagepath", "imagefile", "imagefilepath", "filepath", "filename", "image", "imagename", "imgname"),
+        *("imgpath", "img", "picture", "path", "file", "dicomid", "imageid", "imageindex"),
     ),
     "question": ("question", "questiontext", "query", "prompt"),
     "answer": ("answer", "correctanswer", "answertext", "groundtruth", "gtanswer", "reference", "label"),

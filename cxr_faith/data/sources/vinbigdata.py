@@ -50,7 +50,7 @@ def vinbigdata(root: Path, tally: Tally, phrasings: int = 1, balanced: bool = Tr
     marks = read_marks(table, path.name, votes, tally)
     asked = questions_from_labels(answers(votes, "vinbigdata", tally), balanced, "train")
     tally.expected = len(asked) * phrasings
-    pictures = _Pictures(root)
+    pictures = _Pictures(root, tally)
     last: dict[str, Any] = {}
     for each in asked:
         if last.get("image_id") != each.image:
@@ -82,10 +82,11 @@ class _Pictures:
 
     Args:
         root: folder of the data set.
+        tally: takes a picture that could be several files.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root, self._files = root, PictureFiles(root)
+    def __init__(self, root: Path, tally: Tally) -> None:
+        self._root, self._files = root, PictureFiles(root, tally)
         self._originals: Mapping[str, tuple[int, int]] | None = None
 
     def columns(self, name: str, marks: Marks) -> dict[str, Any]:
