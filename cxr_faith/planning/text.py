@@ -106,4 +106,6 @@ def _row(name: str, value: str) -> str:
 
 def _hours(seconds: float) -> str:
     hours = seconds / 3600
+    if hours < 0.01:
+        return "under 0.01"
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"

@@ -20,7 +20,7 @@ from cxr_faith.planning.operations import Shape
 from cxr_faith.planning.options import PlanOptions
 from cxr_faith.planning.plan import LONGEST_JOB, RunPlan, make_plan
 from cxr_faith.planning.power import needs, patients_needed
-from cxr_faith.planning.text import plan_lines
+from cxr_faith.planning.text import _hours, plan_lines
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import read_records
 from cxr_faith.report.history import read_entries
@@ -218,3 +218,7 @@ def test_needs_of_each_pair() -> None:
     expected = power.patients_needed(list(wide["a"] - wide["b"]), list(wide.index), [2.0] * len(wide), 0.1)
     assert listed[0].patients == expected
     assert needs(frame[frame["patient_id"].isin([f"p{n}" for n in range(9)])], ["a", "b"], 0.1) == []
+
+
+def test_hours_of_short_and_long_runs() -> None:
+    assert [_hours(seconds) for seconds in (0.04, 36, 5400, 720_000)] == ["under 0.01", "0.01", "1.5", "200"]
