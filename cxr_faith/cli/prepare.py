@@ -8,7 +8,7 @@ from cxr_faith.cli.errors import USAGE_STATUS, UsageError, nearest, usage_errors
 from cxr_faith.cli.help import paragraphs
 from cxr_faith.cli.parser import Command, Given
 from cxr_faith.cli.prepared import print_prepared
-from cxr_faith.cli.signatures import description_of, options_of, registry
+from cxr_faith.cli.signatures import Option, description_of, options_of, registry
 from cxr_faith.cli.startup import quick_imports
 from cxr_faith.cli.typed import typed_values
 from cxr_faith.cli.values import as_yaml
@@ -18,11 +18,11 @@ DESCRIPTION = """From a data set in its published layout to a manifest that `eva
 commands:
   prepare SOURCE --root R --out MANIFEST [options]
       write a manifest; `prepare SOURCE --help` lists the options
-  prepare check MANIFEST [--images N]
-      open pictures and masks of a manifest and list the faults
+  prepare check MANIFEST [--images N] [--against OTHER]
+      open pictures and masks of a manifest and list the faults, or the
+      pictures and patients that it shares with another
   prepare bench MANIFEST [--workers N] [--cache D]
       pictures per second, from files and from a cache of them
-
   prepare masks MANIFEST --out DIR [--segmenter torchxrayvision]
       masks of lungs, heart and mediastinum, for --masks
   prepare planted MANIFEST --out DIR [--findings nodule,line]
@@ -83,16 +83,29 @@ def main(arguments: list[str]) -> int:
     if name not in sources:
         hint = nearest(name, [*sources, *LOOKS]) or f"; there are {', '.join(sources)}"
         raise UsageError(f"no source {name!r}{hint}")
-    own = options_of(sources[name], skip=("root", "tally", "folder"))
-    common = options_of("cxr_faith.data.prepare:PrepareOptions")
-    groups = {"options": common, f"options of {name}": own} if own else {"options": common}
-    usage = "DIR [options]" if name == "folder" else "[options]"
-    command = Command(f"prepare {name}", paragraphs(description_of(sources[name])), groups, usage)
-    if name == "folder" and rest and not rest[0].startswith("-"):
-        rest = ["--root", *rest]
-    given = command.read(_columns_as_json(rest))
+    given = _read(name, sources[name], _columns_as_json(rest))
     _check_files(name, given)
     return _prepare(name, given)
+
+
+def _read(name: str, place: str, arguments: list[str]) -> Given:
+    """The arguments of a source; `folder` takes its root as the word DIR, or still as --root."""
+    own = options_of(place, skip=("root", "tally", "folder"))
+    common = options_of("cxr_faith.data.prepare:PrepareOptions")
+    hidden: tuple[Option, ...] = ()
+    words: tuple[str, ...] = ()
+    if name == "folder":
+        common = [option for option in common if option.key != "root"]
+        hidden = (Option("root", "str | None", "None", ""),)
+        words = () if any(word.partition("=")[0] == "--root" for word in arguments) else ("DIR",)
+    groups = {"options": common, f"options of {name}": own} if own else {"options": common}
+    usage = "DIR [options]" if name == "folder" else "[options]"
+    text = paragraphs(description_of(place))
+    given = Command(f"prepare {name}", text, groups, usage, words, hidden=hidden).read(arguments)
+    for word in given.positionals:
+        given.values["root"] = word
+        given.arguments[given.arguments.index(word)] = f"--root={word}"
+    return given
 
 
 def _prepare(name: str, given: Given) -> int:
@@ -117,7 +130,8 @@ def _check_files(source: str, given: Given) -> None:
     if isinstance(limit, int) and limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
     if source not in ("phantom", "hub") and not root.is_dir():
-        raise UsageError(f"{root}: no such folder; --root is the folder of the data set")
+        what = "DIR is the folder of the pictures" if source == "folder" else "--root is the folder of the data set"
+        raise UsageError(f"{root}: no such folder; {what}")
     if source == "table" and not Path(str(file)).is_file():
         raise UsageError(f"{file}: {'is not a file' if Path(str(file)).exists() else 'file not found'}")
 

@@ -110,9 +110,8 @@ def _against(given: Given) -> int:
 
 def _two_splits(patients: Mapping[str, Sequence[str]]) -> str:
     name, splits = next(iter(patients.items()), ("", ()))
-    return f"splits   {len(patients)} patients in two splits" + (
-        f", first {name} ({', '.join(splits)})" if splits else ""
-    )
+    first = f", first {name} ({', '.join(splits)})" if splits else ""
+    return f"splits   {len(patients)} patient{'s' * (len(patients) != 1)} in two splits{first}"
 
 
 def read_manifest(command: Command, arguments: list[str]) -> Given:

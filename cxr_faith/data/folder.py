@@ -150,6 +150,9 @@ def _readme(card: Mapping[str, Any]) -> str:
         if counts:
             lines += ["", f"## {title}", "", "| what | count |", "|---|---|"]
             lines += [f"| {markdown_text(what)} | {count} |" for what, count in counts.items()]
+    if card["columns"]:
+        lines += ["", "## Columns", "", "| manifest | data set |", "|---|---|"]
+        lines += [f"| {column} | {markdown_text(own)} |" for column, own in card["columns"].items()]
     if card["options"]:
         lines += [
             "",

@@ -73,7 +73,7 @@ def _nothing(summary: Summary) -> Iterator[str]:
 def _patients(summary: Summary) -> Iterator[str]:
     patients, unnamed = summary.n_patients, summary.n_without_patient
     if 0 < patients < FEWEST_CLUSTERS:
-        yield f"Only {patients} patients: no interval under {FEWEST_CLUSTERS}."
+        yield f"Only {patients} patient{'s' * (patients > 1)}: no interval under {FEWEST_CLUSTERS}."
     elif 0 < patients < FEW_CLUSTERS:
         yield f"Only {patients} patients: under {FEW_CLUSTERS}, intervals are somewhat too short."
     if unnamed:

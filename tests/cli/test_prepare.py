@@ -50,6 +50,8 @@ def test_help_names_every_source(run: Callable) -> None:
     assert status == 0
     assert all(option in out for option in ("--root", "--out", "--limit", "--vqa", "--ms_cxr", "--masks"))
     assert "tally" not in out
+    status, out, _ = run("prepare", "folder", "--help")
+    assert status == 0 and out.startswith("usage: cxr-faith prepare folder DIR [options]") and "--root" not in out
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,9 @@ def test_help_names_every_source(run: Callable) -> None:
         (["phantom", "--root", "r", "--out", "o", "--patient", "3"], "did you mean --patients?"),
         (["phantom", "--root", "r", "--out", "o", "--limit", "0"], "--limit must be at least 1"),
         (["slake", "--root", "/nowhere", "--out", "o"], "/nowhere: no such folder"),
+        (["folder", "--out", "o", "--question", "q"], "DIR missing; cxr-faith prepare folder --help explains"),
+        (["folder", "--out", "o", "--question", "q", "/nowhere"], "/nowhere: no such folder; DIR is the folder of"),
+        (["folder", "a", "--root", "b", "--out", "o", "--question", "q"], "unexpected argument 'a'"),
         (["check", "/nowhere"], "/nowhere: manifest not found"),
         (["check", ".", "--images", "some"], "--images must be a number or all"),
         (["bench", ".", "--images", "0"], "--images must be at least 1, got 0"),

@@ -67,7 +67,7 @@ def test_pictures_and_patients_of_both(manifests: tuple[Path, Path], capsys: pyt
     printed = " ".join(capsys.readouterr().out.split())
     assert "x0 y0 same file x1 y1 looks the same" in printed
     assert "pictures 2 of 3 are in both, 1 as the same file faults 1 pictures cannot be read" in printed
-    assert "patients 1 in both, first nih/2 splits 1 patients in two splits, first nih/2 (test, train)" in printed
+    assert "patients 1 in both, first nih/2 splits 1 patient in two splits, first nih/2 (test, train)" in printed
 
 
 def test_a_check_names_patients_of_two_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_a_check_names_patients_of_two_splits(tmp_path: Path, capsys: pytest.Cap
     ]
     write_manifest(samples, tmp_path / "m.parquet")
     assert main(["prepare", "check", str(tmp_path / "m.parquet")]) == 0
-    assert "splits 1 patients in two splits, first nih/7 (test, train)" in " ".join(capsys.readouterr().out.split())
+    assert "splits 1 patient in two splits, first nih/7 (test, train)" in " ".join(capsys.readouterr().out.split())
     write_manifest(samples[1:], tmp_path / "n.parquet")
     assert main(["prepare", "check", str(tmp_path / "n.parquet")]) == 0
     assert "splits" not in capsys.readouterr().out

@@ -121,6 +121,7 @@ def test_columns_are_written_in_two_ways_and_printed(
     assert main(["prepare", "table", *arguments]) == 0
     lines = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
     assert {"columns image_path from scan", "answer from truth", "question from question"} <= lines
+    assert "| image_path | scan |" in (tmp_path / "m/README.md").read_text()
     assert json.loads((tmp_path / "m/card.json").read_text())["answers"] == {"yes_no: yes": 1}
 
 

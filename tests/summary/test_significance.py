@@ -182,6 +182,7 @@ def test_few_patients_get_a_warning_and_no_interval(frame: pd.DataFrame) -> None
     few = frame[frame["patient_id"].lt("p08")]
     summary = summarize(few, METHODS)
     assert "Only 8 patients: no interval under 10." in summary.warnings
+    assert "Only 1 patient: no interval under 10." in summarize(frame[frame["patient_id"].eq("p00")], METHODS).warnings
     assert "- Only 8 patients here: no interval under 10." in markdown(summary)
     interval = summary.board().rows[0].intervals["srg"]
     assert interval.low is None and interval.bca_high is None and interval.p is not None

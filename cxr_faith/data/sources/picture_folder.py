@@ -16,11 +16,10 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 def folder(
     root: Path, tally: Tally, question: str, answer: str | None = None, finding: str | None = None
 ) -> Iterator[Sample]:
-    """The same question about every picture in a folder and the folders below it.
+    """The same question about every picture in a folder, DIR, and the folders below it.
 
     A picture's path is its id. A folder right below DIR that is named train, val, valid, validation or test is a split.
-    With an answer of yes or no the question is yes/no; without an answer the reference is
-    unknown.
+    With an answer of yes or no the question is yes/no; without an answer the reference is unknown.
 
     Args:
         root: folder of the pictures.
