@@ -75,7 +75,10 @@ def accept(
             tally.drop("question", sample.sample_id, "image_id already names another picture", sample.image_path)
             continue
         if unusable := _others_fault(sample, pictures, named):
-            tally.drop("question", sample.sample_id, *unusable)
+            reason, path = unusable
+            tally.drop("question", sample.sample_id, reason, path)
+            if reason == "image file not found" and tally.missing is None:
+                tally.missing = not_found(path, root)
             continue
         sample = masks.checked(replace(sample, height=size[0], width=size[1]))
         for join in joins:

@@ -81,7 +81,7 @@ def test_difference_questions_show_the_prior_and_the_current_study(
     }
     path = diff_vqa.root / row["images"][0]["path"]
     path.unlink()
-    with pytest.raises(PrepareError, match="no question could be taken.*file not found"):
+    with pytest.raises(PrepareError, match=f"no question could be taken.*not found: tried {path}; there is"):
         prepared("medical-diff-vqa", diff_vqa.root, vqa=str(diff_vqa.vqa), differences=True)
 
 
