@@ -11,6 +11,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 QUIETLY := > $(VENV)/pip.log 2>&1 || { cat $(VENV)/pip.log; exit 1; }
 # `newest` is what the package index has. Each is installed beside the virtual environment's own, without torch.
 TRANSFORMERS ?= 5.17.0 newest
+# The one for the torch of constraints.txt; without its own dependencies, so that torch stays.
+TORCHVISION := torchvision==0.28.0
 # One process for each core, a file of tests at a time, in their order.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -53,14 +55,21 @@ test-fast: $(INSTALLED_DEV) ## Run the tests that are not marked slow
 test-cluster: $(INSTALLED_DEV) ## Run the tests that kill ranks, the long run, and those on a private Slurm of two nodes (root; see slurm/README.md)
 	$(BIN)/python -m pytest -m cluster
 
-test-versions: $(INSTALLED_DEV) ## Run the tests of the models on the oldest and the newest transformers
-	@for version in $(TRANSFORMERS); do \
-		folder=$(VENV)/transformers-$$version; [ $$version != newest ] || rm -rf $$folder; \
+test-versions: $(INSTALLED_DEV) ## Run the tests of the models on the oldest and the newest transformers, and beside torchvision
+	@failed=; for version in $(TRANSFORMERS); do \
+		folder=$(CURDIR)/$(VENV)/transformers-$$version; [ $$version != newest ] || rm -rf $$folder; \
 		wanted=transformers; [ $$version = newest ] || wanted=transformers==$$version; \
 		[ -d $$folder/transformers ] || $(BIN)/python -m pip install --quiet --target $$folder $$wanted || exit 1; \
 		echo "transformers $$version"; \
-		PYTHONPATH=$$folder $(BIN)/python -m pytest $(PARALLEL) tests/vlm tests/attribution tests/test_explainer*.py || exit 1; \
-	done
+		PYTHONPATH=$$folder $(BIN)/python -m pytest $(PARALLEL) tests/vlm tests/attribution tests/test_explainer*.py \
+			|| failed="$$failed transformers-$$version"; \
+	done; \
+	folder=$(CURDIR)/$(VENV)/torchvision; \
+	[ -d $$folder/torchvision ] || $(BIN)/python -m pip install --quiet --no-deps --target $$folder $(TORCHVISION) || exit 1; \
+	echo "$(TORCHVISION)"; \
+	PYTHONPATH=$$folder $(BIN)/python -m pytest -p tests.torchvision_operators tests/vlm/test_published.py \
+		|| failed="$$failed torchvision"; \
+	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 test-gpu: $(INSTALLED_DEV) ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu

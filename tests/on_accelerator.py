@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from cxr_faith.attribution import METHODS, build_methods
+from cxr_faith.attribution.base import ablation_noise
 from cxr_faith.attribution.igos_loss import MaskLoss
 from cxr_faith.cases import compute_maps, read_answers
 from cxr_faith.perturb.engine import Engine, Plan
@@ -39,6 +40,9 @@ def loops(sae: str) -> dict[str, list[dict[str, Any]]]:
         "rise": [{"masks": masks} for masks in (4, 12)],
         "occlusion": [{"window": window} for window in (1, 5)],
         "greedy": [{"cells": cells, "substrate": "zero"} for cells in (1, 3)],
+        "integrated_gradients ablated": [{"steps": n, "micro_batch": 1, "ablated": True} for n in (2, 4)],
+        "igos_pp ablated": [{"iterations": n, "path_steps": n, "ablated": True} for n in (1, 2)],
+        "chefer ablated": [{"ablated": True}] * 2,
         "cleann": [{"alpha": 1e-15, "samples": 5, "substrate": "zero"}, {"substrate": "zero"}],
     }
 
@@ -84,6 +88,7 @@ def main(sae: str) -> dict[str, Any]:
             return dict(device.waits)
 
         def loop(name: str, options: dict[str, Any]) -> dict[str, Any]:
+            ablation_noise.cache_clear()
             with counted(Engine, "run") as runs, counted(MaskLoss, "values") as tries:
                 waited = waits(lambda: maps(there, {name.split()[0]: options}))
             return {"waits": waited, "runs": len(runs), "tries": len(tries)}

@@ -69,7 +69,8 @@ def write_config(folder: Path, samples: int = SAMPLES, steps: int = 2) -> Path:
 def environment() -> dict[str, str]:
     """Variables for a process of its own, also when the tests run inside a Slurm job."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-    return kept | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return kept | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def command(config: Path, run_dir: Path, *arguments: str) -> list[str]:

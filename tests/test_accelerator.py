@@ -41,10 +41,11 @@ def test_the_engine_waits_twice_at_its_start_and_once_at_its_end(result: dict[st
     assert result["padded"]
 
 
+ABLATED = ["integrated_gradients ablated", "igos_pp ablated", "chefer ablated"]
 LOOPS = ["integrated_gradients", "smooth_grad", "sae", "igos_pp", "rise", "occlusion"]
 
 
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("name", LOOPS + ABLATED)
 def test_no_loop_of_a_method_waits(result: dict[str, Any], name: str) -> None:
     """Twice as many turns, and not one wait more."""
     fewer, more = result["loops"][name]

@@ -17,6 +17,7 @@ from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Gemma3VLM, Target, bundled_model
+from cxr_faith.vlm.devices import exact_arithmetic
 from cxr_faith.vlm.micro_batch import out_of_memory
 from tests.random_model import random_gemma
 from tests.runs import cheap_options, records, run_here, write_config
@@ -36,6 +37,7 @@ def on_gpu() -> Gemma3VLM:
 @pytest.fixture(scope="module")
 def both() -> tuple[Gemma3VLM, Gemma3VLM]:
     """The random model on the CPU and on the GPU."""
+    exact_arithmetic(torch.device("cuda"))
     return random_gemma(), random_gemma().to("cuda")
 
 

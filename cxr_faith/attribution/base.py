@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -113,11 +114,10 @@ class Method(ABC):
         """
         if not self.ablated:
             return values
-        name, shape = type(self).__name__, values.shape[1:]
-        drawn = [stream(seed, one, "ablation", name).standard_normal(shape, dtype="float32") for one in image_ids]
-        noise = torch.from_numpy(np.stack(drawn * (len(values) // len(drawn)))).to(values)
+        shape = values.shape[1:]
+        noise = ablation_noise(seed, tuple(image_ids), type(self).__name__, shape, values.device).to(values.dtype)
         spread = values.flatten(1).std(1, correction=0)
-        return noise * spread.view(-1, *[1] * len(shape))
+        return noise.repeat(len(values) // len(image_ids), *[1] * len(shape)) * spread.view(-1, *[1] * len(shape))
 
     def check(self, vlm: VLM) -> None:  # noqa: B027 - most methods work with any model
         """Refuse a model that this method cannot explain; called before the first sample.
@@ -152,6 +152,13 @@ class Method(ABC):
 def by_token(target: Sequence[Target]) -> list[list[Target]]:
     """For each scored token, the targets of the batch with that token alone; all targets score the same tokens."""
     return [[one.alone(index) for one in target] for index in target[0].scored]
+
+
+@lru_cache(maxsize=4)
+def ablation_noise(seed: int, image_ids: tuple[str, ...], name: str, shape: torch.Size, device: torch.device) -> Tensor:
+    """Noise [pictures, *shape] of an ablation; drawn on the host once, so that loops do not wait for copies."""
+    drawn = [stream(seed, one, "ablation", name).standard_normal(shape, dtype="float32") for one in image_ids]
+    return torch.from_numpy(np.stack(drawn)).to(device)
 
 
 METHODS: dict[str, type[Method]] = {}

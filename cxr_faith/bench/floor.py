@@ -13,7 +13,7 @@ from cxr_faith.bench.scene import Scene
 from cxr_faith.bench.timing import peak_memory, wall
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.base import Prompt
-from cxr_faith.vlm.prefix_cache import PrefixCache
+from cxr_faith.vlm.prefix_cache import PrefixCache, cache_argument
 
 
 def bare_seconds(scene: Scene, trials: int = 3) -> tuple[Stages, int | None]:
@@ -54,13 +54,15 @@ def _bare_stages(vlm: Gemma3VLM, pixels: Tensor, prompt: Prompt, batch: int) -> 
 
     def prefill() -> DynamicCache:
         cache = DynamicCache()
-        model.model(inputs_embeds=sequence, token_type_ids=is_image.long(), past_key_values=cache, use_cache=True)
+        model.model(
+            inputs_embeds=sequence, token_type_ids=is_image.long(), use_cache=True, **cache_argument(model.model, cache)
+        )
         return cache
 
     cache = PrefixCache(prefill())
 
     def question() -> Tensor:
-        hidden = model.model(input_ids=suffix, past_key_values=cache, use_cache=True).last_hidden_state
+        hidden = model.model(input_ids=suffix, use_cache=True, **cache_argument(model.model, cache)).last_hidden_state
         logits: Tensor = hidden[:, -1] @ rows.T
         return logits
 

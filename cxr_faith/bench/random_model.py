@@ -15,6 +15,7 @@ from transformers import (
 
 from cxr_faith.bench.presets import SHAPES, VOCABULARY
 from cxr_faith.vlm import Gemma3VLM, bundled_model
+from cxr_faith.vlm.devices import exact_arithmetic
 
 
 def random_vlm(shape: str) -> Gemma3VLM:
@@ -50,6 +51,7 @@ def random_vlm(shape: str) -> Gemma3VLM:
         tie_word_embeddings=True,
     )
     device = "cuda" if shape == "medgemma-4b" and torch.cuda.is_available() else "cpu"
+    exact_arithmetic(torch.device(device))
     return Gemma3VLM(_random_weights(config, device), processor, source=shape)
 
 

@@ -33,8 +33,10 @@ def model_checks(module: FaithfulnessModule, pixels: Tensor, case: Case) -> Iter
 
 def weights_check(vlm: VLM) -> Check:
     """NaN or infinity among the weights makes every answer, or those to some pictures, impossible to score."""
-    parameters = vlm.model.named_parameters() if hasattr(vlm, "model") else ()
-    bad = [name for name, weight in parameters if not weight.isfinite().all()]
+    parameters = dict(vlm.model.named_parameters()) if hasattr(vlm, "model") else {}
+    finite = [weight.isfinite().all() for weight in parameters.values()]
+    flags = torch.stack(finite).tolist() if finite else []  # the host waits once
+    bad = [name for name, flag in zip(parameters, flags, strict=True) if not flag]
     advice = f"the checkpoint is damaged, first in {bad[0]}: fetch it again" if bad else ""
     return judged("weights finite", not bad, f"{len(bad)} tensors with NaN or infinity", advice)
 

@@ -1,4 +1,4 @@
-"""How many pictures a run computes at once after memory ran out: the same on all ranks and after a restart."""
+"""How many pictures a run computes at once: the same on all ranks and after a restart."""
 
 import json
 import logging
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 
-from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.run.module import PICTURES, FaithfulnessModule
 from cxr_faith.storage.atomic import read_file, write_atomic
+from cxr_faith.vlm.micro_batch import MicroBatch
 
 FILE = "micro_batch.json"
 
@@ -18,8 +20,9 @@ logger = logging.getLogger(__name__)
 class BatchSizes(L.Callback):
     """Notes in the run directory when a micro-batch has become smaller, and takes over what other ranks noted.
 
-    The file holds the name of each micro-batch with its size: `pictures`, or a method that has its own. It exists only
-    after memory has run out. Add this callback before the one that writes records: a restart then knows the size.
+    The file holds the name of each micro-batch with its size: `pictures`, or a method that has its own. Where numbers
+    depend on the rows of a pass (`MicroBatch.padded`), it exists from the first batch on; elsewhere only after memory
+    has run out. Add this callback before the one that writes records: a restart then knows the size.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -30,10 +33,12 @@ class BatchSizes(L.Callback):
     ) -> None:
         """Take over sizes that this rank at an earlier start, or another rank, has noted."""
         assert isinstance(pl_module, FaithfulnessModule)
-        noted = self._noted()
+        noted = noted_sizes(self._file)
         for name, micro_batch in pl_module.micro_batches.items():
             micro_batch.size = min(micro_batch.size, noted.get(name, micro_batch.size))
         self._before = {name: micro_batch.size for name, micro_batch in pl_module.micro_batches.items()}
+        if pl_module.engine.batches.padded and not self._before.keys() <= noted.keys():
+            self._write(self._before | noted)
 
     def on_predict_batch_end(
         self,
@@ -50,19 +55,46 @@ class BatchSizes(L.Callback):
         smaller = {name: size for name, size in sizes.items() if size < self._before[name]}
         if not smaller:
             return
-        noted = self._noted()
+        noted = noted_sizes(self._file)
         smallest = noted | {name: min(size, noted.get(name, size)) for name, size in smaller.items()}
-        write_atomic(self._file, json.dumps(smallest, indent=1) + "\n")
+        self._write(smallest)
         for name, size in smaller.items():
             logger.warning("out of memory: %s are computed %d at a time from here on", name, size)
 
-    def _noted(self) -> dict[str, int]:
-        try:
-            content = json.loads(read_file(self._file))
-        except FileNotFoundError:
-            return {}
-        except (ValueError, RecursionError):
-            logger.warning("%s is damaged and not used", self._file)
-            return {}
-        sizes = content if isinstance(content, dict) else {}
-        return {name: size for name, size in sizes.items() if type(size) is int and size > 0}
+    def _write(self, sizes: dict[str, int]) -> None:
+        write_atomic(self._file, json.dumps(sizes, indent=1) + "\n")
+
+
+def check_size(run_dir: Path, device: torch.device, asked: int | None) -> None:
+    """Refuse to go on with smaller passes than the run began with, where numbers depend on them.
+
+    Larger ones are no harm: the noted size is taken over.
+
+    Args:
+        run_dir: the run directory.
+        device: the run's.
+        asked: `model.micro_batch`.
+
+    Raises:
+        ValueError: the run has computed more pictures at once.
+    """
+    batches = MicroBatch.of(device, asked)
+    noted = noted_sizes(run_dir / FILE).get(PICTURES, 0)
+    if batches.padded and batches.size < noted:
+        raise ValueError(
+            f"model.micro_batch is {batches.size}, and {run_dir} was computed with {noted}, which round differently on "
+            f"{device.type}: set it to {noted}"
+        )
+
+
+def noted_sizes(file: Path) -> dict[str, int]:
+    """Name of each micro-batch → its size in a run; empty without a file, or with a damaged one."""
+    try:
+        content = json.loads(read_file(file))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        logger.warning("%s is damaged and not used", file)
+        return {}
+    sizes = content if isinstance(content, dict) else {}
+    return {name: size for name, size in sizes.items() if type(size) is int and size > 0}

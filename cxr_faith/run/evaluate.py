@@ -17,7 +17,7 @@ from cxr_faith.data.module import CXRVQADataModule, Shard
 from cxr_faith.records import Shown, read_progress, scan_records
 from cxr_faith.report.results import Results, write_results
 from cxr_faith.report.terminal import print_line, show_notes, show_summary, wide_console
-from cxr_faith.run.batch_sizes import BatchSizes
+from cxr_faith.run.batch_sizes import BatchSizes, check_size
 from cxr_faith.run.callbacks import RecordsWriter, RunProgress
 from cxr_faith.run.cautions import run_cautions
 from cxr_faith.run.history import Start
@@ -98,6 +98,7 @@ def check(module: FaithfulnessModule, data: CXRVQADataModule, trainer: L.Trainer
     data.limit, data.shard, data.cache_dir = options.limit, options.shard, options.run_dir / "cache"
     identity = Identity.of(module, data, trainer.strategy.root_device)
     check_run_dir(options.run_dir, identity, alone=options.shard.count == 1)
+    check_size(options.run_dir, trainer.strategy.root_device, module.micro_batch)
     if not data.samples_total:
         raise ValueError(f"{data.manifest} has no sample")
     return identity

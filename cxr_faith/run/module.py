@@ -21,6 +21,9 @@ from cxr_faith.vlm.config import ModelConfig
 from cxr_faith.vlm.loading import load_configured, peek
 from cxr_faith.vlm.micro_batch import MicroBatch
 
+PICTURES = "pictures"
+"""Name of the micro-batch of answers and curves; methods may have their own."""
+
 
 class FaithfulnessModule(L.LightningModule):
     """Explains a model's answers and scores the explanations.
@@ -87,7 +90,7 @@ class FaithfulnessModule(L.LightningModule):
     def micro_batches(self) -> dict[str, MicroBatch]:
         """What this run computes at once by name: `pictures`, and each method that has micro-batches of its own."""
         own = {name: method.together for name, method in self.method_set.methods.items() if method.together is not None}
-        return {"pictures": self.engine.batches} | own
+        return {PICTURES: self.engine.batches} | own
 
     @property
     def board(self) -> MetricBoard:

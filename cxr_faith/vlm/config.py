@@ -75,6 +75,14 @@ class PromptOptions:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model."""
+        fixed = {"system": self.system, "answer_prefix": self.answer_prefix}
+        fixed |= {"reasoning.open": self.reasoning.open, "reasoning.close": self.reasoning.close}
+        for name, text in {"prompt_template": self.template, **fixed}.items():
+            if not isinstance(text, str):
+                raise ValueError(f"vlm.{name} must be text, got {text!r}")
+        for name, text in fixed.items():
+            if r"\n" in text:
+                raise ValueError(f"vlm.{name} has a backslash and an n: a shell writes a line break as $'…\\n…'")
         if "{question}" not in self.template:
             raise ValueError(f"vlm.prompt_template must contain '{{question}}', got {self.template!r}")
         for name in ("max_question_tokens", "max_reasoning_tokens"):

@@ -16,7 +16,15 @@ from transformers import DynamicCache
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.head import Head
 from cxr_faith.vlm.layout import Layout
-from cxr_faith.vlm.prefix_cache import FillingCache, ImageTokens, Prefix, PrefixCache, PrefixComplete, batch_of
+from cxr_faith.vlm.prefix_cache import (
+    FillingCache,
+    ImageTokens,
+    Prefix,
+    PrefixCache,
+    PrefixComplete,
+    batch_of,
+    cache_argument,
+)
 from cxr_faith.vlm.question import Prompt
 
 Starts = tuple[int, ...]
@@ -122,8 +130,8 @@ class Decoder:
         """Hidden states [batch, sequence, hidden] of a sequence that holds the image, by transformers' own pass."""
         return self._hidden(
             inputs_embeds=embedded,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **cache_argument(self.body, cache),
             **self.positions(0, embedded.shape[1], image_starts),
             **self.image_inputs(embedded, image_starts, prompt_length),
         )
@@ -144,7 +152,7 @@ class Decoder:
         told = self.image_inputs(embedded, image_starts, None) if masks is None else {"attention_mask": masks}
         positions = self.positions(0, embedded.shape[1], image_starts)
         try:
-            self.body(inputs_embeds=embedded, past_key_values=filling, use_cache=True, **positions, **told)
+            self.body(inputs_embeds=embedded, use_cache=True, **cache_argument(self.body, filling), **positions, **told)
         except PrefixComplete:
             pass
         return PrefixCache(filling)
@@ -154,7 +162,7 @@ class Decoder:
         seen, embedded = cache.get_seq_length(), self._embed_tokens(self.ids(ids)).expand(batch, -1, -1)
         masks = self.masks(seen, len(ids), None) if shortcuts else None
         told = {"attention_mask": masks, **self.positions(seen, len(ids), None)}
-        return self._hidden(inputs_embeds=embedded, past_key_values=cache, use_cache=True, **told)
+        return self._hidden(inputs_embeds=embedded, use_cache=True, **cache_argument(self.body, cache), **told)
 
     def _hidden(self, **inputs: Any) -> Tensor:
         """Hidden states before the final norm. The hook goes after the pass: one that stays keeps graphs alive."""

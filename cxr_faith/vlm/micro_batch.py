@@ -15,6 +15,7 @@ _MESSAGES = (
     "STATUS_ALLOC_FAILED",  # of cuBLAS, and of cuDNN before 9
     "ALLOCATION_FAILED",  # of cuDNN 9
     "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS finds no memory for its handle
+    "CUDNN_STATUS_NOT_INITIALIZED",
     "can't allocate memory",  # of a CPU
     "not enough memory",
 )

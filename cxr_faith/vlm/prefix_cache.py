@@ -1,11 +1,24 @@
 """The decoder's keys and values up to the end of the image: made once for a picture, read by each of its questions."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+
+
+def cache_argument(module: torch.nn.Module, cache: DynamicCache | None) -> dict[str, DynamicCache | None]:
+    """A cache as an argument of a transformers module, under the name that this version of transformers has for it."""
+    return {_cache_name(type(module).forward): cache}
+
+
+@lru_cache(maxsize=64)
+def _cache_name(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 class PrefixComplete(Exception):  # noqa: N818 - no error

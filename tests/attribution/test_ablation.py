@@ -6,6 +6,7 @@ import torch
 
 from cxr_faith.attribution import METHODS, AttributionBatch, build_methods
 from cxr_faith.attribution.base import Method
+from cxr_faith.perturb.schedule import stream
 from tests.analytic import MARGIN, LinearVLM
 
 QUESTION = "Is there a nodule?"
@@ -65,6 +66,8 @@ def test_noise_has_the_spread_of_what_it_replaces():
     method.ablated = True
     noise = method.core(values, ["a", "b"], 0)
     assert noise.shape == values.shape and not torch.equal(noise, values)
+    drawn = [stream(0, one, "ablation", "Some").standard_normal((50, 40), dtype="float32") for one in "abab"]
+    assert torch.equal(noise, torch.tensor(np.stack(drawn)) * values.flatten(1).std(1, correction=0)[:, None, None])
     torch.testing.assert_close(noise.std((1, 2)), values.std((1, 2)), rtol=0.1, atol=0)
     assert abs(float(torch.corrcoef(torch.stack([noise[0].flatten(), values[0].flatten()]))[0, 1])) < 0.1
 

@@ -1,5 +1,6 @@
 """The check for machines with a GPU: its parts run on the CPU, and its targets are told."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.agree import compare
-from benchmarks.gpu.check import DRY, targets
+from benchmarks.gpu.check import DRY, TESTS, targets
 from cxr_faith.records import KEY
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,12 @@ def test_without_a_gpu_the_check_is_one_line():
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / "check.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+
+
+def test_all_gpu_tests_are_run():
+    mark = re.compile(r"^(@|pytestmark = \[)pytest\.mark\.gpu\b", re.M)
+    files = (file for file in (ROOT / "tests").rglob("test_*.py") if mark.search(file.read_text(encoding="utf-8")))
+    assert {str(file.relative_to(ROOT)) for file in files} == set(TESTS)
 
 
 def test_targets_are_met_missed_or_not_measured():

@@ -1,11 +1,8 @@
 """Noisy linear imputation against the sparse system, solved directly."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
-from scipy.sparse.linalg import spsolve
 
 from benchmarks.gpu import launches
 from cxr_faith.perturb import road
@@ -142,21 +139,12 @@ def test_memory_does_not_grow_with_the_batch(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_is_twenty_times_faster_than_a_direct_solver():
-    """Per picture of 448 px, in a batch of 64."""
+def test_a_gpu_agrees_with_the_direct_solver():
+    """448 px in a batch of 64; `benchmarks/gpu/road.py` measures the time."""
     pixels, n = textured(448, 448), 256
     keeps = np.stack([np.random.default_rng(i).permutation(n) < n // 2 for i in range(64)])
-    masks, there = torch.from_numpy(keeps).cuda(), pixels.cuda()
-    impute(there, masks, (16, 16))
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    impute(there, masks, (16, 16))
-    torch.cuda.synchronize()
-    ours = (time.perf_counter() - begin) / len(keeps)
-    system = twin.equations(pixels.numpy(), ~on_pixels(keeps[0], (16, 16), (448, 448)))
-    begin = time.perf_counter()
-    spsolve(*system)
-    assert time.perf_counter() - begin > 20 * ours
+    solved = impute(pixels.cuda(), torch.from_numpy(keeps).cuda(), (16, 16))[0].cpu().numpy()
+    assert np.abs(solved - twin.impute(pixels.numpy(), ~on_pixels(keeps[0], (16, 16), (448, 448)))).max() < 1e-3
 
 
 def test_soft_masks_mix_the_imputed_picture():

@@ -13,8 +13,9 @@ from cxr_faith.data.items import SampleItem
 from cxr_faith.data.sample import Sample
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.protocol import Protocol
-from cxr_faith.run.batch_sizes import FILE, BatchSizes
+from cxr_faith.run.batch_sizes import FILE, BatchSizes, check_size
 from cxr_faith.run.module import FaithfulnessModule
+from cxr_faith.vlm.micro_batch import MicroBatch
 from tests.analytic import LinearVLM
 
 PROTOCOL = Protocol(steps=4, random_orders=2, substrates=("mean", "zero"), controls="none")
@@ -115,6 +116,26 @@ def test_a_smaller_size_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureF
         own.on_predict_batch_start(trainer, module, None, 2)
     assert sizes(first) == sizes(restarted) == {"pictures": 16, "integrated_gradients": 2}
     assert sizes(second) == {"pictures": 8, "integrated_gradients": 2}
+
+
+def test_on_a_gpu_the_size_of_a_pass_stays_that_of_the_run(tmp_path: Path) -> None:
+    """Passes of another size round differently there: a smaller size is refused, a larger one is not taken."""
+    gpu, trainer = torch.device("cuda"), Any
+
+    def first_batch(size: int) -> dict[str, int]:
+        module = FaithfulnessModule({"integrated_gradients": {}, "gradient": {}})
+        module._engine = Engine(LinearVLM({"q": np.ones((4, 4))}), micro_batch=MicroBatch(size, padded=True))
+        BatchSizes(tmp_path).on_predict_batch_start(trainer, module, None, 0)  # type: ignore[arg-type]
+        return {name: batch.size for name, batch in module.micro_batches.items()}
+
+    check_size(tmp_path, gpu, None)
+    assert first_batch(64) == json.loads((tmp_path / FILE).read_text())
+    for asked in (None, 64, 100):
+        check_size(tmp_path, gpu, asked)
+    assert first_batch(100)["pictures"] == 64
+    check_size(tmp_path, torch.device("cpu"), 8)
+    with pytest.raises(ValueError, match=r"^model.micro_batch is 32, and .* was computed with 64, .*: set it to 64$"):
+        check_size(tmp_path, gpu, 32)
 
 
 def test_a_damaged_note_is_not_used(tmp_path: Path, module: FaithfulnessModule) -> None:

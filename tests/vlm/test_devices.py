@@ -1,5 +1,6 @@
 """The device decides the number format and how exact arithmetic is; MPS is refused."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from cxr_faith.bench import random_model
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.devices import check_device, choose_accelerator, default_dtype
+from cxr_faith.vlm.prefix_cache import cache_argument
 from tests.random_model import random_gemma, random_processor
+from tests.runs import ROOT, environment
 
 
 @pytest.mark.parametrize("gpu", [True, False])
@@ -34,6 +38,32 @@ def test_the_number_format_follows_the_device():
         "cpu": "float32",
         "cuda": "bfloat16",
     }
+
+
+def test_the_model_of_the_benchmark_computes_exactly_too(monkeypatch):
+    devices = []
+    monkeypatch.setattr(random_model, "exact_arithmetic", devices.append)
+    random_model.random_vlm("small")
+    assert devices == [torch.device("cpu")]
+
+
+def test_the_cache_has_the_name_of_the_installed_transformers():
+    """`past_key_values` is deprecated from 5.24 on, and `cache` unknown before."""
+
+    class Newer(torch.nn.Module):
+        def forward(self, inputs_embeds, cache=None): ...
+
+    class Older(torch.nn.Module):
+        def forward(self, inputs_embeds, past_key_values=None): ...
+
+    assert cache_argument(Newer(), None) == {"cache": None} and cache_argument(Older(), None) == {
+        "past_key_values": None
+    }
+
+
+def test_processes_of_tests_keep_the_path_that_chooses_a_version(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/versions/transformers")
+    assert environment()["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/versions/transformers"]
 
 
 SETTINGS = """

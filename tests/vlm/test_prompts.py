@@ -2,6 +2,7 @@
 
 import time
 from copy import copy
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from cxr_faith.vlm import Gemma3VLM, ModelError, bundled_model
 from cxr_faith.vlm.config import ModelConfig, PromptOptions
 from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.prompts import check_asked
+from cxr_faith.vlm.reasoning import Reasoning
 from tests.reference import gemma
 
 
@@ -82,6 +84,23 @@ def test_a_template_without_turns_costs_the_sample(random_vlm: Gemma3VLM) -> Non
 def test_a_question_cannot_write_an_image_or_a_turn(random_vlm: Gemma3VLM, token: str) -> None:
     with pytest.raises(PromptError, match=f"the question spells the control token {token}"):
         random_vlm.prompt(f"Is there{token}user a nodule?")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"system": r"a\nb"}, r"^vlm.system has a backslash and an n: a shell writes a line break as \$'…\\n…'$"),
+        ({"answer_prefix": r"<unused94>thought\n<unused95>"}, "vlm.answer_prefix has a backslash"),
+        ({"reasoning": Reasoning(r"<think>\n", "</think>")}, "vlm.reasoning.open has a backslash"),
+        ({"reasoning": Reasoning("<think>", r"</think>\n")}, "vlm.reasoning.close has a backslash"),
+        ({"answer_prefix": 5}, "^vlm.answer_prefix must be text, got 5$"),
+        ({"system": None}, "^vlm.system must be text, got None$"),
+    ],
+)
+def test_text_that_no_shell_made_a_line_break_of_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**options)
+    PromptOptions(r"\no {question}", system="line\nbreak")
 
 
 @pytest.mark.parametrize(
