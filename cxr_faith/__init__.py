@@ -4,11 +4,11 @@ Explain one answer and score the explanation::
 
     import cxr_faith
 
-    explainer = cxr_faith.Explainer.from_pretrained(cxr_faith.bundled_model())
+    explainer = cxr_faith.Explainer.from_pretrained("bundled")
     explanation = explainer.explain("chest.png", "Is there a nodule?", method="chefer")
-    explanation.plot().savefig("chefer.png")
     scores = explainer.evaluate(explanation)
-    print(explanation.answer, scores.deletion_auc, scores.gap_srg_random)
+    explanation.save("chefer.png")
+    print(explanation, scores.deletion_auc, scores.gap_srg_random)
 
 `METHODS` holds the attribution methods by name, and `adapters` connects Captum, Quantus and `datasets`.
 `cxr-faith evaluate` does all this for a data set, in one process or many; `load_run` opens its run directory, and
@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # a type checker takes this name as true; importing `typi
 if TYPE_CHECKING:
     from cxr_faith import adapters
     from cxr_faith.attribution import METHODS
-    from cxr_faith.explainer import Explainer, Explanation, Scores
+    from cxr_faith.explainer import Explainer, Explanation, Scores, read_picture
     from cxr_faith.summary.compare import compare
     from cxr_faith.summary.load import load_run
     from cxr_faith.vlm import bundled_model
@@ -35,6 +35,7 @@ __all__ = [
     "bundled_model",
     "compare",
     "load_run",
+    "read_picture",
 ]
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "bundled_model": "cxr_faith.vlm",
     "compare": "cxr_faith.summary.compare",
     "load_run": "cxr_faith.summary.load",
+    "read_picture": "cxr_faith.explainer",
 }
 
 

@@ -53,6 +53,7 @@ class Case:
         costs: name -> forwards, backwards, seconds, peak_memory of one map. Passes that several methods share count
             for each of them; their time counts for the first.
         failed: name -> why the method could not make a map.
+        sample_id: of its sample; empty: it is of no manifest.
     """
 
     prompt: Prompt
@@ -68,6 +69,7 @@ class Case:
     sequences: dict[str, np.ndarray] = field(default_factory=dict)
     costs: dict[str, dict[str, float | None]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    sample_id: str = ""
 
     @property
     def pictures(self) -> int:
@@ -252,8 +254,8 @@ def _batch(
     micro_batch: MicroBatch | None = None,
 ) -> AttributionBatch:
     cells = _mask_cells(method, case) if method.needs_mask else None
-    masks = None if cells is None else cells[None]
-    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, masks, shared, micro_batch)
+    masks, ids = None if cells is None else cells[None], [case.sample_id] if case.sample_id else []
+    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, masks, shared, micro_batch, ids)
 
 
 def _mask_cells(method: Method, case: Case) -> Tensor | None:
@@ -269,8 +271,7 @@ def _keep(case: Case, name: str, result: Attribution) -> None:
 
 
 def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: Case, target: Target) -> None:
-    on_gpu = vlm.device.type == "cuda"
-    if on_gpu:
+    if on_gpu := vlm.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(vlm.device)
     before, begin = vlm.counts.snapshot(), time.perf_counter()
     if batch.shared is not None:
@@ -292,8 +293,7 @@ def _apply(vlm: VLM, name: str, method: Method, batch: AttributionBatch, case: C
 def _one_thread(device: torch.device) -> Iterator[None]:
     """One thread on a CPU: backward passes round by the number of threads, which changes with the number of ranks."""
     threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1 if device.type == "cpu" else threads)
     try:
         yield
     finally:

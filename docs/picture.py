@@ -44,7 +44,7 @@ def main() -> None:
 
 def _pictures(explainer: cxr_faith.Explainer, explanation: Explanation) -> tuple[Pixels, Pixels]:
     """What the model sees, and what it sees where everything is removed."""
-    pixels = explanation._pixels[None]
+    pixels = explanation._view.pixels[None]
     removed = Substrate.parse("blur:0.1").apply(pixels, [explanation.metadata["image_id"]], explainer.seed)
     seen, gone = (explainer.vlm.denormalize(values)[0].permute(1, 2, 0).numpy() for values in (pixels, removed))
     return seen, gone

@@ -25,7 +25,7 @@ def result(random_sae: str) -> dict[str, Any]:
 
 
 def test_every_method_runs_and_gives_the_maps_of_a_cpu(result: dict[str, Any]) -> None:
-    assert set(result["maps"]) == set(METHODS)
+    assert set(result["maps"]) == set(METHODS) - {"file"}
     for name, difference in result["maps"].items():
         assert difference <= 1e-4 * result["largest"][name], name
 

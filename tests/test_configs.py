@@ -139,6 +139,7 @@ def test_the_table_of_methods_is_the_demos_with_every_method() -> None:
     options = {name: settings or {} for name, settings in methods["model"]["methods"].items()}
     classes = {settings.get("class", name) for name, settings in options.items()}
     classes |= set(greedy["model"]["methods"]) & {"greedy"}  # too expensive for all samples
+    classes |= {"file"}  # reads maps that a user brings
     assert classes == {name for name, made in METHODS.items() if made not in CONTROLS}, "those come by themselves"
     ablated = {name: settings for name, settings in options.items() if settings.get("ablated")}
     assert set(ablated) == {f"{name}/ablated" for name in options if f"{name}/ablated" in options}, (

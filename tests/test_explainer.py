@@ -140,4 +140,4 @@ def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pi
     with Image.open(picture) as image:
         image.save("chest.png")
     exec(readme_code("Explainer").replace("steps=50", "steps=2"), {})
-    assert (tmp_path / "overlay.png").stat().st_size > 0
+    assert (tmp_path / "explanation.png").stat().st_size > 0

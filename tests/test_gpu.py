@@ -77,7 +77,7 @@ def test_scores_are_the_same_bits_twice_and_in_another_batch(on_gpu, pictures):
     assert torch.equal(scores(on_gpu, pixels, count=5), whole[:5])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"file"}))
 def test_maps_are_those_of_a_cpu(both, pictures, random_sae, name):
     pixels, maps = pictures(both[0], 1)[0], []
     for vlm in both:

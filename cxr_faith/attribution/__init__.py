@@ -9,6 +9,7 @@ from cxr_faith.attribution.grad_cam import GradCam
 from cxr_faith.attribution.gradients import Gradient, GradXInput, IntegratedGradients
 from cxr_faith.attribution.greedy import Greedy
 from cxr_faith.attribution.igos import IGOSPP
+from cxr_faith.attribution.map_file import MapFile
 from cxr_faith.attribution.relevancy import Chefer, CheferGlobal
 from cxr_faith.attribution.sae import SAE
 from cxr_faith.attribution.smooth_grad import SmoothGrad
@@ -35,5 +36,6 @@ METHODS["center"] = Center
 METHODS["edges"] = Edges
 METHODS["oracle"] = Oracle
 METHODS["oracle_near"] = OracleNear
+METHODS["file"] = MapFile
 
 __all__ = ["METHODS", "Attribution", "AttributionBatch", "Method", "build_methods"]

@@ -41,6 +41,7 @@ class AttributionBatch:
             `Method.mask`, covers; None where no sample has that mask.
         shared: results that methods share about these pictures under one model; None: each method computes its own.
         micro_batch: how many perturbed pictures are scored at once; None: each method has its own.
+        sample_ids: one for each prompt; empty for pictures that are no samples of a manifest.
     """
 
     pixels: Tensor
@@ -50,6 +51,7 @@ class AttributionBatch:
     finding_cells: Tensor | None = None
     shared: SharedWork | None = field(default=None, repr=False, compare=False)
     micro_batch: MicroBatch | None = field(default=None, repr=False, compare=False)
+    sample_ids: Sequence[str] = ()
 
     def share(self, name: Hashable, compute: Callable[[], T]) -> T:
         """A result that several methods need for these pictures and prompts; the first method computes it."""

@@ -93,7 +93,7 @@ class _FromBaseline(Method):
 
 
 class GradXInput(_FromBaseline):
-    """Gradient × (token - baseline token), summed over channels, signed.
+    """Gradient × (token - baseline token), sum over channels.
 
     Args:
         baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the gray picture; `road` means the default blur),

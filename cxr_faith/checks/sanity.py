@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import t as student
 from torch import Tensor
 
-from cxr_faith.attribution import Method
+from cxr_faith.attribution import METHODS, Method
 from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.checks.randomization import random_stages, randomize
@@ -83,8 +83,8 @@ def run_sanity(
     if len(cases) < 2:
         answered = f"sanity needs two samples that the model answers, there are {len(cases)}"
         raise ValueError(f"{data.manifest}: {answered}; cxr-faith doctor says why")
-    shown = vlm.showing(cases[0].pictures)
-    result = sanity(shown, module.method_set.methods, pictures, cases, module.protocol)
+    made = {name: one for name, one in module.method_set.methods.items() if not isinstance(one, METHODS["file"])}
+    result = sanity(vlm.showing(cases[0].pictures), made, pictures, cases, module.protocol)
     write_atomic(run_dir / "sanity.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
     return result
 

@@ -15,9 +15,11 @@ from cxr_faith.cli.values import text_of
 DESCRIPTION = """Explain one answer about one picture.
 
 IMAGE is a JPEG, PNG or DICOM file. Prints the answer with its margin; writes
-an overlay and JSON, <picture>-<method>-<hash>.png and .json. The hash is of
-the picture and of all that was asked: the same command writes the same files,
-and any other one writes files of its own.
+a figure and JSON, <picture>-<method>-<hash>.png and .json. The figure shows the
+picture, the map, the picture without the map's first cells with what the model
+says of it, and the curves against random orders. The hash is of the picture and
+of all that was asked: the same command writes the same files, and any other one
+writes files of its own.
 
 examples:
   cxr-faith explain chest.png --question "Is there a nodule?"
@@ -25,6 +27,10 @@ examples:
       --model google/medgemma-4b-it
   cxr-faith explain chest.png --question "Where is the nodule?" \\
       --method integrated_gradients --evaluate true
+  cxr-faith explain chest.png --question "Is there a nodule?" \\
+      --methods chefer,attention,grad_x_input --evaluate true
+  cxr-faith explain chest.png --question "Is there a nodule?" \\
+      --film true --gif true --format pdf
   cxr-faith explain chest.png --question "Is there a nodule?" \\
       --method attention --method_options '{"layers": "deep"}'
   cxr-faith explain chest.png --question "What findings are there?" \\
@@ -40,11 +46,12 @@ examples:
 def main(arguments: list[str]) -> int:
     """Run the command; returns its exit status."""
     methods = registry("cxr_faith.attribution", "METHODS")
-    shown = sorted(name for name in methods if not name.startswith("oracle"))  # which needs a mask
+    # Those need a mask of the finding, or the samples of a manifest.
+    shown = sorted(name for name in methods if name != "file" and not name.startswith("oracle"))
     command = Command(
         "explain",
         DESCRIPTION,
-        {"options": options_of("cxr_faith.explainer.explain:ExplainOptions")},
+        {"options": options_of("cxr_faith.explainer.options:ExplainOptions")},
         usage="IMAGE --question TEXT [options]",
         positionals=("IMAGE",),
         tail=fill(f"methods: {', '.join(shown)}", WIDTH) + "\n",
@@ -57,11 +64,16 @@ def main(arguments: list[str]) -> int:
     calibration = text_of(given.values, "calibration")
     if calibration is not None and not is_run(Path(calibration)):
         raise UsageError(f"--calibration {calibration}: no run directory")
-    method = given.values.get("method", "chefer")
-    if method not in methods:
-        raise UsageError(f"--method: no method {method!r}{nearest(method, methods)}")
+    several = text_of(given.values, "methods")
+    option, names = (
+        ("method", [given.values.get("method", "chefer")]) if several is None else ("methods", several.split(","))
+    )
+    for name in map(str.strip, names):
+        if name not in methods:
+            raise UsageError(f"--{option}: no method {name!r}{nearest(name, methods)}")
     with quick_imports():
-        from cxr_faith.explainer.explain import ExplainOptions, explain
+        from cxr_faith.explainer.explain import explain
+        from cxr_faith.explainer.options import ExplainOptions
 
     options = typed(ExplainOptions, given, ("image",))
     with usage_errors(ValueError):

@@ -51,7 +51,13 @@ class DecoderStartError(RuntimeError):
     """This machine cannot start a decoder, so no file can be read."""
 
 
-def decode(task: Task, file: Path, max_pixels: int, seconds: float = DECODE_SECONDS) -> npt.NDArray[Any]:
+def decode(
+    task: Task,
+    file: Path,
+    max_pixels: int,
+    seconds: float = DECODE_SECONDS,
+    window: tuple[float, float] | None = None,
+) -> npt.NDArray[Any]:
     """Decode a file in this thread's decoder, which is started if there is none.
 
     Args:
@@ -59,6 +65,7 @@ def decode(task: Task, file: Path, max_pixels: int, seconds: float = DECODE_SECO
         file: an existing file.
         max_pixels: largest height × width that is decoded.
         seconds: CPU time that the file may take.
+        window: center and width that show a DICOM picture; default: those of its header.
 
     Returns:
         a picture uint8 [H, W] or [H, W, 3], a mask bool [H, W], or a size int64 [2], (height, width).
@@ -67,7 +74,7 @@ def decode(task: Task, file: Path, max_pixels: int, seconds: float = DECODE_SECO
         DecodeError: the file cannot be decoded within its limits.
         DecoderStartError: no decoder can be started.
     """
-    request = {"task": task, "file": str(file), "max_pixels": max_pixels, "seconds": seconds}
+    request = {"task": task, "file": str(file), "max_pixels": max_pixels, "seconds": seconds, "window": window}
     status = 0
     for _ in range(2):  # somebody else may have stopped the decoder, or an earlier file damaged it
         decoder = _this_threads_decoder()

@@ -67,7 +67,11 @@ def _answer(request: Mapping[str, Any], answers: BinaryIO) -> None:
     signal.setitimer(signal.ITIMER_PROF, request["seconds"])
     pixels: npt.NDArray[Any] = np.empty(0)
     try:
-        pixels = np.ascontiguousarray(_TASKS[request["task"]](Path(request["file"]), request["max_pixels"]))
+        file, max_pixels, window = Path(request["file"]), request["max_pixels"], request["window"]
+        task = _TASKS[request["task"]]
+        pixels = np.ascontiguousarray(
+            task(file, max_pixels) if window is None else decode_picture(file, max_pixels, window)
+        )
         header: dict[str, Any] = {"shape": pixels.shape, "dtype": pixels.dtype.str}
     except Exception as error:  # whatever a file makes a library raise costs that file only
         header = {"fault": reason(error), "spent": isinstance(error, MemoryError) or _address_space() > _KEPT}
@@ -86,13 +90,24 @@ def reason(error: Exception) -> str:
     return printable(words if isinstance(error, ValueError) and words else f"{type(error).__name__}: {words}")
 
 
-def decode_picture(file: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+def decode_picture(file: Path, max_pixels: int, window: tuple[float, float] | None = None) -> npt.NDArray[np.uint8]:
     """A picture as uint8 [H, W] or [H, W, 3].
 
+    Args:
+        file: JPEG, PNG or DICOM.
+        max_pixels: largest height × width that is decoded.
+        window: center and width that show a DICOM picture; default: those of its header.
+
     Raises:
-        ValueError: the file holds no usable picture, one of a single color, or a strip.
+        ValueError: the file holds no usable picture, one of a single color, or a strip, or is not DICOM and has a
+            window.
     """
-    pixels = read_dicom(file, max_pixels) if is_dicom(file) else read_raster(file, max_pixels)
+    if is_dicom(file):
+        pixels = read_dicom(file, max_pixels, window)
+    elif window is None:
+        pixels = read_raster(file, max_pixels)
+    else:
+        raise ValueError("a window is for DICOM pictures")
     if max(pixels.shape) > MAX_SIDE:
         raise ValueError(f"a side of {max(pixels.shape)} pixels is more than the {MAX_SIDE} allowed")
     # Looking at a few pixels first settles it for all but constant pictures.

@@ -75,12 +75,13 @@ def is_dicom(path: Path) -> bool:
     return path.suffix.lower() in (".dcm", ".dicom") and not head.startswith((b"\x89PNG", b"\xff\xd8\xff"))
 
 
-def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+def read_dicom(path: Path, max_pixels: int, window: tuple[float, float] | None = None) -> npt.NDArray[np.uint8]:
     """Read one radiograph as it is meant to be viewed: air dark, bone bright.
 
     Args:
         path: DICOM file.
         max_pixels: largest rows × columns that are decoded.
+        window: center and width, after the modality LUT or rescale, in place of the header's windows and VOI LUTs.
 
     Returns:
         uint8 [H, W], or [H, W, 3] for a color picture.
@@ -102,8 +103,16 @@ def read_dicom(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
             if dataset.get(keyword) is None:
                 setattr(dataset, keyword, default)
         dataset.pixel_array_options(allow_excess_frames=False)
+        if window is not None:
+            if not (np.isfinite(window).all() and window[1] >= 1):
+                raise DicomError(f"a window is a center and a width of 1 or more, got {window[0]:g},{window[1]:g}")
+            dataset.WindowCenter, dataset.WindowWidth = window
+            for keyword in ("VOILUTSequence", "VOILUTFunction"):
+                dataset.pop(keyword, None)
         stored = stored_values(dataset)
         if stored.ndim == 3 and stored.dtype == np.uint8 and stored.shape[2] == 3:
+            if window is not None:
+                raise DicomError("a window is for gray pictures, and this one is in color")
             return np.ascontiguousarray(stored)
         if stored.ndim != 2 or stored.dtype.kind not in "iu":
             raise DicomError(f"pixels of shape {stored.shape} and type {stored.dtype} are not a radiograph")

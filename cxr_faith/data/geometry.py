@@ -76,8 +76,8 @@ class Geometry:
         """
         if tuple(mask.shape) != self.model:
             raise ValueError(f"mask is {tuple(mask.shape)}, expected the model size {self.model}")
-        rows = _overlap(grid[0], self.model[0]).to(mask.device)
-        columns = _overlap(grid[1], self.model[1]).to(mask.device)
+        rows = cell_shares(grid[0], self.model[0]).to(mask.device)
+        columns = cell_shares(grid[1], self.model[1]).to(mask.device)
         return (rows @ mask.double() @ columns.T).float()
 
     def _offset_and_scale(self) -> tuple[Boxes, Boxes]:
@@ -174,7 +174,7 @@ def _pixels(start: float, stop: float) -> slice:
     return slice(middle, middle + 1)
 
 
-def _overlap(cells: int, pixels: int) -> Tensor:
+def cell_shares(cells: int, pixels: int) -> Tensor:
     """Share of each cell that each pixel fills along one axis: float64 [cells, pixels], rows sum to 1."""
     cell_edges = torch.arange(cells + 1, dtype=torch.float64) * (pixels / cells)
     pixel_edges = torch.arange(pixels + 1, dtype=torch.float64)

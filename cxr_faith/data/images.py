@@ -51,7 +51,11 @@ def resolve(path: str | Path, root: str | Path | None = None) -> Path:
 
 
 def load_image(
-    path: str | Path, root: str | Path | None = None, max_pixels: int = MAX_PIXELS, seconds: float = DECODE_SECONDS
+    path: str | Path,
+    root: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
+    seconds: float = DECODE_SECONDS,
+    window: tuple[float, float] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Read a picture as 8-bit RGB.
 
@@ -63,15 +67,35 @@ def load_image(
         root: folder that the file must be in, symbolic links resolved.
         max_pixels: largest height × width that is decoded.
         seconds: CPU time that decoding may take.
+        window: center and width that show a DICOM picture, in place of those of its header.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
         ImageError: missing or truncated file, not an image, DICOM without pixels, too many pixels, constant picture,
-            16-bit PNG in color or with alpha, more time or memory than allowed, outside `root`.
+            16-bit PNG in color or with alpha, a window for a picture that is not gray DICOM, more time or memory than
+            allowed, outside `root`.
     """
-    pixels = _decoded("picture", path, root, max_pixels, seconds)
+    file = resolve(path, root)
+    try:
+        return decode_file(file, window, max_pixels, seconds)
+    except DecodeError as error:
+        raise ImageError(f"{file}: {error}") from error
+
+
+def decode_file(
+    file: Path,
+    window: tuple[float, float] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    seconds: float = DECODE_SECONDS,
+) -> npt.NDArray[np.uint8]:
+    """`load_image` for an existing file, whose faults do not name it.
+
+    Raises:
+        DecodeError: the file cannot be decoded within its limits.
+    """
+    pixels = decode("picture", file, max_pixels, seconds, window)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 

@@ -2,7 +2,7 @@
 
 from cxr_faith.explainer.explainer import Explainer
 from cxr_faith.explainer.explanation import Explanation, LayerShare
+from cxr_faith.explainer.pictures import Picture, read_picture
 from cxr_faith.explainer.scores import Scores
-from cxr_faith.explainer.view import Picture
 
-__all__ = ["Explainer", "Explanation", "LayerShare", "Picture", "Scores"]
+__all__ = ["Explainer", "Explanation", "LayerShare", "Picture", "Scores", "read_picture"]

@@ -1,7 +1,6 @@
 """Explain a model's answers: about one picture or many, the whole answer, a word of it, or each of its tokens."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import overload
 
 from cxr_faith.attribution import Method, build_methods
@@ -10,7 +9,8 @@ from cxr_faith.data.options import with_options
 from cxr_faith.data.sample import LETTERS, OPTION
 from cxr_faith.explainer.answers import ask
 from cxr_faith.explainer.explanation import Explanation
-from cxr_faith.explainer.view import Picture, View, pair_up, refuse_lists
+from cxr_faith.explainer.pictures import Picture
+from cxr_faith.explainer.view import View, by_picture, pair_up, refuse_lists
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.vlm.answers import KEYWORD
 from cxr_faith.vlm.base import VLM
@@ -85,34 +85,34 @@ class AnswerExplainer:
         Maps are made one at a time, so none depends on the other questions.
 
         Args:
-            image: path of a JPEG, PNG or DICOM file, a PIL image, or uint8 [H, W] or [H, W, 3]; or a list of them.
+            image: path, bytes, open file, PIL image, array, … (see `cxr_faith.read_picture`); or a list of them.
             question: as you would ask it; or a list.
             method: a name of `cxr_faith.attribution.METHODS`, or `{"class": name, options…}`.
-            target: `answer` (yes/no: the margin; else the mean log-odds of all answer tokens), `first`, the
-                0-based index of an answer token, `keyword:WORD`, or `first_content`, `decision` or `llr`, which pick
-                one (`cxr_faith.vlm.answers.pick_token`; the substrate of `llr` is blur:0.1).
+            target: `answer` (yes/no: the margin; else the mean log-odds of all answer tokens), `first`, the 0-based
+                index of an answer token, `keyword:WORD`, or `first_content`, `decision` or `llr` (under blur:0.1).
             kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.
             image_id: seeds everything random; default: the file's name, or `image`.
             options: answers to choose from; they are put below the question with letters. The answer is a letter, and
                 the target is its margin over the best other letter.
 
         Raises:
-            ValueError: the picture cannot be read, the method or an option is unknown, the answer is empty or has no
-                such token or word, the map has values that are not finite, or the lists do not fit.
+            ValueError: an unreadable picture, an unknown method or option, an answer that is empty or has no such
+                token or word, a map with values that are not finite, or lists that do not fit.
         """
-        name, chosen = self._method(method)
+        name, chosen = method_for(self.vlm, method)
         if isinstance(image, list) and image_id is not None:
             raise ValueError("image_id names one picture: leave it out with a list of pictures")
-        kind = _kind_with(options, kind) if options else kind
+        kind = _kind_with(options, kind)
         pairs = [(picture, with_options(asked, options)) for picture, asked in pair_up(image, question)]
         results: dict[int, Explanation] = {}
-        for members in _by_image(pairs):
+        for members in by_picture(pairs):
             view = View.open(self.vlm, pairs[members[0]][0], image_id)
             cases = self._ask(view, [pairs[index][1] for index in members], target, kind, len(options))
             self._explain(view, {name: chosen}, cases)
-            results |= {i: Explanation.of(self.vlm, case, name, view) for i, case in zip(members, cases, strict=True)}
-        single = not isinstance(image, list) and not isinstance(question, list)
-        return results[0] if single else [results[index] for index in range(len(pairs))]
+            made = [Explanation.of(self._engine, case, name, view, self.seed) for case in cases]
+            results |= zip(members, made, strict=True)
+        several = isinstance(image, list) or isinstance(question, list)
+        return [results[index] for index in sorted(results)] if several else results[0]
 
     def explain_answer(
         self, image: Picture, question: str, method: MethodSpec = "chefer", kind: str | None = None
@@ -131,7 +131,12 @@ class AnswerExplainer:
         return self.explain(image, question, method, f"{KEYWORD}{keyword}", kind)
 
     def explain_tokens(
-        self, image: Picture, question: str, method: MethodSpec = "chefer", kind: str | None = None
+        self,
+        image: Picture,
+        question: str,
+        method: MethodSpec = "chefer",
+        kind: str | None = None,
+        image_id: str | None = None,
     ) -> list[Explanation]:
         """Explain each generated token on its own, except special tokens.
 
@@ -140,23 +145,10 @@ class AnswerExplainer:
         Raises:
             ValueError: the answer is empty, or as `explain`.
         """
-        (name, chosen), (view, case) = self._method(method), self._ask_one(image, question, "answer", kind)
+        name, chosen = method_for(self.vlm, method)
+        view, case = self._ask_one(image, question, "answer", kind, image_id)
         each = compute_token_maps(self.vlm, name, chosen, view.pixels, case, self.seed, self._engine.batches)
-        return [Explanation.of(self.vlm, one, name, view) for one in each]
-
-    def _method(self, spec: MethodSpec) -> tuple[str, Method]:
-        settings = {"class": spec} if isinstance(spec, str) else dict(spec)
-        name = str(settings.get("class", ""))
-        return name, self._methods({name: settings})[name]
-
-    def _methods(self, config: Mapping[str, Mapping[str, object]]) -> dict[str, Method]:
-        """The methods of a config, once each of them fits a single picture and this model."""
-        methods = build_methods(config)
-        for name, method in methods.items():
-            if method.needs_mask:
-                raise ValueError(f"{name} needs a finding mask, which a single picture does not have")
-            method.check(self.vlm)
-        return methods
+        return [Explanation.of(self._engine, one, name, view, self.seed) for one in each]
 
     def _ask(self, view: View, asked: Sequence[str], target: str | int, kind: str | None, options: int) -> list[Case]:
         return ask(self._engine, view, asked, target, kind, self.seed, self.max_new_tokens, options)
@@ -165,26 +157,48 @@ class AnswerExplainer:
         seen, more = [view.pixels] * len(cases), self._engine.batches  # micro-batches that may have become smaller
         compute_maps(self.vlm, methods, seen, cases, self.seed, False, micro_batch=more)
 
-    def _ask_one(self, image: Picture, question: str, target: str | int, kind: str | None) -> tuple[View, Case]:
+    def _ask_one(
+        self,
+        image: Picture,
+        question: str,
+        target: str | int,
+        kind: str | None,
+        image_id: str | None = None,
+        options: Sequence[str] = (),
+    ) -> tuple[View, Case]:
         refuse_lists(image, question)
-        view = View.open(self.vlm, image)
-        return view, self._ask(view, [question], target, kind, 0)[0]
+        view, asked = View.open(self.vlm, image, image_id), [with_options(question, options)]
+        return view, self._ask(view, asked, target, _kind_with(options, kind), len(options))[0]
 
 
-def _by_image(pairs: Sequence[tuple[Picture, str]]) -> list[list[int]]:
-    """Places of the pairs that are about one picture, for each picture."""
-    members: dict[str | int, list[int]] = {}
-    for index, (picture, _) in enumerate(pairs):
-        members.setdefault(str(picture) if isinstance(picture, str | Path) else id(picture), []).append(index)
-    return list(members.values())
+def method_for(vlm: VLM, spec: MethodSpec) -> tuple[str, Method]:
+    """Name of a method and the method itself; raises as `methods_for`."""
+    settings = {"class": spec} if isinstance(spec, str) else dict(spec)
+    name = str(settings.get("class", ""))
+    return name, methods_for(vlm, {name: settings})[name]
 
 
-def _kind_with(options: Sequence[str], kind: str | None) -> str:
-    """The kind of a question with options.
+def methods_for(vlm: VLM, config: Mapping[str, Mapping[str, object]]) -> dict[str, Method]:
+    """The methods of a config.
+
+    Raises:
+        ValueError: one of them does not fit a single picture or this model.
+    """
+    for name, method in (methods := build_methods(config)).items():
+        if method.needs_mask:
+            raise ValueError(f"{name} needs a finding mask, which a single picture does not have")
+        method.check(vlm)
+    return methods
+
+
+def _kind_with(options: Sequence[str], kind: str | None) -> str | None:
+    """The kind of a question with these options, the stated one if there are none.
 
     Raises:
         ValueError: another kind is stated, or there are too few or too many options.
     """
+    if not options:
+        return kind
     if kind not in (None, OPTION):
         raise ValueError(f"a question with options is of the kind {OPTION}, not {kind}")
     if not 2 <= len(options) <= len(LETTERS) or not all(option.strip() for option in options):

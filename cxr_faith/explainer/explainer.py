@@ -8,19 +8,17 @@ import torch
 
 from cxr_faith.attribution import AttributionBatch
 from cxr_faith.attribution.attention import image_share
-from cxr_faith.explainer.answer_explainer import AnswerExplainer, MethodSpec
+from cxr_faith.explainer.answer_explainer import MethodSpec, methods_for
+from cxr_faith.explainer.answer_scorer import AnswerScorer
 from cxr_faith.explainer.explanation import Explanation, LayerShare
-from cxr_faith.explainer.scores import Scores
-from cxr_faith.explainer.view import Picture, refuse_lists
-from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
-from cxr_faith.protocol import Protocol
-from cxr_faith.scoring import score_image
-from cxr_faith.vlm.config import ModelConfig
+from cxr_faith.explainer.pictures import Picture
+from cxr_faith.explainer.view import refuse_lists
+from cxr_faith.vlm.config import ModelConfig, bundled_model
 from cxr_faith.vlm.loading import load_configured
 from cxr_faith.vlm.reasoning import Reasoning
 
 
-class Explainer(AnswerExplainer):
+class Explainer(AnswerScorer):
     """Explains a vision-language model's answers and scores the explanations.
 
     Args:
@@ -49,11 +47,12 @@ class Explainer(AnswerExplainer):
         answer_prefix: str = "",
         reasoning: Reasoning = Reasoning(),  # noqa: B008 - frozen
         image_size: tuple[int, int] | None = None,
+        max_new_tokens: int = 32,
     ) -> "Explainer":
         """Load a model of any family from a local folder or a hub id.
 
         Args:
-            path_or_id: folder or hub id; `cxr_faith.bundled_model()` is the small one that ships.
+            path_or_id: folder or hub id; `bundled` is the small one that ships.
             device: default: cuda if there is one, else cpu.
             dtype: default: bfloat16 on cuda, float32 on cpu.
             prompt_template: how a question is put to the model; contains `{question}`. Default: asks for yes or no, or
@@ -63,6 +62,7 @@ class Explainer(AnswerExplainer):
             answer_prefix: text with which every answer begins, such as an empty thought.
             reasoning: marks of the thought that the model has before it answers; default: it answers at once.
             image_size: (height, width) in pixels at which pictures are read, for a family that takes several sizes.
+            max_new_tokens: longest answer that is generated.
 
         Raises:
             ModelError: the model cannot be loaded.
@@ -70,7 +70,7 @@ class Explainer(AnswerExplainer):
         """
         named: Any = None if dtype is None else str(dtype).removeprefix("torch.")
         config = ModelConfig(
-            str(path_or_id),
+            str(bundled_model() if path_or_id == "bundled" else path_or_id),
             revision,
             named,
             prompt_template,
@@ -79,7 +79,7 @@ class Explainer(AnswerExplainer):
             reasoning=reasoning,
             image_size=image_size,
         )
-        return cls(load_configured(config, device))
+        return cls(load_configured(config, device), max_new_tokens=max_new_tokens)
 
     def text_relevancy(
         self, image: Picture, question: str, method: MethodSpec = "chefer", target: str | int = "answer"
@@ -113,6 +113,8 @@ class Explainer(AnswerExplainer):
         methods: Sequence[str] | Mapping[str, Mapping[str, object]],
         target: str | int = "answer",
         kind: str | None = None,
+        image_id: str | None = None,
+        options: Sequence[str] = (),
     ) -> dict[str, Explanation]:
         """Explain one answer with several methods.
 
@@ -122,39 +124,13 @@ class Explainer(AnswerExplainer):
             methods: names, or `{name: {class: …, options…}}` as in a config.
             target: as for `explain`.
             kind: as for `explain`.
+            image_id: as for `explain`.
+            options: as for `explain`.
 
         Returns:
             name -> explanation, in the given order; all explain the same answer.
         """
-        built = self._methods(methods if isinstance(methods, Mapping) else {name: {} for name in methods})
-        view, case = self._ask_one(image, question, target, kind)
+        built = methods_for(self.vlm, methods if isinstance(methods, Mapping) else {name: {} for name in methods})
+        view, case = self._ask_one(image, question, target, kind, image_id, options)
         self._explain(view, built, [case])
-        return {name: Explanation.of(self.vlm, case, name, view) for name in built}
-
-    def evaluate(
-        self,
-        explanation: Explanation,
-        substrate: str = DEFAULT_SUBSTRATE,
-        steps: int | str = 50,
-        random_orders: int = 20,
-    ) -> Scores:
-        """Score an explanation: deletion and insertion curves, and gaps to random orders and to the center.
-
-        Args:
-            explanation: of this explainer's model.
-            substrate: what replaces removed cells, such as `blur:0.1`, `mean`, `zero`, `noise`.
-            steps: points of a curve after the first, or `adaptive`, see `Protocol`.
-            random_orders: orders of the random baseline; even.
-
-        Raises:
-            ValueError: unknown substrate, or a schedule that does not fit the grid.
-        """
-        protocol = Protocol((substrate,), steps, random_orders, seed=self.seed)
-        protocol.check_grid(self.vlm.grid)
-        case, method = explanation._case, str(explanation.metadata["method"])
-        chosen = Substrate.parse(substrate)
-        key = (case.image_id, case.prompt.question, method, chosen.spec, explanation.target.name)
-        if case.off_format:
-            return Scores(*key, status="off_format", reason=case.off_format_reason)
-        rows = score_image(self._engine, explanation._pixels, case.image_id, [case], chosen, protocol)[0]
-        return Scores(*key, **rows[method])
+        return {name: Explanation.of(self._engine, case, name, view, self.seed) for name in built}

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from cxr_faith.data.geometry import Geometry, fit, is_constant
-from cxr_faith.data.images import load_image
+from cxr_faith.explainer.pictures import Picture, read_picture
 from cxr_faith.vlm.base import VLM
-
-Picture = str | Path | Image.Image | NDArray[np.uint8]
-"""Path of a JPEG, PNG or DICOM file, a PIL image, or uint8 [H, W] or [H, W, 3]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +43,6 @@ class View:
         return cls(name, picture, geometry, vlm.normalize(fitted[None])[0])
 
 
-def read_picture(image: Picture) -> NDArray[np.uint8]:
-    """Any accepted picture as uint8 [H, W, 3].
-
-    Raises:
-        ValueError: not a picture.
-    """
-    if isinstance(image, str | Path):
-        return load_image(image)
-    array = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
-        raise ValueError(f"a picture must be uint8 [H, W] or [H, W, 3], got {array.dtype} {list(array.shape)}")
-    return np.ascontiguousarray(np.broadcast_to(array[..., None], (*array.shape, 3)) if array.ndim == 2 else array)
-
-
 def refuse_lists(image: Picture | list[Picture], question: str | list[str]) -> None:
     """Raise a ValueError for a list where one picture and one question are expected."""
     if isinstance(image, list) or isinstance(question, list):
@@ -80,3 +62,11 @@ def pair_up(image: Picture | list[Picture], question: str | list[str]) -> list[t
     if len(image) != len(question):
         raise ValueError(f"{len(image)} pictures and {len(question)} questions: give lists of equal length, or one")
     return list(zip(image, question, strict=True))
+
+
+def by_picture(pairs: list[tuple[Picture, str]]) -> list[list[int]]:
+    """Places of the pairs of each picture; paths are compared as text, all else by identity."""
+    places: dict[str | int, list[int]] = {}
+    for place, (picture, _) in enumerate(pairs):
+        places.setdefault(str(picture) if isinstance(picture, str | Path) else id(picture), []).append(place)
+    return list(places.values())

@@ -21,8 +21,10 @@ from matplotlib.patheffects import withStroke
 
 from cxr_faith.data.sample import Box
 from cxr_faith.printable import printable
+from cxr_faith.report.letters import readable
+from cxr_faith.report.letters import width as letter_width
 
-# A title may have letters, such as Chinese ones, that the fonts of this machine lack: they are drawn as boxes.
+# Texts of a run's data are drawn in SVG as text, which a browser has the letters for.
 warnings.filterwarnings("ignore", message="Glyph .* missing from font")
 
 COLORMAP = "viridis"
@@ -93,6 +95,8 @@ def draw_map(
     boxes: Sequence[Box] | None = None,
     region: Region | None = None,
     marks: float = 11,
+    alpha: float = STRONGEST_ALPHA,
+    gray: bool = False,
 ) -> tuple[AxesImage, tuple[float, float]]:
     """Draw a picture, and a map over it, into axes.
 
@@ -103,6 +107,8 @@ def draw_map(
         boxes: in pixels of the picture.
         region: (top, left, height, width) that the map covers; default the whole picture.
         marks: font size of the marks R and L, in points.
+        alpha: opacity of the strongest cell.
+        gray: draw the map without colors, since it shows no evidence.
 
     Returns:
         the drawn map (or picture) and the values (weakest, strongest) at the ends of its color scale.
@@ -121,10 +127,10 @@ def draw_map(
         strength, limits = scaled(values)
         drawn = axes.imshow(
             strength,
-            cmap=COLORMAP,
+            cmap="gray" if gray else COLORMAP,
             vmin=0,
             vmax=1,
-            alpha=STRONGEST_ALPHA * strength,
+            alpha=alpha * strength,
             extent=(left, left + covered_w, top + covered_h, top),
             interpolation="nearest",
         )
@@ -232,12 +238,22 @@ def _mark_sides(axes: Axes, size: float) -> None:
 def wrapped(title: str | None, width: float, points: float = 9, most: int = 3) -> list[str]:
     """A title in lines that fit a width in inches; beyond `most` lines it is cut and ends with an ellipsis."""
     per_line = max(8, int(width * 130 / points))
-    words = [word[i : i + per_line] for word in printable(title or "").split() for i in range(0, len(word), per_line)]
     lines = [""]
+    words = [part for word in readable(printable(title or "")).split() for part in _parts(word, per_line)]
     for word in words:
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > per_line:
+        if lines[-1] and letter_width(f"{lines[-1]} {word}") > per_line:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     if len(lines) > most:
-        lines = [*lines[: most - 1], f"{lines[most - 1][: per_line - 1]}…"]
+        lines = [*lines[: most - 1], f"{_parts(lines[most - 1], per_line - 1)[0]}…"]
     return [line for line in lines if line]
+
+
+def _parts(word: str, most: int) -> list[str]:
+    """A word in parts of at most that width."""
+    parts = [""]
+    for letter in word:
+        if letter_width(parts[-1]) + letter_width(letter) > most:
+            parts.append("")
+        parts[-1] += letter
+    return parts

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from cxr_faith.data.sample import Box
 from cxr_faith.report.bars import visible
 from cxr_faith.report.figures import DPI, Map, Pixels, Region, check_picture, draw_map, wrapped
+from cxr_faith.report.letters import draw_all_letters
 
 FILM_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-_POINTS, _SMALL = 8, 1.06  # points; inches: six pictures fit a page, three a column
+_POINTS, _SIDE, _SMALL = 8, 1.62, 1.06  # points; inches; inches: six pictures fit a page, three a column
 OWN_SCALE = "Each map on its own scale, 2nd to 98th percentile: compare places, not shades."
 
 
@@ -51,7 +52,13 @@ def compare_methods(
 
 
 def token_strip(
-    picture: Pixels, tokens: Sequence[str], maps: Sequence[Map], region: Region | None = None, columns: int = 6
+    picture: Pixels,
+    tokens: Sequence[str],
+    maps: Sequence[Map],
+    region: Region | None = None,
+    columns: int = 6,
+    title: str | None = None,
+    footnote: str = "",
 ) -> Figure:
     """Draw the answer's words in order, each with a small map: the mean over its tokens, as for the score.
 
@@ -61,6 +68,8 @@ def token_strip(
         maps: one for each token, [grid_h, grid_w].
         region: (top, left, height, width) that the maps cover; default the whole picture.
         columns: words in a row; three fit a paper's column.
+        title: above all, such as the question and the method; plain text.
+        footnote: below all, such as the scale of the maps.
 
     Raises:
         ValueError: no token, or another number of maps.
@@ -69,10 +78,11 @@ def token_strip(
         raise ValueError(f"a token strip needs a map for every token, got {len(maps)} for {len(tokens)}")
     words = answer_words(tokens)
     names = [[visible("".join(tokens[index] for index in word).strip())] for word in words]
-    figure, cells = _panels(check_picture(picture), names, None, columns=min(columns, len(words)), side=_SMALL)
+    columns = min(columns, len(words))
+    figure, cells = _panels(check_picture(picture), names, title, columns, _SIDE if title else _SMALL, footnote)
     for axes, word in zip(cells, words, strict=True):
         draw_map(axes, picture, np.mean([maps[index] for index in word], axis=0), region=region, marks=7)
-    return figure
+    return draw_all_letters(figure)
 
 
 def answer_words(tokens: Sequence[str]) -> list[list[int]]:
@@ -126,9 +136,24 @@ def deletion_film(
         [f"{share:.0%} removed", *([f"score {scores[share]:+.2f}"] if scores and share in scores else [])]
         for share in shares
     ]
-    figure, cells = _panels(picture, names, None, columns=columns, side=_SMALL)
-    for axes, share in zip(cells, shares, strict=True):
-        draw_map(axes, compose(picture, substrate, order, grid, share), None, marks=8)
+    return draw_frames([compose(picture, substrate, order, grid, share) for share in shares], names, None, columns)
+
+
+def draw_frames(
+    frames: Sequence[Pixels], names: Sequence[Sequence[str]], title: str | None, columns: int, side: float = _SMALL
+) -> Figure:
+    """Draw pictures of one size in rows, each below its name.
+
+    Args:
+        frames: [H, W] or [H, W, 3] each.
+        names: lines above each picture.
+        title: above all; plain text.
+        columns: pictures in a row.
+        side: the longer side of a picture, in inches.
+    """
+    figure, cells = _panels(frames[0], names, title, columns=min(columns, len(frames)), side=side)
+    for axes, frame in zip(cells, frames, strict=True):
+        draw_map(axes, frame, None, marks=8)
     return figure
 
 
@@ -150,7 +175,7 @@ def _panels(
     names: Sequence[Sequence[str]],
     title: str | None,
     columns: int,
-    side: float = 1.62,
+    side: float = _SIDE,
     footnote: str = "",
 ) -> tuple[Figure, list[Axes]]:
     """A figure with axes of the picture's proportions, each below its own name; `side` in inches."""

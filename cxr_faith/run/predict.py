@@ -81,7 +81,7 @@ def answer(
         own = [known.get(item.sample.sample_id, NOTHING) for item in members]
         cases = _ask(engine, members, pixels, protocol, [known_reply(vlm, one) for one in own])
         for item, case, one in zip(members, cases, own, strict=True):
-            case.organ_cells = item.organ_cells(vlm.grid)
+            case.organ_cells, case.sample_id = item.organ_cells(vlm.grid), item.sample.sample_id
             fill_known(case, one)
         readings.append(Reading(pixels, members, cases, pairs, own, placed=condition == NONE))
     return readings

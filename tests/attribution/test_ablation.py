@@ -24,7 +24,7 @@ def explain(name, vlm, pixels, ids=("a",), **options):
 def test_which_methods_have_an_ablation():
     """The others' idea is all of their map: without it they are noise, which is a row of its own."""
     assert set(METHODS) - set(ABLATED) == set(
-        "attention rollout gradient smooth_grad random_map center edges oracle oracle_near".split()
+        "attention rollout gradient smooth_grad random_map center edges oracle oracle_near file".split()
     )
 
 

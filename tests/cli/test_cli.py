@@ -139,6 +139,30 @@ def test_explain_writes_overlay_and_json(tmp_path: Path, run: Callable[..., Done
         assert min(overlay.size) > 200
 
 
+def test_explain_draws_several_methods_films_and_other_formats(tmp_path: Path, run: Callable[..., Done]) -> None:
+    picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
+    arguments = ["explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path)]
+    done = run(*arguments, "--methods", "attention, edges", "--format", "svg")
+    content = json.loads(written(done).read_text())
+    assert list(content["methods"]) == ["attention", "edges"] and "method      edges" in done.stdout
+    assert content["methods"]["edges"]["map"] != content["map"] == content["methods"]["attention"]["map"]
+    assert "<svg" in written(done, "svg").read_text()
+    done = run(
+        *arguments, "--method", "edges", "--film", "true", "--gif", "true", "--max_new_tokens", "2", "--kind", "open"
+    )
+    assert "kind" in json.loads(written(done).read_text())
+    with Image.open(written(done, "-film.png")) as film, Image.open(written(done, "gif")) as gif:
+        assert film.width > 3 * film.height and gif.n_frames == 21  # type: ignore[attr-defined]
+    for options, message in (
+        (["--methods", "attention,edgs"], "--methods: no method 'edgs'; did you mean edges?"),
+        (["--methods", "attention,edges", "--film", "true"], "--methods and --film exclude each other"),
+        (["--window", "600"], "--window is a center and a width, such as 2048,4096, got 600"),
+        (["--window", "600,1200"], "a window is for DICOM pictures"),
+        (["--format", "bmp"], "format must be one of png, pdf, svg"),
+    ):
+        assert message in error_line(run(*arguments, *options))
+
+
 def test_explain_by_a_method_with_options(tmp_path: Path, run: Callable[..., Done]) -> None:
     picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
     arguments = ["explain", str(picture), "--question", "Is there a nodule?", "--method", "tam", "--out", str(tmp_path)]

@@ -8,8 +8,8 @@ import pytest
 
 from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest
-from cxr_faith.explainer.explain import ExplainOptions
 from cxr_faith.explainer.naming import result_stem
+from cxr_faith.explainer.options import ExplainOptions
 
 PICTURES = sorted((bundled_manifest().parent / "images").iterdir())
 ASKED = ExplainOptions("Is there a nodule?")
@@ -18,6 +18,11 @@ OTHERS = {
     "long question": replace(ASKED, question="Is there a nodule? " * 500),
     "slash": replace(ASKED, question="../../Is there a nodule/mass?"),
     "method": replace(ASKED, method="attention"),
+    "methods": replace(ASKED, methods="chefer,attention"),
+    "kind": replace(ASKED, kind="open"),
+    "window": replace(ASKED, window="600,1200"),
+    "format": replace(ASKED, format="pdf"),
+    "film": replace(ASKED, film=True),
     "options": replace(ASKED, method_options={"layers": "deep"}),
     "model": replace(ASKED, model="google/medgemma-4b-it"),
     "target": replace(ASKED, target="tokens"),

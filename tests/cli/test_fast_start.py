@@ -20,7 +20,7 @@ from cxr_faith.cli.evaluate import DESCRIPTION, read_run, run_command
 from cxr_faith.cli.lightning_cli import EvaluateCLI
 from cxr_faith.cli.signatures import description_of, options_of, registry
 from cxr_faith.data.sources import SOURCES
-from cxr_faith.explainer.explain import ExplainOptions
+from cxr_faith.explainer.options import ExplainOptions
 from cxr_faith.planning.options import PlanOptions
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +170,7 @@ def test_options_are_those_of_the_typed_parser() -> None:
     ("place", "made"),
     [
         ("lightning.pytorch.trainer.trainer:Trainer", Trainer),
-        ("cxr_faith.explainer.explain:ExplainOptions", ExplainOptions),
+        ("cxr_faith.explainer.options:ExplainOptions", ExplainOptions),
         ("cxr_faith.bench.compare:BenchOptions", BenchOptions),
         ("cxr_faith.planning.options:PlanOptions", PlanOptions),
         *((place, SOURCES[name]) for name, place in registry("cxr_faith.data.sources", "SOURCES").items()),

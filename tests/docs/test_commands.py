@@ -166,7 +166,7 @@ def test_the_library_example(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "chest.png").write_bytes(PICTURE.read_bytes())
     exec(examples.pop().replace("steps=50", "steps=4"), {"cxr_faith": cxr_faith})
-    assert "(12, 12)" in capsys.readouterr().out and (tmp_path / "overlay.png").stat().st_size > 10_000
+    assert "(12, 12)" in capsys.readouterr().out and (tmp_path / "explanation.png").stat().st_size > 10_000
 
 
 def test_the_captum_example(

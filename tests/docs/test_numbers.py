@@ -146,7 +146,7 @@ def test_an_audit_prints_what_its_page_shows(tmp_path: Path, capsys: pytest.Capt
         name, image, *words = shlex.split(command)[1:]
         assert main([name, str(ROOT / image), *words, "--out", str(tmp_path)]) == 0
         printed = capsys.readouterr().out
-        printed = printed[printed.index("answer ") : printed.index("overlay ")]
+        printed = printed[printed.index("answer ") : printed.index("figure ")]
         numbers = [[float(text) for text in re.findall(r"[-+]?\d+\.\d+", block)] for block in (printed, shown)]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.003)
         assert re.sub(r"[-+]?\d+\.\d+", "#", printed) == re.sub(r"[-+]?\d+\.\d+", "#", shown)

@@ -125,7 +125,7 @@ def test_a_thought_is_held_fixed_and_the_answer_after_it_is_explained(thinking: 
     written = "".join(vlm.decode(case.prompt.suffix_ids))
     assert written.endswith(f"model\n<unused94>{explanation.metadata['thought']}<unused95>")
     # The slow twin: the processor's prompt, then the thought token by token with whole forwards, as greedy finds it.
-    twin, pixels = gemma.twin_model(vlm.model), explanation._pixels
+    twin, pixels = gemma.twin_model(vlm.model), explanation._view.pixels
     opened = vlm.tokenizer(MARKS.open, add_special_tokens=False)["input_ids"]
     thought = list(opened)
     while vlm.tokenizer.decode(thought[-1:]) != MARKS.close:

@@ -1,0 +1,100 @@
+"""Score explanations of single answers, and maps from elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from numpy.typing import ArrayLike
+
+from cxr_faith.attribution.map_file import cell_map
+from cxr_faith.explainer.answer_explainer import AnswerExplainer
+from cxr_faith.explainer.explanation import Explanation
+from cxr_faith.explainer.measured import measure
+from cxr_faith.explainer.pictures import Picture
+from cxr_faith.explainer.scores import Scores
+from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE
+from cxr_faith.protocol import Protocol
+
+
+class AnswerScorer(AnswerExplainer):
+    """Scores maps of a loaded model's answers by removing their cells.
+
+    Args:
+        vlm: the model.
+        seed: of every random stream, together with the picture's id.
+        max_new_tokens: longest answer that is generated.
+    """
+
+    def evaluate(
+        self,
+        explanation: Explanation,
+        substrate: str = DEFAULT_SUBSTRATE,
+        steps: int | str = 50,
+        random_orders: int = 20,
+    ) -> Scores:
+        """Score an explanation: deletion and insertion curves, and gaps to random orders and to the center.
+
+        Args:
+            explanation: of this explainer's model.
+            substrate: what replaces removed cells, such as `blur:0.1`, `mean`, `zero`, `noise`.
+            steps: points of a curve after the first, or `adaptive`, see `Protocol`.
+            random_orders: orders of the random baseline; even.
+
+        Raises:
+            ValueError: unknown substrate, or a schedule that does not fit the grid.
+        """
+        protocol = Protocol((substrate,), steps, random_orders, seed=self.seed)
+        case = replace(explanation._case, maps={explanation.method: explanation.map})
+        measured = measure(self._engine, explanation._view.pixels, case, protocol)[explanation.method]
+        explanation._measured.append(measured)
+        return measured.scores
+
+    def evaluate_map(
+        self,
+        image: Picture,
+        question: str,
+        my_map: ArrayLike,
+        substrate: str = DEFAULT_SUBSTRATE,
+        steps: int | str = 50,
+    ) -> Scores:
+        """Score a map from elsewhere; see `evaluate_maps`."""
+        return self.evaluate_maps(image, question, {"my_map": my_map}, substrate, steps)["my_map"]
+
+    def evaluate_maps(
+        self,
+        image: Picture,
+        question: str,
+        maps: Mapping[str, ArrayLike],
+        substrate: str = DEFAULT_SUBSTRATE,
+        steps: int | str = 50,
+        random_orders: int = 20,
+        target: str | int = "answer",
+        kind: str | None = None,
+        image_id: str | None = None,
+    ) -> dict[str, Scores]:
+        """Score maps from elsewhere, such as those of Captum or Quantus, of one answer.
+
+        Args:
+            image: as for `explain`.
+            question: as you would ask it.
+            maps: name → [grid_h, grid_w], or [H, W] over the whole picture, whose means over each cell are taken;
+                larger = more important. Axes of length 1 before these two are dropped.
+            substrate: what replaces removed cells.
+            steps: as for `evaluate`.
+            random_orders: orders of the random baseline; even.
+            target: as for `explain`.
+            kind: as for `explain`.
+            image_id: as for `explain`.
+
+        Returns:
+            name → scores; all are compared with the same random orders.
+
+        Raises:
+            ValueError: no map, one of another shape or with values that are not finite, or as `explain` and `evaluate`.
+        """
+        if not maps:
+            raise ValueError("there is no map to evaluate")
+        protocol = Protocol((substrate,), steps, random_orders, seed=self.seed)
+        on_cells = {name: cell_map(values, self.vlm.grid, name) for name, values in maps.items()}
+        view, case = self._ask_one(image, question, target, kind, image_id)
+        measured = measure(self._engine, view.pixels, replace(case, maps=on_cells), protocol)
+        return {name: one.scores for name, one in measured.items()}

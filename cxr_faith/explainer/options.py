@@ -1,0 +1,154 @@
+"""What `cxr-faith explain` takes: names, types, defaults and help of its options."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cxr_faith.attribution import METHODS, build_methods
+from cxr_faith.attribution.base import nearest
+from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
+from cxr_faith.vlm.reasoning import Reasoning
+
+TOKENS = "tokens"
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """What to ask and how to explain it.
+
+    Attributes:
+        question: the question, in plain words.
+        method: a registered attribution method.
+        method_options: its options, such as {"path": "sae/medgemma-20"} for sae.
+        methods: several methods in place of one, such as chefer,attention: a row of the figure for each.
+        model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
+        revision: branch, tag or commit of a hub id; default: main.
+        dtype: default: bfloat16 on a GPU, float32 on a CPU.
+        device: such as cuda:1; default: a GPU if there is one.
+        prompt_template: how the question is put to the model; contains {question}. Default: asks for yes or no, or
+            a few words; the bundled model gets the question alone.
+        system: text of the system role.
+        answer_prefix: text with which every answer begins, such as an empty thought.
+        reasoning: let the model think first: the marks around its thought, such as {"open": "<think>", "close":
+            "</think>"}.
+        max_new_tokens: longest answer that is generated.
+        kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.
+        window: center and width that show a DICOM picture, such as 2048,4096; default: those of its header.
+        out: folder for the figure and the JSON file.
+        format: of the figure.
+        film: also a strip of the picture while its cells are removed, as a PNG file.
+        gif: the same as a moving picture.
+        target: `answer`, `first`, the 0-based index of an answer token, a strategy that picks one (`first_content`,
+            `decision`, `llr`), or `tokens`: a map for each, drawn word by word.
+        keyword: explain the tokens of this word, where it first stands in the answer, in place of the target.
+        evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
+        substrate: what stands for removed cells when scoring.
+        steps: points of a curve when scoring.
+        clinical: also a clinical summary, as JSON, HTML and PDF; scores the explanation for it.
+        calibration: run directory of the same model, for the summary's calibration.
+        paraphrases: other wordings of the question, for the summary: do they get the same answer?
+        options: answers to choose from, such as ["left", "right"]; they are put below the question with letters, and
+            the answer is a letter.
+        masks: folder of organ masks, <label>/<name of the picture>.png, of the picture's size, for the summary.
+    """
+
+    question: str
+    method: str = "chefer"
+    method_options: dict[str, Any] = field(default_factory=dict)
+    methods: str | None = None
+    model: str = "bundled"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
+    device: str | None = None
+    prompt_template: str | None = None
+    system: str = ""
+    answer_prefix: str = ""
+    reasoning: dict[str, str] = field(default_factory=dict)
+    max_new_tokens: int = 32
+    kind: Literal["yes_no", "choice", "open"] | None = None
+    window: str | None = None
+    out: str = "explanations"
+    format: Literal["png", "pdf", "svg"] = "png"
+    film: bool = False
+    gif: bool = False
+    target: str = "answer"
+    keyword: str | None = None
+    evaluate: bool = False
+    substrate: str = "blur:0.1"
+    steps: int = 50
+    clinical: bool = False
+    calibration: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    masks: str | None = None
+
+    @property
+    def method_specs(self) -> dict[str, dict[str, Any]]:
+        """Name → `{class: …, options…}` of each method, the first one first."""
+        names = [self.method] if self.methods is None else self.methods.split(",")
+        return {name.strip(): {**self.method_options, "class": name.strip()} for name in names}
+
+    @property
+    def window_values(self) -> tuple[float, float] | None:
+        """Center and width.
+
+        Raises:
+            ValueError: they are not two numbers.
+        """
+        if self.window is None:
+            return None
+        try:
+            center, width = map(float, self.window.strip("[]").split(","))
+        except ValueError:
+            raise ValueError(f"--window is a center and a width, such as 2048,4096, got {self.window}") from None
+        return center, width
+
+    def thought_marks(self) -> Reasoning:
+        """The marks of a thought.
+
+        Raises:
+            ValueError: other keys than open and close.
+        """
+        if unknown := sorted(self.reasoning.keys() - {"open", "close"}):
+            raise ValueError(f"--reasoning: no key {unknown[0]!r}: it takes open and close")
+        return Reasoning(**self.reasoning)
+
+    def checked_target(self) -> str | int:
+        """What to explain, after a check of the options that need no model.
+
+        Raises:
+            ValueError: an empty question, an unknown method, options that exclude each other, or a wrong target.
+        """
+        if not self.question.strip():
+            raise ValueError("--question is empty")
+        self._check_methods()
+        if self.keyword is None:
+            if self.target == TOKENS and self.options:
+                raise ValueError("--target tokens explains each token of an answer: leave out --options")
+            if self.target == TOKENS and (self.evaluate or self.clinical or self.film or self.gif or self.methods):
+                raise ValueError(
+                    "--target tokens gives many maps: --evaluate, --clinical, --film, --gif, --methods want one target"
+                )
+            if self.target in (*STRATEGIES, TOKENS):
+                return self.target
+            try:
+                return parse_target(self.target)
+            except ValueError as error:
+                more = f"{', '.join(STRATEGIES)} pick a token, {TOKENS} takes each"
+                raise ValueError(f"--target: {error}; {more}") from error
+        if self.target != "answer":
+            raise ValueError("--keyword and --target exclude each other")
+        return parse_target(f"{KEYWORD}{self.keyword}")
+
+    def _check_methods(self) -> None:
+        option = "--method" if self.methods is None else "--methods"
+        for name in self.method_specs:
+            if name not in METHODS:
+                raise ValueError(f"{option}: no method {name!r}{nearest(name, METHODS)}")
+        if self.methods is not None:
+            for other in ("method_options", "clinical", "film", "gif"):
+                if getattr(self, other):
+                    raise ValueError(f"--methods and --{other} exclude each other: {other} is of one method")
+        if "class" in self.method_options:
+            raise ValueError("--method_options: the class is --method")
+        if self.method_options:
+            build_methods(self.method_specs)

@@ -1,0 +1,207 @@
+"""The figure of one answer, and how an explanation shows itself in a notebook, a file and a table."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from PIL import Image
+
+import cxr_faith
+from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.data.sample import Box
+from cxr_faith.explainer import Explanation
+from cxr_faith.explainer.answer_verdict import answer_verdict
+from cxr_faith.explainer.drawing import answer_panel, film_frames, measured_of
+from cxr_faith.explainer.measured import Measured
+from cxr_faith.report.film import film_strip, moving_picture
+from cxr_faith.report.grids import compose
+
+QUESTION = "Is there a nodule?"
+
+
+@pytest.fixture(scope="module")
+def explainer() -> cxr_faith.Explainer:
+    return cxr_faith.Explainer.from_pretrained("bundled", device="cpu", max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def picture() -> Path:
+    return sorted((bundled_manifest().parent / "images").iterdir())[0]
+
+
+@pytest.fixture(scope="module")
+def plain(explainer: cxr_faith.Explainer, picture: Path) -> Explanation:
+    return explainer.explain(picture, QUESTION, "gradient")
+
+
+@pytest.fixture(scope="module")
+def scored(explainer: cxr_faith.Explainer, picture: Path) -> Explanation:
+    explanation = explainer.explain(picture, QUESTION, "chefer")
+    explainer.evaluate(explanation, steps=12)
+    return explanation
+
+
+def texts(figure: Figure) -> list[str]:
+    return [" ".join(text.get_text().split()) for text in figure.texts]
+
+
+def test_the_panel_shows_the_answer_with_and_without_the_maps_first_cells(scored: Explanation) -> None:
+    figure = scored.plot(boxes=[Box("nodule", 10, 20, 60, 90)])
+    said = texts(figure)
+    other = {"yes": "no", "no": "yes"}[scored.answer]
+    assert QUESTION in said and any(f"The model says {scored.answer}." in text for text in said)
+    k = np.array(scored.scores.k) / 144
+    left = np.interp(0.2, k, scored.scores.deletion_scores)
+    assert (f"now it says {other}" if left < 0 else f"it still says {scored.answer}") in said
+    assert scored.verdict is not None and scored.verdict.sentence in said
+    picture, mapped, _, removed, curves = figure.axes
+    assert (len(picture.images), len(mapped.images), len(removed.images)) == (1, 2, 1)
+    assert len(picture.patches) == len(mapped.patches) == 1 and not removed.patches
+    for axes in (picture, mapped, removed):
+        place = axes.get_window_extent()
+        assert place.width / place.height == pytest.approx(scored.picture.shape[1] / scored.picture.shape[0], rel=0.02)
+    lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in curves.lines}
+    kept = (np.array(scored.scores.deletion_scores) - scored.scores.s_substrate) / scored.scores.effect
+    np.testing.assert_allclose(lines["chefer, removed"], kept)
+    assert {"chefer, shown", "random order, removed", "random order, shown"} <= set(lines)
+    assert lines["random order, removed"][0] == pytest.approx(1) and lines["random order, removed"][-1] == 0
+
+
+def test_the_curve_of_random_orders_is_the_mean_that_the_scores_are_compared_with(scored: Explanation) -> None:
+    measured = scored._measured[-1]
+    k = np.array(measured.random.k) / 144
+    kept = (np.array(measured.random.deletion_scores) - measured.scores.s_substrate) / measured.scores.effect
+    area = np.trapezoid(kept, k)
+    assert measured.scores.gap_deletion_random == pytest.approx(area - measured.scores.deletion_auc)
+
+
+def test_the_picture_without_the_first_cells_is_what_the_model_got(
+    explainer: cxr_faith.Explainer, scored: Explanation
+) -> None:
+    from cxr_faith.perturb.substrate import Substrate
+
+    pixels, order = scored._view.pixels[None], np.array(scored.scores.order)
+    gone = Substrate.parse("blur:0.1").apply(pixels, [scored.metadata["image_id"]], explainer.seed)
+    seen, blurred = (explainer.vlm.denormalize(one)[0].permute(1, 2, 0).numpy() for one in (pixels, gone))
+    image = scored.plot().axes[3].images[0]
+    assert isinstance(image, AxesImage)
+    shown = np.asarray(image.get_array(), np.uint8)
+    expected = Image.fromarray(compose(seen, blurred, order, (12, 12), 0.2)).resize(shown.shape[1::-1], 2)
+    np.testing.assert_allclose(shown.astype(int), np.asarray(expected).astype(int), atol=1)
+
+
+def test_an_explanation_that_was_not_evaluated_is_drawn_without_verdict(
+    explainer: cxr_faith.Explainer, plain: Explanation
+) -> None:
+    before = explainer.vlm.counts.snapshot()
+    figure = plain.plot()
+    assert 0 < (explainer.vlm.counts - before).score <= 90
+    assert plain.scores is None and plain.verdict is None and measured_of(plain).quick
+    assert not any("elieve" in text or "srg" in text for text in texts(figure))
+    before = explainer.vlm.counts.snapshot()
+    plain.plot()
+    assert (explainer.vlm.counts - before).score == 0  # measured once
+
+
+def test_several_methods_are_rows_of_one_panel(explainer: cxr_faith.Explainer, picture: Path) -> None:
+    explained = explainer.compare(picture, QUESTION, ["attention", "edges", "center"])
+    figure = answer_panel(list(explained.values()))
+    assert len(figure.axes) == 1 + 3 * 3 + 1
+    assert {"attention", "edges", "center", "random order, removed"} == {
+        str(line.get_label()) for line in figure.axes[-1].lines if not str(line.get_label()).startswith("_")
+    }
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.texts] + [axes.get_window_extent() for axes in figure.axes]
+    for number, one in enumerate(boxes):
+        assert one.x0 >= 0 and one.y0 >= 0 and one.x1 <= figure.bbox.width and one.y1 <= figure.bbox.height
+        for other in boxes[:number]:
+            across, down = (
+                one.x0 < other.x1 - 1 and other.x0 < one.x1 - 1,
+                one.y0 < other.y1 - 1 and other.y0 < one.y1 - 1,
+            )
+            assert not (across and down), (one, other)
+
+
+def test_a_map_alone_into_axes_of_ones_own(plain: Explanation) -> None:
+    axes = Figure().subplots()
+    assert plain.plot(axes, alpha=0.9) is axes
+    alpha = np.asarray(axes.images[1].get_alpha())
+    assert alpha.max() == pytest.approx(0.9) and alpha.min() == 0
+
+
+def test_an_answer_without_effect_has_a_gray_map_and_says_why(scored: Explanation) -> None:
+    measured = scored._measured[-1]
+    weak = replace(measured, scores=replace(measured.scores, status="degenerate"))
+    figure = replace(scored, _measured=[weak]).plot()
+    mapped, curves = figure.axes[1], figure.axes[4]
+    assert mapped.images[1].get_cmap().name == "gray"
+    assert "No evidence to show: removing the whole picture hardly changes this answer." in texts(figure)
+    assert curves.get_ylabel() == "score of the answer (logits)"
+
+
+@pytest.mark.parametrize(
+    ("changed", "orders", "begin"),
+    [
+        ({}, 20, "Believe: "),
+        ({"gap_srg_center": -0.1}, 20, "Weak: "),
+        ({"random_p": 0.33}, 20, "Do not believe: no better than random orders"),
+        ({"random_p": 0.05}, 20, "Do not believe: no better"),
+        ({"random_p": 1.0, "srg": -0.4}, 20, "Do not believe: worse than random orders (srg -0.40, p = 1.000"),
+        ({"status": "inverted"}, 4, "No evidence to show: without the picture the model is surer"),
+        ({"status": "flat"}, 20, "No evidence to show: all cells of the map are equal."),
+    ],
+)
+def test_the_verdict_on_one_map(scored: Explanation, changed: dict[str, object], orders: int, begin: str) -> None:
+    known = {"status": "ok", "srg": 0.4, "random_p": 1 / 21, "gap_srg_center": 0.2}
+    scores = replace(scored._measured[-1].scores, **(known | changed))
+    verdict = answer_verdict(Measured(scores, scores, orders))
+    assert verdict is not None and verdict.sentence.startswith(begin)
+    assert (answer_verdict(Measured(scores, scores, 18)) is None) == (scores.status == "ok")
+
+
+def test_an_explanation_in_one_line_in_a_notebook_and_as_a_table(scored: Explanation, plain: Explanation) -> None:
+    for one in (scored, plain):
+        line = repr(one)
+        assert "\n" not in line and QUESTION in line and one.answer in line and one.method in line and len(line) < 200
+    assert f"srg {scored.scores.srg:+.2f}" in repr(scored) and "srg" not in repr(plain)
+    with Image.open(io.BytesIO(scored._repr_png_())) as image:
+        assert image.format == "PNG" and image.width > 1500
+    html = replace(scored, metadata={**scored.metadata, "question": "<script>"})._repr_html_()
+    assert "&lt;script&gt;" in html and "<script>" not in html and "data:image/png;base64,iVBOR" in html
+    frame = scored.to_frame()
+    assert frame["value"].tolist() == scored.map.ravel().tolist()
+    assert frame.sort_values("rank").index.tolist() == scored.scores.order
+
+
+def test_an_explanation_is_saved_in_the_format_of_the_ending(scored: Explanation, tmp_path: Path) -> None:
+    for ending, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml"), ("json", b"{")):
+        file = scored.save(tmp_path / f"one.{ending}")
+        assert file.read_bytes().startswith(start)
+        assert scored.save(tmp_path / f"two.{ending}").read_bytes() == file.read_bytes()  # no date, no random ids
+    content = json.loads((tmp_path / "one.json").read_text())
+    assert content == json.loads(json.dumps(scored.to_dict())) and content["evaluation"]["srg"] == scored.scores.srg
+    assert content["evaluation"]["verdict"] == scored.verdict.verdict
+    with pytest.raises(ValueError, match="a figure is written as png, pdf, svg, not as bmp"):
+        scored.save(tmp_path / "one.bmp")
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_the_film_says_what_the_model_says_of_each_frame(scored: Explanation) -> None:
+    frames = film_frames(scored, (0.0, 0.5, 1.0))
+    assert [frame.name for frame in frames] == ["0% removed", "50% removed", "100% removed"]
+    assert frames[0].said == f"it says {scored.answer}" and len({frame.picture.tobytes() for frame in frames}) == 3
+    end = scored.scores.deletion_scores[-1]
+    assert frames[2].said.startswith("it still says" if end >= 0 else "now it says")
+    figure = film_strip(frames, "肺 nodule?")
+    assert len(figure.axes) == 3 and all(
+        text.get_text().isprintable() or "\n" in text.get_text() for text in figure.texts
+    )
+    with Image.open(io.BytesIO(moving_picture(frames, "a title"))) as gif:
+        assert (gif.format, gif.n_frames, gif.info["loop"]) == ("GIF", 3, 0)
+    with pytest.raises(ValueError, match="a frame or more"):
+        film_strip([])
