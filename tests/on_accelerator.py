@@ -43,6 +43,8 @@ def loops(sae: str) -> dict[str, list[dict[str, Any]]]:
         "integrated_gradients ablated": [{"steps": n, "micro_batch": 1, "ablated": True} for n in (2, 4)],
         "igos_pp ablated": [{"iterations": n, "path_steps": n, "ablated": True} for n in (1, 2)],
         "chefer ablated": [{"ablated": True}] * 2,
+        "eagle": [{"regions": 4, "budget": budget, "substrate": "zero"} for budget in (8, 14)],
+        "multi_scale": [{"tolerance": tolerance, "substrate": "zero"} for tolerance in (1e9, 0.0)],
         "cleann": [{"alpha": 1e-15, "samples": 5, "substrate": "zero"}, {"substrate": "zero"}],
     }
 

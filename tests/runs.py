@@ -49,6 +49,10 @@ def cheap_options(sae: str) -> dict[str, dict[str, Any]]:
         "igos_pp": {"iterations": 1, "path_steps": 1},
         "sae": {"path": sae},
         "greedy": {"cells": 2},
+        "eagle": {"regions": 4, "budget": 14},
+        "multi_scale": {"tolerance": 0.5},
+        "attention_sink_masked": {"factor": 1.1},
+        "answer_map": {"bands": [2]},
     }
 
 

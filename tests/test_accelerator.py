@@ -53,7 +53,7 @@ def test_no_loop_of_a_method_waits(result: dict[str, Any], name: str) -> None:
     assert fewer == more and fewer["waits"]["copy to the host"] < (48 if name == "sae" else 8)
 
 
-@pytest.mark.parametrize("name", ["greedy", "cleann"])
+@pytest.mark.parametrize("name", ["greedy", "cleann", "eagle", "multi_scale"])
 def test_a_search_waits_for_the_scores_that_it_goes_on_from_and_for_nothing_else(
     result: dict[str, Any], name: str
 ) -> None:

@@ -17,7 +17,7 @@ from cxr_faith.vlm import Gemma3VLM
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in ROOT.glob("configs/*.yaml") if not path.stem.startswith("sae_"))
-PHANTOMS = ("demo", "methods", "greedy")
+PHANTOMS = ("demo", "methods", "greedy", "combined")
 OVERLAYS = sorted(ROOT.glob("configs/*/*.yaml"))
 
 
@@ -135,8 +135,9 @@ def test_wrong_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_table_of_methods_is_the_demos_with_every_method() -> None:
-    demo, methods, greedy = (read(ROOT / "configs" / f"{name}.yaml") for name in PHANTOMS)
+    demo, methods, greedy, combined = (read(ROOT / "configs" / f"{name}.yaml") for name in PHANTOMS)
     options = {name: settings or {} for name, settings in methods["model"]["methods"].items()}
+    options |= {name: settings or {} for name, settings in combined["model"]["methods"].items() if name not in options}
     classes = {settings.get("class", name) for name, settings in options.items()}
     classes |= set(greedy["model"]["methods"]) & {"greedy"}  # too expensive for all samples
     classes |= {"file"}  # reads maps that a user brings
@@ -150,6 +151,6 @@ def test_the_table_of_methods_is_the_demos_with_every_method() -> None:
         assert {"class": method} | options[method] | {"ablated": True} == settings
     can = {settings.get("class", name) for name, settings in options.items() if settings.get("class", name) in METHODS}
     assert {name for name in can if METHODS[name].can_ablate} == {settings["class"] for settings in ablated.values()}
-    assert greedy["model"]["protocol"] == demo["model"]["protocol"]
+    assert greedy["model"]["protocol"] == demo["model"]["protocol"] == combined["model"]["protocol"]
     assert methods["model"]["protocol"] == demo["model"]["protocol"]
     assert methods["trainer"] == demo["trainer"]

@@ -137,6 +137,7 @@ def test_maps_made_with_a_substrate_are_scored_under_another_too():
     on_mean = {"cleann": {"substrate": "mean"}}
     assert "cleann" in scored(on_mean, "mean")["blur:0.1"]
     made_with = ["igos_pp", "cleann", "occlusion", "rise", "greedy", "sae", "integrated_gradients", "grad_x_input"]
+    made_with += ["eagle", "multi_scale"]
     beside = scored({name: {} for name in METHODS if name != "file"}, "blur:0.1")["mean"][
         len([*controls, "oracle_near"]) :
     ]

@@ -59,7 +59,7 @@ def image_share(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> 
 
 
 class Attention(Method):
-    """Attention that the answer's position pays to the image tokens in the decoder.
+    """Attention of the answer's position on the image.
 
     Args:
         heads: how heads are combined: `mean`, `max`, or `entropy` (heads with a peaked image row weigh more).
@@ -88,15 +88,17 @@ class Attention(Method):
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
         """Image rows over all heads and layers, [batch, scored tokens, N]."""
-        read = target[0].read_positions(batch.prompts[0])
-        # [layers, batch, scored tokens, heads, N]
-        kept = observe(vlm, batch, target, lambda a: at_image(vlm, batch, a[:, :, read]).transpose(1, 2))
-        rows = torch.stack(kept)
+        rows = self._rows(vlm, batch, target)
         if self.renormalize:
             rows = rows / rows.sum(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
         chosen = {"mean": rows, "last": rows[-1:], "deep": rows[-4:]}[self.layers]
         # One axis after the other: a mean over both at once would round differently at different batch sizes.
         return self._over_heads(chosen).mean(0)
+
+    def _rows(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Tensor:
+        """Image rows [layers, batch, scored tokens, heads, N]."""
+        read = target[0].read_positions(batch.prompts[0])
+        return torch.stack(observe(vlm, batch, target, lambda a: at_image(vlm, batch, a[:, :, read]).transpose(1, 2)))
 
     def _over_heads(self, rows: Tensor) -> Tensor:
         if self.heads == "max":

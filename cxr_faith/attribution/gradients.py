@@ -53,7 +53,7 @@ def picture_gradient(vlm: VLM, batch: AttributionBatch, target: Sequence[Target]
 
 
 class Gradient(Method):
-    """Saliency: L2 norm of the score's gradient over the channels of each image token."""
+    """Saliency: L2 norm of the gradient at each image token."""
 
     def attribute(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> Attribution:
         """Maps of gradient norms; see `Method.attribute`."""
@@ -93,7 +93,7 @@ class _FromBaseline(Method):
 
 
 class GradXInput(_FromBaseline):
-    """Gradient × (token - baseline token), sum over channels.
+    """Gradient × (token - baseline token), summed, signed.
 
     Args:
         baseline: a substrate (`blur:0.1`, `mean`, `noise`; `zero` is the gray picture; `road` means the default blur),

@@ -13,7 +13,7 @@ from cxr_faith.vlm.base import VLM, Target
 
 
 class Greedy(Method):
-    """The cell that lowers the score most among those left, one after another.
+    """Cells whose removal lowers the score most, in turn.
 
     Cell number k of the order has the value N - k; cells of equal effect are ordered at random, and once all cells left
     have the same effect, they tie. It asks the model about N(N + 1)/2 pictures, so use it on few samples: it says how

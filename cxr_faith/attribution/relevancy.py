@@ -58,7 +58,7 @@ class Chefer(Method):
 
 
 class CheferGlobal(Chefer):
-    """Gradient-weighted attention relevancy over the global attention layers only.
+    """`chefer` over the global attention layers only.
 
     Args:
         normalize_rows: scale each row of Ā to sum 1 (rows of zeros stay zero), which the definition does not.

@@ -31,7 +31,7 @@ def bundled_sae() -> Path:
 
 
 class SAE(Method):
-    """Activation × gradient of a sparse autoencoder's features on a vision-tower layer.
+    """Features of a sparse autoencoder on the vision tower.
 
     Args:
         path: folder that `cxr-faith fit-sae` wrote; `bundled` is the one for the bundled model.

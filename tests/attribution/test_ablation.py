@@ -13,6 +13,7 @@ QUESTION = "Is there a nodule?"
 ABLATED = sorted(name for name, method in METHODS.items() if method.can_ablate)
 LINEAR = {"grad_x_input": {"baseline": "zero"}, "integrated_gradients": {"baseline": "zero"}, "igos_pp": {}}
 LINEAR |= {"occlusion": {"window": 1}, "rise": {"masks": 200, "coarse": 9}, "greedy": {}}
+LINEAR |= {"eagle": {"regions": 15}, "multi_scale": {"inner": "random_map", "tolerance": 0.0}}
 
 
 def explain(name, vlm, pixels, ids=("a",), **options):
@@ -24,7 +25,7 @@ def explain(name, vlm, pixels, ids=("a",), **options):
 def test_which_methods_have_an_ablation():
     """The others' idea is all of their map: without it they are noise, which is a row of its own."""
     assert set(METHODS) - set(ABLATED) == set(
-        "attention rollout gradient smooth_grad random_map center edges oracle oracle_near file".split()
+        "attention rollout gradient smooth_grad ensemble random_map center edges oracle oracle_near file".split()
     )
 
 
@@ -44,6 +45,11 @@ def test_without_its_idea_a_method_does_not_find_the_cell_that_decides(name):
 @pytest.mark.parametrize("name", ABLATED)
 def test_noise_is_seeded_by_the_image(name, bundled, pictures):
     quick = {"igos_pp": {"iterations": 1, "path_steps": 1}, "rise": {"masks": 8}, "greedy": {"cells": 1}}
+    quick |= {
+        "eagle": {"regions": 9, "budget": 18},
+        "attention_sink_masked": {"factor": 1.2},
+        "multi_scale": {"tolerance": 0.5},
+    }
     options = quick.get(name, {}) | {"ablated": True}
     pixels = pictures(bundled, 2)
     both = explain(name, bundled, pixels, ("a", "b"), **options)

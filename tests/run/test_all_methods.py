@@ -69,6 +69,7 @@ def test_two_ranks_equal_one_with_every_method(sure_model: Path, random_sae: str
     second = frame["substrate"].eq("mean")
     controls = {"random", "random_map", "center", "edges", "oracle", "oracle_near"}
     made_with_blur = {"igos_pp", "cleann", "occlusion", "rise", "greedy", "sae", "integrated_gradients", "grad_x_input"}
+    made_with_blur |= {"eagle", "multi_scale"}
     assert set(frame.loc[second, "method"]) == made_with_blur | controls
     assert not frame.loc[second, "own_substrate"].any() and frame.loc[~second, "own_substrate"].any()
     frame = frame[~second]
