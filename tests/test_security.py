@@ -16,6 +16,7 @@ import yaml
 
 from cxr_faith.data.images import ImageError, load_image, load_mask
 from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.report.html import SCRIPTS
 from cxr_faith.vlm import Gemma3VLM
 from cxr_faith.vlm.base import ModelError
 from tests.runs import ROOT, records, run_here, write_config
@@ -47,7 +48,9 @@ def test_nothing_that_is_read_can_run_code() -> None:
 
 
 def test_the_pages_script_makes_no_markup_and_no_request() -> None:
-    script = (ROOT / "cxr_faith" / "report" / "page.js").read_text(encoding="utf-8")
+    parts = sorted((ROOT / "cxr_faith" / "report").glob("*.js"))
+    assert [part.name for part in parts] == sorted(SCRIPTS)
+    script = "".join(part.read_text(encoding="utf-8") for part in parts)
     markup = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\(|new Function"
     request = r"\bfetch\(|XMLHttpRequest|WebSocket|EventSource|sendBeacon|\bimport\("
     assert re.findall(f"{markup}|{request}", script) == []

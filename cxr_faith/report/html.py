@@ -36,6 +36,16 @@ from cxr_faith.summary.verdict import VERDICTS
 DETAIL_BUDGET = 11_000_000
 """Bytes for the samples' scores, maps and curves: with 2,000 samples the page stays below 15 MB."""
 
+SCRIPTS = ("page.js", "page_board.js", "page_charts.js", "page_samples.js", "page_sample.js", "page_start.js")
+"""Parts of the page's one script, in the order in which they run."""
+
+_LEGEND = (
+    *legend.LEGEND,
+    "Small: 95 % interval over patients.",
+    legend.OWN_SUBSTRATE,
+    legend.SANITY,
+    legend.CAVEAT,
+)
 _COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *DETAIL_COLUMNS, *bands.COLUMNS)))
 
 
@@ -99,6 +109,7 @@ def render(
     if "k" in records.columns and part is None:
         summary = bands.with_bands(summary, records)
     content = plain(page_data(summary, records, thumbs or {}, DETAIL_BUDGET))
+    trust = trust_tables(summary)
     return environment.get_template("page.html.j2").render(
         summary=summary,
         head=head,
@@ -107,25 +118,37 @@ def render(
         doctor=doctor,
         provenance=flat_rows(provenance),
         answers=answer_table(summary),
-        trust=trust_tables(summary),
+        trust=trust,
+        contents=_contents(summary, trust),
         reliability=_markup(reliability_of(records if part is None else part.answers)),
         scatter=_markup(scatter_of(summary)),
         psychometric=_markup(psychometric(summary.pairs)),
         failures=[[one.sample_id, one.methods, one.status, one.reason or "–"] for one in summary.failures.first],
-        legend=[
-            *legend.LEGEND,
-            "Small: 95 % interval over patients.",
-            legend.OWN_SUBSTRATE,
-            legend.SANITY,
-            legend.CAVEAT,
-        ],
+        legend=_LEGEND,
         left_out=_left_out(part, content["samples"]),
         glossary=GLOSSARY,
         # The package makes this text, and JSON without "<" cannot end its element.
         data=Markup(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
-        script=Markup(_package_text("page.js")),
+        script=Markup("\n".join(map(_package_text, SCRIPTS))),
         css=Markup(_package_text("page.css")),
     )
+
+
+def _contents(summary: Summary, trust: Sequence[TextTable]) -> list[tuple[str, str]]:
+    """Id and name of each part that the page has."""
+    parts = [
+        ("leaderboard", "Leaderboard", summary.boards),
+        ("curves-title", "Mean curves", summary.boards),
+        ("gaps", "Gaps", summary.boards),
+        ("gallery-title", "Samples worth a look", summary.boards),
+        ("samples", "All samples", summary.boards),
+        ("answers", "Answers", summary.answers),
+        ("trust", "Trust", trust),
+        ("failures", "Failures", summary.failures.n),
+        ("provenance", "Provenance", True),
+        ("terms", "Terms", True),
+    ]
+    return [(place, name) for place, name, there in parts if there]
 
 
 def _left_out(part: Listed | None, entries: Sequence[Mapping[str, Any]]) -> str:

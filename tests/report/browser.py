@@ -117,3 +117,40 @@ def chromium(folder: Path) -> Iterator[Browser]:
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+FIRST_COLUMN = "[...document.querySelectorAll('#board tbody tr td:first-child')].map((cell) => cell.textContent)"
+"""Names of the leaderboard's rows, as they are sorted."""
+
+
+def choose(browser: Browser, select: str, value: str, event: str = "change") -> None:
+    """Choose an option of a select, or type into a field, by its id."""
+    change = f"(s => {{ s.value = {json.dumps(value)}; s.dispatchEvent(new Event('{event}')); }})"
+    browser.run(f"{change}(document.getElementById({json.dumps(select)}))")
+
+
+CONTRAST = """
+(() => {
+  const part = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const [r, g, b, alpha = 1] = numbers(getComputedStyle(at).backgroundColor);
+      if (alpha > 0) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const texts = [...document.querySelectorAll('body *')]
+    .filter((one) => one.closest('svg') ? one.matches('text, tspan') : one.offsetParent !== null)
+    .filter((one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()))
+    .filter((one) => !one.matches('.side, script, style'));  // R and L are white with a black edge, on the picture
+  const faint = texts.filter((one) => {
+    const style = getComputedStyle(one), color = one.closest('svg') ? style.fill : style.color;
+    const [high, low] = [light(numbers(color)), light(behind(one))].sort((a, b) => b - a);
+    return (high + 0.05) / (low + 0.05) < 4.5;
+  });
+  return [texts.length, faint.map((one) => one.outerHTML.slice(0, 200))];
+})()
+"""
+"""How many texts are visible, and those with less contrast than 4.5 to 1."""

@@ -1,8 +1,5 @@
 """The report page in a real browser: sorts, filters, opens a sample, without errors and without any request."""
 
-import io
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,55 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_faith.records import RecordWriter
 from cxr_faith.report.charts import AnswerCurves
 from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
 from cxr_faith.report.clinical.page import clinical_page
 from cxr_faith.report.clinical.summary import clinical_summary
-from cxr_faith.report.results import write_results
-from tests.report.browser import Browser, chromium
+from tests.report.browser import CONTRAST, FIRST_COLUMN, Browser, choose
 from tests.synthetic import NASTY
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Path:
-    run_dir = tmp_path_factory.mktemp("run")
-    more = [row | {"substrate": "mean", "srg": None if row.get("srg") is None else -row["srg"]} for row in rows]
-    RecordWriter(run_dir, rank=0, start=0).write([*rows, *more])
-    pictures = run_dir / "report" / "pictures"
-    pictures.mkdir(parents=True)
-    buffer = io.BytesIO()
-    Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (160, 1))).save(buffer, "JPEG")
-    (pictures / "00.jpg").write_bytes(buffer.getvalue())
-    listing = {"s00": {"file": "00.jpg", "methods": None, "region": [0.1, 0.05, 0.8, 0.9]}}
-    (pictures / "pictures.json").write_text(json.dumps(listing))
-    return write_results(run_dir).page
-
-
-@pytest.fixture
-def opened(browser: Browser, page: Path) -> Iterator[Browser]:
-    browser.size(1200, 900)
-    browser.errors.clear()
-    browser.requests.clear()
-    browser.open(page)
-    browser.run("location.hash = ''")
-    yield browser
-    outside = [address for address in browser.requests if not address.startswith(("file://", "data:", "blob:"))]
-    assert browser.errors == [] and outside == []
-
-
-FIRST_COLUMN = "[...document.querySelectorAll('#board tbody tr td:first-child')].map((cell) => cell.textContent)"
-
-
-def choose(browser: Browser, select: str, value: str, event: str = "change") -> None:
-    change = f"(s => {{ s.value = {json.dumps(value)}; s.dispatchEvent(new Event('{event}')); }})"
-    browser.run(f"{change}(document.getElementById({json.dumps(select)}))")
 
 
 def test_a_click_sorts_and_marks_the_column(opened: Browser) -> None:
@@ -66,7 +20,6 @@ def test_a_click_sorts_and_marks_the_column(opened: Browser) -> None:
     assert opened.run("document.querySelector('#board th:has([data-key=srg])').ariaSort") == "descending"
     opened.run("document.querySelector('#board [data-key=srg]').click()")
     assert opened.run(FIRST_COLUMN)[-1] == "oracle"
-    opened.run("document.querySelector('#board [data-key=method]').click()")
     opened.run("document.querySelector('#board [data-key=method]').click()")
     names = opened.run(FIRST_COLUMN)
     assert names == sorted(names) and opened.run("document.activeElement.dataset.key") == "method"
@@ -168,32 +121,6 @@ def test_fits_a_phone_and_every_control_has_a_name(opened: Browser, page: Path, 
     opened.screenshot(tmp_path / "phone.png")
     with Image.open(tmp_path / "phone.png") as shot:
         assert shot.width == 390 and len(shot.convert("RGB").resize((50, 50)).getcolors(2500) or []) > 20
-
-
-CONTRAST = """
-(() => {
-  const part = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const [r, g, b, alpha = 1] = numbers(getComputedStyle(at).backgroundColor);
-      if (alpha > 0) return [r, g, b];
-    }
-    return [255, 255, 255];
-  };
-  const texts = [...document.querySelectorAll('body *')]
-    .filter((one) => one.closest('svg') ? one.matches('text, tspan') : one.offsetParent !== null)
-    .filter((one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()))
-    .filter((one) => !one.matches('.side, script, style'));  // R and L are white with a black edge, on the picture
-  const faint = texts.filter((one) => {
-    const style = getComputedStyle(one), color = one.closest('svg') ? style.fill : style.color;
-    const [high, low] = [light(numbers(color)), light(behind(one))].sort((a, b) => b - a);
-    return (high + 0.05) / (low + 0.05) < 4.5;
-  });
-  return [texts.length, faint.map((one) => one.outerHTML.slice(0, 200))];
-})()
-"""
 
 
 def test_text_has_contrast(opened: Browser) -> None:

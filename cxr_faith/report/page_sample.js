@@ -1,0 +1,90 @@
+// ---- one sample: what was asked, a map for each method, curves and scores ----
+const BANNERS = {
+  degenerate: "Removing the whole picture hardly changes this answer, so no map can say what it depends on. The maps are gray.",
+  inverted: "Without the picture the model is surer of this answer, so no map can say what it depends on. The maps are gray.",
+  off_format: "The question asks for yes or no, and the model answers neither. The maps are gray.",
+  invalid: "This sample could not be scored.",
+  flat: "All cells of this map are equal: it says nothing.",
+};
+
+// The map over the picture; gray where the status says that there is nothing to explain.
+function mapStage(sample, method, values, ok) {
+  const [rows, columns] = sample.grid, thumb = data.thumbs[sample.id];
+  const canvas = el("canvas", { width: columns, height: rows, role: "img", "aria-label": `map of ${method}${ok ? "" : ", gray: nothing to explain"}` });
+  const context = canvas.getContext("2d"), pixels = context.createImageData(columns, rows), last = data.viridis.length - 1;
+  const gray = (level) => Array(3).fill(60 + 150 * level / last);
+  values.forEach((level, i) => pixels.data.set([...(ok ? data.viridis[level] : gray(level)), thumb ? 153 * level / last : 255], 4 * i));
+  context.putImageData(pixels, 0, 0);
+  const stage = el("div", { class: thumb ? "stage over" : "stage" }, thumb ? el("img", { src: thumb.uri, alt: "" }) : null, canvas);
+  if (thumb) {
+    const [top, left, height, width] = thumb.region;
+    canvas.style.cssText = `top:${100 * top}%;left:${100 * left}%;width:${100 * width}%;height:${100 * height}%`;
+  } else stage.style.aspectRatio = `${columns} / ${rows}`;
+  return stage;
+}
+
+// The patient's sides stand below each picture, where they cover none of it.
+const sides = (sample) => el("div", { class: "sides" }, ...Array.from({ length: Math.max(sample.pictures.length, 1) }, () => el("div", {}, el("span", {}, "R"), el("span", {}, "L"))));
+
+function mapFigure(sample, method, values, row) {
+  const says = !row ? "" : row.status === "ok" ? `srg ${num(row.srg, true)}` : row.status;
+  const shares = sample.shares[data.methods.indexOf(method)];
+  const lines = [says, shares ? sample.pictures.map((name, i) => `${name} ${Math.round(100 * shares[i])}%`).join(" · ") : ""].filter(Boolean);
+  return el("figure", {}, mapStage(sample, method, values, !row || row.status === "ok"), sides(sample), el("figcaption", {}, method, ...lines.flatMap((line) => [el("br"), line])));
+}
+
+function colorBar() {
+  const colors = data.viridis.filter((_, i) => i % 7 === 0).map((rgb) => `rgb(${rgb.join(",")})`).join(",");
+  return el("div", { class: "colorbar" }, el("span", {}, "least"), el("span", { class: "scale", role: "img", "aria-label": "from least to most important", style: `background:linear-gradient(to right,${colors})` }), el("span", {}, "most important"));
+}
+
+// The samples before and after this one in the list as it is filtered and ordered now.
+function steps(id) {
+  const place = state.listed.indexOf(id), step = (other, text) => (other === undefined ? null : el("a", { class: "plain", href: sampleAddress(other) }, text));
+  const before = place < 1 ? undefined : state.listed[place - 1], after = place < 0 ? undefined : state.listed[place + 1];
+  return el("p", { class: "controls" }, el("a", { class: "plain", href: "#samples" }, "Close"), step(before, "‹ Previous sample"), step(after, "Next sample ›"),
+    place < 0 ? null : el("span", { class: "quiet" }, `${place + 1} of ${state.listed.length} in the list below`));
+}
+
+function sampleFacts(sample) {
+  const wrong = sample.correct === false ? ", which is wrong" : "";
+  const facts = [["question", sample.question], ["answer", `${sample.answer ?? "–"}${wrong} (generated: ${sample.generated ?? "–"})`], ["reference", sample.reference ?? "unknown"], ["p(yes)", num(sample.p_yes)],
+    ["finding", sample.finding ?? "–"], ["effect", `${num(sample.effect, true)} (${settingName(data.settings[state.setting])})`], ...(sample.reason ? [["reason", sample.reason]] : [])];
+  return el("dl", { class: "facts" }, ...facts.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
+}
+
+function sampleTable(rows) {
+  return el("table", {}, el("caption", {}, "Scores of this sample"), el("thead", {}, el("tr", {}, ...["method", "status", ...data.values].map((n) => el("th", { scope: "col" }, n)))),
+    el("tbody", {}, ...rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.method + (r.own ? "*" : "")), el("td", {}, r.status), ...data.values.map((n) => el("td", {}, num(r[n], n.startsWith("gap"))))))));
+}
+
+// A status that every method has is the sample's own.
+function banner(rows) {
+  const [first] = rows;
+  if (!first || first.status === "ok" || rows.some((r) => r.status !== first.status)) return null;
+  return el("p", { class: "warnings", id: "sample-banner", role: "note" }, el("strong", {}, `${first.status}: `), BANNERS[first.status] ?? "");
+}
+
+async function openSample() {
+  const section = byId("sample"), wanted = state.sample, sample = data.samples.find((s) => s.id === wanted);
+  section.hidden = wanted === null;
+  if (wanted === null) { openSample.shown = null; return; }
+  if (!sample) { section.replaceChildren(el("h2", { tabindex: -1 }, "No such sample on this page"), el("p", {}, wanted)); return; }
+  const rows = rowsOf(sample).filter((r) => r.setting === state.setting && !state.hidden.has(r.method));
+  const heading = el("h2", { tabindex: -1 }, `Sample ${sample.id}`);
+  const maps = el("div", { class: "maps" }), curves = el("div", { class: "charts" });
+  section.replaceChildren(heading, steps(sample.id), ...[banner(rows)].filter(Boolean), sampleFacts(sample), el("h3", {}, "Maps"), colorBar(),
+    el("p", { class: "quiet" }, "Each on its own scale, 2nd to 98th percentile: compare places, not shades. R and L are the patient's sides."), maps,
+    el("h3", {}, "Curves"), curves, el("div", { class: "scroll" }, sampleTable(rows)));
+  if (openSample.shown !== wanted) { section.scrollIntoView(); heading.focus({ preventScroll: true }); openSample.shown = wanted; }
+  if (!sample.detail) { maps.append(el("p", { class: "quiet" }, "The page has no room for this sample's maps and curves; they are in the records.")); return; }
+  const detail = await unpack(sample);
+  if (!maps.isConnected) return;
+  const rowOf = Object.fromEntries(rows.map((r) => [r.method, r])), thumb = data.thumbs[sample.id];
+  const several = sample.pictures.length > 1, named = several ? `the pictures alone: ${sample.pictures.join(", ")}` : "the picture alone";
+  if (several) maps.style.gridTemplateColumns = `repeat(auto-fill, minmax(min(${9.5 * sample.pictures.length}rem, 100%), 1fr))`;
+  if (thumb) maps.append(el("figure", {}, el("div", { class: "stage" }, el("img", { src: thumb.uri, alt: several ? "the pictures" : "the picture" })), sides(sample), el("figcaption", {}, named)));
+  maps.append(...Object.entries(detail.maps).filter(([m]) => !state.hidden.has(m)).map(([m, values]) => mapFigure(sample, m, values, rowOf[m])));
+  const series = detail.curves.filter((c) => c.setting === state.setting && !state.hidden.has(c.method));
+  if (series.length) curves.append(...["deletion", "insertion"].map((side) => curveChart(side, series, side, [[series[0].deletion[0], "intact picture"], [series[0].insertion[0], "all substrate"]], "score (logits)")));
+}

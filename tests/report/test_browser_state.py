@@ -1,0 +1,180 @@
+"""The report page in a real browser: the short table, its address, CSV, dark, printed, and answers without effect."""
+
+import csv
+import json
+import re
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.report.browser import CONTRAST, FIRST_COLUMN, Browser, choose
+
+HEADS = "[...document.querySelectorAll('#board th button')].map((button) => button.dataset.key)"
+GRAY = "((c) => { const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; "
+GRAY += "return p.every((v, i) => i % 4 === 3 || v === p[i - (i % 4)]); })"
+
+
+@pytest.fixture
+def media(opened: Browser) -> Iterator[Browser]:
+    yield opened
+    opened.send("Emulation.setEmulatedMedia", media="", features=[])
+
+
+def test_the_table_is_short_until_all_columns_are_asked_for(opened: Browser) -> None:
+    assert opened.run(HEADS) == ["method", "verdict", "srg", "gap_srg_center", "coverage"]
+    assert opened.run("document.querySelectorAll('#board svg.bar .zero').length") == len(opened.run(FIRST_COLUMN))
+    opened.run("document.getElementById('more').click()")
+    keys = opened.run(HEADS)
+    assert {"n", "flat", "deletion_auc", "drop_50", "srg_logit"} <= set(keys) and len(keys) > 10
+    # Where hardly any sample is ok, srg logit takes the place of srg, and columns without a value are left out.
+    choose(opened, "slice", "absent")
+    assert "gap_srg_center" not in opened.run(HEADS)
+    opened.run("document.getElementById('more').click()")
+    assert opened.run(HEADS) == ["method", "verdict", "srg_logit_scored", "coverage"]
+
+
+def test_the_first_click_puts_the_best_first(opened: Browser) -> None:
+    opened.run("document.getElementById('more').click()")
+    board = opened.run("data.boards[0]")
+    for column in [*board["columns"], {"key": "coverage", "arrow": "↑"}, {"key": "flat", "arrow": "↓"}]:
+        key = column["key"]
+        opened.run("document.querySelector('#board [data-key=verdict]').click()")
+        opened.run(f"document.querySelector('#board [data-key={key}]').click()")
+        rows = {row["label"]: row["values"].get(key, row.get(key)) for row in board["rows"]}
+        known = [value for value in rows.values() if value is not None]
+        best = min(known) if column["arrow"] == "↓" else max(known)
+        assert rows[opened.run(FIRST_COLUMN)[0]] == best, key
+
+
+@pytest.mark.parametrize("width", [390, 1024])
+def test_nothing_of_the_table_is_hidden(opened: Browser, page: Path, width: int) -> None:
+    """The short table needs no scrolling; of all columns, the names stay in sight."""
+    opened.size(width, 800, mobile=width < 500)
+    opened.open(page)
+    overflow = "((box) => box.scrollWidth - box.clientWidth)(document.getElementById('board-scroll'))"
+    assert opened.run(overflow) <= 0
+    opened.run("document.getElementById('more').click()")
+    scrolled = "(box => { box.scrollLeft = 9999; return [box.scrollLeft, "
+    scrolled += "box.querySelector('td').getBoundingClientRect().left - box.getBoundingClientRect().left]; })"
+    moved, left = opened.run(f"{scrolled}(document.getElementById('board-scroll'))")
+    assert abs(left) < 1 and (moved > 100 or width > 500)
+
+
+def test_the_address_opens_the_same_page(opened: Browser, page: Path) -> None:
+    choose(opened, "setting", "1")
+    choose(opened, "slice", "present")
+    opened.run("document.querySelector('#methods input[value=attention]').click()")
+    opened.run("document.getElementById('more').click()")
+    opened.run("document.querySelector('#board [data-key=deletion_auc]').click()")
+    choose(opened, "sample-search", "nodule?", "input")
+    choose(opened, "sample-order", "worst")
+    opened.run("document.querySelector('#sample-rows a').click()")
+    opened.until("!document.getElementById('sample').hidden")
+    seen = f"[{FIRST_COLUMN}, {HEADS}, document.querySelector('#board caption').textContent, state.sample, "
+    seen += "document.getElementById('sample-count').textContent, document.getElementById('sample-rows').textContent]"
+    before, address = opened.run(seen), opened.run("location.hash")
+    opened.visit("about:blank")
+    opened.visit(page.resolve().as_uri() + address)
+    opened.until("document.documentElement.dataset.ready === 'yes'")
+    assert opened.run(seen) == before and "attention" not in before[0]
+    assert opened.run("document.querySelector('#methods input[value=attention]').checked") is False
+    opened.run("document.querySelector('.contents a[href=\"#terms\"]').click()")
+    opened.until("location.hash.includes('sample=')")  # a link within the page keeps what is shown
+    assert opened.run(seen) == before
+    opened.run("location.hash = ''")
+    opened.until("document.getElementById('sample').hidden")
+    assert opened.run(HEADS)[2] == "srg" and "attention" in opened.run(FIRST_COLUMN)
+    opened.run("location.hash = 'board=99&slice=none&sort=-x&list-status=?&sample=%E0%A4%A'")  # typed by hand
+    opened.until("!document.getElementById('sample').hidden")
+    assert opened.run("document.getElementById('sample').textContent").startswith("No such sample")
+    assert len(opened.run(FIRST_COLUMN)) > 5
+
+
+def test_samples_answered_wrongly(opened: Browser, rows: list[dict[str, Any]]) -> None:
+    choose(opened, "sample-answer", "wrong")
+    wrong = sorted({row["sample_id"] for row in rows if row["correct"] is False})
+    assert opened.run("state.listed") == wrong
+    assert "(wrong)" in opened.run("document.getElementById('sample-rows').textContent")
+    assert opened.run("location.hash") == "#list-answer=wrong"
+
+
+def test_previous_and_next_follow_the_list(opened: Browser) -> None:
+    choose(opened, "sample-order", "best")
+    listed = opened.run("state.listed")
+    opened.run("document.querySelector('#sample-rows a').click()")
+    opened.until(f"document.querySelector('#sample h2')?.textContent === 'Sample {listed[0]}'")
+    links = "[...document.querySelectorAll('#sample a')].map((a) => a.textContent)"
+    assert opened.run(links) == ["Close", "Next sample ›"]
+    opened.run("document.querySelectorAll('#sample a')[1].click()")
+    opened.until(f"document.querySelector('#sample h2').textContent === 'Sample {listed[1]}'")
+    assert opened.run(links) == ["Close", "‹ Previous sample", "Next sample ›"]
+    assert opened.run("location.hash") == f"#sample={listed[1]}&list-order=best"
+
+
+def test_the_table_is_saved_as_csv(opened: Browser, tmp_path: Path) -> None:
+    opened.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    opened.run("document.getElementById('csv').click()")
+    file, end = tmp_path / "leaderboard-all-blur_0.1.csv", time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < end, list(tmp_path.iterdir())
+        time.sleep(0.05)
+    with file.open(encoding="utf-8", newline="") as opened_file:
+        lines = {line["method"]: line for line in csv.DictReader(opened_file)}
+    board = opened.run("data.boards[0]")
+    assert list(lines) == [name.rstrip("*†‡") for name in opened.run(FIRST_COLUMN)]
+    for row in board["rows"]:
+        line = lines[row["method"]]
+        assert line["srg"] == "" if row["values"]["srg"] is None else float(line["srg"]) == row["values"]["srg"]
+        assert [float(line["srg_low"]), float(line["srg_high"])] == row["ci"]["srg"] if "srg" in row["ci"] else True
+    # No cell is a formula to a spreadsheet, and quotes stay text.
+    hostile = json.dumps('=HYPERLINK("x")')
+    first = opened.run(f"csv({{...board(), slice: {hostile}}}).split('\\r\\n')[1]")
+    assert first.startswith('"\'=HYPERLINK(""x"")",')
+
+
+def test_maps_of_an_answer_without_effect_are_gray(opened: Browser, rows: list[dict[str, Any]]) -> None:
+    status = {row["sample_id"]: row["status"] for row in rows if row["method"] == "chefer"}
+    for wanted in ("off_format", "inverted", "degenerate", "ok"):
+        sample = next(name for name, one in status.items() if one == wanted)
+        opened.run(f"location.hash = '#sample={sample}'")
+        map_of = "document.querySelector('#sample canvas[aria-label^=\"map of chefer\"]')"
+        opened.until(f"document.querySelector('#sample h2').textContent.endsWith('{sample}') && {map_of}")
+        banner = opened.run("document.getElementById('sample-banner')?.textContent ?? ''")
+        assert banner.startswith(f"{wanted}: ") == (wanted != "ok") == opened.run(f"{GRAY}({map_of})")
+        assert opened.run("document.querySelectorAll('#sample .colorbar .scale').length") == 1
+
+
+def test_cards_show_a_map(opened: Browser) -> None:
+    cards = "[...document.querySelectorAll('#gallery li')]"
+    opened.until(f"{cards}.length > 10 && {cards}.every((card) => card.querySelector('canvas'))")
+    gray = opened.run(f"{cards}.map((card) => [card.textContent, {GRAY}(card.querySelector('canvas'))])")
+    assert {one for text, one in gray if re.search("degenerate|inverted", text)} == {True}
+    assert {one for text, one in gray if "srg" in text} == {False}
+
+
+def test_dark_where_the_reader_wants_it(media: Browser) -> None:
+    media.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    media.run("location.hash = '#sample=s00'")
+    media.until("document.querySelectorAll('#sample canvas').length == 5")
+    assert media.run("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 28)"
+    count, faint = media.run(CONTRAST)
+    assert count > 100 and faint == []
+
+
+def test_prints_on_landscape_sheets_without_cutting_tables(media: Browser) -> None:
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    media.send("Emulation.setEmulatedMedia", media="print", features=dark)
+    media.size(1032, 700)  # A4 landscape within its margins, at 96 pixels an inch
+    media.run("document.getElementById('more').click()")
+    assert media.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    wide = (
+        "[...document.querySelectorAll('table, svg, canvas')].filter((one) => one.getBoundingClientRect().right > 1033)"
+    )
+    assert media.run(f"{wide}.map((one) => one.outerHTML.slice(0, 200))") == []
+    printed = b64decode(media.send("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
+    boxes = [tuple(map(float, box.split())) for box in re.findall(rb"/MediaBox\s*\[([\d. ]+)\]", printed)]
+    assert boxes and all(width > height for _, _, width, height in boxes)
