@@ -62,6 +62,11 @@ def answer_change(before: pd.DataFrame, after: pd.DataFrame) -> AnswerChange:
     )
 
 
+def one_picture(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each row has a map of a single picture, whose grid is recorded; only such maps are compared."""
+    return rows["map"].notna() & rows["grid_h"].notna()
+
+
 def map_change(method: str, before: pd.DataFrame, after: pd.DataFrame) -> MapChange | None:
     """The change between one method's rows that belong together; None without rows.
 

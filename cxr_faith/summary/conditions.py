@@ -12,6 +12,7 @@ from cxr_faith.summary.changes import (
     MapChange,
     answer_change,
     map_change,
+    one_picture,
 )
 from cxr_faith.summary.result import Result
 
@@ -61,7 +62,7 @@ def condition_panel(records: pd.DataFrame) -> Conditions | None:
         answers.append(ConditionAnswers(condition=condition, **vars(change)))
         for method, rows in changed.groupby("method", sort=True):
             before, after = (
-                some[some["method"].eq(method) & some["map"].notna()].set_index("sample_id") for some in (plain, rows)
+                some[some["method"].eq(method) & one_picture(some)].set_index("sample_id") for some in (plain, rows)
             )
             shared = before.index.intersection(after.index)
             moved = map_change(str(method), before.loc[shared], after.loc[shared])

@@ -11,6 +11,7 @@ from cxr_faith.summary.changes import (
     MapChange,
     answer_change,
     map_change,
+    one_picture,
 )
 from cxr_faith.summary.result import Result
 
@@ -68,7 +69,7 @@ def _panel(records: pd.DataFrame, pairs: pd.DataFrame) -> Stability | None:
     before, after = (samples.loc[pairs[side]].reset_index(drop=True) for side in ("base", "variant"))
     strategies = pairs["strategy"].fillna("unnamed").to_numpy(str)
     drawn = {
-        str(method): rows[rows["map"].notna()].set_index("sample_id")
+        str(method): rows[one_picture(rows)].set_index("sample_id")
         for method, rows in records.groupby("method", sort=True)
     }
     answers, maps = [], []
