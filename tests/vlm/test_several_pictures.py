@@ -203,7 +203,8 @@ def test_no_substrate_takes_from_another_picture(random_vlm, pictures, spec):
 
 def test_every_method_maps_all_pictures_or_says_why_not(shown, random_sae):
     own = cheap_options(random_sae) | {"igos_pp": {"iterations": 2, "path_steps": 1}}
-    methods = build_methods({name: {"class": name, **own.get(name, {})} for name in METHODS})
+    made = [name for name in METHODS if name != "file"]  # that one reads maps
+    methods = build_methods({name: {"class": name, **own.get(name, {})} for name in made})
     batch = AttributionBatch(shown.sheets[:1], [shown.vlm.prompt(QUESTION)], ["a+b+c"])
     refused = set()
     for name, method in methods.items():
