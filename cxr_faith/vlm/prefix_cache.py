@@ -11,9 +11,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 
-def cache_argument(module: torch.nn.Module, cache: DynamicCache | None) -> dict[str, DynamicCache | None]:
+def cache_argument(
+    body: torch.nn.Module | Callable[..., Any], cache: DynamicCache | None
+) -> dict[str, DynamicCache | None]:
     """A cache as an argument of a transformers module, under the name that this version of transformers has for it."""
-    return {_cache_name(type(module).forward): cache}
+    forward = type(body).forward if isinstance(body, torch.nn.Module) else getattr(body, "__func__", body)
+    return {_cache_name(forward): cache}
 
 
 @lru_cache(maxsize=64)
