@@ -1,7 +1,5 @@
 """One question about one picture: the answer of the model, the score to explain, and the maps that explain it."""
 
-import functools
-import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,9 +21,7 @@ from cxr_faith.vlm.base import VLM, Prompt, Reply, Target
 from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.micro_batch import MicroBatch, out_of_memory
 from cxr_faith.vlm.prompts import check_asked
-from cxr_faith.vlm.reasoning import Reasoning, thought_advice
-
-logger = logging.getLogger(__name__)
+from cxr_faith.vlm.reasoning import thought_advice
 
 NO_REPLY = Reply((), (), "", float("nan"), float("nan"), False)
 """The answer to a question that could not be asked, or that the model answered with NaN or infinity."""
@@ -139,8 +135,6 @@ def read_answers(
                 reply = vlm.answer(prefix, prompt, protocol.max_new_tokens)
             prompt = reply.prompt or prompt
             kind, target, reason = question_kind(kinds[index], reply), None, None
-            if reply.opens_thought is not None:
-                _warn_of_thoughts(reply.opens_thought)
             if np.isfinite([reply.margin, reply.yes_no_mass, reply.option_mass]).all():
                 try:
                     target = make_target(vlm, prompt, reply, kind, protocol.target)
@@ -150,11 +144,6 @@ def read_answers(
                 reply, reason = NO_REPLY, "the model's logits are not finite on the intact picture"
             cases.append(Case(prompt, image_id, kind, reply, target, reason, cells))
     return cases
-
-
-@functools.cache  # once a process
-def _warn_of_thoughts(marks: Reasoning) -> None:
-    logger.warning("%s", thought_advice(marks))
 
 
 def compute_maps(

@@ -24,6 +24,7 @@ from cxr_faith.checks.samples import read_cases
 from cxr_faith.checks.sanity import sanity
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.protocol import Protocol
 from cxr_faith.report.formats import p_value, with_interval
@@ -171,9 +172,9 @@ def sanity_lines(samples: int, methods: dict[str, Any]) -> list[list[str]]:
         write_manifest(Path(folder) / "manifest.parquet", samples)
         data = CXRVQADataModule(str(Path(folder) / "manifest.parquet"), str(bundled_manifest().parent))
         data.image_size, data.cache_dir = vlm.image_size, Path(folder)
-        pictures, cases = read_cases(vlm, data, protocol, samples)
+        pictures, cases = read_cases(Engine(vlm), data, protocol, samples)
     checked = build_methods(methods) | {"brightness": Brightness()}
-    result = sanity(vlm, checked, pictures, cases, protocol)
+    result = sanity(Engine(vlm), checked, pictures, cases, protocol)
     lines = [["method", "random pairs", ".95 quantile", "random model [95 %]", "verdict"]]
     for name, method in result.methods.items():
         last = list(method.cascade.values())[-1].spearman

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from cxr_faith.cases import Case, compute_maps, read_answers
 from cxr_faith.data.geometry import fit
 from cxr_faith.data.images import load_image
 from cxr_faith.data.manifest import bundled_manifest, open_manifest
+from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Gemma3VLM, bundled_model
@@ -56,7 +58,8 @@ class Scene:
         """Fresh cases of these questions, without maps."""
         asked = [self.cases[question].prompt.question for question in questions]
         kinds = ["yes_no"] * len(asked)
-        return read_answers(self.vlm, self.pixels, self.image_id, asked, kinds, self.protocol)
+        read = partial(read_answers, self.vlm, self.pixels, self.image_id, asked, kinds, self.protocol, None)
+        return Engine(self.vlm).whole_pass(read)
 
     def explain(self, cases: Sequence[Case], methods: Mapping[str, Method]) -> None:
         """Fill in the maps, also for answers off the format, since a model with random weights may answer anything."""
@@ -80,7 +83,8 @@ def build_scene(preset: Preset, vlm: Gemma3VLM | None = None) -> Scene:
     settings["integrated_gradients"] = {"steps": preset.ig_steps if preset.exact else SAMPLED_IG_STEPS[0]}
     methods = build_methods(settings)
     asked = list(QUESTIONS)
-    cases = read_answers(vlm, pixels, "bench", asked, ["yes_no"] * len(asked), protocol)
+    read = partial(read_answers, vlm, pixels, "bench", asked, ["yes_no"] * len(asked), protocol, None)
+    cases = Engine(vlm).whole_pass(read)
     scene = Scene(vlm, pixels, cases, methods, protocol, preset)
     for case in cases:
         before = vlm.counts.snapshot()

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.ranks import cluster_plugins
 from cxr_faith.run.stop import StopRequest
 from cxr_faith.storage.atomic import write_atomic
+from cxr_faith.vlm.reasoning import OPENS
 
 OTHER_MODEL = "take a model that was trained on radiographs: --model.vlm.path google/medgemma-4b-it"
 
@@ -64,13 +66,14 @@ def run_doctor(
         frame = _predict(module, data, trial, accelerator)
         again = _predict(module, data, trial, accelerator)
         data.skip = frozenset()
-        pictures, cases = read_cases(module.engine.vlm, data, module.protocol, 1)
+        pictures, cases = read_cases(module.engine, data, module.protocol, 1)
+        thought = next((str(reason) for reason in frame["reason"].dropna() if str(reason).startswith(OPENS)), None)
         advice = "no answer can be explained: check model.vlm.prompt_template, and what the records' reasons say"
         checks = [
             *(Check("model and data", "warn", line, OTHER_MODEL) for line in run_cautions(module, data)),
             weights_check(module.engine.vlm),
             *(check for case in zip(pictures, cases, strict=True) for check in model_checks(module, *case)),
-            *([] if cases else [Check("model", "fail", "not measured", advice)]),
+            *([] if cases else [Check("model", "fail", "not measured", thought or advice)]),
             *record_checks(frame, module.method_set.explaining),
             _restart(frame, again),
             _tensorboard(trial / "tensorboard"),
@@ -85,7 +88,9 @@ def _predict(module: FaithfulnessModule, data: CXRVQADataModule, folder: Path, a
     callbacks: list[Callback] = [RecordsWriter(folder, StopRequest())]
     needed = trainer_defaults(RunOptions(folder)) | {"plugins": cluster_plugins()}
     trainer = L.Trainer(accelerator=accelerator, devices=1, callbacks=callbacks, **needed)
-    trainer.predict(module, datamodule=data, return_predictions=False)
+    with warnings.catch_warnings():  # the second start has nothing left to do
+        warnings.filterwarnings("ignore", message="Total length of `SampleLoader`")
+        trainer.predict(module, datamodule=data, return_predictions=False)
     return read_records(folder)
 
 

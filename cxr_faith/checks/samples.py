@@ -1,24 +1,29 @@
 """The samples that `doctor` and `sanity` look at: the first ones that can be explained."""
 
+from functools import partial
+
 from torch import Tensor
 
 from cxr_faith.cases import Case, read_answers
 from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.perturb.engine import Engine
 from cxr_faith.protocol import Protocol
-from cxr_faith.vlm import VLM, ModelError
+from cxr_faith.vlm import ModelError
 
 LOOKED_AT = 50
 """Samples that are looked at, at most, for each one that is wanted: a model may answer none of a large manifest."""
 
 
-def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: int) -> tuple[list[Tensor], list[Case]]:
+def read_cases(
+    engine: Engine, data: CXRVQADataModule, protocol: Protocol, samples: int
+) -> tuple[list[Tensor], list[Case]]:
     """Pictures [3, H, W] and answered questions of the first samples that can be explained.
 
     All show as many pictures as the first one, since maps of different sizes cannot be compared; for several, each
     picture is a sheet [3, pictures * H, W]. At most half of the samples are about one picture. No more than `LOOKED_AT`
     times as many samples are looked at.
     """
-    pictures: list[Tensor] = []
+    vlm, pictures = engine.vlm, list[Tensor]()
     cases: list[Case] = []
     seen = 0
     for batch in data.loader():
@@ -33,9 +38,19 @@ def read_cases(vlm: VLM, data: CXRVQADataModule, protocol: Protocol, samples: in
             except ModelError:  # its record says so
                 continue
             pixels = vlm.normalize(item.image[None].to(vlm.device))[0]
-            asked = [sample.question], [sample.kind], protocol, [item.finding_cells(vlm.grid)]
-            more = [sample.n_options], [sample.turns]
-            [case] = read_answers(shown, pixels, sample.pictures_id, *asked, options=more[0], turns=more[1])
+            read = partial(
+                read_answers,
+                shown,
+                pixels,
+                sample.pictures_id,
+                [sample.question],
+                [sample.kind],
+                protocol,
+                [item.finding_cells(vlm.grid)],
+                options=[sample.n_options],
+                turns=[sample.turns],
+            )
+            [case] = engine.whole_pass(read)
             if case.target is not None and not case.off_format:
                 pictures.append(pixels)
                 cases.append(case)

@@ -8,6 +8,7 @@ shows the picture, not the model.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.metrics.agreement import spearman, ssim, top_overlap
 from cxr_faith.metrics.statistics import LEVEL
 from cxr_faith.perturb.condition import Condition
+from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.storage.atomic import write_atomic
-from cxr_faith.vlm import VLM, Target
+from cxr_faith.vlm import Target
 from cxr_faith.vlm.answers import predicted_answer
 from cxr_faith.vlm.loading import load_configured
 
@@ -79,18 +81,19 @@ def run_sanity(
     module.check_model()
     data.image_size, data.cache_dir = module.image_size, run_dir / "cache"
     data.cache = None  # it would hold the pictures of the whole manifest, and a few are read once
-    pictures, cases = read_cases(vlm, data, module.protocol, options.samples)
+    pictures, cases = read_cases(Engine(vlm, micro_batch=module.micro_batch), data, module.protocol, options.samples)
     if len(cases) < 2:
         answered = f"sanity needs two samples that the model answers, there are {len(cases)}"
         raise ValueError(f"{data.manifest}: {answered}; cxr-faith doctor says why")
+    engine = Engine(vlm.showing(cases[0].pictures), micro_batch=module.micro_batch)
     made = {name: one for name, one in module.method_set.methods.items() if not isinstance(one, METHODS["file"])}
-    result = sanity(vlm.showing(cases[0].pictures), made, pictures, cases, module.protocol)
+    result = sanity(engine, made, pictures, cases, module.protocol)
     write_atomic(run_dir / "sanity.json", json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n")
     return result
 
 
 def sanity(
-    vlm: VLM,
+    engine: Engine,
     methods: Mapping[str, Method],
     pictures: Sequence[Tensor],
     cases: Sequence[Case],
@@ -99,7 +102,7 @@ def sanity(
     """Run all checks. The model's weights are random afterwards.
 
     Args:
-        vlm: the model, shown as many pictures as each case.
+        engine: runs the model, which is shown as many pictures as each case.
         methods: name → method.
         pictures: pixel values [3, H, W] of each case, of several pictures a sheet.
         cases: answered questions with a target.
@@ -108,21 +111,21 @@ def sanity(
     Raises:
         ValueError: all cases are about one picture.
     """
-    seed, targets = protocol.seed, [case.target for case in cases]
-    trained = _maps(vlm, methods, pictures, cases, targets, seed)
+    vlm, seed, targets = engine.vlm, protocol.seed, [case.target for case in cases]
+    trained = _maps(engine, methods, pictures, cases, targets, seed)
     pairs = {name: _alike(maps, [maps[other] for other in partners(cases)]) for name, maps in trained.items()}
     kept: dict[str, float] = {}
     inputs: dict[str, dict[str, Likeness]] = {}
     for change, (changed, questions) in _changed_inputs(pictures, cases, seed).items():
-        answers = _answers(vlm, changed, cases, questions, protocol)
-        same = [_says(now) == _says(case) for now, case in zip(answers, cases, strict=True)]
-        kept[change] = float(np.mean(same))
-        inputs[change] = _compare(trained, _maps(vlm, methods, changed, answers, targets, seed))
-    other_answer = _other_answer(vlm, methods, pictures, cases, trained, seed)
+        answers = _answers(engine, changed, cases, questions, protocol)
+        now, before = ([predicted_answer(case.reply, case.kind) for case in some] for some in (answers, cases))
+        kept[change] = float(np.mean([one == other for one, other in zip(now, before, strict=True)]))
+        inputs[change] = _compare(trained, _maps(engine, methods, changed, answers, targets, seed))
+    other_answer = _other_answer(engine, methods, pictures, cases, trained, seed)
     cascade: dict[str, dict[str, Likeness]] = {}
     for stage, names in random_stages(vlm):
         randomize(vlm, names, seed)
-        stage_maps = _maps(vlm, methods, pictures, cases, targets, seed)
+        stage_maps = _maps(engine, methods, pictures, cases, targets, seed)
         cascade[stage] = _compare(trained, stage_maps)
     results = {}
     for name, method in methods.items():
@@ -180,7 +183,7 @@ def picture_interval(values: np.ndarray, cases: Sequence[Case]) -> tuple[float, 
 
 
 def _other_answer(
-    vlm: VLM,
+    engine: Engine,
     methods: Mapping[str, Method],
     pictures: Sequence[Tensor],
     cases: Sequence[Case],
@@ -196,7 +199,7 @@ def _other_answer(
     if not turned:
         return {}
     asked_pictures, asked_cases = [pictures[i] for i in turned], [cases[i] for i in turned]
-    maps = _maps(vlm, methods, asked_pictures, asked_cases, list(turned.values()), seed)
+    maps = _maps(engine, methods, asked_pictures, asked_cases, list(turned.values()), seed)
     return _compare({name: [of_method[i] for i in turned] for name, of_method in trained.items()}, maps)
 
 
@@ -239,22 +242,18 @@ def _changed_inputs(
 
 
 def _answers(
-    vlm: VLM, pictures: Sequence[Tensor], cases: Sequence[Case], questions: Sequence[str], protocol: Protocol
+    engine: Engine, pictures: Sequence[Tensor], cases: Sequence[Case], questions: Sequence[str], protocol: Protocol
 ) -> list[Case]:
     answers = []
     for picture, case, question in zip(pictures, cases, questions, strict=True):
-        asked = [question], [case.kind], protocol, [case.finding_cells]
-        context = [len(case.prompt.letters)], [case.prompt.turns]
-        answers += read_answers(vlm, picture, case.image_id, *asked, options=context[0], turns=context[1])
+        asked, turns = ([question], [case.kind], protocol, [case.finding_cells]), [case.prompt.turns]
+        given = partial(read_answers, engine.vlm, picture, case.image_id, *asked, turns=turns)
+        answers += engine.whole_pass(partial(given, options=[len(case.prompt.letters)]))
     return answers
 
 
-def _says(case: Case) -> str:
-    return predicted_answer(case.reply, case.kind)
-
-
 def _maps(
-    vlm: VLM,
+    engine: Engine,
     methods: Mapping[str, Method],
     pictures: Sequence[Tensor],
     cases: Sequence[Case],
@@ -266,7 +265,8 @@ def _maps(
         Case(case.prompt, case.image_id, case.kind, case.reply, target, finding_cells=case.finding_cells)
         for case, target in zip(cases, targets, strict=True)
     ]
-    compute_maps(vlm, methods, pictures, asked, seed, only_in_format=False)
+    vlm, batches = engine.vlm, engine.batches
+    compute_maps(vlm, methods, pictures, asked, seed, only_in_format=False, forgive=True, micro_batch=batches)
     missing = np.full(vlm.grid, np.nan)
     return {name: [case.maps.get(name, missing) for case in asked] for name in methods}
 

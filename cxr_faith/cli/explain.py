@@ -74,8 +74,12 @@ def main(arguments: list[str]) -> int:
     with quick_imports():
         from cxr_faith.explainer.explain import explain
         from cxr_faith.explainer.options import ExplainOptions
+        from cxr_faith.vlm.reasoning import ThoughtError, thought_flags
 
     options = typed(ExplainOptions, given, ("image",))
     with usage_errors(ValueError):
-        explain(image, options)
+        try:
+            explain(image, options)
+        except ThoughtError as error:
+            raise UsageError(thought_flags(error.marks)) from error
     return 0

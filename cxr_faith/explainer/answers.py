@@ -13,6 +13,7 @@ from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm.answers import STRATEGIES, likelihood_ratios, make_target, parse_target, pick_token
 from cxr_faith.vlm.base import VLM
+from cxr_faith.vlm.reasoning import ThoughtError
 
 
 def ask(
@@ -48,6 +49,8 @@ def ask(
         lambda copies: read_answers(vlm, view.pixels, view.image_id, *asked, copies=copies, options=offered)
     )
     for case in cases:
+        if case.target is None and case.reply.opens_thought is not None:
+            raise ThoughtError(case.reply.opens_thought)
         if case.target is None:
             raise ValueError(case.reason)
     return [_with_picked_token(vlm, view, case, str(target), seed) for case in cases] if target in STRATEGIES else cases

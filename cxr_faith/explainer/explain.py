@@ -20,6 +20,8 @@ from cxr_faith.printable import json_text, printable
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm import bundled_model
 from cxr_faith.vlm.bundled_weights import has_bundled_weights
+from cxr_faith.vlm.reasoning import thought_flags
+from cxr_faith.vlm.transformers_vlm import TransformersVLM
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,9 +77,9 @@ def _finish(
         _print_caution(one)
         if options.evaluate or options.clinical:
             _evaluate(explainer, one, options)
-    content = _content(first, image, options)
+    content = _content(explainer, first, image, options)
     if len(explained) > 1:
-        content["methods"] = {one.method: _content(one, image, options) for one in explained}
+        content["methods"] = {one.method: _content(explainer, one, image, options) for one in explained}
     stem = _write(answer_panel(explained), content, image, options)
     if options.film or options.gif:
         _write_films(first, stem, options)
@@ -118,7 +120,7 @@ def _explain_tokens(
     _print_caution(first)
     scored = [index for one in each for index in one.target.scored]
     texts, maps = [first.tokens[index] for index in scored], [one.map for one in each]
-    content = _content(first, image, options) | {"target": TOKENS, "scored": scored}
+    content = _content(explainer, first, image, options) | {"target": TOKENS, "scored": scored}
     for name in ("map", "strongest_cell", "text_relevancy"):
         content[name] = [one.to_dict()[name] for one in each]
     for name in sorted(first.extras.keys() - {"tokens"}):  # `tokens` are those of the answer
@@ -156,6 +158,8 @@ def _print_margin(explanation: Explanation) -> None:
         print(f"margin      {meta['margin']:+.3f} logits, p(yes) = {meta['p_yes']:.3f}")
         if meta["yes_no_mass"] < LOW_MASS:
             print(f"warning     only {meta['yes_no_mass']:.3f} of the first step's probability is on yes or no")
+    if (marks := explanation._case.reply.opens_thought) is not None:
+        print(f"warning     {thought_flags(marks)}")
     if meta["option_probs"]:
         pairs = zip(LETTERS, meta["option_probs"], strict=False)
         print(f"letters     {', '.join(f'{letter} {share:.3f}' for letter, share in pairs)}")
@@ -177,8 +181,9 @@ def _write(figure: "Figure", content: dict[str, Any], image: str, options: Expla
     return stem
 
 
-def _content(explanation: Explanation, image: str, options: ExplainOptions) -> dict[str, Any]:
-    return explanation.to_dict() | {"image": image, "model": options.model}
+def _content(explainer: Explainer, explanation: Explanation, image: str, options: ExplainOptions) -> dict[str, Any]:
+    assert isinstance(explainer.vlm, TransformersVLM)
+    return explanation.to_dict() | {"image": image, "model": options.model} | explainer.vlm.settings()
 
 
 def _evaluate(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> None:

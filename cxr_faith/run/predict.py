@@ -26,6 +26,7 @@ from cxr_faith.vlm import VLM
 from cxr_faith.vlm.base import Prompt, Reply
 from cxr_faith.vlm.errors import ModelError
 from cxr_faith.vlm.micro_batch import out_of_memory
+from cxr_faith.vlm.reasoning import warn_of_thoughts
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,10 @@ def _ask(
         )
 
     try:
-        return engine.whole_pass(read)
+        cases = engine.whole_pass(read)
+        for case in cases:
+            warn_of_thoughts(case.reply.opens_thought)
+        return cases
     except ModelError as error:  # this model is not shown so many pictures
         reason = str(error)
     except (RuntimeError, MemoryError) as error:

@@ -19,9 +19,12 @@ def local_folder(path: str | Path, revision: str | None = None, config_only: boo
         config_only: `config.json` is enough.
 
     Raises:
-        ModelError: the hub does not give the model, and the cache does not hold it.
+        ModelError: a revision of a folder is asked for, or the hub does not give the model, and the cache does not
+            hold it.
     """
     if not is_hub_id(path):
+        if revision is not None:
+            raise ModelError(f"vlm.revision is {revision!r}, and {path} is a folder: only a hub id has revisions")
         return Path(path)
     # Loaded here, since most models are folders.
     from huggingface_hub import constants, snapshot_download

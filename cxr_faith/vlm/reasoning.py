@@ -3,8 +3,12 @@
 Imports nothing heavy.
 """
 
+import functools
 import json
+import logging
 from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,32 @@ def thought_advice(marks: Reasoning) -> str:
         f"{OPENS} ({_first_mark(marks.open)}) and says neither yes nor no: set vlm.answer_prefix: {nothing} "
         f"(an empty thought), or vlm.reasoning: {{open: {opening}, close: {closing}}} (the model thinks first)"
     )
+
+
+@functools.cache  # once a process
+def warn_of_thoughts(marks: Reasoning | None) -> None:
+    """Log the advice for marks that answers open with; None: they open with none."""
+    if marks is not None:
+        logger.warning("%s", thought_advice(marks))
+
+
+def thought_flags(marks: Reasoning) -> str:
+    """The same line with the options of `explain`, quoted for a shell."""
+    nothing = marks.nothing.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    thought = json.dumps({"open": marks.open.strip(), "close": marks.close.strip()})
+    return (
+        f"{OPENS} ({_first_mark(marks.open)}) and says neither yes nor no: give --answer_prefix $'{nothing}' "
+        f"(an empty thought), or --reasoning '{thought}' (the model thinks first)"
+    )
+
+
+class ThoughtError(ValueError):
+    """The answer opens a thought, and there is nothing to explain.
+
+    Attributes:
+        marks: those of the thought.
+    """
+
+    def __init__(self, marks: Reasoning) -> None:
+        super().__init__(thought_advice(marks))
+        self.marks = marks

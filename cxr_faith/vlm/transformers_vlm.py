@@ -171,13 +171,14 @@ class TransformersVLM(VLM):
         return [self.tokenizer.decode([token]) for token in token_ids]
 
     def identity(self) -> dict[str, str]:
-        """Source, revision, dtype, how questions are put, and a hash of all weights."""
-        return {
-            "source": self.source,
-            "revision": getattr(self.model.config, "_commit_hash", None) or "",
-            "weights": hash_weights(self.model),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-        } | self.prompter.options.identity()
+        """Source, a hash of all weights, and the settings."""
+        return {"source": self.source, "weights": hash_weights(self.model)} | self.settings()
+
+    def settings(self) -> dict[str, str]:
+        """Revision (a commit; empty for a folder), dtype, and how questions are put."""
+        revision = getattr(self.model.config, "_commit_hash", None) or ""
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return {"revision": revision, "dtype": dtype} | self.prompter.options.identity()
 
 
 def _shown(vlm: V, pictures: int) -> V:

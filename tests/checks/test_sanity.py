@@ -16,6 +16,7 @@ from cxr_faith.cases import read_answers
 from cxr_faith.checks.randomization import random_stages, randomize
 from cxr_faith.checks.sanity import _alike, chance_likeness, partners, picture_interval, sanity
 from cxr_faith.checks.sanity_result import CHANGED, SMALL_CHANGES, Likeness, render_sanity
+from cxr_faith.perturb.engine import Engine
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.leaderboard import render_leaderboard
@@ -48,7 +49,7 @@ def result(vlm, pictures):
         for i, (p, q) in enumerate(zip(images, ASKED, strict=True))
     ]
     methods = build_methods({"gradient": {}, "chefer": {}, "random_map": {}, "edges": {}}) | {"picture": Picture()}
-    return sanity(vlm, methods, images, cases, Protocol())
+    return sanity(Engine(vlm), methods, images, cases, Protocol())
 
 
 def last(method):
@@ -104,7 +105,7 @@ def test_a_map_that_cannot_be_compared_passes_no_test(vlm, pictures):
     model = Gemma3VLM(random_model(vlm.processor.tokenizer, seed=2), vlm.processor, source="random")
     images = list(pictures(model, 2, seed=4))
     cases = [read_answers(model, p, f"i{i}", ASKED[:1], ["yes_no"], Protocol())[0] for i, p in enumerate(images)]
-    measured = sanity(model, {"constant": Constant()}, images, cases, Protocol())
+    measured = sanity(Engine(model), {"constant": Constant()}, images, cases, Protocol())
     assert measured.methods["constant"].failed is None
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(render_sanity(measured))
@@ -141,7 +142,7 @@ def test_only_yes_no_questions_are_asked_for_the_other_answer(vlm, pictures):
     ]
     asked = [case for case in cases if case.target is not None and case.target.kind == "margin"]
     assert len(asked) == 2 < len(cases)
-    gradient = sanity(vlm, build_methods({"gradient": {}}), images, cases, Protocol()).methods["gradient"]
+    gradient = sanity(Engine(vlm), build_methods({"gradient": {}}), images, cases, Protocol()).methods["gradient"]
     assert gradient.other_answer.spearman == pytest.approx(1, abs=1e-6)
 
 

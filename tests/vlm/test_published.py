@@ -5,10 +5,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from cxr_faith.__main__ import main
 from cxr_faith.adapters import YesNoClassifier
+from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.explainer import Explainer
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.config import INSTRUCTION_TEMPLATE, PLAIN_TEMPLATE, ModelConfig, PromptOptions, default_template
@@ -104,6 +107,25 @@ def test_a_thought_is_not_explained_as_an_answer(thinking: Path) -> None:
     scores = explainer.evaluate(asked, steps=4)
     assert scores.status == "off_format" and "the answer opens a thought (<unused94>)" in str(scores.reason)
     assert explainer.explain(PICTURE, QUESTION, "center", 0, "open").tokens[0] == "<unused94>"
+
+
+def test_explain_says_once_what_to_give_and_records_it(
+    thinking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = bundled_manifest().parent / str(pq.read_table(bundled_manifest())["image_path"][0])
+    words = ["explain", str(picture), "--question", QUESTION, "--model", str(thinking), "--method", "center"]
+    words += ["--out", str(tmp_path), "--device", "cpu"]
+    assert main(words) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and r"give --answer_prefix $'<unused94>thought\n<unused95>' (an empty" in printed[0]
+    assert "thought" not in caplog.text
+    assert main([*words, "--answer_prefix", "<unused94>thought\n<unused95>"]) == 0
+    [file] = tmp_path.glob("*.json")
+    content = json.loads(file.read_text())
+    assert content["answer_prefix"] == "<unused94>thought\n<unused95>" and content["dtype"] == "float32"
+    assert content["prompt_template"] == INSTRUCTION_TEMPLATE and content["revision"] == ""
+    assert main([*words, "--revision", "nonsense"]) == 2
+    assert "vlm.revision is 'nonsense', and " in capsys.readouterr().err
 
 
 def test_an_empty_thought_before_the_answer(thinking: Path) -> None:
