@@ -67,13 +67,11 @@ def run_doctor(
         again = _predict(module, data, trial, accelerator)
         data.skip = frozenset()
         pictures, cases = read_cases(module.engine, data, module.protocol, 1)
-        thought = next((str(reason) for reason in frame["reason"].dropna() if str(reason).startswith(OPENS)), None)
-        advice = "no answer can be explained: check model.vlm.prompt_template, and what the records' reasons say"
         checks = [
             *(Check("model and data", "warn", line, OTHER_MODEL) for line in run_cautions(module, data)),
             weights_check(module.engine.vlm),
             *(check for case in zip(pictures, cases, strict=True) for check in model_checks(module, *case)),
-            *([] if cases else [Check("model", "fail", "not measured", thought or advice)]),
+            *([] if cases else [_unexplained(frame)]),
             *record_checks(frame, module.method_set.explaining),
             _restart(frame, again),
             _tensorboard(trial / "tensorboard"),
@@ -92,6 +90,13 @@ def _predict(module: FaithfulnessModule, data: CXRVQADataModule, folder: Path, a
         warnings.filterwarnings("ignore", message="Total length of `SampleLoader`")
         trainer.predict(module, datamodule=data, return_predictions=False)
     return read_records(folder)
+
+
+def _unexplained(frame: pd.DataFrame) -> Check:
+    """No answer can be explained, and what to do."""
+    thought = next((str(reason) for reason in frame["reason"].dropna() if str(reason).startswith(OPENS)), None)
+    advice = "no answer can be explained: check model.vlm.prompt_template, and what the records' reasons say"
+    return Check("model", "fail", "not measured", thought or advice)
 
 
 def _restart(first: pd.DataFrame, second: pd.DataFrame) -> Check:

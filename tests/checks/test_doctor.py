@@ -19,7 +19,7 @@ from cxr_faith.attribution import gradients as attribution_gradients
 from cxr_faith.attribution.relevancy import Chefer
 from cxr_faith.checks import doctor, model_checks
 from cxr_faith.checks.checklist import Check, failed, graded, render_doctor
-from cxr_faith.checks.doctor import _restart, _tensorboard
+from cxr_faith.checks.doctor import _restart, _tensorboard, _unexplained
 from cxr_faith.checks.model_checks import (
     _completeness,
     _dtype,
@@ -204,11 +204,14 @@ def test_the_trial_takes_the_configs_accelerator(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_the_command_on_the_bundled_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_on_the_bundled_model(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     status = main(["doctor", "--config", "configs/demo.yaml", "--run_dir", str(tmp_path), "--samples", "2"])
     out = capfd.readouterr().out
     result = json.loads((tmp_path / "doctor.json").read_text())
     assert status == 0 and result["ok"], out
+    assert not [each for each in recwarn if "across ranks is zero" in str(each.message)]  # of the second start
     names = {check["name"]: check["status"] for check in result["checks"]}
     for name in (
         "one BOS token",
@@ -251,6 +254,7 @@ def test_a_thought_in_place_of_an_answer_is_found(frame: pd.DataFrame) -> None:
     assert checks(frame)[name].status == "pass"
     reason = thought_advice(Reasoning("<unused94>thought\n", "<unused95>"))
     thinking = checks(frame.assign(reason=reason, status="off_format"))[name]
+    assert _unexplained(frame.assign(reason=reason)).advice == reason
     assert thinking.status == "fail" and 'vlm.answer_prefix: "<unused94>thought' in thinking.advice
     total = frame["sample_id"].nunique()
     assert thinking.figure == f"{total} of {total} answers open a thought"
