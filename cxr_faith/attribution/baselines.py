@@ -13,9 +13,9 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method
+from cxr_faith.data.sheets import apart, together
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.vlm.base import VLM, Target
-from cxr_faith.vlm.sheets import apart, together
 
 
 class RandomMap(Method):

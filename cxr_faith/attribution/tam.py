@@ -13,8 +13,8 @@ from torch import Tensor
 from cxr_faith.attribution.attention import at_image
 from cxr_faith.attribution.base import Attribution, AttributionBatch, Method, check_choice
 from cxr_faith.attribution.layers import UNREAD, check_layer, decoder_layer
+from cxr_faith.data.sheets import apart, together
 from cxr_faith.vlm.base import VLM, Prompt, Target
-from cxr_faith.vlm.sheets import apart, together
 
 TINY = torch.finfo(torch.float32).tiny
 

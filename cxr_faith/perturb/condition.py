@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cxr_faith.data.sheets import apart, together
 from cxr_faith.perturb.schedule import stream
-from cxr_faith.vlm.sheets import apart, together
 
 NONE = "none"
 """The condition of records about the unchanged picture with the run's own seed."""
@@ -87,7 +87,7 @@ class Condition:
         """Change each picture of a sheet by itself.
 
         Args:
-            sheet: [3, pictures * H, W] in model input space; see `cxr_faith.vlm.sheets`.
+            sheet: [3, pictures * H, W] in model input space; see `cxr_faith.data.sheets`.
             image_ids: one for each picture; see `apply`.
             seed: the run's seed.
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from cxr_faith.data.sheets import apart
 from cxr_faith.perturb.road_cycle import Cycle, inside
 from cxr_faith.perturb.schedule import stream
-from cxr_faith.vlm.sheets import apart
 
 Fill = Callable[[Tensor], Tensor]
 """Keep masks bool [M, N] → pictures [M, 3, H, W] that fill the removed cells."""
@@ -30,7 +30,7 @@ _PIXELS_AT_ONCE = 2**25
 
 
 def noise_field(pixels: Tensor, image_id: str, seed: int, pictures: int = 1) -> Tensor:
-    """Gaussian noise for a picture or a sheet [3, H, W], one field for all channels; see `cxr_faith.vlm.sheets`.
+    """Gaussian noise for a picture or a sheet [3, H, W], one field for all channels; see `cxr_faith.data.sheets`.
 
     Returns:
         [pictures, 3, H / pictures, W]; it depends on image and seed, and scales with each picture's own spread.

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cxr_faith.data.sheets import apart
 from cxr_faith.perturb.road import Fill
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm.base import VLM
-from cxr_faith.vlm.sheets import apart
 
 
 def sheet_source(vlm: VLM, pair: Tensor, fill: Fill | None, softness: float) -> Callable[[Tensor], Tensor]:

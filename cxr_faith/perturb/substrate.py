@@ -9,9 +9,9 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+from cxr_faith.data.sheets import apart, together
 from cxr_faith.perturb.road import Fill, noise_field, road_fill
 from cxr_faith.perturb.schedule import stream
-from cxr_faith.vlm.sheets import apart, together
 
 DEFAULT_SUBSTRATE = "blur:0.1"
 PAIR = "pair"
@@ -69,7 +69,7 @@ class Substrate:
             pixels: [batch, 3, H, W] in model input space, on any device.
             image_ids: one for each picture; they seed `noise` and `road`, so that these do not depend on the batch.
             seed: the run's seed.
-            pictures: how many pictures of equal size lie one below the other in each, see `cxr_faith.vlm.sheets`. Each
+            pictures: how many pictures of equal size lie one below the other in each, see `cxr_faith.data.sheets`. Each
                 of them gets its own substrate.
 
         Returns:

@@ -168,7 +168,9 @@ class _Places:
     verdicts: tuple[tuple[str, ...], ...]
     """Lines of each row's verdict."""
     total_w: float
+    """Width of the figure."""
     total_h: float
+    """Height of the figure."""
 
     @classmethod
     def of(cls, picture: Pixels, head: PanelHead, rows: Sequence[PanelRow]) -> "_Places":

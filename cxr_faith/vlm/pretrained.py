@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from cxr_faith.data.sheets import apart
 from cxr_faith.vlm.checkpoint import load_model
 from cxr_faith.vlm.config import ModelConfig, PromptOptions, check_faster, default_template
 from cxr_faith.vlm.decoder import check_head
@@ -16,7 +17,6 @@ from cxr_faith.vlm.family import Family, Size
 from cxr_faith.vlm.hub import resolved_revision
 from cxr_faith.vlm.kernels import use_kernels
 from cxr_faith.vlm.model_files import checked_processor, make_prompter, open_model
-from cxr_faith.vlm.sheets import apart
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 
 

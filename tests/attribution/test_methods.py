@@ -87,7 +87,7 @@ def test_every_method_says_what_it_computes_and_explains_its_options():
         ({"integrated_gradients": {"steps": 0}}, "methods.integrated_gradients: steps must be at least 1"),
         ({"smooth_grad": {"micro_batch": 0}}, "methods.smooth_grad: micro_batch must be at least 1, got 0"),
         ({"grad_x_input": {"baseline": "blurr"}}, "methods.grad_x_input: substrate 'blurr'"),
-        ({"zzz": {}}, "methods.zzz: no method class 'zzz'; there are attention, center"),
+        ({"zzz": {}}, "methods.zzz: no method class 'zzz'; there are answer_map, attention, attention_sink_masked"),
     ],
 )
 def test_wrong_configs_name_the_nearest_right_word(config, message):

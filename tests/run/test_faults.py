@@ -171,9 +171,9 @@ def test_logits_that_are_not_a_number_cost_their_sample(
     questions = frame.drop_duplicates("sample_id").set_index("sample_id")["question"]
     chosen = questions[~questions.duplicated(keep=False)].index[0]
 
-    def remember(self: Gemma3VLM, question: str) -> Any:
+    def remember(self: Gemma3VLM, question: str, *rest: Any) -> Any:
         nonlocal poisoned
-        prompt = tokenize(self, question)
+        prompt = tokenize(self, question, *rest)
         poisoned = prompt if question == questions[chosen] else poisoned
         return prompt
 

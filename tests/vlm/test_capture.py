@@ -97,6 +97,8 @@ def test_methods_leave_nothing_behind(random_vlm, random_sae, pictures):
     before, pixels = hooks(), pictures(random_vlm, 2)
     batch = AttributionBatch(pixels, [random_vlm.prompt(QUESTION)] * 2, ["a", "b"], 0, torch.ones(2, *random_vlm.grid))
     for name, method in METHODS.items():
+        if name == "file":  # reads maps
+            continue
         result = method(**cheap_options(random_sae).get(name, {})).attribute(random_vlm, batch, [Target("margin")] * 2)
         assert result.maps.shape == (2, *random_vlm.grid), name
         assert not result.maps.requires_grad, name

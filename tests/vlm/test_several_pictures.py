@@ -7,6 +7,7 @@ from PIL import Image
 
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import AttributionBatch, MethodError
+from cxr_faith.data.sheets import apart, together
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.orders import center_order
 from cxr_faith.perturb.substrate import Substrate, compose
@@ -14,7 +15,6 @@ from cxr_faith.vlm import ModelError, Target
 from cxr_faith.vlm.config import PromptOptions
 from cxr_faith.vlm.letters import letter_ids
 from cxr_faith.vlm.loading import load_vlm
-from cxr_faith.vlm.sheets import apart, together
 from tests.family_models import MAKERS, save
 from tests.reference import gemma
 from tests.reference.families import TWINS
