@@ -19,6 +19,8 @@ def quick_imports() -> Iterator[None]:
 
 def quiet_lightning() -> None:
     """Silence what Lightning says about itself: tips, hardware, and which process has which rank."""
+    import lightning.pytorch  # noqa: F401 - its first import sets the levels that are changed below
+
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # between lightning and torch
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # srun may exist without being wanted
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -139,7 +139,8 @@ class ImageCache:
         if zlib.crc32(pixels) != entry.column("checksum")[0].as_py():
             raise ValueError("a picture's checksum is wrong")
         planes = np.frombuffer(pixels, dtype=np.uint8).reshape(-1, *self.size)
-        image = torch.from_numpy(np.array(np.broadcast_to(planes, (3, *self.size))))
+        # In the memory order of a picture that was just decoded: sums over pixels round differently in another one.
+        image = torch.from_numpy(np.array(np.broadcast_to(planes, (3, *self.size)), order="C"))
         original, crop = entry.column("original")[0].as_py(), entry.column("crop")[0].as_py()
         return image, Geometry(tuple(original), tuple(crop), self.size)
 

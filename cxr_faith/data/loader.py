@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, cast
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from cxr_faith.data.items import SampleItem
 from cxr_faith.data.parent import end_with_parent
@@ -37,12 +39,23 @@ class SampleLoader(DataLoader[SampleItem]):
             OSError: the workers cannot be started.
         """
         self.worker_init_fn = partial(_end_with_parent, os.getpid())
+        _notice_dead_workers()
         try:
             batches = super().__iter__()
         except OSError as error:  # of the semaphores of the queues
             raise OSError(errno.ENOMEM, _ADVICE, "/dev/shm") from error
         for batch in batches:
             yield batch.unpacked() if isinstance(batch, PackedBatch) else cast(list[SampleItem], batch)  # pinned
+
+
+def _notice_dead_workers() -> None:
+    """Let PyTorch set its handler of dead workers again where it is gone.
+
+    PyTorch sets it once in a process, and Lightning puts back the handlers from before a run at its end. A worker that
+    is killed in a later run, while it sends a batch, would be waited for in vain.
+    """
+    if hasattr(signal, "SIGCHLD") and not callable(signal.getsignal(signal.SIGCHLD)):
+        signal_handling._SIGCHLD_handler_set = False
 
 
 def _end_with_parent(parent: int, worker: int) -> None:

@@ -40,7 +40,7 @@ class Curves:
     forwards: int = 0
 
     def __add__(self, other: "Curves") -> "Curves":
-        """The sum."""
+        """The work of both."""
         return Curves(self.samples + other.samples, self.pictures + other.pictures, self.forwards + other.forwards)
 
 

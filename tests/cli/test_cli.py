@@ -293,3 +293,13 @@ def test_explain_errors_are_one_line(
         file.write_bytes(content)
     done = run("explain", str(file), "--question", "Is there a nodule?", "--out", str(tmp_path), *arguments)
     assert expected in error_line(done)
+
+
+def test_lightning_says_nothing_about_itself() -> None:
+    """Its first import would set the levels of its loggers again."""
+    code = (
+        "from cxr_faith.cli.startup import quiet_lightning; quiet_lightning()\n"
+        "import lightning.pytorch as L; L.Trainer(accelerator='cpu', logger=False, max_steps=0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

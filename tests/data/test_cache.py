@@ -51,6 +51,8 @@ def test_cached_items_are_the_plain_ones(root: Path, workers: int) -> None:
         assert (one.image is None) == (other.image is None) == (one.sample.image_id == "bad")
         if one.image is not None:
             assert torch.equal(one.image, other.image)
+            # The memory order too: a mean over pixels has other last bits in another one.
+            assert one.image.stride() == other.image.stride()
 
 
 def test_second_run_needs_no_files_and_no_decoder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Decoding workers need no shared memory."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,20 @@ def test_a_batch_of_workers_is_the_plain_one() -> None:
         assert one.sample == other.sample and one.geometry == other.geometry and one.error == other.error
         assert torch.equal(one.image, other.image) and one.anatomy.keys() == other.anatomy.keys()
         assert all(torch.equal(mask, other.anatomy[name]) for name, mask in one.anatomy.items())
+
+
+def test_a_later_run_of_a_process_notices_dead_workers_too() -> None:
+    """PyTorch sets its handler once; Lightning takes it away at the end of a run."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        for _ in range(2):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            data = CXRVQADataModule("bundled", num_workers=1)
+            data.image_size, data.limit = (64, 64), 2
+            for _ in data.loader():
+                assert callable(signal.getsignal(signal.SIGCHLD))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_what_items_share_is_packed_once() -> None:
