@@ -7,7 +7,7 @@ the name's ending. `grids.py` puts several maps into one figure; `charts.py` and
 import io
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -41,6 +41,10 @@ Map = npt.NDArray[np.floating[Any]]
 COLUMN_WIDTH = 3.4
 """Width of charts in inches, that of a paper's column; letters have 7 to 8 points."""
 DPI = 200
+_CORNER = 0.14
+"""Share of height and width in which a corner may hold a marker of the film."""
+_MARKER = 60
+"""Gray levels by which a marker is brighter than what a corner without one holds."""
 
 Region = tuple[float, float, float, float]
 """Top, left, height and width of a part of a picture, in pixels."""
@@ -135,7 +139,7 @@ def draw_map(
             interpolation="nearest",
         )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    _mark_sides(axes, marks)
+    _mark_sides(axes, marks, picture)
     for box in boxes or ():
         # White with a dark edge is visible on bone, on lung and on every color of the map.
         outline = Rectangle((box.x1, box.y1), box.x2 - box.x1, box.y2 - box.y1, fill=False, ec="white", lw=marks / 9)
@@ -219,20 +223,33 @@ def legend_below(
         text.set_parse_math(False)
 
 
-def _mark_sides(axes: Axes, size: float) -> None:
+def _mark_sides(axes: Axes, size: float, picture: Pixels) -> None:
+    edge = _plainer_edge(picture)
     for x, text, side in ((0.015, "R", "left"), (0.985, "L", "right")):
         axes.text(
             x,
-            0.985,
+            0.985 if edge == "top" else 0.015,
             text,
             transform=axes.transAxes,
             ha=side,
-            va="top",
+            va=edge,
             fontsize=size,
             fontweight="bold",
             color="white",
             path_effects=[withStroke(linewidth=2, foreground="black")],
         )
+
+
+def _plainer_edge(picture: Pixels) -> Literal["top", "bottom"]:
+    """Where R and L hide no marker of the film: at the top, unless something brighter stands in a corner there."""
+    gray = picture if picture.ndim == 2 else picture.mean(-1)
+    height, width = (max(1, round(_CORNER * n)) for n in gray.shape)
+
+    def brightest(rows: npt.NDArray[Any]) -> float:
+        corners = rows[:, :width], rows[:, -width:]
+        return max(float(corner.max() - np.median(corner)) for corner in corners)
+
+    return "bottom" if brightest(gray[:height]) > brightest(gray[-height:]) + _MARKER else "top"
 
 
 def wrapped(title: str | None, width: float, points: float = 9, most: int = 3) -> list[str]:

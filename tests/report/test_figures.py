@@ -111,3 +111,13 @@ def test_each_format_is_written(tmp_path: Path) -> None:
     for ending, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
         figure.savefig(tmp_path / f"figure.{ending}")
         assert (tmp_path / f"figure.{ending}").read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(("corner", "edge"), [(None, "top"), ("top", "bottom"), ("bottom", "top"), ("middle", "top")])
+def test_side_marks_leave_a_marker_of_the_film_alone(corner: str | None, edge: str) -> None:
+    picture = np.linspace(10, 120, 100, dtype=np.uint8)[:, None].repeat(80, 1)
+    rows = {"top": slice(4, 12), "bottom": slice(-12, -4), "middle": slice(45, 53)}
+    if corner is not None:
+        picture[rows[corner], 3:8] = 250
+    marks = [text for text in overlay(picture, np.eye(4)).axes[0].texts if text.get_text() in "RL"]
+    assert [text.get_text() for text in marks] == ["R", "L"] and {text.get_va() for text in marks} == {edge}
