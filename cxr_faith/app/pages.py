@@ -6,7 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cxr_faith.app.choice import ANSWERED, ORDERS, Choice
@@ -14,11 +13,11 @@ from cxr_faith.app.drawing import HEIGHT, WIDTH, charts, map_pictures
 from cxr_faith.app.pictures import Pictures
 from cxr_faith.app.run_samples import PAGE, RunSamples
 from cxr_faith.metrics.functional import STATUSES
-from cxr_faith.printable import page_text
 from cxr_faith.report.formats import number
 from cxr_faith.report.head import head_of
 from cxr_faith.report.packing import missing
 from cxr_faith.report.samples import VALUES, sample_entries
+from cxr_faith.report.templates import templates
 from cxr_faith.storage.atomic import read_file
 from cxr_faith.summary.load import read_summary
 
@@ -43,14 +42,7 @@ class Pages:
         self._pictures = None if data_root is None else Pictures(run_dir, data_root)
         has_summary = (run_dir / "summary.json").exists()
         self._verdict = head_of(read_summary(run_dir)).verdict if has_summary else ()
-        self._templates = Environment(
-            loader=PackageLoader("cxr_faith.app", "."),
-            autoescape=True,
-            finalize=page_text,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self._templates = templates("cxr_faith.app")
         self._templates.globals |= {
             "css": Markup(files("cxr_faith.report").joinpath("page.css").read_text(encoding="utf-8")),
             "number": number,

@@ -3,11 +3,10 @@
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from cxr_faith.printable import json_text, page_text
+from cxr_faith.printable import json_text
 from cxr_faith.records.controls import is_control
 from cxr_faith.report.charts import ForestLine, gap_forest, method_styles
 from cxr_faith.report.compare_tables import (
@@ -19,6 +18,7 @@ from cxr_faith.report.compare_tables import (
     run_table,
 )
 from cxr_faith.report.figures import chart, legend_below, plain, svg
+from cxr_faith.report.templates import templates
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.compare import Comparison
 from cxr_faith.summary.compare_differences import ANSWERS
@@ -43,14 +43,6 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
 
 def comparison_page(comparison: Comparison) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=PackageLoader("cxr_faith.report", "."),
-        autoescape=True,
-        finalize=page_text,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     first, *others = comparison.slices
     figures = {
         "Paired differences in srg": forest_of(comparison),
@@ -58,7 +50,8 @@ def comparison_page(comparison: Comparison) -> str:
         "Image use beside faithfulness": scatter_of(comparison, "has_effect", "share of questions with an effect"),
     }
     css = files("cxr_faith.report").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.get_template("page_compare.html.j2").render(
+    page = templates().get_template("page_compare.html.j2")
+    return page.render(
         comparison=comparison,
         runs=run_table(comparison),
         tables=[matrix(comparison, first), gap_matrix(comparison, first)],

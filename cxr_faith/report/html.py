@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.printable import page_text, plain
+from cxr_faith.printable import plain
 from cxr_faith.records import read_records
 from cxr_faith.report import legend, samples
 from cxr_faith.report.alerts import alert_notes
@@ -26,6 +25,7 @@ from cxr_faith.report.pairs import psychometric
 from cxr_faith.report.run_figures import reliability_of, scatter_of
 from cxr_faith.report.run_files import Thumb, doctor_table, flat_rows, read_thumbs, version_notes
 from cxr_faith.report.tables import TextTable, answer_table
+from cxr_faith.report.templates import templates
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.storage.atomic import own_folder, write_atomic
 from cxr_faith.summary import bands
@@ -97,20 +97,13 @@ def render(
         part: the samples that the page lists, if they are not all; the bands must then be in the summary.
     """
     head = head_of(summary) if head is None else head
-    environment = Environment(
-        loader=PackageLoader("cxr_faith.report", "."),
-        autoescape=True,
-        finalize=page_text,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     records = records[records["condition"].eq(NONE)]
     if "k" in records.columns and part is None:
         summary = bands.with_bands(summary, records)
     content = plain(page_data(summary, records, thumbs or {}, DETAIL_BUDGET))
     trust = trust_tables(summary)
-    return environment.get_template("page.html.j2").render(
+    page = templates().get_template("page.html.j2")
+    return page.render(
         summary=summary,
         head=head,
         warnings=list(dict.fromkeys((*head.warnings, *summary.warnings, *notes))),

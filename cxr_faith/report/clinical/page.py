@@ -3,15 +3,14 @@
 import base64
 import io
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cxr_faith.printable import page_text
 from cxr_faith.report.charts import AnswerCurves, answer_curves
 from cxr_faith.report.clinical.phrases import calibrated, source, wordings
 from cxr_faith.report.clinical.summary import ClinicalSummary
 from cxr_faith.report.figures import Map, Pixels, Region, overlay, svg
 from cxr_faith.report.formats import whole_percent
+from cxr_faith.report.templates import templates
 
 
 def clinical_page(
@@ -32,15 +31,8 @@ def clinical_page(
     """
     buffer = io.BytesIO()
     overlay(picture, values, region=region).savefig(buffer, format="png", dpi=110)
-    environment = Environment(
-        loader=PackageLoader("cxr_faith.report", "."),
-        autoescape=True,
-        finalize=page_text,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page_clinical.html.j2").render(
+    page = templates().get_template("page_clinical.html.j2")
+    return page.render(
         s=summary,
         picture=base64.b64encode(buffer.getvalue()).decode("ascii"),
         # The markup is matplotlib's and holds no name from outside.
