@@ -1,9 +1,9 @@
 """A summary as Markdown, with aligned tables that read well in a terminal too."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cxr_faith.printable import markdown_text
+from cxr_faith.printable import markdown_text, printable
 from cxr_faith.report.columns import board_title
 from cxr_faith.report.comparisons import comparisons, few_patients
 from cxr_faith.report.head import head_of
@@ -13,7 +13,9 @@ from cxr_faith.summary.subgroups import SUBGROUP
 from cxr_faith.summary.summary import Summary
 
 
-def markdown(summary: Summary, more: Sequence[TextTable] = (), run_dir: str | Path | None = None) -> str:
+def markdown(
+    summary: Summary, more: Sequence[TextTable] = (), run_dir: str | Path | None = None, fenced: bool = False
+) -> str:
     """The summary as one Markdown document.
 
     Args:
@@ -21,6 +23,7 @@ def markdown(summary: Summary, more: Sequence[TextTable] = (), run_dir: str | Pa
         more: further tables for its end, such as `trust_tables`.
         run_dir: the run's directory, for its model and data. Date, duration and command are left out: two runs of one
             config write the same text.
+        fenced: tables as blocks of code, for a viewer that breaks words to make a table fit.
     """
     head = head_of(summary, run_dir)
     facts = "".join(f"- {name}: {markdown_text(text)}\n" for name, text in head.facts)
@@ -33,23 +36,25 @@ def markdown(summary: Summary, more: Sequence[TextTable] = (), run_dir: str | Pa
     for board in summary.boards:
         if not board.slice.startswith((FINDING, *SUBGROUP)):
             note = SCORED if board.by_scored else ""
-            parts.append(_section(board_title(summary, board), board_table(board), note))
+            parts.append(section(board_title(summary, board), board_table(board), note, fenced))
             parts.append("".join(f"- {markdown_text(line)}\n" for line in [*few_patients(board), *comparisons(board)]))
     lines = dict.fromkeys(line for board in summary.boards for line in legend(board) if line != SCORED)
     parts.append("".join(f"{markdown_text(line)}  \n" for line in [*lines, INTERVALS, EFFECT_SIZE]))
     for table in [*finding_tables(summary), answer_table(summary), *more]:
-        parts.append(_section(table.title, table, table.note))
+        parts.append(section(table.title, table, table.note, fenced))
     return "\n".join(parts)
 
 
-def _section(title: str, table: TextTable, note: str) -> str:
-    text = f"## {markdown_text(title)}\n\n{_table(table)}"
+def section(title: str, table: TextTable, note: str, fenced: bool = False) -> str:
+    """A heading, a table as Markdown or as a block of code, and a note, which may be empty."""
+    lines = f"```\n{_table(table, printable)}```\n" if fenced else _table(table, markdown_text)
+    text = f"## {markdown_text(title)}\n\n{lines}"
     return f"{text}\n{markdown_text(note)}\n" if note else text
 
 
-def _table(table: TextTable) -> str:
-    """A Markdown table, first column left, the others right, padded."""
-    lines = [[markdown_text(cell) for cell in line] for line in (table.header, *table.rows)]
+def _table(table: TextTable, safe: Callable[[str], str]) -> str:
+    """A Markdown table, first column left, the others right, padded; `safe` makes a cell's text."""
+    lines = [[safe(cell) for cell in line] for line in (table.header, *table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(cells: Sequence[str]) -> str:

@@ -33,15 +33,21 @@ def read_thumbs(run_dir: Path) -> dict[str, Thumb]:
     Raises:
         ValueError: `pictures.json` is not a JSON object.
     """
-    folder = run_dir / "report" / "pictures"
     thumbs = {}
-    for sample, listed in _json_object(folder / "pictures.json").items():
-        path = folder / Path(str(listed["file"])).name if isinstance(listed, Mapping) else None
-        # A link could show a private picture to all who may read the page.
-        if path is not None and path.is_file() and not path.is_symlink():
-            data = base64.b64encode(path.read_bytes()).decode("ascii")
-            thumbs[sample] = Thumb(f"data:image/jpeg;base64,{data}", tuple(listed["region"]))
+    for sample, listed, path in _listed_pictures(run_dir, "file"):
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        thumbs[sample] = Thumb(f"data:image/jpeg;base64,{data}", tuple(listed["region"]))
     return thumbs
+
+
+def read_gallery(run_dir: Path) -> list[tuple[str, str, Path]]:
+    """(sample, question, file) of each picture that shows the maps of all methods side by side.
+
+    Raises:
+        ValueError: `pictures.json` is not a JSON object.
+    """
+    listing = _listed_pictures(run_dir, "methods")
+    return [(sample, str(listed.get("question", "")), path) for sample, listed, path in listing]
 
 
 def doctor_table(run_dir: Path) -> TextTable:
@@ -73,6 +79,17 @@ def version_notes(run_dir: Path) -> list[str]:
     if lacking:
         notes.append(f"Written by another version: the records lack {', '.join(lacking)}.")
     return notes
+
+
+def _listed_pictures(run_dir: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any], Path]]:
+    """(sample, its entry in `pictures.json`, its file of a kind) for each file that is there."""
+    folder = run_dir / "report" / "pictures"
+    for sample, listed in _json_object(folder / "pictures.json").items():
+        name = listed.get(kind) if isinstance(listed, Mapping) else None
+        path = folder / Path(str(name)).name if name else None
+        # A link could show a private picture to all who may read the page.
+        if path is not None and path.is_file() and not path.is_symlink():
+            yield sample, listed, path
 
 
 def _leaves(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-from cxr_faith.report.columns import COLUMNS, columns_of, flat_share, method_label, samples_in, slice_title
+from cxr_faith.report.columns import (
+    COLUMNS,
+    columns_of,
+    flat_share,
+    method_label,
+    samples_in,
+    setting_title,
+    slice_title,
+)
 from cxr_faith.report.formats import number, p_value, patients, percent, with_interval
 from cxr_faith.report.legend import BY_FINDING
 from cxr_faith.summary.board import Board
@@ -70,6 +78,20 @@ def _slice_title(board: Board) -> str:
 def _srg_of_finding(board: Board, row: BoardRow) -> str:
     differs = row.n_common != board.n_common
     return with_interval(row, "srg") + (f" ({row.n_common})" if differs else "")
+
+
+def slice_table(summary: Summary) -> TextTable:
+    """The score that ranks the methods, for every slice and setting: one line for each board."""
+    ranked = summary.boards[0].ranked() if summary.boards else []
+    methods = list(dict.fromkeys([*(row.method for row in ranked), *summary.methods]))
+    rows = []
+    for board in summary.boards:
+        values = {row.method: number(row.value(board.headline)) for row in board.rows}
+        counts = [f"{board.n_scored if board.by_scored else board.n_common} of {board.n_samples}"]
+        score = "srg logit" if board.by_scored else "srg"
+        names = [slice_title(board.slice), setting_title(summary, board.setting), score]
+        rows.append([*names, *counts, *(values.get(method, "–") for method in methods)])
+    return TextTable("Slices", ["slice", "substrate", "score", "samples", *methods], rows)
 
 
 def answer_table(summary: Summary) -> TextTable:

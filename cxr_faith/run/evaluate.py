@@ -35,7 +35,7 @@ from cxr_faith.run.resume import TakeOver
 from cxr_faith.run.retry import retry_unread
 from cxr_faith.run.stall import StallWatch
 from cxr_faith.run.stop import StoppedError, StopRequest
-from cxr_faith.run.tensorboard import write_tensorboard
+from cxr_faith.run.tensorboard import UNSMOOTHED, write_tensorboard
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.summary.metric_rows import RECORDED, MetricRow, disagreements, metric_rows, recorded_rows
 from cxr_faith.vlm.devices import check_device
@@ -277,4 +277,5 @@ def _show(console: Console, run_dir: Path, results: Results, rows: Sequence[Metr
         print_line(console, f"warning      {line}; do not trust this run")
     print_line(console, f"report       {results.page}")
     print_line(console, f"tensorboard  tensorboard --logdir {run_dir / 'tensorboard'}")
+    print_line(console, f"             then http://localhost:6006/{UNSMOOTHED}")
     print_line(console, f"records      {run_dir / 'records'}")

@@ -33,7 +33,8 @@ def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
     """Write the pictures of the samples in the report's gallery into `report/pictures`.
 
     Each sample gets a thumbnail `NN.jpg`, on which the page draws the maps, and `NN-methods.png`, the maps of all
-    methods side by side. `pictures.json` maps a sample to its files and to the part of the picture that the model saw.
+    methods side by side. `pictures.json` maps a sample to its files, its question and the part of the picture that the
+    model saw.
 
     Args:
         run_dir: the run directory, with its records.
@@ -77,7 +78,8 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
         with replacing(folder / f"{stem}-methods.png", durable=False) as file:
             figure.savefig(file, format="png", dpi=90)
     shares = [top / height, left / width, covered_h / height, covered_w / width]
-    return {"file": f"{stem}.jpg", "methods": f"{stem}-methods.png" if maps else None, "region": shares}
+    drawn_on = f"{stem}-methods.png" if maps else None
+    return {"file": f"{stem}.jpg", "methods": drawn_on, "question": sample.question, "region": shares}
 
 
 def _map(values: Sequence[float], grids: Sequence[Mapping[str, int]]) -> np.ndarray:

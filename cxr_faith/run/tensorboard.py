@@ -1,4 +1,4 @@
-"""TensorBoard after a run: mean curves with bands, scalars, histograms and the leaderboard; pictures if asked for."""
+"""TensorBoard after a run: mean curves with bands, histograms and tables as text; pictures if asked for."""
 
 import re
 from collections.abc import Iterator
@@ -14,30 +14,23 @@ from torch.utils.tensorboard import SummaryWriter
 from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import markdown_text, printable
-from cxr_faith.records import GAPS
 from cxr_faith.records.view import RecordView, text
 from cxr_faith.report.alerts import read_alerts
 from cxr_faith.report.choice import MOST_ROWS
-from cxr_faith.report.markdown import markdown
+from cxr_faith.report.markdown import markdown, section
+from cxr_faith.report.run_files import read_gallery
+from cxr_faith.report.tables import slice_table
 from cxr_faith.run.event_file import FOLDER, event_file
 from cxr_faith.run.live import SETTLING, remove_live, run_name
 from cxr_faith.run.measured import HPARAMS
 from cxr_faith.storage.atomic import own_folder
 from cxr_faith.summary import bands
-from cxr_faith.summary.board import Board
-from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.curves import Curves
 from cxr_faith.summary.load import shown_in
 from cxr_faith.summary.summary import Summary
 
-_SCALARS = (
-    "deletion_auc",
-    "insertion_auc",
-    "srg",
-    "drop_50",
-    "coverage",
-    *GAPS,
-)
+UNSMOOTHED = "?smoothing=0#custom_scalars&_smoothingWeight=0"
+"""End of the address under which TensorBoard draws lines as they are; by default it smooths them."""
 _HISTOGRAMS = ("deletion_auc", "insertion_auc", "srg")
 _COLUMNS = tuple(dict.fromkeys(("substrate", "finding", "status", "effect", *_HISTOGRAMS, *SETTLING)))
 
@@ -48,8 +41,9 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
     Each method is one TensorBoard run, so that TensorBoard draws the methods into one chart in different colors and
     lets the reader tick them. Curves are scalars whose step is the percentage of cells; a custom layout shows them with
     their bands, which runs of more than `MOST_ROWS` records do not have. `settling_*` is the running mean of a gap over
-    samples, by `sample_id`. Histograms hold the scores of samples that are ok, by finding. Leaderboard, alerts and
-    pictures belong to the run `.`.
+    samples, by `sample_id`. Histograms hold the scores of samples that are ok, by finding. Leaderboard, slices, alerts
+    and pictures belong to the run `.`. A single number, such as a mean srg, is a cell of these tables; as a scalar it
+    would be a chart with one dot.
 
     Args:
         run_dir: the run directory.
@@ -68,14 +62,10 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
     measured = f"condition = {text(NONE)} AND status IN ({', '.join(map(text, MEASURED))})"
     for method in dict.fromkeys(row.method for board in summary.boards for row in board.rows):
         with event_file(run_dir, run_name(method)) as writer:
-            for board, row in _rows(summary, method):
-                place = _place(board.slice, board.substrate)
-                for name in _SCALARS:
-                    value = getattr(row, name)
-                    if value is not None:
-                        writer.add_scalar(f"{name}/{place}", value, 0)
-                if row.curves is not None:
-                    _add_curves(writer, place, row.curves)
+            for board in summary.boards:
+                for curves in (row.curves for row in board.rows if row.method == method):
+                    if curves is not None:
+                        _add_curves(writer, _place(board.slice, board.substrate), curves)
             _add_samples(writer, view.frame(_COLUMNS, f"{measured} AND method = {text(method)}"))
     with event_file(run_dir) as writer:
         writer.add_custom_scalars(_layout(summary))
@@ -83,14 +73,9 @@ def write_tensorboard(run_dir: Path, summary: Summary, show_images: bool) -> Non
         for alert in read_alerts(run_dir):
             writer.add_text(f"alerts/{alert.kind}", markdown_text(alert.message), alert.samples)
         if show_images:
-            for path in sorted((run_dir / "report" / "pictures").glob("*-methods.png")):
+            for sample, question, path in read_gallery(run_dir):
                 picture = np.asarray(Image.open(path).convert("RGB"))
-                writer.add_image(f"gallery/{path.stem}", picture, dataformats="HWC")
-
-
-def _rows(summary: Summary, method: str) -> Iterator[tuple[Board, BoardRow]]:
-    """(board, row) for each board that has a row of the method."""
-    return ((board, row) for board in summary.boards for row in board.rows if row.method == method)
+                writer.add_image(printable(f"gallery/{sample} · {question}"), picture, dataformats="HWC")
 
 
 def _place(slice: str, substrate: str) -> str:
@@ -122,7 +107,7 @@ def _layout(summary: Summary) -> dict[str, dict[str, list[Any]]]:
             charts["curves"][title] = ["Multiline", [f"{re.escape(tag)}$"]]
             if any(curves.bands is not None for curves in shown):
                 charts["bands"][title] = ["Margin", [tag, f"{tag}/low", f"{tag}/high"]]
-    # TensorBoard smooths lines by default, and a layout cannot change that.
+    # TensorBoard smooths lines by default, and a layout cannot change that; `UNSMOOTHED` can.
     return {f"{name} (set smoothing to 0)": layout for name, layout in charts.items() if layout}
 
 
@@ -147,14 +132,16 @@ def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tupl
         values: value and weight of each sample [samples, 2].
         most: number of points.
     """
-    if len(values):
+    if len(values) > 1:  # one mean would be a dot
         means = np.cumsum(values.prod(1)) / np.cumsum(values[:, 1])
         for last in np.unique(np.linspace(0, len(means) - 1, min(len(means), most)).astype(int)):
             yield int(last) + 1, float(means[last])
 
 
 def _add_text(writer: SummaryWriter, summary: Summary) -> None:
-    """The leaderboard and the warnings as text."""
-    writer.add_text("leaderboard", markdown(summary), 0)
+    """The leaderboard, the slices and the warnings as text, whose lines TensorBoard wraps between words."""
+    writer.add_text("leaderboard", markdown(summary, fenced=True), 0)
+    slices = slice_table(summary)
+    writer.add_text("slices", section(slices.title, slices, slices.note, fenced=True), 0)
     alerts = "".join(f"- {markdown_text(warning)}\n" for warning in summary.warnings) or "None.\n"
     writer.add_text("alerts", alerts, 0)

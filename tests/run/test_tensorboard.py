@@ -13,21 +13,27 @@ import torch
 from PIL import Image
 from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from cxr_faith.metrics.board import COLUMNS, MetricBoard
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import RecordWriter, read_records
+from cxr_faith.report.columns import slice_title
+from cxr_faith.report.formats import number
 from cxr_faith.run import tensorboard
 from cxr_faith.run.live import LiveScalars, run_name
 from cxr_faith.run.measured import write_hparams
-from cxr_faith.run.tensorboard import write_tensorboard
+from cxr_faith.run.tensorboard import UNSMOOTHED, write_tensorboard
+from cxr_faith.summary.load import read_summary as load_summary
 from cxr_faith.summary.metric_rows import metric_rows
 from cxr_faith.summary.summarize import write_summary
 from tests.report.browser import chromium
 from tests.runs import SAMPLES, run_here
 from tests.synthetic import STEPS, make_rows
+
+QUESTION = "Is there a nodule, or a mass: yes or no?"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +43,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = folder / "report" / "pictures"
     pictures.mkdir(parents=True)
     Image.new("RGB", (30, 20), (200, 10, 10)).save(pictures / "00-methods.png")
+    listed = {"file": "00.jpg", "methods": "00-methods.png", "question": QUESTION, "region": [0, 0, 1, 1]}
+    (pictures / "pictures.json").write_text(json.dumps({"p1/s00": listed}))
     return folder
 
 
@@ -66,14 +74,45 @@ def test_scalars_curves_and_bands(written: Path) -> None:
     assert len(board["rows"]) > 4
     for row in board["rows"]:
         events = load(written, row["method"])
-        if row["srg"] is not None:
-            (point,) = events.Scalars("srg/all/blur_0.1")
-            assert point.value == pytest.approx(row["srg"], abs=1e-6)
         curve = events.Scalars("deletion_curve/all/blur_0.1")
         assert [e.step for e in curve] == [round(100 * x) for x in row["curves"]["x"]]
         assert [e.value for e in curve] == pytest.approx(row["curves"]["deletion"])
         low, high = (events.Scalars(f"deletion_curve/all/blur_0.1/{end}") for end in ("low", "high"))
         assert all(a.value <= b.value + 1e-6 <= c.value + 2e-6 for a, b, c in zip(low, curve, high, strict=True))
+
+
+def test_every_scalar_is_a_series(written: Path) -> None:
+    """A single number is a cell of a table, not a chart with one dot; only the HPARAMS tab needs it as a scalar."""
+    for path in (written / "tensorboard").iterdir():
+        events = load(written, path.name) if path.is_dir() else load(written)
+        series = {tag: len(events.Scalars(tag)) for tag in events.Tags()["scalars"] if not tag.startswith("hparam/")}
+        assert all(points > 1 for points in series.values()), series
+
+
+def text_of(run_dir: Path, tag: str) -> str:
+    return load(run_dir).Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+def test_the_slices_are_one_table(written: Path) -> None:
+    summary = load_summary(written)
+    lines = text_of(written, "slices").splitlines()
+    header, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    table = {tuple(cells[:2]): dict(zip(header, cells, strict=True)) for cells in body[1:]}
+    assert len(table) == len(summary.boards) > 8 and set(header[4:]) == set(summary.methods)
+    for board in summary.boards:
+        cells = table[slice_title(board.slice), board.substrate]
+        assert cells["samples"].endswith(f"of {board.n_samples}")
+        assert cells["score"] == ("srg logit" if board.by_scored else "srg")
+        for row in board.rows:
+            assert cells[row.method] == number(row.value(board.headline))
+
+
+@pytest.mark.parametrize("tag", ["leaderboard", "slices", "alerts"])
+def test_text_is_wrapped_between_words(written: Path, tag: str) -> None:
+    """TensorBoard squeezes a Markdown table until its words break; it never breaks a line of code."""
+    html = markdown_to_safe_html(text_of(written, tag))
+    assert "<table" not in html
+    assert html.count("<pre>") == {"leaderboard": 9, "slices": 1, "alerts": 0}[tag]
 
 
 def test_the_custom_layout_names_tags_that_exist(written: Path) -> None:
@@ -109,10 +148,11 @@ def test_text_hparams_and_pictures_only_when_asked(run_dir: Path) -> None:
     events = load(run_dir)
     text = events.Tensors("leaderboard/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "# Faithfulness summary" in text and "integrated_gradients" in text
-    assert "<b>" not in text and events.Tensors("alerts/text_summary")
+    html = markdown_to_safe_html(text)  # the finding's name is shown as it is
+    assert "<b>" not in html and "&lt;b&gt;effusion" in html and events.Tensors("alerts/text_summary")
     assert events.Tags()["images"] == []
     write(run_dir, show_images=True)
-    assert load(run_dir).Tags()["images"] == ["gallery/00-methods"]
+    assert load(run_dir).Tags()["images"] == [f"gallery/p1/s00 · {QUESTION}"]
     for method in ("chefer", "random"):
         events = load(run_dir, method)
         content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
@@ -171,14 +211,22 @@ def test_tensorboard_shows_it_in_a_browser(written: Path, tmp_path: Path) -> Non
     address = server.launch()
     with chromium(tmp_path / "profile") as browser:
         browser.visit(f"{address}#timeseries")
-        browser.until("document.body.innerText.includes('deletion_auc')", seconds=120)
+        browser.until("document.body.innerText.includes('deletion_curve')", seconds=120)
         tags = browser.run("fetch('data/plugin/scalars/tags').then((answer) => answer.json())")
         assert {"chefer", "random", "integrated_gradients"} <= tags.keys()  # each a run, with a color of its own
-        assert {"srg/all/blur_0.1", "deletion_curve/all/blur_0.1/low"} <= tags["chefer"].keys()
+        assert {"settling_gap_srg_center/all/blur_0.1", "deletion_curve/all/blur_0.1/low"} <= tags["chefer"].keys()
         layout = browser.run("fetch('data/plugin/custom_scalars/layout').then((answer) => answer.json())")
         assert [category["title"].split()[0] for category in layout["category"]] == ["curves", "bands"]
         # The charts of the layout are drawn: a line for each method that is ticked.
-        browser.visit(f"{address}?again#custom_scalars")
+        browser.visit(f"{address}{UNSMOOTHED}")
         browser.until(f"({EVERYWHERE})('tf-custom-scalar-multi-line-chart-card').length >= 2", seconds=120)
         titles = browser.run(f"({EVERYWHERE})('tf-custom-scalar-multi-line-chart-card').map((one) => one.title)")
         assert "deletion · all/blur_0.1" in titles
+        smoothing = f"({EVERYWHERE})('tf-custom-scalar-dashboard')[0]._smoothingWeight"
+        assert browser.run(smoothing) == 0  # as the address asks: lines are drawn as they are
+        # A table of the text is as wide as its lines, and no word of it is broken.
+        browser.visit(f"{address}?text#text")
+        browser.until(f"({EVERYWHERE})('pre').length > 3", seconds=120)
+        wrapped = f"({EVERYWHERE})('pre').filter((one) => getComputedStyle(one).whiteSpace !== 'pre').length"
+        assert browser.run(wrapped) == 0
+        browser.screenshot(tmp_path / "text.png")
