@@ -4,6 +4,7 @@ Costs come from the records, not from the summary: two runs of one config write 
 never take the same time.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,26 +18,29 @@ from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import read_records
 from cxr_faith.records.controls import first_setting
 from cxr_faith.report.columns import method_label
+from cxr_faith.report.fitting import fitted
 from cxr_faith.report.formats import number, percent, with_interval
 from cxr_faith.summary.columns import mean, numbers
 from cxr_faith.summary.load import shown_in, while_it_runs
 from cxr_faith.summary.summary import Summary
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")
-HEADERS = (
-    "srg ↑\n[95 %]",
-    "with\nmask",
-    "hit\n↑",
-    "energy\n↑",
-    "for-\nwards",
-    "back-\nwards",
-    "sec-\nonds ↓",
-    "GPU\nMiB",
-)
+HEADERS = {
+    "srg": "srg ↑\n[95 %]",
+    "n": "with\nmask",
+    "hit": "hit\n↑",
+    "energy": "energy\n↑",
+    "forwards": "for-\nwards",
+    "backwards": "back-\nwards",
+    "seconds": "sec-\nonds ↓",
+    "memory": "GPU\nMiB",
+}
+_LEAST_FIRST = ("memory", "backwards", "forwards", "n", "energy", "hit")
+_WIDTH = 92
 CAPTION = (
-    "[95 %] over patients; random orders have an srg of 0. Where there is a mask: hit = share of",
+    "[95 %] over patients; random orders have an srg of 0. Where there is a mask: hit = share of "
     "a map's maxima on the finding (pointing game), energy = share of its positive mass there.",
-    "Of one map: mean passes forwards and backwards, median seconds, highest GPU memory. Passes",
+    "Of one map: mean passes forwards and backwards, median seconds, highest GPU memory. Passes "
     "that methods share, as for a gradient, count for each of them, their time for the first.",
 )
 
@@ -74,27 +78,36 @@ def method_costs(records: pd.DataFrame) -> dict[str, MethodCost]:
     return costs
 
 
-def render_costs(summary: Summary, run_dir: str | Path) -> Table:
+def render_costs(summary: Summary, run_dir: str | Path, width: int | None = None) -> Table:
     """Localization and cost of each method of a run, in the order of the leaderboard.
 
     Args:
         summary: the run's summary.
         run_dir: the run directory, for its records.
+        width: of the terminal; columns that do not fit are left out. Default: none is.
     """
     costs = method_costs(while_it_runs(lambda: read_records(run_dir, COSTS, shown_in(summary))))
+    return fitted(lambda without: _drawn(summary, costs, without, min(_WIDTH, width or _WIDTH)), _LEAST_FIRST, width)
+
+
+def _drawn(summary: Summary, costs: Mapping[str, MethodCost], without: Collection[str], least: int) -> Table:
+    """The table without some columns, at least so many letters wide."""
     places = {entry.method: entry for entry in summary.localization}
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left", min_width=92)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, caption_justify="left")
+    table.min_width = least
     table.title = Text("better than random? on the finding? at what cost?", style="bold")
     table.caption = Text("\n".join((*CAPTION, *_ceiling(summary))), style="dim")
     table.add_column("\nmethod", overflow="fold", max_width=30)
-    for header in HEADERS:
-        table.add_column(header, justify="right", no_wrap=True)
+    for name, header in HEADERS.items():
+        if name not in without:
+            table.add_column(header, justify="right", no_wrap=True)
     for row in summary.board().ranked():
         if row.method in costs and row.method in places:
             place = places[row.method]
             hits = (percent(place.pointing_game), percent(place.energy_inside))
             cells = (with_interval(row, "srg"), str(place.n), *hits, *_spent(costs[row.method]))
-            table.add_row(Text(method_label(row)), *cells)
+            kept = [cell for name, cell in zip(HEADERS, cells, strict=True) if name not in without]
+            table.add_row(Text(method_label(row)), *kept)
     return table
 
 

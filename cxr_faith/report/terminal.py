@@ -65,8 +65,8 @@ def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> Non
     head = head_of(summary, run_dir)
     show_head(console, head)
     if summary.boards:
-        show(console, render_leaderboard(summary))
-        show(console, render_costs(summary, run_dir))
+        show(console, render_leaderboard(summary, width=console.width))
+        show(console, render_costs(summary, run_dir, console.width))
         flips = [flip_table(summary.pairs)] if summary.pairs else []
         for table in (*ablation_tables(summary), *flips, sets_table(summary)):
             if table.rows:

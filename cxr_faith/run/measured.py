@@ -46,7 +46,7 @@ def read_back(board: MetricBoard, run_dir: Path, shown: Shown, start: int | None
 def print_metrics(console: Console, rows: Sequence[MetricRow]) -> None:
     """Print a table for each substrate."""
     for substrate in dict.fromkeys(row.substrate for row in rows):
-        show(console, render_metrics(rows, substrate))
+        show(console, render_metrics(rows, substrate, console.width))
 
 
 def write_metrics(run_dir: Path, rows: Sequence[MetricRow]) -> None:

@@ -11,10 +11,13 @@ import pytest
 from rich.console import Console
 
 from cxr_faith.records import RecordWriter, read_records
+from cxr_faith.report.costs import render_costs
+from cxr_faith.report.formats import number
 from cxr_faith.report.html import write_report
 from cxr_faith.report.leaderboard import render_leaderboard
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.results import write_results
+from cxr_faith.report.terminal import PlainConsole, show_summary
 from cxr_faith.summary.bands import with_bands
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.cautions import cautions
@@ -326,6 +329,26 @@ def test_leaderboard_is_best_first_and_fits_the_terminal(summary: Summary) -> No
     assert "↓ lower is better, ↑ higher is better" in text and "Δdel ↑" in text
     with pytest.raises(KeyError, match="no board"):
         summary.board(substrate="mean")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_narrow_terminal_shows_fewer_columns_and_whole_names(
+    rows: list[dict[str, Any]], tmp_path: Path, width: int
+) -> None:
+    long = [row | {"method": "integrated_gradients_noise"} for row in rows if row["method"] == "integrated_gradients"]
+    RecordWriter(tmp_path, rank=0, start=0).write([*rows, *long])
+    summary = write_summary(tmp_path)
+    with open("/dev/null", "w") as nowhere:
+        console = Console(width=width, record=True, file=nowhere)
+        show_summary(PlainConsole(width=width, record=True, file=nowhere), summary, tmp_path)  # every table is drawn
+        console.print(render_leaderboard(summary, width=width))
+        console.print(render_costs(summary, tmp_path, width))
+    text = console.export_text()
+    lines = [line for line in text.splitlines() if line.startswith("integrated_gradients_noise*")]
+    assert len(lines) == 2 and max(map(len, text.splitlines())) <= width
+    best = summary.board().row("integrated_gradients_noise")
+    assert best is not None and number(best.srg) in lines[0] and number(best.gap_srg_center, signed=True) in lines[0]
+    assert ("Some columns do not fit" in text) == (width < 110) and ("drop" in text) == (width > 60)
 
 
 def test_substrates_and_targets_are_never_mixed(rows: list[dict[str, Any]]) -> None:
