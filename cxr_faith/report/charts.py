@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cxr_faith.metrics.calibration import BINS, expected_calibration_error, reliability
+from cxr_faith.metrics.calibration import BINS, ReliabilityBin, expected_calibration_error, reliability
+from cxr_faith.metrics.shares import wilson
 from cxr_faith.records.controls import CENTER, ORACLE, RANDOM
 from cxr_faith.report.figures import COLUMN_WIDTH, OKABE_ITO, chart, legend_below, plain
 from cxr_faith.summary.curves import Curves
@@ -213,12 +214,15 @@ def faithfulness_scatter(
     return figure
 
 
-def reliability_diagram(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> Figure:
+def reliability_diagram(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike, patients: npt.ArrayLike | None = None) -> Figure:
     """Draw how often the reference is yes against the model's p(yes), with the count of each bin below.
+
+    A dot for each bin, whose area grows with its count; bars are 95 % intervals (Wilson) over patients.
 
     Args:
         p_yes: the model's probability of yes, [n].
         is_yes: whether the reference is yes, [n].
+        patients: whose answer it is, [n]; default: each answer is another patient's.
 
     Raises:
         ValueError: no value, or different lengths.
@@ -230,8 +234,10 @@ def reliability_diagram(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> Figure:
     figure = chart(3.8)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top.plot([0, 1], [0, 1], color="0.6", ls="--", lw=1)
-    points = [bin.p_yes for bin in bins], [bin.yes for bin in bins]
-    top.plot(*points, "o-", color=OKABE_ITO[0], ms=4, clip_on=False)
+    most = max(bin.n for bin in bins)
+    for bin, count in zip(bins, _patients_in(bins, p_yes, patients), strict=True):
+        top.plot([bin.p_yes] * 2, wilson(bin.yes, count), color=OKABE_ITO[0], lw=1, clip_on=False)
+        top.scatter(bin.p_yes, bin.yes, 6 + 60 * bin.n / most, color=OKABE_ITO[0], lw=0, clip_on=False, zorder=3)
     title = f"ECE {expected_calibration_error(p_yes, is_yes):.3f}, n = {n}"
     top.set(ylabel="share of references that are yes", ylim=(-0.03, 1.03), title=title)
     centers = [(bin.low + bin.high) / 2 for bin in bins]
@@ -241,3 +247,11 @@ def reliability_diagram(p_yes: npt.ArrayLike, is_yes: npt.ArrayLike) -> Figure:
     for axes in (top, bottom):
         plain(axes)
     return figure
+
+
+def _patients_in(bins: Sequence[ReliabilityBin], p_yes: npt.ArrayLike, patients: npt.ArrayLike | None) -> list[int]:
+    """How many patients each bin has."""
+    p = np.asarray(p_yes, np.float64)
+    names = np.arange(len(p)) if patients is None else np.asarray(patients)
+    # The last bin includes its upper edge, which is 1.
+    return [len(np.unique(names[(p >= bin.low) & ((p < bin.high) | (bin.high == 1))])) for bin in bins]

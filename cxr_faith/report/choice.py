@@ -40,13 +40,13 @@ class Listed:
     records: pd.DataFrame
     """Rows of the samples that are listed."""
     answers: pd.DataFrame
-    """`p_yes` and `correct` of every sample of the run."""
+    """`p_yes`, `correct`, `patient_id` and `image_id` of every sample of the run."""
 
 
 def listed_part(run_dir: Path, summary: Summary) -> Listed | None:
     """The samples that a page lists; None if it has room for all samples of the run."""
     shown = shown_in(summary)
-    view = RecordView(run_dir, COLUMNS, shown)
+    view = RecordView(run_dir, COLUMNS, shown, unchecked=("patient_id", "image_id"))
     if len(view) <= MOST_ROWS and summary.n_samples <= MOST_LISTED:
         return None
     count = min(MOST_LISTED, MOST_ROWS * summary.n_samples // len(view))
@@ -54,8 +54,8 @@ def listed_part(run_dir: Path, summary: Summary) -> Listed | None:
     columns = tuple(dict.fromkeys((*samples.COLUMNS, *DETAIL_COLUMNS)))
     records = pd.concat(list(scan_records(run_dir, columns, chosen, shown)), ignore_index=True)
     answers = view.query(
-        f"SELECT sample_id, min(p_yes) AS p_yes, min(correct) AS correct FROM records WHERE condition = {text(NONE)} "
-        "GROUP BY sample_id ORDER BY sample_id"
+        "SELECT sample_id, min(p_yes) AS p_yes, min(correct) AS correct, min(patient_id) AS patient_id, "
+        f"min(image_id) AS image_id FROM records WHERE condition = {text(NONE)} GROUP BY sample_id ORDER BY sample_id"
     )
     return Listed(summary.n_samples, len(view), records, answers)
 

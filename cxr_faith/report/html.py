@@ -22,7 +22,7 @@ from cxr_faith.report.head import Head, head_of
 from cxr_faith.report.packing import DETAIL_COLUMNS
 from cxr_faith.report.page_data import page_data
 from cxr_faith.report.pairs import psychometric
-from cxr_faith.report.run_figures import reliability_of, scatter_of
+from cxr_faith.report.run_figures import ANSWER_COLUMNS, reliability_of, scatter_of
 from cxr_faith.report.run_files import Thumb, doctor_table, flat_rows, read_thumbs, version_notes
 from cxr_faith.report.tables import TextTable, answer_table
 from cxr_faith.report.templates import templates
@@ -46,7 +46,7 @@ _LEGEND = (
     legend.SANITY,
     legend.CAVEAT,
 )
-_COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *DETAIL_COLUMNS, *bands.COLUMNS)))
+_COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *DETAIL_COLUMNS, *bands.COLUMNS, *ANSWER_COLUMNS)))
 
 
 def write_report(run_dir: str | Path) -> Path:

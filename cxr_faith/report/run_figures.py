@@ -18,6 +18,8 @@ from cxr_faith.summary.load import read_summary, shown_in
 from cxr_faith.summary.summary import Summary
 
 GAP = "gap_srg_center"
+ANSWER_COLUMNS = ("p_yes", "correct", "patient_id", "image_id")
+"""The columns of the records that `reliability_of` reads."""
 
 
 def run_figures(run_dir: str | Path) -> dict[str, Figure]:
@@ -37,7 +39,7 @@ def run_figures(run_dir: str | Path) -> dict[str, Figure]:
     """
     summary = read_summary(Path(run_dir))
     shown = shown_in(summary)
-    answers = read_records(run_dir, ("p_yes", "correct"), shown)
+    answers = read_records(run_dir, ANSWER_COLUMNS, shown)
     summary = bands.with_bands_of(run_dir, summary, shown)
     boards = summary.first_boards
     figures = {
@@ -58,7 +60,8 @@ def reliability_of(records: pd.DataFrame) -> Figure | None:
         return None
     said_yes = answers["p_yes"].ge(0.5)
     is_yes = said_yes.eq(answers["correct"].astype(bool))
-    return reliability_diagram(answers["p_yes"].tolist(), is_yes.tolist())
+    patients = answers["patient_id"].fillna(answers["image_id"]).astype(str)  # without an id, of a patient of its own
+    return reliability_diagram(answers["p_yes"].tolist(), is_yes.tolist(), patients.tolist())
 
 
 def scatter_of(summary: Summary) -> Figure | None:

@@ -3,6 +3,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.colors import to_hex, to_rgb
 
+from cxr_faith.metrics.shares import wilson
 from cxr_faith.report.charts import (
     ForestLine,
     faithfulness_scatter,
@@ -104,5 +105,17 @@ def test_reliability_agrees_with_a_loop() -> None:
     figure = reliability_diagram(p_yes.tolist(), truth.tolist())
     assert figure.axes[0].get_title() == f"ECE {error:.3f}, n = 202"
     assert sum(bar.get_height() for bar in figure.axes[1].patches) == 202
+    inside = [[i for i, p in enumerate(p_yes) if min(int(15 * p), 14) == b] for b in range(15)]
+    patients = np.arange(202) // 3  # three answers of each
+    top = reliability_diagram(p_yes, truth, patients).axes[0]
+    dots, bars = top.collections, [line.get_ydata() for line in top.get_lines()[1:]]
+    assert all(len(set(line.get_xdata())) == 1 for line in top.get_lines()[1:])  # no line joins the dots
+    assert len(dots) == len(bars) == 15
+    areas = [dot.get_sizes()[0] for dot in dots]
+    for rows, dot, area, bar in zip(inside, dots, areas, bars, strict=True):
+        share, people = truth[rows].mean(), len({patients[row] for row in rows})
+        assert tuple(dot.get_offsets()[0]) == pytest.approx((p_yes[rows].mean(), share))
+        assert area == pytest.approx(6 + 60 * len(rows) / max(map(len, inside)))
+        assert tuple(bar) == pytest.approx(wilson(share, people)) and people <= len(rows)
     with pytest.raises(ValueError, match="as many references"):
         reliability_diagram([], [])
