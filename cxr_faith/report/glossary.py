@@ -1,4 +1,6 @@
-"""The report's terms, one sentence each."""
+"""The report's terms, one sentence each, and the columns that they explain."""
+
+import re
 
 GLOSSARY = {
     "effect": "Score of the intact picture minus the score with the substrate everywhere: what there is to explain.",
@@ -10,6 +12,9 @@ GLOSSARY = {
     "srg": "Symmetric relevance gain: insertion AUC minus deletion AUC. Random orders have 0 by construction.",
     "srg logit": "srg in logits, not divided by the effect; it ranks the methods where the effect is small or "
     "negative, as for most answers of no.",
+    "verdict": "How far the maps of a method can be believed, by the rules below the leaderboard.",
+    "random_p": "Share of random orders whose srg is at least that of the map, with the map counted among them. With R "
+    "orders it cannot be below 1/(R + 1).",
     "drop@50": "Share of the effect that is lost once half of the cells are removed, most salient first.",
     "Δ random, Δ center": "Gap to random orders, and to ranking cells by their distance to the center of the picture; "
     "positive is better than the baseline.",
@@ -35,3 +40,29 @@ GLOSSARY = {
     "higher for a yes than for a no.",
     "own substrate (*)": "The method perturbs with the same substrate that it is scored under.",
 }
+
+_GAP = "Δ random, Δ center"
+WORDS = {
+    "verdict": "verdict",
+    "n": "n",
+    "coverage": "coverage",
+    "flat": "flat",
+    "deletion_auc": "deletion AUC",
+    "insertion_auc": "insertion AUC",
+    "srg": "srg",
+    "drop_50": "drop@50",
+    "srg_logit": "srg logit",
+    "srg_logit_scored": "srg logit",
+    "random_p": "random_p",
+    **{
+        f"gap_{score}_{baseline}": _GAP
+        for score in ("deletion", "insertion", "srg")
+        for baseline in ("random", "center")
+    },
+}
+"""Column → its term in `GLOSSARY`."""
+
+
+def anchor(word: str) -> str:
+    """The id of a term on the page."""
+    return "term-" + re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-")

@@ -17,7 +17,7 @@ from cxr_faith.report import legend, samples
 from cxr_faith.report.alerts import alert_notes
 from cxr_faith.report.choice import MOST_ROWS, Listed, listed_part
 from cxr_faith.report.figures import svg
-from cxr_faith.report.glossary import GLOSSARY
+from cxr_faith.report.glossary import GLOSSARY, anchor
 from cxr_faith.report.head import Head, head_of
 from cxr_faith.report.packing import DETAIL_COLUMNS
 from cxr_faith.report.page_data import page_data
@@ -36,7 +36,15 @@ from cxr_faith.summary.verdict import VERDICTS
 DETAIL_BUDGET = 11_000_000
 """Bytes for the samples' scores, maps and curves: with 2,000 samples the page stays below 15 MB."""
 
-SCRIPTS = ("page.js", "page_board.js", "page_charts.js", "page_samples.js", "page_sample.js", "page_start.js")
+SCRIPTS = (
+    "page.js",
+    "page_board.js",
+    "page_charts.js",
+    "page_agreement.js",
+    "page_samples.js",
+    "page_sample.js",
+    "page_start.js",
+)
 """Parts of the page's one script, in the order in which they run."""
 
 _LEGEND = (
@@ -101,7 +109,7 @@ def render(
     if "k" in records.columns and part is None:
         summary = bands.with_bands(summary, records)
     content = plain(page_data(summary, records, thumbs or {}, DETAIL_BUDGET))
-    trust = trust_tables(summary)
+    trust = trust_tables(summary, agreement=False)
     page = templates().get_template("page.html.j2")
     return page.render(
         summary=summary,
@@ -119,7 +127,7 @@ def render(
         failures=[[one.sample_id, one.methods, one.status, one.reason or "–"] for one in summary.failures.first],
         legend=_LEGEND,
         left_out=_left_out(part, content["samples"]),
-        glossary=GLOSSARY,
+        glossary={anchor(word): (word, meaning) for word, meaning in GLOSSARY.items()},
         # The package makes this text, and JSON without "<" cannot end its element.
         data=Markup(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
         script=Markup("\n".join(map(_package_text, SCRIPTS))),
@@ -136,7 +144,7 @@ def _contents(summary: Summary, trust: Sequence[TextTable]) -> list[tuple[str, s
         ("gallery-title", "Samples worth a look", summary.boards),
         ("samples", "All samples", summary.boards),
         ("answers", "Answers", summary.answers),
-        ("trust", "Trust", trust),
+        ("trust", "Trust", trust or summary.agreement),
         ("failures", "Failures", summary.failures.n),
         ("provenance", "Provenance", True),
         ("terms", "Terms", True),

@@ -30,6 +30,9 @@ function options(select, pairs, chosen) {
   select.replaceChildren(...pairs.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
 }
 
+// A small link to what a column's name means.
+const what = (key, label) => (data.words[key] ? el("a", { class: "what", href: `#${data.words[key]}`, "aria-label": `what ${label} means` }, "?") : null);
+
 const settingName = (s) => [s.substrate, data.several ? s.target : null, data.several ? s.space : null].filter(Boolean).join(", ");
 const color = (method) => data.styles[method].color, dash = (method) => data.styles[method].dash;
 const swatch = (method) => shape("svg", { class: "swatch", viewBox: "0 0 26 10", "aria-hidden": "true" },

@@ -55,7 +55,7 @@ function sortHeader(column) {
     state.sort = column.key; leaderboard(); writeAddress();
     byId("board").querySelector(`button[data-key="${column.key}"]`).focus();
   }, "data-key": column.key }, column.label);
-  return el("th", { scope: "col", class: column.key === "verdict" ? "word" : null, "aria-sort": active ? (state.down ? "descending" : "ascending") : "none" }, button);
+  return el("th", { scope: "col", class: column.key === "verdict" ? "word" : null, "aria-sort": active ? (state.down ? "descending" : "ascending") : "none" }, button, what(column.key, column.label));
 }
 
 // Missing values stay at the end, whichever way it sorts.

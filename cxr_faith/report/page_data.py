@@ -16,10 +16,12 @@ from cxr_faith.report.columns import board_title, columns_of, method_label, samp
 from cxr_faith.report.comparisons import few_patients
 from cxr_faith.report.figures import COLORMAP
 from cxr_faith.report.gallery import TITLES, gallery
+from cxr_faith.report.glossary import WORDS, anchor
 from cxr_faith.report.legend import SCORED
 from cxr_faith.report.packing import MAP_LEVELS
 from cxr_faith.report.run_files import Thumb
 from cxr_faith.report.samples import VALUES, sample_entries, short
+from cxr_faith.report.trust import MEASURES
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.curves import Curves
@@ -65,6 +67,8 @@ def page_data(summary: Summary, records: pd.DataFrame, thumbs: Mapping[str, Thum
         "verdicts": list(VERDICTS),
         "values": list(VALUES),
         "forest": [list(pair) for pair in FOREST],
+        "words": {column: anchor(word) for column, word in WORDS.items()},
+        "agreement": _agreement(summary),
         "samples": entries,
         "gallery": examples,
         "gallery_titles": TITLES,
@@ -74,7 +78,7 @@ def page_data(summary: Summary, records: pd.DataFrame, thumbs: Mapping[str, Thum
 
 
 def _setting(setting: Setting, records: pd.DataFrame) -> dict[str, Any]:
-    """A setting's names, and the x of its samples' curves."""
+    """A setting's names, the x of its samples' curves, and the number of random orders."""
     names = setting._asdict()
     x: list[float] = []
     if "k" in records.columns:
@@ -82,7 +86,19 @@ def _setting(setting: Setting, records: pd.DataFrame) -> dict[str, Any]:
         if not mine.empty:
             k = np.asarray(mine["k"].iloc[0], np.float64)
             x = [round(float(share), 5) for share in k / k[-1]]
-    return names | {"x": x}
+    orders = records["random_srgs"].dropna() if "random_srgs" in records.columns else ()
+    return names | {"x": x, "orders": len(orders.iloc[0]) if len(orders) else None}
+
+
+def _agreement(summary: Summary) -> dict[str, Any]:
+    """Methods with maps, and for each pair of them the number of samples and each measure of likeness."""
+    methods = [name for name in summary.methods if any(name in (pair.a, pair.b) for pair in summary.agreement)]
+    place = {name: number for number, name in enumerate(methods)}
+    pairs = [
+        [place[pair.a], place[pair.b], pair.n, *(getattr(pair, measure) for measure in MEASURES)]
+        for pair in summary.agreement
+    ]
+    return {"methods": methods, "pairs": pairs, "measures": [list(names) for names in MEASURES.items()]}
 
 
 def _board(summary: Summary, board: Board) -> dict[str, Any]:

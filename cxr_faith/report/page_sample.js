@@ -53,9 +53,21 @@ function sampleFacts(sample) {
   return el("dl", { class: "facts" }, ...facts.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
 }
 
+// The smallest random_p that the number of random orders allows says so.
+function sampleCell(row, name, orders) {
+  const value = num(row[name], name.startsWith("gap")), lowest = orders && known(row[name]) && row[name] * (orders + 1) < 1.001;
+  return el("td", {}, value, name === "random_p" && lowest ? el("small", {}, "lowest possible") : null);
+}
+
 function sampleTable(rows) {
-  return el("table", {}, el("caption", {}, "Scores of this sample"), el("thead", {}, el("tr", {}, ...["method", "status", ...data.values].map((n) => el("th", { scope: "col" }, n)))),
-    el("tbody", {}, ...rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.method + (r.own ? "*" : "")), el("td", {}, r.status), ...data.values.map((n) => el("td", {}, num(r[n], n.startsWith("gap"))))))));
+  const { orders } = data.settings[state.setting];
+  return el("table", {}, el("caption", {}, "Scores of this sample"), el("thead", {}, el("tr", {}, ...["method", "status", ...data.values].map((n) => el("th", { scope: "col" }, n, " ", what(n, n))))),
+    el("tbody", {}, ...rows.map((r) => el("tr", {}, el("td", {}, swatch(r.method), r.method + (r.own ? "*" : "")), el("td", {}, r.status), ...data.values.map((n) => sampleCell(r, n, orders))))));
+}
+
+function randomNote() {
+  const { orders } = data.settings[state.setting];
+  return el("p", { class: "quiet" }, orders ? `random_p is from ${orders} random orders: it cannot be below 1/${orders + 1} = ${num(1 / (orders + 1))}, however good a map is.` : "");
 }
 
 // A status that every method has is the sample's own.
@@ -75,7 +87,7 @@ async function openSample() {
   const maps = el("div", { class: "maps" }), curves = el("div", { class: "charts" });
   section.replaceChildren(heading, steps(sample.id), ...[banner(rows)].filter(Boolean), sampleFacts(sample), el("h3", {}, "Maps"), colorBar(),
     el("p", { class: "quiet" }, "Each on its own scale, 2nd to 98th percentile: compare places, not shades. R and L are the patient's sides."), maps,
-    el("h3", {}, "Curves"), curves, el("div", { class: "scroll" }, sampleTable(rows)));
+    el("h3", {}, "Curves"), curves, el("div", { class: "scroll" }, sampleTable(rows)), randomNote());
   if (openSample.shown !== wanted) { section.scrollIntoView(); heading.focus({ preventScroll: true }); openSample.shown = wanted; }
   if (!sample.detail) { maps.append(el("p", { class: "quiet" }, "The page has no room for this sample's maps and curves; they are in the records.")); return; }
   const detail = await unpack(sample);

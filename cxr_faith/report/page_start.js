@@ -51,6 +51,7 @@ function fillControls() {
   options(listFilter("status"), [["", "all"], ...data.statuses.map((s) => [s, s])], "");
   options(listFilter("method"), [["", "mean of the methods"], ...data.methods.map((m) => [m, m])], "");
   methodBoxes();
+  if (byId("agreement")) options(byId("agreement-measure"), data.agreement.measures, data.agreement.measures[0][0]);
 }
 
 function start() {
@@ -61,6 +62,7 @@ function start() {
   byId("forest-metric").onchange = leaderboard;
   byId("more").onclick = () => { state.all = !state.all; leaderboard(); writeAddress(); };
   byId("csv").onclick = saveCsv;
+  if (byId("agreement")) { byId("agreement-measure").onchange = agreement; agreement(); }
   const filter = () => { state.page = 0; samples(); openSample(); writeAddress(); };
   for (const name of LIST_FILTERS) listFilter(name)[name === "search" ? "oninput" : "onchange"] = filter;
   byId("back").onclick = () => { state.page -= 1; samples(); };

@@ -41,6 +41,7 @@ COLUMNS = (
     "gap_srg_random",
     "gap_srg_center",
     "random_p",
+    "random_srgs",
     "images",
     "picture_shares",
 )

@@ -25,11 +25,17 @@ from cxr_faith.summary.summary import Summary
 
 _NO_ORGAN = Organ(n=0, share=None, enrichment=None)
 _WEIGHTED = ("deletion_auc", "insertion_auc", "srg")
-_MEASURES = {"spearman": "Spearman", "ssim": "SSIM", "top_overlap": "Overlap of the top tenth"}
+MEASURES = {"spearman": "Spearman", "ssim": "SSIM", "top_overlap": "Overlap of the top tenth"}
+"""Measures of how alike two maps are → their names."""
 
 
-def trust_tables(summary: Summary) -> list[TextTable]:
-    """One table for each panel that has something to show."""
+def trust_tables(summary: Summary, agreement: bool = True) -> list[TextTable]:
+    """One table for each panel that has something to show.
+
+    Args:
+        summary: the run's summary.
+        agreement: also how alike the methods' maps are, which the page shows in another way.
+    """
     tables = [
         *(_means(board) for board in summary.boards if board.slice == "all"),
         *ablation_tables(summary),
@@ -41,7 +47,7 @@ def trust_tables(summary: Summary) -> list[TextTable]:
         _harm(summary.substrates),
         _localization(summary.localization),
         _prediction(summary),
-        *(_agreement(summary, measure) for measure in _MEASURES),
+        *(_agreement(summary, measure) for measure in MEASURES if agreement),
         _regions(summary.regions, enriched=False),
         _regions(summary.regions, enriched=True),
         _organs(summary.regions, enriched=False),
@@ -162,7 +168,7 @@ def _agreement(summary: Summary, measure: str) -> TextTable:
     rows = [[a, *(values.get((a, b)) or values.get((b, a)) or "–" for b in names)] for a in names]
     most = max((pair.n for pair in summary.agreement), default=0)
     over = f", mean over {most} samples" if most > 1 else ""
-    return TextTable(f"Do the methods agree? {_MEASURES[measure]} of their maps{over}", ["method", *names], rows)
+    return TextTable(f"Do the methods agree? {MEASURES[measure]} of their maps{over}", ["method", *names], rows)
 
 
 def _regions(panel: Sequence[Regions], enriched: bool) -> TextTable:

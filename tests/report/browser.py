@@ -133,7 +133,8 @@ CONTRAST = """
 (() => {
   const part = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
   const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  // A mixed color is written as "color(srgb 0.1 0.2 0.3)", in shares of 1.
+  const numbers = (color) => color.match(/[\\d.]+/g).map((n, i) => n * (color.startsWith('color(') && i < 3 ? 255 : 1));
   const behind = (element) => {
     for (let at = element; at; at = at.parentElement) {
       const [r, g, b, alpha = 1] = numbers(getComputedStyle(at).backgroundColor);

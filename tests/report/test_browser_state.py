@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.report.browser import CONTRAST, FIRST_COLUMN, Browser, choose
+from tests.synthetic import METHODS
 
 HEADS = "[...document.querySelectorAll('#board th button')].map((button) => button.dataset.key)"
 GRAY = "((c) => { const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; "
@@ -178,3 +179,50 @@ def test_prints_on_landscape_sheets_without_cutting_tables(media: Browser) -> No
     printed = b64decode(media.send("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
     boxes = [tuple(map(float, box.split())) for box in re.findall(rb"/MediaBox\s*\[([\d. ]+)\]", printed)]
     assert boxes and all(width > height for _, _, width, height in boxes)
+
+
+def test_every_column_leads_to_its_word(opened: Browser) -> None:
+    opened.run("document.getElementById('more').click()")
+    opened.run("location.hash = '#sample=s00'")
+    opened.until("document.querySelector('#sample table')")
+    links = "[...document.querySelectorAll('#board th a, #sample th a, #samples ~ * th a')]"
+    words = opened.run(f"{links}.map((a) => [a.ariaLabel, document.querySelector(a.hash)?.textContent])")
+    assert len(words) > 15 and all(words)
+    assert ["what verdict means", "verdict"] in words and ["what Δsrg center ↑ means", "Δ random, Δ center"] in words
+    heads = opened.run("[...document.querySelectorAll('#board th')].filter((th) => !th.querySelector('a')).length")
+    assert heads == 1  # the method's name needs no word
+    opened.run("document.querySelector('#board th a[href=\"#term-drop-50\"]').click()")
+    opened.until("scrollY > 1000 && location.hash.includes('columns=all')")  # what is shown stays
+    assert "drop@50" in opened.run("document.querySelector('dt:target').textContent")
+
+
+def test_one_matrix_shows_each_measure_of_agreement(opened: Browser, rows: list[dict[str, Any]]) -> None:
+    cells = "[...document.querySelectorAll('#agreement tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))"
+    shown, pairs = {}, opened.run("data.agreement.pairs")
+    for place, measure in enumerate(("spearman", "ssim", "top_overlap")):
+        choose(opened, "agreement-measure", measure)
+        shown[measure] = opened.run(cells)
+        for a, b, _, *values in pairs:
+            expected = (
+                "–" if values[place] is None else f"{values[place]:.2f}".replace("-0.00", "0.00").replace("-", "−")
+            )
+            assert shown[measure][a][b + 1] == shown[measure][b][a + 1] == expected
+    assert shown["spearman"] != shown["ssim"] and {row[0] for row in shown["ssim"]} == set(METHODS) - {"center"}
+    # The more alike, the fuller the shade; opposite maps have another color.
+    shades = "[...document.querySelectorAll('#agreement .shade')].map((c) => [Math.abs(parseFloat(c.textContent"
+    shades += ".replace('−', '-'))), parseFloat(c.style.getPropertyValue('--shade')), c.className.includes('against')"
+    shades += " === c.textContent.startsWith('−')])"
+    drawn = opened.run(shades)
+    assert len(drawn) == 2 * len(pairs) and all(rule for *_, rule in drawn)
+    assert all(shade == pytest.approx(45 * value, abs=0.3) for value, shade, _ in drawn)
+
+
+def test_the_lowest_random_p_says_so(opened: Browser) -> None:
+    opened.run("location.hash = '#sample=s00'")
+    opened.until("document.querySelector('#sample table')")
+    table = "[...document.querySelectorAll('#sample tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))"
+    column = 2 + opened.run("data.values.indexOf('random_p')")
+    said = {cells[0].rstrip("*"): cells[column] for cells in opened.run(table)}
+    others = dict.fromkeys(METHODS, "0.524")
+    assert said == others | {"chefer": "0.048lowest possible", "random": "–"}
+    assert "cannot be below 1/21 = 0.048" in opened.run("document.getElementById('sample').textContent")
