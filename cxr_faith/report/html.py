@@ -43,6 +43,7 @@ SCRIPTS = (
     "page_agreement.js",
     "page_samples.js",
     "page_sample.js",
+    "page_large.js",
     "page_start.js",
 )
 """Parts of the page's one script, in the order in which they run."""

@@ -7,13 +7,14 @@ const BANNERS = {
   flat: "All cells of this map are equal: it says nothing.",
 };
 
-// The map over the picture; gray where the status says that there is nothing to explain.
-function mapStage(sample, method, values, ok) {
+// The map over the picture; gray where the status says that there is nothing to explain. A cell is as opaque as it is
+// strong, and the strongest one as `most` of 255.
+function mapStage(sample, method, values, ok, most = 153) {
   const [rows, columns] = sample.grid, thumb = data.thumbs[sample.id];
   const canvas = el("canvas", { width: columns, height: rows, role: "img", "aria-label": `map of ${method}${ok ? "" : ", gray: nothing to explain"}` });
   const context = canvas.getContext("2d"), pixels = context.createImageData(columns, rows), last = data.viridis.length - 1;
   const gray = (level) => Array(3).fill(60 + 150 * level / last);
-  values.forEach((level, i) => pixels.data.set([...(ok ? data.viridis[level] : gray(level)), thumb ? 153 * level / last : 255], 4 * i));
+  values.forEach((level, i) => pixels.data.set([...(ok ? data.viridis[level] : gray(level)), thumb ? most * level / last : 255], 4 * i));
   context.putImageData(pixels, 0, 0);
   const stage = el("div", { class: thumb ? "stage over" : "stage" }, thumb ? el("img", { src: thumb.uri, alt: "" }) : null, canvas);
   if (thumb) {
@@ -26,11 +27,16 @@ function mapStage(sample, method, values, ok) {
 // The patient's sides stand below each picture, where they cover none of it.
 const sides = (sample) => el("div", { class: "sides" }, ...Array.from({ length: Math.max(sample.pictures.length, 1) }, () => el("div", {}, el("span", {}, "R"), el("span", {}, "L"))));
 
-function mapFigure(sample, method, values, row) {
+const plainStage = (sample) => el("div", { class: "stage over" }, el("img", { src: data.thumbs[sample.id].uri, alt: sample.pictures.length > 1 ? "the pictures" : "the picture" }));
+
+const enlarge = (name, open) => el("button", { type: "button", class: "plain small", "aria-label": `enlarge ${name}`, onclick: open }, "Enlarge");
+
+function mapFigure(sample, method, values, row, curve) {
   const says = !row ? "" : row.status === "ok" ? `srg ${num(row.srg, true)}` : row.status;
   const shares = sample.shares[data.methods.indexOf(method)];
   const lines = [says, shares ? sample.pictures.map((name, i) => `${name} ${Math.round(100 * shares[i])}%`).join(" · ") : ""].filter(Boolean);
-  return el("figure", {}, mapStage(sample, method, values, !row || row.status === "ok"), sides(sample), el("figcaption", {}, method, ...lines.flatMap((line) => [el("br"), line])));
+  return el("figure", {}, mapStage(sample, method, values, !row || row.status === "ok"), sides(sample), el("figcaption", {}, method, ...lines.flatMap((line) => [el("br"), line])),
+    enlarge(`the map of ${method}`, () => openLarge(sample, method, values, !row || row.status === "ok", curve)));
 }
 
 function colorBar() {
@@ -95,8 +101,13 @@ async function openSample() {
   const rowOf = Object.fromEntries(rows.map((r) => [r.method, r])), thumb = data.thumbs[sample.id];
   const several = sample.pictures.length > 1, named = several ? `the pictures alone: ${sample.pictures.join(", ")}` : "the picture alone";
   if (several) maps.style.gridTemplateColumns = `repeat(auto-fill, minmax(min(${9.5 * sample.pictures.length}rem, 100%), 1fr))`;
-  if (thumb) maps.append(el("figure", {}, el("div", { class: "stage" }, el("img", { src: thumb.uri, alt: several ? "the pictures" : "the picture" })), sides(sample), el("figcaption", {}, named)));
-  maps.append(...Object.entries(detail.maps).filter(([m]) => !state.hidden.has(m)).map(([m, values]) => mapFigure(sample, m, values, rowOf[m])));
+  if (thumb) {
+    const stage = plainStage(sample);
+    stage.append(...truthOf(sample));
+    maps.append(el("figure", {}, stage, sides(sample), el("figcaption", {}, named), enlarge(named, () => openLarge(sample))));
+  }
+  const curveOf = (method) => detail.curves.find((c) => c.setting === state.setting && c.method === method);
+  maps.append(...Object.entries(detail.maps).filter(([m]) => !state.hidden.has(m)).map(([m, values]) => mapFigure(sample, m, values, rowOf[m], curveOf(m))));
   const series = detail.curves.filter((c) => c.setting === state.setting && !state.hidden.has(c.method));
   if (series.length) curves.append(...["deletion", "insertion"].map((side) => curveChart(side, series, side, [[series[0].deletion[0], "intact picture"], [series[0].insertion[0], "all substrate"]], "score (logits)")));
 }

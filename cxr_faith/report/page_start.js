@@ -67,6 +67,7 @@ function start() {
   for (const name of LIST_FILTERS) listFilter(name)[name === "search" ? "oninput" : "onchange"] = filter;
   byId("back").onclick = () => { state.page -= 1; samples(); };
   byId("next").onclick = () => { state.page += 1; samples(); };
+  startLarge();
   readAddress();
   galleryOf();
   show();

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,16 @@ class Thumb:
     """The JPEG as a data URI."""
     region: tuple[float, float, float, float]
     """Top, left, height and width of the part that the model saw, as shares of the picture."""
+    boxes: tuple[tuple[str, float, float, float, float], ...] = ()
+    """Label, x1, y1, x2 and y2 of each box of the finding, as shares of the picture."""
+    mask: str | None = None
+    """The outline of the finding's mask as a transparent PNG as large as the picture, a data URI."""
+    removed: str | None = None
+    """The part that the model saw with every cell removed, as a data URI."""
+    substrate: str | None = None
+    """The substrate of `removed`."""
+    orders: Mapping[str, str] = field(default_factory=dict)
+    """Method → its order of the cells: whole numbers of two bytes, low byte first, in base64."""
 
 
 def read_thumbs(run_dir: Path) -> dict[str, Thumb]:
@@ -33,11 +43,21 @@ def read_thumbs(run_dir: Path) -> dict[str, Thumb]:
     Raises:
         ValueError: `pictures.json` is not a JSON object.
     """
-    thumbs = {}
-    for sample, listed, path in _listed_pictures(run_dir, "file"):
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        thumbs[sample] = Thumb(f"data:image/jpeg;base64,{data}", tuple(listed["region"]))
-    return thumbs
+    masks, removed = (
+        {sample: _uri(path) for sample, _, path in _listed_pictures(run_dir, kind)} for kind in ("mask", "removed")
+    )
+    return {
+        sample: Thumb(
+            _uri(path),
+            tuple(listed["region"]),
+            tuple((str(label), *corners) for label, *corners in listed.get("boxes", ())),
+            masks.get(sample),
+            removed.get(sample),
+            listed.get("substrate"),
+            listed.get("orders", {}),
+        )
+        for sample, listed, path in _listed_pictures(run_dir, "file")
+    }
 
 
 def read_gallery(run_dir: Path) -> list[tuple[str, str, Path]]:
@@ -79,6 +99,11 @@ def version_notes(run_dir: Path) -> list[str]:
     if lacking:
         notes.append(f"Written by another version: the records lack {', '.join(lacking)}.")
     return notes
+
+
+def _uri(path: Path) -> str:
+    kind = "png" if path.suffix == ".png" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
 def _listed_pictures(run_dir: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any], Path]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_faith.data.images import ImageError, load_image
+from cxr_faith.data.images import ImageError, load_image, load_mask
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.printable import json_text
@@ -18,11 +18,13 @@ from cxr_faith.report.choice import telling_records
 from cxr_faith.report.gallery import gallery
 from cxr_faith.report.grids import compare_methods
 from cxr_faith.report.side_by_side import side_by_side
+from cxr_faith.run.large_view import orders_of, outline, removed_picture
 from cxr_faith.storage.atomic import own_folder, replacing, write_atomic
+from cxr_faith.summary.board import Setting
 
 logger = logging.getLogger(__name__)
 
-THUMB_SIDE, THUMB_QUALITY = 288, 80
+THUMB_SIDE, THUMB_QUALITY = 512, 80
 _COLUMNS = ["image_path", "question", "predicted", "status", "finding", "srg", "effect", "map", "grids"]
 Region = tuple[int, int, int, int]
 """(top, left, height, width) in pixels."""
@@ -32,9 +34,10 @@ _NOT_DRAWN = (CENTER, RANDOM, RANDOM_MAP)
 def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
     """Write the pictures of the samples in the report's gallery into `report/pictures`.
 
-    Each sample gets a thumbnail `NN.jpg`, on which the page draws the maps, and `NN-methods.png`, the maps of all
-    methods side by side. `pictures.json` maps a sample to its files, its question and the part of the picture that the
-    model saw.
+    Each sample gets a small picture `NN.jpg`, on which the page draws the maps, `NN-removed.jpg` without its cells,
+    `NN-mask.png` with the outline of the finding's mask, and `NN-methods.png`, the maps of all methods side by side.
+    `pictures.json` maps a sample to its files, its question, boxes, the part of the picture that the model saw and the
+    order of the cells by method.
 
     Args:
         run_dir: the run directory, with its records.
@@ -51,10 +54,13 @@ def write_pictures(run_dir: Path, data: CXRVQADataModule) -> None:
         records = first_setting(records)
         chosen = list(dict.fromkeys(name for names in gallery(records).values() for name in names))
         samples = {sample.sample_id: sample for sample in _samples(data, set(chosen))}
+        setting = Setting(*records[list(Setting._fields)].iloc[0])
+        orders = orders_of(run_dir, chosen, setting)
         for number, sample_id in enumerate(name for name in chosen if name in samples):
-            rows = records[records["sample_id"].eq(sample_id)]
+            rows, stem = records[records["sample_id"].eq(sample_id)], f"{number:02d}"
             try:
-                listing[sample_id] = _write(folder, f"{number:02d}", samples[sample_id], rows, data)
+                entry = _write(folder, stem, samples[sample_id], rows, data)
+                listing[sample_id] = entry | {"orders": orders[sample_id]}
             except ImageError as error:  # gone or damaged since it was evaluated
                 logger.warning("%s: no picture in the report: %s", sample_id, error)
     write_atomic(folder / "pictures.json", json_text(listing))
@@ -65,8 +71,7 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
     height, width = picture.shape[:2]
     thumb = Image.fromarray(picture)
     thumb.thumbnail((THUMB_SIDE, THUMB_SIDE))
-    with replacing(folder / f"{stem}.jpg", durable=False) as file:
-        thumb.save(file, "JPEG", quality=THUMB_QUALITY)
+    _save(thumb, folder / f"{stem}.jpg")
     top, left, covered_h, covered_w = region
     drawn = rows[rows["map"].notna() & ~rows["method"].isin(_NOT_DRAWN)]
     maps = {row["method"]: _map(row["map"], row["grids"]) for row in drawn.to_dict("records")}
@@ -78,8 +83,37 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
         with replacing(folder / f"{stem}-methods.png", durable=False) as file:
             figure.savefig(file, format="png", dpi=90)
     shares = [top / height, left / width, covered_h / height, covered_w / width]
-    drawn_on = f"{stem}-methods.png" if maps else None
-    return {"file": f"{stem}.jpg", "methods": drawn_on, "question": sample.question, "region": shares}
+    removed = _removed(thumb, shares, rows, max(1, len(sample.images)))
+    if removed is not None:
+        _save(removed, folder / f"{stem}-removed.jpg")
+    mask = sample.finding_mask_path if not sample.images else None
+    if mask is not None:
+        _save(outline(load_mask(mask, data.data_root), thumb.size), folder / f"{stem}-mask.png")
+    return {
+        "file": f"{stem}.jpg",
+        "methods": f"{stem}-methods.png" if maps else None,
+        "removed": f"{stem}-removed.jpg" if removed else None,
+        "mask": f"{stem}-mask.png" if mask else None,
+        "substrate": rows["substrate"].iloc[0],
+        "question": sample.question,
+        "boxes": [[b.label, b.x1 / width, b.y1 / height, b.x2 / width, b.y2 / height] for b in boxes],
+        "region": shares,
+    }
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with replacing(path, durable=False) as file:
+        picture.save(file, "PNG") if path.suffix == ".png" else picture.save(file, "JPEG", quality=THUMB_QUALITY)
+
+
+def _removed(thumb: Image.Image, shares: Sequence[float], rows: pd.DataFrame, pictures: int) -> Image.Image | None:
+    """The part of a small picture that the model saw, with every cell removed; None where it cannot be shown."""
+    if rows["space"].iloc[0] != "pixels":
+        return None
+    top, left, height, width = shares
+    corners = (left, top, left + width, top + height)
+    seen = thumb.crop([round(c * side) for c, side in zip(corners, thumb.size * 2, strict=True)])
+    return removed_picture(seen, str(rows["substrate"].iloc[0]), pictures)
 
 
 def _map(values: Sequence[float], grids: Sequence[Mapping[str, int]]) -> np.ndarray:

@@ -31,7 +31,7 @@ from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.records.controls import is_control
 from cxr_faith.report.results import write_results
-from tests.report.browser import Browser, chromium
+from tests.report.browser import CONTRAST, Browser, chromium
 from tests.synthetic import NASTY, make_rows
 
 ROOT = Path(__file__).parents[2]
@@ -280,6 +280,14 @@ def look_through(browser: Browser, address: str) -> None:
         browser.run("[...document.querySelectorAll('img.map')].filter((one) => one.naturalWidth === 16).length") == 14
     )
     assert browser.run("document.querySelectorAll('.charts polyline').length") == 2 * len(METHODS)
+    # Dark where the reader wants it: frames, fields, lines and letters too.
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.send("Emulation.setEmulatedMedia", features=dark)
+    count, faint = browser.run(CONTRAST)
+    assert count > 50 and faint == []
+    assert browser.run("getComputedStyle(document.querySelector('.charts rect')).stroke") == "rgb(52, 61, 73)"
+    assert browser.run("getComputedStyle(document.querySelector('.charts polyline')).filter") == "brightness(1.5)"
+    browser.send("Emulation.setEmulatedMedia", features=[])
     browser.run("document.querySelector('a[rel=next]').click()")
     browser.until("document.querySelector('nav .quiet')?.textContent === '2 of 60'")
     assert browser.run("document.scripts.length") == 0

@@ -145,7 +145,7 @@ CONTRAST = """
   const texts = [...document.querySelectorAll('body *')]
     .filter((one) => one.closest('svg') ? one.matches('text, tspan') : one.offsetParent !== null)
     .filter((one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()))
-    .filter((one) => !one.matches('.side, script, style'));  // R and L are white with a black edge, on the picture
+    .filter((one) => !one.matches('script, style'));
   const faint = texts.filter((one) => {
     const style = getComputedStyle(one), color = one.closest('svg') ? style.fill : style.color;
     const [high, low] = [light(numbers(color)), light(behind(one))].sort((a, b) => b - a);

@@ -1,5 +1,6 @@
 """The synthetic records that tests of numbers and of pages share, and a browser with their page."""
 
+import base64
 import io
 import json
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from tests.report.browser import Browser, chromium
 from tests.synthetic import rows, run_dir
 
 __all__ = ["rows", "run_dir"]
+
+
+REMOVED = (200, 40, 10)
+"""The color of every removed cell."""
 
 
 def random_p(method: str) -> float:
@@ -43,7 +48,19 @@ def page(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -
     buffer = io.BytesIO()
     Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (160, 1))).save(buffer, "JPEG")
     (pictures / "00.jpg").write_bytes(buffer.getvalue())
-    listing = {"s00": {"file": "00.jpg", "methods": None, "region": [0.1, 0.05, 0.8, 0.9]}}
+    Image.new("RGB", (180, 128), REMOVED).save(pictures / "00-removed.jpg", quality=100)
+    first = next(row["map"] for row in rows if (row["sample_id"], row["method"]) == ("s00", "chefer"))
+    order = np.argsort(-first.ravel(), kind="stable").astype("<u2")
+    entry = {
+        "file": "00.jpg",
+        "methods": None,
+        "removed": "00-removed.jpg",
+        "substrate": "blur:0.1",
+        "region": [0.1, 0.05, 0.8, 0.9],
+        "boxes": [["nodule", 0.25, 0.5, 0.375, 0.75]],
+        "orders": {"chefer": base64.b64encode(order.tobytes()).decode()},
+    }
+    listing = {"s00": entry}
     (pictures / "pictures.json").write_text(json.dumps(listing))
     return write_results(run_dir).page
 

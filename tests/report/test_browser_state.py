@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.report.browser import CONTRAST, FIRST_COLUMN, Browser, choose
-from tests.synthetic import METHODS
+from tests.report.conftest import REMOVED
+from tests.synthetic import METHODS, STEPS
 
 HEADS = "[...document.querySelectorAll('#board th button')].map((button) => button.dataset.key)"
 GRAY = "((c) => { const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; "
@@ -108,7 +110,7 @@ def test_previous_and_next_follow_the_list(opened: Browser) -> None:
     listed = opened.run("state.listed")
     opened.run("document.querySelector('#sample-rows a').click()")
     opened.until(f"document.querySelector('#sample h2')?.textContent === 'Sample {listed[0]}'")
-    links = "[...document.querySelectorAll('#sample a')].map((a) => a.textContent)"
+    links = "[...document.querySelectorAll('#sample a.plain')].map((a) => a.textContent)"
     assert opened.run(links) == ["Close", "Next sample ›"]
     opened.run("document.querySelectorAll('#sample a')[1].click()")
     opened.until(f"document.querySelector('#sample h2').textContent === 'Sample {listed[1]}'")
@@ -226,3 +228,81 @@ def test_the_lowest_random_p_says_so(opened: Browser) -> None:
     others = dict.fromkeys(METHODS, "0.524")
     assert said == others | {"chefer": "0.048lowest possible", "random": "–"}
     assert "cannot be below 1/21 = 0.048" in opened.run("document.getElementById('sample').textContent")
+
+
+def large(browser: Browser, name: str) -> None:
+    """Open a sample's map in the large view."""
+    button = f"document.querySelector('#sample button[aria-label=\"enlarge {name}\"]')"
+    browser.run("location.hash = '#sample=s00'")
+    browser.until(button)
+    browser.run(f"{button}.click()")
+    browser.until("document.getElementById('large').open && large.stage.querySelector('img').complete")
+
+
+def test_a_map_is_enlarged_with_opacity_zoom_and_the_truth(opened: Browser) -> None:
+    large(opened, "the map of chefer")
+    box = "((one, all) => [one.left - all.left, one.top - all.top, one.width, one.height].map((v, i) => "
+    box += "v / (i % 2 ? all.height : all.width)))(document.querySelector('#large .truth').getBoundingClientRect(), "
+    box += "large.stage.getBoundingClientRect())"
+    opened.until("large.stage.getBoundingClientRect().width > 600")
+    assert opened.run(box) == pytest.approx([0.25, 0.5, 0.125, 0.25], abs=0.002)
+    assert opened.run("document.querySelector('#sample .truth').title") == "nodule"  # on the picture alone too
+    width = opened.run("large.stage.getBoundingClientRect().width")
+    choose(opened, "large-zoom", "250", "input")
+    assert opened.run("large.stage.getBoundingClientRect().width") == pytest.approx(2.5 * width, rel=0.001)
+    assert opened.run("(view => view.scrollWidth > view.clientWidth)(document.getElementById('large-view'))")
+    assert opened.run("document.documentElement.scrollWidth") <= 1200  # it scrolls in its own frame
+    assert opened.run("getComputedStyle(large.map).opacity") == "0.6"
+    choose(opened, "large-opacity", "25", "input")
+    assert opened.run("getComputedStyle(large.map).opacity") == "0.25"
+    opened.run("document.getElementById('large-truth').click()")
+    assert opened.run("document.querySelector('#large .truth').hidden")
+    opened.send("Input.dispatchKeyEvent", type="keyDown", key="Escape", code="Escape", windowsVirtualKeyCode=27)
+    opened.until("!document.getElementById('large').open")
+
+
+def test_the_film_of_deletion_removes_the_first_cells(opened: Browser, rows: list[dict[str, Any]]) -> None:
+    row = next(row for row in rows if (row["sample_id"], row["method"]) == ("s00", "chefer"))
+    order = np.argsort(-row["map"].ravel(), kind="stable")
+    large(opened, "the map of chefer")
+    opened.until("large.film")
+    # Read from a copy: Chromium warns of a canvas that is read several times.
+    pixels = "(c => { const copy = new OffscreenCanvas(c.width, c.height).getContext('2d'); copy.drawImage(c, 0, 0); "
+    pixels += "return [c.width, c.height, ...copy.getImageData(0, 0, c.width, c.height).data]; })"
+    for step in (0, 3, STEPS):
+        choose(opened, "large-film", str(step), "input")
+        width, height, *drawn = opened.run(f"{pixels}(large.film.canvas)")
+        assert (width, height) == (180, 128)  # the part of 200 by 160 pixels that the model saw
+        film, count = np.array(drawn).reshape(height, width, 4), round(144 * step / STEPS)
+        gone = np.zeros(144, bool)
+        gone[order[:count]] = True
+        for cell in range(144):
+            y, x = round((cell // 12 + 0.5) * 128 / 12), round((cell % 12 + 0.5) * 15)
+            assert (film[y, x, 3] > 0) == gone[cell]
+            assert not gone[cell] or np.abs(film[y, x, :3] - REMOVED).max() <= 3
+        *_, alpha = (np.array(opened.run(f"{pixels}(large.map)")[2:]).reshape(144, 4)).T
+        assert not alpha[gone].any() and (step or alpha.any())  # the map is not drawn over what is gone
+        said = opened.run("document.getElementById('large-said').textContent")
+        score = float(re.search(r"score ([+−0-9.]+)", said)[1].replace("−", "-"))
+        assert said.startswith(f"{round(100 * count / 144)} % of the cells removed")
+        assert score == pytest.approx(row["deletion_scores"][step], abs=0.05)  # curves have 256 levels
+        assert ("no longer “yes”" in said) == (score < 0)
+    assert "from blur:0.1" in opened.run("document.getElementById('large-film-box').textContent")
+    # Under another substrate than that of the picture, removed cells are gray, and the page says so.
+    opened.run("document.getElementById('large').close()")
+    choose(opened, "setting", "1")
+    large(opened, "the map of chefer")
+    opened.until("large.film && !large.film.removed")
+    choose(opened, "large-film", str(STEPS), "input")
+    assert opened.run(f"{pixels}(large.film.canvas)")[2:5] == [128, 128, 128]
+    assert "drawn gray" in opened.run("document.getElementById('large-film-box').textContent")
+    choose(opened, "setting", "0")
+
+
+def test_a_map_without_its_order_has_no_film(opened: Browser) -> None:
+    large(opened, "the map of attention")
+    assert opened.run("document.getElementById('large-film-box').hidden")
+    opened.run("document.getElementById('large').close()")
+    large(opened, "the picture alone")
+    opened.until("document.getElementById('large-opacity-label').hidden")
+    assert opened.run("document.querySelectorAll('#large canvas').length") == 0

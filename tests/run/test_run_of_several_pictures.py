@@ -1,5 +1,6 @@
 """Questions that show one, two and five pictures, through a whole run and its report."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from cxr_faith.__main__ import main
 from cxr_faith.data.manifest import bundled_manifest, write_manifest
 from cxr_faith.data.module import CXRVQADataModule
 from cxr_faith.data.sample import Box, Sample, ShownImage
+from cxr_faith.records import read_records
 from cxr_faith.report.side_by_side import side_by_side
+from cxr_faith.run.large_view import outline, removed_picture
 from tests.runs import assert_same, records, run_here
 
 CONFIG = """
@@ -133,7 +136,38 @@ def test_figures_show_the_pictures_side_by_side(at_once: Path) -> None:
     assert shapes["two"] == pytest.approx(2 * shapes["one"], rel=0.02)
     assert shapes["five"] == pytest.approx(5 * shapes["one"], rel=0.03)
     assert all(listing[name]["methods"] for name in sizes)
+    # What the large view shows: each picture without its cells, the mask of one alone, and the orders of the records.
+    for name, (width, height) in sizes.items():
+        assert Image.open(at_once / "report/pictures" / listing[name]["removed"]).size == (width, height)
+    assert listing["one"]["mask"] and not listing["two"]["mask"]
+    mask = np.asarray(Image.open(at_once / "report/pictures" / listing["one"]["mask"]))
+    assert mask.shape == (*sizes["one"][::-1], 4) and 0 < (mask[..., 3] > 0).mean() < 0.2
+    records = read_records(at_once, ["order"])
+    for row in records[records["order"].notna() & records["condition"].eq("none")].to_dict("records"):
+        packed = listing[row["sample_id"]]["orders"][row["method"]]
+        assert np.frombuffer(base64.b64decode(packed), "<u2").tolist() == list(row["order"])
     assert (at_once / "report" / "index.html").is_file()
+
+
+def test_a_picture_without_its_cells_is_small_and_each_part_has_its_own_substrate() -> None:
+    two = np.zeros((20, 40, 3), np.uint8)
+    two[:, :20], two[5:, 30:] = 200, 90
+    parts = [np.asarray(removed_picture(Image.fromarray(part), "blur:0.1")) for part in (two[:, :20], two[:, 20:])]
+    assert (np.asarray(removed_picture(Image.fromarray(two), "blur:0.1", 2)) == np.hstack(parts)).all()
+    assert (parts[0] == 200).all() and len(np.unique(parts[1])) > 10
+    mean = np.asarray(removed_picture(Image.fromarray(two), "mean", 2))
+    assert (mean[:, :20] == 200).all() and (mean[:, 20:] == round(90 * 15 * 10 / 400)).all()
+    assert [removed_picture(Image.fromarray(two), spec) for spec in ("noise", "road", "zero", "pair")] == [None] * 4
+
+
+def test_the_outline_of_a_mask_is_white_inside_and_black_outside() -> None:
+    inside = np.zeros((30, 40), bool)
+    inside[10:20, 10:30] = True
+    drawn = np.asarray(outline(inside, (80, 60)))
+    large = inside.repeat(2, 0).repeat(2, 1)
+    white, black = (drawn == 255).all(-1), (drawn == (0, 0, 0, 255)).all(-1)
+    assert white.sum() == 2 * 2 * (40 + 20) - 16 and not (white & ~large).any()
+    assert black.sum() == 2 * (40 + 20) and not (black & large).any() and (drawn[~white & ~black] == 0).all()
 
 
 def test_parts_of_a_map_stand_side_by_side() -> None:
