@@ -30,7 +30,16 @@ MEMORY = 1_400_000_000
 MAX_SIDE = 32_768
 """Most pixels on a side of a picture: the weights for resizing a strip of millions by one take a gigabyte."""
 
-HEADER_KEYWORDS = ["PatientID", "PatientSex", "PatientAge", "ViewPosition", "PixelSpacing", "ImagerPixelSpacing"]
+HEADER_KEYWORDS = [
+    "PatientID",
+    "PatientSex",
+    "PatientAge",
+    "ViewPosition",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "SOPInstanceUID",
+    "StudyDate",
+]
 
 _KEPT = MEMORY // 5  # a library that failed may hold memory: beyond this the process is not used again
 

@@ -1,5 +1,6 @@
 """`cxr-faith explain … --clinical true`: the clinical summary of one answer, as JSON, HTML and PDF."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_faith.data.geometry import fit_mask
-from cxr_faith.data.images import load_mask
+from cxr_faith.data.images import load_mask, read_header
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.explainer import Explainer, Explanation, Scores
 from cxr_faith.metrics.calibration import expected_calibration_error
@@ -16,7 +17,7 @@ from cxr_faith.perturb.condition import NONE
 from cxr_faith.printable import json_text
 from cxr_faith.records import read_records
 from cxr_faith.report.charts import AnswerCurves
-from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
+from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration, PictureFile
 from cxr_faith.report.clinical.page import clinical_page
 from cxr_faith.report.clinical.sheet import clinical_sheet, save_sheet
 from cxr_faith.report.clinical.summary import clinical_summary
@@ -38,11 +39,13 @@ class Known:
         calibration_run: run directory of the same model; its yes/no answers show how often the model is right.
         paraphrases: other wordings of the question, which are asked too.
         masks: folder of organ masks, `<label>/<name of the picture>.png`.
+        picture: the picture's file.
     """
 
     calibration_run: str | None = None
     paraphrases: Sequence[str] = ()
     masks: str | None = None
+    picture: PictureFile | None = None
 
 
 def write_clinical(
@@ -105,8 +108,27 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: Scores | Non
         masks={} if known.masks is None else organ_masks(known.masks, explanation),
         calibration=None if run is None else calibration_of(run, model["source"]),
         paraphrases=worded,
+        picture=known.picture,
         cautions=[PHANTOMS_ONLY] if has_bundled_weights(model["source"]) else [],
     )
+
+
+def picture_file(path: str | Path, dated: bool = False) -> PictureFile:
+    """Which picture a file is.
+
+    Args:
+        path: the file.
+        dated: also the date of the study, which may help to identify a patient.
+
+    Raises:
+        OSError: it cannot be read.
+        ImageError: it is a damaged DICOM file.
+    """
+    header = read_header(path)
+    with Path(path).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    date = header.get("StudyDate") if dated else None
+    return PictureFile(Path(path).name, digest, header.get("SOPInstanceUID"), date)
 
 
 def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.float64]]:

@@ -65,7 +65,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Print the answer and what is said of each map, evaluate the maps if that is asked for, and write all files."""
     # Loads matplotlib, which takes a second: only now that the picture and the model have been read.
-    from cxr_faith.explainer.clinical import Known, write_clinical
+    from cxr_faith.explainer.clinical import Known, picture_file, write_clinical
     from cxr_faith.explainer.drawing import answer_panel
 
     first = explained[0]
@@ -84,7 +84,8 @@ def _finish(
     if options.film or options.gif:
         _write_films(first, stem, options)
     if options.clinical:
-        known = Known(options.calibration, options.paraphrases, options.masks)
+        file = picture_file(image, options.study_date)
+        known = Known(options.calibration, options.paraphrases, options.masks, file)
         page = write_clinical(explainer, first, first.scores, stem, known)
         print(f"clinical    {printable(str(page))} and .pdf (research output, not for diagnosis)")
     return content

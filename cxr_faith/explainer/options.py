@@ -44,6 +44,7 @@ class ExplainOptions:
         substrate: what stands for removed cells when scoring.
         steps: points of a curve when scoring.
         clinical: also a clinical summary, as JSON, HTML and PDF; scores the explanation for it.
+        study_date: name the date of the study on the summary, from the header of a DICOM picture.
         calibration: run directory of the same model, for the summary's calibration.
         paraphrases: other wordings of the question, for the summary: do they get the same answer?
         options: answers to choose from, such as ["left", "right"]; they are put below the question with letters, and
@@ -76,6 +77,7 @@ class ExplainOptions:
     substrate: str = "blur:0.1"
     steps: int = 50
     clinical: bool = False
+    study_date: bool = False
     calibration: str | None = None
     paraphrases: tuple[str, ...] = ()
     options: tuple[str, ...] = ()

@@ -56,6 +56,7 @@ def overlay(
     title: str | None = None,
     boxes: Sequence[Box] | None = None,
     region: Region | None = None,
+    gray: bool = False,
 ) -> Figure:
     """Draw a map on its picture, cell by cell, in the picture's own proportions.
 
@@ -68,6 +69,7 @@ def overlay(
         title: plain text.
         boxes: in pixels of the picture.
         region: (top, left, height, width) of the part of the picture that the map covers, in pixels; default all of it.
+        gray: draw the map without colors, since it shows no evidence.
 
     Raises:
         ValueError: a picture or a map of another shape, or a map that is not finite.
@@ -81,10 +83,10 @@ def overlay(
     head, foot = 0.08 + 0.19 * len(lines), 0.42
     figure = Figure(figsize=(size[0], size[1] + head + foot), dpi=150)
     axes = figure.add_axes((0, foot / (size[1] + head + foot), 1, size[1] / (size[1] + head + foot)))
-    image, limits = draw_map(axes, picture, values, boxes, region)
+    image, limits = draw_map(axes, picture, values, boxes, region, gray=gray)
     scale_axes = figure.add_axes((0.25, 0.24 / figure.get_figheight(), 0.5, 0.09 / figure.get_figheight()))
     scale = figure.colorbar(image, cax=scale_axes, orientation="horizontal", ticks=[0, 1])
-    scale.ax.set_xticklabels([f"≤ {limits[0]:.2g}", f"≥ {limits[1]:.2g}"], fontsize=7)
+    scale.ax.set_xticklabels(end_labels(limits), fontsize=7)
     scale.outline.set_visible(False)
     if lines:
         top = 1 - 0.05 / figure.get_figheight()
@@ -146,6 +148,12 @@ def draw_map(
         outline.set_path_effects([withStroke(linewidth=marks / 4, foreground="black")])
         axes.add_patch(outline)
     return drawn, limits
+
+
+def end_labels(limits: tuple[float, float]) -> tuple[str, str]:
+    """What stands at the weak and the strong end of a map's color scale; next to nothing is 0."""
+    low, high = limits
+    return f"≤ {0 if low < 1e-6 * high else low:.2g}", f"≥ {high:.2g}"
 
 
 def scaled(values: Map) -> tuple[npt.NDArray[np.float64], tuple[float, float]]:

@@ -69,7 +69,7 @@ async function prepareFilm(sample, method, curve, number) {
   if (number !== large.number) return;
   const picture = large.stage.querySelector("img"), [, , height, width] = thumb.region;
   const canvas = el("canvas", { class: "film", width: Math.round(picture.naturalWidth * width), height: Math.round(picture.naturalHeight * height), "aria-hidden": "true" });
-  canvas.style.cssText = large.map.style.cssText;
+  for (const side of ["top", "left", "width", "height"]) canvas.style[side] = large.map.style[side];
   large.map.before(canvas);
   const context = large.map.getContext("2d");
   large.film = { sample, curve, removed, canvas, order: unpackOrder(order), whole: context.getImageData(0, 0, large.map.width, large.map.height) };

@@ -11,7 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_faith.data.sample import Box
-from cxr_faith.report.figures import DPI, OKABE_ITO, Map, Pixels, Region, check_picture, draw_map, plain, wrapped
+from cxr_faith.report.figures import (
+    DPI,
+    OKABE_ITO,
+    Map,
+    Pixels,
+    Region,
+    check_picture,
+    draw_map,
+    end_labels,
+    plain,
+    wrapped,
+)
 from cxr_faith.report.letters import draw_all_letters
 
 SHARE = 0.2
@@ -112,7 +123,8 @@ def panel(
         _frame(axes, color)
         scale = figure.colorbar(drawn, cax=place.scale(figure, number), orientation="horizontal", ticks=[0, 0.5, 1])
         middle = "importance" if place.column > 2 else ""
-        scale.ax.set_xticklabels([f"≤ {limits[0]:.2g}", middle, f"≥ {limits[1]:.2g}"], fontsize=7)
+        least, most = end_labels(limits)
+        scale.ax.set_xticklabels([least, middle, most], fontsize=7)
         scale.ax.tick_params(length=0)
         scale.outline.set_visible(False)
         axes = place.axes(figure, 2, number)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, one-line errors, and exit statuses."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -222,6 +223,9 @@ def test_explain_writes_a_clinical_page(tmp_path: Path, run: Callable[..., Done]
     assert content["faithfulness"]["status"] and set(content["agreement"]) >= {"attention", "gradient"}
     assert content["model"]["parameters"] > 1_000_000 and len(content["model"]["weights"]) == 32
     assert content["paraphrases"][0] in ("yes", "no")
+    named = {"name": picture.name, "sha256": hashlib.sha256(picture.read_bytes()).hexdigest()}
+    assert content["picture"] == named | {"sop_instance": None, "study_date": None}
+    assert content["no_evidence"] is None and not Path(content["model"]["source"]).is_absolute()
     share = content["evidence"]["organs"]["right half"]
     assert content["evidence"]["caveat"].endswith("By fractions: lungs, heart, mediastinum.")
     assert content["flags"][0].startswith("The bundled model knows drawn phantoms only") and "note " in done.stdout

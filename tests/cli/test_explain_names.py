@@ -31,6 +31,7 @@ OTHERS = {
     "substrate": replace(ASKED, evaluate=True, substrate="mean"),
     "steps": replace(ASKED, evaluate=True, steps=9),
     "clinical": replace(ASKED, clinical=True),
+    "study_date": replace(ASKED, clinical=True, study_date=True),
     "masks": replace(ASKED, clinical=True, masks="masks"),
     "paraphrases": replace(ASKED, clinical=True, paraphrases=("Can a nodule be seen?",)),
 }

@@ -266,6 +266,7 @@ def test_the_film_of_deletion_removes_the_first_cells(opened: Browser, rows: lis
     order = np.argsort(-row["map"].ravel(), kind="stable")
     large(opened, "the map of chefer")
     opened.until("large.film")
+    assert opened.run("getComputedStyle(large.film.canvas).opacity") == "1"
     # Read from a copy: Chromium warns of a canvas that is read several times.
     pixels = "(c => { const copy = new OffscreenCanvas(c.width, c.height).getContext('2d'); copy.drawImage(c, 0, 0); "
     pixels += "return [c.width, c.height, ...copy.getImageData(0, 0, c.width, c.height).data]; })"

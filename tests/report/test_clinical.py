@@ -1,15 +1,26 @@
+import base64
+import hashlib
+import io
+import itertools
 import json
+import re
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
+from cxr_faith.explainer.clinical import picture_file
 from cxr_faith.metrics.regions import border_weights
 from cxr_faith.report.charts import AnswerCurves
-from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
+from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration, PictureFile
 from cxr_faith.report.clinical.evidence import FRACTIONS_CAVEAT, evidence_of
+from cxr_faith.report.clinical.lines import lines_of, width_of
 from cxr_faith.report.clinical.page import clinical_page
 from cxr_faith.report.clinical.sheet import clinical_sheet
 from cxr_faith.report.clinical.summary import SCHEMA_VERSION, clinical_summary
@@ -166,6 +177,62 @@ def test_the_page_is_self_contained_and_says_what_it_is() -> None:
     assert "not for diagnosis" in page and "1,680,000" in page and "abc123" in page and "<svg" in page
     assert "<script" not in page and "<b>model" not in page and "&lt;b&gt;model" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("status", ["degenerate", "inverted", "off_format", "invalid", "flat", None])
+def test_a_map_is_no_evidence_unless_its_status_is_ok(status: str | None) -> None:
+    values, picture = cell(5, 2), np.full((60, 50), 90, np.uint8)
+    scores = GOOD | {"status": status, "srg": None, "random_p": None} if status else {}
+    summary = clinical_summary(answer(values, scores=scores))
+    content = summary.to_dict()
+    assert content["evidence"]["words"] == f"No evidence to show. {summary.no_evidence}"
+    assert not any(content["evidence"][name] for name in ("peak", "coverage", "sides", "thirds", "organs", "border"))
+    page, sheet = clinical_page(summary, picture, values), clinical_sheet(summary, picture, values)
+    written = " ".join(text.get_text() for text in sheet.texts)
+    for text in (page, written):
+        assert "No evidence to show" in text and "Where the evidence lies" not in text and "Strongest" not in text
+    _, overlaid = (Image.open(io.BytesIO(base64.b64decode(one))) for one in re.findall(r"png;base64,([^\"]+)", page))
+    assert np.ptp(np.asarray(overlaid.convert("RGB")).astype(int), axis=2).max() == 0  # gray, in letters and map
+    assert clinical_summary(answer(values)).no_evidence is None
+
+
+def test_the_picture_is_named_and_no_folder_is() -> None:
+    file = PictureFile("film.dcm", "ab" * 32, "1.2.840.99", "20250301")
+    summary = clinical_summary(answer(cell(5, 2), picture=file, model=MODEL | {"source": "/home/ann/medgemma"}))
+    picture = np.tile(np.arange(50, dtype=np.uint8), (60, 1))
+    page, sheet = clinical_page(summary, picture, cell(5, 2)), clinical_sheet(summary, picture, cell(5, 2))
+    written = " ".join(text.get_text() for text in sheet.texts)
+    for text in (page, written, json.dumps(summary.to_dict())):
+        assert all(name in text for name in ("film.dcm", "ab" * 32, "1.2.840.99", "20250301", "medgemma"))
+        assert "/home" not in text
+    alone, _ = (Image.open(io.BytesIO(base64.b64decode(one))) for one in re.findall(r"png;base64,([^\"]+)", page))
+    assert (np.asarray(alone) == picture).all()  # nothing is drawn on it
+    assert (np.asarray(sheet.axes[0].images[0].get_array()) == picture).all() and not sheet.axes[0].texts
+    bar = sheet.axes[2]
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["≤ 0", "≥ 2"]
+
+
+def test_a_dicom_picture_is_named_by_its_instance_and_dated_only_if_asked() -> None:
+    path = get_testdata_file("RG1_UNCR.dcm")
+    header = dcmread(path, stop_before_pixels=True)
+    file = picture_file(path)
+    assert file.name == "RG1_UNCR.dcm" and file.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert file.sop_instance == header.SOPInstanceUID and file.study_date is None
+    assert picture_file(path, dated=True).study_date == header.StudyDate != ""
+
+
+@pytest.mark.parametrize("bold", [False, True])
+def test_lines_reach_the_edge_of_their_box(bold: bool) -> None:
+    """No line is wider than its box, and none could hold the next word."""
+    text = "Illiquid fillings will lie still until Willi mows WWW MMM: " * 3 + "x" * 90
+    lines = lines_of(text, 3.0, 9, bold, most=99)
+    assert " ".join(lines).replace(" ", "") == text.replace(" ", "") and len(lines) > 3
+    for line, after in itertools.pairwise(lines):
+        assert width_of(line, 9, bold) <= 3.0
+        first = after.split()[0]
+        assert width_of(f"{line} {first}", 9, bold) > 2.9
+    cut = lines_of(text, 3.0, 9, bold, most=2)
+    assert len(cut) == 2 and cut[1].endswith("…") and width_of(cut[1], 9, bold) <= 3.0
 
 
 @pytest.mark.parametrize("shape", [(260, 200), (200, 260)])

@@ -60,6 +60,20 @@ class ModelCalibration:
 
 
 @dataclass(frozen=True)
+class PictureFile:
+    """Which picture was asked about."""
+
+    name: str
+    """The file's name, without its folder."""
+    sha256: str
+    """SHA-256 of the file."""
+    sop_instance: str | None
+    """SOP Instance UID of a DICOM picture."""
+    study_date: str | None
+    """Date of the study as its header states it; None unless it was asked for."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the model said about one picture, and what was measured about it."""
 
@@ -85,6 +99,8 @@ class Answer:
     """Calibration of the same model; None if unknown."""
     paraphrases: Sequence[str] = ()
     """Answers to other wordings of the question; empty if none was asked."""
+    picture: PictureFile | None = None
+    """The picture's file; None for a picture that is none."""
     cautions: Sequence[str] = ()
     """Reasons for distrust that are known beforehand, such as what the model was trained on."""
 

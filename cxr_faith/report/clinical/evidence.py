@@ -1,7 +1,7 @@
 """Where a map's positive mass lies: peak, sides, thirds, organs and border, as numbers and in words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,11 @@ EMPTY = Evidence(
     words="The map is empty: no cell supports the answer.",
     caveat=None,
 )
+
+
+def nothing_to_show(reason: str) -> Evidence:
+    """The evidence of a map that must not be read as any, and why."""
+    return replace(EMPTY, words=f"No evidence to show. {reason}")
 
 
 def evidence_of(values: npt.NDArray[np.floating], masks: Mapping[str, Map]) -> Evidence:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
-from cxr_faith.report.clinical.evidence import Evidence
+from cxr_faith.report.clinical.evidence import EMPTY, Evidence
 
 HIGH_ECE = 0.15
 """From this expected calibration error on, `cxr-faith doctor` warns too."""
@@ -19,6 +19,21 @@ UNSCORED = {
     "invalid": "the model's scores of this picture are not finite",
 }
 """Status without scores → its reason."""
+
+_NO_EVIDENCE = {
+    "degenerate": "Removing the whole picture hardly changes this answer, so no map can say what it depends on.",
+    "inverted": "Without the picture the model is surer of this answer, so no map can say what it depends on.",
+    "flat": "All cells of the map are equal: it says nothing.",
+    **{status: f"{reason[0].upper()}{reason[1:]}." for status, reason in UNSCORED.items()},
+}
+"""Status → why its map is no evidence."""
+
+
+def no_evidence(scores: Faithfulness | None) -> str | None:
+    """Why a map is no evidence for what the answer depends on; None if its status is ok."""
+    if scores is None:
+        return "The map was not tested: nothing says that the answer depends on what it shows."
+    return None if scores.status == "ok" else _NO_EVIDENCE.get(scores.status or "", "The map could not be scored.")
 
 
 def safety_flags(answer: Answer, evidence: Evidence, agreement: Mapping[str, float | None]) -> list[str]:
@@ -39,8 +54,10 @@ def safety_flags(answer: Answer, evidence: Evidence, agreement: Mapping[str, flo
 
 
 def _border_flags(evidence: Evidence) -> list[str]:
-    if evidence.border is None:
+    if evidence == EMPTY:
         return ["The map is empty."]
+    if evidence.border is None:
+        return []
     if evidence.border > WIDE_BORDER:
         return [f"Border evidence: {evidence.border:.0%} of the map lies in the outer 5% of the picture."]
     return []

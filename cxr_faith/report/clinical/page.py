@@ -4,13 +4,17 @@ import base64
 import io
 
 from markupsafe import Markup
+from PIL import Image
 
 from cxr_faith.report.charts import AnswerCurves, answer_curves
-from cxr_faith.report.clinical.phrases import calibrated, source, wordings
+from cxr_faith.report.clinical.phrases import calibrated, picture_file, source, wordings
 from cxr_faith.report.clinical.summary import ClinicalSummary
-from cxr_faith.report.figures import Map, Pixels, Region, overlay, svg
+from cxr_faith.report.figures import Map, Pixels, Region, check_picture, overlay, svg
 from cxr_faith.report.formats import whole_percent
 from cxr_faith.report.templates import templates
+
+_SIDE = 640
+"""Longest side of the plain picture, in pixels."""
 
 
 def clinical_page(
@@ -29,12 +33,15 @@ def clinical_page(
         curves: the answer's score while cells are removed and shown; None draws no curves.
         region: (top, left, height, width) of the part of the picture that the map covers; default all of it.
     """
-    buffer = io.BytesIO()
-    overlay(picture, values, region=region).savefig(buffer, format="png", dpi=110)
+    buffer, alone = io.BytesIO(), Image.fromarray(check_picture(picture))
+    overlay(picture, values, region=region, gray=summary.no_evidence is not None).savefig(buffer, format="png", dpi=110)
+    alone.thumbnail((_SIDE, _SIDE))
     page = templates().get_template("page_clinical.html.j2")
     return page.render(
         s=summary,
-        picture=base64.b64encode(buffer.getvalue()).decode("ascii"),
+        overlaid=_base64(buffer),
+        alone=_base64(_png(alone)),
+        file=picture_file(summary),
         # The markup is matplotlib's and holds no name from outside.
         curves=None if curves is None else Markup(svg(answer_curves(curves))),
         percent=whole_percent,
@@ -42,3 +49,13 @@ def clinical_page(
         wordings=wordings(summary),
         source=source(summary),
     )
+
+
+def _png(picture: Image.Image) -> io.BytesIO:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer
+
+
+def _base64(buffer: io.BytesIO) -> str:
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

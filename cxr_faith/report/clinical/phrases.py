@@ -24,6 +24,15 @@ def wordings(summary: ClinicalSummary) -> str:
     return f"{same} of {len(others)} other wordings of the question get the same answer." if others else ""
 
 
+def picture_file(summary: ClinicalSummary) -> str:
+    """Which picture was asked about, as one line; empty if it was not given as a file."""
+    file = summary.picture
+    if file is None:
+        return ""
+    names = {"picture": file.name, "SHA-256": file.sha256, "SOP instance": file.sop_instance, "study": file.study_date}
+    return " · ".join(f"{name}: {value}" for name, value in names.items() if value)
+
+
 def source(summary: ClinicalSummary) -> str:
     """Method, model and schema as one line."""
     names = {"method": summary.method, **summary.model, "schema version": SCHEMA_VERSION}

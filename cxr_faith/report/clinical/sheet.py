@@ -5,23 +5,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from cxr_faith.printable import printable
 from cxr_faith.report.charts import AnswerCurves, draw_answer_curves
 from cxr_faith.report.clinical.answer import Faithfulness
 from cxr_faith.report.clinical.evidence import Evidence
-from cxr_faith.report.clinical.phrases import calibrated, source, wordings
+from cxr_faith.report.clinical.lines import lines_of
+from cxr_faith.report.clinical.phrases import calibrated, picture_file, source, wordings
 from cxr_faith.report.clinical.summary import ClinicalSummary
-from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, wrapped
+from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, end_labels
 from cxr_faith.report.formats import whole_percent
 from cxr_faith.storage.atomic import write_atomic
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
-SIDE, LEAST_SIDE = 3.3, 1.8
+SIDE, LEAST_SIDE = 3.3, 1.5
 """The picture's greatest and least height, in inches."""
-_COLUMN, _GAP = 3.4, 0.27
+_COLUMN, _GAP, _CURVES = 3.4, 0.27, 1.7
 _INK, _QUIET = "#1c2430", "#55606e"
 
 
@@ -60,7 +63,9 @@ def clinical_sheet(
     drawn = _Drawn(check_picture(picture), values, curves, region)
     sheet = _fill(_Sheet(), summary, drawn)
     if sheet.y < MARGIN:
-        sheet = _fill(_Sheet(side=max(LEAST_SIDE, SIDE - (MARGIN - sheet.y))), summary, drawn)
+        height, width = drawn.picture.shape[:2]
+        side = min(SIDE, _COLUMN * height / width)
+        sheet = _fill(_Sheet(side=max(LEAST_SIDE, side - (MARGIN - sheet.y))), summary, drawn)
     if sheet.y < MARGIN:
         sheet = _fill(_Sheet(HEIGHT + MARGIN - sheet.y, LEAST_SIDE), summary, drawn)
     return sheet.figure
@@ -69,27 +74,39 @@ def clinical_sheet(
 def _fill(sheet: "_Sheet", summary: ClinicalSummary, drawn: _Drawn) -> "_Sheet":
     _write_head(sheet, summary)
     top = sheet.y
+    shown = summary.no_evidence is None
     sheet.column(0, top)
-    sheet.heading("Where the evidence lies")
-    bottom = sheet.picture(drawn)
+    sheet.heading("The picture")
+    sheet.picture(drawn.picture)
+    sheet.write("R and L on the map are the patient's sides.", 8, color=_QUIET)
+    bottom = sheet.y
     sheet.column(1, top)
+    sheet.heading("Where the evidence lies" if shown else "No evidence to show")
+    scale = sheet.map(drawn, gray=not shown)
+    if shown:
+        sheet.scale(*scale)
+    else:
+        sheet.write("The map is gray: it says nothing about this answer.", 8, color=_QUIET)
+    top = min(bottom, sheet.y)
+    sheet.column(0, top)
     sheet.heading("In words")
     sheet.write(summary.evidence.words, 9.5)
     sheet.rows(_evidence(summary.evidence))
     if summary.evidence.caveat:
         sheet.write(summary.evidence.caveat, 8, color=_QUIET, space=0.06)
-    sheet.column(0, min(bottom, sheet.y))
-    top = sheet.y
-    sheet.heading("Does the answer depend on what the map shows?")
-    sheet.rows(_faithfulness(summary.faithfulness))
     if summary.agreement:
-        sheet.heading("Agreement with other methods (rank correlation)")
+        sheet.heading("Agreement with other methods (Spearman)")
         sheet.rows([(name, _number(value)) for name, value in summary.agreement.items()])
+    bottom = sheet.y
+    sheet.column(1, top)
+    sheet.heading("Does the answer depend on what it shows?")
+    sheet.rows(_faithfulness(summary.faithfulness))
     if drawn.curves is not None:
-        sheet.curves(drawn.curves, top)
-    sheet.column(0, sheet.y, whole=True)
+        sheet.curves(drawn.curves)
+    sheet.column(0, min(bottom, sheet.y), whole=True)
     sheet.heading("Where this comes from")
-    sheet.write(source(summary), 8, color=_QUIET)
+    for line in filter(None, (picture_file(summary), source(summary))):
+        sheet.write(line, 8, color=_QUIET)
     return sheet
 
 
@@ -137,8 +154,7 @@ class _Sheet:
     ) -> None:
         """Write a paragraph of at most six lines."""
         self.y -= space
-        # Fewer letters are sure to fit on a line if they are bold.
-        for line in wrapped(text, (self.width - 2 * indent) * (0.84 if bold else 0.94), points, most=6):
+        for line in lines_of(text, self.width - 2 * indent, points, bold):
             self.y -= points * 1.3 / 72
             self.figure.text(
                 (self.x + indent) / WIDTH,
@@ -179,24 +195,43 @@ class _Sheet:
             for x, text, side in at:
                 self.figure.text(x, y, printable(text), fontsize=9, ha=side, color=_INK, parse_math=False)
 
-    def picture(self, drawn: _Drawn) -> float:
-        """Draw the map below; returns the height of its lower edge."""
-        height, width = drawn.picture.shape[:2]
+    def picture(self, picture: Pixels) -> None:
+        """Draw the picture alone, without marks that could hide its own."""
+        axes = self._axes_of(picture)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+        axes.set(xticks=[], yticks=[])
+
+    def map(self, drawn: _Drawn, gray: bool) -> tuple[AxesImage, tuple[float, float]]:
+        """Draw the map on the picture; returns it and the values at the ends of its scale."""
+        return draw_map(
+            self._axes_of(drawn.picture), drawn.picture, drawn.values, region=drawn.region, marks=11, gray=gray
+        )
+
+    def _axes_of(self, picture: Pixels) -> Axes:
+        """Axes of a picture's proportions below what is written."""
+        height, width = picture.shape[:2]
         scale = min(_COLUMN / width, self.side / height)
         size = (width * scale, height * scale)
-        bottom = self.y - 0.08 - size[1]
-        axes = self.figure.add_axes((self.x / WIDTH, bottom / self.height, size[0] / WIDTH, size[1] / self.height))
-        draw_map(axes, drawn.picture, drawn.values, region=drawn.region, marks=11)
-        self.y = bottom
-        self.write("R and L are the patient's sides. Color and opacity grow with the map's value.", 8, color=_QUIET)
-        return self.y
+        self.y -= 0.08 + size[1]
+        return self.figure.add_axes((self.x / WIDTH, self.y / self.height, size[0] / WIDTH, size[1] / self.height))
 
-    def curves(self, curves: AnswerCurves, top: float) -> None:
-        """Draw the curves of the answer's score in the right column, from a height on."""
-        x, y = MARGIN + _COLUMN + _GAP + 0.5, top - 0.4 - 2.2
-        axes = self.figure.add_axes((x / WIDTH, y / self.height, (_COLUMN - 0.5) / WIDTH, 2.2 / self.height))
+    def scale(self, drawn: AxesImage, ends: tuple[float, float]) -> None:
+        """Draw the bar of a map's colors below it."""
+        self.y -= 0.16
+        place = ((self.x + 0.15) / WIDTH, self.y / self.height, 1.6 / WIDTH, 0.09 / self.height)
+        bar = self.figure.colorbar(drawn, cax=self.figure.add_axes(place), orientation="horizontal", ticks=[0, 1])
+        bar.ax.set_xticklabels(end_labels(ends), fontsize=7)
+        bar.ax.tick_params(length=0)
+        bar.outline.set_visible(False)
+        self.y -= 0.14
+        self.figure.text((self.x + 2.05) / WIDTH, (self.y + 0.14) / self.height, "importance", fontsize=8, color=_QUIET)
+
+    def curves(self, curves: AnswerCurves) -> None:
+        """Draw the curves of the answer's score."""
+        x, y = self.x + 0.5, self.y - 0.25 - _CURVES
+        axes = self.figure.add_axes((x / WIDTH, y / self.height, (_COLUMN - 0.65) / WIDTH, _CURVES / self.height))
         draw_answer_curves(axes, curves)
-        self.y = min(self.y, y - 0.45)
+        self.y = y - 0.45
 
 
 def _answered(summary: ClinicalSummary) -> str:

@@ -5,15 +5,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration
-from cxr_faith.report.clinical.evidence import Evidence, evidence_of
-from cxr_faith.report.clinical.flags import safety_flags
+from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration, PictureFile
+from cxr_faith.report.clinical.evidence import Evidence, evidence_of, nothing_to_show
+from cxr_faith.report.clinical.flags import no_evidence, safety_flags
 from cxr_faith.summary.codec import to_json
 
 SCHEMA_VERSION = 1
@@ -30,6 +31,8 @@ class ClinicalSummary:
 
     statement: str
     """That this is research output; shown with everything else."""
+    picture: PictureFile | None
+    """The picture's file; None if it was not given as one."""
     question: str
     """The question as it was asked."""
     answer: str
@@ -42,8 +45,10 @@ class ClinicalSummary:
     """Calibration of the same model on a named data set; None if unknown."""
     method: str
     """The method that made the map."""
+    no_evidence: str | None
+    """Why the map is no evidence; None if its status is ok."""
     evidence: Evidence
-    """Where the map lies."""
+    """Where the map lies; without numbers if it is no evidence."""
     agreement: Mapping[str, float | None]
     """Other method → Spearman correlation of its map with this one; None if either map is constant."""
     faithfulness: Faithfulness | None
@@ -51,7 +56,7 @@ class ClinicalSummary:
     paraphrases: tuple[str, ...]
     """Answers to other wordings of the question."""
     model: Mapping[str, str | int | None]
-    """Source, hash of the weights and number of parameters, as read from the model."""
+    """Source, hash of the weights and number of parameters, as read from the model; of a folder only its name."""
     flags: tuple[str, ...]
     """Reasons to distrust the answer or its map; empty if no check failed."""
 
@@ -70,23 +75,31 @@ def clinical_summary(answer: Answer) -> ClinicalSummary:
     values = np.asarray(answer.map, np.float64)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError(f"a map is [grid_h, grid_w] and finite; got shape {list(values.shape)}")
-    evidence = evidence_of(values, answer.masks)
+    reason = no_evidence(answer.faithfulness)
+    evidence = evidence_of(values, answer.masks) if reason is None else nothing_to_show(reason)
     agreement = {name: _correlation(values, np.asarray(other, np.float64)) for name, other in answer.others.items()}
     return ClinicalSummary(
         statement=STATEMENT,
+        picture=answer.picture,
         question=answer.question,
         answer=answer.answer,
         confidence=answer.confidence,
         p_yes=answer.p_yes,
         calibration=answer.calibration,
         method=answer.method,
+        no_evidence=reason,
         evidence=evidence,
         agreement=agreement,
         faithfulness=answer.faithfulness,
         paraphrases=tuple(answer.paraphrases),
-        model=answer.model,
+        model={name: _without_folder(value) for name, value in answer.model.items()},
         flags=(*answer.cautions, *safety_flags(answer, evidence, agreement)),
     )
+
+
+def _without_folder(value: str | int | None) -> str | int | None:
+    """A path on this computer as its last name: where a model lies is nobody's business, and may name a person."""
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
 def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float | None:
