@@ -43,6 +43,10 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     target = options.checked_target()
     # Read first, so that a picture that cannot be read stops the command before a large model is loaded.
     picture = load_image(image, window=options.window_values)
+    if options.dicom is not None:
+        from cxr_faith.explainer.dicom import check_dicom
+
+        check_dicom(image)
     transformers_logging.disable_progress_bar()
     source = str(bundled_model()) if options.model == "bundled" else options.model
     style = (options.system, options.answer_prefix, options.thought_marks())
@@ -75,7 +79,7 @@ def _finish(
         if len(explained) > 1:
             print(f"method      {one.method}")
         _print_caution(one)
-        if options.evaluate or options.clinical:
+        if options.evaluate or options.clinical or options.dicom is not None:
             _evaluate(explainer, one, options)
     content = _content(explainer, first, image, options)
     if len(explained) > 1:
@@ -83,6 +87,8 @@ def _finish(
     stem = _write(answer_panel(explained), content, image, options)
     if options.film or options.gif:
         _write_films(first, stem, options)
+    if options.dicom is not None:
+        _write_dicom(explainer, explained, stem, image, Path(options.dicom))
     if options.clinical:
         file = picture_file(image, options.study_date)
         known = Known(options.calibration, options.paraphrases, options.masks, file)
@@ -105,6 +111,17 @@ def _write_films(explanation: Explanation, stem: Path, options: ExplainOptions) 
         file = stem.with_name(f"{stem.name}.gif")
         write_atomic(file, moving_picture(film_frames(explanation, MOVING_SHARES), title))
         print(f"gif         {printable(str(file))}")
+
+
+def _write_dicom(explainer: Explainer, explained: Sequence[Explanation], stem: Path, image: str, folder: Path) -> None:
+    """Write the DICOM objects of each explanation."""
+    from cxr_faith.explainer.dicom import save_dicom
+
+    assert isinstance(explainer.vlm, TransformersVLM)
+    for one in explained:
+        files = save_dicom(one, explainer.vlm, image, folder, stem.name)
+        names = ", ".join(file.name for file in files)
+        print(f"dicom       {printable(f'{folder}: {names}')} (as private as the film; not for diagnosis)")
 
 
 def _explain_tokens(

@@ -45,6 +45,7 @@ class ExplainOptions:
         steps: points of a curve when scoring.
         clinical: also a clinical summary, as JSON, HTML and PDF; scores the explanation for it.
         study_date: name the date of the study on the summary, from the header of a DICOM picture.
+        dicom: folder for DICOM objects of the film's study: map, first cells, report and figure (extra `dicom-out`).
         calibration: run directory of the same model, for the summary's calibration.
         paraphrases: other wordings of the question, for the summary: do they get the same answer?
         options: answers to choose from, such as ["left", "right"]; they are put below the question with letters, and
@@ -78,6 +79,7 @@ class ExplainOptions:
     steps: int = 50
     clinical: bool = False
     study_date: bool = False
+    dicom: str | None = None
     calibration: str | None = None
     paraphrases: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
@@ -126,9 +128,11 @@ class ExplainOptions:
         if self.keyword is None:
             if self.target == TOKENS and self.options:
                 raise ValueError("--target tokens explains each token of an answer: leave out --options")
-            if self.target == TOKENS and (self.evaluate or self.clinical or self.film or self.gif or self.methods):
+            wanted = self.evaluate or self.clinical or self.film or self.gif or self.methods or self.dicom
+            if self.target == TOKENS and wanted:
                 raise ValueError(
-                    "--target tokens gives many maps: --evaluate, --clinical, --film, --gif, --methods want one target"
+                    "--target tokens gives many maps: --evaluate, --clinical, --film, --gif, --methods, --dicom want "
+                    "one target"
                 )
             if self.target in (*STRATEGIES, TOKENS):
                 return self.target

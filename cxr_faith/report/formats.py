@@ -1,5 +1,7 @@
 """How tables and pages write numbers; a value that does not exist is an en dash."""
 
+from pathlib import PurePath
+
 from cxr_faith.summary.board_row import BoardRow
 
 
@@ -31,6 +33,11 @@ def whole_percent(share: float | None) -> str:
     if 0 < share < 0.005:
         return "under 1%"
     return f"{share:.0%}"
+
+
+def without_folder(value: str) -> str:
+    """A path on this computer as its last name: where a model lies is nobody's business, and may name a person."""
+    return PurePath(value).name if PurePath(value).is_absolute() else value
 
 
 def patients(count: int) -> str:

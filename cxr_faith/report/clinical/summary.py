@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.stats import spearmanr
 from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration, PictureFile
 from cxr_faith.report.clinical.evidence import Evidence, evidence_of, nothing_to_show
 from cxr_faith.report.clinical.flags import no_evidence, safety_flags
+from cxr_faith.report.formats import without_folder
 from cxr_faith.summary.codec import to_json
 
 SCHEMA_VERSION = 1
@@ -92,14 +92,9 @@ def clinical_summary(answer: Answer) -> ClinicalSummary:
         agreement=agreement,
         faithfulness=answer.faithfulness,
         paraphrases=tuple(answer.paraphrases),
-        model={name: _without_folder(value) for name, value in answer.model.items()},
+        model={n: without_folder(value) if isinstance(value, str) else value for n, value in answer.model.items()},
         flags=(*answer.cautions, *safety_flags(answer, evidence, agreement)),
     )
-
-
-def _without_folder(value: str | int | None) -> str | int | None:
-    """A path on this computer as its last name: where a model lies is nobody's business, and may name a person."""
-    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
 def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float | None:
