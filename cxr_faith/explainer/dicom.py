@@ -15,6 +15,7 @@ from cxr_faith.report.formats import without_folder
 from cxr_faith.summary.verdict import BELIEVE
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 
+_MODEL = ("source", "revision", "weights", "dtype")
 _NUMBERS = ("srg", "random_p", "gap_srg_center", "effect")
 
 
@@ -48,7 +49,8 @@ def _result(explanation: Explanation, vlm: TransformersVLM) -> DicomResult:
     meta, scores, verdict = explanation.metadata, explanation.scores, explanation.verdict
     frame = explanation.to_frame()
     numbers = {} if scores is None else {name: getattr(scores, name) for name in _NUMBERS}
-    model = {name: without_folder(str(value)) for name, value in vlm.identity().items() if value}
+    identity = vlm.identity()
+    model = {name: without_folder(str(identity[name])) for name in _MODEL if identity.get(name)}
     return DicomResult(
         question=str(meta["question"]),
         answer=explanation.answer,

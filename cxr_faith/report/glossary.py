@@ -2,6 +2,8 @@
 
 import re
 
+from cxr_faith.metrics.functional import GAPS
+
 GLOSSARY = {
     "effect": "Score of the intact picture minus the score with the substrate everywhere: what there is to explain.",
     "substrate": "What replaces a removed cell; blur:0.1, for example, is a Gaussian blur with a σ of 0.1 of the image "
@@ -41,7 +43,6 @@ GLOSSARY = {
     "own substrate (*)": "The method perturbs with the same substrate that it is scored under.",
 }
 
-_GAP = "Δ random, Δ center"
 WORDS = {
     "verdict": "verdict",
     "n": "n",
@@ -54,11 +55,7 @@ WORDS = {
     "srg_logit": "srg logit",
     "srg_logit_scored": "srg logit",
     "random_p": "random_p",
-    **{
-        f"gap_{score}_{baseline}": _GAP
-        for score in ("deletion", "insertion", "srg")
-        for baseline in ("random", "center")
-    },
+    **dict.fromkeys(GAPS, "Δ random, Δ center"),
 }
 """Column → its term in `GLOSSARY`."""
 

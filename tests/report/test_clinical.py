@@ -198,13 +198,13 @@ def test_a_map_is_no_evidence_unless_its_status_is_ok(status: str | None) -> Non
 
 def test_the_picture_is_named_and_no_folder_is() -> None:
     file = PictureFile("film.dcm", "ab" * 32, "1.2.840.99", "20250301")
-    summary = clinical_summary(answer(cell(5, 2), picture=file, model=MODEL | {"source": "/home/ann/medgemma"}))
+    summary = clinical_summary(answer(cell(5, 2), picture=file, model=MODEL | {"source": "/data/ann/medgemma"}))
     picture = np.tile(np.arange(50, dtype=np.uint8), (60, 1))
     page, sheet = clinical_page(summary, picture, cell(5, 2)), clinical_sheet(summary, picture, cell(5, 2))
     written = " ".join(text.get_text() for text in sheet.texts)
     for text in (page, written, json.dumps(summary.to_dict())):
         assert all(name in text for name in ("film.dcm", "ab" * 32, "1.2.840.99", "20250301", "medgemma"))
-        assert "/home" not in text
+        assert "/data" not in text and "ann/" not in text
     alone, _ = (Image.open(io.BytesIO(base64.b64decode(one))) for one in re.findall(r"png;base64,([^\"]+)", page))
     assert (np.asarray(alone) == picture).all()  # nothing is drawn on it
     assert (np.asarray(sheet.axes[0].images[0].get_array()) == picture).all() and not sheet.axes[0].texts

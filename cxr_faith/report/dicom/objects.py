@@ -9,8 +9,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
-from cxr_faith import __version__
-from cxr_faith.report.dicom.result import TOP_SHARE, DicomResult, on_pixels
+from cxr_faith.report.dicom.result import TOP_SHARE, VERSION, DicomResult, on_pixels
 
 MANUFACTURER = "cxr_faith"
 SERIES = {"map": 9001, "cells": 9002, "report": 9003, "figure": 9004}
@@ -46,7 +45,7 @@ def parametric_map(source: Dataset, result: DicomResult) -> Dataset:
 def segmentation(source: Dataset, result: DicomResult) -> Dataset:
     """The most salient cells, `TOP_SHARE` of all, at the film's size."""
     algorithm = hd.AlgorithmIdentificationSequence(
-        name=result.method[:64], family=codes.DCM.ArtificialIntelligence, version=__version__
+        name=result.method[:64], family=codes.DCM.ArtificialIntelligence, version=VERSION
     )
     segment = hd.seg.SegmentDescription(
         segment_number=1,
@@ -100,7 +99,7 @@ def _identity(kind: str) -> dict[str, Any]:
         "instance_number": 1,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": "cxr-faith",
-        "software_versions": __version__,
+        "software_versions": VERSION,
         "device_serial_number": "none",
     }
 

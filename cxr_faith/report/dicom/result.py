@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 import numpy.typing as npt
 
 from cxr_faith.report.figures import Map, Pixels
 
+VERSION = version("cxr-faith")
 TOP_SHARE = 0.2
 """Share of the cells that the segmentation holds: the most salient ones."""
 

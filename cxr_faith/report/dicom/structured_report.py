@@ -8,9 +8,8 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
-from cxr_faith import __version__
 from cxr_faith.report.dicom.objects import MANUFACTURER, SERIES
-from cxr_faith.report.dicom.result import DicomResult
+from cxr_faith.report.dicom.result import VERSION, DicomResult
 
 SCHEME = "99CXRFAITH"
 NUMBERS = {
@@ -26,7 +25,7 @@ NUMBERS = {
 def structured_report(source: Dataset, result: DicomResult) -> Dataset:
     """Question, answer, numbers, verdict and model; anyone may read it, no one has verified it."""
     device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=generate_uid(entropy_srcs=[MANUFACTURER, __version__]),
+        uid=generate_uid(entropy_srcs=[MANUFACTURER, VERSION]),
         name="cxr-faith",
         manufacturer_name=MANUFACTURER,
         model_name="cxr-faith",
