@@ -23,6 +23,8 @@ commands:
                             runs side by side on the samples that they share
   view RUN_DIR [--data_root D]
                             every sample of a run in a browser, on this machine
+  export dicom RUN_DIR --data_root D --out D
+                            a run's maps as DICOM objects
   prepare SOURCE --root R --out MANIFEST
                             from a published data set to a manifest
   prepare check MANIFEST    open a manifest's pictures and list the faults

@@ -36,11 +36,24 @@ def answer_verdict(measured: Measured) -> AnswerVerdict | None:
     gap in srg. An answer without an effect is judged however few the orders are.
     """
     scores = measured.scores
-    if scores.status in NO_EVIDENCE:
-        return AnswerVerdict(UNKNOWN, f"No evidence to show: {NO_EVIDENCE[scores.status]}.")
-    if measured.quick or scores.srg is None or scores.random_p is None or scores.gap_srg_center is None:
+    if measured.quick and scores.status not in NO_EVIDENCE:
         return None
-    srg, p, center = scores.srg, scores.random_p, scores.gap_srg_center
+    return judged(scores.status, scores.srg, scores.random_p, scores.gap_srg_center)
+
+
+def judged(status: str | None, srg: float | None, p: float | None, center: float | None) -> AnswerVerdict | None:
+    """Judge a map by its numbers, from 20 random orders or more; None where one is missing.
+
+    Args:
+        status: of the answer under the substrate.
+        srg: of the map.
+        p: against random orders.
+        center: gap in srg to the center.
+    """
+    if status in NO_EVIDENCE:
+        return AnswerVerdict(UNKNOWN, f"No evidence to show: {NO_EVIDENCE[status]}.")
+    if srg is None or p is None or center is None:
+        return None
     numbers = f"srg {srg:+.2f}, p = {p:.3f}, {center:+.2f} to the center"
     if p < ALPHA:
         if center > 0:

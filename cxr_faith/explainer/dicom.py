@@ -1,22 +1,20 @@
 """`cxr-faith explain … --dicom DIR`: the answer and its map as DICOM objects of the film's study."""
 
-import io
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
-from cxr_faith.explainer.drawing import answer_panel, png
+from cxr_faith.explainer.drawing import answer_panel, pixels_of
 from cxr_faith.explainer.explanation import Explanation
-from cxr_faith.report.dicom.result import DicomResult
+from cxr_faith.report.dicom.result import NUMBERS, DicomResult
 from cxr_faith.report.dicom.source import read_source
 from cxr_faith.report.formats import without_folder
 from cxr_faith.summary.verdict import BELIEVE
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 
 _MODEL = ("source", "revision", "weights", "dtype")
-_NUMBERS = ("srg", "random_p", "gap_srg_center", "effect")
 
 
 def check_dicom(film: str) -> None:
@@ -25,9 +23,21 @@ def check_dicom(film: str) -> None:
     Raises:
         ValueError: the extra is not installed, or the picture is no film that objects could belong to.
     """
-    if find_spec("highdicom") is None:
-        raise ValueError("--dicom needs highdicom: pip install 'cxr-faith[dicom-out]'")
+    require_highdicom("--dicom")
     read_source(film)
+
+
+def require_highdicom(wanted: str) -> None:
+    """Raise a ValueError that names what was wanted if the extra is not installed."""
+    if find_spec("highdicom") is None:
+        raise ValueError(f"{wanted} needs highdicom: pip install 'cxr-faith[dicom-out]'")
+
+
+def check_size(film: str | Path, picture: NDArray[Any]) -> None:
+    """Raise a ValueError for a film whose pixels are not those of the picture, [H, W, 3]."""
+    source = read_source(film)
+    if picture.shape[:2] != (source.Rows, source.Columns):
+        raise ValueError(f"{film}: shown at another size than its header states, so cells would miss their pixels")
 
 
 def save_dicom(explanation: Explanation, vlm: TransformersVLM, film: str, folder: Path, stem: str) -> list[Path]:
@@ -39,16 +49,14 @@ def save_dicom(explanation: Explanation, vlm: TransformersVLM, film: str, folder
     """
     from cxr_faith.report.dicom.write import write_dicom  # needs the extra
 
-    source = read_source(film)
-    if explanation.picture.shape[:2] != (source.Rows, source.Columns):
-        raise ValueError(f"{film}: shown at another size than its header states, so cells would miss their pixels")
+    check_size(film, explanation.picture)
     return write_dicom(film, _result(explanation, vlm), folder, f"{stem}-{explanation.method}")
 
 
 def _result(explanation: Explanation, vlm: TransformersVLM) -> DicomResult:
     meta, scores, verdict = explanation.metadata, explanation.scores, explanation.verdict
     frame = explanation.to_frame()
-    numbers = {} if scores is None else {name: getattr(scores, name) for name in _NUMBERS}
+    numbers = {} if scores is None else {name: getattr(scores, name) for name in NUMBERS}
     identity = vlm.identity()
     model = {name: without_folder(str(identity[name])) for name in _MODEL if identity.get(name)}
     return DicomResult(
@@ -64,5 +72,5 @@ def _result(explanation: Explanation, vlm: TransformersVLM) -> DicomResult:
         believed=verdict is not None and verdict.verdict == BELIEVE,
         sanity="not run",
         model=model,
-        figure=np.asarray(Image.open(io.BytesIO(png(answer_panel([explanation])))).convert("RGB")),
+        figure=pixels_of(answer_panel([explanation])),
     )

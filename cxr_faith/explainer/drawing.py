@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from cxr_faith.data.sample import YES_NO, Box
 from cxr_faith.explainer.answer_verdict import answer_verdict
@@ -87,6 +88,11 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def pixels_of(figure: Figure) -> Pixels:
+    """A figure as a picture, uint8 [H, W, 3]."""
+    return np.asarray(Image.open(io.BytesIO(png(figure))).convert("RGB"))
 
 
 def save_figure(figure: Figure, path: Path) -> None:

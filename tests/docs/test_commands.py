@@ -66,7 +66,7 @@ def test_command(
             RecordWriter(tmp_path / folder, rank=0, start=0).write(make_rows(16))
         assert run([name, *rest]) == 0
         assert (tmp_path / rest[-1] / "index.html").is_file()
-    elif name in ("view", "fit-sae"):  # the one serves until it is stopped, the other trains
+    elif name in ("view", "fit-sae", "export"):  # one serves until it is stopped, one trains, one needs films
         options_exist(name, rest, capsys)
     elif (name, rest[0]) == ("prepare", "check"):
         assert run([name, "check", str(bundled_manifest()), "--images", "3"]) == 0
@@ -104,7 +104,7 @@ def test_inline_command(command: str, capsys: pytest.CaptureFixture[str]) -> Non
         done = subprocess.run(["make", "-n", *rest], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
     elif name == "pip":
-        (extra,) = re.findall(r"\[(\w+)\]", command)
+        (extra,) = re.findall(r"\[([\w-]+)\]", command)
         assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     elif name == "prepare":
         options_exist(name, rest, capsys)

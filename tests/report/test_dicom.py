@@ -12,8 +12,11 @@ from pydicom.uid import generate_uid
 
 from cxr_faith.__main__ import main
 from cxr_faith.explainer.dicom import check_dicom
+from cxr_faith.records import RecordWriter
 from cxr_faith.report.dicom.result import DicomResult, on_pixels
 from cxr_faith.report.dicom.source import read_source
+from cxr_faith.summary.summarize import write_summary
+from tests.synthetic import make_rows
 
 hd = pytest.importorskip("highdicom", reason="extra dicom-out")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -212,3 +215,36 @@ def test_a_picture_that_is_no_film_is_one_line(tmp_path: Path) -> None:
     path = film(tmp_path, 40, 30, StudyInstanceUID="")
     with pytest.raises(ValueError, match="has no StudyInstanceUID"):
         check_dicom(str(path))
+
+
+def test_a_run_is_exported_and_a_bad_film_costs_its_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "films").mkdir()
+    path = film(tmp_path / "films", 61, 83)
+    pixels = np.linspace(0, 30000, 61 * 83).astype("<u2")
+    whole = dcmread(path)
+    whole.PixelData = pixels.tobytes()
+    whole.save_as(path)
+    (tmp_path / "films" / "s02.dcm").write_bytes(b"no film")
+    rows = [row for row in make_rows(6) if row["method"] in ("chefer", "center", "random")]
+    for row in rows:
+        name = {"s00": "film.dcm", "s01": "film.dcm", "s02": "s02.dcm"}.get(row["sample_id"], "gone.dcm")
+        row |= {"image_path": name, "grids": [{"h": 12, "w": 12}], "random_p": 1 / 21}
+        if row.get("map") is not None:
+            row["order"] = np.argsort(-row["map"].ravel(), kind="stable")
+    RecordWriter(tmp_path / "run", rank=0, start=0).write(rows)
+    write_summary(tmp_path / "run")
+    asked = ["--data_root", str(tmp_path / "films"), "--out", str(tmp_path / "out")]
+    assert main(["export", "dicom", str(tmp_path / "run"), *asked]) == 0
+    printed = capsys.readouterr().out
+    assert "2 maps" in printed and all(f"left out     {name}: " in printed for name in ("s02", "s03", "s04", "s05"))
+    assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == ["s00", "s01"]  # no control, no bad film
+    for sample, believed in (("s00", True), ("s01", False)):  # s01 is inverted
+        row = next(row for row in rows if (row["sample_id"], row["method"]) == (sample, "chefer"))
+        made = {one.stem.rsplit("-", 1)[1]: dcmread(one) for one in (tmp_path / "out" / sample).iterdir()}
+        drawn = np.frombuffer(made["map"].FloatPixelData, "<f4").reshape(61, 83)
+        assert (drawn == by_hand(row["map"], (0, 0, 61, 83), 61, 83)).all()
+        assert made["map"].ContentLabel.startswith("DOUBTED_") != believed
+        assert texts(made["report"])["Question"] == row["question"]
+    assert main(["export", "dicom", str(tmp_path / "run"), *asked, "--method", "rollout"]) == 2
+    assert "has no maps of rollout" in capsys.readouterr().err
+    assert main(["export", "pdf", str(tmp_path / "run"), *asked]) == 2

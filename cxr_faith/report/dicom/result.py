@@ -13,6 +13,9 @@ VERSION = version("cxr-faith")
 TOP_SHARE = 0.2
 """Share of the cells that the segmentation holds: the most salient ones."""
 
+NUMBERS = ("srg", "random_p", "gap_srg_center", "effect")
+"""What is said of a map in numbers; names as in the records."""
+
 SALIENCY = ("130404", "Saliency")
 VISUAL_EXPLANATIONS = {"grad_cam": ("130403", "Gradient weighted class activation")}
 """Method → its code and meaning in CID 217; all others have `SALIENCY`."""

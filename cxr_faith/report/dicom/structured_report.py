@@ -12,7 +12,7 @@ from cxr_faith.report.dicom.objects import MANUFACTURER, SERIES
 from cxr_faith.report.dicom.result import VERSION, DicomResult
 
 SCHEME = "99CXRFAITH"
-NUMBERS = {
+MEANINGS = {
     "p_yes": "Probability of yes",
     "srg": "Symmetric relevance gain",
     "random_p": "p against random orders",
@@ -59,9 +59,9 @@ def structured_report(source: Dataset, result: DicomResult) -> Dataset:
 
 def _measurements(values: dict[str, float | None]) -> list[hd.sr.Measurement]:
     return [
-        hd.sr.Measurement(CodedConcept(name, SCHEME, NUMBERS[name]), value=float(value), unit=codes.UCUM.NoUnits)
+        hd.sr.Measurement(CodedConcept(name, SCHEME, MEANINGS[name]), value=float(value), unit=codes.UCUM.NoUnits)
         for name, value in values.items()
-        if name in NUMBERS and value is not None and math.isfinite(value)
+        if name in MEANINGS and value is not None and math.isfinite(value)
     ]
 
 
