@@ -86,8 +86,8 @@ def _setting(setting: Setting, records: pd.DataFrame) -> dict[str, Any]:
         if not mine.empty:
             k = np.asarray(mine["k"].iloc[0], np.float64)
             x = [round(float(share), 5) for share in k / k[-1]]
-    orders = records["random_srgs"].dropna() if "random_srgs" in records.columns else ()
-    return names | {"x": x, "orders": len(orders.iloc[0]) if len(orders) else None}
+    orders = records["random_srgs"].dropna().tolist() if "random_srgs" in records.columns else []
+    return names | {"x": x, "orders": len(orders[0]) if orders else None}
 
 
 def _agreement(summary: Summary) -> dict[str, Any]:

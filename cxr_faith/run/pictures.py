@@ -111,8 +111,9 @@ def _removed(thumb: Image.Image, shares: Sequence[float], rows: pd.DataFrame, pi
     if rows["space"].iloc[0] != "pixels":
         return None
     top, left, height, width = shares
-    corners = (left, top, left + width, top + height)
-    seen = thumb.crop([round(c * side) for c, side in zip(corners, thumb.size * 2, strict=True)])
+    across, down = thumb.size
+    corners = (left * across, top * down, (left + width) * across, (top + height) * down)
+    seen = thumb.crop((round(corners[0]), round(corners[1]), round(corners[2]), round(corners[3])))
     return removed_picture(seen, str(rows["substrate"].iloc[0]), pictures)
 
 

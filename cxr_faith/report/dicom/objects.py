@@ -31,7 +31,7 @@ def parametric_map(source: Dataset, result: DicomResult) -> Dataset:
         quantity_definition=code,
     )
     window = hd.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-6))
-    return hd.pm.ParametricMap(
+    made: Dataset = hd.pm.ParametricMap(
         [source],
         values[None],
         **_identity("map"),
@@ -40,6 +40,7 @@ def parametric_map(source: Dataset, result: DicomResult) -> Dataset:
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[window],
     )
+    return made
 
 
 def segmentation(source: Dataset, result: DicomResult) -> Dataset:
@@ -57,7 +58,7 @@ def segmentation(source: Dataset, result: DicomResult) -> Dataset:
         tracking_uid=generate_uid(),
         tracking_id=_short(result.method, 64),
     )
-    return hd.seg.Segmentation(
+    made: Dataset = hd.seg.Segmentation(
         [source],
         on_pixels(result.top.astype(np.uint8), result.region, (source.Rows, source.Columns))[None],
         hd.seg.SegmentationTypeValues.BINARY,
@@ -66,11 +67,12 @@ def segmentation(source: Dataset, result: DicomResult) -> Dataset:
         **_labels(result, "CELLS"),
         omit_empty_frames=False,
     )
+    return made
 
 
 def capture(source: Dataset, result: DicomResult) -> Dataset:
     """The figure of the answer, as a picture that every viewer shows."""
-    shown = hd.sc.SCImage.from_ref_dataset(
+    shown: Dataset = hd.sc.SCImage.from_ref_dataset(
         source,
         np.ascontiguousarray(result.figure),
         hd.PhotometricInterpretationValues.RGB,

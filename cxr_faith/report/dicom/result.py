@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cxr_faith.report.figures import Map, Pixels
+
+_T = TypeVar("_T", bound=np.generic)
 
 VERSION = version("cxr-faith")
 TOP_SHARE = 0.2
@@ -35,7 +38,7 @@ class DicomResult:
     """The method that made the map."""
     map: Map
     """The map, [grid_h, grid_w]; larger is more important."""
-    order: npt.NDArray[np.integer]
+    order: npt.NDArray[np.integer[Any]]
     """The cells, most salient first, [grid_h * grid_w], row major."""
     region: tuple[int, int, int, int]
     """Top, left, height and width of the part of the film that the map covers, in pixels."""
@@ -65,7 +68,7 @@ class DicomResult:
         return chosen.reshape(self.map.shape)
 
 
-def on_pixels(values: npt.NDArray, region: tuple[int, int, int, int], shape: tuple[int, int]) -> npt.NDArray:
+def on_pixels(values: npt.NDArray[_T], region: tuple[int, int, int, int], shape: tuple[int, int]) -> npt.NDArray[_T]:
     """Cells on the pixels of the film, nearest neighbor; 0 outside the region.
 
     Args:

@@ -44,7 +44,7 @@ def structured_report(source: Dataset, result: DicomResult) -> Dataset:
         title=codes.DCM.ImagingMeasurementReport,
     )
     content[0].ContentSequence.extend(_texts(result))
-    return hd.sr.ComprehensiveSR(
+    made: Dataset = hd.sr.ComprehensiveSR(
         evidence=[source],
         content=content[0],
         series_instance_uid=generate_uid(),
@@ -55,6 +55,7 @@ def structured_report(source: Dataset, result: DicomResult) -> Dataset:
         is_complete=True,
         is_verified=False,
     )
+    return made
 
 
 def _measurements(values: dict[str, float | None]) -> list[hd.sr.Measurement]:
