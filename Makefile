@@ -17,7 +17,7 @@ TORCHVISION := torchvision==0.28.0
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev demo methods greedy panel gpu-check test test-fast test-cluster test-versions test-gpu lint format docs train clean
+.PHONY: help venv install install-dev demo methods greedy panel gpu-check test test-fast test-cluster test-versions test-gpu lint format notebook docs train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ lint: $(INSTALLED_DEV) ## Check style and format (ruff) and types (mypy)
 format: $(INSTALLED_DEV) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+notebook: $(INSTALLED_DEV) ## Run the tutorial and write tutorial/tutorial.ipynb
+	$(BIN)/python tutorial/notebook.py
 
 docs: $(INSTALLED_DEV) ## Build the documentation into site/; open site/index.html
 	$(BIN)/jupytext --quiet --to md tutorial/tutorial.py -o docs/tutorials/one-picture.md
