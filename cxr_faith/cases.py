@@ -14,6 +14,7 @@ from cxr_faith.attribution import Attribution, AttributionBatch, Method
 from cxr_faith.attribution.baselines import blurred_map
 from cxr_faith.attribution.shared import SharedWork
 from cxr_faith.data.sample import OPEN, OPTION, YES_NO, Turn
+from cxr_faith.perturb.grounding import Regions
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import BLURRED
 from cxr_faith.vlm.answers import OFF_FORMAT_MASS, AnswerError, make_target, question_kind
@@ -50,6 +51,8 @@ class Case:
             for each of them; their time counts for the first.
         failed: name -> why the method could not make a map.
         sample_id: of its sample; empty: it is of no manifest.
+        image_use: columns of the answer's image use, where it was measured.
+        regions: the cells whose removal says whether the answer is grounded; None: that is not asked.
     """
 
     prompt: Prompt
@@ -66,6 +69,8 @@ class Case:
     costs: dict[str, dict[str, float | None]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     sample_id: str = ""
+    image_use: dict[str, Any] = field(default_factory=dict)
+    regions: Regions | None = None
 
     @property
     def pictures(self) -> int:

@@ -32,8 +32,8 @@ class Protocol:
             With `adaptive`, the largest number.
         auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect
             (of the range of the scores, or of the score, if the effect is too small to be scored).
-        random_error: with `adaptive`, random orders stop, after four pairs or more, once the Monte-Carlo error of
-            their deletion and insertion areas is below this share of the effect.
+        random_error: with `adaptive`, random orders stop at a Monte-Carlo error below this share of the effect: that of
+            their deletion and insertion areas, after four pairs or more.
         softness: σ in pixels of a Gaussian on the edges of the masks; 0 = hard cells.
         space: where cells are replaced: in the `pixels` of the picture, or among its image `tokens`, which skips the
             vision tower.
@@ -47,6 +47,9 @@ class Protocol:
         conditions: small changes under which every question is answered, explained and scored once more, to measure how
             stable answers, maps and gaps are: `shift:2` (pixels), `contrast:0.95` (factor), `noise:0.02` (share of
             the standard deviation of the picture), `seed:1` (added to the seed). Each costs as much as the run itself.
+        image_use: measure whether each answer uses its picture: its score with a blank picture, with another patient's,
+            and without a picture, and, where the finding has a mask, without the mask's cells and without as many
+            others. A handful of forward passes a sample; samples that a run has finished without it stay without it.
     """
 
     substrates: tuple[str, ...] = ("blur:0.1",)
@@ -61,6 +64,7 @@ class Protocol:
     seed: int = 0
     controls: Controls = "basic"
     conditions: tuple[str, ...] = ()
+    image_use: bool = True
 
     def __post_init__(self) -> None:
         """Check each value; the spelling of substrates and conditions is made canonical."""

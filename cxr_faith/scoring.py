@@ -19,6 +19,7 @@ from cxr_faith.metrics.functional import CURVE_COLUMNS, classify, curve_scalars,
 from cxr_faith.metrics.localization import localization_scores, pointing_ceiling
 from cxr_faith.perturb.adaptive import adaptive_curves
 from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.grounding import score_regions
 from cxr_faith.perturb.orders import map_order, tie_share
 from cxr_faith.perturb.schedule import random_orders, schedule, stream
 from cxr_faith.perturb.sets import score_sets
@@ -101,7 +102,11 @@ def score_image(
     ):
         for name, columns in of_sets.items():
             named[name] |= columns
-    if pictures > 1 and baselines is None:  # else the records have them, in the row of the random orders
+    if baselines is not None:  # what follows is in the records, in the row of the random orders
+        return rows
+    for named, grounded in zip(rows, score_regions(run, n_cells, [case.regions for case in cases]), strict=True):
+        named[RANDOM] |= grounded
+    if pictures > 1:
         for named, effects in zip(rows, picture_effects(run, n_cells, pictures, len(cases)), strict=True):
             named[RANDOM]["picture_effects"] = effects
     return rows

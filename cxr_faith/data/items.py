@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import FAULT, Sample, SampleError
 from cxr_faith.data.sharding import Rows
 from cxr_faith.data.shown import boxes_mask, on_sheet, with_others
+from cxr_faith.data.swaps import Swap, Swaps
 from cxr_faith.printable import printable
 
 
@@ -39,6 +41,7 @@ class SampleItem:
         pictures: number of pictures that the question shows; `image` and `pair` then are sheets, with the pictures one
             below the other: [3, pictures * H, W].
         place: which of them `anatomy` and `geometry` belong to.
+        swap: another patient's picture that stands in for it; None where there is none, or nobody asked for it.
     """
 
     sample: Sample
@@ -52,6 +55,7 @@ class SampleItem:
     error: str | None = None
     pictures: int = 1
     place: int = 0
+    swap: Swap | None = None
 
     def finding_cells(self, grid: tuple[int, int]) -> Tensor | None:
         """Share of each cell under the finding, float32 [pictures * grid_h, grid_w]; None without a mask.
@@ -81,6 +85,7 @@ class SampleItem:
             self,
             image=None if self.image is None else function(self.image),
             pair=None if self.pair is None else function(self.pair),
+            swap=None if self.swap is None else replace(self.swap, image=function(self.swap.image)),
             finding_mask=None if self.finding_mask is None else function(self.finding_mask),
             anatomy={label: function(mask) for label, mask in self.anatomy.items()},
         )
@@ -105,6 +110,7 @@ class ManifestDataset(Dataset[SampleItem]):
         cache: ImageCache | None = None,
         decode_seconds: float = DECODE_SECONDS,
         pairs: bool = False,
+        swaps: Swaps | None = None,
     ) -> None:
         """Serve some rows of a manifest.
 
@@ -119,6 +125,7 @@ class ManifestDataset(Dataset[SampleItem]):
             cache: pictures that were decoded and fitted before; None: decode each on access.
             decode_seconds: CPU time that decoding one file may take.
             pairs: also decode each sample's picture without the finding.
+            swaps: also decode the picture that stands in for each sample's own; None: no picture does.
         """
         self.table = table
         self.rows = rows
@@ -126,7 +133,7 @@ class ManifestDataset(Dataset[SampleItem]):
         self.image_size = image_size
         self.border_crop = border_crop
         self.own_root, self.keep_anatomy, self.pairs = own_root, keep_anatomy, pairs
-        self.cache, self.decode_seconds = cache, decode_seconds
+        self.cache, self.decode_seconds, self.swaps = cache, decode_seconds, swaps
         # The last picture, or its fault: the questions about an image follow each other, so it is decoded once.
         self._last: tuple[str, tuple[Tensor, Geometry] | str] | None = None
         self._hashes: dict[str, str | None] = {}
@@ -140,13 +147,31 @@ class ManifestDataset(Dataset[SampleItem]):
 
     def __getitem__(self, index: int) -> SampleItem:
         """Decode one sample."""
-        row = self.table[int(self.rows[index])]
-        self.table.release()
+        place = int(self.rows[index])
+        row = self.row(place)
         sample = Sample(row["sample_id"])
         try:
             sample = Sample.from_row(row)
             if row.get(FAULT):
                 raise SampleError(row[FAULT])
+        except SampleError as error:
+            return SampleItem(sample, error=str(error))
+        except Exception as error:  # whatever a row raises costs its sample
+            return _unreadable(sample, error)
+        item = self.decoded(sample)
+        if self.swaps is None or item.error is not None:
+            return item
+        return replace(item, swap=self.swaps.of(place, sample.pictures_id))
+
+    def row(self, place: int) -> dict[str, Any]:
+        """A row of the manifest."""
+        row: dict[str, Any] = self.table[place]
+        self.table.release()
+        return row
+
+    def decoded(self, sample: Sample) -> SampleItem:
+        """A sample with its picture and masks, or with the reason why it cannot be used."""
+        try:
             sample.validate()
             image, geometry = self._picture(sample)
             anatomy = self._anatomy(sample, geometry)
@@ -162,8 +187,8 @@ class ManifestDataset(Dataset[SampleItem]):
             raise
         except (SampleError, ImageError) as error:
             return SampleItem(sample, error=str(error))
-        except Exception as error:  # whatever a row or a file raises costs its sample
-            return SampleItem(sample, error=printable(f"{type(error).__name__}: {error}"))
+        except Exception as error:  # whatever a file raises costs its sample
+            return _unreadable(sample, error)
 
     def _other(self, path: str) -> tuple[Tensor, Geometry, str | None]:
         """Another picture of the same question, at model size, how it came there, and its hash."""
@@ -237,6 +262,10 @@ class ManifestDataset(Dataset[SampleItem]):
             return fit_mask(mask, geometry)
         except ValueError as error:
             raise SampleError(f"{path}: {error}") from error
+
+
+def _unreadable(sample: Sample, error: Exception) -> SampleItem:
+    return SampleItem(sample, error=printable(f"{type(error).__name__}: {error}"))
 
 
 def _sound(

@@ -23,6 +23,7 @@ from cxr_faith.data.loader import PackedBatch, SampleLoader
 from cxr_faith.data.manifest import MappedManifest, bundled_manifest, manifest_fingerprint, open_manifest
 from cxr_faith.data.shard import Shard
 from cxr_faith.data.sharding import ImageBatches, Rows, shard_by_image
+from cxr_faith.data.swaps import Swaps, SwapStream
 
 __all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem", "Shard"]
 
@@ -38,6 +39,8 @@ class CXRVQADataModule(L.LightningDataModule):
         skip: ids of samples that are done and left out.
         limit: use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
         pairs: also decode each sample's picture without the finding; set in `setup` if the Trainer's module needs it.
+        swap_stream: draws another patient's picture for each sample, which is decoded, too; None: no picture stands in.
+            Set in `setup` if the Trainer's module needs it.
         shard: use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
         cache_dir: folder of the Arrow file if the manifest's own is read-only; None: `cache` in the Trainer's root.
     """
@@ -83,6 +86,7 @@ class CXRVQADataModule(L.LightningDataModule):
         self.decode_seconds = decode_seconds
         self.image_size: tuple[int, int] | None = None
         self.pairs = False
+        self.swap_stream: SwapStream | None = None
         self.skip: Set[str] = frozenset()
         self.limit: int | None = None
         self.shard = Shard()
@@ -128,6 +132,7 @@ class CXRVQADataModule(L.LightningDataModule):
         if self.image_size is None and module is not None:
             self.image_size = cast(tuple[int, int], module.image_size)
         self.pairs = self.pairs or getattr(module, "needs_pairs", False)
+        self.swap_stream = self.swap_stream or getattr(module, "swap_stream", None)
         _ = self.table
 
     def predict_dataloader(self) -> SampleLoader:
@@ -142,18 +147,12 @@ class CXRVQADataModule(L.LightningDataModule):
         remaining = self.remaining_rows()
         images = _image_codes(self.table)[remaining]
         mine = shard_by_image(images, rank, world_size)
-        dataset = ManifestDataset(
-            self.table,
-            remaining[mine],
-            self.data_root,
-            self.image_size,
-            self.border_crop,
-            own_root=self.manifest if self.manifest.is_dir() else self.manifest.absolute().parent,
-            keep_anatomy=self.keep_anatomy,
-            cache=self._image_cache(),
-            decode_seconds=self.decode_seconds,
-            pairs=self.pairs,
-        )
+        cache = self._image_cache()
+        swaps = None
+        if self.swap_stream is not None:
+            everything = self._dataset(np.arange(len(self.table)), cache, pairs=False)
+            swaps = Swaps(everything, self.swap_stream)
+        dataset = self._dataset(remaining[mine], cache, self.pairs, swaps)
         # Lightning asks whether such a sampler keeps incomplete batches; this one does.
         warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
         self.table.release()  # of the columns of ids
@@ -163,6 +162,24 @@ class CXRVQADataModule(L.LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=PackedBatch,
             pin_memory=self.trainer is not None and _has_gpu(self.trainer),
+        )
+
+    def _dataset(
+        self, rows: Rows, cache: ImageCache | None, pairs: bool, swaps: Swaps | None = None
+    ) -> ManifestDataset:
+        assert self.image_size is not None
+        return ManifestDataset(
+            self.table,
+            rows,
+            self.data_root,
+            self.image_size,
+            self.border_crop,
+            own_root=self.manifest if self.manifest.is_dir() else self.manifest.absolute().parent,
+            keep_anatomy=self.keep_anatomy,
+            cache=cache,
+            decode_seconds=self.decode_seconds,
+            pairs=pairs,
+            swaps=swaps,
         )
 
     def _image_cache(self) -> ImageCache | None:

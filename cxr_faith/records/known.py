@@ -16,14 +16,14 @@ from cxr_faith.metrics.functional import BASELINES, CURVE_COLUMNS, ENDPOINT_COLU
 from cxr_faith.records.controls import CENTER, RANDOM
 from cxr_faith.records.files import row_groups
 from cxr_faith.records.reader import sound_parts
-from cxr_faith.records.schema import KEY, RECORD_SCHEMA
+from cxr_faith.records.schema import IMAGE_USE, KEY, RECORD_SCHEMA
 
 EXTRAS = ("completeness_residual", "caution", "verified", "set_size", "score_drop")
 """Columns that methods give beside their maps."""
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")
 _ANSWER = ("answer_tokens", "thought", "generated", "yes_no_mass", "margin", "option_probs", "option_mass")
-_OF_MAPS = (*KEY, "status", "reason", *_ANSWER, "map", "grids", *EXTRAS, *COSTS)
+_OF_MAPS = (*KEY, "status", "reason", *_ANSWER, *IMAGE_USE, "map", "grids", *EXTRAS, *COSTS)
 _CURVES = ("deletion_scores", "insertion_scores", "deletion_probs", "insertion_probs")
 _SCORED = ("k", *_CURVES, "deletion_log_p", "insertion_log_p", *ENDPOINT_COLUMNS, *CURVE_COLUMNS, *GAPS, "auc_error")
 
@@ -67,6 +67,12 @@ class KnownSample:
         """Columns of the model's answer; None if it is not known, or came after a thought: its tokens are not kept."""
         known = (row for row in self.rows if row["answer_tokens"] is not None and not row["thought"])
         return next(known, None)
+
+    @cached_property
+    def image_use(self) -> Row:
+        """Columns of the answer's image use; empty if it was not measured."""
+        measured = (row for row in self.rows if row["margin_blank"] is not None)
+        return next(({name: row[name] for name in IMAGE_USE} for row in measured), {})
 
     @cached_property
     def maps(self) -> dict[str, Row]:

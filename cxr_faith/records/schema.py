@@ -14,6 +14,9 @@ from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 KEY = ("sample_id", "method", "substrate", "target", "space", "condition")
 """Columns that identify a record; `space` is pixels or tokens, `condition` is "none" for the picture as it is."""
 
+IMAGE_USE = ("image_use", "margin_blank", "margin_swapped", "margin_no_picture", "swapped_with", "swap_opposite")
+"""Columns that say whether an answer uses its picture; the same in all rows of a sample."""
+
 _ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
 _NOT_RECORDED = ("height", "width", "source")
 
@@ -40,6 +43,7 @@ def _schema() -> pa.Schema:
             "correct": flag,
             "not_parsed": flag,
             "own_substrate": flag,
+            **dict(zip(IMAGE_USE, (text, real, real, real, text, flag), strict=True)),
             "status": text,
             "reason": text,
             "flat": flag,
@@ -58,6 +62,11 @@ def _schema() -> pa.Schema:
         "pointing_ceiling": real,
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells
         **{"set_removal_flips": flag, "set_keeps": flag},
+        **{
+            "mask_cells": whole,
+            "mask_removal_flips": flag,
+            "away_removal_keeps": flag,
+        },  # for `random`: of the question
         **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"picture_shares": reals, "picture_effects": reals},  # where a question shows several pictures
         "grids": pa.list_(pa.struct([("h", pa.int32()), ("w", pa.int32())])),

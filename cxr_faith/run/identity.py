@@ -19,8 +19,8 @@ from cxr_faith.vlm.devices import default_dtype
 from cxr_faith.vlm.identity import model_identity
 
 FILE = "provenance.json"
-GROWING = ("substrates", "conditions", "controls")
-"""Parts of the protocol that add rows and change none."""
+GROWING = ("substrates", "conditions", "controls", "image_use")
+"""Parts of the protocol that add rows, or columns, and change no score."""
 
 WEIGHTS = "weights"
 

@@ -26,7 +26,8 @@ def known_reply(vlm: VLM, known: KnownSample) -> Reply | None:
 
 
 def fill_known(case: Case, known: KnownSample) -> None:
-    """Give a case the maps that were recorded, and why others could not be made."""
+    """Give a case its image use and the maps that were recorded, and why others could not be made."""
+    case.image_use |= known.image_use
     for name, row in known.maps.items():
         case.maps[name] = known.map_of(name)
         case.extras[name] = {column: row[column] for column in EXTRAS if row[column] is not None}

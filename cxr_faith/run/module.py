@@ -1,8 +1,11 @@
 """The LightningModule: one `predict_step` takes questions about pictures and gives records."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,11 +13,13 @@ from cxr_faith.data.items import SampleItem
 from cxr_faith.metrics.board import MetricBoard
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.perturb.engine import Engine
+from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import PAIR
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import RANDOM
 from cxr_faith.records.known import NOTHING, KnownRecords, KnownSample
 from cxr_faith.records.rows import Row
+from cxr_faith.run.image_use import measure_use
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.predict import answer, explain, failed, score
 from cxr_faith.vlm.config import ModelConfig
@@ -80,6 +85,11 @@ class FaithfulnessModule(L.LightningModule):
         return PAIR in self.protocol.substrates
 
     @property
+    def swap_stream(self) -> Callable[[str], np.random.Generator] | None:
+        """Image id → what draws the picture that stands in for it; None: image use is not measured."""
+        return partial(stream, self.protocol.seed, purpose="swap") if self.protocol.image_use else None
+
+    @property
     def engine(self) -> Engine:
         """The engine and, as `engine.vlm`, the model; exists after `setup`."""
         if self._engine is None:
@@ -140,6 +150,8 @@ class FaithfulnessModule(L.LightningModule):
             known = {item.sample.sample_id: self.known.of(item.sample.sample_id, condition) for item in batch}
             batch = [item for item in batch if not self._keys <= known[item.sample.sample_id].keys]
         readings = answer(self.engine, [item for item in batch if item.error is None], condition, protocol, known)
+        if protocol.image_use and condition == NONE:
+            measure_use(self.engine, readings, protocol.seed)
         explain(self.engine, self.method_set, readings, protocol.seed)
         bad = [(item.sample, item.error) for item in batch if item.error is not None]
         rows = [row for sample, error in bad for row in failed(self.method_set, sample, protocol, error)]

@@ -281,7 +281,8 @@ def _common_columns(sample: Sample, case: Case | None, protocol: Protocol) -> Ro
     columns = question_columns(sample, protocol.space, protocol.target)
     if case is None or case.reply is NO_REPLY:
         return columns
-    return columns | answer_columns(sample, case.kind, case.reply) | {"thought": case.prompt.thought}
+    answered = answer_columns(sample, case.kind, case.reply) | {"thought": case.prompt.thought}
+    return columns | answered | case.image_use
 
 
 def _shared_columns(item: SampleItem, case: Case, placed: bool, protocol: Protocol) -> tuple[Row, dict[str, Row]]:

@@ -111,6 +111,21 @@ class Prompter:
         letters = letter_ids(self.processor.tokenizer, options)
         return Prompt(question, ids[:end], ids[end:], starts[0], thought, letters, starts[1:], turns)
 
+    def text_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of the whole question when it is asked without a picture.
+
+        Raises:
+            ModelError: the chat template takes no question without a picture.
+            PromptError: it takes no earlier turns then.
+        """
+        text = self.options.template_for(len(prompt.letters)).replace("{question}", prompt.question)
+        return self._alone.encode(self._alone._filled(text, prompt.turns), 0)[0]
+
+    @cached_property
+    def _alone(self) -> "Prompter":
+        """Makes prompts without a picture."""
+        return replace(self, pictures=0)
+
     def _filled(self, text: str, turns: tuple[Turn, ...]) -> str:
         """The text of a prompt."""
         if not turns:

@@ -73,7 +73,7 @@ class TransformersVLM(VLM):
         self.single: TransformersVLM = self
         self._shown: dict[int, TransformersVLM] = {}
         self._stops = stop_ids(tokenizer, self.model, stops)
-        self._readout = Readout(decoder, yes_ids, no_ids)
+        self.readout = Readout(decoder, yes_ids, no_ids)
         self._prompt = lru_cache(maxsize=4096)(prompter.prompt)
 
     def to(self, device: torch.device | str) -> Self:
@@ -141,7 +141,7 @@ class TransformersVLM(VLM):
         else:
             hidden = self.decoder.extend(prefix, prompt.suffix_ids + forced, batch, self.shortcuts)
         read = [position - len(prompt.prefix_ids) for position in target.read_positions(prompt)]
-        return self._readout.scores(hidden, read, target)
+        return self.readout.scores(hidden, read, target)
 
     def trace(
         self,
@@ -160,7 +160,7 @@ class TransformersVLM(VLM):
         decoder, starts = self.decoder, prompts[0].image_starts
         with observed(decoder.attention_configs, observer), observed_states(decoder.layers, states):
             hidden = decoder.whole(tokens, ids, starts, prompts[0].length)
-        return self._readout.token_scores(hidden, targets[0].read_positions(prompts[0]), targets)
+        return self.readout.token_scores(hidden, targets[0].read_positions(prompts[0]), targets)
 
     def token_logits(self, states: Tensor, token_ids: Tensor) -> Tensor:
         """Logits of some tokens at every position; see `VLM.token_logits`."""
@@ -188,6 +188,6 @@ def _shown(vlm: V, pictures: int) -> V:
     view.grid, view.image_size = ((pictures * height, width) for height, width in (vlm.grid, vlm.image_size))
     view.decoder = type(vlm.decoder)(vlm.model, view.layout)
     view.prompter = replace(vlm.prompter, pictures=pictures)
-    view._readout = Readout(view.decoder, vlm.yes_ids, vlm.no_ids)
+    view.readout = Readout(view.decoder, vlm.yes_ids, vlm.no_ids)
     view._prompt = lru_cache(maxsize=4096)(view.prompter.prompt)
     return view
