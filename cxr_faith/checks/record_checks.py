@@ -8,6 +8,7 @@ import pandas as pd
 
 from cxr_faith.checks.checklist import Check, graded, judged
 from cxr_faith.metrics.functional import MEASURED
+from cxr_faith.metrics.image_use import IGNORES
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records.controls import RANDOM, first_setting
 from cxr_faith.summary.agreement import agreement_panel
@@ -18,6 +19,10 @@ from cxr_faith.vlm.reasoning import OPENS
 SAME_AUC = 1e-6
 """Largest difference of two AUCs that count as the same."""
 
+IGNORED = 0.25
+"""Share of answers that ignore the picture up to which nothing needs to be said: absent findings are often such."""
+
+NO_USE = "it needs pictures of two patients, and model.protocol.image_use: true"
 NO_REFERENCES = "it needs yes/no questions with a reference answer, which these samples lack"
 ONE_METHOD = "it needs two methods or more, with maps of the same samples"
 
@@ -60,6 +65,7 @@ def _answer_checks(frame: pd.DataFrame, first: pd.DataFrame) -> Iterator[Check]:
     figure = f"{len(opened)} of {len(samples)} answers open a thought"
     advice = opened.iloc[0].partition(": ")[2] if len(opened) else ""
     yield judged("no thought in place of an answer", opened.empty, figure, advice)
+    yield _use_check(samples)
     valid = frame["status"].ne("invalid").mean()
     reasons = frame.loc[frame["status"].eq("invalid"), "reason"].dropna()
     advice = f"first reason: {reasons.iloc[0] if len(reasons) else ''}"
@@ -68,6 +74,17 @@ def _answer_checks(frame: pd.DataFrame, first: pd.DataFrame) -> Iterator[Check]:
     coverage = frame["status"].isin(MEASURED).mean()
     advice = "few answers depend on the picture, or the substrate changes too little: try another substrate"
     yield graded("coverage", coverage, coverage >= 0.5, coverage > 0, advice)
+
+
+def _use_check(samples: pd.DataFrame) -> Check:
+    """Do the answers use their pictures?"""
+    classes = samples["image_use"].dropna()
+    advice = (
+        "a map explains nothing where the answer ignores the picture: read the board uses_image, and check that "
+        "pictures reach the model"
+    )
+    share = float(classes.eq(IGNORES).mean()) if len(classes) else np.nan
+    return graded("answers that ignore the picture", share, share <= IGNORED, True, advice, missing=NO_USE)
 
 
 def _finite_curves(frame: pd.DataFrame) -> Check:

@@ -15,6 +15,7 @@ SLICE_TITLES = {
     "answered_no": "answered no (prediction)",
     "correct": "answered correctly",
     "wrong": "answered wrongly",
+    "uses_image": "answers that use the picture",
     "verified": "planted copies of verified pairs",
     "with_oracle": "samples with a mask of the finding",
 }

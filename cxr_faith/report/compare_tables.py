@@ -26,6 +26,8 @@ def run_table(comparison: Comparison) -> TextTable:
         "compared": [str(comparison.n_shared) for _ in runs],
         "accuracy": [percent(run.accuracy) for run in runs],
         "calibration error": [number(run.ece) for run in runs],
+        "use the picture": [percent(run.uses_image) for run in runs],
+        "ignore the picture": [percent(run.ignores_image) for run in runs],
         "with an effect": [percent(run.has_effect) for run in runs],
         "coverage": [percent(run.coverage) for run in runs],
     }

@@ -9,6 +9,7 @@ from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.printable import printable
 from cxr_faith.report.columns import setting_title
 from cxr_faith.report.history import read_history
+from cxr_faith.report.image_use import use_line
 from cxr_faith.report.run_files import doctor_table
 from cxr_faith.summary.cautions import urgent
 from cxr_faith.summary.load import read_provenance
@@ -24,7 +25,7 @@ class Head:
     """What a reader sees first."""
 
     facts: tuple[tuple[str, str], ...]
-    """Name and text of each fact: model, data, questions and patients, substrate."""
+    """Name and text of each fact: model, data, questions and patients, image use, substrate."""
     times: tuple[tuple[str, str], ...]
     """Date with duration, and command; they differ between two runs of one config."""
     verdict: tuple[str, ...]
@@ -65,6 +66,8 @@ def _facts(summary: Summary, provenance: Mapping[str, Any]) -> Iterator[tuple[st
         yield "data", printable(f"{name} ({str(data.get('fingerprint', ''))[:_HASH]})")
     total = f" of {summary.samples_total}" if summary.partial else ""
     yield "questions", f"{summary.n_samples}{total} ({summary.n_patients} patients)"
+    if summary.image_use:
+        yield "image use", use_line(summary.image_use, summary.settings[0].substrate)
     if summary.settings:
         others = len(summary.settings) - 1
         more = f"; {others} other board{'s' * (others > 1)} below" if others else ""

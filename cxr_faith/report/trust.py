@@ -8,6 +8,7 @@ from cxr_faith.metrics.regions import REGIONS
 from cxr_faith.report.ablations import ablation_tables
 from cxr_faith.report.formats import number, percent
 from cxr_faith.report.glossary import GLOSSARY
+from cxr_faith.report.image_use import use_tables
 from cxr_faith.report.pairs import pair_tables
 from cxr_faith.report.subgroups import subgroup_tables
 from cxr_faith.report.tables import TextTable
@@ -39,6 +40,7 @@ def trust_tables(summary: Summary, agreement: bool = True) -> list[TextTable]:
     tables = [
         *(_means(board) for board in summary.boards if board.slice == "all"),
         *ablation_tables(summary),
+        *use_tables(summary.image_use),
         *pair_tables(summary.pairs),
         sets_table(summary),
         _caveats(summary.caveats or ()),

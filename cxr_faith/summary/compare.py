@@ -55,6 +55,10 @@ class ComparedRun(Result):
     """Share of the shared samples that all methods of the run could score."""
     has_effect: float | None
     """Share of the shared questions whose score falls without the picture: the answer has an effect to explain."""
+    uses_image: float | None
+    """Share of the shared answers that use their picture; None where that was not measured."""
+    ignores_image: float | None
+    """Share of the shared answers that ignore their picture."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ def _names(opened: Sequence[RunRecords], names: Sequence[str] | None) -> list[st
 def _run(name: str, run: RunRecords, summary: Summary, joined: Joined, place: int) -> ComparedRun:
     board, lost = summary.board(), joined.lost[place]
     answers = next(one for one in summary.answers if one.slice == "all")
-    share = verdict_of(board).no_effect
+    share, use = verdict_of(board).no_effect, summary.image_use
     return ComparedRun(
         name=name,
         model=run.model,
@@ -212,6 +216,8 @@ def _run(name: str, run: RunRecords, summary: Summary, joined: Joined, place: in
         ece=summary.calibration.ece,
         coverage=board.n_common / board.n_samples,
         has_effect=None if share is None else 1 - share,
+        uses_image=None if use is None else use.whole.uses,
+        ignores_image=None if use is None else use.whole.ignores.share,
     )
 
 

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from cxr_faith.records.controls import ORACLE
-from cxr_faith.summary import pairs, subgroups
+from cxr_faith.records.schema import IMAGE_USE
+from cxr_faith.summary import image_use, pairs, subgroups
 from cxr_faith.summary.columns import Flags
 
 COLUMNS = (
@@ -20,6 +21,7 @@ COLUMNS = (
     "answer_mismatch",
     *subgroups.COLUMNS,
     *pairs.COLUMNS,
+    *IMAGE_USE,
 )
 """The columns of the records that are the same in all rows of a sample."""
 
@@ -56,6 +58,7 @@ def slices_of(samples: pd.DataFrame) -> dict[str, Flags]:
         "answered_no": yes_no & samples["predicted"].eq("no"),
         "correct": samples["correct"].eq(True),
         "wrong": samples["correct"].eq(False),
+        image_use.USING: pd.Series(image_use.using(samples), index=samples.index),
         pairs.VERIFIED: pd.Series(pairs.verified(samples), index=samples.index),
     }
     kinds = sorted(set(samples["kind"].dropna()))

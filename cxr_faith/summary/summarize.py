@@ -22,6 +22,7 @@ from cxr_faith.summary import (
     calibration,
     caveats,
     conditions,
+    image_use,
     localization,
     mean_curves,
     pairs,
@@ -47,7 +48,7 @@ from cxr_faith.summary.rows import FrameRows, Rows, ViewRows
 from cxr_faith.summary.sanity import with_sanity
 from cxr_faith.summary.summary import Summary
 
-_PANELS = (agreement, calibration, caveats, conditions, localization, sets, stability, substrates)
+_PANELS = (agreement, calibration, caveats, conditions, image_use, localization, sets, stability, substrates)
 
 _BOARDS = ("own_substrate", "status", "reason", "effect", "flat", *NORMALIZED, *UNNORMALIZED)
 
@@ -134,6 +135,7 @@ def _summarize(
         caveats=caveats_of_methods,
         subgroups=subgroups.subgroup_panel(table, rows.frame(_BOARDS, first), order),
         pairs=pairs.pairs_panel(table, rows.frame(localization.COLUMNS, first), order),
+        image_use=image_use.use_panel(table, rows.frame(image_use.COLUMNS), slices),
         turns=stability.turn_panel(maps.join(rows.frame(stability.COLUMNS, first))),
     )
     return replace(summary, warnings=tuple(cautions(summary)))

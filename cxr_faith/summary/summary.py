@@ -12,6 +12,7 @@ from cxr_faith.summary.caveats import Caveat
 from cxr_faith.summary.codec import from_json, to_json
 from cxr_faith.summary.conditions import Conditions
 from cxr_faith.summary.failures import Failures
+from cxr_faith.summary.image_use import ImageUse
 from cxr_faith.summary.localization import Localization, LocalizationAcross
 from cxr_faith.summary.pairs import Pairs
 from cxr_faith.summary.regions import Regions
@@ -86,6 +87,8 @@ class Summary(Result):
     """Planted pairs; None without any."""
     turns: Stability | None = None
     """Do answers and maps survive another turn of a conversation? None without conversations."""
+    image_use: ImageUse | None = None
+    """Do the answers use their pictures? None where that was not measured."""
 
     @property
     def settings(self) -> list[Setting]:
