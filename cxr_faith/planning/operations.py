@@ -42,7 +42,7 @@ class Shape:
         picture = tower_flops(shape) + decoder_flops(shape, prefix, prefix)
         question = decoder_flops(shape, SUFFIX, whole)
         forward, backward = (decoder_flops(shape, whole, whole, products) for products in (2, 4))
-        curves = work.pictures * picture + (work.curves + work.answers) * question
+        curves = (work.pictures + work.use) * picture + (work.curves + work.answers + work.use) * question
         return curves + work.maps * forward + work.backwards * backward
 
     def memory(self, micro_batch: int | None) -> int:

@@ -21,6 +21,8 @@ from cxr_faith.vlm.base import Prompt
 
 Maps = Mapping[str, np.ndarray]
 """Name → map [grid_h, grid_w]."""
+Use = Mapping[str, int]
+"""Sample → passes that said whether its answer uses its picture."""
 Known = Mapping[tuple[str, str], Maps]
 """(sample, condition) → its maps; empty for a sample that nothing could be explained of."""
 
@@ -33,15 +35,17 @@ class Curves:
         samples: samples that are explained, once for each condition.
         pictures: distinct perturbed pictures, through the vision tower.
         forwards: questions asked about them: forward passes.
+        use: forward passes that say whether the answers use their pictures.
     """
 
     samples: int = 0
     pictures: int = 0
     forwards: int = 0
+    use: int = 0
 
     def __add__(self, other: "Curves") -> "Curves":
         """The work of both."""
-        return Curves(self.samples + other.samples, self.pictures + other.pictures, self.forwards + other.forwards)
+        return Curves(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
 
 
 @dataclass
@@ -64,16 +68,18 @@ class CurveCounter:
 
     def most(self, group: Sequence[Sample]) -> Curves:
         """The most that the questions of one batch about an image take under one condition."""
-        total = Curves(samples=len(group))
+        total = Curves(samples=len(group), use=sum(map(self._most_use, group)))
         for spec in self.method_set.scored:
             for members in scored_together(group, spec):
                 total += self._most(spec, members)
         return total
 
-    def exact(self, group: Sequence[Sample], maps: Sequence[Maps], condition: str) -> Curves:
-        """What they take with these maps."""
+    def exact(self, group: Sequence[Sample], maps: Sequence[Maps], condition: str, use: Use) -> Curves:
+        """What they take with these maps, and with these passes for image use."""
         kept = [(sample, own) for sample, own in zip(group, maps, strict=True) if own]
         by_id, total = {sample.sample_id: own for sample, own in kept}, Curves(samples=len(kept))
+        if self.protocol.image_use and condition == NONE:
+            total += Curves(use=sum(use.get(sample.sample_id, self._most_use(sample)) for sample, _ in kept))
         for spec, names in self.method_set.scored.items():
             for members in scored_together([sample for sample, _ in kept], spec):
                 cases = [
@@ -83,6 +89,16 @@ class CurveCounter:
                 ]
                 total += self._planned(members[0].image_id, cases, condition)
         return total
+
+    def _most_use(self, sample: Sample) -> int:
+        """Passes for image use, at most.
+
+        A blank picture, another patient's and none; the intact one, too, where its margin is not known; and two under
+        each substrate where the finding has a mask.
+        """
+        if not self.protocol.image_use:
+            return 0
+        return 3 + (sample.kind != YES_NO) + 2 * len(self.method_set.scored) * _is_marked(sample)
 
     def rows(self, sample: Sample) -> int:
         """Number of records of a sample."""
@@ -169,7 +185,10 @@ def _has_mask(sample: Sample, label: str | None) -> bool:
     """Whether a sample has the mask that a method needs: an organ's, or None for the finding's."""
     if (sample.kind or YES_NO) != YES_NO:
         return False
-    if label is not None:
-        return label in dict(sample.anatomy_masks)
+    return label in dict(sample.anatomy_masks) if label is not None else _is_marked(sample)
+
+
+def _is_marked(sample: Sample) -> bool:
+    """Whether the finding has a mask or boxes."""
     finding = (sample.finding or "").casefold()
     return bool(sample.finding_mask_path or (finding and any(box.label.casefold() == finding for box in sample.boxes)))

@@ -9,9 +9,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.planning.passes import Known
+from cxr_faith.planning.passes import Known, Use
 from cxr_faith.planning.power import COLUMNS
 from cxr_faith.records import read_records
+from cxr_faith.records.controls import RANDOM
 from cxr_faith.records.files import parts_of
 from cxr_faith.report.history import read_entries
 from cxr_faith.run.module import FaithfulnessModule
@@ -19,7 +20,9 @@ from cxr_faith.run.pace import Pace
 from cxr_faith.summary.load import read_provenance
 from cxr_faith.vlm.identity import model_identity
 
-_READ = (*COLUMNS, "map", "grid_h", "grid_w", "forwards", "backwards", "seconds")
+_PICTURES = ("margin", "margin_blank", "margin_swapped", "margin_no_picture")
+_REGIONS = ("mask_removal_flips", "away_removal_keeps")
+_READ = (*COLUMNS, *_PICTURES, *_REGIONS, "map", "grid_h", "grid_w", "forwards", "backwards", "seconds")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Pilot:
         row_bytes: bytes of a record.
         records: what `needs` takes.
         known: the maps of its samples.
+        use: passes for image use of its samples, where it was measured.
         costs: method → mean (forwards, backwards) of a map.
         gpu: name of the GPU; None: it ran on a CPU.
     """
@@ -43,6 +47,7 @@ class Pilot:
     row_bytes: float
     records: pd.DataFrame
     known: Known
+    use: Use
     costs: dict[str, tuple[float, float]]
     gpu: str | None
 
@@ -74,7 +79,15 @@ def read_pilot(run_dir: Path, module: FaithfulnessModule) -> Pilot:
     seconds = sum(float(whole) for whole, _ in starts) - pace.seconds
     gpu = (provenance.get("hardware") or {}).get("gpu")
     return Pilot(
-        run_dir, pace, max(seconds, 0.0) / len(starts), size / rows, records, _maps(records), _costs(records), gpu
+        run_dir,
+        pace,
+        max(seconds, 0.0) / len(starts),
+        size / rows,
+        records,
+        _maps(records),
+        _use(records),
+        _costs(records),
+        gpu,
     )
 
 
@@ -87,6 +100,16 @@ def _maps(records: pd.DataFrame) -> Known:
         if values is not None and method not in own:
             own[method] = np.asarray(values, np.float32).reshape(int(height), int(width))
     return known
+
+
+def _use(records: pd.DataFrame) -> Use:
+    """Passes for image use by sample: one for each number, and one for the intact picture without a known margin."""
+    plain = records[records["condition"].eq(NONE)]
+    samples = plain[plain["margin_blank"].notna()].groupby("sample_id")[list(_PICTURES)].first()
+    of_pictures = samples[["margin_blank", "margin_swapped", "margin_no_picture"]].notna().sum(axis=1)
+    rows = plain[plain["method"].eq(RANDOM)].groupby("sample_id")[list(_REGIONS)].count().sum(axis=1)
+    total = of_pictures + samples["margin"].isna() + rows.reindex(samples.index, fill_value=0)
+    return {str(name): int(count) for name, count in total.items()}
 
 
 def _costs(records: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -98,8 +98,8 @@ def make_plan(module: FaithfulnessModule, data: CXRVQADataModule, options: PlanO
     same_grid = maps.cells == cells
     if pilot is not None:
         maps = maps.measured({name: cost for name, cost in pilot.costs.items() if name in module.method_set.methods})
-    known = {} if pilot is None or protocol.adaptive else pilot.known
-    work = count_work(image_groups(data), CurveCounter(grid, module.method_set, protocol), maps, known)
+    known, use = ({}, {}) if pilot is None or protocol.adaptive else (pilot.known, pilot.use)
+    work = count_work(image_groups(data), CurveCounter(grid, module.method_set, protocol), maps, known, use)
     if pilot is not None:
         seconds, memory, row_bytes = _paced(pilot, work, protocol.adaptive), pilot.pace.memory, pilot.row_bytes
         needed = needs(pilot.records, module.method_set.explaining, options.difference)

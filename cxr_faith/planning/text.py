@@ -34,6 +34,7 @@ def _counts(plan: RunPlan, adaptive: bool) -> Iterator[str]:
         ("forwards for answers", work.answers),
         ("forwards for maps", work.maps),
         ("forwards for curves", work.curves),
+        ("forwards for image use", work.use),
         ("forwards", work.forwards),
         ("backwards for maps", work.backwards),
         ("distinct perturbed pictures", work.pictures),

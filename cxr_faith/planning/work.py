@@ -1,12 +1,12 @@
 """The passes of a whole run by kind, at most and as expected."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cxr_faith.data.sample import Sample
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.planning.maps import MapPasses
-from cxr_faith.planning.passes import CurveCounter, Curves, Known
+from cxr_faith.planning.passes import CurveCounter, Curves, Known, Use
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Work:
         maps: forward passes for maps.
         backwards: backward passes, for maps.
         curves: forward passes for curves: questions asked about perturbed pictures.
+        use: forward passes for image use: whether the answers use their pictures.
         pictures: distinct perturbed pictures.
         known: share of the samples whose maps are known from the pilot, so that their counts are exact.
     """
@@ -34,16 +35,17 @@ class Work:
     maps: int
     backwards: int
     curves: int
+    use: int
     pictures: int
     known: float
 
     @property
     def forwards(self) -> int:
         """All forward passes."""
-        return self.answers + self.maps + self.curves
+        return self.answers + self.maps + self.curves + self.use
 
 
-def count_work(groups: Iterable[list[Sample]], counter: CurveCounter, maps: MapPasses, known: Known) -> Work:
+def count_work(groups: Iterable[list[Sample]], counter: CurveCounter, maps: MapPasses, known: Known, use: Use) -> Work:
     """Count the passes of a run.
 
     Samples whose maps are known count exactly. The others count as much as they can at most, times what the known ones
@@ -54,6 +56,7 @@ def count_work(groups: Iterable[list[Sample]], counter: CurveCounter, maps: MapP
         counter: plans the curves.
         maps: passes of the maps of one question.
         known: the pilot's maps; empty: none is known.
+        use: the pilot's passes for image use.
     """
     conditions = (NONE, *counter.protocol.conditions)
     exact, their_most, rest = Curves(), Curves(), Curves()
@@ -63,18 +66,19 @@ def count_work(groups: Iterable[list[Sample]], counter: CurveCounter, maps: MapP
         images |= {sample.image_id for sample in group}
         patients |= {sample.patient_id or sample.image_id for sample in group}
         rows += sum(map(counter.rows, group))
-        most = counter.most(group)
+        whole = counter.most(group)
         for condition in conditions:
+            most = whole if condition == NONE else replace(whole, use=0)
             own = [known.get((sample.sample_id, condition)) for sample in group]
             if all(one is not None for one in own):
-                exact += counter.exact(group, [one for one in own if one is not None], condition)
+                exact += counter.exact(group, [one for one in own if one is not None], condition, use)
                 their_most += most
             else:
                 rest += most
-    explained, pictures, forwards = (
+    explained, pictures, forwards, used = (
         getattr(exact, name)
-        + getattr(rest, name) * (getattr(exact, name) / getattr(their_most, name) if their_most.samples else 1.0)
-        for name in ("samples", "pictures", "forwards")
+        + getattr(rest, name) * (getattr(exact, name) / most if (most := getattr(their_most, name)) else 1.0)
+        for name in ("samples", "pictures", "forwards", "use")
     )
     sets = 2 * maps.sets * len(counter.method_set.scored) * explained
     return Work(
@@ -86,6 +90,7 @@ def count_work(groups: Iterable[list[Sample]], counter: CurveCounter, maps: MapP
         maps=round(maps.forwards * explained),
         backwards=round(maps.backwards * explained),
         curves=round(forwards + sets),
+        use=round(used),
         pictures=round(pictures + sets),
         known=their_most.samples / max(their_most.samples + rest.samples, 1),
     )

@@ -55,7 +55,7 @@ function steps(id) {
 function sampleFacts(sample) {
   const wrong = sample.correct === false ? ", which is wrong" : "";
   const facts = [["question", sample.question], ["answer", `${sample.answer ?? "–"}${wrong} (generated: ${sample.generated ?? "–"})`], ["reference", sample.reference ?? "unknown"], ["p(yes)", num(sample.p_yes)],
-    ["finding", sample.finding ?? "–"], ["effect", `${num(sample.effect, true)} (${settingName(data.settings[state.setting])})`], ...(sample.reason ? [["reason", sample.reason]] : [])];
+    ["finding", sample.finding ?? "–"], ["effect", `${num(sample.effect, true)} (${settingName(data.settings[state.setting])})`], ...(sample.use ? [["image use", sample.use]] : []), ...(sample.reason ? [["reason", sample.reason]] : [])];
   return el("dl", { class: "facts" }, ...facts.flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
 }
 

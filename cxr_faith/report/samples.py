@@ -1,6 +1,6 @@
 """Single samples on the page: what was asked and answered, the scores of every method, maps and curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_faith.records.schema import IMAGE_USE
 from cxr_faith.report.packing import Columns, Packed, missing, pack
 from cxr_faith.report.side_by_side import picture_names
 from cxr_faith.summary.board import Setting
@@ -44,6 +45,7 @@ COLUMNS = (
     "random_srgs",
     "images",
     "picture_shares",
+    *IMAGE_USE,
 )
 """The columns of the records that a page of samples is made from."""
 VALUES = ("srg", "deletion_auc", "insertion_auc", "gap_srg_center", "random_p", "srg_logit")
@@ -78,6 +80,8 @@ class SampleEntry:
     """Why the sample could not be scored."""
     rows: list[list[int | str | float | None]]
     """Setting, method, status, own substrate, has a map, has curves, then `VALUES`; one list for each record."""
+    use: str | None
+    """Whether the answer uses its picture, with its margins on other ones; None where that was not measured."""
     pictures: list[str]
     """Names of the pictures, where the question shows several."""
     shares: dict[int, list[float | None]]
@@ -166,10 +170,20 @@ def _entry(
             ]
             for row, has in zip(rows, packed.has if packed else [(False, False)] * len(rows), strict=True)
         ],
+        use=_use({name: first(name) for name in IMAGE_USE}) if "image_use" in columns else None,
         pictures=picture_names(images),
         shares=_picture_shares(columns, places, rows) if len(images) else {},
         packed=packed,
     )
+
+
+def _use(row: Mapping[str, Any]) -> str | None:
+    """The class of an answer and its margins without its picture, in words."""
+    if row["margin_blank"] is None:
+        return None
+    margins = {"blank": "margin_blank", "swapped": "margin_swapped", "no picture": "margin_no_picture"}
+    parts = [f"{name} {row[column]:+.2f}" for name, column in margins.items() if row[column] is not None]
+    return f"{row['image_use'] or 'not known'} (margins: {', '.join(parts)})"
 
 
 def _picture_shares(columns: Columns, places: Sequence[tuple[int, int]], rows: range) -> dict[int, list[float | None]]:
