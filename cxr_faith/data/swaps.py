@@ -47,9 +47,9 @@ class Swap:
 class Swaps:
     """Draws and decodes the pictures that stand in for those of a manifest.
 
-    Pictures about which the same question has another reference answer come first. Two rows ask the same question if
-    its text is the same, or if both are yes/no questions about one finding and one side. A "no" without a side means
-    that the finding is nowhere, so that side does not matter.
+    Pictures about which the same question has another reference answer come first. Yes/no questions are the same if
+    they are about one finding and one side, in whatever words; all others, if their text is. A "no" without a side
+    means that the finding is nowhere, so that side does not matter.
 
     Args:
         dataset: serves the whole manifest.

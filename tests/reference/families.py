@@ -5,6 +5,7 @@ layouts or prompts of `cxr_faith.vlm`.
 """
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -88,6 +89,19 @@ class Twin:
             standing.append(row[gold] - np.delete(row, gold).max())
         p = 1 / (1 + np.exp(-np.array(log_odds)))
         return float(np.mean(log_odds)), float(np.mean(p)), float(np.min(standing))
+
+    def text_score(self, vlm, question, target):
+        """(s, probability, standing) of the question alone, without a picture."""
+
+        def logits(_, question, forced=()):
+            messages = [{"role": "user", "content": [{"type": "text", "text": question}]}]
+            options = {"chat_template": self.parts.template, "tokenize": False, "add_generation_prompt": True}
+            ids = self.tokenizer(self.tokenizer.apply_chat_template(messages, **options))["input_ids"]
+            with torch.no_grad():
+                output = self.model(input_ids=torch.tensor([ids + list(forced)]), use_cache=False)
+            return output.logits[0].double().numpy(), len(ids)
+
+        return Twin.score(SimpleNamespace(logits=logits), vlm, None, question, target)
 
     def greedy(self, picture, question, count):
         """Up to `count` tokens, one whole forward for each."""

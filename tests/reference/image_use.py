@@ -58,8 +58,9 @@ def asks_the_same(row, other):
     """Whether two rows of a manifest ask the same question, so that their references can be compared."""
     if row["kind"] != other["kind"]:
         return False
-    if row["kind"] != "yes_no" or not row["finding"] or not other["finding"]:
-        return row["question"] == other["question"]
+    by_finding = [each["kind"] == "yes_no" and each["finding"] is not None for each in (row, other)]
+    if not all(by_finding):
+        return not any(by_finding) and row["question"] == other["question"]
     nowhere = any(each["answer"] == ["no"] and each["side"] is None for each in (row, other))
     return row["finding"].lower() == other["finding"].lower() and (row["side"] == other["side"] or nowhere)
 
@@ -81,3 +82,18 @@ def wilson(hits, n_answers, n_patients):
     share, z2 = hits / n_answers, 1.959963984540054**2
     roots = np.roots([1 + z2 / n_patients, -(2 * share + z2 / n_patients), share**2])
     return share, min(roots), max(roots)
+
+
+def is_away(mask, away, inside):
+    """Whether cells [grid_h, grid_w] are as many as the mask's, inside, and neither on the mask nor beside it."""
+    height, width = mask.shape
+    near = {
+        (row + down, column + right)
+        for row in range(height)
+        for column in range(width)
+        if mask[row, column]
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    }
+    cells = [(row, column) for row in range(height) for column in range(width) if away[row, column]]
+    return len(cells) == mask.sum() and all(cell not in near and inside[cell] for cell in cells)

@@ -23,6 +23,7 @@ from cxr_faith.vlm.layout import Layout
 from cxr_faith.vlm.letters import letter_ids
 from cxr_faith.vlm.loading import check_files, family_of, load_vlm, peek
 from cxr_faith.vlm.model_files import parse
+from cxr_faith.vlm.text_only import score_text_only
 from tests.family_models import MAKERS, save
 from tests.reference.families import TWINS, on_cells
 from tests.runs import cheap_options
@@ -90,6 +91,20 @@ def test_scores_are_the_twins_with_and_without_a_shared_prefix(family, monkeypat
                 computed = torch.stack([scores.s, scores.probability, scores.standing], dim=1).numpy()
                 assert np.abs(computed - np.array(expected)).max() < 1e-4
                 assert abs(computed[0, 0] - computed[1, 0]) > 0.05  # the picture matters
+
+
+def test_scores_without_a_picture_are_the_twins(family):
+    """PaliGemma's prompts begin with the picture: its question cannot be asked without one."""
+    prompt, before = family.vlm.prompt(QUESTION), family.vlm.counts.snapshot()
+    for target in family.targets():
+        scores = score_text_only(family.vlm, prompt, target, rows=2)
+        if family.name == "paligemma":
+            assert scores is None
+            continue
+        computed = [float(column[0]) for column in (scores.s, scores.probability, scores.standing)]
+        assert np.abs(np.subtract(computed, family.twin.text_score(family.vlm, QUESTION, target))).max() < 1e-4
+    spent = family.vlm.counts - before
+    assert spent.forwards == (0 if family.name == "paligemma" else 3) and spent.encode == spent.prefill == 0
 
 
 def test_faster_kernels_give_the_same_scores(family):
