@@ -30,8 +30,8 @@ class Protocol:
             they bend, to at most 50 points after the first; straight lines join the points that were run.
         random_orders: R, the orders of the random baseline for each image; even, since they come in reversed pairs.
             With `adaptive`, the largest number.
-        auc_error: with `adaptive`, refine until the estimated error of each area is below this share of the effect
-            (of the range of the scores, or of the score, if the effect is too small to be scored).
+        auc_error: with `adaptive`, the allowed error of each area. Curves are refined until its estimate is below this
+            share of the effect (of the range of the scores, or of the score, if the effect is too small to be scored).
         random_error: with `adaptive`, random orders stop at a Monte-Carlo error below this share of the effect: that of
             their deletion and insertion areas, after four pairs or more.
         softness: σ in pixels of a Gaussian on the edges of the masks; 0 = hard cells.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.sample import FAULT, Sample, SampleError
 from cxr_faith.data.sharding import Rows
 from cxr_faith.data.shown import boxes_mask, on_sheet, with_others
-from cxr_faith.data.swaps import Swap, Swaps
+from cxr_faith.data.swaps import Swap
 from cxr_faith.printable import printable
 
 
@@ -110,7 +109,6 @@ class ManifestDataset(Dataset[SampleItem]):
         cache: ImageCache | None = None,
         decode_seconds: float = DECODE_SECONDS,
         pairs: bool = False,
-        swaps: Swaps | None = None,
     ) -> None:
         """Serve some rows of a manifest.
 
@@ -125,15 +123,11 @@ class ManifestDataset(Dataset[SampleItem]):
             cache: pictures that were decoded and fitted before; None: decode each on access.
             decode_seconds: CPU time that decoding one file may take.
             pairs: also decode each sample's picture without the finding.
-            swaps: also decode the picture that stands in for each sample's own; None: no picture does.
         """
-        self.table = table
-        self.rows = rows
-        self.root = root
-        self.image_size = image_size
-        self.border_crop = border_crop
+        self.table, self.rows, self.root = table, rows, root
+        self.image_size, self.border_crop = image_size, border_crop
         self.own_root, self.keep_anatomy, self.pairs = own_root, keep_anatomy, pairs
-        self.cache, self.decode_seconds, self.swaps = cache, decode_seconds, swaps
+        self.cache, self.decode_seconds = cache, decode_seconds
         # The last picture, or its fault: the questions about an image follow each other, so it is decoded once.
         self._last: tuple[str, tuple[Tensor, Geometry] | str] | None = None
         self._hashes: dict[str, str | None] = {}
@@ -147,48 +141,35 @@ class ManifestDataset(Dataset[SampleItem]):
 
     def __getitem__(self, index: int) -> SampleItem:
         """Decode one sample."""
-        place = int(self.rows[index])
-        row = self.row(place)
+        return self.at(int(self.rows[index]))
+
+    def at(self, place: int, masks: bool = True) -> SampleItem:
+        """Decode the sample of any row of the manifest; without masks, those that cut out organs are read alone."""
+        row = self.table[place]
+        self.table.release()
         sample = Sample(row["sample_id"])
         try:
             sample = Sample.from_row(row)
             if row.get(FAULT):
                 raise SampleError(row[FAULT])
-        except SampleError as error:
-            return SampleItem(sample, error=str(error))
-        except Exception as error:  # whatever a row raises costs its sample
-            return _unreadable(sample, error)
-        item = self.decoded(sample)
-        if self.swaps is None or item.error is not None:
-            return item
-        return replace(item, swap=self.swaps.of(place, sample.pictures_id))
-
-    def row(self, place: int) -> dict[str, Any]:
-        """A row of the manifest."""
-        row: dict[str, Any] = self.table[place]
-        self.table.release()
-        return row
-
-    def decoded(self, sample: Sample) -> SampleItem:
-        """A sample with its picture and masks, or with the reason why it cannot be used."""
-        try:
             sample.validate()
-            image, geometry = self._picture(sample)
-            anatomy = self._anatomy(sample, geometry)
-            pair = self._pair(sample, geometry) if self.pairs else None
+            asked = sample if masks else _unmarked(sample, organs=bool(self.keep_anatomy))
+            image, geometry = self._picture(asked)
+            anatomy = self._anatomy(asked, geometry)
+            pair = self._pair(asked, geometry) if self.pairs else None
             if self.keep_anatomy:
-                image, pair = _cut_out(sample, image, pair, anatomy, self.keep_anatomy)
-            mask = self._finding_mask(sample, geometry)
-            there, reason = _sound(pair, sample, image, mask, geometry)
-            digest = self._hashes.get(sample.image_path)
-            item = SampleItem(sample, image, geometry, mask, anatomy, there, reason, digest)
-            return with_others(item, self._other) if sample.images else item
+                image, pair = _cut_out(asked, image, pair, anatomy, self.keep_anatomy)
+            mask = self._finding_mask(asked, geometry)
+            there, reason = _sound(pair, asked, image, mask, geometry)
+            digest = self._hashes.get(asked.image_path)
+            item = SampleItem(asked, image, geometry, mask, anatomy, there, reason, digest)
+            return with_others(item, self._other) if asked.images else item
         except DecoderStartError:  # the machine's fault: every other sample would meet it too
             raise
         except (SampleError, ImageError) as error:
             return SampleItem(sample, error=str(error))
-        except Exception as error:  # whatever a file raises costs its sample
-            return _unreadable(sample, error)
+        except Exception as error:  # whatever a row or a file raises costs its sample
+            return SampleItem(sample, error=printable(f"{type(error).__name__}: {error}"))
 
     def _other(self, path: str) -> tuple[Tensor, Geometry, str | None]:
         """Another picture of the same question, at model size, how it came there, and its hash."""
@@ -264,8 +245,10 @@ class ManifestDataset(Dataset[SampleItem]):
             raise SampleError(f"{path}: {error}") from error
 
 
-def _unreadable(sample: Sample, error: Exception) -> SampleItem:
-    return SampleItem(sample, error=printable(f"{type(error).__name__}: {error}"))
+def _unmarked(sample: Sample, organs: bool) -> Sample:
+    """The sample without what says where its finding is, and without masks of organs unless they are needed."""
+    kept = sample.anatomy_masks if organs else ()
+    return replace(sample, boxes=(), finding_mask_path=None, anatomy_masks=kept)
 
 
 def _sound(

@@ -23,7 +23,7 @@ from cxr_faith.data.loader import PackedBatch, SampleLoader
 from cxr_faith.data.manifest import MappedManifest, bundled_manifest, manifest_fingerprint, open_manifest
 from cxr_faith.data.shard import Shard
 from cxr_faith.data.sharding import ImageBatches, Rows, shard_by_image
-from cxr_faith.data.swaps import Swaps, SwapStream
+from cxr_faith.data.swaps import SwappedDataset, SwapStream
 
 __all__ = ["CXRVQADataModule", "ManifestDataset", "SampleItem", "Shard"]
 
@@ -39,8 +39,7 @@ class CXRVQADataModule(L.LightningDataModule):
         skip: ids of samples that are done and left out.
         limit: use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
         pairs: also decode each sample's picture without the finding; set in `setup` if the Trainer's module needs it.
-        swap_stream: draws another patient's picture for each sample, which is decoded, too; None: no picture stands in.
-            Set in `setup` if the Trainer's module needs it.
+        swap_stream: draws another patient's picture for each sample; None: none is. Set in `setup` as `pairs` is.
         shard: use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
         cache_dir: folder of the Arrow file if the manifest's own is read-only; None: `cache` in the Trainer's root.
     """
@@ -78,14 +77,11 @@ class CXRVQADataModule(L.LightningDataModule):
         self.manifest = bundled_manifest() if manifest == "bundled" else Path(manifest)
         root = noted_root(self.manifest) if data_root is None else Path(data_root)
         self.data_root = root or self.manifest.absolute().parent
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.border_crop = border_crop
-        self.keep_anatomy = tuple(keep_anatomy or ())
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.border_crop, self.decode_seconds = border_crop, decode_seconds
+        self.keep_anatomy, self.pairs = tuple(keep_anatomy or ()), False
         self.cache = None if cache is None else Path(cache)
-        self.decode_seconds = decode_seconds
         self.image_size: tuple[int, int] | None = None
-        self.pairs = False
         self.swap_stream: SwapStream | None = None
         self.skip: Set[str] = frozenset()
         self.limit: int | None = None
@@ -147,39 +143,27 @@ class CXRVQADataModule(L.LightningDataModule):
         remaining = self.remaining_rows()
         images = _image_codes(self.table)[remaining]
         mine = shard_by_image(images, rank, world_size)
-        cache = self._image_cache()
-        swaps = None
-        if self.swap_stream is not None:
-            everything = self._dataset(np.arange(len(self.table)), cache, pairs=False)
-            swaps = Swaps(everything, self.swap_stream)
-        dataset = self._dataset(remaining[mine], cache, self.pairs, swaps)
-        # Lightning asks whether such a sampler keeps incomplete batches; this one does.
-        warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
-        self.table.release()  # of the columns of ids
-        return SampleLoader(
-            dataset,
-            batch_sampler=ImageBatches(images[mine], self.batch_size),
-            num_workers=self.num_workers,
-            collate_fn=PackedBatch,
-            pin_memory=self.trainer is not None and _has_gpu(self.trainer),
-        )
-
-    def _dataset(
-        self, rows: Rows, cache: ImageCache | None, pairs: bool, swaps: Swaps | None = None
-    ) -> ManifestDataset:
-        assert self.image_size is not None
-        return ManifestDataset(
+        dataset = ManifestDataset(
             self.table,
-            rows,
+            remaining[mine],
             self.data_root,
             self.image_size,
             self.border_crop,
             own_root=self.manifest if self.manifest.is_dir() else self.manifest.absolute().parent,
             keep_anatomy=self.keep_anatomy,
-            cache=cache,
+            cache=self._image_cache(),
             decode_seconds=self.decode_seconds,
-            pairs=pairs,
-            swaps=swaps,
+            pairs=self.pairs,
+        )
+        # Lightning asks whether such a sampler keeps incomplete batches; this one does.
+        warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
+        self.table.release()  # of the columns of ids
+        return SampleLoader(
+            dataset if self.swap_stream is None else SwappedDataset(dataset, self.swap_stream),
+            batch_sampler=ImageBatches(images[mine], self.batch_size),
+            num_workers=self.num_workers,
+            collate_fn=PackedBatch,
+            pin_memory=self.trainer is not None and _has_gpu(self.trainer),
         )
 
     def _image_cache(self) -> ImageCache | None:

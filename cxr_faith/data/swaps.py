@@ -6,6 +6,7 @@ Which one depends on the manifest, the image's id and the run's seed alone, neve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from cxr_faith.data.sample import FAULT, YES_NO, Sample
+from cxr_faith.data.sample import FAULT, YES_NO
 
 if TYPE_CHECKING:
-    from cxr_faith.data.items import ManifestDataset
+    from cxr_faith.data.items import ManifestDataset, SampleItem
 
 SwapStream = Callable[[str], np.random.Generator]
 """Image id → what draws the picture that stands in for it."""
@@ -86,12 +88,9 @@ class Swaps:
         for tried, (other, opposite) in enumerate(self._candidates(row, image_id)):
             if tried == TRIES:
                 break
-            sample = Sample.from_row(self._dataset.row(other))
-            # Only a data set that cuts out organs needs masks.
-            masks = sample.anatomy_masks if self._dataset.keep_anatomy else ()
-            item = self._dataset.decoded(replace(sample, boxes=(), finding_mask_path=None, anatomy_masks=masks))
+            item = self._dataset.at(other, masks=False)
             if item.image is not None:
-                return Swap(item.image, sample.pictures_id, opposite)
+                return Swap(item.image, item.sample.pictures_id, opposite)
         return None
 
     def _candidates(self, row: int, image_id: str) -> Iterator[tuple[int, bool]]:
@@ -106,6 +105,36 @@ class Swaps:
         if self._answers[row] >= 0:
             yield from ((int(other), True) for other in _drawn(rng, opposite))
         yield from ((int(other), False) for other in _drawn(rng, np.flatnonzero(others)))
+
+
+class SwappedDataset(Dataset["SampleItem"]):
+    """Rows of a manifest, each with another patient's picture that stands in for its own.
+
+    Args:
+        dataset: serves the rows.
+        draw: image id → a generator.
+
+    Attributes:
+        table: the open manifest.
+        rows: rows that are served, in order.
+    """
+
+    def __init__(self, dataset: ManifestDataset, draw: SwapStream) -> None:
+        self.table, self.rows = dataset.table, dataset.rows
+        whole = copy(dataset)  # keeps the last picture for itself, so that the questions about one share it
+        whole.rows, whole.pairs = np.arange(len(dataset.table)), False
+        self._dataset, self._swaps = dataset, Swaps(whole, draw)
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> SampleItem:
+        """Decode one sample; a bad one gets no other picture."""
+        item = self._dataset[index]
+        if item.error is not None:
+            return item
+        return replace(item, swap=self._swaps.of(int(self.rows[index]), item.sample.pictures_id))
 
 
 def _drawn(rng: np.random.Generator, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from cxr_faith.planning.power import COLUMNS
 from cxr_faith.records import read_records
 from cxr_faith.records.controls import RANDOM
 from cxr_faith.records.files import parts_of
+from cxr_faith.records.schema import GROUNDING
 from cxr_faith.report.history import read_entries
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.pace import Pace
@@ -21,8 +22,7 @@ from cxr_faith.summary.load import read_provenance
 from cxr_faith.vlm.identity import model_identity
 
 _PICTURES = ("margin", "margin_blank", "margin_swapped", "margin_no_picture")
-_REGIONS = ("mask_removal_flips", "away_removal_keeps")
-_READ = (*COLUMNS, *_PICTURES, *_REGIONS, "map", "grid_h", "grid_w", "forwards", "backwards", "seconds")
+_READ = (*COLUMNS, *_PICTURES, *GROUNDING, "map", "grid_h", "grid_w", "forwards", "backwards", "seconds")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _use(records: pd.DataFrame) -> Use:
     plain = records[records["condition"].eq(NONE)]
     samples = plain[plain["margin_blank"].notna()].groupby("sample_id")[list(_PICTURES)].first()
     of_pictures = samples[["margin_blank", "margin_swapped", "margin_no_picture"]].notna().sum(axis=1)
-    rows = plain[plain["method"].eq(RANDOM)].groupby("sample_id")[list(_REGIONS)].count().sum(axis=1)
+    rows = plain[plain["method"].eq(RANDOM)].groupby("sample_id")[list(GROUNDING)].count().sum(axis=1)
     total = of_pictures + samples["margin"].isna() + rows.reindex(samples.index, fill_value=0)
     return {str(name): int(count) for name, count in total.items()}
 

@@ -17,6 +17,9 @@ KEY = ("sample_id", "method", "substrate", "target", "space", "condition")
 IMAGE_USE = ("image_use", "margin_blank", "margin_swapped", "margin_no_picture", "swapped_with", "swap_opposite")
 """Columns that say whether an answer uses its picture; the same in all rows of a sample."""
 
+GROUNDING = ("mask_removal_flips", "away_removal_keeps")
+"""Columns that say whether an answer depends on the finding's cells and on no others; in rows of `random`."""
+
 _ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
 _NOT_RECORDED = ("height", "width", "source")
 
@@ -59,14 +62,9 @@ def _schema() -> pa.Schema:
         **dict.fromkeys(GAPS, real),
         **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
         "caution": text,
-        "pointing_ceiling": real,
+        **{"pointing_ceiling": real, "mask_cells": whole},
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells
-        **{"set_removal_flips": flag, "set_keeps": flag},
-        **{
-            "mask_cells": whole,
-            "mask_removal_flips": flag,
-            "away_removal_keeps": flag,
-        },  # for `random`: of the question
+        **dict.fromkeys(("set_removal_flips", "set_keeps", *GROUNDING), flag),
         **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
         **{"picture_shares": reals, "picture_effects": reals},  # where a question shows several pictures
         "grids": pa.list_(pa.struct([("h", pa.int32()), ("w", pa.int32())])),

@@ -9,10 +9,11 @@ import pandas as pd
 from cxr_faith.metrics.image_use import IGNORES, MIXED, USES
 from cxr_faith.metrics.shares import wilson
 from cxr_faith.records.controls import RANDOM
+from cxr_faith.records.schema import GROUNDING
 from cxr_faith.summary.columns import Flags, numbers, rounded
 from cxr_faith.summary.result import Result
 
-COLUMNS = ("mask_removal_flips", "away_removal_keeps")
+COLUMNS = GROUNDING
 """The columns of the records that this panel reads, beside those of the samples."""
 USING = "uses_image"
 """Name of the slice of the answers that use their picture."""

@@ -12,7 +12,7 @@ from PIL import Image
 from cxr_faith.data.items import ManifestDataset, SampleItem
 from cxr_faith.data.manifest import open_manifest, write_manifest
 from cxr_faith.data.sample import Sample, ShownImage
-from cxr_faith.data.swaps import Swaps
+from cxr_faith.data.swaps import SwappedDataset, Swaps
 from cxr_faith.perturb.schedule import stream
 from tests.reference import image_use as slow
 
@@ -63,7 +63,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> ManifestDataset:
 
 
 def test_pictures_are_those_that_a_loop_over_the_manifest_allows(mixed: ManifestDataset) -> None:
-    rows = [mixed.row(place) for place in range(len(mixed))]
+    rows = mixed.table.to_list()
     swaps, opposites = Swaps(mixed, draw()), 0
     for place, row in enumerate(rows):
         opposite, others = slow.stand_ins(rows, row)
@@ -80,9 +80,9 @@ def test_pictures_are_those_that_a_loop_over_the_manifest_allows(mixed: Manifest
 
 def test_the_draw_depends_on_seed_and_image_alone(mixed: ManifestDataset) -> None:
     """Not on which rows a rank has, nor on what was drawn before."""
-    rows = [mixed.row(place) for place in range(len(mixed))]
-    whole = ManifestDataset(mixed.table, np.arange(40), mixed.root, (SIDE, SIDE), 0.0, swaps=Swaps(mixed, draw()))
-    some = ManifestDataset(mixed.table, np.array([31, 7]), mixed.root, (SIDE, SIDE), 0.0, swaps=Swaps(mixed, draw()))
+    rows = mixed.table.to_list()
+    few = ManifestDataset(mixed.table, np.array([31, 7]), mixed.root, (SIDE, SIDE), 0.0)
+    whole, some = (SwappedDataset(each, draw()) for each in (mixed, few))
     assert [name(some[place]) for place in (0, 1)] == [name(whole[place]) for place in (31, 7)]
     assert [name(whole[place]) for place in range(40)] != [
         swap.image_id for place in range(40) if (swap := Swaps(mixed, draw(1)).of(place, rows[place]["image_id"]))
