@@ -91,6 +91,11 @@ def interval(rows: pd.DataFrame, column: str, level: float) -> tuple[float, floa
     return means.mean() - half, means.mean() + half
 
 
+def test_the_page_of_numbers_shows_the_line_on_image_use_that_is_printed(run: Path) -> None:
+    (shown,) = re.findall(r"(?m)^image use .*$", (ROOT / "docs" / "numbers.md").read_text())
+    assert shown in (run.parent / "output").read_text().splitlines()
+
+
 def test_the_readme_shows_the_leaderboard_that_is_printed(run: Path) -> None:
     """Numbers may differ in their last digits: other processors add in another order."""
     printed = (run.parent / "output").read_text()

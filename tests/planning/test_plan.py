@@ -78,7 +78,7 @@ def test_counts_are_those_of_the_run(config: Path, pilot: Path) -> None:
     exact, most = planned(config, pilot=str(pilot)).work, planned(config).work
     assert exact.known == 1 and most.known == 0 and (exact.samples, exact.images) == (N, records["image_id"].nunique())
     assert exact.forwards == pace.forwards and pace.samples == N
-    assert exact.rows == most.rows == len(records)
+    assert exact.rows == most.rows == len(records) and 3 * N <= exact.use <= most.use
     assert exact.answers == most.answers == 2 * N  # once more under the condition
     assert exact.forwards <= most.forwards < 1.3 * exact.forwards
     part = planned(config, limit=4, pilot=str(pilot))

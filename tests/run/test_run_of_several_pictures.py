@@ -121,6 +121,7 @@ def test_records_of_one_two_and_five_pictures(at_once: Path) -> None:
         assert np.array(oracle["picture_shares"]).max() == 1.0
         assert oracle["pointing_game"] == rows.loc[("one", "oracle")]["pointing_game"]
         random = rows.loc[(name, "random")]
+        assert np.isfinite(random[["margin_blank", "margin_no_picture"]].astype(float)).all()
         assert len(random["picture_effects"]) == count and np.isfinite(random["picture_effects"]).all()
         assert chefer["picture_effects"] is None
         place = {"two": 1, "five": 0}[name]
