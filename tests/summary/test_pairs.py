@@ -9,6 +9,7 @@ import scipy.stats
 
 from cxr_faith.metrics.shares import wilson
 from cxr_faith.records import read_records
+from cxr_faith.records.schema import IMAGE_USE
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.pairs import psychometric
 from cxr_faith.report.trust import trust_tables
@@ -40,7 +41,7 @@ def samples() -> pd.DataFrame:
     rows = [row for row in rows if row["sample_id"] != "07/None"] + [{"sample_id": "real", "image_id": "r"}]
     frame = pd.DataFrame(rows).assign(method="center")
     columns = ("kind", "present", "p_yes", "correct", "not_parsed", "answer_mismatch", "sex", "age", "view")
-    return sample_table(frame.assign(**dict.fromkeys(columns)))
+    return sample_table(frame.assign(**dict.fromkeys((*columns, *IMAGE_USE))))
 
 
 def said(samples: pd.DataFrame, name: str) -> str | None:
