@@ -49,7 +49,8 @@ def _scorable(case: Case) -> bool:
 def _measure(engine: Engine, pixels: Tensor, asked: Sequence[tuple[SampleItem, Case]], seed: int) -> None:
     """The columns of each question about one picture."""
     vlm, first = engine.vlm, asked[0][1]
-    blank = Substrate("mean").apply(pixels[None], [first.image_id], seed, first.pictures)[0]
+    # A mean adds in the order of the memory, in which a picture from a cache lies otherwise than a decoded one.
+    blank = Substrate("mean").apply(pixels[None].contiguous(), [first.image_id], seed, first.pictures)[0]
     targets = [target for _, case in asked if (target := case.target) is not None]
     # The margin of a yes/no answer on the intact picture is known.
     pictures = [blank] if all(target.kind == "margin" for target in targets) else [blank, pixels]
