@@ -46,12 +46,16 @@ class Work:
         questions: questions asked about them.
         forwards: whole forwards of the decoder for maps.
         backwards: backward passes of the decoder.
+        use_pictures: pictures for image use, at most: a blank one, and another patient's for each question.
+        use_questions: questions asked about these, and without a picture.
     """
 
     pictures: int
     questions: int
     forwards: int
     backwards: int
+    use_pictures: int
+    use_questions: int
 
 
 def main() -> None:
@@ -103,9 +107,11 @@ def compute(options: argparse.Namespace, methods: Mapping[str, Any], protocol: P
     forward, backward = (decoder_flops(shape, length, length, products) for products in (2, 4))
     curves = work.pictures * (tower + prefix) + work.questions * question
     maps = work.forwards * forward + work.backwards * backward
+    use = work.use_pictures * (tower + prefix) + work.use_questions * question
     images = options.samples / per_image
     speed = options.peak * 1e12 * options.share
-    curve_hours, map_hours = (images * flops / speed / 3600 for flops in (curves, maps))
+    curve_hours, map_hours, use_hours = (images * flops / speed / 3600 for flops in (curves, maps, use))
+    hours = curve_hours + map_hours + use_hours
     return {
         "passes of an image": "",
         "questions about it, rounded up": f"{per_image}",
@@ -113,16 +119,19 @@ def compute(options: argparse.Namespace, methods: Mapping[str, Any], protocol: P
         "questions asked about them": f"{work.questions:,}",
         "decoder forwards for maps": f"{work.forwards:,}",
         "decoder backwards for maps": f"{work.backwards:,}",
+        "pictures for image use, at most": f"{work.use_pictures:,}",
+        "questions asked for image use": f"{work.use_questions:,}",
         "operations": "",
         "vision tower, a picture, TFLOP": f"{tower / 1e12:.2f}",
         "decoder, image tokens of a picture, TFLOP": f"{prefix / 1e12:.2f}",
         "decoder, a question on that cache, TFLOP": f"{question / 1e12:.2f}",
-        "the test set, EFLOP": f"{images * (curves + maps) / 1e18:.1f}",
+        "the test set, EFLOP": f"{images * (curves + maps + use) / 1e18:.1f}",
         "GPU-hours": "",
         "curves": f"{curve_hours:.0f}",
         "maps": f"{map_hours:.1f}",
-        "together": f"{curve_hours + map_hours:.0f}",
-        "hours on 8 such GPUs": f"{(curve_hours + map_hours) / 8:.1f}",
+        "image use": f"{use_hours:.1f}",
+        "together": f"{hours:.0f}",
+        "hours on 8 such GPUs": f"{hours / 8:.1f}",
     }
 
 
@@ -136,7 +145,8 @@ def count_work(per_image: int, methods: Mapping[str, Any], protocol: Protocol) -
     ]
     plan, _ = plan_curves(GRID, "image", cases, protocol)
     forwards, backwards = count_maps(methods)
-    return Work(len(plan), plan.questions_asked, per_image * forwards, per_image * backwards)
+    use = (1 + per_image, 3 * per_image) if protocol.image_use else (0, 0)
+    return Work(len(plan), plan.questions_asked, per_image * forwards, per_image * backwards, *use)
 
 
 def count_maps(methods: Mapping[str, Any]) -> tuple[int, int]:
