@@ -25,6 +25,7 @@ from cxr_faith.run.predict import answer, explain, failed, score
 from cxr_faith.vlm.config import ModelConfig
 from cxr_faith.vlm.loading import load_configured, peek
 from cxr_faith.vlm.micro_batch import MicroBatch
+from cxr_faith.vlm.text_only import takes_text_only
 
 PICTURES = "pictures"
 """Name of the micro-batch of answers and curves; methods may have their own."""
@@ -116,6 +117,8 @@ class FaithfulnessModule(L.LightningModule):
             config = self.model_config
             vlm = load_configured(config, device)
             self.method_set.check(vlm)
+            if self.protocol.image_use:
+                takes_text_only(vlm)  # a template that cannot be rendered stops the run here, not at some sample
             self._engine = Engine(vlm, self.protocol.softness, self.micro_batch)
         self._board = self.empty_board()
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from cxr_faith.vlm import render
-from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.errors import ModelError, TemplateError
 
 _PROBE = "Is <there> & a {{ Nodule }}?\n  'Größe' \"5\" [x] | y"
 _PADDED = f" \n\t{_PROBE} \n"
 _LONG = "where is it? " * 500 + "end"
 _TRIMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
+_NO_SYSTEM = "the chat template leaves out the system text (vlm.system): put it into vlm.prompt_template"
 _STARTUP_SECONDS = 300
 """Loading libraries from a slow disk may take long; the template itself has `render.SECONDS` of processor time."""
 
@@ -50,8 +51,9 @@ class ChatTemplate:
             pictures: number of pictures before the question.
 
         Raises:
-            ModelError: there is no template, it fails or does not end, it does not write the question once and as it
-                is, or it leaves the system text out.
+            TemplateError: the template fails, does not write the question once and as it is, or leaves the system text
+                out.
+            ModelError: there is no template, it does not end, or the process that renders it failed.
         """
         return _probe(*template_of(processor), system, pictures)
 
@@ -81,15 +83,15 @@ def _probe(template: str, variables: str, system: str, pictures: int) -> ChatTem
     talks = [[_PROBE], [_PADDED], [_LONG], [""]]
     plain, padded, long, empty = rendered(template, variables, talks, system, pictures)
     if plain.count(_PROBE) != 1:
-        raise ModelError(f"the chat template writes the question {plain.count(_PROBE)} times, not once as it is")
+        raise TemplateError(f"the chat template writes the question {plain.count(_PROBE)} times, not once as it is")
     before, _, after = plain.partition(_PROBE)
     if system.strip() not in before + after:
-        raise ModelError("the chat template leaves out the system text (vlm.system): put it into vlm.prompt_template")
+        raise TemplateError(_NO_SYSTEM)
     for trim in _TRIMS:
         chat = ChatTemplate(before, after, trim)
         if [chat.fill(text) for text in (_PADDED, _LONG, "")] == [padded, long, empty]:
             return chat
-    raise ModelError("the chat template changes the question, or writes other text around some questions")
+    raise TemplateError("the chat template changes the question, or writes other text around some questions")
 
 
 def rendered(
@@ -105,7 +107,8 @@ def rendered(
         pictures: number of pictures before the first question.
 
     Raises:
-        ModelError: the template fails, or exceeds a limit.
+        TemplateError: the template fails.
+        ModelError: it exceeds a limit, or the other process failed.
     """
     messages = [_messages(texts, system, pictures) for texts in conversations]
     request = json.dumps({"template": template, "conversations": messages, "variables": json.loads(variables)})
@@ -126,7 +129,7 @@ def rendered(
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise ModelError(f"the chat template cannot be rendered (status {done.returncode}): {reason}") from error
     if "error" in answer:
-        raise ModelError(f"the chat template fails: {' '.join(answer['error'].split())[:300]}")
+        raise TemplateError(f"the chat template fails: {' '.join(answer['error'].split())[:300]}")
     texts: list[str] = answer["texts"]
     return texts
 

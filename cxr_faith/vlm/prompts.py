@@ -11,7 +11,7 @@ from cxr_faith.vlm.base import Prompt
 from cxr_faith.vlm.chat_template import ChatTemplate
 from cxr_faith.vlm.config import PromptOptions
 from cxr_faith.vlm.conversation import Conversation, texts_of
-from cxr_faith.vlm.errors import ModelError, PromptError
+from cxr_faith.vlm.errors import ModelError, PromptError, TemplateError
 from cxr_faith.vlm.letters import letter_ids
 
 _CHARACTERS_PER_TOKEN = 100
@@ -115,16 +115,30 @@ class Prompter:
         """Token ids of the whole question when it is asked without a picture.
 
         Raises:
-            ModelError: the chat template takes no question without a picture.
-            PromptError: it takes no earlier turns then.
+            PromptError: the chat template takes no such question, or no earlier turns then.
         """
+        if self.alone is None:
+            raise PromptError("the chat template takes no question without a picture")
         text = self.options.template_for(len(prompt.letters)).replace("{question}", prompt.question)
-        return self._alone.encode(self._alone._filled(text, prompt.turns), 0)[0]
+        return self.alone.encode(self.alone._filled(text, prompt.turns), 0)[0]
 
     @cached_property
-    def _alone(self) -> "Prompter":
-        """Makes prompts without a picture."""
-        return replace(self, pictures=0)
+    def alone(self) -> "Prompter | None":
+        """Makes prompts without a picture; None: the model takes none.
+
+        Raises:
+            ModelError: the template could not be rendered, so it is not known.
+        """
+        prompter = replace(self, pictures=0)
+        try:
+            chat = prompter.chat
+        except TemplateError:
+            return None
+        try:
+            prompter.encode(chat.fill(""), 0)
+        except ModelError:  # the family's prompts need a picture
+            return None
+        return prompter
 
     def _filled(self, text: str, turns: tuple[Turn, ...]) -> str:
         """The text of a prompt."""

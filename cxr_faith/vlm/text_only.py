@@ -4,8 +4,17 @@ import torch
 from transformers import DynamicCache
 
 from cxr_faith.vlm.base import VLM, PictureScores, Prompt, Target
-from cxr_faith.vlm.errors import ModelError, PromptError
+from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
+
+
+def takes_text_only(vlm: VLM) -> bool:
+    """Whether questions can be asked without a picture. Found out once, best before the first answer.
+
+    Raises:
+        ModelError: the chat template could not be rendered, so it is not known.
+    """
+    return isinstance(vlm, TransformersVLM) and vlm.shares_prefix and vlm.single.prompter.alone is not None
 
 
 def score_text_only(vlm: VLM, prompt: Prompt, target: Target, rows: int = 1) -> PictureScores | None:
@@ -25,7 +34,7 @@ def score_text_only(vlm: VLM, prompt: Prompt, target: Target, rows: int = 1) -> 
         return None
     try:
         ids = vlm.single.prompter.text_ids(prompt)
-    except (ModelError, PromptError):
+    except PromptError:
         return None
     decoder = vlm.single.decoder
     with torch.no_grad():

@@ -1,7 +1,9 @@
 """Text of a data set becomes text: never an image, a turn, or gigabytes."""
 
+import subprocess
 import time
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from cxr_faith.cases import read_answers
 from cxr_faith.data.sample import Turn
 from cxr_faith.protocol import Protocol
-from cxr_faith.vlm import Gemma3VLM, ModelError, bundled_model
+from cxr_faith.vlm import Gemma3VLM, ModelError, bundled_model, chat_template
 from cxr_faith.vlm.config import ModelConfig, PromptOptions
 from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.prompts import check_asked
@@ -75,6 +77,27 @@ def test_a_template_without_turns_costs_the_sample(random_vlm: Gemma3VLM) -> Non
     single.chat_template = "<bos>{{ '<start_of_image>' }}{{ messages[0]['content'][1]['text'] }}"
     with pytest.raises(PromptError, match="the chat template takes no earlier turns"):
         Gemma3VLM(random_vlm.model, single).prompt("Is it large?", turns=(Turn("Is there a nodule?", "yes"),))
+
+
+def test_a_failed_rendering_does_not_say_that_questions_need_a_picture(
+    random_vlm: Gemma3VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template that refuses is remembered; a process that failed says nothing, so it is an error and asked again."""
+    prompter, prompt = replace(random_vlm.prompter, pictures=1), random_vlm.prompt("Is there a nodule?")
+    whole = prompter.text_ids(prompt)
+    chat_template._probe.cache_clear()
+    answers = [(1, b""), (0, b'{"error": "needs a picture"}')]
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, *answers.pop(0), b"")
+    )
+    other = replace(prompter)
+    with pytest.raises(ModelError, match="cannot be rendered"):
+        other.text_ids(prompt)
+    for _ in range(2):
+        with pytest.raises(PromptError, match="without a picture"):
+            other.text_ids(prompt)
+    assert not answers and prompter.text_ids(prompt) == whole
+    chat_template._probe.cache_clear()
 
 
 @pytest.mark.parametrize(
