@@ -87,9 +87,7 @@ def test_a_failed_rendering_does_not_say_that_questions_need_a_picture(
     whole = prompter.text_ids(prompt)
     chat_template._probe.cache_clear()
     answers = [(1, b""), (0, b'{"error": "needs a picture"}')]
-    monkeypatch.setattr(
-        subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, *answers.pop(0), b"")
-    )
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, *answers.pop(0), b""))
     other = replace(prompter)
     with pytest.raises(ModelError, match="cannot be rendered"):
         other.text_ids(prompt)
