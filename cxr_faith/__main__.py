@@ -13,6 +13,7 @@ COMMANDS = {
     "report": "report",
     "compare": "compare",
     "view": "view",
+    "app": "app",
     "export": "export",
     "prepare": "prepare",
     "plan": "plan",

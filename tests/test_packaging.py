@@ -107,7 +107,9 @@ MODULE_OF = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml"}
 def test_what_the_package_imports_is_declared(pyproject: dict[str, Any]) -> None:
     project = pyproject["project"]
     extras = project["optional-dependencies"]
-    texts = [*project["dependencies"], *extras["masks"], *extras["segment"], *extras["dicom-out"]]
+    texts = list(project["dependencies"])
+    for extra in ("masks", "segment", "dicom-out", "app"):
+        texts += extras[extra]
     names = {Requirement(text).name for text in texts}
     declared = {MODULE_OF.get(name, name.replace("-", "_")) for name in names}
     beside = {"torchcam", "quantus"}  # other tools, compared by `bench` where they are installed

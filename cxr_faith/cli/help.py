@@ -23,6 +23,7 @@ commands:
                             runs side by side on the samples that they share
   view RUN_DIR [--data_root D]
                             every sample of a run in a browser, on this machine
+  app [--model P]           drop films into a browser page, and ask about them
   export dicom RUN_DIR --data_root D --out D
                             a run's maps as DICOM objects
   prepare SOURCE --root R --out MANIFEST

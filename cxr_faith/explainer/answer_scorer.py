@@ -1,6 +1,6 @@
 """Score explanations of single answers, and maps from elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from numpy.typing import ArrayLike
@@ -42,11 +42,38 @@ class AnswerScorer(AnswerExplainer):
         Raises:
             ValueError: unknown substrate, or a schedule that does not fit the grid.
         """
+        return self.evaluate_together([explanation], substrate, steps, random_orders)[explanation.method]
+
+    def evaluate_together(
+        self,
+        explanations: Sequence[Explanation],
+        substrate: str = DEFAULT_SUBSTRATE,
+        steps: int | str = 50,
+        random_orders: int = 20,
+    ) -> dict[str, Scores]:
+        """Score explanations of one answer, as `compare` gives them; the random orders are computed once for all.
+
+        Args:
+            explanations: those of one call of `compare`, of this explainer's model.
+            substrate: as for `evaluate`.
+            steps: as for `evaluate`.
+            random_orders: as for `evaluate`.
+
+        Returns:
+            method → the scores that `evaluate` gives.
+
+        Raises:
+            ValueError: they explain different answers, or as `evaluate`.
+        """
+        first = explanations[0]
+        if any(one._case is not first._case for one in explanations):
+            raise ValueError("explanations of different answers: evaluate each of them")
         protocol = Protocol((substrate,), steps, random_orders, seed=self.seed)
-        case = replace(explanation._case, maps={explanation.method: explanation.map})
-        measured = measure(self._engine, explanation._view.pixels, case, protocol)[explanation.method]
-        explanation._measured.append(measured)
-        return measured.scores
+        case = replace(first._case, maps={one.method: one.map for one in explanations})
+        measured = measure(self._engine, first._view.pixels, case, protocol)
+        for one in explanations:
+            one._measured.append(measured[one.method])
+        return {name: of.scores for name, of in measured.items()}
 
     def evaluate_map(
         self,

@@ -20,7 +20,7 @@ from cxr_faith.protocol import Protocol
 from cxr_faith.report.figures import STRONGEST_ALPHA, Pixels, draw_map
 from cxr_faith.report.film import Frame
 from cxr_faith.report.panel import SHARE, AnswerLines, PanelHead, PanelRow, panel
-from cxr_faith.storage.atomic import replacing
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm.bundled_weights import has_bundled_weights
 
 QUICK_STEPS, QUICK_ORDERS = 10, 4
@@ -85,9 +85,15 @@ def region_of(explanation: Explanation) -> tuple[float, float, float, float]:
 
 def png(figure: Figure) -> bytes:
     """A figure as a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure_bytes(figure, "png")
+
+
+def figure_bytes(figure: Figure, ending: str) -> bytes:
+    """A figure as a file of one of `FORMATS`, with the same bytes every time."""
+    file, dated = io.BytesIO(), {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[ending]
+    with mpl.rc_context({"svg.hashsalt": "cxr_faith"}):
+        figure.savefig(file, format=ending, metadata=dated)
+    return file.getvalue()
 
 
 def pixels_of(figure: Figure) -> Pixels:
@@ -107,9 +113,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise ValueError(
             f"{path}: a figure is written as {', '.join(FORMATS)}, not as {ending or 'a file without ending'}"
         )
-    dated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[ending]  # the same bytes every time
-    with replacing(path) as file, mpl.rc_context({"svg.hashsalt": "cxr_faith"}):
-        figure.savefig(file, format=ending, metadata=dated)
+    write_atomic(path, figure_bytes(figure, ending))
 
 
 def _row(explanation: Explanation, measured: Measured) -> PanelRow:

@@ -80,7 +80,8 @@ def wide(text: str) -> list[str]:
 def test_help_shows_commands_and_examples(run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert "evaluate --config FILE" in run("--help").stdout and wide(run("--help").stdout) == []
-    for command in ("evaluate", "explain", "report", "prepare", "plan", "view", "doctor", "sanity", "bench", "fit-sae"):
+    names = ("evaluate", "explain", "report", "prepare", "plan", "view", "app", "doctor", "sanity", "bench", "fit-sae")
+    for command in names:
         text = run(command, "--help").stdout
         assert "examples:" in text and f"  cxr-faith {command}" in text, command
         assert "default: )" not in text and "every aspect of training" not in text, command
