@@ -83,6 +83,29 @@ def test_evaluation_carries_the_record_columns(explainer: cxr_faith.Explainer, p
         explainer.evaluate(explanation, steps=200)
 
 
+def test_explanations_of_one_answer_are_evaluated_together_as_alone(
+    explainer: cxr_faith.Explainer, picture: Path
+) -> None:
+    options = {"substrate": "mean", "steps": 4, "random_orders": 2}
+    question, methods = "Is there a nodule?", ["attention", "center"]
+    both = list(explainer.compare(picture, question, methods).values())
+    together = explainer.evaluate_together(both, **options)
+    assert list(together) == methods and [one.scores for one in both] == list(together.values())
+    alone = {one.method: explainer.evaluate(one, **options).to_dict() for one in both}
+    for name, scores in together.items():
+        values = scores.to_dict()
+        assert values.keys() == alone[name].keys()
+        for column, value in values.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(alone[name][column], rel=1e-4, abs=1e-5), (name, column)
+            elif column != "deletion_scores" and column != "insertion_scores":
+                assert value == alone[name][column], (name, column)
+        np.testing.assert_allclose(values["deletion_scores"], alone[name]["deletion_scores"], rtol=1e-4, atol=1e-4)
+    other = explainer.explain(picture, "Is there a mass?", "center")
+    with pytest.raises(ValueError, match="different answers"):
+        explainer.evaluate_together([both[0], other])
+
+
 def test_an_answer_off_format_has_the_columns_too(explainer: cxr_faith.Explainer, picture: Path) -> None:
     explanation = explainer.explain(picture, "Is there a nodule?", "attention")
     unsure = replace(explanation._case, reply=replace(explanation._case.reply, yes_no_mass=0.2))

@@ -197,16 +197,14 @@ def room(bundled) -> FilmRoom:
 def test_answers_are_those_of_the_library(room: FilmRoom, bundled) -> None:
     film = read_film(PICTURE.read_bytes(), PICTURE.name)
     told: list[float] = []
-    question = Question("Is there a nodule?", ("attention", "center"), judge=False, tokens=True)
+    question = Question("Is there a nodule?", ("attention",), judge=False, tokens=True)
     answer = room.ask(film, question, lambda done, what: told.append(done))
     alone = Explainer(bundled).explain(PICTURE, "Is there a nodule?", "attention")
     assert answer.explanations[0].answer == alone.answer
     np.testing.assert_allclose(answer.explanations[0].map, alone.map, rtol=1e-5)
     assert all(one.verdict is None for one in answer.explanations)  # it was not asked for
-    assert json.loads(answer.files["json"])["methods"].keys() == {"attention", "center"}
-    assert {name: len(frames) for name, frames in answer.films.items()} == dict.fromkeys(
-        ("attention", "center"), len(MOVING_SHARES)
-    )
+    assert json.loads(answer.files["json"])["methods"].keys() == {"attention"}
+    assert {name: len(frames) for name, frames in answer.films.items()} == {"attention": len(MOVING_SHARES)}
     assert answer.token_maps is not None and answer.token_maps.startswith(b"\x89PNG")
     assert told == sorted(told) and 0 < told[0] and told[-1] < 1
 
