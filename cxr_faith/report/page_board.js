@@ -4,7 +4,7 @@
 function shownColumns(b) {
   const place = (r) => (r.verdict ? data.verdicts.indexOf(r.verdict) : null);
   const method = { key: "method", label: "method", best: "low", value: (r) => r.method, cell: (r) => [swatch(r.method), ...breakable(r.label)] };
-  const verdict = { key: "verdict", label: "verdict", help: "by the rules below the table", best: "low", value: place, cell: (r) => [r.verdict || "–"] };
+  const verdict = { key: "verdict", label: "verdict", help: "by the rules below the table", best: "low", value: place, cell: (r) => [verdictWord(r)] };
   const n = { key: "n", label: "n", help: "samples in the means", best: "high", value: (r) => r.n_used, cell: (r) => [r.n_used] };
   const coverage = { key: "coverage", label: "coverage", help: "share of rows that have normalized scores", best: "high", value: (r) => r.coverage, cell: (r) => [`${Math.round(100 * r.coverage)} %`] };
   const flat = { key: "flat", label: "flat", help: "share of maps whose cells are all equal", best: "low", value: (r) => r.flat, cell: (r) => [r.flat ? `${Math.round(100 * r.flat)} %` : "–"] };
@@ -18,8 +18,10 @@ function shownColumns(b) {
   return [method, verdict, ...main, coverage];
 }
 
-// A name may break after "_" and "/".
-const breakable = (name) => name.split(/(?<=[_/])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
+const verdictWord = (r) => (r.verdict === data.verdicts[0] ? el("strong", {}, r.verdict) : data.controls.includes(r.method) ? el("span", { class: "quiet" }, "control") : r.verdict || "–");
+
+// A name may break after "_", "/" and ".".
+const breakable = (name) => name.split(/(?<=[_/.])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 
 const interval = (ends, signed) => (ends ? el("small", {}, `${num(ends[0], signed)} to ${num(ends[1], signed)}`) : null);
 

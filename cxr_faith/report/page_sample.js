@@ -89,7 +89,7 @@ async function openSample() {
   if (wanted === null) { openSample.shown = null; return; }
   if (!sample) { section.replaceChildren(el("h2", { tabindex: -1 }, "No such sample on this page"), el("p", {}, wanted)); return; }
   const rows = rowsOf(sample).filter((r) => r.setting === state.setting && !state.hidden.has(r.method));
-  const heading = el("h2", { tabindex: -1 }, `Sample ${sample.id}`);
+  const heading = el("h2", { tabindex: -1 }, "Sample ", ...breakable(sample.id));
   const maps = el("div", { class: "maps" }), curves = el("div", { class: "charts" });
   section.replaceChildren(heading, steps(sample.id), ...[banner(rows)].filter(Boolean), sampleFacts(sample), el("h3", {}, "Maps"), colorBar(),
     el("p", { class: "quiet" }, "Each on its own scale, 2nd to 98th percentile: compare places, not shades. R and L are the patient's sides."), maps,

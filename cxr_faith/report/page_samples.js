@@ -26,7 +26,7 @@ function samples() {
   state.listed = matches.map(({ s }) => s.id);
   state.page = Math.min(state.page, Math.max(0, Math.ceil(matches.length / PAGE) - 1));
   const shown = matches.slice(PAGE * state.page, PAGE * (state.page + 1));
-  byId("sample-rows").replaceChildren(...shown.map(({ s, status: its, srg }) => el("tr", {}, el("td", {}, el("a", { href: sampleAddress(s.id) }, s.id)),
+  byId("sample-rows").replaceChildren(...shown.map(({ s, status: its, srg }) => el("tr", {}, el("td", {}, el("a", { href: sampleAddress(s.id) }, ...breakable(s.id))),
     el("td", {}, s.question), el("td", s.correct === false ? { class: "wrong" } : {}, (s.answer ?? "–") + (s.correct === false ? " (wrong)" : "")),
     el("td", {}, s.reference ?? "–"), el("td", {}, s.finding ?? "–"), el("td", {}, its), el("td", {}, num(srg, true)))));
   byId("sample-count").textContent = matches.length ? `${PAGE * state.page + 1}–${PAGE * state.page + shown.length} of ${matches.length}` : "none";
@@ -56,7 +56,7 @@ function card(sample, best) {
     name.append(` map of ${method}`, el("br"));
   });
   const says = status === "ok" ? `srg ${num(srg, true)}` : status;
-  return el("li", {}, el("a", { href: sampleAddress(sample.id) }, place, name, el("strong", {}, sample.question), ` ${sample.answer ?? "–"} · ${says}`, el("br"), sample.id));
+  return el("li", {}, el("a", { href: sampleAddress(sample.id) }, place, name, el("strong", {}, sample.question), ` ${sample.answer ?? "–"} · ${says}`, el("br"), ...breakable(sample.id)));
 }
 
 async function unpack(sample) {

@@ -57,7 +57,7 @@ def test_the_verdict_follows_the_slice(opened: Browser) -> None:
     column = (
         "[...document.querySelectorAll('#board tbody tr')].map((row) => [0, 1].map((k) => row.cells[k].textContent))"
     )
-    assert dict(opened.run(column))["chefer"] == "believe" and dict(opened.run(column))["oracle"] == "–"
+    assert dict(opened.run(column))["chefer"] == "believe" and dict(opened.run(column))["oracle"] == "control"
     for _ in range(2):
         opened.run("document.querySelector('#board [data-key=verdict]').click()")
         assert set(opened.run(FIRST_COLUMN)[-4:]) == {"oracle", "random_map", "center", "random"}

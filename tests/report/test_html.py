@@ -13,10 +13,12 @@ import pytest
 
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.report import html
+from cxr_faith.report.choice import Listed
 from cxr_faith.report.gallery import gallery
 from cxr_faith.report.html import write_report
 from cxr_faith.report.results import write_results
 from cxr_faith.summary.summarize import write_summary
+from tests.report.browser import Browser, choose
 from tests.synthetic import NASTY
 
 
@@ -234,10 +236,12 @@ def test_broken_files_are_named(run_dir: Path, name: str) -> None:
         write_report(run_dir)
 
 
-@pytest.mark.slow
-def test_two_thousand_samples_stay_below_15_mb(run_dir: Path) -> None:
-    """Twelve methods with 16x16 maps of noise, which hardly compress, and 51 points a curve."""
-    summary, records = write_summary(run_dir), read_records(run_dir)
+@pytest.fixture(scope="module")
+def large_page(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Path:
+    """2,000 of 10,000 samples: twelve methods, 16x16 maps of noise, which hardly compress, and 51 points a curve."""
+    folder = tmp_path_factory.mktemp("large")
+    RecordWriter(folder, rank=0, start=0).write(rows)
+    summary, records = write_summary(folder), read_records(folder)
     rng, ok = np.random.default_rng(0), records[records["status"].eq("ok")]
     one = ok[ok["sample_id"].eq(ok["sample_id"].iloc[0])]
     names = [*summary.methods, *(f"m{i}" for i in range(12 - len(summary.methods)))]
@@ -250,6 +254,36 @@ def test_two_thousand_samples_stay_below_15_mb(run_dir: Path) -> None:
     many["k"] = [steps] * len(many)
     for side in ("deletion", "insertion"):
         many[f"{side}_scores"] = list(rng.standard_normal((len(many), 51)).cumsum(axis=1))
-    text = html.render(replace(summary, methods=tuple(names)), many, {})
+    part = Listed(n_samples=10_000, n_records=120_000, records=many, answers=records.drop_duplicates("sample_id"))
+    page = folder / "index.html"
+    page.write_text(html.render(replace(summary, methods=tuple(names)), many, {}, part=part), encoding="utf-8")
+    return page
+
+
+@pytest.mark.slow
+def test_two_thousand_samples_stay_below_15_mb(large_page: Path) -> None:
+    text = large_page.read_text(encoding="utf-8")
     assert 5_000_000 < len(text.encode()) < 15_000_000
     assert len(Page(text).data["samples"]) == 2000
+
+
+@pytest.mark.slow
+def test_the_page_of_ten_thousand_samples_opens_and_answers(browser: Browser, large_page: Path) -> None:
+    browser.size(1200, 900)
+    browser.errors.clear()
+    browser.open(large_page)
+    count = "document.getElementById('sample-count').textContent"
+    assert "2,000 of 10,000 samples are listed" in browser.run("document.body.textContent")
+    assert (
+        browser.run(count) == "1–50 of 2000"
+        and browser.run("document.querySelectorAll('#sample-rows tr').length") == 50
+    )
+    choose(browser, "sample-search", "s1999", "input")
+    assert browser.run(count) == "1–1 of 1"
+    browser.run("document.querySelector('#sample-rows a').click()")
+    browser.until("document.querySelector('#sample h2')?.textContent === 'Sample s1999'")
+    assert "sample=s1999" in browser.run("location.hash") and "list-search=s1999" in browser.run("location.hash")
+    choose(browser, "sample-search", "", "input")
+    spent = "(() => { const t = performance.now(); samples(); leaderboard(); return performance.now() - t; })()"
+    assert browser.run(spent) < 2000  # milliseconds: to search, to sort
+    assert browser.errors == []
