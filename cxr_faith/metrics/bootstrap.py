@@ -16,7 +16,10 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 
 _BLOCK = 500_000  # weights, or values of all columns, in memory at a time: 4 MB, which caches hold
-_LEAST_ROWS = 64  # of a block: with fewer, a product reads the clusters from memory more often than it computes
+_LEAST_ROWS = 96  # of a block: with fewer, a product reads the clusters from memory more often than it computes
+_DOUBLE = (
+    2_000  # from as many clusters on, products are in single precision: 1e-6 of a standard error, in half the time
+)
 _KEPT = 64_000_000  # bytes: larger counts are drawn again for each board
 _NO_SPREAD = 1e-12  # standard errors below this share of the largest cluster mean are rounding
 _ENDLESS = 1e200  # t of a resample without spread; no interval ends there
@@ -87,15 +90,18 @@ def draw(
     rest = sums - mean * weights  # distances to the mean, since squares of the sums would cancel
     first, which = distinct_columns(weights)
     kinds = weights[:, first]
-    own, shared = np.hstack([rest, rest**2, rest * weights]), np.hstack([kinds, kinds**2])
+    number = np.dtype(np.float64 if n_clusters < _DOUBLE else np.float32)
+    own, shared = (np.hstack(parts).astype(number) for parts in ([rest, rest**2, rest * weights], [kinds, kinds**2]))
     floor = _NO_SPREAD * np.abs(sums / weights).max(0)
     observed = studentized(mean, jackknife_error(sums, weights) if error is None else error, floor)
     least = 1e-9 * np.abs(observed)  # equal values must count as equal although they are added up in another order
     kept_means, kept_t = np.empty((resamples, n_columns)), np.empty((resamples, n_columns))
     above, below, start = np.zeros(n_columns), np.zeros(n_columns), 0
     for counts in _resampled_counts(n_clusters, n_columns, max(resamples, tests), rng):
-        distance, squares, mixed = np.split(counts @ own, 3, axis=1)
-        total, total_squares = (part[:, which] for part in np.split(counts @ shared, 2, axis=1))
+        times = counts.astype(number)
+        of_columns, of_kinds = (np.asarray(times @ part, np.float64) for part in (own, shared))
+        distance, squares, mixed = np.split(of_columns, 3, axis=1)
+        total, total_squares = (part[:, which] for part in np.split(of_kinds, 2, axis=1))
         distance = distance / total
         variance = squares - 2 * distance * mixed + distance**2 * total_squares
         error = np.sqrt(n_clusters / max(n_clusters - 1, 1) * variance.clip(min=0)) / total
@@ -119,17 +125,17 @@ def studentized(distance: Floats, error: Floats, floor: Floats) -> Floats:
 
 def _resampled_counts(
     n_clusters: int, n_columns: int, resamples: int, rng: np.random.Generator | int
-) -> Iterator[Floats]:
+) -> Iterator[npt.NDArray[np.integer]]:
     """How often each cluster is drawn in each resample, [block, clusters] at a time."""
     block = max(_LEAST_ROWS, _BLOCK // max(n_clusters, n_columns))
     if isinstance(rng, int) and n_clusters * resamples > _KEPT:
         rng = np.random.default_rng(rng)
     if isinstance(rng, int):
         kept = _kept_counts(n_clusters, resamples, rng)
-        yield from (kept[start : start + block].astype(np.float64) for start in range(0, resamples, block))
+        yield from (kept[start : start + block] for start in range(0, resamples, block))
     else:
         for start in range(0, resamples, block):
-            yield _counts(n_clusters, min(block, resamples - start), rng).astype(np.float64)
+            yield _counts(n_clusters, min(block, resamples - start), rng)
 
 
 def _counts(n_clusters: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:

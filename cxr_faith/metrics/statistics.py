@@ -6,7 +6,8 @@ once; see `metrics.bootstrap`.
 
 More than `BLOCKS` clusters are resampled 2,000 times for p as well as for the intervals. Where that p is below
 `RESOLVED`, and so rests on a few resamples, it comes from `TESTS` resamples of `BLOCKS` blocks of clusters, dealt at
-random (random groups; Wolter 2007, chapter 2): these cost the same for any number of clusters.
+random (random groups; Wolter 2007, chapter 2): these cost the same for any number of clusters. Blocks have their signs
+flipped, too: where the clusters are distributed symmetrically, sums of clusters are.
 """
 
 from dataclasses import dataclass, fields
@@ -49,8 +50,8 @@ FEW_CLUSTERS = 30
 """With fewer clusters than this, intervals are too short, and readers are warned."""
 
 BLOCKS = 2_000
-"""Blocks of clusters that small p of more clusters than this are taken from. With 2,000 blocks the standard error of a
-resample is off by 1/sqrt(2 · 2,000) = 1.6 %."""
+"""Blocks of clusters that small p, and sign flips, of more clusters than this are taken from. With 2,000 blocks the
+standard error of a resample is off by 1/sqrt(2 · 2,000) = 1.6 %."""
 
 RESOLVED = 0.01
 """Least p that 2,000 resamples tell: ten of them lie beyond the observed mean."""
@@ -154,7 +155,8 @@ def _estimate(sums: Floats, weights: Floats, tests: int) -> Estimates:
     mean, result = sums.sum(0) / weights.sum(0), Estimates.empty(n_columns)
     is_many = n_clusters > BLOCKS
     result.mean[:], result.clusters[:] = mean, n_clusters
-    result.p_sign_flip[:] = result.p[:] = sign_flip_p(sums, _SEED + 1, RESAMPLES if is_many else FLIPS)
+    flipped, flips = (_blocks_of(sums), RESAMPLES) if is_many else (sums, FLIPS)
+    result.p_sign_flip[:] = result.p[:] = sign_flip_p(flipped, _SEED + 1, flips)
     result.d_z[:] = effect_size(sums / weights)
     if n_clusters >= FEWEST_CLUSTERS:
         error = jackknife_error(sums, weights)
@@ -178,11 +180,15 @@ def _resolved(p: Floats, sums: Floats, weights: Floats, tests: int, error: Float
     """
     small = np.flatnonzero(p < RESOLVED)
     if len(small):
-        blocks = np.random.default_rng(_SEED + 2).permutation(len(sums)) % BLOCKS
-        sums, weights = (_added(part[:, small], blocks, BLOCKS) for part in (sums, weights))
+        sums, weights = _blocks_of(sums[:, small]), _blocks_of(weights[:, small])
         p = p.copy()
         p[small] = np.minimum(draw(sums, weights, RESAMPLES, tests, _SEED, error[small]).p, RESOLVED)
     return p
+
+
+def _blocks_of(sums: Floats) -> Floats:
+    """Sums of clusters [clusters, columns] in blocks, [BLOCKS, columns]; always the same clusters in a block."""
+    return _added(sums, np.random.default_rng(_SEED + 2).permutation(len(sums)) % BLOCKS, BLOCKS)
 
 
 def sign_flip_p(sums: Floats, rng: np.random.Generator | int, flips: int = FLIPS) -> Floats:

@@ -29,6 +29,12 @@ Whole = npt.NDArray[np.int64]
 _COARSE, _FINE = 2.0**12, 2.0**48
 
 
+def split(values: npt.NDArray[np.float64]) -> tuple[Whole, Whole]:
+    """Finite values in fixed point: whole numbers of 2**-12, and the rest in whole numbers of 2**-48."""
+    coarse = np.rint(values * _COARSE)
+    return coarse.astype(np.int64), np.rint((values - coarse / _COARSE) * _FINE).astype(np.int64)
+
+
 class ExactSums:
     """Sums of arrays in fixed point, accurate to 2**-49 a term; the order of the terms does not matter.
 
@@ -41,9 +47,12 @@ class ExactSums:
 
     def add(self, values: npt.NDArray[np.float64]) -> None:
         """Add over the first axis of finite values [terms, *shape]."""
-        coarse = np.rint(values * _COARSE)
-        self._coarse += coarse.astype(np.int64).sum(axis=0)
-        self._fine += np.rint((values - coarse / _COARSE) * _FINE).astype(np.int64).sum(axis=0)
+        self.add_split(*split(values))
+
+    def add_split(self, coarse: Whole, fine: Whole) -> None:
+        """Add over the first axis of what `split` returned, [terms, *shape] each."""
+        self._coarse += coarse.sum(axis=0)
+        self._fine += fine.sum(axis=0)
 
     def mean(self, count: int) -> npt.NDArray[np.float64]:
         """The sums divided by a count."""
@@ -87,8 +96,9 @@ class MeanCurves:
                 self._add(setting, method, rows[chosen], position[chosen])
 
     def _add(self, setting: Setting, method: str, rows: pd.DataFrame, position: npt.NDArray[np.intp]) -> None:
-        key = setting, method
-        for sample, k in zip(rows["sample_id"], map(np.asarray, rows["k"]), strict=True):
+        key, schedules = (setting, method), [np.asarray(k) for k in rows["k"]]
+        is_one = len({k.tobytes() for k in schedules}) == 1  # so it is but where questions differ in their pictures
+        for sample, k in list(zip(rows["sample_id"], schedules, strict=True))[: 1 if is_one else None]:
             steps, first = self._steps.setdefault(key, (k, sample))
             if not _same_shares(k, steps):
                 raise ValueError(f"samples {first!r} and {sample!r}: curves at different steps have no mean")
@@ -97,12 +107,12 @@ class MeanCurves:
         original, removed = (rows[name].to_numpy(np.float64)[:, None] for name in ("s_original", "s_substrate"))
         sides = [np.stack(rows[name].to_list()).astype(np.float64) for name in ("deletion_scores", "insertion_scores")]
         # Beside each curve the effect, whose sum divides those of the curves.
-        curves = np.stack([np.hstack([side - removed, original - removed]) for side in sides], axis=1)
+        coarse, fine = split(np.stack([np.hstack([side - removed, original - removed]) for side in sides], axis=1))
         for name, inside in self._slices.items():
             within = inside[position]
             if within.any():
-                sums, count = self._sums.get((setting, method, name), (ExactSums(curves.shape[1:]), 0))
-                sums.add(curves[within])
+                sums, count = self._sums.get((setting, method, name), (ExactSums(coarse.shape[1:]), 0))
+                sums.add_split(coarse[within], fine[within])
                 self._sums[setting, method, name] = sums, count + int(within.sum())
 
     def mean(self, setting: Setting, method: str, name: str) -> Curves | None:

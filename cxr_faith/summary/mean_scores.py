@@ -16,6 +16,7 @@ from cxr_faith.summary.curves import Curves
 from cxr_faith.summary.interval import Interval
 from cxr_faith.summary.mean_curves import MeanCurves
 from cxr_faith.summary.method_rows import NORMALIZED, UNNORMALIZED, WEIGHTED, MethodRows
+from cxr_faith.summary.samples import ANSWERED_NO
 from cxr_faith.summary.significance import differences, intervals
 from cxr_faith.summary.subgroups import SUBGROUP
 
@@ -42,7 +43,7 @@ def make_board(methods: Sequence[MethodRows], inside: Flags, name: str, setting:
     scored = {sample for rows, mask in picked for sample in rows.sample[mask & rows.scored]}
     # Removing the image mostly raises the score of a "no", so those samples have no normalized score to rank by. Nor
     # may a handful of samples that are ok rank a slice of many that are not.
-    few = name == "answered_no" or len(common) <= FEWEST_OK * len(scored)
+    few = name == ANSWERED_NO or len(common) <= FEWEST_OK * len(scored)
     headline = "srg_logit_scored" if few else "srg"
     rows = [
         _row(rows, mask, tests, headline, curves.mean(setting, rows.method, name))
@@ -56,8 +57,13 @@ def make_board(methods: Sequence[MethodRows], inside: Flags, name: str, setting:
         n_scored=len(scored),
         headline=headline,
         rows=tuple(rows),
-        differences=() if name.startswith(("finding:", *SUBGROUP)) else differences(picked, headline, len(inside)),
+        differences=differences(picked, headline, len(inside)) if has_differences(name) else (),
     )
+
+
+def has_differences(name: str) -> bool:
+    """Whether the board of a slice compares its methods; there are too many slices of findings and subgroups."""
+    return not name.startswith(("finding:", *SUBGROUP))
 
 
 def _row(rows: MethodRows, mask: Flags, tests: dict[str, Interval], headline: str, curves: Curves | None) -> BoardRow:

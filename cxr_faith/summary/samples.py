@@ -25,6 +25,9 @@ COLUMNS = (
 )
 """The columns of the records that are the same in all rows of a sample."""
 
+ANSWERED_NO = "answered_no"
+"""The slice of the samples whose answer is no."""
+
 
 def sample_table(records: pd.DataFrame) -> pd.DataFrame:
     """One row per sample, sorted by `sample_id`: `COLUMNS`, `patient` and `masked`.
@@ -55,7 +58,7 @@ def slices_of(samples: pd.DataFrame) -> dict[str, Flags]:
         "present": samples["present"].eq(True),
         "absent": samples["present"].eq(False),
         "answered_yes": yes_no & samples["predicted"].eq("yes"),
-        "answered_no": yes_no & samples["predicted"].eq("no"),
+        ANSWERED_NO: yes_no & samples["predicted"].eq("no"),
         "correct": samples["correct"].eq(True),
         "wrong": samples["correct"].eq(False),
         image_use.USING: pd.Series(image_use.using(samples), index=samples.index),

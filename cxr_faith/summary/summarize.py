@@ -41,10 +41,11 @@ from cxr_faith.summary.failures import failures_of
 from cxr_faith.summary.load import no_run, read_provenance, while_it_runs
 from cxr_faith.summary.maps import ComparedMaps
 from cxr_faith.summary.mean_curves import MeanCurves
-from cxr_faith.summary.mean_scores import make_board
+from cxr_faith.summary.mean_scores import has_differences, make_board
 from cxr_faith.summary.method_rows import NORMALIZED, UNNORMALIZED, common_samples, method_rows
 from cxr_faith.summary.regions import MeanRegions
 from cxr_faith.summary.rows import FrameRows, Rows, ViewRows
+from cxr_faith.summary.samples import ANSWERED_NO
 from cxr_faith.summary.sanity import with_sanity
 from cxr_faith.summary.summary import Summary
 
@@ -218,5 +219,10 @@ def _boards(
     boards = []
     for setting in settings:
         arrays = list(method_rows(rows.frame(_BOARDS, setting), order, table))
-        boards += [make_board(arrays, inside, slice, setting, curves) for slice, inside in slices.items()]
+        made: dict[tuple[bytes, bool, bool], Board] = {}  # slices of the same samples differ in their names alone
+        for name, inside in slices.items():
+            kind = inside.tobytes(), name == ANSWERED_NO, has_differences(name)
+            if kind not in made:
+                made[kind] = make_board(arrays, inside, name, setting, curves)
+            boards.append(replace(made[kind], slice=name))
     return tuple(boards)

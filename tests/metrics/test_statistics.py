@@ -226,10 +226,25 @@ def test_many_clusters_are_resampled_themselves(monkeypatch):
     assert (blocked.p[-1], alone.p[-1]) == (2 / (1 + TESTS),) * 2  # finer than 2,000 resamples tell
 
 
+def test_single_precision_moves_no_interval_of_many_clusters(monkeypatch):
+    """Ends move by less than 1e-5 of a standard error, p by less than one resample in 2,000."""
+    rng = np.random.default_rng(12)
+    values, clusters = clustered(rng, 2_500, 3, 1.0, mean=0.04)
+    weights = rng.gamma(3.0, 2.0, (len(values), 1))
+    single = estimate(values, clusters, weights)
+    monkeypatch.setattr("cxr_faith.metrics.bootstrap._DOUBLE", 10_000)
+    double = estimate(values, clusters, weights)
+    error = (double.high - double.low) / 4
+    for name in ("t_low", "t_high", "low", "high"):
+        assert (np.abs(getattr(single, name) - getattr(double, name)) < 1e-5 * error).all()
+        assert (getattr(single, name) != getattr(double, name)).any()  # so they were computed differently
+    np.testing.assert_allclose(single.p, double.p, atol=1 / RESAMPLES)
+
+
 def test_a_run_of_very_many_patients_draws_no_matrix_of_patients():
-    """33,000 clusters: draws and signs exist a block at a time, and nothing of them is kept."""
+    """33,000 clusters: draws exist a block at a time and are not kept; the signs kept are those of 2,000 blocks."""
     from cxr_faith.metrics.bootstrap import _kept_counts
-    from cxr_faith.metrics.statistics import _kept_signs
+    from cxr_faith.metrics.statistics import _SEED, BLOCKS, _kept_signs
 
     n_clusters, values = 33_000, np.random.default_rng(7).standard_normal((33_000, 1))
     for kept in (_kept_counts, _kept_signs):
@@ -240,5 +255,7 @@ def test_a_run_of_very_many_patients_draws_no_matrix_of_patients():
     tracemalloc.stop()
     assert result.clusters[0] == n_clusters and result.p[0] >= RESOLVED
     assert result.t_high[0] - result.t_low[0] == pytest.approx(2 * 1.96 / np.sqrt(n_clusters), rel=0.1)
-    assert _kept_counts.cache_info().misses == _kept_signs.cache_info().misses == 0
+    assert _kept_counts.cache_info().misses == 0
+    assert _kept_signs.cache_info().misses == 1 and _kept_signs(BLOCKS, RESAMPLES, _SEED + 1).nbytes == 4_000_000
+    assert _kept_signs.cache_info().misses == 1
     assert peak < 100e6  # as numbers, all counts would take 528 MB
