@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from cxr_faith.perturb.condition import NONE, Condition
+from cxr_faith.perturb.copies import Copies
 from cxr_faith.perturb.engine import PIXELS, SPACES, TOKENS
 from cxr_faith.perturb.schedule import schedule
 from cxr_faith.perturb.substrate import Substrate
@@ -50,6 +51,8 @@ class Protocol:
         image_use: measure whether each answer uses its picture: its score with a blank picture, with another patient's,
             and without a picture, and, where the finding has a mask, without the mask's cells and without as many
             others. A handful of forward passes a sample; samples that a run has finished without it stay without it.
+        uncertainty: `{copies: 8, source: noise}` makes every map again for so many copies, and records how much each
+            cell varies. None: not measured. Maps that a run has finished without it stay without it.
     """
 
     substrates: tuple[str, ...] = ("blur:0.1",)
@@ -65,6 +68,7 @@ class Protocol:
     controls: Controls = "basic"
     conditions: tuple[str, ...] = ()
     image_use: bool = True
+    uncertainty: Copies | None = None
 
     def __post_init__(self) -> None:
         """Check each value; the spelling of substrates and conditions is made canonical."""

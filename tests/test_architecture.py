@@ -27,6 +27,7 @@ ROOMS = (
     "records",
     "protocol",
     "cases",
+    "uncertainty",
     "curves",
     "scoring",
     "summary",

@@ -153,9 +153,14 @@ class Sample:
     turns: tuple[Turn, ...] = ()
 
     @property
+    def picture_ids(self) -> list[str]:
+        """Ids of the pictures that the question shows."""
+        return [image.image_id for image in self.images] or [self.image_id]
+
+    @property
     def pictures_id(self) -> str:
-        """Ids of all pictures that the question shows, joined; it seeds every random stream."""
-        return "+".join(image.image_id for image in self.images) or self.image_id
+        """Their ids as one; it seeds every random stream."""
+        return "+".join(self.picture_ids)
 
     @property
     def n_options(self) -> int:
@@ -174,10 +179,8 @@ class Sample:
         """The sample as a manifest row, with the types of `MANIFEST_SCHEMA`."""
         row: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         row["answer"] = None if self.answer is None else list(self.answer)
+        row |= {name: [dict(vars(one)) for one in row[name]] for name in ("images", "turns", "boxes")}
         row["options"] = list(self.options)
-        row["images"] = [dict(vars(image)) for image in self.images]
-        row["turns"] = [dict(vars(turn)) for turn in self.turns]
-        row["boxes"] = [dict(vars(box)) for box in self.boxes]
         row["anatomy_masks"] = [{"label": label, "path": path} for label, path in self.anatomy_masks]
         row["readers"] = [
             {"reader": reader, "boxes": [dict(vars(box)) for box in boxes]} for reader, boxes in self.readers

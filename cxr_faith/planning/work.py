@@ -80,6 +80,8 @@ def count_work(groups: Iterable[list[Sample]], counter: CurveCounter, maps: MapP
         + getattr(rest, name) * (getattr(exact, name) / most if (most := getattr(their_most, name)) else 1.0)
         for name in ("samples", "pictures", "forwards", "use")
     )
+    copies = counter.protocol.uncertainty
+    again = 1 + (copies.copies if copies else 0) / len(conditions)  # copies are made of the plain picture alone
     sets = 2 * maps.sets * len(counter.method_set.scored) * explained
     return Work(
         samples=samples,
@@ -87,8 +89,8 @@ def count_work(groups: Iterable[list[Sample]], counter: CurveCounter, maps: MapP
         patients=len(patients),
         rows=rows,
         answers=samples * len(conditions),
-        maps=round(maps.forwards * explained),
-        backwards=round(maps.backwards * explained),
+        maps=round(maps.forwards * explained * again),
+        backwards=round(maps.backwards * explained * again),
         curves=round(forwards + sets),
         use=round(used),
         pictures=round(pictures + sets),

@@ -36,7 +36,7 @@ def _schema() -> pa.Schema:
     columns: dict[str, pa.DataType] = {
         **dict.fromkeys(KEY, text),
         **manifest,
-        "turn": pa.int32(),  # number of earlier turns of the conversation
+        "turn": pa.int32(),  # earlier turns of the conversation
         **{"present": flag, "predicted": text, "thought": text, "generated": text},
         **{"answer_tokens": wholes, "answer_mismatch": flag},
         **{
@@ -47,9 +47,7 @@ def _schema() -> pa.Schema:
             "not_parsed": flag,
             "own_substrate": flag,
             **dict(zip(IMAGE_USE, (text, real, real, real, text, flag), strict=True)),
-            "status": text,
-            "reason": text,
-            "flat": flag,
+            **{"status": text, "reason": text, "flat": flag},
         },
         **{"order": wholes, "k": wholes},
         **dict.fromkeys(("deletion_scores", "insertion_scores", "deletion_probs", "insertion_probs"), reals),
@@ -65,7 +63,10 @@ def _schema() -> pa.Schema:
         **{"pointing_ceiling": real, "mask_cells": whole},
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells
         **dict.fromkeys(("set_removal_flips", "set_keeps", *GROUNDING), flag),
-        **{"anatomy": pa.list_(_ORGAN), "map": pa.list_(pa.float32()), "grid_h": pa.int32(), "grid_w": pa.int32()},
+        "anatomy": pa.list_(_ORGAN),
+        **dict.fromkeys(("map", "map_std"), pa.list_(pa.float32())),
+        "stable_share": real,  # with `map_std`: where the uncertainty of maps is measured
+        **dict.fromkeys(("grid_h", "grid_w"), pa.int32()),
         **{"picture_shares": reals, "picture_effects": reals},  # where a question shows several pictures
         "grids": pa.list_(pa.struct([("h", pa.int32()), ("w", pa.int32())])),
         **{"forwards": whole, "backwards": whole, "seconds": real, "peak_memory": whole},

@@ -12,6 +12,7 @@ from cxr_faith.report.image_use import use_tables
 from cxr_faith.report.pairs import pair_tables
 from cxr_faith.report.subgroups import subgroup_tables
 from cxr_faith.report.tables import TextTable
+from cxr_faith.report.uncertainty import uncertainty_table
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.calibration import Calibration
@@ -42,6 +43,7 @@ def trust_tables(summary: Summary, agreement: bool = True) -> list[TextTable]:
         *ablation_tables(summary),
         *use_tables(summary.image_use),
         *pair_tables(summary.pairs),
+        uncertainty_table(summary.uncertainty),
         sets_table(summary),
         _caveats(summary.caveats or ()),
         *subgroup_tables(summary.subgroups),

@@ -19,7 +19,7 @@ from cxr_faith.vlm.devices import default_dtype
 from cxr_faith.vlm.identity import model_identity
 
 FILE = "provenance.json"
-GROWING = ("substrates", "conditions", "controls", "image_use")
+GROWING = ("substrates", "conditions", "controls", "image_use", "uncertainty")
 """Parts of the protocol that add rows, or columns, and change no score."""
 
 WEIGHTS = "weights"

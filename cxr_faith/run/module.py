@@ -22,6 +22,7 @@ from cxr_faith.records.rows import Row
 from cxr_faith.run.image_use import measure_use
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.predict import answer, explain, failed, score
+from cxr_faith.run.spreads import measure_spreads
 from cxr_faith.vlm.config import ModelConfig
 from cxr_faith.vlm.loading import load_configured, peek
 from cxr_faith.vlm.micro_batch import MicroBatch
@@ -156,6 +157,8 @@ class FaithfulnessModule(L.LightningModule):
         if protocol.image_use and condition == NONE:
             measure_use(self.engine, readings, protocol.seed)
         explain(self.engine, self.method_set, readings, protocol.seed)
+        if protocol.uncertainty is not None and condition == NONE:
+            measure_spreads(self.engine, self.method_set, readings, protocol.seed, protocol.uncertainty)
         bad = [(item.sample, item.error) for item in batch if item.error is not None]
         rows = [row for sample, error in bad for row in failed(self.method_set, sample, protocol, error)]
         rows += [row for reading in readings for row in score(self.engine, self.method_set, reading, protocol)]

@@ -136,10 +136,9 @@ def _ask(
 def _pixels(vlm: VLM, image: Tensor, sample: Sample, condition: str, protocol: Protocol) -> Tensor:
     """The picture of a sample, or its sheet of pictures, as the model gets it under a condition [3, H, W]."""
     pixels = vlm.normalize(image[None].to(vlm.device))[0]
-    if condition == NONE:
-        return pixels
-    ids = [one.image_id for one in sample.images] or [sample.image_id]
-    return Condition.parse(condition).apply_each(pixels, ids, protocol.seed)
+    if condition != NONE:
+        pixels = Condition.parse(condition).apply_each(pixels, sample.picture_ids, protocol.seed)
+    return pixels
 
 
 def explain(engine: Engine, method_set: MethodSet, readings: Sequence[Reading], seed: int) -> None:

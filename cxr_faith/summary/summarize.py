@@ -32,6 +32,7 @@ from cxr_faith.summary import (
     stability,
     subgroups,
     substrates,
+    uncertainty,
 )
 from cxr_faith.summary.answers import answers_of
 from cxr_faith.summary.board import Board, Setting
@@ -49,7 +50,18 @@ from cxr_faith.summary.samples import ANSWERED_NO
 from cxr_faith.summary.sanity import with_sanity
 from cxr_faith.summary.summary import Summary
 
-_PANELS = (agreement, calibration, caveats, conditions, image_use, localization, sets, stability, substrates)
+_PANELS = (
+    agreement,
+    calibration,
+    caveats,
+    conditions,
+    image_use,
+    localization,
+    sets,
+    stability,
+    substrates,
+    uncertainty,
+)
 
 _BOARDS = ("own_substrate", "status", "reason", "effect", "flat", *NORMALIZED, *UNNORMALIZED)
 
@@ -102,11 +114,7 @@ def _summarize(
     common = {setting: common_samples(rows.frame(("status",), setting), table) for setting in settings}
     maps = ComparedMaps(rows.frame(_COMPARED, first, plain=False), compared)
     curves, mean_regions = MeanCurves(table.index, common, slices), MeanRegions()
-    for piece in pieces:
-        curves.add(piece)
-        inside = _inside(piece.reindex(columns=list(dict.fromkeys((*KEY, *PIECE_COLUMNS)))), first)
-        mean_regions.add(inside[inside["condition"].eq(NONE)])
-        maps.add(inside)
+    _read(pieces, first, curves, mean_regions, maps)
     caveats_of_methods = caveats.caveats_panel(rows.frame(caveats.COLUMNS, first), order)
     boards = caveats.with_caveats(_boards(rows, settings, order, table, slices, curves), caveats_of_methods)
     total = len(table) if samples_total is None else samples_total
@@ -136,10 +144,22 @@ def _summarize(
         caveats=caveats_of_methods,
         subgroups=subgroups.subgroup_panel(table, rows.frame(_BOARDS, first), order),
         pairs=pairs.pairs_panel(table, rows.frame(localization.COLUMNS, first), order),
+        uncertainty=uncertainty.uncertainty_panel(rows.frame(uncertainty.COLUMNS, first), order),
         image_use=image_use.use_panel(table, rows.frame(image_use.COLUMNS), slices),
         turns=stability.turn_panel(maps.join(rows.frame(stability.COLUMNS, first))),
     )
     return replace(summary, warnings=tuple(cautions(summary)))
+
+
+def _read(
+    pieces: Iterable[pd.DataFrame], first: Setting, curves: MeanCurves, regions: MeanRegions, maps: ComparedMaps
+) -> None:
+    """Add up curves and maps, which are never all in memory."""
+    for piece in pieces:
+        curves.add(piece)
+        inside = _inside(piece.reindex(columns=list(dict.fromkeys((*KEY, *PIECE_COLUMNS)))), first)
+        regions.add(inside[inside["condition"].eq(NONE)])
+        maps.add(inside)
 
 
 def write_summary(run_dir: str | Path, methods: Sequence[str] = ()) -> Summary:

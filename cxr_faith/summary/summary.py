@@ -21,6 +21,7 @@ from cxr_faith.summary.sets import Sets
 from cxr_faith.summary.stability import Stability
 from cxr_faith.summary.subgroups import Subgroups
 from cxr_faith.summary.substrates import Substrates
+from cxr_faith.summary.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +90,8 @@ class Summary(Result):
     """Do answers and maps survive another turn of a conversation? None without conversations."""
     image_use: ImageUse | None = None
     """Do the answers use their pictures? None where that was not measured."""
+    uncertainty: tuple[Uncertainty, ...] = ()
+    """How sure are the maps, and are unsure maps less faithful? Empty where that was not measured."""
 
     @property
     def settings(self) -> list[Setting]:
