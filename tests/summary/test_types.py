@@ -38,6 +38,7 @@ from cxr_faith.summary.subgroups import Group, GroupDifference, Subgroups
 from cxr_faith.summary.substrates import SubstratePair, Substrates
 from cxr_faith.summary.summarize import summarize
 from cxr_faith.summary.summary import Summary
+from cxr_faith.summary.uncertainty import Uncertainty
 from cxr_faith.summary.verdict import verdict_of
 from tests.synthetic import METHODS
 
@@ -161,6 +162,7 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path, tmp_path: 
         Sets("cleann", "blur:0.1", 3, 4.0, 0.5, None),
         Caveat("tam", 3, "not assessable", 3, 0, None, None),
         *results_in(Pairs(2, 0, 1, (Flips("nodule", 0.5, 2, 2, 2, 1, 0.5, 0.1, 0.9, 0),), ())),
+        Uncertainty("chefer", 4, 0.9, 3, 3, 0.5, None, None),
         *results_in(verdict_of(summary.board())),
         *results_in(compare([run_dir, copy])),
         *results_in(
