@@ -24,6 +24,7 @@ from cxr_faith.summary.compare import compare
 from cxr_faith.summary.compare_differences import Measured
 from cxr_faith.summary.compare_join import Joined, Lost, RunRecords
 from cxr_faith.summary.conditions import ConditionAnswers, ConditionMaps, Conditions
+from cxr_faith.summary.image_use import Changed, Grounding, ImageUse, Share, UseOfSlice
 from cxr_faith.summary.interval import Interval
 from cxr_faith.summary.load import Run
 from cxr_faith.summary.localization import LocalizationScores
@@ -162,6 +163,16 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path, tmp_path: 
         Sets("cleann", "blur:0.1", 3, 4.0, 0.5, None),
         Caveat("tam", 3, "not assessable", 3, 0, None, None),
         *results_in(Pairs(2, 0, 1, (Flips("nodule", 0.5, 2, 2, 2, 1, 0.5, 0.1, 0.9, 0),), ())),
+        *results_in(
+            ImageUse(
+                4,
+                0,
+                2,
+                (UseOfSlice("all", 4, 0.5, 0.25, part := Share(4, 3, 0.25, 0.1, 0.6)),),
+                (Changed("blank", part),),
+                (Grounding("blur:0.1", "all", part, None),),
+            )
+        ),
         Uncertainty("chefer", 4, 0.9, 3, 3, 0.5, None, None),
         *results_in(verdict_of(summary.board())),
         *results_in(compare([run_dir, copy])),
