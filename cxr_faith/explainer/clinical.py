@@ -104,6 +104,7 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: Scores | Non
         method=meta["method"],
         model={**model, "parameters": parameters},
         faithfulness=None if scores is None else Faithfulness.from_record(scores.to_dict()),
+        verdict=None if explanation.verdict is None else explanation.verdict.sentence,
         others=others,
         masks={} if known.masks is None else organ_masks(known.masks, explanation),
         calibration=None if run is None else calibration_of(run, model["source"]),

@@ -193,6 +193,7 @@ def test_a_clinical_page_prints_on_one_sheet(browser: Browser, tmp_path: Path, s
                 effect=12.5,
                 gap_srg_center=-0.33,
             ),
+            verdict="Do not believe: no better than random orders (srg -0.10, p = 0.480, -0.33 to the center).",
             others={name: noise for name in ("attention", "chefer", "gradient", "grad_x_input")},
             calibration=ModelCalibration("runs", n=64, accuracy=0.97, ece=0.02, confidence_range=(0.9, 1.0)),
             paraphrases=["no", "yes"],

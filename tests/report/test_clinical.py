@@ -196,6 +196,19 @@ def test_a_map_is_no_evidence_unless_its_status_is_ok(status: str | None) -> Non
     assert clinical_summary(answer(values)).no_evidence is None
 
 
+def test_the_verdict_on_the_map_stands_below_the_answer() -> None:
+    values, picture = cell(5, 2), np.full((60, 50), 90, np.uint8)
+    said = "Weak: better than random orders, but not than the center."
+    for verdict in (said, None):
+        summary = clinical_summary(answer(values, verdict=verdict and verdict.replace(".", " (srg +0.38, p = 0.048).")))
+        page, sheet = clinical_page(summary, picture, values), clinical_sheet(summary, picture, values)
+        written = " ".join(text.get_text() for text in sheet.texts)
+        for text in (page, written):
+            assert (f"Verdict on the map · {said}" in text) == ("Verdict" in text) == (verdict is not None)
+        assert ("p = 0.048" in (summary.to_dict()["verdict"] or "")) == (verdict is not None)  # in a table on the page
+    assert page.index("of this answer") < page.index("The picture")
+
+
 def test_the_picture_is_named_and_no_folder_is() -> None:
     file = PictureFile("film.dcm", "ab" * 32, "1.2.840.99", "20250301")
     summary = clinical_summary(answer(cell(5, 2), picture=file, model=MODEL | {"source": "/data/ann/medgemma"}))
@@ -251,6 +264,7 @@ def test_nothing_is_cut_off_the_sheet(shape: tuple[int, int], length: int) -> No
             calibration=ModelCalibration("d", n=9, accuracy=1, ece=0.2, confidence_range=(0.95, 1)),
             paraphrases=["no", "yes"],
             cautions=["It knows circles only."],
+            verdict="Do not believe: no better than random orders (srg +0.80, p = 0.400, +0.20 to the center).",
         )
     )
     assert len(summary.flags) == 7

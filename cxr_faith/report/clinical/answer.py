@@ -91,6 +91,8 @@ class Answer:
     """Source, hash of the weights and number of parameters of the model, as read from it."""
     faithfulness: Faithfulness | None = None
     """Scores of the map; None if it was not tested."""
+    verdict: str | None = None
+    """Whether to believe the map, as a sentence; None if too little was measured to say."""
     others: Mapping[str, Map] = field(default_factory=dict)
     """Other method → its map of the same answer, for agreement."""
     masks: Mapping[str, Map] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from cxr_faith.report.charts import AnswerCurves, answer_curves
-from cxr_faith.report.clinical.phrases import calibrated, picture_file, source, wordings
+from cxr_faith.report.clinical.phrases import calibrated, picture_file, source, verdict, wordings
 from cxr_faith.report.clinical.summary import ClinicalSummary
 from cxr_faith.report.figures import Map, Pixels, Region, check_picture, overlay, svg
 from cxr_faith.report.formats import whole_percent
@@ -47,6 +47,7 @@ def clinical_page(
         percent=whole_percent,
         calibrated=calibrated(summary),
         wordings=wordings(summary),
+        verdict=verdict(summary),
         source=source(summary),
     )
 

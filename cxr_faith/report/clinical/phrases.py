@@ -1,5 +1,7 @@
 """Sentences that the clinical page and the clinical sheet share."""
 
+import re
+
 from cxr_faith.report.clinical.summary import SCHEMA_VERSION, ClinicalSummary
 from cxr_faith.report.formats import whole_percent
 
@@ -22,6 +24,11 @@ def wordings(summary: ClinicalSummary) -> str:
     others = summary.paraphrases
     same = sum(other.casefold() == summary.answer.casefold() for other in others)
     return f"{same} of {len(others)} other wordings of the question get the same answer." if others else ""
+
+
+def verdict(summary: ClinicalSummary) -> str:
+    """Whether to believe the map, without the numbers, which stand in a table; empty if nothing can be said."""
+    return "" if summary.verdict is None else f"Verdict on the map · {re.sub(r' [(][^)]*[)]', '', summary.verdict)}"
 
 
 def picture_file(summary: ClinicalSummary) -> str:

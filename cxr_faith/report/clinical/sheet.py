@@ -15,7 +15,7 @@ from cxr_faith.report.charts import AnswerCurves, draw_answer_curves
 from cxr_faith.report.clinical.answer import Faithfulness
 from cxr_faith.report.clinical.evidence import Evidence
 from cxr_faith.report.clinical.lines import lines_of
-from cxr_faith.report.clinical.phrases import calibrated, picture_file, source, wordings
+from cxr_faith.report.clinical.phrases import calibrated, picture_file, source, verdict, wordings
 from cxr_faith.report.clinical.summary import ClinicalSummary
 from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, end_labels
 from cxr_faith.report.formats import whole_percent
@@ -115,6 +115,8 @@ def _write_head(sheet: "_Sheet", summary: ClinicalSummary) -> None:
     sheet.boxed([summary.statement], 9, edge="#aa1111", bold=True)
     sheet.write(summary.question, 14, bold=True, space=0.1)
     sheet.write(_answered(summary), 11.5, space=0.06)
+    if summary.verdict is not None:
+        sheet.write(verdict(summary), 9.5, bold=True)
     sheet.write(calibrated(summary), 8.5, color=_QUIET)
     sheet.write(wordings(summary), 8.5, color=_QUIET)
     if summary.flags:

@@ -53,6 +53,8 @@ class ClinicalSummary:
     """Other method → Spearman correlation of its map with this one; None if either map is constant."""
     faithfulness: Faithfulness | None
     """Scores of this map; None if it was not tested."""
+    verdict: str | None
+    """Whether to believe the map, as a sentence; None if too little was measured to say."""
     paraphrases: tuple[str, ...]
     """Answers to other wordings of the question."""
     model: Mapping[str, str | int | None]
@@ -91,6 +93,7 @@ def clinical_summary(answer: Answer) -> ClinicalSummary:
         evidence=evidence,
         agreement=agreement,
         faithfulness=answer.faithfulness,
+        verdict=answer.verdict,
         paraphrases=tuple(answer.paraphrases),
         model={n: without_folder(value) if isinstance(value, str) else value for n, value in answer.model.items()},
         flags=(*answer.cautions, *safety_flags(answer, evidence, agreement)),
