@@ -115,6 +115,52 @@ def test_a_film_alone_decides_what_is_planted_in_it(planted: Path, tmp_path: Pat
     assert all(again[name] == first[name] != other[name] for name in again)
 
 
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small films with a question each, every other one answered with yes; one more has no yes/no question."""
+    root, lines = tmp_path_factory.mktemp("asked"), []
+    for number in range(12):
+        Image.fromarray(film_pixels(number)).save(root / f"f{number}.png")
+        lines.append(f"f{number}.png,f{number},Is there a nodule?,{'yes' if number % 2 else 'no'}")
+    Image.fromarray(film_pixels(12)).save(root / "open.png")
+    lines.append("open.png,open,What is there?,a rib")
+    table = write_csv(root / "rows.csv", "image_path,image_id,question,answer", *lines)
+    assert main(["prepare", "table", "--file", str(table), "--root", str(root), "--out", str(root / "rows")]) == 0
+    return root
+
+
+def test_films_keep_their_own_questions_and_a_marker_changes_no_answer(films: Path) -> None:
+    words = ["--out", str(films / "pairs"), "--findings", "marker", "--contrast", "1,2", "--own_questions", "true"]
+    assert main(["prepare", "planted", str(films / "rows"), *words]) == 0
+    rows = list(open_manifest(films / "pairs"))
+    given = {row["image_id"]: row for row in open_manifest(films / "rows")}
+    assert len(rows) == 12 * 3
+    for row in rows:
+        own = given[row["image_id"].split("/")[0]]
+        assert (row["question"], row["answer"]) == (own["question"], own["answer"])
+        assert (row["finding"], row["planted"]) == ("marker", row["sample_id"].split("/")[-1] != "film")
+        if row["planted"]:
+            film, copy = (load_image(row[name], films / "pairs") for name in ("pair_path", "image_path"))
+            mask = load_mask(row["finding_mask_path"], films / "pairs")
+            assert (film != copy).any() and not (film != copy).any(axis=2)[~mask].any()
+    drops = json.loads((films / "pairs" / "card.json").read_text())["drops"]
+    assert drops == {"image: it has no yes/no question with a known answer": 1}
+
+
+def test_a_training_set_has_the_object_where_the_answer_is_yes(films: Path) -> None:
+    """Each question has one picture; the object is in every film with a yes and in none with a no, or by chance."""
+    for share, out in (("1", "train"), ("0.5", "chance")):
+        words = ["--out", str(films / out), "--findings", "marker", "--with_yes", share]
+        assert main(["prepare", "planted", str(films / "rows"), *words]) == 0
+    rows = list(open_manifest(films / "train"))
+    assert [row["image_id"].split("/")[0] for row in rows] == [f"f{number}" for number in range(12)]
+    assert all(row["planted"] == (row["answer"] == ["yes"]) for row in rows)
+    assert len({row["contrast"] for row in rows if row["planted"]}) > 1
+    chance = list(open_manifest(films / "chance"))
+    marked = {answer: [row["planted"] for row in chance if row["answer"] == [answer]] for answer in ("yes", "no")}
+    assert all(0 < sum(some) < 6 == len(some) for some in marked.values())
+
+
 def test_a_pair_that_differs_outside_the_mask_is_a_fault(planted: Path, tmp_path: Path) -> None:
     """A picture that was stored with loss after it was planted cannot serve as a pair."""
     row = next(row for row in open_manifest(planted) if row["planted"] and row["finding"] == "nodule")
@@ -203,6 +249,7 @@ def test_a_film_that_is_too_small_gets_no_object() -> None:
         (["--findings", "fracture"], "--findings: 'fracture' cannot be planted; choose from nodule, mass,"),
         (["--contrast", "0,1"], "--contrast must be numbers above 0 and up to 10, got '0,1'"),
         (["--per_image", "0"], "--per_image must be at least 1, got 0"),
+        (["--with_yes", "95"], "--with_yes is a share from 0 to 1, got 95"),
         (["--question", "Any?"], "--question must hold {a}, which stands for the object"),
     ],
 )

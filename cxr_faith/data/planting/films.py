@@ -14,7 +14,7 @@ from cxr_faith.data.images import load_image, load_mask, read_header
 from cxr_faith.data.manifest import MappedManifest
 from cxr_faith.data.planting.film import Film, Mask, PlantError
 from cxr_faith.data.planting.lungs import aerated, lungs_of
-from cxr_faith.data.sample import FAULT, Sample
+from cxr_faith.data.sample import FAULT, YES_NO, Sample
 
 _LARGEST_SPACING = 5.0  # mm; more is no pixel of a radiograph
 
@@ -27,14 +27,18 @@ class Row:
         sample: its first row.
         present: findings that it has or may have, in lower case.
         absent: findings that it does not have.
+        answered: its yes/no questions whose answer is known.
     """
 
     sample: Sample
     present: set[str] = field(default_factory=set)
     absent: set[str] = field(default_factory=set)
+    answered: list[Sample] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
         """Note what another row says."""
+        if sample.kind == YES_NO and [text.casefold() for text in sample.answer or ()] in (["yes"], ["no"]):
+            self.answered.append(sample)
         # A row of a data set may ask about several findings at once: nodule/mass.
         names = {
             name.strip() for name in (sample.finding or "").casefold().replace("_", " ").split("/") if name.strip()

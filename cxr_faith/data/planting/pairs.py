@@ -43,6 +43,10 @@ class PlantOptions:
             of the film counts as 430 mm.
         normal: all films are normal: the reference of each film is no. Otherwise it is no only where a row says so.
         question: the question, with {a} for the object and its article.
+        own_questions: keep the yes/no questions and answers of the films in place of questions about the object: does
+            an object that means nothing, such as a marker, change what the model says?
+        with_yes: plant the object in this share of the films whose answer is yes, and in the rest of those whose answer
+            is no: a training set with a shortcut. Each question has one picture then. Implies `own_questions`.
         seed: another seed draws other objects.
         root: data root of the manifest; default: the one noted by `prepare`.
         limit: take the first LIMIT films only.
@@ -55,6 +59,8 @@ class PlantOptions:
     spacing: float | None = None
     normal: bool = False
     question: str = "Is there {a}?"
+    own_questions: bool = False
+    with_yes: float | None = None
     seed: int = 0
     root: str | None = None
     limit: int | None = None
@@ -123,6 +129,8 @@ def _check(manifest: Path, options: PlantOptions) -> None:
         raise PrepareError(f"--spacing must be more than 0 mm, got {options.spacing:g}")
     if "{a}" not in options.question:
         raise PrepareError("--question must hold {a}, which stands for the object")
+    if options.with_yes is not None and not 0 <= options.with_yes <= 1:
+        raise PrepareError(f"--with_yes is a share from 0 to 1, got {options.with_yes:g}")
     if manifest.resolve().is_relative_to(Path(options.out).resolve()):
         raise PrepareError(f"--out {options.out} is or holds the manifest: the new one would take its place")
 
@@ -135,6 +143,7 @@ class _Maker:
     ) -> None:
         self.root, self.own_root, self.folder = root, own_root, folder
         self.options, self.contrasts, self.tally = options, contrasts, tally
+        self.is_own = options.own_questions or options.with_yes is not None
 
     def of_film(self, row: Row, findings: list[str]) -> Iterator[Sample]:
         """The samples of a film; nothing, and counted, where it can't be used."""
@@ -164,45 +173,69 @@ class _Maker:
                 yield sample
 
     def _pair(self, row: Row, base: Sample, opened: OpenFilm, finding: str) -> Iterator[Sample]:
-        """The film's row and those of its planted copies; nothing where one cannot be made."""
+        """The film's row and those of its planted copies, for each question; nothing where one cannot be made."""
+        copies = self._copies(row, base, opened, finding)
+        for asked in self._asked(row, base, finding) if copies else ():
+            has_film, places = self._shown(asked)
+            if has_film:
+                _write_picture(opened.pixels, self.folder / base.image_path)
+                yield replace(asked, sample_id=f"{asked.pair_id}/{FILM}")
+            for place in places:
+                yield self._copy(asked, copies[place], self.contrasts[place])
+
+    def _copies(self, row: Row, base: Sample, opened: OpenFilm, finding: str) -> list[Planted]:
+        """The film with the object at each contrast; none, and counted, where it cannot be planted."""
         kind, image_id = KINDS[finding], base.image_id
         if any(name in row.present for name in kind.same_as):
             self.tally.drop("object", f"{image_id}/{finding}", "the film has it, or may have it, already")
-            return
+            return []
         streams = [generator(self.options.seed, image_id, finding, purpose) for purpose in ("shape", "noise")]
         try:
             item = kind.draw(opened.film, streams[0])
-            copies = [blend(opened.film, item, contrast, streams[1]) for contrast in self.contrasts]
+            return [blend(opened.film, item, contrast, streams[1]) for contrast in self.contrasts]
         except PlantError as error:
             self.tally.drop("object", f"{image_id}/{finding}", str(error))
+            return []
+
+    def _asked(self, row: Row, base: Sample, finding: str) -> Iterator[Sample]:
+        """The film's row of each question: the one about the object, or its own."""
+        kind = KINDS[finding]
+        if not self.is_own:
+            pair_id = f"{base.image_id}/{finding}"
+            absent = self.options.normal or any(name in row.absent for name in kind.same_as[:1])
+            answer = ("no",) if absent else None
+            question = self.options.question.format(a=kind.phrase)
+            yield _pair_of(base, pair_id, finding, question, answer)
             return
-        absent = self.options.normal or any(name in row.absent for name in kind.same_as[:1])
-        pair_id = f"{image_id}/{finding}"
-        asked = replace(
-            base,
-            question=self.options.question.format(a=kind.phrase),
-            question_group=pair_id,
-            finding=finding,
-            pair_id=pair_id,
-            planted=False,
-            answer=("no",) if absent else None,
-        )
-        _write_picture(opened.pixels, self.folder / base.image_path)
-        yield replace(asked, sample_id=f"{pair_id}/{FILM}")
-        for contrast, copy in zip(self.contrasts, copies, strict=True):
-            yield self._copy(asked, copy, contrast)
+        if not row.answered:
+            self.tally.drop("image", base.image_id, "it has no yes/no question with a known answer")
+        for own in row.answered:
+            yield _pair_of(base, f"{own.sample_id}/{finding}", finding, own.question, own.answer)
+
+    def _shown(self, asked: Sample) -> tuple[bool, list[int]]:
+        """Whether a question is asked about the film, and the contrasts of the copies that it is asked about.
+
+        A question of a training set has one picture, with the object or without it.
+        """
+        share, all_contrasts = self.options.with_yes, list(range(len(self.contrasts)))
+        if share is None:
+            return True, all_contrasts
+        said_yes = [text.casefold() for text in asked.answer or ()] == ["yes"]
+        rng = generator(self.options.seed, asked.pair_id or "", asked.finding or "", "with_yes")
+        has_object = bool(rng.random() < (share if said_yes else 1 - share))
+        return not has_object, [int(rng.choice(all_contrasts))] if has_object else []
 
     def _copy(self, asked: Sample, copy: Planted, contrast: float) -> Sample:
-        name = f"{asked.pair_id}/{contrast:g}"
+        name = f"{asked.image_id}/{asked.finding}/{contrast:g}"
         path = f"planted/{file_name(name)}.png"
         _write_picture(copy.pixels, self.folder / path)
         corners = box_of_mask(copy.mask)
         return replace(
             asked,
-            sample_id=name,
+            sample_id=f"{asked.pair_id}/{contrast:g}",
             image_id=name,
             image_path=path,
-            answer=("yes",),
+            answer=asked.answer if self.is_own else ("yes",),
             boxes=() if corners is None else (Box(asked.finding or "", *corners),),
             finding_mask_path=write_mask(copy.mask, self.folder, SOURCE, name),
             pair_path=asked.image_path,
@@ -230,6 +263,12 @@ class _Maker:
             age=sample.age,
             view=sample.view,
         )
+
+
+def _pair_of(base: Sample, pair_id: str, finding: str, question: str, answer: tuple[str, ...] | None) -> Sample:
+    """The row of the film in a pair."""
+    pair = replace(base, pair_id=pair_id, question_group=pair_id, finding=finding, planted=False)
+    return replace(pair, question=question, answer=answer)
 
 
 def _write_picture(pixels: npt.NDArray[np.uint8], file: Path) -> None:
