@@ -19,4 +19,5 @@ def wilson(share: float, n: int) -> tuple[float, float]:
         raise ValueError("the interval of a share needs an observation")
     center, scale = share + _Z**2 / (2 * n), 1 + _Z**2 / n
     reach = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-    return max((center - reach) / scale, 0.0), min((center + reach) / scale, 1.0)
+    low, high = (center - reach) / scale, (center + reach) / scale
+    return min(max(low, 0.0), share), max(min(high, 1.0), share)  # rounding must not leave the share outside
