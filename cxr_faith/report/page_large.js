@@ -74,7 +74,7 @@ async function prepareFilm(sample, method, curve, number) {
   const context = large.map.getContext("2d");
   large.film = { sample, curve, removed, canvas, order: unpackOrder(order), whole: context.getImageData(0, 0, large.map.width, large.map.height) };
   Object.assign(byId("large-film"), { max: curve.x.length - 1, value: 0 });
-  byId("large-substrate").textContent = removed ? `from ${setting.substrate}` : "drawn gray: the page has no picture of this substrate";
+  byId("large-substrate").textContent = removed ? `replaced by ${setting.substrate}` : "drawn gray: the page has no picture of this substrate";
   showFilm();
 }
 

@@ -39,9 +39,11 @@ function mapFigure(sample, method, values, row, curve) {
     enlarge(`the map of ${method}`, () => openLarge(sample, method, values, !row || row.status === "ok", curve)));
 }
 
-function colorBar() {
+// The scale of the maps, gray where all of them are.
+function colorBar(gray) {
   const colors = data.viridis.filter((_, i) => i % 7 === 0).map((rgb) => `rgb(${rgb.join(",")})`).join(",");
-  return el("div", { class: "colorbar" }, el("span", {}, "least"), el("span", { class: "scale", role: "img", "aria-label": "from least to most important", style: `background:linear-gradient(to right,${colors})` }), el("span", {}, "most important"));
+  const scale = gray ? "rgb(60,60,60),rgb(210,210,210)" : colors;
+  return el("div", { class: "colorbar" }, el("span", {}, "least"), el("span", { class: "scale", role: "img", "aria-label": "from least to most important", style: `background:linear-gradient(to right,${scale})` }), el("span", {}, "most important"));
 }
 
 // The samples before and after this one in the list as it is filtered and ordered now.
@@ -91,7 +93,8 @@ async function openSample() {
   const rows = rowsOf(sample).filter((r) => r.setting === state.setting && !state.hidden.has(r.method));
   const heading = el("h2", { tabindex: -1 }, "Sample ", ...breakable(sample.id));
   const maps = el("div", { class: "maps" }), curves = el("div", { class: "charts" });
-  section.replaceChildren(heading, steps(sample.id), ...[banner(rows)].filter(Boolean), sampleFacts(sample), el("h3", {}, "Maps"), colorBar(),
+  const warning = banner(rows);
+  section.replaceChildren(heading, steps(sample.id), ...[warning].filter(Boolean), sampleFacts(sample), el("h3", {}, "Maps"), colorBar(warning !== null),
     el("p", { class: "quiet" }, "Each on its own scale, 2nd to 98th percentile: compare places, not shades. R and L are the patient's sides."), maps,
     el("h3", {}, "Curves"), curves, el("div", { class: "scroll" }, sampleTable(rows)), randomNote());
   if (openSample.shown !== wanted) { section.scrollIntoView(); heading.focus({ preventScroll: true }); openSample.shown = wanted; }

@@ -148,7 +148,9 @@ def test_maps_of_an_answer_without_effect_are_gray(opened: Browser, rows: list[d
         opened.until(f"document.querySelector('#sample h2').textContent.endsWith('{sample}') && {map_of}")
         banner = opened.run("document.getElementById('sample-banner')?.textContent ?? ''")
         assert banner.startswith(f"{wanted}: ") == (wanted != "ok") == opened.run(f"{GRAY}({map_of})")
-        assert opened.run("document.querySelectorAll('#sample .colorbar .scale').length") == 1
+        scale = opened.run("document.querySelector('#sample .colorbar .scale').style.background")
+        colors = re.findall(r"rgb\((\d+), (\d+), (\d+)\)", scale)
+        assert len(colors) > 1 and all(len(set(color)) == 1 for color in colors) == (wanted != "ok")
 
 
 def test_cards_show_a_map(opened: Browser) -> None:
@@ -178,6 +180,9 @@ def test_prints_on_landscape_sheets_without_cutting_tables(media: Browser) -> No
         "[...document.querySelectorAll('table, svg, canvas')].filter((one) => one.getBoundingClientRect().right > 1033)"
     )
     assert media.run(f"{wide}.map((one) => one.outerHTML.slice(0, 200))") == []
+    lines = "((c) => { const all = new Range(); all.selectNodeContents(c); return all.getClientRects().length; })"
+    texts = "[...document.querySelectorAll('#board tbody td:nth-child(n + 3)')].filter((c) => !c.children.length)"
+    assert set(media.run(f"{texts}.map({lines})")) == {1}  # no number is broken in two
     printed = b64decode(media.send("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
     boxes = [tuple(map(float, box.split())) for box in re.findall(rb"/MediaBox\s*\[([\d. ]+)\]", printed)]
     assert boxes and all(width > height for _, _, width, height in boxes)
@@ -288,7 +293,7 @@ def test_the_film_of_deletion_removes_the_first_cells(opened: Browser, rows: lis
         assert said.startswith(f"{round(100 * count / 144)} % of the cells removed")
         assert score == pytest.approx(row["deletion_scores"][step], abs=0.05)  # curves have 256 levels
         assert ("no longer “yes”" in said) == (score < 0)
-    assert "from blur:0.1" in opened.run("document.getElementById('large-film-box').textContent")
+    assert "replaced by blur:0.1" in opened.run("document.getElementById('large-film-box').textContent")
     # Under another substrate than that of the picture, removed cells are gray, and the page says so.
     opened.run("document.getElementById('large').close()")
     choose(opened, "setting", "1")
