@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": "compare",
     "view": "view",
     "app": "app",
+    "dossier": "dossier",
     "export": "export",
     "prepare": "prepare",
     "plan": "plan",

@@ -100,7 +100,7 @@ def test_every_dependency_is_pinned_within_its_range(pyproject: dict[str, Any], 
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
-MODULE_OF = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml"}
+MODULE_OF = {"pillow": "PIL", "scikit-image": "skimage", "pyyaml": "yaml", "python-docx": "docx"}
 """Packages whose module has another name."""
 
 
@@ -108,7 +108,7 @@ def test_what_the_package_imports_is_declared(pyproject: dict[str, Any]) -> None
     project = pyproject["project"]
     extras = project["optional-dependencies"]
     texts = list(project["dependencies"])
-    for extra in ("masks", "segment", "dicom-out", "app"):
+    for extra in ("masks", "segment", "dicom-out", "app", "docx"):
         texts += extras[extra]
     names = {Requirement(text).name for text in texts}
     declared = {MODULE_OF.get(name, name.replace("-", "_")) for name in names}

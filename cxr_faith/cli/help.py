@@ -23,6 +23,8 @@ commands:
                             runs side by side on the samples that they share
   view RUN_DIR [--data_root D]
                             every sample of a run in a browser, on this machine
+  dossier RUN ... --out FILE
+                            what runs say to CLAIM, a model card, EU AI Act, FDA
   app [--model P]           drop films into a browser page, and ask about them
   export dicom RUN_DIR --data_root D --out D
                             a run's maps as DICOM objects

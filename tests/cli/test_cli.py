@@ -81,6 +81,7 @@ def test_help_shows_commands_and_examples(run: Callable[..., Done], monkeypatch:
     monkeypatch.setenv("COLUMNS", "80")
     assert "evaluate --config FILE" in run("--help").stdout and wide(run("--help").stdout) == []
     names = ("evaluate", "explain", "report", "prepare", "plan", "view", "app", "doctor", "sanity", "bench", "fit-sae")
+    names += ("dossier",)
     for command in names:
         text = run(command, "--help").stdout
         assert "examples:" in text and f"  cxr-faith {command}" in text, command

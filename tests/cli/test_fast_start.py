@@ -58,7 +58,7 @@ def loaded(code: str, *arguments: str) -> tuple[int, set[str], float]:
     [
         (["--help"], 0),
         *(([command, "--help"], 0) for command in ("evaluate", "explain", "report", "prepare", "doctor", "sanity")),
-        *(([command, "--help"], 0) for command in ("bench", "fit-sae", "plan", "view", "app")),
+        *(([command, "--help"], 0) for command in ("bench", "fit-sae", "plan", "view", "app", "dossier")),
         (["evaluate", "--help_trainer"], 0),
         (["prepare", "mimic-cxr-vqa", "--help"], 0),
         (["prepare", "check", "--help"], 0),
@@ -82,6 +82,7 @@ def loaded(code: str, *arguments: str) -> tuple[int, set[str], float]:
         (["plan", "--config", "demo", "--pilot", "runs/nowhere"], 2),
         (["view", "runs/nowhere"], 2),
         (["app", "--model", "nowhere"], 2),
+        (["dossier", "runs/nowhere", "--out", "dossier.md"], 2),
         (["prepare", "phantom", "--root", "nowhere", "--out", "nowhere", "--limit", "0"], 2),
         (["prepare", "vindr-cxr", "--root", ".", "--out", "nowhere", "--limit", "-5"], 2),
         (["evaluate", "--config", "demo", "--run_dir", "README.md/run"], 2),

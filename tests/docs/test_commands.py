@@ -66,7 +66,7 @@ def test_command(
             RecordWriter(tmp_path / folder, rank=0, start=0).write(make_rows(16))
         assert run([name, *rest]) == 0
         assert (tmp_path / rest[-1] / "index.html").is_file()
-    elif name in ("view", "app", "fit-sae", "export"):  # two serve until stopped, one trains, one needs films
+    elif name in ("view", "app", "fit-sae", "export", "dossier"):  # they serve, train, or need films or runs
         options_exist(name, rest, capsys)
     elif (name, rest[0]) == ("prepare", "check"):
         assert run([name, "check", str(bundled_manifest()), "--images", "3"]) == 0

@@ -1,0 +1,198 @@
+"""`cxr-faith dossier`: each figure equals the record it names, and what no run can know is a blank."""
+
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cxr_faith.__main__ import main
+from cxr_faith.cli import dossier as command
+from cxr_faith.printable import json_text
+from cxr_faith.records import RecordWriter
+from cxr_faith.report.compare_page import write_comparison
+from cxr_faith.report.dossier.dossier import BLANK, Dossier, make_dossier
+from cxr_faith.report.dossier.standards import STANDARDS
+from cxr_faith.report.dossier.topics import TOPICS
+from cxr_faith.report.dossier.write import FORMATS, cells, docx, html, markdown, origin
+from cxr_faith.report.results import write_results
+from cxr_faith.summary.compare import compare
+from cxr_faith.summary.verdict import verdict_lines
+from tests.synthetic import make_rows
+
+PRIVATE = "/home/" + "ann/models"
+"""Where a model lies is nobody's business."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs, the checks of one of them, their comparison, and what `plan` printed."""
+    folder = tmp_path_factory.mktemp("dossier")
+    for name in ("one", "two"):
+        run_dir = folder / name
+        run_dir.mkdir()
+        RecordWriter(run_dir, rank=0, start=0).write(make_rows(16))
+        model = {"source": f"{PRIVATE}/medgemma|4b", "revision": "", "hash": "abc123"}
+        identity = {"model": {"dtype": "float32"}, "perturbation": {"steps": 12, "seed": 0}}
+        provenance = {"model": model, "identity": identity, "versions": {"a/b~c": "1.0"}, "git_revision": None}
+        (run_dir / "provenance.json").write_text(json.dumps(provenance))
+        write_results(run_dir)
+    method = {"control": False, "chance": 0.25, "interval": [0.5, 0.75], "failed": True}
+    (folder / "one" / "sanity.json").write_text(json.dumps({"samples": 4, "methods": {"chefer": method}}))
+    check = {"name": "model", "status": "warn", "figure": "0.5 of <b>it</b>", "advice": "=look"}
+    (folder / "one" / "doctor.json").write_text(json.dumps({"checks": [check]}))
+    write_comparison(compare([folder / "one", folder / "two"]), folder / "compared")
+    (folder / "plan.txt").write_text("GPU-hours 12.5\n\npatients 40 for a difference of 0.02\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dossier(folder: Path) -> Dossier:
+    return make_dossier([folder / "one", folder / "two"], folder / "compared", folder / "plan.txt")
+
+
+@cache
+def parsed(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def value_at(file: Path, place: str) -> object:
+    """A slow twin of the dossier's reading: JSON pointers as RFC 6901 has them."""
+    if file.suffix == ".txt":
+        return file.read_text().splitlines()[int(place.removeprefix("/line ")) - 1]
+    value = parsed(file)
+    for part in place[1:].split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        try:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def test_each_figure_equals_the_record_it_names(folder: Path, dossier: Dossier) -> None:
+    figures = 0
+    for table in dossier.tables:
+        file = (folder if table.source == "plan" else folder / table.source) / table.file
+        for row in table.rows:
+            for column, figure in zip(table.columns, row.figures, strict=True):
+                value = value_at(file, figure.place)
+                assert figure.place == row.place + column.place and figure.value == value, figure
+                assert figure.text == column.show(value), figure
+                if isinstance(value, float) and figure.text.endswith("%"):
+                    assert float(figure.text[:-1]) == pytest.approx(100 * value, abs=0.051)
+                elif isinstance(value, float):
+                    assert float(figure.text) == pytest.approx(value, rel=6e-3, abs=6e-4), figure
+                figures += 1
+    assert figures > 100
+    assert {table.topic for table in dossier.tables} >= TOPICS.keys() - {"robustness", "groups", "localization"}
+    assert {table.topic for table in dossier.tables} >= {"compared", "plan"}
+
+
+def test_the_verdict_is_that_of_the_runs_boards(folder: Path, dossier: Dossier) -> None:
+    run = make_dossier([folder / "two"])
+    (table,) = [one for one in run.tables if one.topic == "explanations"]
+    summary = write_results(folder / "two").summary
+    assert table.note.endswith(" ".join(verdict_lines(summary.boards))) and summary.boards
+    (failed,) = [one for one in dossier.tables if one.topic == "explanations" and one.source == "one"]
+    assert "chefer" in failed.note and failed.note != table.note  # the sanity check of this run failed
+
+
+def test_what_no_run_can_know_is_a_blank(folder: Path, dossier: Dossier) -> None:
+    asked = {
+        (f"{document.title}, {item.name}", blank)
+        for document in STANDARDS
+        for item in document.items
+        for blank in item.blanks
+    }
+    blanks = dossier.blanks
+    assert asked <= set(blanks) and len(asked) > 30
+    lacking = {blank for _, blank in blanks} - {blank for _, blank in asked}
+    assert "the sanity check, which `cxr-faith sanity` runs (not in two)" in lacking
+    assert not any("(not in one)" in blank and "sanity" in blank for blank in lacking)
+    assert not any("--compared" in blank or "--plan" in blank for blank in lacking)
+    alone = make_dossier([folder / "two"])
+    assert sum("--plan" in blank for _, blank in alone.blanks) == sum(
+        "plan" in item.topics for document in STANDARDS for item in document.items
+    )
+    for section in dossier.sections:
+        for entry in section.entries:
+            assert entry.tables or entry.blanks, entry.name
+            assert all(blank.startswith(BLANK) for blank in entry.blanks)
+            assert all(1 <= number <= len(dossier.tables) for number in entry.tables)
+
+
+def test_topics_of_the_items_are_known() -> None:
+    known = {*TOPICS, "compared", "plan"}
+    used = {topic for document in STANDARDS for item in document.items for topic in item.topics}
+    assert used == known
+    for document in STANDARDS:
+        assert len({item.name for item in document.items}) == len(document.items)
+
+
+def test_word_files_open_and_hold_every_figure_and_blank(dossier: Dossier) -> None:
+    module = pytest.importorskip("docx")
+    document = module.Document(io.BytesIO(docx(dossier)))
+    assert len(document.tables) == len(dossier.tables)
+    for grid, table in zip(document.tables, dossier.tables, strict=True):
+        assert [[cell.text for cell in row.cells] for row in grid.rows][1:] == cells(table)
+    paragraphs = [paragraph.text for paragraph in document.paragraphs]
+    assert all(f"{place}: {blank}" in paragraphs for place, blank in dossier.blanks)
+    assert all(any(text.startswith(origin(table)) for text in paragraphs) for table in dossier.tables)
+    italic = [p.text for p in document.paragraphs if p.runs and p.runs[0].italic]
+    assert italic == [blank for section in dossier.sections for entry in section.entries for blank in entry.blanks]
+
+
+def test_markdown_and_html_hold_the_same_and_no_markup_of_others(dossier: Dossier) -> None:
+    page, text = html(dossier), markdown(dossier)
+    assert "<b>it</b>" not in page and "&lt;b&gt;it&lt;/b&gt;" in page and "<b>it</b>" not in text
+    assert r"medgemma\|4b" in text and "medgemma|4b" in page
+    assert page.count("<tr>") == sum(len(table.rows) + 1 for table in dossier.tables)
+    assert page.count(BLANK) == text.count(BLANK) == len(dossier.blanks)
+    assert "http" not in page.replace("http-equiv", "") and "default-src 'none'" in page
+    for content in (page, text, json_text([cells(table) for table in dossier.tables])):
+        assert PRIVATE not in content
+
+
+def test_the_command_writes_each_format(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for ending in FORMATS:
+        out = tmp_path / f"d.{ending}"
+        assert main(["dossier", str(folder / "one"), "--out", str(out)]) == 0
+        assert out.stat().st_size > 1000 and "blanks to be filled in" in capsys.readouterr().out
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    for words, message in (
+        (["--out", "d.docx"], command.INSTALL),
+        (["--out", "d.pdf"], "--out d.pdf: a dossier is written as .docx, .md or .html"),
+        (
+            ["--out", str(tmp_path / "e.md"), "--plan", str(tmp_path / "no.txt")],
+            "no.txt: missing or empty; `cxr-faith plan`",
+        ),
+        (
+            ["--out", str(tmp_path / "e.md"), "--compared", str(tmp_path)],
+            "compare.json: missing or empty; `cxr-faith compare`",
+        ),
+    ):
+        assert main(["dossier", str(folder / "one"), *words]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "e.md").exists()
+
+
+def test_a_run_without_a_summary_is_named(tmp_path: Path) -> None:
+    (tmp_path / "provenance.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"summary\.json: missing; `cxr-faith report .*` writes it"):
+        make_dossier([tmp_path])
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match=r"summary\.json: not JSON"):
+        make_dossier([tmp_path])
+
+
+def test_runs_of_one_name_are_told_apart(folder: Path, tmp_path: Path, dossier: Dossier) -> None:
+    assert dossier.runs == ("one", "two")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "summary.json").write_bytes((folder / "one" / "summary.json").read_bytes())
+    assert make_dossier([folder / "one", tmp_path / "one"]).runs == (f"{folder.name}/one", f"{tmp_path.name}/one")
