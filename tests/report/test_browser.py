@@ -114,6 +114,12 @@ def test_fits_a_phone_and_every_control_has_a_name(opened: Browser, page: Path, 
     opened.size(390, 800, mobile=True)
     opened.open(page)
     assert opened.run("document.documentElement.scrollWidth") <= 391
+    # A table that is wider than the phone moves below its caption and beside its first column.
+    opened.run("document.querySelectorAll('.scroll').forEach((one) => { one.scrollLeft = 120; })")
+    for part in ("caption", ".scroll tr > :first-child"):
+        edges = f"[...document.querySelectorAll('{part}')].map((c) => c.getBoundingClientRect())"
+        places = opened.run(f"{edges}.filter((r) => r.width).map((r) => [r.left, r.right])")
+        assert len(places) > 5 and all(left >= 0 and right <= 391 for left, right in places), part
     controls = "[...document.querySelectorAll('select, input, button')]"
     named = "(c) => (c.labels && c.labels.length) || c.textContent.trim()"
     unnamed = opened.run(f"{controls}.filter((c) => !({named})(c)).map((c) => c.outerHTML)")
