@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxr_faith.app.film_dicom import dicom_zip, is_dicom
 from cxr_faith.attribution import METHODS
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.explainer.answer_explainer import methods_for
@@ -42,6 +43,8 @@ class Film:
     """Of its file, without folders; seeds everything random, as for `cxr-faith explain`."""
     picture: NDArray[np.uint8]
     """[H, W, 3]."""
+    dicom: bytes | None = None
+    """The whole file, if it is a DICOM file."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class FilmAnswer:
     explanations: Sequence[Explanation]
     """One for each method, in the order in which they were chosen."""
     files: dict[str, bytes]
-    """Ending → the content that can be downloaded: the panel as `png` and `pdf`, the numbers as `json`."""
+    """Ending → the content that can be downloaded: the panel as `png` and `pdf`, the numbers as `json`, and for a
+    DICOM film its objects as `zip`."""
     films: dict[str, list[Frame]]
     """Method → the picture while its cells are removed, a frame for each of `MOVING_SHARES`."""
     token_maps: bytes | None
@@ -80,7 +84,7 @@ def read_film(content: bytes, name: str) -> Film:
     """
     name = printable(PureWindowsPath(Path(name).name).name) or "film"
     try:
-        return Film(name, read_picture(content))
+        return Film(name, read_picture(content), content if is_dicom(content) else None)
     except ValueError as error:
         reason = str(error).removeprefix("the picture's bytes: ")
         raise FilmError(f"{name} cannot be read: {reason}. Drop a PNG, JPEG or DICOM file.") from error
@@ -133,6 +137,11 @@ class FilmRoom:
         figure = answer_panel(each)
         files = {ending: figure_bytes(figure, ending) for ending in ("png", "pdf")}
         files["json"] = (json_text(self._numbers(each)) + "\n").encode()
+        vlm = self._explainer.vlm
+        if film.dicom is not None and isinstance(vlm, TransformersVLM):
+            told(0.85, "writing DICOM objects")
+            objects = dicom_zip(film.dicom, each, vlm)
+            files |= {} if objects is None else {"zip": objects}
         films = {one.method: film_frames(one, MOVING_SHARES) for one in each}
         return FilmAnswer(each, files, films, self._token_maps(film, question) if question.tokens else None)
 

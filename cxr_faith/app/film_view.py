@@ -20,8 +20,9 @@ DOWNLOADS = (
     ("png", "Figure, PNG", "image/png"),
     ("pdf", "Figure, PDF", "application/pdf"),
     ("json", "Numbers, JSON", "application/json"),
+    ("zip", "DICOM objects, ZIP", "application/zip"),
 )
-"""Ending, label and media type of the files of `FilmAnswer`; a further file needs a line here."""
+"""Ending, label and media type of the files that `FilmAnswer` may have."""
 
 _LOOKS = {BELIEVE: "believe", WEAK: "weak"}
 """Verdict → how its line looks; any other one says that the map is not to be believed."""
@@ -46,7 +47,7 @@ class FilmView:
             p_yes=first.metadata["p_yes"],
             verdicts=[(name, _LOOKS.get(of.verdict, "doubt"), of.sentence) for name, of in verdicts if of is not None],
             files=answer.files,
-            downloads=DOWNLOADS,
+            downloads=[entry for entry in DOWNLOADS if entry[0] in answer.files],
             stem=stem,
             films=[(name, [(jpeg(one.picture), one.said) for one in frames]) for name, frames in answer.films.items()],
             shares=[frame.name for frame in next(iter(answer.films.values()))],

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import io
 import json
 import os
 import re
@@ -13,12 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from zipfile import ZipFile
 
 import numpy as np
+import pydicom
 import pytest
 
 from cxr_faith.__main__ import main
 from cxr_faith.app.film_answer import MOST_METHODS, Film, FilmError, FilmRoom, Question, read_film
+from cxr_faith.app.film_view import FilmView
 from cxr_faith.cli import app as command
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.explainer import Explainer
@@ -204,9 +208,30 @@ def test_answers_are_those_of_the_library(room: FilmRoom, bundled) -> None:
     np.testing.assert_allclose(answer.explanations[0].map, alone.map, rtol=1e-5)
     assert all(one.verdict is None for one in answer.explanations)  # it was not asked for
     assert json.loads(answer.files["json"])["methods"].keys() == {"attention"}
+    assert answer.files.keys() == {"png", "pdf", "json"}
     assert {name: len(frames) for name, frames in answer.films.items()} == {"attention": len(MOVING_SHARES)}
     assert answer.token_maps is not None and answer.token_maps.startswith(b"\x89PNG")
     assert told == sorted(told) and 0 < told[0] and told[-1] < 1
+
+
+def test_a_dicom_film_gets_dicom_objects(room: FilmRoom, tmp_path: Path) -> None:
+    hd = pytest.importorskip("highdicom", reason="extra dicom-out")
+    from tests.report.test_dicom import film as written
+
+    ramp = np.linspace(0, 1000, 96 * 80).astype(np.uint16)
+    content = written(tmp_path, 96, 80, PixelData=ramp.tobytes(), WindowCenter=500, WindowWidth=1000).read_bytes()
+    film = read_film(content, "film.dcm")
+    question = Question("Is there a nodule?", ("center",), judge=False)
+    answer = room.ask(film, question)
+    with ZipFile(io.BytesIO(answer.files["zip"])) as archive:
+        names = archive.namelist()
+        assert names == [f"film-center-{kind}.dcm" for kind in ("map", "cells", "report", "figure")]
+        objects = [pydicom.dcmread(io.BytesIO(archive.read(name))) for name in names]
+    source = pydicom.dcmread(io.BytesIO(content))
+    assert {one.StudyInstanceUID for one in objects} == {source.StudyInstanceUID}
+    assert hd.pm.ParametricMap.from_dataset(objects[0]).Rows == 96
+    assert "DICOM objects, ZIP" in FilmView().answer(film, answer)
+    assert read_film(PICTURE.read_bytes(), PICTURE.name).dicom is None
 
 
 def test_films_are_read_in_memory(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cxr_faith.printable import json_text
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.compare_page import write_comparison
 from cxr_faith.report.dossier.dossier import BLANK, Dossier, make_dossier
+from cxr_faith.report.dossier.evidence import Source
 from cxr_faith.report.dossier.standards import STANDARDS
 from cxr_faith.report.dossier.topics import TOPICS
 from cxr_faith.report.dossier.write import FORMATS, cells, docx, html, markdown, origin
@@ -122,6 +123,19 @@ def test_what_no_run_can_know_is_a_blank(folder: Path, dossier: Dossier) -> None
             assert entry.tables or entry.blanks, entry.name
             assert all(blank.startswith(BLANK) for blank in entry.blanks)
             assert all(1 <= number <= len(dossier.tables) for number in entry.tables)
+
+
+def test_robustness_has_a_table_for_each_kind_of_change(tmp_path: Path) -> None:
+    answers = [{"condition": "shift:2", "n": 4, "same": 0.5}, {"condition": "seed:1", "n": 3, "same": None}]
+    maps = [{"condition": "shift:2", "method": "chefer", "spearman": 0.25}]
+    content = {"conditions": {"answers": answers, "maps": maps}, "stability": None}
+    (tmp_path / "summary.json").write_text(json.dumps(content))
+    of_answers, of_maps = TOPICS["robustness"].collect(Source("run", tmp_path))
+    assert cells(of_answers) == [
+        ["shift:2", "4", "0.500", "/conditions/answers/0"],
+        ["seed:1", "3", "–", "/conditions/answers/1"],
+    ]
+    assert cells(of_maps) == [["shift:2 · chefer", "0.250", "/conditions/maps/0"]]
 
 
 def test_topics_of_the_items_are_known() -> None:
