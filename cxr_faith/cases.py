@@ -227,7 +227,7 @@ def compute_token_maps(
     Raises:
         AnswerError: the answer is empty.
     """
-    whole = make_target(vlm, case.prompt, case.reply, OPEN, "answer")
+    vlm, whole = vlm.showing(case.pictures), make_target(vlm, case.prompt, case.reply, OPEN, "answer")
     with _one_thread(vlm.device):
         batch = _batch(method, picture, case, seed, micro_batch=micro_batch)
         results = method.attribute_tokens(vlm, batch, [whole])

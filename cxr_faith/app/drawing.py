@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -28,14 +29,14 @@ class MapPicture:
 
     Attributes:
         method: its name.
-        uri: PNG, one pixel a cell, as a data URI.
-        rows: cells from top to bottom.
-        columns: cells from left to right.
+        uris: PNG, one pixel a cell, as a data URI; one for each picture of the question.
+        rows: cells of one picture from top to bottom.
+        columns: cells of one picture from left to right.
         srg: score of the map.
     """
 
     method: str
-    uri: str
+    uris: Sequence[str]
     rows: int
     columns: int
     srg: float | None
@@ -76,22 +77,32 @@ class Chart:
 
 
 def map_pictures(rows: pd.DataFrame, over: bool) -> list[MapPicture]:
-    """The maps of one sample, each on its own scale from its 2nd to its 98th percentile.
+    """The maps of one sample, each on its own scale from its 2nd to its 98th percentile, one for all its pictures.
 
     Args:
         rows: records of one sample and setting.
-        over: whether they are laid over the picture, so that weak cells must be transparent.
+        over: whether they are laid over the pictures, so that weak cells must be transparent.
     """
     pictures = []
     for row in rows.to_dict("records"):
-        if missing(row["map"]) or missing(row["grid_h"]):
+        grids = _grids(row)
+        if missing(row["map"]) or not grids:
             continue
-        values = np.asarray(row["map"], np.float64).reshape(int(row["grid_h"]), int(row["grid_w"]))
+        (height, width), count = grids[0], len(grids)  # pictures of one question have equal grids
+        values = np.asarray(row["map"], np.float64).reshape(count * height, width)
         if np.isfinite(values).all():
-            uri = _png(scaled(values)[0], over)
+            uris = [_png(part, over) for part in np.split(scaled(values)[0], count)]
             srg = None if missing(row["srg"]) else float(row["srg"])
-            pictures.append(MapPicture(str(row["method"]), uri, *values.shape, srg))
+            pictures.append(MapPicture(str(row["method"]), uris, height, width, srg))
     return pictures
+
+
+def _grids(row: Mapping[Hashable, Any]) -> list[tuple[int, int]]:
+    """Rows and columns of each picture's cells; empty where they are not recorded."""
+    if not missing(row["grid_h"]):
+        return [(int(row["grid_h"]), int(row["grid_w"]))]
+    several = row.get("grids")
+    return [] if several is None or missing(several) else [(grid["h"], grid["w"]) for grid in several]
 
 
 def _png(strength: Floats, over: bool) -> str:

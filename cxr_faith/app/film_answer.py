@@ -13,7 +13,7 @@ from cxr_faith.app.film_dicom import dicom_zip, is_dicom
 from cxr_faith.attribution import METHODS
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.explainer.answer_explainer import methods_for
-from cxr_faith.explainer.drawing import answer_panel, figure_bytes, film_frames, region_of
+from cxr_faith.explainer.drawing import answer_panel, drawn_picture, figure_bytes, film_frames
 from cxr_faith.explainer.pictures import read_picture
 from cxr_faith.printable import json_text, printable
 from cxr_faith.records.controls import is_control
@@ -160,7 +160,8 @@ class FilmRoom:
         first = each[0]
         texts = [first.tokens[index] for one in each for index in one.target.scored]
         maps, title = [one.map for one in each], f"{question.text} ({method})"
-        strip = token_strip(first.picture, texts, maps, region_of(first), title=title, footnote=OWN_SCALE)
+        picture, region, _ = drawn_picture(first)
+        strip = token_strip(picture, texts, maps, region, title=title, footnote=OWN_SCALE)
         return figure_bytes(strip, "png")
 
     def _fits(self, name: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -120,6 +121,7 @@ class Pages:
             place=self.samples.place(sample_id, choice),
             scores=scores,
             columns=VALUES,
+            shares={methods[place]: shares for place, shares in entry.shares.items()},
             maps=map_pictures(rows, over=self._pictures is not None),
             charts=charts(rows),
             size=(WIDTH, HEIGHT),
@@ -138,16 +140,20 @@ class Pages:
             raise UnknownPageError(f"There is no report yet: cxr-faith report {self._run_dir} writes it.") from None
 
     def picture(self, query: Mapping[str, str]) -> tuple[str, bytes]:
-        """The picture of a sample as JPEG.
+        """A picture of a sample as JPEG.
+
+        Args:
+            query: `id`, and `n`, which picture of a question that shows several, from 0.
 
         Raises:
             UnknownPageError: there is no such sample or no data root.
             ImageError: the file cannot be used.
         """
         records = self.samples.sample(query.get("id", "")) if self._pictures is not None else pd.DataFrame()
-        if self._pictures is None or records.empty or missing(records["image_path"].iloc[0]):
+        paths, place = [] if records.empty else _paths(records.iloc[0]), query.get("n", "0")
+        if self._pictures is None or place not in map(str, range(len(paths))):
             raise UnknownPageError("No picture.")
-        return "image/jpeg", self._pictures.jpeg(str(records["image_path"].iloc[0]))
+        return "image/jpeg", self._pictures.jpeg(paths[int(place)])
 
     def message(self, title: str, text: str) -> bytes:
         """A page that says why there is no other one."""
@@ -158,6 +164,14 @@ class Pages:
 
     def _html(self, template: str, **values: object) -> tuple[str, bytes]:
         return "text/html; charset=utf-8", self._templates.get_template(template).render(**values).encode()
+
+
+def _paths(row: "pd.Series[Any]") -> list[str]:
+    """Where the pictures of a sample are, below the data root."""
+    several = row.get("images")
+    if several is not None and not missing(several) and len(several):
+        return [str(image["path"]) for image in several]
+    return [] if missing(row["image_path"]) else [str(row["image_path"])]
 
 
 def _shown(value: object) -> object:

@@ -137,8 +137,13 @@ class Rollout(Method):
         rows = start_rows(layers[0], list(range(layers[0].shape[1])) if self.full_matrices else read)
         # Later layers multiply from the left, so a row of the product needs only vector-matrix products, last layer
         # first. Attention rows sum to 1, and so do those of (A + I) / 2, so nothing needs normalizing.
-        for attention in reversed(layers):
-            rows = (rows + rows @ attention) / 2
+        waiting: dict[int, Tensor] = {}  # for the layers whose keys and values later ones read
+        for layer in reversed(range(len(layers))):
+            reads, taken = vlm.key_layers[layer], rows @ layers[layer]
+            if reads == layer:
+                rows = (rows + taken) / 2 + waiting.get(layer, 0)
+            else:
+                rows, waiting[reads] = rows / 2, taken / 2 + waiting.get(reads, 0)
         return rows[:, read] if self.full_matrices else rows
 
 

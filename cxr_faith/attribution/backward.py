@@ -54,8 +54,9 @@ def backwards(
 
     R starts as the identity and each layer, first to last, adds Ā·R with Ā = mean over heads of (∇A ⊙ A)⁺. Only row p-1
     of R is needed. It is carried as a vector from the last layer down, r ← r + r·Ā, which is equal and costs L² a layer
-    instead of L³. A backward pass visits the layers in the same order, so each ∇A is used where it arises and freed:
-    one is in memory at a time.
+    instead of L³. A layer that reads the keys and values of an earlier one adds Ā·R with the R that came to that one:
+    its r·Ā waits until that one is reached. A backward pass visits the layers in the same order, so each ∇A is used
+    where it arises and freed: one is in memory at a time.
 
     Args:
         vlm: the model.
@@ -83,6 +84,7 @@ def _run(
     core: Core | None,
 ) -> list[Backward]:
     rows, layers_passed = dict[Layers, Tensor](), list[int]()
+    waiting: dict[tuple[Layers, int], Tensor] = {}
 
     def observer(layer: int, probabilities: Tensor) -> None:
         if probabilities.requires_grad:
@@ -96,9 +98,12 @@ def _run(
 
     def carry(layer: int, matrix: Tensor) -> None:
         layers_passed.append(layer)
+        reads = vlm.key_layers[layer]
         for layers, row in rows.items():
-            if layer in layers:
-                rows[layers] = row + row @ matrix
+            if layer in layers and reads == layer:
+                rows[layers] = row + row @ matrix + waiting.pop((layers, layer), 0)
+            elif layer in layers:
+                waiting[layers, reads] = row @ matrix + waiting.get((layers, reads), 0)
 
     with torch.enable_grad():
         tokens = batch.tokens(vlm).detach().float().requires_grad_()

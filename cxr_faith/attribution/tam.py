@@ -72,8 +72,8 @@ class Tam(Method):
         return [Attribution(maps, self._cautions(vlm, len(maps))) for maps in self._per_token(vlm, batch, target)]
 
     def _cautions(self, vlm: VLM, count: int) -> dict[str, list[str]]:
-        """What the maps of `count` pictures say about themselves: nothing reads image states after the last layer."""
-        unread = self.source == "activation" and self.chosen_layer(vlm) == len(vlm.layer_types) - 1
+        """What the maps of `count` pictures say about themselves: nothing reads image states after the last layers."""
+        unread = self.source == "activation" and self.chosen_layer(vlm) >= max(vlm.key_layers)
         return {"caution": [UNREAD] * count} if unread else {}
 
     def _per_token(self, vlm: VLM, batch: AttributionBatch, target: Sequence[Target]) -> list[Tensor]:

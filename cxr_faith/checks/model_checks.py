@@ -100,11 +100,11 @@ def _full_product(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
     expected = torch.zeros_like(row)
     for index, position in enumerate(target.read_positions(batch.prompts[0])):
         gradients = score_gradient(scores[index], attentions, more=index + 1 < len(scores))
-        product = torch.eye(attentions[0].shape[-1], device=row.device)
-        for attention, gradient in zip(attentions, gradients, strict=True):
+        products = [torch.eye(attentions[0].shape[-1], device=row.device)]
+        for attention, gradient, reads in zip(attentions, gradients, vlm.key_layers, strict=True):
             relevance = (gradient.float() * attention.detach().float()).clamp_min(0).mean(1)[0]
-            product = product + relevance @ product
-        expected += at_image(vlm, batch, product[position])
+            products.append(products[-1] + relevance @ products[reads])
+        expected += at_image(vlm, batch, products[-1][position])
     error = float((row - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
     return judged(
         "chefer row is the full product's", error < 1e-3, f"relative error {error:.1e}", "report this as a bug"

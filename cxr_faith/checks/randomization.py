@@ -12,7 +12,9 @@ from cxr_faith.vlm import VLM
 BLOCKS = 4
 _DECODER = re.compile(r"language_model\.layers\.(\d+)\.")
 _TOWER = re.compile(r"(?:vision_tower|visual)\..*?\b(?:layers?|blocks)\.(\d+)\.")
-_PROJECTOR = re.compile(r"multi_modal_projector|visual\.(?:merger|deepstack_merger_list)\.")
+_PROJECTOR = re.compile(
+    r"multi_modal_projector|visual\.(?:merger|deepstack_merger_list)\.|embed_vision\.|per_layer_model_projection\."
+)
 
 
 def random_stages(vlm: VLM) -> list[tuple[str, list[str]]]:

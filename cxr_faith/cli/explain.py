@@ -1,4 +1,4 @@
-"""`cxr-faith explain`: one answer about one picture."""
+"""`cxr-faith explain`: one answer about one picture, or about several."""
 
 from pathlib import Path
 from textwrap import fill
@@ -12,9 +12,12 @@ from cxr_faith.cli.startup import quick_imports
 from cxr_faith.cli.typed import typed
 from cxr_faith.cli.values import text_of
 
-DESCRIPTION = """Explain one answer about one picture.
+DESCRIPTION = """Explain one answer about one picture, or about several.
 
-IMAGE is a JPEG, PNG or DICOM file. Prints the answer with its margin; writes
+IMAGE is a JPEG, PNG or DICOM file. With --prior, the model is shown an earlier
+study before it; with --slices in place of IMAGE, slices of a CT or MRI series.
+Each picture gets its map, its share of the whole map, and what the answer loses
+without it. Prints the answer with its margin; writes
 a figure and JSON, <picture>-<method>-<hash>.png and .json. The figure shows the
 picture, the map, the picture without the map's first cells with what the model
 says of it, and the curves against random orders. The hash is of the picture and
@@ -37,6 +40,10 @@ examples:
       --keyword effusion
   cxr-faith explain chest.png --question "What findings are there?" \\
       --target tokens
+  cxr-faith explain chest.png --prior older.png \\
+      --question "Is the nodule larger than before?"
+  cxr-faith explain --slices ct/series-2 --n_slices 6 --window 40,400 \\
+      --question "Is there free fluid?" --model google/medgemma-1.5-4b-it
   cxr-faith explain chest.png --question "Is there a nodule?" \\
       --clinical true --calibration runs/demo \\
       --paraphrases '["Can a nodule be seen?", "Does the film show a nodule?"]'
@@ -48,17 +55,23 @@ def main(arguments: list[str]) -> int:
     methods = registry("cxr_faith.attribution", "METHODS")
     # Those need a mask of the finding, or the samples of a manifest.
     shown = sorted(name for name in methods if name != "file" and not name.startswith("oracle"))
+    of_series = any(word.partition("=")[0] == "--slices" for word in arguments)
     command = Command(
         "explain",
         DESCRIPTION,
         {"options": options_of("cxr_faith.explainer.options:ExplainOptions")},
         usage="IMAGE --question TEXT [options]",
-        positionals=("IMAGE",),
+        positionals=() if of_series else ("IMAGE",),
         tail=fill(f"methods: {', '.join(shown)}", WIDTH) + "\n",
     )
     given = command.read(arguments)
-    image = given.positionals[0]
-    check_picture(image)
+    image = given.positionals[0] if given.positionals else None
+    prior, slices = (text_of(given.values, name) for name in ("prior", "slices"))
+    for picture in (image, prior):
+        if picture is not None:
+            check_picture(picture)
+    if slices is not None and not Path(slices).is_dir():
+        raise UsageError(f"--slices {slices}: no such folder")
     check_folder("--out", text_of(given.values, "out"))
     check_model(str(given.values.get("model", "bundled")))
     calibration = text_of(given.values, "calibration")
@@ -76,7 +89,7 @@ def main(arguments: list[str]) -> int:
         from cxr_faith.explainer.options import ExplainOptions
         from cxr_faith.vlm.reasoning import ThoughtError, thought_flags
 
-    options = typed(ExplainOptions, given, ("image",))
+    options = typed(ExplainOptions, given, () if image is None else ("image",))
     with usage_errors(ValueError):
         try:
             explain(image, options)

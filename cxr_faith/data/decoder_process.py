@@ -31,14 +31,8 @@ MAX_SIDE = 32_768
 """Most pixels on a side of a picture: the weights for resizing a strip of millions by one take a gigabyte."""
 
 HEADER_KEYWORDS = [
-    "PatientID",
-    "PatientSex",
-    "PatientAge",
-    "ViewPosition",
-    "PixelSpacing",
-    "ImagerPixelSpacing",
-    "SOPInstanceUID",
-    "StudyDate",
+    *("PatientID", "PatientSex", "PatientAge", "ViewPosition", "PixelSpacing", "ImagerPixelSpacing"),
+    *("SeriesInstanceUID", "SOPInstanceUID", "StudyDate", "ImagePositionPatient", "InstanceNumber"),
 ]
 
 _KEPT = MEMORY // 5  # a library that failed may hold memory: beyond this the process is not used again
@@ -135,7 +129,7 @@ def _mask_size(file: Path, _: int) -> npt.NDArray[np.int64]:
 
 
 def _header(file: Path, _: int) -> npt.NDArray[np.uint8]:
-    """What a DICOM file says about its patient, as JSON in bytes."""
+    """What a DICOM file says about its patient and its place in a series, as JSON in bytes."""
     texts = read_dicom_texts(file, HEADER_KEYWORDS) if is_dicom(file) else {}
     return np.frombuffer(json.dumps(texts).encode(), np.uint8)
 

@@ -126,7 +126,10 @@ def read_size(path: str | Path, root: str | Path | None = None, mask: bool = Fal
 
 
 def read_header(path: str | Path, root: str | Path | None = None) -> dict[str, str]:
-    """What the header of a DICOM picture says about patient and study: keyword → text; empty for other pictures.
+    """What the header of a DICOM picture says about patient, study and place in a series; empty for other pictures.
+
+    Returns:
+        keyword → text.
 
     Raises:
         ImageError: missing or damaged file, or outside `root`.

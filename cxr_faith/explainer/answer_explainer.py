@@ -1,4 +1,4 @@
-"""Explain a model's answers: about one picture or many, the whole answer, a word of it, or each of its tokens."""
+"""Explain a model's answers: about one picture or several, the whole answer, a word of it, or each of its tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import overload
@@ -9,7 +9,7 @@ from cxr_faith.data.options import with_options
 from cxr_faith.data.sample import LETTERS, OPTION
 from cxr_faith.explainer.answers import ask
 from cxr_faith.explainer.explanation import Explanation
-from cxr_faith.explainer.pictures import Picture
+from cxr_faith.explainer.pictures import Shown
 from cxr_faith.explainer.view import View, by_picture, pair_up, refuse_lists
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.vlm.answers import KEYWORD
@@ -35,7 +35,7 @@ class AnswerExplainer:
     @overload
     def explain(
         self,
-        image: Picture,
+        image: Shown,
         question: str,
         method: MethodSpec = "chefer",
         target: str | int = "answer",
@@ -47,7 +47,7 @@ class AnswerExplainer:
     @overload
     def explain(
         self,
-        image: list[Picture],
+        image: list[Shown],
         question: str | list[str],
         method: MethodSpec = "chefer",
         target: str | int = "answer",
@@ -59,7 +59,7 @@ class AnswerExplainer:
     @overload
     def explain(
         self,
-        image: Picture,
+        image: Shown,
         question: list[str],
         method: MethodSpec = "chefer",
         target: str | int = "answer",
@@ -70,7 +70,7 @@ class AnswerExplainer:
 
     def explain(
         self,
-        image: Picture | list[Picture],
+        image: Shown | list[Shown],
         question: str | list[str],
         method: MethodSpec = "chefer",
         target: str | int = "answer",
@@ -81,17 +81,18 @@ class AnswerExplainer:
         """Ask a question and explain the model's own answer.
 
         A list of questions is asked about the one picture, a list of pictures gets the one question, and two lists of
-        equal length are paired; the result is then a list. A picture is encoded once to answer all of its questions.
-        Maps are made one at a time, so none depends on the other questions.
+        equal length are paired; the result is then a list. A picture is encoded once to answer all of its questions;
+        maps are made one at a time, so none depends on the other questions.
+        Several pictures of one question, such as a prior and a current study, are a tuple, or a dict that names them.
 
         Args:
-            image: path, bytes, open file, PIL image, array, … (see `cxr_faith.read_picture`); or a list of them.
+            image: what a question shows (`cxr_faith.read_picture` lists all that is a picture), or a list.
             question: as you would ask it; or a list.
             method: a name of `cxr_faith.attribution.METHODS`, or `{"class": name, options…}`.
             target: `answer` (yes/no: the margin; else the mean log-odds of all answer tokens), `first`, the 0-based
                 index of an answer token, `keyword:WORD`, or `first_content`, `decision` or `llr` (under blur:0.1).
             kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.
-            image_id: seeds everything random; default: the file's name, or `image`.
+            image_id: seeds everything random; default: the file's name, or `image`; of several pictures, joined by `+`.
             options: answers to choose from; they are put below the question with letters. The answer is a letter, and
                 the target is its margin over the best other letter.
 
@@ -102,9 +103,8 @@ class AnswerExplainer:
         name, chosen = method_for(self.vlm, method)
         if isinstance(image, list) and image_id is not None:
             raise ValueError("image_id names one picture: leave it out with a list of pictures")
-        kind = _kind_with(options, kind)
+        kind, results = _kind_with(options, kind), dict[int, Explanation]()
         pairs = [(picture, with_options(asked, options)) for picture, asked in pair_up(image, question)]
-        results: dict[int, Explanation] = {}
         for members in by_picture(pairs):
             view = View.open(self.vlm, pairs[members[0]][0], image_id)
             cases = self._ask(view, [pairs[index][1] for index in members], target, kind, len(options))
@@ -115,13 +115,13 @@ class AnswerExplainer:
         return [results[index] for index in sorted(results)] if several else results[0]
 
     def explain_answer(
-        self, image: Picture, question: str, method: MethodSpec = "chefer", kind: str | None = None
+        self, image: Shown, question: str, method: MethodSpec = "chefer", kind: str | None = None
     ) -> Explanation:
         """Explain the whole answer: the margin of a yes/no question, else all answer tokens."""
         return self.explain(image, question, method, "answer", kind)
 
     def explain_keyword(
-        self, image: Picture, question: str, keyword: str, method: MethodSpec = "chefer", kind: str | None = None
+        self, image: Shown, question: str, keyword: str, method: MethodSpec = "chefer", kind: str | None = None
     ) -> Explanation:
         """Explain all tokens of a word at its first place in the answer.
 
@@ -132,7 +132,7 @@ class AnswerExplainer:
 
     def explain_tokens(
         self,
-        image: Picture,
+        image: Shown,
         question: str,
         method: MethodSpec = "chefer",
         kind: str | None = None,
@@ -159,7 +159,7 @@ class AnswerExplainer:
 
     def _ask_one(
         self,
-        image: Picture,
+        image: Shown,
         question: str,
         target: str | int,
         kind: str | None,

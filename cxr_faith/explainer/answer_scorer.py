@@ -9,7 +9,7 @@ from cxr_faith.attribution.map_file import cell_map
 from cxr_faith.explainer.answer_explainer import AnswerExplainer
 from cxr_faith.explainer.explanation import Explanation
 from cxr_faith.explainer.measured import measure
-from cxr_faith.explainer.pictures import Picture
+from cxr_faith.explainer.pictures import Shown
 from cxr_faith.explainer.scores import Scores
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE
 from cxr_faith.protocol import Protocol
@@ -77,7 +77,7 @@ class AnswerScorer(AnswerExplainer):
 
     def evaluate_map(
         self,
-        image: Picture,
+        image: Shown,
         question: str,
         my_map: ArrayLike,
         substrate: str = DEFAULT_SUBSTRATE,
@@ -88,7 +88,7 @@ class AnswerScorer(AnswerExplainer):
 
     def evaluate_maps(
         self,
-        image: Picture,
+        image: Shown,
         question: str,
         maps: Mapping[str, ArrayLike],
         substrate: str = DEFAULT_SUBSTRATE,
@@ -104,7 +104,8 @@ class AnswerScorer(AnswerExplainer):
             image: as for `explain`.
             question: as you would ask it.
             maps: name → [grid_h, grid_w], or [H, W] over the whole picture, whose means over each cell are taken;
-                larger = more important. Axes of length 1 before these two are dropped.
+                larger = more important. Axes of length 1 before these two are dropped. Those of several pictures lie
+                one below the other.
             substrate: what replaces removed cells.
             steps: as for `evaluate`.
             random_orders: orders of the random baseline; even.
@@ -121,7 +122,9 @@ class AnswerScorer(AnswerExplainer):
         if not maps:
             raise ValueError("there is no map to evaluate")
         protocol = Protocol((substrate,), steps, random_orders, seed=self.seed)
-        on_cells = {name: cell_map(values, self.vlm.grid, name) for name, values in maps.items()}
+        count = len(image) if isinstance(image, tuple | dict) else 1
+        grid = self.vlm.showing(count).grid if count else self.vlm.grid
+        on_cells = {name: cell_map(values, grid, name) for name, values in maps.items()}
         view, case = self._ask_one(image, question, target, kind, image_id)
         measured = measure(self._engine, view.pixels, replace(case, maps=on_cells), protocol)
         return {name: one.scores for name, one in measured.items()}

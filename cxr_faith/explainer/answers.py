@@ -26,11 +26,11 @@ def ask(
     max_new_tokens: int,
     options: int = 0,
 ) -> list[Case]:
-    """The model's answers about one picture, each with its target.
+    """The model's answers about one picture or several, each with its target.
 
     Args:
         engine: runs the model, in passes as large as those of a run.
-        view: the picture; it is encoded once.
+        view: what the questions show; it is encoded once.
         questions: as asked.
         target: what is explained, see `Explainer.explain`.
         kind: `yes_no`, `choice`, `open`, `option`, or None to decide by the answer.
@@ -43,6 +43,7 @@ def ask(
     """
     stated = "answer" if target in STRATEGIES else parse_target(target)
     protocol = Protocol(target=stated, max_new_tokens=max_new_tokens, seed=seed)
+    engine = engine.showing(len(view.pictures))
     vlm, asked = engine.vlm, (questions, [kind] * len(questions), protocol)
     offered = [options] * len(questions)
     cases = engine.whole_pass(

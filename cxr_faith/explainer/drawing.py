@@ -17,7 +17,8 @@ from cxr_faith.explainer.explanation import Explanation
 from cxr_faith.explainer.measured import Measured, measure, removed_pictures
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
-from cxr_faith.report.figures import STRONGEST_ALPHA, Pixels, draw_map
+from cxr_faith.report.arrangement import Arrangement
+from cxr_faith.report.figures import STRONGEST_ALPHA, Part, Pixels, Region, draw_map
 from cxr_faith.report.film import Frame
 from cxr_faith.report.panel import SHARE, AnswerLines, PanelHead, PanelRow, panel
 from cxr_faith.storage.atomic import write_atomic
@@ -36,19 +37,21 @@ def answer_panel(
 
     Args:
         explanations: of the same answer, by different methods.
-        boxes: to draw, in pixels of the picture.
+        boxes: to draw, in pixels of the picture that each names.
         alpha: opacity of a map's strongest cell.
     """
     first = explanations[0]
     measured = [measured_of(one) for one in explanations]
     rows = [_row(one, of) for one, of in zip(explanations, measured, strict=True)]
-    return panel(first.picture, _head(first, measured[0]), rows, boxes, region_of(first), alpha)
+    picture, region, parts = drawn_picture(first)
+    return panel(picture, _head(first, measured[0]), rows, placed_boxes(first, boxes), region, alpha, parts)
 
 
 def map_on(axes: Axes, explanation: Explanation, boxes: Sequence[Box] | None, alpha: float | None) -> Axes:
     """Draw the map on its picture into axes; returns the axes."""
     strongest = STRONGEST_ALPHA if alpha is None else alpha
-    draw_map(axes, explanation.picture, explanation.map, boxes, region_of(explanation), alpha=strongest)
+    picture, region, parts = drawn_picture(explanation)
+    draw_map(axes, picture, explanation.map, placed_boxes(explanation, boxes), region, alpha=strongest, parts=parts)
     return axes
 
 
@@ -67,7 +70,8 @@ def measured_of(explanation: Explanation) -> Measured:
     for known in (explanation._measured, explanation._quick):
         if known:
             return known[-1]
-    cells = explanation._engine.vlm.n_cells
+    height, width = explanation._engine.vlm.picture_grid
+    cells = height * width
     steps = min(QUICK_STEPS, cells)
     steps -= cells % 2 == 1 and steps % 2 == 0
     protocol = Protocol((DEFAULT_SUBSTRATE,), steps, QUICK_ORDERS, seed=explanation._seed)
@@ -77,10 +81,53 @@ def measured_of(explanation: Explanation) -> Measured:
     return measured
 
 
-def region_of(explanation: Explanation) -> tuple[float, float, float, float]:
-    """The part of the picture that the map covers."""
+def drawn_picture(explanation: Explanation) -> tuple[Pixels, Region, Sequence[Part]]:
+    """The picture that the map is drawn on, and the part of it that the map covers.
+
+    Several pictures stand side by side in one; the third value says where.
+    """
     top, left, height, width = explanation.geometry.crop
-    return top, left, height, width
+    if len(explanation.pictures) == 1:
+        return explanation.picture, (top, left, height, width), ()
+    places = _arrangement(explanation)
+    return places.draw(explanation.pictures), (0, 0, *places.size), places.parts
+
+
+def placed_boxes(explanation: Explanation, boxes: Sequence[Box] | None) -> Sequence[Box] | None:
+    """Boxes in pixels of their picture, as pixels of the picture that is drawn.
+
+    Raises:
+        ValueError: a box does not name one of several pictures.
+    """
+    if boxes is None or len(explanation.pictures) == 1:
+        return boxes
+    parts = {part.name: part.region for part in _arrangement(explanation).parts}
+    sizes = {name: picture.shape for name, picture in zip(explanation.picture_names, explanation.pictures, strict=True)}
+    placed = []
+    for box in boxes:
+        if box.image_id not in parts:
+            raise ValueError(f"box {box.label!r}: its image_id must name a picture: {', '.join(parts)}")
+        (top, left, height, width), (rows, columns, _) = parts[box.image_id], sizes[box.image_id]
+        x1, x2 = (left + x * width / columns for x in (box.x1, box.x2))
+        y1, y2 = (top + y * height / rows for y in (box.y1, box.y2))
+        placed.append(replace(box, x1=x1, y1=y1, x2=x2, y2=y2))
+    return placed
+
+
+def _arrangement(explanation: Explanation) -> Arrangement:
+    """Where the several pictures of a question stand."""
+    sizes = [picture.shape[:2] for picture in explanation.pictures]
+    return Arrangement.of(explanation.picture_names, [(height, width) for height, width in sizes])
+
+
+def shares_of_pictures(explanation: Explanation) -> str:
+    """What the map and the answer take from each of several pictures, in words."""
+    texts = []
+    for each in explanation.each_picture():
+        share = "–" if each["share"] is None else f"{each['share']:.0%}"
+        effect = "–" if each["effect"] is None else f"{each['effect']:+.2f}"
+        texts.append(f"{each['name']} {share} ({effect})")
+    return f"Share of the map (logits lost without the picture): {', '.join(texts)}."
 
 
 def png(figure: Figure) -> bytes:
@@ -123,16 +170,22 @@ def _row(explanation: Explanation, measured: Measured) -> PanelRow:
         said = verdict.sentence
     else:
         said = f"srg {measured.scores.srg:+.2f}; too few random orders to judge it." if explanation._measured else ""
+    if len(explanation.pictures) > 1:
+        said = f"{said} {shares_of_pictures(explanation)}".strip()
     change = _change(explanation, measured, SHARE)
     (removed,) = _removed(explanation, measured, (SHARE,))
     return PanelRow(explanation.method, explanation.map, removed, change, _lines(measured), said, ok)
 
 
 def _removed(explanation: Explanation, measured: Measured, shares: Sequence[float]) -> list[Pixels]:
-    """Pictures with these shares of the cells removed."""
+    """Pictures with these shares of the cells removed; several pictures of one question as one."""
     substrate = Substrate.parse(measured.scores.substrate)
     case, view, seed = explanation._case, explanation._view, explanation._seed
-    return list(removed_pictures(explanation._engine.vlm, case, view, explanation.method, substrate, seed, shares))
+    frames = removed_pictures(explanation._engine.vlm, case, view, explanation.method, substrate, seed, shares)
+    if len(view.pictures) == 1:
+        return [picture for (picture,) in frames]
+    places = _arrangement(explanation)
+    return [places.draw(pictures) for pictures in frames]
 
 
 def _lines(measured: Measured) -> AnswerLines | None:

@@ -1,20 +1,19 @@
-"""`cxr-faith explain`: explain one answer about one picture, print it, and write a figure and its numbers."""
+"""`cxr-faith explain`: explain one answer about one picture or several, print it, write a figure and its numbers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from transformers.utils import logging as transformers_logging
 
-from cxr_faith.data.images import load_image
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.data.sample import LETTERS
 from cxr_faith.explainer import Explainer, Explanation
+from cxr_faith.explainer.asked import Asked
 from cxr_faith.explainer.naming import result_stem
 from cxr_faith.explainer.options import TOKENS, ExplainOptions
+from cxr_faith.explainer.pictures import Shown
 from cxr_faith.metrics.functional import LARGE_RESIDUAL
 from cxr_faith.printable import json_text, printable
 from cxr_faith.storage.atomic import write_atomic
@@ -31,8 +30,12 @@ LOW_MASS = 0.5
 """Below this probability of yes or no together, the margin says little about the answer."""
 
 
-def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
+def explain(image: str | None, options: ExplainOptions) -> dict[str, Any]:
     """Explain, print, and write `<picture>-<method>-<hash>.png` and `.json`; `result_stem` makes the name.
+
+    Args:
+        image: path of the picture; None: the options name a series.
+        options: what to ask and how to explain it.
 
     Returns:
         what the JSON file holds.
@@ -42,11 +45,12 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     """
     target = options.checked_target()
     # Read first, so that a picture that cannot be read stops the command before a large model is loaded.
-    picture = load_image(image, window=options.window_values)
+    asked = Asked.of(image, options)
+    shown = asked.read()
     if options.dicom is not None:
         from cxr_faith.explainer.dicom import check_dicom
 
-        check_dicom(image)
+        check_dicom(asked.image)
     transformers_logging.disable_progress_bar()
     source = str(bundled_model()) if options.model == "bundled" else options.model
     style = (options.system, options.answer_prefix, options.thought_marks())
@@ -57,22 +61,20 @@ def explain(image: str, options: ExplainOptions) -> dict[str, Any]:
     if has_bundled_weights(source):
         print(f"note        {PHANTOMS_ONLY} For others: --model google/medgemma-4b-it")
     if target == TOKENS:
-        return _explain_tokens(explainer, picture, image, options)
+        return _explain_tokens(explainer, shown, asked)
     explained = explainer.compare(
-        picture, options.question, options.method_specs, target, options.kind, Path(image).name, options.options
+        shown, options.question, options.method_specs, target, options.kind, asked.image_id, options.options
     )
-    return _finish(explainer, list(explained.values()), image, options)
+    return _finish(explainer, list(explained.values()), asked)
 
 
-def _finish(
-    explainer: Explainer, explained: Sequence[Explanation], image: str, options: ExplainOptions
-) -> dict[str, Any]:
+def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked) -> dict[str, Any]:
     """Print the answer and what is said of each map, evaluate the maps if that is asked for, and write all files."""
     # Loads matplotlib, which takes a second: only now that the picture and the model have been read.
     from cxr_faith.explainer.clinical import Known, picture_file, write_clinical
-    from cxr_faith.explainer.drawing import answer_panel
+    from cxr_faith.explainer.drawing import answer_panel, shares_of_pictures
 
-    first = explained[0]
+    first, options = explained[0], asked.options
     _print_answer(first)
     _print_margin(first)
     for one in explained:
@@ -81,16 +83,19 @@ def _finish(
         _print_caution(one)
         if options.evaluate or options.clinical or options.dicom is not None:
             _evaluate(explainer, one, options)
-    content = _content(explainer, first, image, options)
+    panel = answer_panel(explained)  # which measures what each picture is worth
+    for one in explained if len(asked.files) > 1 else ():
+        print(f"pictures    {printable(shares_of_pictures(one))}")
+    content = _content(explainer, first, asked)
     if len(explained) > 1:
-        content["methods"] = {one.method: _content(explainer, one, image, options) for one in explained}
-    stem = _write(answer_panel(explained), content, image, options)
+        content["methods"] = {one.method: _content(explainer, one, asked) for one in explained}
+    stem = _write(panel, content, asked)
     if options.film or options.gif:
         _write_films(first, stem, options)
     if options.dicom is not None:
-        _write_dicom(explainer, explained, stem, image, Path(options.dicom))
+        _write_dicom(explainer, explained, stem, asked.image, Path(options.dicom))
     if options.clinical:
-        file = picture_file(image, options.study_date)
+        file = picture_file(asked.image, options.study_date)
         known = Known(options.calibration, options.paraphrases, options.masks, file)
         page = write_clinical(explainer, first, first.scores, stem, known)
         print(f"clinical    {printable(str(page))} and .pdf (research output, not for diagnosis)")
@@ -124,32 +129,27 @@ def _write_dicom(explainer: Explainer, explained: Sequence[Explanation], stem: P
         print(f"dicom       {printable(f'{folder}: {names}')} (as private as the film; not for diagnosis)")
 
 
-def _explain_tokens(
-    explainer: Explainer, picture: NDArray[np.uint8], image: str, options: ExplainOptions
-) -> dict[str, Any]:
+def _explain_tokens(explainer: Explainer, shown: Shown, asked: Asked) -> dict[str, Any]:
     """A map for each token of the answer, in one figure and one JSON file."""
-    from cxr_faith.explainer.drawing import region_of
+    from cxr_faith.explainer.drawing import drawn_picture
     from cxr_faith.report.grids import OWN_SCALE, token_strip
 
+    options = asked.options
     (method,) = options.method_specs.values()
-    each = explainer.explain_tokens(picture, options.question, method, options.kind, Path(image).name)
+    each = explainer.explain_tokens(shown, options.question, method, options.kind, asked.image_id)
     first = each[0]
     _print_answer(first)
     _print_caution(first)
     scored = [index for one in each for index in one.target.scored]
     texts, maps = [first.tokens[index] for index in scored], [one.map for one in each]
-    content = _content(explainer, first, image, options) | {"target": TOKENS, "scored": scored}
-    for name in ("map", "strongest_cell", "text_relevancy"):
+    content = _content(explainer, first, asked) | {"target": TOKENS, "scored": scored}
+    for name in ("map", "strongest_cell", "text_relevancy", *(("pictures",) if len(asked.files) > 1 else ())):
         content[name] = [one.to_dict()[name] for one in each]
     for name in sorted(first.extras.keys() - {"tokens"}):  # `tokens` are those of the answer
         content[name] = [one.extras[name] for one in each]
-    title = f"{options.question} ({options.method})"
-    _write(
-        token_strip(first.picture, texts, maps, region_of(first), title=title, footnote=OWN_SCALE),
-        content,
-        image,
-        options,
-    )
+    title, (picture, region, parts) = f"{options.question} ({options.method})", drawn_picture(first)
+    figure = token_strip(picture, texts, maps, region, title=title, footnote=OWN_SCALE, parts=parts)
+    _write(figure, content, asked)
     return content
 
 
@@ -185,12 +185,14 @@ def _print_margin(explanation: Explanation) -> None:
             print(f"warning     only {meta['option_mass']:.3f} of the first step's probability is on these letters")
 
 
-def _write(figure: "Figure", content: dict[str, Any], image: str, options: ExplainOptions) -> Path:
+def _write(figure: "Figure", content: dict[str, Any], asked: Asked) -> Path:
     """Write figure and JSON; returns their path without its ending."""
     from cxr_faith.explainer.drawing import save_figure
 
-    asked = {name: value for name, value in asdict(options).items() if name != "out"}
-    stem = Path(options.out) / result_stem(image, "-".join(options.method_specs), asked)
+    options = asked.options
+    settings = {name: value for name, value in asdict(options).items() if name != "out"}
+    name = result_stem(asked.image, "-".join(options.method_specs), settings, list(asked.files.values()))
+    stem = Path(options.out) / name
     file = Path(f"{stem}.{options.format}")
     save_figure(figure, file)
     write_atomic(Path(f"{stem}.json"), json_text(content) + "\n")
@@ -199,9 +201,12 @@ def _write(figure: "Figure", content: dict[str, Any], image: str, options: Expla
     return stem
 
 
-def _content(explainer: Explainer, explanation: Explanation, image: str, options: ExplainOptions) -> dict[str, Any]:
+def _content(explainer: Explainer, explanation: Explanation, asked: Asked) -> dict[str, Any]:
     assert isinstance(explainer.vlm, TransformersVLM)
-    return explanation.to_dict() | {"image": image, "model": options.model} | explainer.vlm.settings()
+    content = explanation.to_dict() | {"image": asked.image, "model": asked.options.model} | explainer.vlm.settings()
+    for picture, file in zip(content.get("pictures", ()), asked.files.values(), strict=False):
+        picture["image"] = str(file)
+    return content
 
 
 def _evaluate(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> None:

@@ -1,19 +1,16 @@
 """One explained answer as data: the map, what it explains, and what was measured of it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cxr_faith.cases import Case
-from cxr_faith.data.geometry import Geometry
 from cxr_faith.data.sample import OPTION, YES_NO
 from cxr_faith.explainer.answer_verdict import AnswerVerdict, answer_verdict
-from cxr_faith.explainer.measured import Measured
-from cxr_faith.explainer.scores import Scores
+from cxr_faith.explainer.map_of_pictures import MapOfPictures
 from cxr_faith.explainer.view import View
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.orders import map_order
@@ -25,11 +22,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explained:
-    """Which parts of the picture the model's answer depends on, according to one attribution method."""
+class Explained(MapOfPictures):
+    """Which parts of the pictures the model's answer depends on, according to one attribution method."""
 
-    map: NDArray[np.float32]
-    """Importance of each cell for the answer, float32 [grid_h, grid_w]; larger = more important."""
     answer: str
     """`yes` or `no` for yes/no questions, a letter for those with options, else the generated text."""
     tokens: tuple[str, ...]
@@ -37,22 +32,24 @@ class Explained:
     target: Target
     """The score that is explained; `target.scored` are the indices of its tokens."""
     text_relevancy: tuple[tuple[str, float], ...] | None
-    """(token, relevance) of each token around the image, in order; None for methods that rate the image alone."""
+    """(token, relevance) of each token around the pictures, in order; None for methods that rate the image alone."""
     metadata: Mapping[str, Any]
     """Question, method, kind, thought (None: it did not think), generated text, margin, p_yes, yes_no_mass,
-    option_probs (by letter), option_mass, image_id, grid, and the method's extras."""
+    option_probs (by letter), option_mass, image_id, grid (of one picture), and the method's extras."""
     _case: Case
-    _view: View
     _engine: Engine
     _seed: int
-    _measured: list[Measured] = field(default_factory=list)
-    """What `Explainer.evaluate` measured of it, the latest last."""
-    _quick: list[Measured] = field(default_factory=list)
-    """One quick measurement, for the figure of an explanation that was not evaluated."""
 
     @classmethod
     def of(cls, engine: Engine, case: Case, method: str, view: View, seed: int) -> Self:
         """The explanation of a case, from the method's map.
+
+        Args:
+            engine: runs the model.
+            case: the answer, with its map.
+            method: name of the map.
+            view: what the question shows.
+            seed: of every random stream.
 
         Raises:
             ValueError: the map has values that are not finite.
@@ -60,6 +57,7 @@ class Explained:
         assert case.target is not None
         if not np.isfinite(case.maps[method]).all():
             raise ValueError(f"the map of {method} for {view.image_id} has values that are not finite")
+        engine = engine.showing(case.pictures)
         vlm, reply, yes_no = engine.vlm, case.reply, case.kind == YES_NO
         metadata = {
             "question": case.prompt.question,
@@ -73,7 +71,7 @@ class Explained:
             "option_probs": list(reply.option_probs),
             "option_mass": reply.option_mass if case.kind == OPTION else None,
             "image_id": case.image_id,
-            "grid": vlm.grid,
+            "grid": vlm.picture_grid,
         }
         return cls(
             map=case.maps[method],
@@ -99,52 +97,47 @@ class Explained:
         return str(self.metadata["method"])
 
     @property
-    def picture(self) -> NDArray[np.uint8]:
-        """The picture as it was given, uint8 [H, W, 3]."""
-        return self._view.picture
-
-    @property
-    def geometry(self) -> Geometry:
-        """How the picture was fitted to the model's input."""
-        return self._view.geometry
-
-    @property
-    def scores(self) -> Scores | None:
-        """What `Explainer.evaluate` gave for it the last time; None before."""
-        return self._measured[-1].scores if self._measured else None
-
-    @property
     def verdict(self) -> AnswerVerdict | None:
         """Whether to believe the map; None before `Explainer.evaluate`, or with fewer than 20 random orders."""
         return answer_verdict(self._measured[-1]) if self._measured else None
 
     def to_dict(self) -> dict[str, Any]:
-        """What was asked, answered and mapped, as JSON takes it; with the scores if it was evaluated."""
+        """What was asked, answered and mapped, as JSON takes it; with the scores if it was evaluated.
+
+        `strongest_cell` is a row and a column; where the question shows several pictures, the number of a picture from
+        0, a row and a column. `pictures` then has the name, the map, the share and the effect of each.
+        """
         content: dict[str, Any] = {
             **self.metadata,
             "answer": self.answer,
             "tokens": list(self.tokens),  # of the answer, also where a method has an extra of this name
             "target": asdict(self.target),
             "map": self.map.tolist(),
-            "strongest_cell": [int(index) for index in np.unravel_index(int(self.map.argmax()), self.map.shape)],
+            "strongest_cell": self.strongest_cell(),
             "text_relevancy": self.text_relevancy,
         }
+        if len(self.pictures) > 1:
+            content["pictures"] = self.each_picture()
         if self.scores is not None:
             verdict = self.verdict
             content["evaluation"] = self.scores.to_dict() | {"verdict": None if verdict is None else verdict.verdict}
         return content
 
     def to_frame(self) -> "pd.DataFrame":
-        """A row for each cell: its row and column in the grid, its value, and its rank, 0 for the most important."""
+        """A row for each cell: its row and column in the grid, its value, and its rank, 0 for the most important.
+
+        Where the question shows several pictures, the column `picture` has the name of the cell's.
+        """
         import pandas as pd
 
         order = map_order(self.map, self._seed, self._case.image_id, self.method)
         assert order is not None  # the map is finite
         rank = np.empty(order.size, np.int64)
         rank[order] = np.arange(order.size)
-        rows, columns = np.indices(self.map.shape)
-        values = {"row": rows.ravel(), "column": columns.ravel(), "value": self.map.ravel(), "rank": rank}
-        return pd.DataFrame(values)
+        pictures, rows, columns = np.indices(np.shape(self.maps)).reshape(3, -1)
+        values = {"row": rows, "column": columns, "value": self.map.ravel(), "rank": rank}
+        named = {"picture": np.array(self.picture_names)[pictures]} if len(self.pictures) > 1 else {}
+        return pd.DataFrame(named | values)
 
     @property
     def explained_part(self) -> str:
@@ -153,23 +146,9 @@ class Explained:
             return ""
         return "".join(self.tokens[index] for index in self.target.scored).strip()
 
-    def overlay(self, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
-        """The map on the pixel grid of the picture, nearest neighbor.
-
-        Args:
-            size: (height, width) of the result; default: the picture's own.
-
-        Returns:
-            float32 [height, width].
-        """
-        height, width = size or self.picture.shape[:2]
-        rows = np.arange(height) * self.map.shape[0] // height
-        columns = np.arange(width) * self.map.shape[1] // width
-        return np.ascontiguousarray(self.map[rows][:, columns])
-
 
 def _text_relevancy(vlm: VLM, case: Case, method: str) -> tuple[tuple[str, float], ...] | None:
-    """(token, relevance) of the text tokens around the image, where the method gives a value to each position."""
+    """(token, relevance) of the text tokens around the pictures, where the method gives a value to each position."""
     sequence = case.sequences.get(method)
     if sequence is None or case.target is None:
         return None

@@ -11,7 +11,7 @@ from cxr_faith.attribution.attention import image_share
 from cxr_faith.explainer.answer_explainer import MethodSpec, methods_for
 from cxr_faith.explainer.answer_scorer import AnswerScorer
 from cxr_faith.explainer.explanation import Explanation, LayerShare
-from cxr_faith.explainer.pictures import Picture
+from cxr_faith.explainer.pictures import Shown
 from cxr_faith.explainer.view import refuse_lists
 from cxr_faith.vlm.config import ModelConfig, bundled_model
 from cxr_faith.vlm.loading import load_configured
@@ -82,9 +82,9 @@ class Explainer(AnswerScorer):
         return cls(load_configured(config, device), max_new_tokens=max_new_tokens)
 
     def text_relevancy(
-        self, image: Picture, question: str, method: MethodSpec = "chefer", target: str | int = "answer"
+        self, image: Shown, question: str, method: MethodSpec = "chefer", target: str | int = "answer"
     ) -> tuple[tuple[str, float], ...]:
-        """(token, relevance) of every text token around the image.
+        """(token, relevance) of every text token around the pictures.
 
         Raises:
             ValueError: the method rates the image alone.
@@ -96,19 +96,19 @@ class Explainer(AnswerScorer):
         return explanation.text_relevancy
 
     def layer_attention(
-        self, image: Picture, question: str, target: str | int = "answer", kind: str | None = None
+        self, image: Shown, question: str, target: str | int = "answer", kind: str | None = None
     ) -> list[LayerShare]:
-        """Share of the attention at the answer's position that falls on the picture, layer by layer."""
+        """Share of the attention at the answer's position that falls on the pictures, layer by layer."""
         view, case = self._ask_one(image, question, target, kind)
         assert case.target is not None
         batch = AttributionBatch(view.pixels[None], [case.prompt], [case.image_id], self.seed)
-        shares = image_share(self.vlm, batch, [case.target])[:, 0].tolist()
+        shares = image_share(self.vlm.showing(case.pictures), batch, [case.target])[:, 0].tolist()
         kinds = ["global" if kind == "full_attention" else "sliding" for kind in self.vlm.layer_types]
         return [LayerShare(index, *pair) for index, pair in enumerate(zip(kinds, shares, strict=True))]
 
     def compare(
         self,
-        image: Picture,
+        image: Shown,
         question: str,
         methods: Sequence[str] | Mapping[str, Mapping[str, object]],
         target: str | int = "answer",

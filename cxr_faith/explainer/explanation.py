@@ -31,7 +31,7 @@ class LayerShare:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation(Explained):
-    """Which parts of the picture the model's answer depends on, according to one attribution method."""
+    """Which parts of the pictures the model's answer depends on, according to one attribution method."""
 
     @overload
     def plot(self, ax: None = None, *, alpha: float | None = None, boxes: Sequence[Box] | None = None) -> "Figure": ...
@@ -44,12 +44,13 @@ class Explanation(Explained):
     ) -> "Figure | Axes":
         """The picture, the map on it, the picture without the map's first cells, and the curves against random orders.
 
-        An explanation that was not evaluated is measured for it: some 80 forward passes, without srg and verdict.
+        Several pictures of one question stand side by side, with one scale for their maps. An explanation that was not
+        evaluated is measured for it: some 80 forward passes, without srg and verdict.
 
         Args:
             ax: draw the map alone, into these axes.
             alpha: opacity of the map's strongest cell, from 0 to 1; default .6.
-            boxes: to draw, in pixels of the picture.
+            boxes: to draw, in pixels of the picture; the `image_id` of a box names one of several pictures.
 
         Returns:
             the figure, or `ax` if it was given.
@@ -63,7 +64,7 @@ class Explanation(Explained):
 
         Args:
             path: its ending says the format.
-            boxes: to draw, in pixels of the picture.
+            boxes: to draw, in pixels of the picture; the `image_id` of a box names one of several pictures.
 
         Returns:
             the path.

@@ -10,8 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from cxr_faith.cases import Case
+from cxr_faith.data.geometry import Geometry
+from cxr_faith.data.sheets import apart
 from cxr_faith.explainer.scores import Scores
 from cxr_faith.explainer.view import View
+from cxr_faith.metrics.regions import picture_shares
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.orders import map_order
 from cxr_faith.perturb.substrate import Substrate, compose
@@ -51,7 +54,7 @@ def measure(engine: Engine, pixels: Tensor, case: Case, protocol: Protocol) -> d
 
     Args:
         engine: runs the model.
-        pixels: pixel values [3, H, W].
+        pixels: pixel values [3, pictures * H, W].
         case: with its maps.
         protocol: schedule, random orders and seed.
 
@@ -61,7 +64,7 @@ def measure(engine: Engine, pixels: Tensor, case: Case, protocol: Protocol) -> d
     Raises:
         ValueError: unknown substrate, or a schedule that does not fit the grid.
     """
-    protocol.check_grid(engine.vlm.grid)
+    protocol.check_grid(engine.showing(case.pictures).vlm.picture_grid)
     substrate = Substrate.parse(protocol.substrates[0])
     target = case.target
     assert target is not None
@@ -70,10 +73,12 @@ def measure(engine: Engine, pixels: Tensor, case: Case, protocol: Protocol) -> d
         rows = dict.fromkeys((*case.maps, RANDOM), {"status": "off_format", "reason": case.off_format_reason})
     else:
         rows = score_image(engine, pixels, case.image_id, [case], substrate, protocol)[0]
-    key = (case.image_id, case.prompt.question)
+    key, effects = (case.image_id, case.prompt.question), rows[RANDOM].get("picture_effects")
 
     def scores(method: str) -> Scores:
         columns = {name: value for name, value in rows[method].items() if name in _COLUMNS}
+        if case.pictures > 1 and method in case.maps:
+            columns |= {"picture_shares": picture_shares(case.maps[method], case.pictures), "picture_effects": effects}
         return Scores(*key, method, substrate.spec, target.name, **columns)
 
     random = scores(RANDOM)
@@ -82,32 +87,37 @@ def measure(engine: Engine, pixels: Tensor, case: Case, protocol: Protocol) -> d
 
 def removed_pictures(
     vlm: VLM, case: Case, view: View, method: str, substrate: Substrate, seed: int, shares: Sequence[float]
-) -> Iterator[NDArray[np.uint8]]:
-    """The picture with a share of its cells removed, the most salient first, as the model gets it.
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """The pictures with a share of all their cells removed, the most salient first, as the model gets them.
 
     Args:
-        vlm: the model.
+        vlm: the model, shown as many pictures.
         case: with its maps.
-        view: the picture.
+        view: the pictures.
         method: name of the map that ranks the cells.
         substrate: what replaces removed cells.
         seed: the run's seed, for ties and for random substrates.
-        shares: of the cells, rounded to whole cells; one picture each.
+        shares: of the cells, rounded to whole cells; one list of pictures each.
 
     Yields:
-        uint8 [h, w, 3] in the picture's proportions, with a longest side of `LONGEST_SIDE` pixels.
+        uint8 [h, w, 3] each, in the picture's proportions, with a longest side of `LONGEST_SIDE` pixels.
     """
-    order = map_order(case.maps[method], seed, case.image_id, method)
+    order, pictures = map_order(case.maps[method], seed, case.image_id, method), vlm.pictures
     assert order is not None  # the map of an explanation is finite
-    fill = substrate.fill(view.pixels, case.image_id, seed, vlm.grid)
-    whole = substrate.apply(view.pixels[None], [case.image_id], seed)[0]
-    height, width = view.geometry.crop[2:]
-    scale = LONGEST_SIDE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    fill = substrate.fill(view.pixels, case.image_id, seed, vlm.picture_grid, pictures)
+    whole = substrate.apply(view.pixels[None], [case.image_id], seed, pictures)[0]
     for share in shares:
         keep = torch.ones(1, vlm.n_cells, dtype=torch.bool, device=view.pixels.device)
         keep[0, torch.from_numpy(order[: round(share * len(order))].astype(np.int64)).to(keep.device)] = False
         removed = whole if fill is None else fill(keep)
-        pixels = vlm.denormalize(compose(view.pixels, removed, keep, vlm.grid))[0]
-        shown = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
-        yield np.asarray(shown.resize(size, Image.Resampling.BILINEAR))
+        parts = vlm.denormalize(apart(compose(view.pixels, removed, keep, vlm.grid), pictures))
+        yield [_shaped(part, geometry) for part, geometry in zip(parts, view.geometries, strict=True)]
+
+
+def _shaped(pixels: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
+    """A picture [3, H, W] of the model's size, in the proportions that it was given in."""
+    height, width = geometry.crop[2:]
+    scale = LONGEST_SIDE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    shown = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    return np.asarray(shown.resize(size, Image.Resampling.BILINEAR))

@@ -32,6 +32,10 @@ class ExplainOptions:
             "</think>"}.
         max_new_tokens: longest answer that is generated.
         kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.
+        prior: picture of an earlier study, which the model is shown before IMAGE; both get a map.
+        slices: folder with the slices of a CT or MRI series, in place of IMAGE; several of them are shown, each with a
+            map.
+        n_slices: how many slices are shown, spread evenly over the series.
         window: center and width that show a DICOM picture, such as 2048,4096; default: those of its header.
         out: folder for the figure and the JSON file.
         format: of the figure.
@@ -67,6 +71,9 @@ class ExplainOptions:
     reasoning: dict[str, str] = field(default_factory=dict)
     max_new_tokens: int = 32
     kind: Literal["yes_no", "choice", "open"] | None = None
+    prior: str | None = None
+    slices: str | None = None
+    n_slices: int = 8
     window: str | None = None
     out: str = "explanations"
     format: Literal["png", "pdf", "svg"] = "png"
@@ -125,6 +132,7 @@ class ExplainOptions:
         if not self.question.strip():
             raise ValueError("--question is empty")
         self._check_methods()
+        _check_pictures(self)
         if self.keyword is None:
             if self.target == TOKENS and self.options:
                 raise ValueError("--target tokens explains each token of an answer: leave out --options")
@@ -158,3 +166,14 @@ class ExplainOptions:
             raise ValueError("--method_options: the class is --method")
         if self.method_options:
             build_methods(self.method_specs)
+
+
+def _check_pictures(options: ExplainOptions) -> None:
+    """Refuse pictures that cannot be explained together."""
+    if options.prior and options.slices:
+        raise ValueError("--prior and --slices exclude each other")
+    if options.n_slices < 1:
+        raise ValueError(f"--n_slices must be at least 1, got {options.n_slices}")
+    for name, wanted in (("clinical", options.clinical), ("dicom", options.dicom is not None)):
+        if wanted and (options.prior or options.slices):
+            raise ValueError(f"--{name} is of one picture: leave out --{'prior' if options.prior else 'slices'}")

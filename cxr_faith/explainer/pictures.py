@@ -19,6 +19,13 @@ Picture = str | Path | bytes | BinaryIO | Image.Image | NDArray[Any] | torch.Ten
 """Path, content or open file of a JPEG, PNG or DICOM file, a PIL image, a pydicom dataset, or an array or a tensor
 [H, W], [H, W, 3], [1, H, W] or [3, H, W] of uint8 or uint16; of floats after `read_picture` with their range."""
 
+Pictures = tuple[Picture, ...] | dict[str, Picture]
+"""The pictures of a question that shows several, in the order in which the model gets them; a dict gives them names,
+such as `{"prior": …, "current": …}`."""
+
+Shown = Picture | Pictures
+"""What one question shows."""
+
 Range = tuple[float, float]
 """The value that is black, and the one that is white."""
 

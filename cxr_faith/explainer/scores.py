@@ -117,6 +117,10 @@ class Scores:
     """For methods that give a set of cells: whether the set alone keeps the answer."""
     auc_error: float | None = None
     """With adaptive steps: estimated error of the areas as a share of the effect."""
+    picture_shares: list[float] | None = None
+    """Where a question shows several pictures: share of the map's positive mass on each."""
+    picture_effects: list[float] | None = None
+    """Where a question shows several pictures: how much of s is lost without each, in logits."""
     order: list[int] | None = None
     """The map's cells, most salient first."""
     k: list[int] | None = None
@@ -145,8 +149,7 @@ class Scores:
         Raises:
             ValueError: `values` has a name that is not a column of records, or lacks a field that has no default.
         """
-        unknown = sorted(values.keys() - set(RECORD_SCHEMA.names))
-        if unknown:
+        if unknown := sorted(values.keys() - set(RECORD_SCHEMA.names)):
             raise ValueError(f"scores have no field {unknown[0]!r}")
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         try:

@@ -1,55 +1,91 @@
-"""Pictures as they are given and as the model gets them."""
+"""The pictures of a question as they are given and as the model gets them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cxr_faith.data.geometry import Geometry, fit, is_constant
-from cxr_faith.explainer.pictures import Picture, read_picture
+from cxr_faith.data.sheets import together
+from cxr_faith.explainer.pictures import Picture, Shown, read_picture
 from cxr_faith.vlm.base import VLM
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A picture as it was given and as the model gets it.
+    """What one question shows, as it was given and as the model gets it.
 
     Attributes:
-        image_id: seeds everything random.
-        picture: uint8 [H, W, 3], as given.
-        geometry: how it was fitted to the model's input.
-        pixels: pixel values [3, H, W] in model input space.
+        image_id: seeds everything random; the ids of several pictures, joined by `+`.
+        names: what figures and files call each picture.
+        pictures: uint8 [H, W, 3] each, as given.
+        geometries: how each was fitted to the model's input.
+        pixels: pixel values [3, pictures * H, W] in model input space, one picture below the other.
     """
 
     image_id: str
-    picture: NDArray[np.uint8]
-    geometry: Geometry
+    names: tuple[str, ...]
+    pictures: tuple[NDArray[np.uint8], ...]
+    geometries: tuple[Geometry, ...]
     pixels: Tensor
 
     @classmethod
-    def open(cls, vlm: VLM, image: Picture, image_id: str | None = None) -> "View":
-        """Read and fit a picture; its id is by default the file's name, or `image`.
+    def open(cls, vlm: VLM, image: Shown, image_id: str | None = None) -> "View":
+        """Read and fit the pictures; the id of one is by default its file's name, else its own, or `image`.
+
+        Args:
+            vlm: the model, shown one picture.
+            image: what the question shows.
+            image_id: in place of the default.
 
         Raises:
-            ValueError: the picture cannot be read or is constant.
+            ValueError: there is no picture, or one cannot be read or is constant.
         """
-        picture = read_picture(image)
-        fitted, geometry = fit(picture, vlm.image_size)
-        if is_constant(fitted):
-            raise ValueError("the picture is constant at model size")
-        name = image_id or (Path(image).name if isinstance(image, str | Path) else "image")
-        return cls(name, picture, geometry, vlm.normalize(fitted[None])[0])
+        named = _named(image)
+        if not named:
+            raise ValueError("a question shows one picture or more, got none")
+        pictures, fitted, geometries = [], list[Tensor](), []
+        for name, given in named.items():
+            picture = read_picture(given)
+            pixels, geometry = fit(picture, vlm.image_size)
+            if is_constant(pixels):
+                which = "the picture" if len(named) == 1 else f"picture {name}"
+                raise ValueError(f"{which} is constant at model size")
+            pictures.append(picture)
+            fitted.append(pixels)
+            geometries.append(geometry)
+        joined = image_id or "+".join(_file_name(given) or name for name, given in named.items())
+        sheet = together(vlm.normalize(torch.stack(fitted)), len(fitted))[0]
+        return cls(joined, tuple(named), tuple(pictures), tuple(geometries), sheet)
 
 
-def refuse_lists(image: Picture | list[Picture], question: str | list[str]) -> None:
-    """Raise a ValueError for a list where one picture and one question are expected."""
+def _named(image: Shown) -> dict[str, Picture]:
+    """Name → picture: names that were given, else those of the files, else numbers."""
+    if isinstance(image, dict):
+        return image
+    if not isinstance(image, tuple):
+        return {_file_name(image) or "image": image}
+    files = [_file_name(picture) for picture in image]
+    if all(files) and len({*files}) == len(files):
+        return dict(zip(files, image, strict=True))
+    return {f"picture {number}": picture for number, picture in enumerate(image, 1)}
+
+
+def _file_name(picture: Picture) -> str:
+    """The name of a picture that is given by its path; empty for others."""
+    return Path(picture).name if isinstance(picture, str | Path) else ""
+
+
+def refuse_lists(image: Shown | list[Shown], question: str | list[str]) -> None:
+    """Raise a ValueError for a list where the pictures of one question and one question are expected."""
     if isinstance(image, list) or isinstance(question, list):
         raise ValueError("one picture and one question at a time: explain takes lists of them")
 
 
-def pair_up(image: Picture | list[Picture], question: str | list[str]) -> list[tuple[Picture, str]]:
+def pair_up(image: Shown | list[Shown], question: str | list[str]) -> list[tuple[Shown, str]]:
     """Pictures and questions one to one; a single one is repeated.
 
     Raises:
@@ -64,7 +100,7 @@ def pair_up(image: Picture | list[Picture], question: str | list[str]) -> list[t
     return list(zip(image, question, strict=True))
 
 
-def by_picture(pairs: list[tuple[Picture, str]]) -> list[list[int]]:
+def by_picture(pairs: list[tuple[Shown, str]]) -> list[list[int]]:
     """Places of the pairs of each picture; paths are compared as text, all else by identity."""
     places: dict[str | int, list[int]] = {}
     for place, (picture, _) in enumerate(pairs):

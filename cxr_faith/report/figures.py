@@ -7,7 +7,8 @@ the name's ending. `grids.py` puts several maps into one figure; `charts.py` and
 import io
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,6 +24,7 @@ from cxr_faith.data.sample import Box
 from cxr_faith.printable import printable
 from cxr_faith.report.letters import readable
 from cxr_faith.report.letters import width as letter_width
+from cxr_faith.report.side_marks import mark_sides
 
 # Texts of a run's data are drawn in SVG as text, which a browser has the letters for.
 warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -41,13 +43,22 @@ Map = npt.NDArray[np.floating[Any]]
 COLUMN_WIDTH = 3.4
 """Width of charts in inches, that of a paper's column; letters have 7 to 8 points."""
 DPI = 200
-_CORNER = 0.14
-"""Share of height and width in which a corner may hold a marker of the film."""
-_MARKER = 60
-"""Gray levels by which a marker is brighter than what a corner without one holds."""
 
 Region = tuple[float, float, float, float]
 """Top, left, height and width of a part of a picture, in pixels."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several pictures that are drawn as one.
+
+    Attributes:
+        name: what is written on it.
+        region: where it stands.
+    """
+
+    name: str
+    region: Region
 
 
 def overlay(
@@ -103,6 +114,7 @@ def draw_map(
     marks: float = 11,
     alpha: float = STRONGEST_ALPHA,
     gray: bool = False,
+    parts: Sequence[Part] = (),
 ) -> tuple[AxesImage, tuple[float, float]]:
     """Draw a picture, and a map over it, into axes.
 
@@ -115,6 +127,7 @@ def draw_map(
         marks: font size of the marks R and L, in points.
         alpha: opacity of the strongest cell.
         gray: draw the map without colors, since it shows no evidence.
+        parts: where several pictures stand in this one; their maps, one below the other, share one scale.
 
     Returns:
         the drawn map (or picture) and the values (weakest, strongest) at the ends of its color scale.
@@ -124,24 +137,26 @@ def draw_map(
     """
     picture = check_picture(picture)
     height, width = picture.shape[:2]
-    top, left, covered_h, covered_w = region or (0, 0, height, width)
     drawn = axes.imshow(
         picture, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="antialiased"
     )
     limits = (0.0, 0.0)
     if values is not None:
         strength, limits = scaled(values)
-        drawn = axes.imshow(
-            strength,
-            cmap="gray" if gray else COLORMAP,
-            vmin=0,
-            vmax=1,
-            alpha=alpha * strength,
-            extent=(left, left + covered_w, top + covered_h, top),
-            interpolation="nearest",
-        )
+        regions = [part.region for part in parts] or [region or (0, 0, height, width)]
+        for shown, (top, left, covered_h, covered_w) in zip(np.split(strength, len(regions)), regions, strict=True):
+            drawn = axes.imshow(
+                shown,
+                cmap="gray" if gray else COLORMAP,
+                vmin=0,
+                vmax=1,
+                alpha=alpha * shown,
+                extent=(left, left + covered_w, top + covered_h, top),
+                interpolation="nearest",
+            )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    _mark_sides(axes, marks, picture)
+    for part in parts or (Part("", (0, 0, height, width)),):
+        mark_sides(axes, marks, picture, part.region, part.name)
     for box in boxes or ():
         # White with a dark edge is visible on bone, on lung and on every color of the map.
         outline = Rectangle((box.x1, box.y1), box.x2 - box.x1, box.y2 - box.y1, fill=False, ec="white", lw=marks / 9)
@@ -229,35 +244,6 @@ def legend_below(
     box = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=7, **given)
     for text in box.get_texts():
         text.set_parse_math(False)
-
-
-def _mark_sides(axes: Axes, size: float, picture: Pixels) -> None:
-    edge = _plainer_edge(picture)
-    for x, text, side in ((0.015, "R", "left"), (0.985, "L", "right")):
-        axes.text(
-            x,
-            0.985 if edge == "top" else 0.015,
-            text,
-            transform=axes.transAxes,
-            ha=side,
-            va=edge,
-            fontsize=size,
-            fontweight="bold",
-            color="white",
-            path_effects=[withStroke(linewidth=2, foreground="black")],
-        )
-
-
-def _plainer_edge(picture: Pixels) -> Literal["top", "bottom"]:
-    """Where R and L hide no marker of the film: at the top, unless something brighter stands in a corner there."""
-    gray = picture if picture.ndim == 2 else picture.mean(-1)
-    height, width = (max(1, round(_CORNER * n)) for n in gray.shape)
-
-    def brightest(rows: npt.NDArray[Any]) -> float:
-        corners = rows[:, :width], rows[:, -width:]
-        return max(float(corner.max() - np.median(corner)) for corner in corners)
-
-    return "bottom" if brightest(gray[:height]) > brightest(gray[-height:]) + _MARKER else "top"
 
 
 def wrapped(title: str | None, width: float, points: float = 9, most: int = 3) -> list[str]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cxr_faith.data.sample import Box
 from cxr_faith.report.bars import visible
-from cxr_faith.report.figures import DPI, Map, Pixels, Region, check_picture, draw_map, wrapped
+from cxr_faith.report.figures import DPI, Map, Part, Pixels, Region, check_picture, draw_map, wrapped
 from cxr_faith.report.letters import draw_all_letters
 
 FILM_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -59,6 +59,7 @@ def token_strip(
     columns: int = 6,
     title: str | None = None,
     footnote: str = "",
+    parts: Sequence[Part] = (),
 ) -> Figure:
     """Draw the answer's words in order, each with a small map: the mean over its tokens, as for the score.
 
@@ -70,6 +71,7 @@ def token_strip(
         columns: words in a row; three fit a paper's column.
         title: above all, such as the question and the method; plain text.
         footnote: below all, such as the scale of the maps.
+        parts: where several pictures stand in `picture`.
 
     Raises:
         ValueError: no token, or another number of maps.
@@ -81,7 +83,8 @@ def token_strip(
     columns = min(columns, len(words))
     figure, cells = _panels(check_picture(picture), names, title, columns, _SIDE if title else _SMALL, footnote)
     for axes, word in zip(cells, words, strict=True):
-        draw_map(axes, picture, np.mean([maps[index] for index in word], axis=0), region=region, marks=7)
+        mean = np.mean([maps[index] for index in word], axis=0)
+        draw_map(axes, picture, mean, region=region, marks=5 if parts else 7, parts=parts)
     return draw_all_letters(figure)
 
 

@@ -15,6 +15,7 @@ from cxr_faith.report.figures import (
     DPI,
     OKABE_ITO,
     Map,
+    Part,
     Pixels,
     Region,
     check_picture,
@@ -29,6 +30,7 @@ SHARE = 0.2
 """Share of the cells that the third picture lacks."""
 
 _PICTURE = (2.5, 2.9)  # inches: most of the width and height of a picture
+_WIDER = 1.7  # of the width of several pictures
 _GAP, _EDGE, _CURVES = 0.14, 0.12, 2.45
 _NARROWEST = 1.75  # of a column
 _LEGEND = 1.3  # of the x-axis and the legend below the curves
@@ -64,7 +66,8 @@ class PanelRow:
     map: Map
     """Its map, [grid_h, grid_w]."""
     removed: Pixels
-    """The picture without the first `SHARE` of the map's cells, [H, W, 3], in the picture's proportions."""
+    """The picture without the first `SHARE` of the map's cells, [H, W, 3], in the picture's proportions; several
+    pictures stand in it as in the picture."""
     change: str
     """What became of the answer, such as "now it says no"."""
     lines: AnswerLines | None
@@ -94,6 +97,7 @@ def panel(
     boxes: Sequence[Box] | None = None,
     region: Region | None = None,
     alpha: float | None = None,
+    parts: Sequence[Part] = (),
 ) -> Figure:
     """Draw a row for each method: map, and what is left of the answer without its first cells.
 
@@ -104,6 +108,7 @@ def panel(
         boxes: in pixels of the picture.
         region: (top, left, height, width) that the maps cover; default the whole picture.
         alpha: opacity of the strongest cell of a map; default `figures.STRONGEST_ALPHA`.
+        parts: where several pictures stand in `picture`, and in each row's `removed`.
 
     Raises:
         ValueError: no row, or as `figures.overlay` does.
@@ -111,15 +116,16 @@ def panel(
     if not rows:
         raise ValueError("a panel needs a map or more")
     picture = check_picture(picture)
-    place = _Places.of(picture, head, rows)
+    place, marks = _Places.of(picture, head, rows, len(parts)), 7 if parts else 9
     figure = Figure(figsize=(place.total_w, place.total_h), dpi=DPI)
     place.write_head(figure, head, curves=any(row.lines for row in rows))
-    draw_map(place.axes(figure, 0, 0), picture, None, boxes, region, marks=9)
+    draw_map(place.axes(figure, 0, 0), picture, None, boxes, region, marks, parts=parts)
     for number, row in enumerate(rows):
         color = OKABE_ITO[number % len(OKABE_ITO)]
         axes = place.axes(figure, 1, number)
         kept = {} if alpha is None else {"alpha": alpha}
-        drawn, limits = draw_map(axes, picture, row.map, boxes, region, marks=9, gray=not row.evidence, **kept)
+        gray = not row.evidence
+        drawn, limits = draw_map(axes, picture, row.map, boxes, region, marks, gray=gray, parts=parts, **kept)
         _frame(axes, color)
         scale = figure.colorbar(drawn, cax=place.scale(figure, number), orientation="horizontal", ticks=[0, 0.5, 1])
         middle = "importance" if place.column > 2 else ""
@@ -128,7 +134,7 @@ def panel(
         scale.ax.tick_params(length=0)
         scale.outline.set_visible(False)
         axes = place.axes(figure, 2, number)
-        draw_map(axes, row.removed, None, marks=9)
+        draw_map(axes, row.removed, None, marks=marks, parts=parts)
         _frame(axes, color)
         place.write_row(figure, number, row, color)
     if any(row.lines for row in rows):
@@ -185,9 +191,9 @@ class _Places:
     """Height of the figure."""
 
     @classmethod
-    def of(cls, picture: Pixels, head: PanelHead, rows: Sequence[PanelRow]) -> "_Places":
+    def of(cls, picture: Pixels, head: PanelHead, rows: Sequence[PanelRow], parts: int = 0) -> "_Places":
         height, width = picture.shape[:2]
-        scale = min(_PICTURE[0] / width, _PICTURE[1] / height)
+        scale = min(_PICTURE[0] * (_WIDER if parts else 1) / width, _PICTURE[1] / height)
         side = width * scale, height * scale
         column = max(side[0], _NARROWEST)
         total_w = 2 * _EDGE + 3 * column + 3 * _GAP + 0.62 + _CURVES

@@ -59,8 +59,15 @@ class VLM(PictureStage):
     shares_prefix: ClassVar[bool] = True
     """Whether image tokens do not see the question, so that a picture's cache serves every question about it."""
 
-    looks_ahead: ClassVar[bool] = False
-    """Whether image tokens attend to later image tokens, too."""
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether image tokens attend to later image tokens, too."""
+        return False
+
+    @cached_property
+    def key_layers(self) -> tuple[int, ...]:
+        """For each decoder layer, the one whose keys and values it reads: itself, or an earlier one."""
+        return tuple(range(len(self.layer_types)))
 
     @property
     def n_cells(self) -> int:
@@ -123,8 +130,7 @@ class VLM(PictureStage):
         Raises:
             PromptError: the question with its turns is too long, or spells a control token; or the tokenizer splits the
                 letter of an option; or the chat template takes no earlier turns.
-            ModelError: the chat template fails or changes the question, or does not give one BOS token and one block
-                of image tokens.
+            ModelError: the chat template fails, changes the question, or does not give one BOS token and one image.
         """
 
     @abstractmethod

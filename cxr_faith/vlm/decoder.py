@@ -40,7 +40,7 @@ class Decoder:
 
     Attributes:
         body, hidden_size: the module that is called with input embeddings, and the channels of its hidden states.
-        layers: its layers, first to last.
+        layers, key_layers: its layers, first to last, and for each the index of the one whose keys and values it reads.
         layer_types: `full_attention` or `sliding_attention` for each layer.
         head: reads logits in its hidden states.
         attention_configs: every config object that names its attention implementation, see `capture.observed`.
@@ -56,12 +56,12 @@ class Decoder:
         self.body: Any = language_model
         self.hidden_size: int = text_config.hidden_size
         self.layers: Sequence[torch.nn.Module] = language_model.layers
+        self.key_layers, self.image_stand_in = tuple(range(len(self.layers))), 0
         kinds = getattr(text_config, "layer_types", None) or ("full_attention",) * len(self.layers)
         self.layer_types: tuple[str, ...] = tuple(kinds)
         self.head = Head(language_model.norm, model.lm_head, self.norm_offset)
         self.attention_configs = list({id(c): c for c in (text_config, language_model.config)}.values())
-        self.masks = lru_cache(maxsize=256)(self.make_masks)
-        self.ids = lru_cache(maxsize=4096)(self._make_ids)
+        self.masks, self.ids = lru_cache(maxsize=256)(self.make_masks), lru_cache(maxsize=4096)(self._make_ids)
         self._norm, self._embed_tokens = language_model.norm, language_model.embed_tokens
 
     def make_masks(self, seen: int, new: int, image_starts: Starts | None) -> dict[str, Tensor] | None:
@@ -148,7 +148,7 @@ class Decoder:
             cache = DynamicCache()
             self.full(embedded, image_starts, cache=cache)
             return PrefixCache(cache)
-        filling, masks = FillingCache(len(self.layers)), self.masks(0, embedded.shape[1], image_starts)
+        filling, masks = FillingCache(max(self.key_layers) + 1), self.masks(0, embedded.shape[1], image_starts)
         told = self.image_inputs(embedded, image_starts, None) if masks is None else {"attention_mask": masks}
         positions = self.positions(0, embedded.shape[1], image_starts)
         try:
@@ -177,10 +177,10 @@ class Decoder:
     def _make_ids(self, ids: tuple[int, ...]) -> Tensor:
         """Token ids [1, length] on the device, kept there: a copy from the host would wait for all work before it.
 
-        The image token, which may lie outside the vocabulary, is replaced by 0; its embedding is never used.
+        The image token, which may lie outside the vocabulary, is replaced by `image_stand_in`, only to be embedded.
         """
         tensor = torch.tensor([ids], device=self.model.device)
-        return tensor.masked_fill(tensor == self.model.config.image_token_id, 0)
+        return tensor.masked_fill(tensor == self.model.config.image_token_id, self.image_stand_in)
 
 
 def placed(sequence: Tensor, tokens: Tensor, starts: Starts) -> Tensor:

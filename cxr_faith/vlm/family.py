@@ -27,6 +27,8 @@ class Family(ABC):
     """Tokens that end an answer, besides the end of the sequence."""
     writes_bos: ClassVar[bool] = True
     """Whether a prompt starts with a BOS token."""
+    computes: ClassVar[tuple[str, ...]] = ()
+    """Settings that change logits or attention and that the family's decoder takes into account."""
     several: ClassVar[bool] = True
     """Whether a question may show several pictures, each read as it would be alone."""
     nullable: ClassVar[tuple[str, ...]] = ("sliding_window", "head_dim")

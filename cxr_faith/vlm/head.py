@@ -24,7 +24,12 @@ class Head:
         norm: the decoder's final RMSNorm.
         lm_head: its output projection, one row for each token.
         offset: added to the norm's weight: 1 in Gemma up to 3, 0 elsewhere.
+
+    Attributes:
+        cap: bound c of the logits z, which become c · tanh(z / c), as in Gemma 4; None: no bound.
     """
+
+    cap: float | None = None
 
     def __init__(self, norm: Any, lm_head: Any, offset: float = 0.0) -> None:
         self._norm, self._lm_head, self._offset = norm, lm_head, offset
@@ -46,7 +51,7 @@ class Head:
         padded = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROW_BLOCK))
         logits = torch.cat([_project(padded, part) for part in weight.split(_VOCABULARY_CHUNK)], dim=-1)
         unpadded: Tensor = logits[: len(rows)].unflatten(0, hidden.shape[:-1])
-        return unpadded
+        return self._capped(unpadded)
 
     def margin(self, hidden: Tensor, ids: Tensor, n_yes: int) -> Tensor:
         """Logsumexp of the logits of the first `n_yes` ids minus that of the other ids.
@@ -74,7 +79,7 @@ class Head:
             for each group float32 [batch].
         """
         # A sum for each row: a matrix product would round differently at different batch sizes.
-        logits = (self.norm(hidden)[:, None] * self._lm_head.weight[ids].float()).sum(-1)
+        logits = self._capped((self.norm(hidden)[:, None] * self._lm_head.weight[ids].float()).sum(-1))
         return [group.logsumexp(-1) for group in logits.split(list(sizes), -1)]
 
     def token_scores(self, hidden: Tensor, gold: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +110,11 @@ class Head:
         """Logits of some tokens at every position; see `VLM.token_logits`."""
         normed, rows = self.norm(states), self._lm_head.weight[token_ids].float()
         # A sum for each row, as in `margin`; one token at a time, so that no [positions, tokens, hidden] is formed.
-        return torch.stack([(normed * row[:, None]).sum(-1) for row in rows.unbind(1)], dim=-1)
+        return self._capped(torch.stack([(normed * row[:, None]).sum(-1) for row in rows.unbind(1)], dim=-1))
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        """The logits within their bound."""
+        return logits if self.cap is None else whole_vectors(torch.tanh, logits / self.cap) * self.cap
 
 
 def _project(rows: Tensor, part: Tensor) -> Tensor:

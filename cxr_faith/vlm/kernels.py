@@ -76,18 +76,19 @@ def fuse_norms(model: Any, offset: float) -> None:
 
     Args:
         model: a transformers model.
-        offset: 1 where the norms' weight is (1 + w), as in Gemma; it then multiplies in float32. With 0 it multiplies
-            what was rounded to the model's dtype, as in Llama and Qwen.
+        offset: added to the norms' weights, see `Head`.
     """
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
-            module.forward = MethodType(_gemma_norm if offset else _llama_norm, module)
+            llama = hasattr(module, "variance_epsilon")  # as in Qwen; Gemma calls it eps, and multiplies in float32
+            module.forward = MethodType(_llama_norm if llama else partial(_gemma_norm, offset), module)
 
 
-def _gemma_norm(norm: Any, hidden: Tensor) -> Tensor:
-    """RMSNorm with the weight (1 + w), all in float32."""
+def _gemma_norm(offset: float, norm: Any, hidden: Tensor) -> Tensor:
+    """RMSNorm with the weight (offset + w), or without a weight, all in float32."""
     # The sum is made again each time: the randomization checks change weights in place.
-    return rms_norm(hidden.float(), hidden.shape[-1:], 1.0 + norm.weight.float(), norm.eps).type_as(hidden)
+    weight = offset + norm.weight.float() if hasattr(norm, "weight") else None
+    return rms_norm(hidden.float(), hidden.shape[-1:], weight, norm.eps).type_as(hidden)
 
 
 def _llama_norm(norm: Any, hidden: Tensor) -> Tensor:

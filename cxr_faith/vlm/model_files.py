@@ -119,7 +119,8 @@ def check_image_numbers(images: Any) -> None:
     if min(images.image_std) <= 0:
         raise ModelError(f"the processor's image_std must be positive, got {images.image_std}")
     factor = images.rescale_factor if isinstance(images.rescale_factor, float) else 0
-    if not (images.do_rescale and images.do_normalize and math.isclose(factor, 1 / 255, rel_tol=1e-6)):
+    plain = {*images.image_mean} == {0} and {*images.image_std} == {1}  # then there is nothing to normalize
+    if not (images.do_rescale and (images.do_normalize or plain) and math.isclose(factor, 1 / 255, rel_tol=1e-6)):
         raise ModelError("the processor must rescale by 1/255 and normalize: see do_rescale, rescale_factor")
 
 
@@ -133,7 +134,8 @@ def parse(family: type[Family], content: Mapping[str, Any], source: object) -> A
     if kind != wanted.model_type:
         raise ModelError(f"{source} is a {kind} model, not a {wanted.model_type} with a vision tower")
     config = parse_config(content, wanted, source, family.nullable)
-    capped = [name for name in _CHANGED_LOGITS if getattr(config.get_text_config(), name, None)]
+    unknown = [name for name in _CHANGED_LOGITS if name not in family.computes]
+    capped = [name for name in unknown if getattr(config.get_text_config(), name, None)]
     if capped:
         raise ModelError(
             f"{source}: config.json: {capped[0]} changes logits in a way that this version does not compute"

@@ -32,7 +32,7 @@ class FillingCache(DynamicCache):
     """Stores keys and values, and stops the decoder after those of the last layer.
 
     Args:
-        layers: number of the decoder's layers.
+        layers: number of the decoder's layers, without those at the end that read keys and values of earlier ones.
     """
 
     def __init__(self, layers: int) -> None:

@@ -69,7 +69,7 @@ class TransformersVLM(VLM):
         super().__init__(grid, image_size, kinds, yes_ids, no_ids, device, special_ids=frozenset(prompter.control))
         self.model: Any = decoder.model.eval().requires_grad_(False)
         self.processor, self.tokenizer, self.decoder = processor, tokenizer, decoder
-        self.prompter, self.source, self.layout = prompter, source, layout
+        self.prompter, self.source, self.layout, self.key_layers = prompter, source, layout, decoder.key_layers
         self.single: TransformersVLM = self
         self._shown: dict[int, TransformersVLM] = {}
         self._stops = stop_ids(tokenizer, self.model, stops)

@@ -189,10 +189,39 @@ def test_maps_are_drawn_cell_by_cell(small: Path) -> None:
     mine = rows[rows["sample_id"].eq("s02") & rows["method"].eq("chefer")]
     (picture,) = map_pictures(mine, over=False)
     assert (picture.rows, picture.columns) == (12, 12)
-    content = io.BytesIO(b64decode(picture.uri.partition(",")[2]))
+    content = io.BytesIO(b64decode(picture.uris[0].partition(",")[2]))
     green = np.asarray(Image.open(content))[..., 1].astype(float)  # grows with strength in viridis
     order = np.asarray(mine["map"].iloc[0]).argsort()
     assert (np.diff(green.ravel()[order]) >= 0).all() and green.max() > green.min() + 100
+
+
+def test_questions_of_several_pictures_have_a_map_on_each(small: Path, tmp_path: Path) -> None:
+    """The second picture's cells are those of the first times two, so that both must be on one scale."""
+    images = [{"image_id": name, "path": f"{name}.png", "role": role} for name, role in (("a", "prior"), ("b", NASTY))]
+    grids, rows = [{"h": 12, "w": 12}] * 2, make_rows(2)
+    for row in rows:
+        row |= {"images": images, "grids": grids, "grid_h": None, "grid_w": None, "picture_shares": [0.25, 0.75]}
+        row["map"] = np.concatenate([row["map"], 2 * row["map"]]) if "map" in row else None
+    RecordWriter(tmp_path, rank=0, start=0).write(rows)
+    mine = pd.DataFrame([row for row in rows if row["sample_id"] == "s00" and row["method"] == "chefer"])
+    (drawn,) = map_pictures(mine, over=False)
+    assert (len(drawn.uris), drawn.rows, drawn.columns) == (2, 12, 12)
+    contents = [io.BytesIO(b64decode(uri.partition(",")[2])) for uri in drawn.uris]
+    green = np.concatenate([np.asarray(Image.open(content))[..., 1].astype(float).ravel() for content in contents])
+    assert (np.diff(green[mine["map"].iloc[0].ravel().argsort()]) >= 0).all() and green.max() > green.min() + 100
+    root = tmp_path / "pictures"
+    root.mkdir()
+    shutil.copy(small.parent / "pictures" / "a.png", root / "a.png")
+    Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (70, 1))).save(root / "b.png")
+    pages = Pages(tmp_path, root)
+    page = pages.sample({"id": "s00"})[1].decode()
+    assert NASTY not in page and page.count("picture?id=s00&amp;n=1") == page.count("picture?id=s00&amp;n=0") > 1
+    assert "prior 0.250, " in page and 'alt="map of chefer, prior"' in page
+    sizes = [Image.open(io.BytesIO(pages.picture({"id": "s00", "n": n})[1])).size for n in ("0", "1")]
+    assert sizes == [(200, 160), (90, 70)]
+    for place in ("2", "-1", "x", ""):
+        with pytest.raises(LookupError, match="No picture"):
+            pages.picture({"id": "s00", "n": place})
 
 
 def test_only_the_printed_address_answers(viewer: Viewer, small: Path) -> None:

@@ -179,6 +179,63 @@ def test_explain_by_a_method_with_options(tmp_path: Path, run: Callable[..., Don
     assert done.status == 2 and "sauce" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
+def test_explain_a_prior_and_a_current_study(tmp_path: Path, run: Callable[..., Done]) -> None:
+    current, prior = sorted((bundled_manifest().parent / "images").iterdir())[:2]
+    arguments = ["explain", str(current), "--prior", str(prior), "--question", "Is there a nodule?"]
+    done = run(*arguments, "--method", "gradient", "--out", str(tmp_path))
+    assert done.status == 0, done.stderr
+    content = json.loads(written(done).read_text())
+    first, second = content["pictures"]
+    assert (first["name"], second["name"]) == ("prior", "current")
+    assert (first["image"], second["image"], content["image"]) == (str(prior), str(current), str(current))
+    assert [len(each["map"]) for each in (first, second)] == [12, 12]
+    assert first["share"] + second["share"] == pytest.approx(1)
+    assert f"prior {first['share']:.0%} ({first['effect']:+.2f}), current " in done.stdout
+    assert content["image_id"] == f"{prior.name}+{current.name}"
+    alone = json.loads(written(run("explain", *arguments[1:2], *arguments[4:], "--out", str(tmp_path))).read_text())
+    assert "pictures" not in alone and alone["margin"] != content["margin"]
+    tokens = run(*arguments, "--target", "tokens", "--method", "gradient", "--out", str(tmp_path))
+    of_tokens = json.loads(written(tokens).read_text())
+    assert len(of_tokens["pictures"]) == len(of_tokens["map"]) and len(of_tokens["pictures"][0]) == 2
+
+
+def test_explain_slices_of_a_series(tmp_path: Path, run: Callable[..., Done]) -> None:
+    series = tmp_path / "series 2"
+    series.mkdir()
+    for number, source in enumerate(sorted((bundled_manifest().parent / "images").iterdir())[:5]):
+        (series / f"slice{number}.jpg").write_bytes(source.read_bytes())
+    arguments = ["explain", "--slices", str(series), "--question", "Is there a nodule?", "--method", "gradient"]
+    done = run(*arguments, "--n_slices", "2", "--out", str(tmp_path))
+    assert done.status == 0, done.stderr
+    content = json.loads(written(done).read_text())
+    assert [each["name"] for each in content["pictures"]] == ["slice1.jpg", "slice3.jpg"]
+    assert written(done).name.startswith("series_2-gradient-") and content["image"] == str(series)
+    (series / "slice3.jpg").write_bytes((series / "slice0.jpg").read_bytes())
+    again = run(*arguments, "--n_slices", "2", "--out", str(tmp_path))
+    assert written(again) != written(done)  # the name tells other pictures apart
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a.png", "--prior", "nowhere.png"], "nowhere.png: file not found"),
+        (["a.png", "--prior", "a.png", "--clinical", "true"], "--clinical is of one picture: leave out --prior"),
+        (["a.png", "--slices", "series"], "unexpected argument 'a.png'"),
+        (["--slices", "nowhere"], "--slices nowhere: no such folder"),
+        (["--slices", "series"], "no slice: it holds no DICOM, PNG or JPEG file"),
+        (["--slices", "series", "--n_slices", "0"], "--n_slices must be at least 1, got 0"),
+        (["--slices", "series", "--prior", "a.png"], "--prior and --slices exclude each other"),
+    ],
+)
+def test_pictures_that_cannot_be_explained_together_are_refused(
+    arguments: list[str], expected: str, tmp_path: Path, run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.linear_gradient("L").resize((64, 64)).save("a.png")
+    Path("series").mkdir()
+    assert expected in error_line(run("explain", *arguments, "--question", "Is there a nodule?", "--out", "out"))
+
+
 def test_explain_a_keyword(tmp_path: Path, run: Callable[..., Done]) -> None:
     picture = sorted((bundled_manifest().parent / "images").iterdir())[0]
     arguments = ("explain", str(picture), "--question", "Is there a nodule?", "--out", str(tmp_path))

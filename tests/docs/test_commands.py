@@ -140,6 +140,7 @@ def test_every_example_is_run_by_a_test() -> None:
     run_here = (
         "cxr_faith.compare",
         "from_pretrained",
+        "picture_effects",
         "run_figures",
         "read_parquet",
         "load_run",
@@ -167,6 +168,12 @@ def test_the_library_example(
     (tmp_path / "chest.png").write_bytes(PICTURE.read_bytes())
     exec(examples.pop().replace("steps=50", "steps=4"), {"cxr_faith": cxr_faith})
     assert "(12, 12)" in capsys.readouterr().out and (tmp_path / "explanation.png").stat().st_size > 10_000
+    (example,) = [code for code in EXAMPLES if "picture_effects" in code]
+    (tmp_path / "older.png").write_bytes(PICTURE.with_name("p001-s0-i0.jpg").read_bytes())
+    names = {"explainer": cxr_faith.Explainer.from_pretrained("bundled")}
+    known = example.replace("Is the nodule larger than before?", "Is there a nodule?")  # phantoms have no history
+    exec(known.replace("steps=50", "steps=2"), names)
+    assert re.match(r"prior \(12, 12\) 0\.\d+\ncurrent \(12, 12\) 0\.\d+\n\[", capsys.readouterr().out)
 
 
 def test_the_captum_example(

@@ -18,7 +18,7 @@ class Twin:
     """The same weights with eager attention, and the family's own image processor.
 
     Args:
-        parts: of `tests.family_models`.
+        parts: of `cxr_faith.bench.family_parts`.
         marks: text that stands for the picture in a filled template, from the number of image tokens.
     """
 
@@ -123,7 +123,7 @@ class Twin:
         return np.array(scores)
 
     def rows(self, vlm, picture, question, target):
-        """Rows p - 1 over the image tokens: mean attention [tokens], and Chefer's relevancy [tokens] of the margin."""
+        """Rows p - 1 over image tokens, [tokens] each: mean attention, Chefer's relevancy of the margin, rollout."""
         self.model.get_input_embeddings().weight.requires_grad_(True)  # so that attentions have a graph
         output, length = self.forward(picture, question, output_attentions=True)
         row = output.logits[0, length - 1].double()
@@ -131,11 +131,18 @@ class Twin:
         attentions = output.attentions
         gradients = torch.autograd.grad(target.sign * (yes - no), attentions)
         where = [i for i, t in enumerate(self.ids(picture, question)) if t == self.model.config.image_token_id]
-        product = torch.eye(length)
-        for attention, gradient in zip(attentions, gradients, strict=True):
-            product = product + (gradient * attention).clamp_min(0).mean(1)[0] @ product
+        relevancies, mixtures = [torch.eye(length)], [torch.eye(length)]  # what comes to each layer
+        for attention, gradient, reads in zip(attentions, gradients, self.key_layers(), strict=True):
+            added = (gradient * attention).clamp_min(0).mean(1)[0] @ relevancies[reads]
+            relevancies.append(relevancies[-1] + added)
+            mixtures.append(mixtures[-1] / 2 + attention.mean(1)[0] @ mixtures[reads] / 2)
         mean = torch.stack([a[0, :, length - 1].mean(0) for a in attentions]).mean(0)
-        return mean[where].detach().numpy(), product[length - 1, where].detach().numpy()
+        rows = mean[where], relevancies[-1][length - 1, where], mixtures[-1][length - 1, where]
+        return [row.detach().numpy() for row in rows]
+
+    def key_layers(self):
+        """For each decoder layer, the one whose keys and values it reads."""
+        return range(len(self.model.model.language_model.layers))
 
 
 def on_cells(boxes, values, grid):
@@ -258,6 +265,33 @@ class OnevisionTwin(TiledTwin):
         return boxes
 
 
+class Gemma4Twin(Twin):
+    """Pooled patches row by row, between two marks."""
+
+    def __init__(self, parts):
+        super().__init__(parts, "<|image|>", lambda count: "<|image>" + "<|image|>" * count + "<image|>")
+
+    def pixels(self, picture):
+        pixels = super().pixels(picture)
+        return {name: pixels[name] for name in ("pixel_values", "image_position_ids")}
+
+    def more_inputs(self, image, prompt_length):
+        return {"mm_token_type_ids": image}
+
+    def boxes(self, picture):
+        columns, rows = (self.pixels(picture)["image_position_ids"][0].amax(0) + 1).tolist()
+        return grid_boxes(rows // 2, columns // 2)
+
+    def key_layers(self):
+        """As the attention of each layer says: it shares, or it has a projection of its own."""
+        last, reads = {}, []
+        for index, layer in enumerate(self.model.model.language_model.layers):
+            if not layer.self_attn.is_kv_shared_layer:
+                last[layer.self_attn.layer_type] = index
+            reads.append(last[layer.self_attn.layer_type])
+        return reads
+
+
 class PaliGemmaTwin(Twin):
     """Patches in a square; the prompt as the family's processor writes it."""
 
@@ -278,6 +312,7 @@ class PaliGemmaTwin(Twin):
 
 
 TWINS = {
+    "gemma4": Gemma4Twin,
     "llava": LlavaTwin,
     "qwen2_5_vl": QwenTwin,
     "qwen3_vl": QwenTwin,

@@ -12,6 +12,8 @@ from PIL import Image
 from cxr_faith import Explainer
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import AttributionBatch
+from cxr_faith.bench.family_makers import MAKERS
+from cxr_faith.bench.family_parts import save
 from cxr_faith.checks.randomization import random_stages
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.substrate import compose
@@ -24,7 +26,6 @@ from cxr_faith.vlm.letters import letter_ids
 from cxr_faith.vlm.loading import check_files, family_of, load_vlm, peek
 from cxr_faith.vlm.model_files import parse
 from cxr_faith.vlm.text_only import score_text_only
-from tests.family_models import MAKERS, save
 from tests.reference.families import TWINS, on_cells
 from tests.runs import cheap_options
 
@@ -144,7 +145,7 @@ def test_curves_are_the_twins(family):
 def test_attention_and_relevancy_are_the_twins(family):
     vlm, target = family.vlm, Target("margin")
     batch = AttributionBatch(family.pixels()[:1], [vlm.prompt(QUESTION)], ["a"])
-    methods = build_methods({"attention": {}, "chefer": {}})
+    methods = build_methods({"attention": {}, "chefer": {}, "rollout": {}})
     expected = family.twin.rows(vlm, family.pictures[0], QUESTION, target)
     for method, row in zip(methods.values(), expected, strict=True):
         (computed,) = method.attribute(vlm, batch, [target]).maps
@@ -171,7 +172,9 @@ def test_integrated_gradients_add_up_to_the_effect(family):
 @contextmanager
 def without_tower_attention(vlm):
     """Each patch then goes its own way through the tower."""
-    outputs = re.compile(r"(vision_tower|visual)\..*(out_proj|attn\.proj|projection_layer)\.(weight|bias)$")
+    outputs = re.compile(
+        r"(vision_tower|visual)\..*(out_proj|o_proj\.linear|attn\.proj|projection_layer)\.(weight|bias)$"
+    )
     weights = [weight for name, weight in vlm.model.named_parameters() if outputs.search(name)]
     kept = [weight.clone() for weight in weights]
     assert weights

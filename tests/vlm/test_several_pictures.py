@@ -7,6 +7,8 @@ from PIL import Image
 
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import AttributionBatch, MethodError
+from cxr_faith.bench.family_makers import MAKERS
+from cxr_faith.bench.family_parts import save
 from cxr_faith.data.sheets import apart, together
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.orders import center_order
@@ -15,13 +17,12 @@ from cxr_faith.vlm import ModelError, Target
 from cxr_faith.vlm.config import PromptOptions
 from cxr_faith.vlm.letters import letter_ids
 from cxr_faith.vlm.loading import load_vlm
-from tests.family_models import MAKERS, save
 from tests.reference import gemma
 from tests.reference.families import TWINS
 from tests.runs import cheap_options
 
 QUESTION = "Is the nodule larger than before?"
-FAMILIES = ("llava", "qwen2_5_vl", "qwen3_vl", "internvl")
+FAMILIES = ("gemma4", "llava", "qwen2_5_vl", "qwen3_vl", "internvl")
 
 
 def targets(vlm):

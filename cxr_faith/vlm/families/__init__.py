@@ -2,6 +2,7 @@
 
 FAMILIES = {
     "gemma3": "Gemma3VLM",
+    "gemma4": "Gemma4VLM",
     "internvl": "InternVLVLM",
     "llava": "LlavaVLM",
     "llava_onevision": "LlavaOnevisionVLM",
