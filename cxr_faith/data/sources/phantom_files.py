@@ -53,11 +53,11 @@ def write_samples(
         part = asked[start : start + BATCH]
         images, masks = render([phantom for phantom, _ in part], size)
         for i, (phantom, questions) in enumerate(part):
-            _write_picture(root / _image_path(phantom), images[i])
+            write_picture(root / _image_path(phantom), images[i])
             own = {name: mask[i] for name, mask in masks.items()}
             drawn = [*ANATOMY, *([MARKER] if markers and phantom.marker else [])]
             for name in drawn:
-                _write_mask(root / _mask_path(phantom, name), own[name])
+                write_mask(root / _mask_path(phantom, name), own[name])
             of_phantom = [_sample(root, phantom, question, own, drawn, size, split) for question in questions]
             samples += _paired(root, phantom, questions, of_phantom) if pairs else of_phantom
     path = root / "manifest.parquet"
@@ -79,12 +79,12 @@ def _paired(root: Path, phantom: Phantom, questions: Sequence[Question], samples
         path = f"images/{phantom.image_id}-without-{what}.jpg"
         if path not in written:
             written.add(path)
-            _write_picture(root / path, render([other], (sample.height or 0, sample.width or 0))[0][0])
+            write_picture(root / path, render([other], (sample.height or 0, sample.width or 0))[0][0])
         yield replace(sample, pair_path=path)
 
 
-def _write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write a picture as JPEG."""
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a gray picture [H, W] as JPEG."""
     with replacing(path, durable=False) as file:
         Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
 
@@ -97,8 +97,8 @@ def _mask_path(phantom: Phantom, name: str) -> str:
     return f"masks/{phantom.image_id}-{name.replace('/', '-').replace(' ', '_')}.png"
 
 
-def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
-    """Write a mask as a one-bit PNG."""
+def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """Write a mask [H, W] as a one-bit PNG."""
     with replacing(path, durable=False) as file:
         Image.fromarray(mask).save(file, "PNG", optimize=True)
 
@@ -119,7 +119,7 @@ def _sample(
     mask_path, boxes = None, []
     if finding and sides:
         mask_path = _mask_path(phantom, str(name))
-        _write_mask(root / mask_path, masks[str(name)])
+        write_mask(root / mask_path, masks[str(name)])
         parts = [masks[f"{finding}/{side}" if side else finding] for side in sides]
         boxes = [Box(finding, *corners) for part in parts if (corners := box_of_mask(part)) is not None]
     known_side = sides[0] if len(sides) == 1 else None
