@@ -31,7 +31,7 @@ class BenchOptions:
     """What to measure.
 
     Attributes:
-        preset: `tiny`, `small` or `medgemma-4b`.
+        preset: `tiny`, `small`, `medgemma-4b` or `families`.
         out: JSON file; default benchmarks/<preset>.json.
         threads: CPU threads; default: as PyTorch chooses.
     """
@@ -54,10 +54,7 @@ def bench(options: BenchOptions) -> BenchResult:
     """
     if options.preset not in PRESETS:
         raise ValueError(f"no preset {options.preset!r}; there are {', '.join(PRESETS)}")
-    if options.threads is not None:
-        if options.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {options.threads}")
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     if options.preset == "medgemma-4b" and not torch.cuda.is_available():
         raise ValueError("the preset medgemma-4b needs a GPU, and there is none: use --preset tiny or small")
     transformers_logging.disable_progress_bar()
@@ -74,6 +71,18 @@ def bench(options: BenchOptions) -> BenchResult:
             f"(allowed: {result.agreement.tolerance:g})"
         )
     return result
+
+
+def use_threads(threads: int | None) -> None:
+    """Set the number of CPU threads; None: leave it as it is.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
 
 
 def measure(scene: Scene) -> BenchResult:

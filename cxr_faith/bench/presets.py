@@ -43,6 +43,9 @@ PRESETS = {
     "medgemma-4b": Preset("medgemma-4b", exact=False, naive_batch=8, batches=(8, 16, 32, 64), sample=64),
 }
 
+FAMILIES = "families"
+"""The preset that measures a model of each family, see `cxr_faith.bench.families`."""
+
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "small": {
         "text": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4}

@@ -20,6 +20,7 @@ from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Gemma3VLM, bundled_model
 from cxr_faith.vlm.counts import Counts
+from cxr_faith.vlm.pretrained import FamilyVLM
 
 
 @dataclass
@@ -76,7 +77,7 @@ def build_scene(preset: Preset, vlm: Gemma3VLM | None = None) -> Scene:
     """
     pictures: dict[str, Callable[[Gemma3VLM], Tensor]] = {"bundled": _phantom}
     vlm = vlm or (_bundled() if preset.shape == "bundled" else random_vlm(preset.shape))
-    pixels = pictures.get(preset.shape, _noise)(vlm)
+    pixels = pictures.get(preset.shape, noise)(vlm)
     protocol = Protocol(steps=preset.steps, random_orders=preset.random_orders, max_new_tokens=4)
     protocol.check_grid(vlm.grid)
     settings: dict[str, dict[str, Any]] = {name: {} for name in METHODS}
@@ -104,7 +105,7 @@ def _phantom(vlm: Gemma3VLM) -> Tensor:
     return vlm.normalize(picture[None])[0]
 
 
-def _noise(vlm: Gemma3VLM) -> Tensor:
+def noise(vlm: FamilyVLM) -> Tensor:
     """Coarse noise, which blurring changes, for a model that was trained on no picture."""
     coarse = torch.randn(1, 3, *vlm.grid, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(coarse, vlm.image_size, mode="nearest")[0].to(vlm.device)

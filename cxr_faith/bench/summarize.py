@@ -14,11 +14,11 @@ from cxr_faith.bench.presets import METHODS
 from cxr_faith.bench.ratios import ratios
 from cxr_faith.bench.results import Agreement, BenchResult, Machine, Schedule, Spread, Variants
 from cxr_faith.bench.rows import bench_rows
-from cxr_faith.bench.scene import Scene
 from cxr_faith.bench.timing import matmul_peak
 from cxr_faith.bench.variants import area_errors, rank_agreement
 from cxr_faith.perturb.engine import TOKENS
 from cxr_faith.protocol import ADAPTIVE
+from cxr_faith.vlm.pretrained import FamilyVLM
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.5}
 """Largest difference in logits between the curves of engine and usual recipe; bfloat16 rounds logits to .125."""
@@ -31,7 +31,7 @@ def summarize(contest: Contest) -> BenchResult:
     peak = matmul_peak(scene.vlm.device, model.dtype)
     medians = (Spread.of([getattr(bare, name) for bare in contest.bare]).median for name in vars(contest.bare[0]))
     return BenchResult(
-        machine=machine(scene),
+        machine=machine(scene.vlm),
         exact=preset.exact,
         schedule=Schedule(
             protocol.steps, protocol.random_orders, METHODS, preset.ig_steps, scene.vlm.n_cells, preset.repeats
@@ -56,18 +56,18 @@ def _variants(contest: Contest) -> Variants | None:
     return Variants(area_errors(contest.exact, rows[ADAPTIVE]), Spread.of(rank_agreement(contest.exact, rows[TOKENS])))
 
 
-def machine(scene: Scene) -> Machine:
+def machine(vlm: FamilyVLM) -> Machine:
     """The hardware and the versions that the numbers belong to."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
     cpu = names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
-    on_gpu = scene.vlm.device.type == "cuda"
+    on_gpu = vlm.device.type == "cuda"
     return Machine(
-        device=torch.cuda.get_device_name(scene.vlm.device) if on_gpu else cpu,
+        device=torch.cuda.get_device_name(vlm.device) if on_gpu else cpu,
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
-        dtype=str(scene.vlm.model.dtype).removeprefix("torch."),
-        parameters=sum(weight.numel() for weight in scene.vlm.model.parameters()),
+        dtype=str(vlm.model.dtype).removeprefix("torch."),
+        parameters=sum(weight.numel() for weight in vlm.model.parameters()),
         torch=version("torch"),
         transformers=version("transformers"),
     )

@@ -18,6 +18,13 @@ def wall(device: torch.device, work: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
+def processor(work: Callable[[], Any]) -> float:
+    """Seconds of processor time that some work on the CPU takes, of all its threads."""
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,6 +1,6 @@
 """`cxr-faith bench`: the speed of the engine beside the usual recipe, two libraries and the floor."""
 
-from cxr_faith.bench.presets import PRESETS
+from cxr_faith.bench.presets import FAMILIES, PRESETS
 from cxr_faith.cli.errors import UsageError, nearest, print_error, usage_errors
 from cxr_faith.cli.parser import Command
 from cxr_faith.cli.signatures import options_of
@@ -25,6 +25,8 @@ presets:
                counts of the full schedule (five minutes on two cores)
   medgemma-4b  the shape of MedGemma 4B, random weights, bfloat16, sampled
                likewise; needs a GPU
+  families     a small model of each family, random weights: the engine's
+               curves beside the floor alone
 
 examples:
   cxr-faith bench
@@ -37,15 +39,16 @@ def main(arguments: list[str]) -> int:
     options = {"options": options_of("cxr_faith.bench.compare:BenchOptions")}
     given = Command("bench", DESCRIPTION, options).read(arguments)
     preset = str(given.values.get("preset", "tiny"))
-    if preset not in PRESETS:
-        raise UsageError(f"no preset {preset!r}{nearest(preset, PRESETS)}; there are {', '.join(PRESETS)}")
+    if preset not in (names := (*PRESETS, FAMILIES)):
+        raise UsageError(f"no preset {preset!r}{nearest(preset, names)}; there are {', '.join(names)}")
     with quick_imports():
         from cxr_faith.bench.compare import BenchOptions, Disagreement, bench
+        from cxr_faith.bench.families import bench_families
 
     chosen = typed(BenchOptions, given)
     try:
         with usage_errors(ValueError):
-            bench(chosen)
+            (bench_families if preset == FAMILIES else bench)(chosen)
     except Disagreement as error:
         print_error(str(error))
         return 1

@@ -197,7 +197,7 @@ def test_curves_that_differ_fail(tmp_path, capsys, monkeypatch, random_vlm):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "huge"], "no preset 'huge'; there are tiny, small, medgemma-4b"),
+        (["--preset", "huge"], "no preset 'huge'; there are tiny, small, medgemma-4b, families"),
         (["--preset", "medgemma-4b"], "needs a GPU"),
         (["--threads", "0"], "--threads must be at least 1"),
     ],
