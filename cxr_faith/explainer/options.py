@@ -28,13 +28,11 @@ class ExplainOptions:
             a few words; the bundled model gets the question alone.
         system: text of the system role.
         answer_prefix: text with which every answer begins, such as an empty thought.
-        reasoning: let the model think first: the marks around its thought, such as {"open": "<think>", "close":
-            "</think>"}.
+        reasoning: let the model think first, between marks such as {"open": "<think>", "close": "</think>"}.
         max_new_tokens: longest answer that is generated.
         kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.
         prior: picture of an earlier study, which the model is shown before IMAGE; both get a map.
-        slices: folder with the slices of a CT or MRI series, in place of IMAGE; several of them are shown, each with a
-            map.
+        slices: folder with the slices of a CT or MRI series, in place of IMAGE; each one that is shown gets a map.
         n_slices: how many slices are shown, spread evenly over the series.
         window: center and width that show a DICOM picture, such as 2048,4096; default: those of its header.
         out: folder for the figure and the JSON file.
@@ -52,8 +50,7 @@ class ExplainOptions:
         dicom: folder for DICOM objects of the film's study: map, first cells, report and figure (extra `dicom-out`).
         calibration: run directory of the same model, for the summary's calibration.
         paraphrases: other wordings of the question, for the summary: do they get the same answer?
-        options: answers to choose from, such as ["left", "right"]; they are put below the question with letters, and
-            the answer is a letter.
+        options: answers to choose from, such as ["left", "right"], put below the question with the letters to answer.
         masks: folder of organ masks, <label>/<name of the picture>.png, of the picture's size, for the summary.
     """
 
@@ -147,8 +144,7 @@ class ExplainOptions:
             try:
                 return parse_target(self.target)
             except ValueError as error:
-                more = f"{', '.join(STRATEGIES)} pick a token, {TOKENS} takes each"
-                raise ValueError(f"--target: {error}; {more}") from error
+                raise ValueError(f"--target: {error}; {', '.join(STRATEGIES)} pick one, {TOKENS} takes each") from error
         if self.target != "answer":
             raise ValueError("--keyword and --target exclude each other")
         return parse_target(f"{KEYWORD}{self.keyword}")
