@@ -40,7 +40,7 @@ class Protocol:
             vision tower.
         target: what is explained: `answer`, `first`, the index of an answer token, or `keyword:WORD`.
         max_new_tokens: longest answer; in generated tokens.
-        seed: seeds every random stream, together with the image id.
+        seed: of every random stream; the image id is part of each.
         controls: which maps that know nothing of the model are scored beside those of the methods. `basic`: noise,
             edges, the mask of the finding where there is one, and a blurred copy of the map of the first method.
             `all`: also a blurred copy of every map, which doubles the cost. `none`: only the controls that are listed

@@ -63,12 +63,12 @@ class CXRVQADataModule(L.LightningDataModule):
                 folder that the manifest is in.
             batch_size: samples per batch at most; batches end between images where they can.
             num_workers: processes that decode pictures; 0: this one.
-            border_crop: share of each side that is cut off before resizing; 0 to 0.5.
+            border_crop: share of each side that is cut off; before resizing, 0 to 0.5.
             keep_anatomy: organs, e.g. [left lung, right lung, heart]: everything outside of their masks is black in
                 the model's input. A sample without these masks cannot be used. Default: pictures stay as they are.
-            cache: folder for the pictures as the model gets them, decoded and resized once and then read memory-mapped;
+            cache: folder for the pictures as the model gets them; decoded and resized once, then read memory-mapped,
                 for runs that read them often or from a slow file system. Holds pictures of the data set.
-            decode_seconds: CPU time that decoding a file may take; a sample whose file takes longer cannot be used.
+            decode_seconds: CPU time for decoding a file; a sample whose file takes longer cannot be used.
         """
         super().__init__()
         # More ranks than images left is a normal end of a resumed run, not an error.
