@@ -52,6 +52,7 @@ class Case:
         failed: name -> why the method could not make a map.
         sample_id: of its sample; empty: it is of no manifest.
         image_use: columns of the answer's image use, where it was measured.
+        pair: the picture without the finding, as the model gets it [3, H, W]; None: none is there or asked for.
         regions: the cells whose removal says whether the answer is grounded; None: that is not asked.
     """
 
@@ -71,6 +72,7 @@ class Case:
     sample_id: str = ""
     image_use: dict[str, Any] = field(default_factory=dict)
     regions: Regions | None = None
+    pair: Tensor | None = None
 
     @property
     def pictures(self) -> int:
@@ -249,7 +251,8 @@ def _batch(
 ) -> AttributionBatch:
     cells = _mask_cells(method, case) if method.needs_mask else None
     masks, ids = None if cells is None else cells[None], [case.sample_id] if case.sample_id else []
-    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, masks, shared, micro_batch, ids)
+    pairs = None if case.pair is None or not method.uses_pair else case.pair[None]
+    return AttributionBatch(picture[None], [case.prompt], [case.image_id], seed, masks, shared, micro_batch, ids, pairs)
 
 
 def _mask_cells(method: Method, case: Case) -> Tensor | None:

@@ -53,6 +53,7 @@ def cheap_options(sae: str) -> dict[str, dict[str, Any]]:
         "multi_scale": {"tolerance": 0.5},
         "attention_sink_masked": {"factor": 1.1},
         "answer_map": {"bands": [2]},
+        "counterfactual": {"cells": 2},
     }
 
 

@@ -133,7 +133,7 @@ def test_compare_explains_one_answer(explainer: cxr_faith.Explainer, pictures: l
 def test_every_method_is_offered(explainer: cxr_faith.Explainer, pictures: list[Path], name: str) -> None:
     cheap = {"igos_pp": {"iterations": 1, "path_steps": 1}, "rise": {"masks": 20}, "integrated_gradients": {"steps": 4}}
     cheap |= {"eagle": {"regions": 4, "budget": 8}, "multi_scale": {"tolerance": 0.5}}
-    cheap |= {"greedy": {"cells": 2}, "smooth_grad": {"copies": 3}}
+    cheap |= {"greedy": {"cells": 2}, "counterfactual": {"cells": 1}, "smooth_grad": {"copies": 3}}
     options = {"class": name} | cheap.get(name, {})
     explained = explainer.explain(pictures[0], "Is there a nodule?", options)
     assert explained.metadata["method"] == name and explained.map.shape == explainer.vlm.grid

@@ -24,7 +24,7 @@ from tests.runs import cheap_options, records, run_here, write_config
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
-SEARCHES = ("cleann", "eagle", "greedy", "igos_pp", "multi_scale")
+SEARCHES = ("cleann", "counterfactual", "eagle", "greedy", "igos_pp", "multi_scale")
 """Methods that decide by comparing scores: two that differ in the last bit may take different ways."""
 QUESTION = "Is there a nodule?"
 

@@ -7,6 +7,7 @@ from cxr_faith.attribution.base import METHODS, Attribution, AttributionBatch, M
 from cxr_faith.attribution.baselines import Center, Edges, Oracle, OracleNear, RandomMap
 from cxr_faith.attribution.blackbox import Occlusion, Rise
 from cxr_faith.attribution.cleann import Cleann
+from cxr_faith.attribution.counterfactual import Counterfactual
 from cxr_faith.attribution.eagle import Eagle
 from cxr_faith.attribution.ensemble import Ensemble
 from cxr_faith.attribution.grad_cam import GradCam
@@ -41,6 +42,7 @@ METHODS["eagle"] = Eagle
 METHODS["multi_scale"] = MultiScale
 METHODS["ensemble"] = Ensemble
 METHODS["answer_map"] = AnswerMap
+METHODS["counterfactual"] = Counterfactual
 METHODS["random_map"] = RandomMap
 METHODS["center"] = Center
 METHODS["edges"] = Edges

@@ -42,6 +42,7 @@ class AttributionBatch:
         shared: results that methods share about these pictures under one model; None: each method computes its own.
         micro_batch: how many perturbed pictures are scored at once; None: each method has its own.
         sample_ids: one for each prompt; empty for pictures that are no samples of a manifest.
+        pairs: the same pictures without the finding [batch, 3, H, W]; None where there are none.
     """
 
     pixels: Tensor
@@ -52,6 +53,7 @@ class AttributionBatch:
     shared: SharedWork | None = field(default=None, repr=False, compare=False)
     micro_batch: MicroBatch | None = field(default=None, repr=False, compare=False)
     sample_ids: Sequence[str] = ()
+    pairs: Tensor | None = None
 
     def share(self, name: Hashable, compute: Callable[[], T]) -> T:
         """A result that several methods need for these pictures and prompts; the first method computes it."""
@@ -92,6 +94,7 @@ class Method(ABC):
             method's own substrate are marked in the records.
         weights: hash of the file that the method reads, for the fingerprint of a run; empty for the others.
         together: how many points of a path, or copies, a method runs at once; None for methods with a pass a picture.
+        uses_pair: the method takes the picture without the finding, where there is one.
         can_ablate: `core` is part of the method. The others would be noise altogether: `random_map` is their ablation.
         ablated: noise stands in for the method's idea; set by the option `ablated`, which every such method has.
     """
@@ -101,6 +104,7 @@ class Method(ABC):
     substrate: Substrate | None = None
     weights: str = ""
     together: MicroBatch | None = None
+    uses_pair: ClassVar[bool] = False
     can_ablate: ClassVar[bool] = False
     ablated: bool = False
 

@@ -30,7 +30,13 @@ class Masker:
         self._engine: Engine | None = None
 
     def scores(
-        self, vlm: VLM, batch: AttributionBatch, targets: Sequence[Target], index: int, masks: BoolArray
+        self,
+        vlm: VLM,
+        batch: AttributionBatch,
+        targets: Sequence[Target],
+        index: int,
+        masks: BoolArray,
+        removed: Tensor | None = None,
     ) -> list[PictureScores]:
         """Score one picture of a batch under masks.
 
@@ -40,17 +46,20 @@ class Masker:
             targets: what is scored; the perturbed pictures are encoded once for all of them.
             index: which picture.
             masks: bool [M, N], True = the cell stays original; equal masks are run once.
+            removed: what stands in removed cells [3, H, W]; None: the substrate.
 
         Returns:
             for each target: scores [M] on the CPU.
         """
         engine = self._engine_of(vlm, batch.micro_batch)
         pixels = batch.pixels[index]
-        removed = self.substrate.apply(pixels[None], [batch.image_ids[index]], batch.seed, vlm.pictures)[0]
+        ids, fill = [batch.image_ids[index]], None
+        if removed is None:
+            removed = self.substrate.apply(pixels[None], ids, batch.seed, vlm.pictures)[0]
+            fill = self.substrate.fill(pixels, ids[0], batch.seed, vlm.picture_grid, vlm.pictures)
         plan = Plan(vlm.n_cells)
         places = [plan.add(question, masks) for question in range(len(targets))]
         prompts = [batch.prompts[index]] * len(targets)
-        fill = self.substrate.fill(pixels, batch.image_ids[index], batch.seed, vlm.picture_grid, vlm.pictures)
         scores = engine.run(pixels, removed, plan, prompts, targets, fill)
         return [of_target.at(where) for of_target, where in zip(scores, places, strict=True)]
 

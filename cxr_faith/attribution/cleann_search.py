@@ -36,7 +36,7 @@ def explaining_set(
     verified = len(cells) > 0
     if not verified:
         cells = attention_mass_set(mass.sum(0))
-    members = _masks([cells], n_cells)
+    members = cell_masks([cells], n_cells)
     drop = float(intact.s[0] - removal(members).s[0])
     share = soft / soft.max() if soft.max() != 0 else soft
     return members[0] + share / 2, {"verified": verified, "set_size": len(cells), "score_drop": drop}
@@ -79,7 +79,7 @@ def smallest_change(ranked: Sequence[IntArray], n_cells: int, removal: Removal) 
     sets = prefixes(ranked)
     if not sets:
         return np.empty(0, np.int64)
-    changes = np.flatnonzero(removal(_masks(sets, n_cells)).standing.numpy() < 0)
+    changes = np.flatnonzero(removal(cell_masks(sets, n_cells)).standing.numpy() < 0)
     return reduce_set(sets[changes[0]], n_cells, removal) if len(changes) > 0 else np.empty(0, np.int64)
 
 
@@ -87,13 +87,13 @@ def reduce_set(cells: IntArray, n_cells: int, removal: Removal) -> IntArray:
     """Put back cells that are not needed for the change until every cell that is left is needed."""
     while len(cells) > 1:
         without = [np.delete(cells, place) for place in range(len(cells))]
-        standing = removal(_masks(without, n_cells)).standing.numpy()
+        standing = removal(cell_masks(without, n_cells)).standing.numpy()
         spare = np.argsort(standing, kind="stable")[: int((standing < 0).sum())]
         if len(spare) == 0:
             break
         # Put back as many at once as possible, the least needed first.
         nested = [np.delete(cells, spare[:count]) for count in range(1, min(len(spare), len(cells) - 1) + 1)]
-        still = np.flatnonzero(removal(_masks(nested, n_cells)).standing.numpy() < 0)
+        still = np.flatnonzero(removal(cell_masks(nested, n_cells)).standing.numpy() < 0)
         # The first one changes the answer as tested above; near 0, a GPU may round differently in another batch size.
         cells = nested[still[-1]] if len(still) > 0 else nested[0]
     return cells
@@ -106,7 +106,8 @@ def attention_mass_set(mass: FloatArray, share: float = 0.5) -> IntArray:
     return order[: int(np.searchsorted(held, share * held[-1])) + 1]
 
 
-def _masks(sets: Sequence[IntArray], n_cells: int) -> BoolArray:
+def cell_masks(sets: Sequence[IntArray], n_cells: int) -> BoolArray:
+    """Masks [M, N] of sets of cells."""
     masks = np.zeros((len(sets), n_cells), bool)
     for mask, cells in zip(masks, sets, strict=True):
         mask[cells] = True

@@ -18,7 +18,7 @@ from cxr_faith.records.files import row_groups
 from cxr_faith.records.reader import sound_parts
 from cxr_faith.records.schema import IMAGE_USE, KEY, RECORD_SCHEMA
 
-EXTRAS = ("completeness_residual", "caution", "verified", "set_size", "score_drop", "map_std", "stable_share")
+EXTRAS = ("completeness_residual", "caution", "verified", "set_size", "score_drop", "edit", "map_std", "stable_share")
 """Columns that stand beside a map."""
 
 COSTS = ("forwards", "backwards", "seconds", "peak_memory")

@@ -62,6 +62,7 @@ def _schema() -> pa.Schema:
         "caution": text,
         **{"pointing_ceiling": real, "mask_cells": whole},
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells
+        "edit": text,  # for `counterfactual`: what stands in the cells of its set
         **dict.fromkeys(("set_removal_flips", "set_keeps", *GROUNDING), flag),
         "anatomy": pa.list_(_ORGAN),
         **dict.fromkeys(("map", "map_std"), pa.list_(pa.float32())),

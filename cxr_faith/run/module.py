@@ -83,8 +83,8 @@ class FaithfulnessModule(L.LightningModule):
 
     @property
     def needs_pairs(self) -> bool:
-        """Whether samples are scored under `pair`, which takes a second picture for each."""
-        return PAIR in self.protocol.substrates
+        """Whether samples are scored under `pair`, or a method uses it, which takes a second picture for each."""
+        return PAIR in self.protocol.substrates or any(one.uses_pair for one in self.method_set.methods.values())
 
     @property
     def swap_stream(self) -> Callable[[str], np.random.Generator] | None:

@@ -83,6 +83,7 @@ def answer(
         cases = _ask(engine, members, pixels, protocol, [known_reply(vlm, one) for one in own])
         for item, case, one in zip(members, cases, own, strict=True):
             case.organ_cells, case.sample_id = item.organ_cells(vlm.grid), item.sample.sample_id
+            case.pair = pairs.get(str(item.sample.pair_path)) if item.pair is not None else None
             fill_known(case, one)
         readings.append(Reading(pixels, members, cases, pairs, own, placed=condition == NONE))
     return readings

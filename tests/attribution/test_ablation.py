@@ -12,7 +12,12 @@ from tests.analytic import MARGIN, LinearVLM
 QUESTION = "Is there a nodule?"
 ABLATED = sorted(name for name, method in METHODS.items() if method.can_ablate)
 LINEAR = {"grad_x_input": {"baseline": "zero"}, "integrated_gradients": {"baseline": "zero"}, "igos_pp": {}}
-LINEAR |= {"occlusion": {"window": 1}, "rise": {"masks": 200, "coarse": 9}, "greedy": {}}
+LINEAR |= {
+    "occlusion": {"window": 1},
+    "rise": {"masks": 200, "coarse": 9},
+    "greedy": {},
+    "counterfactual": {"edit": "zero"},
+}
 LINEAR |= {"eagle": {"regions": 15}, "multi_scale": {"inner": "random_map", "tolerance": 0.0}}
 
 
@@ -45,6 +50,7 @@ def test_without_its_idea_a_method_does_not_find_the_cell_that_decides(name):
 @pytest.mark.parametrize("name", ABLATED)
 def test_noise_is_seeded_by_the_image(name, bundled, pictures):
     quick = {"igos_pp": {"iterations": 1, "path_steps": 1}, "rise": {"masks": 8}, "greedy": {"cells": 1}}
+    quick |= {"counterfactual": {"cells": 1}}
     quick |= {
         "eagle": {"regions": 9, "budget": 18},
         "attention_sink_masked": {"factor": 1.2},

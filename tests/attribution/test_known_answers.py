@@ -27,6 +27,7 @@ OPTIONS = {
     "greedy": {"substrate": "zero"},
     "eagle": {"substrate": "zero", "regions": 36, "budget": 2000},
     "multi_scale": {"substrate": "zero"},
+    "counterfactual": {"edit": "zero"},
     "ensemble": {"methods": ["chefer", "gradient"]},
 }
 
@@ -34,18 +35,24 @@ OPTIONS = {
 ONE_CELL = dict.fromkeys(
     ("chefer", "chefer_global", "gradient", "grad_x_input", "integrated_gradients", "smooth_grad", "sae"), "read"
 )
-ONE_CELL |= dict.fromkeys(("cleann", "igos_pp", "occlusion", "rise", "greedy"), "read")
+ONE_CELL |= dict.fromkeys(("cleann", "igos_pp", "occlusion", "rise", "greedy", "counterfactual"), "read")
 ONE_CELL |= dict.fromkeys(("eagle", "multi_scale", "ensemble"), "read") | {"attention_sink_masked": "sink"}
 ONE_CELL |= {"attention": "looked at", "rollout": "looked at", "tam": "activation", "grad_cam": "activation"}
 
 # A model that ignores the picture: no map, or the same map as of a model that does not.
 IGNORED = dict.fromkeys(ONE_CELL, "zero") | dict.fromkeys(("attention", "rollout", "tam"), "same")
-IGNORED |= {"cleann": "unverified", "greedy": "flat", "eagle": "flat", "ensemble": "flat"}
+IGNORED |= {
+    "cleann": "unverified",
+    "counterfactual": "unverified",
+    "greedy": "flat",
+    "eagle": "flat",
+    "ensemble": "flat",
+}
 IGNORED |= {"attention_sink_masked": "same"}
 
 # Either of two cells is enough, one is a little brighter: both, or just the brighter, whose gradient is all there is.
 REDUNDANT = dict.fromkeys(ONE_CELL, "brighter") | dict.fromkeys(
-    ("smooth_grad", "cleann", "igos_pp", "rise", "greedy", "eagle"), "both"
+    ("smooth_grad", "cleann", "igos_pp", "rise", "greedy", "eagle", "counterfactual"), "both"
 )
 REDUNDANT |= {"multi_scale": "block", "ensemble": "first", "attention_sink_masked": "sink"}
 REDUNDANT |= {name: ONE_CELL[name] for name in ("attention", "rollout", "tam", "grad_cam")}

@@ -23,7 +23,7 @@ QUESTIONS = ("Is there a nodule?", "Is there a effusion?")
 def test_registry_holds_every_method():
     names = "attention rollout chefer chefer_global gradient grad_x_input integrated_gradients igos_pp sae"
     names += " grad_cam smooth_grad tam cleann occlusion rise greedy random_map center edges oracle oracle_near file"
-    names += " attention_sink_masked eagle multi_scale ensemble answer_map"
+    names += " attention_sink_masked eagle multi_scale ensemble answer_map counterfactual"
     assert set(METHODS) == set(names.split())
 
 

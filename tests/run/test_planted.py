@@ -74,3 +74,23 @@ def test_the_page_says_that_the_objects_are_synthetic(done: Path) -> None:
     page = (done / "report" / "index.html").read_text(encoding="utf-8")
     assert "The objects are synthetic" in page and "What does the model see of planted objects?" in page
     assert "planted copies of verified pairs" in page
+
+
+def test_a_counterfactual_edits_the_fewest_cells_of_the_object_and_films_get_an_estimate(done: Path) -> None:
+    methods = "methods: {attention: {}, random_map: {}, oracle: {}}"
+    text, config = (done.parent / "config.yaml").read_text(), done.parent / "counterfactual.yaml"
+    assert methods in text
+    config.write_text(text.replace(methods, "methods: {oracle: {}, counterfactual: {cells: 1}}"))
+    assert run_here(config, done.parent / "edited") == 0
+    under_pair = records(done.parent / "edited").query("substrate == 'pair'")
+    rows = under_pair[under_pair["method"].eq("counterfactual")].set_index("sample_id")
+    masked = under_pair[under_pair["method"].eq("oracle")].set_index("sample_id")["map"]
+    said_yes = records(done).query("method == 'random' and substrate == 'pair'").set_index("sample_id")["predicted"]
+    for name, row in rows.iterrows():
+        assert row["edit"] == ("pair" if row["planted"] else "mirror")
+        if row["planted"]:
+            cells = row["order"][: int(row["set_size"])]
+            assert all(masked[name][cell] > 0 for cell in cells)  # in a mask of every pixel that differs
+            film = next(one for one in said_yes.index if one.startswith(row["pair_id"]) and one.endswith("film"))
+            assert row["verified"] == (said_yes[name] != said_yes[film]) == bool(row["set_removal_flips"])
+    assert rows["verified"].sum() >= 2
