@@ -17,6 +17,7 @@ from cxr_faith.data.sample import Box
 from cxr_faith.explainer import Explanation
 from cxr_faith.explainer.answer_verdict import answer_verdict
 from cxr_faith.explainer.drawing import answer_panel, film_frames, measured_of
+from cxr_faith.explainer.edits import _pixels, edit_frames, edit_said
 from cxr_faith.explainer.measured import Measured
 from cxr_faith.report.film import film_strip, moving_picture
 from cxr_faith.report.grids import compose
@@ -205,3 +206,19 @@ def test_the_film_says_what_the_model_says_of_each_frame(scored: Explanation) ->
         assert (gif.format, gif.n_frames, gif.info["loop"]) == ("GIF", 3, 0)
     with pytest.raises(ValueError, match="a frame or more"):
         film_strip([])
+
+
+@pytest.mark.parametrize("edit", ["mirror", "road"])
+def test_an_edit_is_shown_with_what_the_model_says_of_it(explainer: cxr_faith.Explainer, edit: str) -> None:
+    """The picture that is shown has the margin that its caption says."""
+    picture, vlm = bundled_manifest().parent / "images" / "p000-s0-i0.jpg", explainer.vlm
+    one = explainer.explain(picture, QUESTION, {"class": "counterfactual", "cells": 1, "edit": edit})
+    film, edited, change = edit_frames(one)
+    _, pixels = _pixels(one, int(one.extras["set_size"]))
+    margin = float(vlm.score(vlm.prefill(vlm.encode(pixels[None])), vlm.prompt(QUESTION), one.target).s[0])
+    assert margin == pytest.approx(one.metadata["margin"] - one.extras["score_drop"], abs=1e-3)
+    assert film.said == "it says yes" and edited.said == edit_said(one)
+    assert edited.said.startswith("now it says no" if margin < 0 else "it still says yes")
+    assert f"{one.metadata['margin']:+.1f} → {margin:+.1f}" in edited.said and one.extras["verified"] == (margin < 0)
+    differs = film.picture != edited.picture
+    assert 0 < differs.mean() < 0.5 and np.array_equal(change.picture != 128, differs)

@@ -26,9 +26,11 @@ class Counterfactual(Method):
     which one it was.
 
     The search is greedy. Each step edits the cell that lowers the answer's standing most, until the answer changes. If
-    it does not, but changes with all cells edited, the search goes on from there. Then cells are put back until every
-    cell that is left is needed. A smaller set may exist. The map is 1 in the set and 0 elsewhere, plus up to one half
-    for the effect of each cell's edit alone, where it lowers the answer's standing.
+    it does not, but is another one about the pair, the search goes on from all cells. Then cells are put back until
+    every cell that is left is needed. A smaller set may exist.
+
+    The map is 1 in the set and 0 elsewhere, plus up to one half for the effect of each cell's edit alone, where it
+    lowers the answer's standing.
 
     Extras: `verified` (1: the edit changed the answer; 0: no set did, and the set is what the search edited),
     `set_size`, `score_drop`, s(intact) - s(set edited), and `edit`.
@@ -78,7 +80,8 @@ class Counterfactual(Method):
             values: FloatArray = self.core(torch.from_numpy(drops)[None], [image_id], batch.seed)[0].numpy()
             return values
 
-        search = smallest_edit(candidates, vlm.n_cells, self.cells, removal, core if self.ablated else None)
+        noise = core if self.ablated else None
+        search = smallest_edit(candidates, vlm.n_cells, self.cells, removal, edit == PAIR, noise)
         if search is None:
             return np.full(vlm.n_cells, np.nan), {"verified": False, "set_size": 0, "score_drop": np.nan, "edit": edit}
         values, most = np.zeros(vlm.n_cells), search.effects.max(initial=0.0)
@@ -118,15 +121,17 @@ def smallest_edit(
     n_cells: int,
     most: int,
     removal: Removal,
+    or_all: bool,
     noise: Callable[[FloatArray], FloatArray] | None = None,
 ) -> Edit | None:
-    """Edit cells one after another until the answer changes, else all of them, then put back what is not needed.
+    """Edit cells one after another until the answer changes, then put back those that are not needed.
 
     Args:
         candidates: the cells that may be edited.
         n_cells: number of cells of the grid.
         most: steps that the search takes.
         removal: scores pictures with some cells edited.
+        or_all: if these steps do not change the answer, but all cells do, go on from all of them.
         noise: for an ablation: what stands in for measured drops; nothing is put back then.
 
     Returns:
@@ -152,7 +157,7 @@ def smallest_edit(
         chosen = int(np.argmax(drops))
         cells, standing = np.append(cells, left[chosen]), float(scores[chosen])
         verified = standing < 0
-    if not verified and noise is None and stands:
+    if or_all and stands and not verified and noise is None:
         verified = bool(removal(cell_masks([candidates], n_cells)).standing[0] < 0)
         cells = candidates if verified else cells
     if verified and noise is None:

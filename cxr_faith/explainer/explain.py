@@ -90,6 +90,9 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
     if len(explained) > 1:
         content["methods"] = {one.method: _content(explainer, one, asked) for one in explained}
     stem = _write(panel, content, asked)
+    edited = [one for one in explained if "edit" in one.extras and len(asked.files) == 1]
+    if edited:
+        _write_edit(edited[0], stem, options)
     if options.film or options.gif:
         _write_films(first, stem, options)
     if options.dicom is not None:
@@ -100,6 +103,18 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
         page = write_clinical(explainer, first, first.scores, stem, known)
         print(f"clinical    {printable(str(page))} and .pdf (research output, not for diagnosis)")
     return content
+
+
+def _write_edit(explanation: Explanation, stem: Path, options: ExplainOptions) -> None:
+    """Write a counterfactual as pictures: the film, the edit and what changed."""
+    from cxr_faith.explainer.drawing import save_figure
+    from cxr_faith.explainer.edits import edit_frames, edit_said
+    from cxr_faith.report.film import film_strip
+
+    file = stem.with_name(f"{stem.name}-edit.png")
+    save_figure(film_strip(edit_frames(explanation), f"{options.question} ({explanation.method})"), file)
+    print(f"edit        {edit_said(explanation)}")
+    print(f"edit        {printable(str(file))}")
 
 
 def _write_films(explanation: Explanation, stem: Path, options: ExplainOptions) -> None:
