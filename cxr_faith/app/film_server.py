@@ -51,16 +51,15 @@ _HEADERS = {
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """A folder for all temporary files of this process, gradio's too, which is gone afterwards, also after SIGTERM."""
-    earlier, handler = tempfile.tempdir, signal.getsignal(signal.SIGTERM)
-    with tempfile.TemporaryDirectory(prefix="cxr-faith-app-", ignore_cleanup_errors=True) as name:
-        signal.signal(signal.SIGTERM, _leave)
-        os.environ.update(_SETTINGS | {"GRADIO_TEMP_DIR": name})
-        tempfile.tempdir = name
-        try:
+    earlier, handler = tempfile.tempdir, signal.signal(signal.SIGTERM, _leave)
+    try:
+        with tempfile.TemporaryDirectory(prefix="cxr-faith-app-", ignore_cleanup_errors=True) as name:
+            os.environ.update(_SETTINGS | {"GRADIO_TEMP_DIR": name})
+            tempfile.tempdir = name
             yield Path(name)
-        finally:
-            tempfile.tempdir = earlier
-            signal.signal(signal.SIGTERM, handler)
+    finally:
+        tempfile.tempdir = earlier
+        signal.signal(signal.SIGTERM, handler)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -168,4 +167,5 @@ def _mounted(app: "ASGIApp", page: "FilmPage", path: str, look: dict[str, object
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not stop the removal of the folder
     raise SystemExit(128 + number)

@@ -193,6 +193,29 @@ def test_ctrl_c_ends_the_app_and_removes_its_folder(running: App) -> None:
     assert list(running.folder.iterdir()) == []
 
 
+def test_a_second_sigterm_does_not_keep_the_folder(tmp_path: Path) -> None:
+    script = """
+import os, signal, tempfile, time
+from cxr_faith.app.film_server import private_folder
+
+class Slow(tempfile.TemporaryDirectory):
+    def __exit__(self, *error):
+        os.kill(os.getpid(), signal.SIGTERM)
+        super().__exit__(*error)
+
+tempfile.TemporaryDirectory = Slow
+with private_folder() as folder:
+    (folder / "film.png").write_bytes(b"x")
+    print(tempfile.mkdtemp().startswith(str(folder)), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (143, "True\n"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture(scope="module")
 def room(bundled) -> FilmRoom:
     return FilmRoom(Explainer(bundled))
