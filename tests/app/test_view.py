@@ -216,7 +216,7 @@ def test_questions_of_several_pictures_have_a_map_on_each(small: Path, tmp_path:
     pages = Pages(tmp_path, root)
     page = pages.sample({"id": "s00"})[1].decode()
     assert NASTY not in page and page.count("picture?id=s00&amp;n=1") == page.count("picture?id=s00&amp;n=0") > 1
-    assert "prior 0.250, " in page and 'alt="map of chefer, prior"' in page
+    assert "prior<br>0.250 of the map</span>" in page and 'alt="map of chefer, prior"' in page
     sizes = [Image.open(io.BytesIO(pages.picture({"id": "s00", "n": n})[1])).size for n in ("0", "1")]
     assert sizes == [(200, 160), (90, 70)]
     for place in ("2", "-1", "x", ""):
