@@ -95,7 +95,7 @@ def bench_families(options: BenchOptions) -> list[FamilyRow]:
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     console = wide_console()
     threads = "1 thread" if host.threads == 1 else f"{host.threads} threads"
-    console.print(_table(f"{FAMILIES} · random weights, {host.dtype} · {host.device}, {threads}", rows))
+    console.print(family_table(f"{FAMILIES} · random weights, {host.dtype} · {host.device}, {threads}", rows))
     print_line(console, f"{protocol.steps} steps, {protocol.random_orders} random orders, two maps, two questions")
     print_line(console, f"seconds of processor time, median of {REPEATS} turns, so that other work counts less")
     print_line(console, "pictures + questions: of the engine, which are those of the schedule exactly")
@@ -201,7 +201,8 @@ def _bare_stages(vlm: FamilyVLM, pixels: Tensor, case: Case, batch: int) -> dict
     return {"tower": tower, "prefill": prefill, "question": question}
 
 
-def _table(title: str, rows: Sequence[FamilyRow]) -> Table:
+def family_table(title: str, rows: Sequence[FamilyRow]) -> Table:
+    """A row for each family."""
     table = Table(title=title, box=None, header_style="bold")
     table.add_column("family")
     for name in ("parameters", "tokens", "cells", "pictures + questions", "engine s", "floor s", "engine ÷ floor"):

@@ -16,8 +16,10 @@ import pytest
 from rich.console import Console
 
 from cxr_faith.__main__ import main
-from cxr_faith.bench.results import Agreement
+from cxr_faith.bench.families import FamilyRow, family_table
+from cxr_faith.bench.results import Agreement, Spread
 from cxr_faith.bench.table import render
+from cxr_faith.vlm.families import FAMILIES
 from cxr_faith.vlm.vocabulary import ANATOMY, FINDINGS, GROUPS, NOTHING
 from tests.docs.documents import ROOT, blocks, command_lines, document, section
 
@@ -135,6 +137,18 @@ def test_tables_of_speed_are_those_of_the_benchmarks_files() -> None:
         assert [line.split() for line in table.splitlines()] == [
             line.split() for line in output.getvalue().splitlines()
         ]
+
+
+def test_the_table_of_families_is_that_of_the_benchmarks_file() -> None:
+    (table,) = [block for block in blocks(document("docs/speed.md"), "text") if "engine ÷ floor at most" in block]
+    content = json.loads((ROOT / "benchmarks" / "families.json").read_text(encoding="utf-8"))
+    spreads = ("engine", "floor", "ratio")
+    rows = [FamilyRow(**row | {name: Spread(**row[name]) for name in spreads}) for row in content["rows"]]
+    output = io.StringIO()
+    Console(file=output, width=130).print(family_table("", rows))
+    printed = [line.split() for line in output.getvalue().splitlines() if line.strip()]
+    assert [line.split() for line in table.splitlines()][1 : len(printed) + 1] == printed
+    assert {row.family for row in rows} == {*FAMILIES} and all(row.ratio.median <= 1.10 for row in rows)
 
 
 @pytest.mark.slow
