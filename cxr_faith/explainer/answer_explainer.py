@@ -11,7 +11,9 @@ from cxr_faith.explainer.answers import ask
 from cxr_faith.explainer.explanation import Explanation
 from cxr_faith.explainer.pictures import Shown
 from cxr_faith.explainer.view import View, by_picture, pair_up, refuse_lists
+from cxr_faith.perturb.copies import Copies
 from cxr_faith.perturb.engine import Engine
+from cxr_faith.uncertainty import measure_spread
 from cxr_faith.vlm.answers import KEYWORD
 from cxr_faith.vlm.base import VLM
 
@@ -26,10 +28,11 @@ class AnswerExplainer:
         vlm: the model.
         seed: of every random stream, together with the picture's id.
         max_new_tokens: longest answer that is generated.
+        copies: copies of the picture over which the spread of each map is measured; default: it is not.
     """
 
-    def __init__(self, vlm: VLM, seed: int = 0, max_new_tokens: int = 32) -> None:
-        self.vlm, self.seed, self.max_new_tokens = vlm, seed, max_new_tokens
+    def __init__(self, vlm: VLM, seed: int = 0, max_new_tokens: int = 32, copies: Copies | None = None) -> None:
+        self.vlm, self.seed, self.max_new_tokens, self.copies = vlm, seed, max_new_tokens, copies
         self._engine = Engine(vlm)
 
     @overload
@@ -156,6 +159,10 @@ class AnswerExplainer:
     def _explain(self, view: View, methods: Mapping[str, Method], cases: list[Case]) -> None:
         seen, more = [view.pixels] * len(cases), self._engine.batches  # micro-batches that may have become smaller
         compute_maps(self.vlm, methods, seen, cases, self.seed, False, micro_batch=more)
+        if self.copies is not None:
+            for case in cases:
+                ids = view.picture_ids
+                measure_spread(self.vlm, methods, view.pixels, case, ids, self.seed, self.copies, micro_batch=more)
 
     def _ask_one(
         self,

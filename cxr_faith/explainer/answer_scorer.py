@@ -22,6 +22,7 @@ class AnswerScorer(AnswerExplainer):
         vlm: the model.
         seed: of every random stream, together with the picture's id.
         max_new_tokens: longest answer that is generated.
+        copies: copies of the picture over which the spread of each map is measured; default: it is not.
     """
 
     def evaluate(

@@ -18,7 +18,7 @@ from cxr_faith.explainer.measured import Measured, measure, removed_pictures
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.report.arrangement import Arrangement
-from cxr_faith.report.figures import STRONGEST_ALPHA, Part, Pixels, Region, draw_map
+from cxr_faith.report.figures import STRONGEST_ALPHA, Map, Part, Pixels, Region, draw_map, scaled
 from cxr_faith.report.film import Frame
 from cxr_faith.report.panel import SHARE, AnswerLines, PanelHead, PanelRow, panel
 from cxr_faith.storage.atomic import write_atomic
@@ -51,7 +51,8 @@ def map_on(axes: Axes, explanation: Explanation, boxes: Sequence[Box] | None, al
     """Draw the map on its picture into axes; returns the axes."""
     strongest = STRONGEST_ALPHA if alpha is None else alpha
     picture, region, parts = drawn_picture(explanation)
-    draw_map(axes, picture, explanation.map, placed_boxes(explanation, boxes), region, alpha=strongest, parts=parts)
+    own, sure = placed_boxes(explanation, boxes), _sure(explanation)
+    draw_map(axes, picture, explanation.map, own, region, alpha=strongest, parts=parts, sure=sure)
     return axes
 
 
@@ -172,9 +173,22 @@ def _row(explanation: Explanation, measured: Measured) -> PanelRow:
         said = f"srg {measured.scores.srg:+.2f}; too few random orders to judge it." if explanation._measured else ""
     if len(explanation.pictures) > 1:
         said = f"{said} {shares_of_pictures(explanation)}".strip()
+    if explanation.spread is not None:
+        said = f"{said} {explanation.stable_share:.0%} of the cells keep their rank; unsure ones fade.".strip()
     change = _change(explanation, measured, SHARE)
     (removed,) = _removed(explanation, measured, (SHARE,))
-    return PanelRow(explanation.method, explanation.map, removed, change, _lines(measured), said, ok)
+    return PanelRow(
+        explanation.method, explanation.map, removed, change, _lines(measured), said, ok, _sure(explanation)
+    )
+
+
+def _sure(explanation: Explanation) -> Map | None:
+    """How sure each cell is: 1 without a spread, 0 where it is as large as the range of the map's colors."""
+    if explanation.spread is None:
+        return None
+    low, high = scaled(explanation.map)[1]
+    sure: Map = 1 - np.clip(explanation.spread / max(high - low, np.finfo(np.float64).tiny), 0, 1)
+    return sure
 
 
 def _removed(explanation: Explanation, measured: Measured, shares: Sequence[float]) -> list[Pixels]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cxr_faith.cases import Case
 from cxr_faith.data.sample import OPTION, YES_NO
@@ -14,6 +15,7 @@ from cxr_faith.explainer.map_of_pictures import MapOfPictures
 from cxr_faith.explainer.view import View
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.orders import map_order
+from cxr_faith.uncertainty import SPREAD, STABLE
 from cxr_faith.vlm.answers import predicted_answer
 from cxr_faith.vlm.base import VLM, Target
 
@@ -97,6 +99,17 @@ class Explained(MapOfPictures):
         return str(self.metadata["method"])
 
     @property
+    def spread(self) -> NDArray[np.float32] | None:
+        """Standard deviation of each cell over copies of the picture, [grid_h, grid_w]; None if it was not measured."""
+        values: NDArray[np.float32] | None = self.extras.get(SPREAD)
+        return values
+
+    @property
+    def stable_share(self) -> float | None:
+        """Share of the cells whose rank is stable over the copies; None if it was not measured."""
+        return self.extras.get(STABLE)
+
+    @property
     def verdict(self) -> AnswerVerdict | None:
         """Whether to believe the map; None before `Explainer.evaluate`, or with fewer than 20 random orders."""
         return answer_verdict(self._measured[-1]) if self._measured else None
@@ -108,7 +121,7 @@ class Explained(MapOfPictures):
         0, a row and a column. `pictures` then has the name, the map, the share and the effect of each.
         """
         content: dict[str, Any] = {
-            **self.metadata,
+            **{name: value.tolist() if name == SPREAD else value for name, value in self.metadata.items()},
             "answer": self.answer,
             "tokens": list(self.tokens),  # of the answer, also where a method has an extra of this name
             "target": asdict(self.target),

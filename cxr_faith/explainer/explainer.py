@@ -13,6 +13,7 @@ from cxr_faith.explainer.answer_scorer import AnswerScorer
 from cxr_faith.explainer.explanation import Explanation, LayerShare
 from cxr_faith.explainer.pictures import Shown
 from cxr_faith.explainer.view import refuse_lists
+from cxr_faith.perturb.copies import Copies
 from cxr_faith.vlm.config import ModelConfig, bundled_model
 from cxr_faith.vlm.loading import load_configured
 from cxr_faith.vlm.reasoning import Reasoning
@@ -25,6 +26,7 @@ class Explainer(AnswerScorer):
         vlm: the model.
         seed: of every random stream, together with the picture's id.
         max_new_tokens: longest answer that is generated.
+        copies: copies of the picture over which the spread of each map is measured; default: it is not.
 
     Examples:
         >>> import cxr_faith, numpy as np
@@ -48,6 +50,7 @@ class Explainer(AnswerScorer):
         reasoning: Reasoning = Reasoning(),  # noqa: B008 - frozen
         image_size: tuple[int, int] | None = None,
         max_new_tokens: int = 32,
+        copies: Copies | None = None,
     ) -> "Explainer":
         """Load a model of any family from a local folder or a hub id.
 
@@ -63,6 +66,7 @@ class Explainer(AnswerScorer):
             reasoning: marks of the thought that the model has before it answers; default: it answers at once.
             image_size: (height, width) in pixels at which pictures are read, for a family that takes several sizes.
             max_new_tokens: longest answer that is generated.
+            copies: copies of the picture over which the spread of each map is measured; default: it is not.
 
         Raises:
             ModelError: the model cannot be loaded.
@@ -79,7 +83,7 @@ class Explainer(AnswerScorer):
             reasoning=reasoning,
             image_size=image_size,
         )
-        return cls(load_configured(config, device), max_new_tokens=max_new_tokens)
+        return cls(load_configured(config, device), max_new_tokens=max_new_tokens, copies=copies)
 
     def text_relevancy(
         self, image: Shown, question: str, method: MethodSpec = "chefer", target: str | int = "answer"

@@ -37,6 +37,7 @@ class ExplainOptions:
         window: center and width that show a DICOM picture, such as 2048,4096; default: those of its header.
         out: folder for the figure and the JSON file.
         format: of the figure.
+        uncertainty: make the map again for so many noisy copies of the picture, such as 8; unsure cells fade.
         film: also a strip of the picture while its cells are removed, as a PNG file.
         gif: the same as a moving picture.
         target: `answer`, `first`, the 0-based index of an answer token, a strategy that picks one (`first_content`,
@@ -74,6 +75,7 @@ class ExplainOptions:
     window: str | None = None
     out: str = "explanations"
     format: Literal["png", "pdf", "svg"] = "png"
+    uncertainty: int | None = None
     film: bool = False
     gif: bool = False
     target: str = "answer"
@@ -134,10 +136,11 @@ class ExplainOptions:
             if self.target == TOKENS and self.options:
                 raise ValueError("--target tokens explains each token of an answer: leave out --options")
             wanted = self.evaluate or self.clinical or self.film or self.gif or self.methods or self.dicom
+            wanted = wanted or self.uncertainty
             if self.target == TOKENS and wanted:
                 raise ValueError(
-                    "--target tokens gives many maps: --evaluate, --clinical, --film, --gif, --methods, --dicom want "
-                    "one target"
+                    "--target tokens gives many maps: --evaluate, --clinical, --film, --gif, --methods, --dicom, "
+                    "--uncertainty want one target"
                 )
             if self.target in (*STRATEGIES, TOKENS):
                 return self.target

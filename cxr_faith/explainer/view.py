@@ -32,6 +32,11 @@ class View:
     geometries: tuple[Geometry, ...]
     pixels: Tensor
 
+    @property
+    def picture_ids(self) -> list[str]:
+        """One id for each picture."""
+        return [f"{self.image_id}/{name}" for name in self.names] if len(self.names) > 1 else [self.image_id]
+
     @classmethod
     def open(cls, vlm: VLM, image: Shown, image_id: str | None = None) -> "View":
         """Read and fit the pictures; the id of one is by default its file's name, else its own, or `image`.

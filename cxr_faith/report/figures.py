@@ -115,6 +115,7 @@ def draw_map(
     alpha: float = STRONGEST_ALPHA,
     gray: bool = False,
     parts: Sequence[Part] = (),
+    sure: Map | None = None,
 ) -> tuple[AxesImage, tuple[float, float]]:
     """Draw a picture, and a map over it, into axes.
 
@@ -128,6 +129,7 @@ def draw_map(
         alpha: opacity of the strongest cell.
         gray: draw the map without colors, since it shows no evidence.
         parts: where several pictures stand in this one; their maps, one below the other, share one scale.
+        sure: how sure each cell is, from 0 to 1, [grid_h, grid_w]: unsure cells fade.
 
     Returns:
         the drawn map (or picture) and the values (weakest, strongest) at the ends of its color scale.
@@ -143,14 +145,16 @@ def draw_map(
     limits = (0.0, 0.0)
     if values is not None:
         strength, limits = scaled(values)
+        opacity = alpha * strength * (1 if sure is None else sure)
         regions = [part.region for part in parts] or [region or (0, 0, height, width)]
-        for shown, (top, left, covered_h, covered_w) in zip(np.split(strength, len(regions)), regions, strict=True):
+        shares = (np.split(values, len(regions)) for values in (strength, opacity))
+        for shown, seen, (top, left, covered_h, covered_w) in zip(*shares, regions, strict=True):
             drawn = axes.imshow(
                 shown,
                 cmap="gray" if gray else COLORMAP,
                 vmin=0,
                 vmax=1,
-                alpha=alpha * shown,
+                alpha=seen,
                 extent=(left, left + covered_w, top + covered_h, top),
                 interpolation="nearest",
             )

@@ -14,6 +14,7 @@ from cxr_faith.data.sample import Box
 from cxr_faith.report.figures import (
     DPI,
     OKABE_ITO,
+    STRONGEST_ALPHA,
     Map,
     Part,
     Pixels,
@@ -76,6 +77,8 @@ class PanelRow:
     """Whether to believe the map, in words; empty for one that was not evaluated."""
     evidence: bool = True
     """Whether there is an effect that a map can explain; without one the map is gray."""
+    sure: Map | None = None
+    """How sure each cell is, from 0 to 1, [grid_h, grid_w]: unsure cells fade."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,12 @@ def panel(
     figure = Figure(figsize=(place.total_w, place.total_h), dpi=DPI)
     place.write_head(figure, head, curves=any(row.lines for row in rows))
     draw_map(place.axes(figure, 0, 0), picture, None, boxes, region, marks, parts=parts)
+    strongest = STRONGEST_ALPHA if alpha is None else alpha
     for number, row in enumerate(rows):
         color = OKABE_ITO[number % len(OKABE_ITO)]
         axes = place.axes(figure, 1, number)
-        kept = {} if alpha is None else {"alpha": alpha}
-        gray = not row.evidence
-        drawn, limits = draw_map(axes, picture, row.map, boxes, region, marks, gray=gray, parts=parts, **kept)
+        gray, sure = not row.evidence, row.sure
+        drawn, limits = draw_map(axes, picture, row.map, boxes, region, marks, strongest, gray, parts, sure)
         _frame(axes, color)
         scale = figure.colorbar(drawn, cax=place.scale(figure, number), orientation="horizontal", ticks=[0, 0.5, 1])
         middle = "importance" if place.column > 2 else ""
