@@ -28,7 +28,7 @@ def measure_spread(
     case: Case,
     image_ids: Sequence[str],
     seed: int,
-    copies: Copies,
+    copies: Copies | None,
     known: Collection[str] = (),
     micro_batch: MicroBatch | None = None,
 ) -> None:
@@ -43,10 +43,12 @@ def measure_spread(
         case: a question with its maps.
         image_ids: ids of its pictures.
         seed: the run's seed.
-        copies: what the copies are.
+        copies: what the copies are; None: nothing is measured.
         known: names of maps that are left as they are.
         micro_batch: as for `compute_maps`.
     """
+    if copies is None:
+        return
     chosen = {
         name: method
         for name, method in methods.items()

@@ -84,8 +84,8 @@ class AnswerExplainer:
         """Ask a question and explain the model's own answer.
 
         A list of questions is asked about the one picture, a list of pictures gets the one question, and two lists of
-        equal length are paired; the result is then a list. A picture is encoded once to answer all of its questions;
-        maps are made one at a time, so none depends on the other questions.
+        equal length are paired; the result is then a list. A picture is encoded once for all of its questions, and no
+        map depends on the others.
         Several pictures of one question, such as a prior and a current study, are a tuple, or a dict that names them.
 
         Args:
@@ -111,11 +111,11 @@ class AnswerExplainer:
         for members in by_picture(pairs):
             view = View.open(self.vlm, pairs[members[0]][0], image_id)
             cases = self._ask(view, [pairs[index][1] for index in members], target, kind, len(options))
-            self._explain(view, {name: chosen}, cases)
+            make_maps(self._engine, view, {name: chosen}, cases, self.seed, self.copies)
             made = [Explanation.of(self._engine, case, name, view, self.seed) for case in cases]
             results |= zip(members, made, strict=True)
-        several = isinstance(image, list) or isinstance(question, list)
-        return [results[index] for index in sorted(results)] if several else results[0]
+        in_order = [results[index] for index in sorted(results)]
+        return in_order if isinstance(image, list) or isinstance(question, list) else in_order[0]
 
     def explain_answer(
         self, image: Shown, question: str, method: MethodSpec = "chefer", kind: str | None = None
@@ -156,14 +156,6 @@ class AnswerExplainer:
     def _ask(self, view: View, asked: Sequence[str], target: str | int, kind: str | None, options: int) -> list[Case]:
         return ask(self._engine, view, asked, target, kind, self.seed, self.max_new_tokens, options)
 
-    def _explain(self, view: View, methods: Mapping[str, Method], cases: list[Case]) -> None:
-        seen, more = [view.pixels] * len(cases), self._engine.batches  # micro-batches that may have become smaller
-        compute_maps(self.vlm, methods, seen, cases, self.seed, False, micro_batch=more)
-        if self.copies is not None:
-            for case in cases:
-                ids = view.picture_ids
-                measure_spread(self.vlm, methods, view.pixels, case, ids, self.seed, self.copies, micro_batch=more)
-
     def _ask_one(
         self,
         image: Shown,
@@ -176,6 +168,16 @@ class AnswerExplainer:
         refuse_lists(image, question)
         view, asked = View.open(self.vlm, image, image_id), [with_options(question, options)]
         return view, self._ask(view, asked, target, _kind_with(options, kind), len(options))[0]
+
+
+def make_maps(
+    engine: Engine, view: View, methods: Mapping[str, Method], cases: list[Case], seed: int, copies: Copies | None
+) -> None:
+    """Fill in the maps of answered questions about one view, with their spread over copies where that is wanted."""
+    vlm, more = engine.vlm, engine.batches  # micro-batches that may have become smaller
+    compute_maps(vlm, methods, [view.pixels] * len(cases), cases, seed, False, micro_batch=more)
+    for case in cases:
+        measure_spread(vlm, methods, view.pixels, case, view.picture_ids, seed, copies, micro_batch=more)
 
 
 def method_for(vlm: VLM, spec: MethodSpec) -> tuple[str, Method]:

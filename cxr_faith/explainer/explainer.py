@@ -8,7 +8,7 @@ import torch
 
 from cxr_faith.attribution import AttributionBatch
 from cxr_faith.attribution.attention import image_share
-from cxr_faith.explainer.answer_explainer import MethodSpec, methods_for
+from cxr_faith.explainer.answer_explainer import MethodSpec, make_maps, methods_for
 from cxr_faith.explainer.answer_scorer import AnswerScorer
 from cxr_faith.explainer.explanation import Explanation, LayerShare
 from cxr_faith.explainer.pictures import Shown
@@ -136,5 +136,5 @@ class Explainer(AnswerScorer):
         """
         built = methods_for(self.vlm, methods if isinstance(methods, Mapping) else {name: {} for name in methods})
         view, case = self._ask_one(image, question, target, kind, image_id, options)
-        self._explain(view, built, [case])
+        make_maps(self._engine, view, built, [case], self.seed, self.copies)
         return {name: Explanation.of(self._engine, case, name, view, self.seed) for name in built}

@@ -9,6 +9,8 @@ from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 from cxr_faith.vlm.reasoning import Reasoning
 
 TOKENS = "tokens"
+ONE_TARGET = ("evaluate", "clinical", "film", "gif", "methods", "dicom", "uncertainty")
+"""Options that are about one target."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,9 @@ class ExplainOptions:
         if self.keyword is None:
             if self.target == TOKENS and self.options:
                 raise ValueError("--target tokens explains each token of an answer: leave out --options")
-            wanted = self.evaluate or self.clinical or self.film or self.gif or self.methods or self.dicom
-            wanted = wanted or self.uncertainty
-            if self.target == TOKENS and wanted:
-                raise ValueError(
-                    "--target tokens gives many maps: --evaluate, --clinical, --film, --gif, --methods, --dicom, "
-                    "--uncertainty want one target"
-                )
+            if self.target == TOKENS and any(getattr(self, name) for name in ONE_TARGET):
+                names = ", ".join(f"--{name}" for name in ONE_TARGET)
+                raise ValueError(f"--target tokens gives many maps: {names} want one target")
             if self.target in (*STRATEGIES, TOKENS):
                 return self.target
             try:
