@@ -18,15 +18,12 @@ _ROW = 4
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Where each picture stands.
-
-    Attributes:
-        size: (height, width) of the whole, in pixels.
-        parts: name and place of each picture.
-    """
+    """Where each picture stands."""
 
     size: tuple[int, int]
+    """(height, width) of the whole, in pixels."""
     parts: tuple[Part, ...]
+    """Name and place of each picture."""
 
     @classmethod
     def of(cls, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> "Arrangement":

@@ -50,15 +50,12 @@ Region = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Part:
-    """One of several pictures that are drawn as one.
-
-    Attributes:
-        name: what is written on it.
-        region: where it stands.
-    """
+    """One of several pictures that are drawn as one."""
 
     name: str
+    """What is written on it."""
     region: Region
+    """Where it stands."""
 
 
 def overlay(
