@@ -122,6 +122,27 @@ class Twin:
             scores.append(self.score(vlm, np.ascontiguousarray(planes.transpose(1, 2, 0)), question, target)[0])
         return np.array(scores)
 
+    def token_curve(self, vlm, original, removed, order, k, question, target):
+        """The same where cells are exchanged among image tokens: a token stays if half of its box does."""
+        each = [self.model.model.get_image_features(**self.pixels(picture)) for picture in (original, removed)]
+        boxes = self.boxes(original)
+        held = [on_cells([box], [1.0], vlm.grid).ravel() if box[2] > box[0] else None for box in boxes]
+        scores = []
+        for count in k:
+            left = [cell for cell in range(len(order)) if cell not in set(order[:count])]
+            mask = torch.tensor([share is None or share[left].sum() > 0.5 - 1e-9 for share in held])[:, None]
+            mixed = copy.copy(each[0])
+            mixed.pooler_output = _mixed(mask, *(one.pooler_output for one in each))
+            if getattr(mixed, "deepstack_features", None) is not None:
+                layers = zip(*(one.deepstack_features for one in each), strict=True)
+                mixed.deepstack_features = [_mixed(mask, *pair) for pair in layers]
+            self.model.model.get_image_features = lambda *args, mixed=mixed, **inputs: mixed
+            try:
+                scores.append(self.score(vlm, original, question, target)[0])
+            finally:
+                del self.model.model.get_image_features
+        return np.array(scores)
+
     def rows(self, vlm, picture, question, target):
         """Rows p - 1 over image tokens, [tokens] each: mean attention, Chefer's relevancy of the margin, rollout."""
         self.model.get_input_embeddings().weight.requires_grad_(True)  # so that attentions have a graph
@@ -143,6 +164,14 @@ class Twin:
     def key_layers(self):
         """For each decoder layer, the one whose keys and values it reads."""
         return range(len(self.model.model.language_model.layers))
+
+
+def _mixed(mask, intact, substrate):
+    """Features in the form that they came in, a tensor or one for each view; the mask [tokens, 1] goes through all."""
+    if isinstance(intact, torch.Tensor):
+        return torch.where(mask.view(*intact.shape[:-1], 1), intact, substrate)
+    parts = mask.split([len(part) for part in intact])
+    return tuple(torch.where(*three) for three in zip(parts, intact, substrate, strict=True))
 
 
 def on_cells(boxes, values, grid):

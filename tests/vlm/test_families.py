@@ -140,6 +140,9 @@ def test_curves_are_the_twins(family):
     assert np.abs(scores.numpy() - expected).max() < 1e-4
     tokens = Engine(vlm).run(original, removed, plan, [vlm.prompt(QUESTION)], [target], space="tokens")[0].s[places]
     torch.testing.assert_close(tokens[[0, -1]], scores[[0, -1]], atol=1e-4, rtol=0)  # all or nothing is the same
+    with torch.no_grad():
+        expected = family.twin.token_curve(vlm, *family.pictures, order, steps, QUESTION, target)
+    assert np.abs(tokens.numpy() - expected).max() < 1e-4 < (tokens - scores).abs().max()
 
 
 def test_attention_and_relevancy_are_the_twins(family):
