@@ -15,6 +15,7 @@ import cxr_faith
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Box
 from cxr_faith.explainer import Explanation
+from cxr_faith.explainer.absence import needed_frames, smallest_needed
 from cxr_faith.explainer.answer_verdict import answer_verdict
 from cxr_faith.explainer.drawing import answer_panel, film_frames, measured_of
 from cxr_faith.explainer.edits import _pixels, edit_frames, edit_said
@@ -222,3 +223,23 @@ def test_an_edit_is_shown_with_what_the_model_says_of_it(explainer: cxr_faith.Ex
     assert f"{one.metadata['margin']:+.1f} → {margin:+.1f}" in edited.said and one.extras["verified"] == (margin < 0)
     differs = film.picture != edited.picture
     assert 0 < differs.mean() < 0.5 and np.array_equal(change.picture != 128, differs)
+
+
+def test_the_smallest_planted_object_turns_the_answer(explainer: cxr_faith.Explainer) -> None:
+    """Asked again about the planted film, the model says yes; the film differs from it inside the box alone."""
+    picture = bundled_manifest().parent / "images" / "p003-s0-i0.jpg"
+    one = explainer.explain(picture, QUESTION, "attention")
+    needed = smallest_needed(one, "nodule")
+    assert one.answer == "no" and needed.tried == 12 and 1 <= needed.turned < 12 and needed.pixels is not None
+    planted = np.repeat(needed.pixels[..., None], 3, axis=2)
+    again = explainer.explain(planted, QUESTION, "attention")
+    assert again.answer == "yes" and again.metadata["margin"] == pytest.approx(needed.margin, abs=1e-3)
+    rows, columns = np.nonzero((planted != one.picture).any(-1))
+    left, top, right, bottom = needed.box
+    assert left <= columns.min() and columns.max() < right and top <= rows.min() and rows.max() < bottom
+    changed = len(rows) / needed.pixels.size
+    assert changed == pytest.approx(needed.area, rel=0.2)  # noise can undo a change
+    assert f"contrast {needed.contrast:g}" in needed.sentence and "pixels" not in needed.to_dict()
+    assert [frame.said[:11] for frame in needed_frames(one, needed)] == ["it says no ", "it says yes", "light: brig"]
+    with pytest.raises(ValueError, match="only a no to a yes/no question"):
+        smallest_needed(again, "nodule")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.utils import logging as transformers_logging
 
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
+from cxr_faith.data.planting.objects import kinds_named
 from cxr_faith.data.sample import LETTERS
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.explainer.asked import Asked
@@ -101,6 +102,8 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
     edited = [one for one in explained if "edit" in one.extras and len(asked.files) == 1]
     if edited:
         _write_edit(edited[0], stem, options)
+    if options.plant is not None:
+        _write_needed(first, stem, options)
     if options.film or options.gif:
         _write_films(first, stem, options)
     if options.dicom is not None:
@@ -123,6 +126,25 @@ def _write_edit(explanation: Explanation, stem: Path, options: ExplainOptions) -
     save_figure(film_strip(edit_frames(explanation), f"{options.question} ({explanation.method})"), file)
     print(f"edit        {edit_said(explanation)}")
     print(f"edit        {printable(str(file))}")
+
+
+def _write_needed(explanation: Explanation, stem: Path, options: ExplainOptions) -> None:
+    """Write the smallest planted object that turns a no into a yes, as pictures and as numbers."""
+    from cxr_faith.explainer.absence import needed_frames, smallest_needed
+    from cxr_faith.explainer.drawing import save_figure
+    from cxr_faith.report.film import film_strip
+
+    (finding,) = kinds_named([options.plant or ""], "--plant")
+    file = stem.with_name(f"{stem.name}-plant")
+    try:
+        needed = smallest_needed(explanation, finding)
+    except ValueError as error:  # what the model would answer was not known before
+        print(f"planted     {error}")
+        return
+    save_figure(film_strip(needed_frames(explanation, needed), options.question), Path(f"{file}.png"))
+    write_atomic(Path(f"{file}.json"), json_text(needed.to_dict()) + "\n")
+    print(f"planted     {needed.sentence}")
+    print(f"planted     {printable(str(file))}.png and .json")
 
 
 def _write_films(explanation: Explanation, stem: Path, options: ExplainOptions) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
+from cxr_faith.data.planting.objects import kinds_named
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 from cxr_faith.vlm.reasoning import Reasoning
 
@@ -26,8 +27,7 @@ class ExplainOptions:
         revision: branch, tag or commit of a hub id; default: main.
         dtype: default: bfloat16 on a GPU, float32 on a CPU.
         device: such as cuda:1; default: a GPU if there is one.
-        prompt_template: how the question is put to the model; contains {question}. Default: asks for yes or no, or
-            a few words; the bundled model gets the question alone.
+        prompt_template: contains {question}. Default: asks for yes or no, or a few words; not of the bundled model.
         system: text of the system role.
         answer_prefix: text with which every answer begins, such as an empty thought.
         reasoning: let the model think first, between marks such as {"open": "<think>", "close": "</think>"}.
@@ -42,8 +42,8 @@ class ExplainOptions:
         uncertainty: make the map again for so many noisy copies of the picture, such as 8; unsure cells fade.
         film: also a strip of the picture while its cells are removed, as a PNG file.
         gif: the same as a moving picture.
-        target: `answer`, `first`, the 0-based index of an answer token, a strategy that picks one (`first_content`,
-            `decision`, `llr`), or `tokens`: a map for each, drawn word by word.
+        plant: a finding such as nodule: the smallest one that, planted, turns a no into a yes, as a figure.
+        target: `answer`, `first`, a token (0 is the first), `first_content`, `decision`, `llr`, or `tokens`: each one.
         keyword: explain the tokens of this word, where it first stands in the answer, in place of the target.
         evaluate: also score the explanation: deletion and insertion, gaps to random orders and to the center.
         substrate: what stands for removed cells when scoring.
@@ -80,6 +80,7 @@ class ExplainOptions:
     uncertainty: int | None = None
     film: bool = False
     gif: bool = False
+    plant: str | None = None
     target: str = "answer"
     keyword: str | None = None
     evaluate: bool = False
@@ -171,6 +172,9 @@ def _check_pictures(options: ExplainOptions) -> None:
         raise ValueError("--prior and --slices exclude each other")
     if options.n_slices < 1:
         raise ValueError(f"--n_slices must be at least 1, got {options.n_slices}")
-    for name, wanted in (("clinical", options.clinical), ("dicom", options.dicom is not None)):
+    if options.plant is not None:
+        kinds_named([options.plant], "--plant")
+    one = ("clinical", options.clinical), ("dicom", options.dicom is not None), ("plant", options.plant is not None)
+    for name, wanted in one:
         if wanted and (options.prior or options.slices):
             raise ValueError(f"--{name} is of one picture: leave out --{'prior' if options.prior else 'slices'}")

@@ -44,11 +44,12 @@ KINDS: Mapping[str, Kind] = {
 """The kinds by the name of their finding."""
 
 
-def kinds_named(names: Sequence[str]) -> list[str]:
+def kinds_named(names: Sequence[str], option: str = "--findings") -> list[str]:
     """Findings as `KINDS` names them.
 
     Args:
         names: with spaces or underscores.
+        option: names it in an error.
 
     Raises:
         ValueError: an unknown name, or none.
@@ -57,7 +58,7 @@ def kinds_named(names: Sequence[str]) -> list[str]:
     unknown = [name for name in plain if name not in KINDS]
     if unknown or not plain:
         wrong = f"{unknown[0]!r} cannot be planted" if unknown else "no finding is named"
-        raise ValueError(f"--findings: {wrong}; choose from {', '.join(KINDS)}")
+        raise ValueError(f"{option}: {wrong}; choose from {', '.join(KINDS)}")
     return list(dict.fromkeys(plain))
 
 

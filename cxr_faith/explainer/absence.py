@@ -1,0 +1,157 @@
+"""Why the answer is no: the smallest planted object that turns it into a yes, where, and how strong it has to be."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cxr_faith.data.boxes import box_of_mask
+from cxr_faith.data.geometry import fit
+from cxr_faith.data.planting.blend import Planted, blend
+from cxr_faith.data.planting.film import Film, PlantError
+from cxr_faith.data.planting.lungs import aerated, lungs_of
+from cxr_faith.data.planting.objects import KINDS, generator
+from cxr_faith.data.sample import YES_NO
+from cxr_faith.explainer.explanation import Explanation
+from cxr_faith.report.film import Frame
+
+DRAWS, CONTRASTS = 12, (0.25, 0.5, 1.0, 2.0)
+"""Objects that are tried, each of its own size and at its own place, and how strong each of them is."""
+_GRAY = 128
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What the model would have to see to say yes.
+
+    Attributes:
+        finding: what was planted.
+        tried: number of objects that the film could show; each at every contrast.
+        turned: number of these objects that turn the answer at some contrast.
+        area: share of the picture that the smallest of these covers; None: none does, as all that follows.
+        contrast: the weakest contrast at which it does; 1 is plain to see.
+        box: where it lies: left, top, right and bottom in pixels of the picture.
+        margin: margin of the answer about the picture with it.
+        pixels: that picture, uint8 [H, W].
+    """
+
+    finding: str
+    tried: int
+    turned: int
+    area: float | None = None
+    contrast: float | None = None
+    box: tuple[float, float, float, float] | None = None
+    margin: float | None = None
+    pixels: NDArray[np.uint8] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the picture, as JSON takes it."""
+        return {name: value for name, value in asdict(self).items() if name != "pixels"}
+
+    @property
+    def sentence(self) -> str:
+        """One line for people."""
+        phrase = KINDS[self.finding].phrase
+        if self.area is None or self.box is None:
+            return f"none of {self.tried} objects turns it to yes: {phrase}, contrast up to {CONTRASTS[-1]:g}"
+        middle = f"({(self.box[0] + self.box[2]) / 2:.0f}, {(self.box[1] + self.box[3]) / 2:.0f})"
+        return (
+            f"yes from {phrase} on {self.area:.1%} of the picture at pixel {middle}, contrast {self.contrast:g} "
+            f"(margin {self.margin:+.1f}); {self.turned} of {self.tried} synthetic objects turn it"
+        )
+
+
+def smallest_needed(explanation: Explanation, finding: str, seed: int = 0) -> Needed:
+    """Plant objects in the picture of an answer "no" until the smallest one that turns it is known.
+
+    The objects are those of `cxr-faith prepare planted`, where the lungs lie in most films, drawn by the picture's id.
+    Others were not tried, so a smaller object may do.
+
+    Args:
+        explanation: of a yes/no question about one gray picture that was answered with no.
+        finding: a name of `KINDS`.
+        seed: another seed draws other objects.
+
+    Raises:
+        ValueError: the answer is not a no, the picture is in color, or the film shows none of the objects.
+    """
+    if explanation.metadata["kind"] != YES_NO or explanation.answer != "no":
+        raise ValueError("nothing is planted: only a no to a yes/no question can turn into a yes")
+    picture = explanation.picture
+    if (picture != picture[..., :1]).any():
+        raise ValueError("nothing is planted: the picture is in color")
+    pixels = np.ascontiguousarray(picture[..., 0])
+    tried, turning = 0, list[tuple[int, float, float, Planted]]()
+    for draw in range(DRAWS):
+        try:
+            copies = _copies(pixels, finding, explanation._case.image_id, draw, seed)
+        except PlantError:
+            continue
+        tried += 1
+        margins = _margins(explanation, [copy.pixels for copy in copies.values()])
+        for (contrast, copy), margin in zip(copies.items(), margins, strict=True):
+            if margin >= 0:
+                turning.append((int(copy.mask.sum()), contrast, margin, copy))
+                break
+    if not tried:
+        raise ValueError(f"nothing is planted: the picture can show no {finding}")
+    if not turning:
+        return Needed(finding, tried, 0)
+    area, contrast, margin, copy = min(turning, key=lambda one: one[:2])
+    return Needed(
+        finding,
+        tried,
+        len(turning),
+        area / pixels.size,
+        contrast,
+        box_of_mask(copy.mask),
+        margin,
+        copy.pixels,
+    )
+
+
+def needed_frames(explanation: Explanation, needed: Needed) -> list[Frame]:
+    """Film, planted film and what changed, each with what the model says; no planted one where nothing turns it."""
+    film, margin = explanation.picture, explanation.metadata["margin"]
+    frames = [Frame(film, "the film", f"it says no (margin {margin:+.1f})")]
+    if needed.pixels is None:
+        return frames
+    planted = np.repeat(needed.pixels[..., None], 3, axis=2)
+    change = (_GRAY + planted.astype(np.int16) - film).clip(0, 255).astype(np.uint8)
+    said = f"it says yes (margin {needed.margin:+.1f})"
+    frames.append(Frame(planted, f"{needed.finding}, contrast {needed.contrast:g}, synthetic", said))
+    return [*frames, Frame(change, "what was planted", "light: brighter than before")]
+
+
+def _copies(pixels: NDArray[np.uint8], finding: str, image_id: str, draw: int, seed: int) -> dict[float, Planted]:
+    """Contrast → a copy of the film with one object, weakest first; without those that the film does not show.
+
+    Raises:
+        PlantError: the film is too small, or shows the object at no contrast.
+    """
+    lungs = aerated(np.asarray(pixels / 255, np.float32), lungs_of({}, pixels.shape))
+    film, copies = Film.from_pixels(pixels, None, lungs), dict[float, Planted]()
+    item = KINDS[finding].draw(film, generator(seed, image_id, finding, f"absence {draw}"))
+    for contrast in CONTRASTS:
+        try:
+            copies[contrast] = blend(film, item, contrast, generator(seed, image_id, finding, f"noise {draw}"))
+        except PlantError:
+            continue
+    if not copies:
+        raise PlantError("the film shows nothing of it")
+    return copies
+
+
+def _margins(explanation: Explanation, copies: list[NDArray[np.uint8]]) -> list[float]:
+    """Margins of the question about other pictures."""
+    vlm, case = explanation._engine.vlm, explanation._case
+    margins = []
+    with torch.no_grad():
+        for copy in copies:
+            fitted, _ = fit(np.repeat(copy[..., None], 3, axis=2), vlm.image_size)
+            prefix = vlm.prefill(vlm.encode(vlm.normalize(fitted[None].to(vlm.device))))
+            score = vlm.score(prefix, case.prompt, explanation.target).s
+            margins.append(explanation.target.sign * float(score[0]))
+    return margins
