@@ -177,3 +177,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reference(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run directory of an uninterrupted run on one rank."""
     return uninterrupted(small, tmp_path_factory.mktemp("reference") / "run")
+
+
+WITHOUT_USE = ("--model.protocol.image_use", "false")
+"""Options of a run in which no sample depends on the picture of another one, as image use does."""
+
+
+@pytest.fixture(scope="session")
+def reference_without_use(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`reference` of a run that does not measure image use."""
+    run_dir = tmp_path_factory.mktemp("without_use") / "run"
+    assert run_here(small, run_dir, *WITHOUT_USE) == 0
+    return run_dir

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 from cxr_faith.explainer import Explanation
 from cxr_faith.explainer.dicom import save_dicom
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 
 
@@ -35,7 +36,7 @@ def dicom_zip(content: bytes, explanations: Sequence[Explanation], vlm: Transfor
     packed = io.BytesIO()
     with TemporaryDirectory() as name, ZipFile(packed, "w") as archive:
         film = Path(name, "film.dcm")
-        film.write_bytes(content)
+        write_atomic(film, content)
         try:
             for one in explanations:
                 for file in save_dicom(one, vlm, str(film), film.parent / "objects", "film"):

@@ -10,6 +10,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm import bundled_model
 
 
@@ -142,7 +143,7 @@ def save(parts: Parts, folder: Path) -> Path:
     parts.model.save_pretrained(folder)
     parts.tokenizer.save_pretrained(folder)
     if parts.template:
-        (folder / "chat_template.jinja").write_text(parts.template)
+        write_atomic(folder / "chat_template.jinja", parts.template)
     settings = json.loads(parts.images.to_json_string())
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    write_atomic(folder / "preprocessor_config.json", json.dumps(settings))
     return folder

@@ -86,19 +86,30 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
     removed = _removed(thumb, shares, rows, max(1, len(sample.images)))
     if removed is not None:
         _save(removed, folder / f"{stem}-removed.jpg")
-    mask = sample.finding_mask_path if not sample.images else None
-    if mask is not None:
-        _save(outline(load_mask(mask, data.data_root), thumb.size), folder / f"{stem}-mask.png")
+    has_outline = not sample.images and _write_outline(sample, data, thumb.size, folder / f"{stem}-mask.png")
     return {
         "file": f"{stem}.jpg",
         "methods": f"{stem}-methods.png" if maps else None,
         "removed": f"{stem}-removed.jpg" if removed else None,
-        "mask": f"{stem}-mask.png" if mask else None,
+        "mask": f"{stem}-mask.png" if has_outline else None,
         "substrate": rows["substrate"].iloc[0],
         "question": sample.question,
         "boxes": [[b.label, b.x1 / width, b.y1 / height, b.x2 / width, b.y2 / height] for b in boxes],
         "region": shares,
     }
+
+
+def _write_outline(sample: Sample, data: CXRVQADataModule, size: tuple[int, int], file: Path) -> bool:
+    """Write the outline of the finding's mask; says whether there is one that can be read."""
+    if sample.finding_mask_path is None:
+        return False
+    try:
+        mask = load_mask(sample.finding_mask_path, data.data_root)
+    except ImageError as error:  # gone or damaged since it was evaluated
+        logger.warning("%s: no outline in the report: %s", sample.sample_id, error)
+        return False
+    _save(outline(mask, size), file)
+    return True
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -25,7 +25,19 @@ from cxr_faith.records import done_samples
 from cxr_faith.run.pictures import write_pictures
 from cxr_faith.vlm import Gemma3VLM, PictureScores
 from tests.forked import start_ranks, wait_for_ranks
-from tests.runs import SAMPLES, alive, assert_same, children, parts, ranks, records, run_here, start, wait_for
+from tests.runs import (
+    SAMPLES,
+    WITHOUT_USE,
+    alive,
+    assert_same,
+    children,
+    parts,
+    ranks,
+    records,
+    run_here,
+    start,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -156,7 +168,7 @@ def test_out_of_memory_in_the_engine(
 
 
 def test_logits_that_are_not_a_number_cost_their_sample(
-    small: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, reference_without_use: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score, tokenize = Gemma3VLM.score, Gemma3VLM.prompt
     poisoned: Any = None
@@ -167,7 +179,7 @@ def test_logits_that_are_not_a_number_cost_their_sample(
             PictureScores(scores.s * torch.nan, scores.probability, scores.standing) if prompt == poisoned else scores
         )
 
-    frame = records(reference)
+    frame = records(reference_without_use)
     questions = frame.drop_duplicates("sample_id").set_index("sample_id")["question"]
     chosen = questions[~questions.duplicated(keep=False)].index[0]
 
@@ -179,7 +191,7 @@ def test_logits_that_are_not_a_number_cost_their_sample(
 
     monkeypatch.setattr(Gemma3VLM, "score", nan_for_one)
     monkeypatch.setattr(Gemma3VLM, "prompt", remember)
-    assert run_here(small, tmp_path / "run") == 0
+    assert run_here(small, tmp_path / "run", *WITHOUT_USE) == 0
     found = records(tmp_path / "run")
     hit = found["sample_id"].eq(chosen)
     assert found.loc[hit, "status"].eq("invalid").all() and found.loc[hit, "srg"].isna().all()
@@ -188,7 +200,7 @@ def test_logits_that_are_not_a_number_cost_their_sample(
 
 
 def test_a_worker_that_dies_while_decoding(
-    small: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, reference_without_use: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load, run_dir = data_items.load_image, tmp_path / "run"
     fatal = pq.read_table(small.parent / "manifest.parquet").column("image_path").to_pylist()[4]
@@ -201,13 +213,13 @@ def test_a_worker_that_dies_while_decoding(
     with monkeypatch.context() as patch:
         patch.setattr(data_items, "load_image", killed)
         with pytest.raises(RuntimeError, match="DataLoader worker"):
-            run_here(small, run_dir, "--data.num_workers", "1")
+            run_here(small, run_dir, "--data.num_workers", "1", *WITHOUT_USE)
     assert 0 < records(run_dir)["sample_id"].nunique() <= 4
-    assert run_here(small, run_dir, "--data.num_workers", "1") == 0
-    assert_same(run_dir, reference)
+    assert run_here(small, run_dir, "--data.num_workers", "1", *WITHOUT_USE) == 0
+    assert_same(run_dir, reference_without_use)
 
 
-def test_a_corrupted_image_costs_its_samples(small: Path, reference: Path, tmp_path: Path) -> None:
+def test_a_corrupted_image_costs_its_samples(small: Path, reference_without_use: Path, tmp_path: Path) -> None:
     paths = pq.read_table(small.parent / "manifest.parquet").column("image_path").to_pylist()
     for path in paths:
         target = tmp_path / "root" / path
@@ -216,8 +228,8 @@ def test_a_corrupted_image_costs_its_samples(small: Path, reference: Path, tmp_p
     shutil.copytree(bundled_manifest().parent / "masks", tmp_path / "root" / "masks")
     broken = tmp_path / "root" / paths[2]
     broken.write_bytes(broken.read_bytes()[:700])
-    assert run_here(small, tmp_path / "run", "--data.data_root", str(tmp_path / "root")) == 0
-    found, whole = records(tmp_path / "run"), records(reference)
+    assert run_here(small, tmp_path / "run", "--data.data_root", str(tmp_path / "root"), *WITHOUT_USE) == 0
+    found, whole = records(tmp_path / "run"), records(reference_without_use)
     hit = found["image_path"].eq(paths[2])
     assert found.loc[hit, "status"].eq("invalid").all() and found.loc[hit, "reason"].str.contains(paths[2]).all()
     rest = whole[whole["image_path"].ne(paths[2])].reset_index(drop=True)
@@ -240,6 +252,7 @@ def test_a_picture_that_is_gone_costs_the_report_its_drawing(
         path for path, name in zip(paths, records(reference)["sample_id"].unique(), strict=False) if name in listed
     }
     assert listed and paths[2] not in shown and "no picture in the report" in caplog.text
+    assert all(entry["mask"] is None for entry in listed.values()) and "no outline in the report" in caplog.text
 
 
 def test_a_torn_file_is_dropped_and_its_samples_run_again(

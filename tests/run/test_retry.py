@@ -12,13 +12,13 @@ import pytest
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.records import RecordWriter, done_samples, forget, read_records
 from cxr_faith.run.retry import PASSING
-from tests.runs import assert_same, parts, records, run_here
+from tests.runs import WITHOUT_USE, assert_same, parts, records, run_here
 from tests.synthetic import make_rows
 
 
 @pytest.mark.slow
 def test_pictures_of_a_disk_that_was_not_mounted_are_read_on_resume(
-    small: Path, reference: Path, tmp_path: Path
+    small: Path, reference_without_use: Path, tmp_path: Path
 ) -> None:
     root, run_dir = tmp_path / "root", tmp_path / "run"
     shutil.copytree(bundled_manifest().parent, root)
@@ -26,7 +26,7 @@ def test_pictures_of_a_disk_that_was_not_mounted_are_read_on_resume(
     away = [root / path for path in paths[1:4]]
     for file in away:
         file.rename(file.with_suffix(".away"))
-    options = ("--data.data_root", str(root))
+    options = ("--data.data_root", str(root), *WITHOUT_USE)
     assert run_here(small, run_dir, *options) == 0
     frame = records(run_dir)
     failed = frame["image_path"].isin(paths[1:4])
@@ -39,7 +39,7 @@ def test_pictures_of_a_disk_that_was_not_mounted_are_read_on_resume(
     assert records(run_dir)["image_path"][records(run_dir)["status"].eq("invalid")].nunique() == 2
     away[2].with_suffix(".away").rename(away[2])
     assert run_here(small, run_dir, *options) == 0
-    assert_same(run_dir, reference)
+    assert_same(run_dir, reference_without_use)
     after, whole = read_records(run_dir), before["image_path"].isin([paths[0], *paths[4:]])
     kept = after["image_path"].isin([paths[0], *paths[4:]])
     measured = [frame["seconds"].to_numpy(float) for frame in (after[kept], before[whole])]
