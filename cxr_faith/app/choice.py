@@ -16,6 +16,9 @@ ORDERS = {"id": "by name", "best": "highest srg first", "worst": "lowest srg fir
 ANSWERED = {"wrong": "wrongly", "right": "rightly"}
 """Filter on the answer → its name on the page."""
 
+USE = {"uses": "use it", "mixed": "mixed", "ignores": "ignore it"}
+"""Class of image use → its name on the page."""
+
 _SORTED = {
     "id": "sample_id",
     "best": "srg DESC NULLS LAST, sample_id",
@@ -36,6 +39,7 @@ class Choice:
         finding: the finding that is asked about.
         status: a status that one of the counted rows has.
         answered: `right` or `wrong`.
+        use: a class of image use.
         low: least srg.
         high: largest srg.
         words: text in the ids of sample, image, study or patient.
@@ -48,6 +52,7 @@ class Choice:
     finding: str = ""
     status: str = ""
     answered: str = ""
+    use: str = ""
     low: str = ""
     high: str = ""
     words: str = ""
@@ -74,6 +79,7 @@ class Choice:
             "method": ("", *methods),
             "status": ("", *STATUSES),
             "answered": ("", *ANSWERED),
+            "use": ("", *USE),
             "order": tuple(ORDERS),
         }
         for name, values in offered.items():
@@ -103,6 +109,8 @@ class Choice:
             rows.append(f"finding = {text(self.finding)}")
         if self.answered:
             rows.append(f"correct = {str(self.answered == 'right').lower()}")
+        if self.use:
+            rows.append(f"image_use = {text(self.use)}")
         if self.words:
             word = text(self.words.lower())
             rows.append("(" + " OR ".join(f"contains(lower({name}), {word})" for name in _IDS) + ")")

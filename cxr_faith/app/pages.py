@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from cxr_faith.app.choice import ANSWERED, ORDERS, Choice
+from cxr_faith.app.choice import ANSWERED, ORDERS, USE, Choice
 from cxr_faith.app.drawing import HEIGHT, WIDTH, charts, map_pictures
 from cxr_faith.app.pictures import Pictures
 from cxr_faith.app.run_samples import PAGE, RunSamples
@@ -87,6 +87,7 @@ class Pages:
             pairs=lambda names: [(name, name) for name in names],
             statuses=STATUSES,
             answered=ANSWERED,
+            uses=USE,
             orders=ORDERS,
             verdict=self._verdict,
         )

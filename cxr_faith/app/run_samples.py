@@ -24,6 +24,7 @@ PAGE = 50
 
 _LISTED = (
     *("image_id", "study_id", "patient_id", "question", "predicted", "reference", "finding", "correct"),
+    "image_use",
     *("status", "srg"),
 )
 _DETAILS = tuple(dict.fromkeys((*KEY, *samples.COLUMNS, *DETAIL_COLUMNS, "image_path")))
@@ -74,6 +75,7 @@ class RunSamples:
         settings: those of the run, in the order of the report.
         methods: names, sorted.
         findings: names, sorted.
+        knows_use: whether the run measured if answers use their picture.
 
     Raises:
         ValueError: `provenance.json` is damaged.
@@ -87,8 +89,13 @@ class RunSamples:
         self.n_records = len(self._view)
         self.settings: list[Setting] = rows.settings() if self.n_records else []
         self.methods = sorted(rows.methods())
-        names = self._view.query("SELECT DISTINCT finding FROM records") if self.n_records else pd.DataFrame()
-        self.findings = sorted(map(str, names["finding"].dropna())) if len(names) else []
+        self.findings, self.knows_use = self._distinct("finding"), bool(self._distinct("image_use"))
+
+    def _distinct(self, column: str) -> list[str]:
+        """The values of a text column, sorted."""
+        if not self.n_records:
+            return []
+        return sorted(map(str, self._view.query(f"SELECT DISTINCT {column} FROM records")[column].dropna()))
 
     def page(self, choice: Choice) -> Page:
         """The samples of one page of the list."""

@@ -86,12 +86,13 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
     first, options = explained[0], asked.options
     _print_answer(first)
     _print_margin(first)
+    if options.evaluate or options.clinical or options.dicom is not None:
+        explainer.evaluate_together(explained, options.substrate, options.steps, RANDOM_ORDERS)
     for one in explained:
         if len(explained) > 1:
             print(f"method      {one.method}")
         _print_caution(one)
-        if options.evaluate or options.clinical or options.dicom is not None:
-            _evaluate(explainer, one, options)
+        _print_scores(one)
     panel = answer_panel(explained)  # which measures what each picture is worth
     for one in explained if len(asked.files) > 1 else ():
         print(f"pictures    {printable(shares_of_pictures(one))}")
@@ -256,9 +257,11 @@ def _content(explainer: Explainer, explanation: Explanation, asked: Asked) -> di
     return content
 
 
-def _evaluate(explainer: Explainer, explanation: Explanation, options: ExplainOptions) -> None:
-    """Score the explanation and print the result."""
-    scores = explainer.evaluate(explanation, options.substrate, options.steps, RANDOM_ORDERS)
+def _print_scores(explanation: Explanation) -> None:
+    """Print the scores of an explanation that was evaluated."""
+    scores = explanation.scores
+    if scores is None:
+        return
     print(f"status      {scores.status}")
     if scores.status == "ok":
         print(f"deletion    {scores.deletion_auc:.3f} (lower is better), insertion {scores.insertion_auc:.3f}")

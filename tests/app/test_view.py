@@ -146,6 +146,26 @@ def test_the_list_holds_what_matches(large: Path, table: pd.DataFrame, choice: C
     assert listed == expected
 
 
+def test_the_list_is_filtered_by_what_answers_do_with_their_picture(tmp_path: Path) -> None:
+    """Runs that measured it offer the filter; others do not."""
+    classes, rows = ("uses", "mixed", "ignores"), make_rows()
+    names = sorted({row["sample_id"] for row in rows})
+    use = {name: classes[place % 3] for place, name in enumerate(names)}
+    for name, known in (("with", use), ("without", {})):
+        (tmp_path / name).mkdir()
+        given = [row | {"image_use": known.get(row["sample_id"])} for row in rows]
+        RecordWriter(tmp_path / name, rank=0, start=0).write(given)
+    samples = RunSamples(tmp_path / "with")
+    for one in classes:
+        listed = samples.page(Choice(use=one)).rows["sample_id"].tolist()
+        assert listed == [name for name in names if use[name] == one]
+    assert Choice.from_query({"use": "ignores"}, 1, []).address() == "use=ignores"
+    with pytest.raises(ValueError, match="use: this run has no 'sometimes'"):
+        Choice.from_query({"use": "sometimes"}, 1, [])
+    for name, offered in (("with", True), ("without", False)):
+        assert (b'name="use"' in Pages(tmp_path / name).listing({})[1]) == offered
+
+
 def test_previous_and_next_go_through_what_matches(large: Path, table: pd.DataFrame) -> None:
     samples, choice = RunSamples(large), Choice(finding="edema", status="ok", order="best")
     expected, walked = twin(table, choice), list[str]()
