@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from cxr_faith.explainer import Explanation
 from cxr_faith.explainer.dicom import save_dicom
@@ -34,7 +34,7 @@ def dicom_zip(content: bytes, explanations: Sequence[Explanation], vlm: Transfor
     if find_spec("highdicom") is None:
         return None
     packed = io.BytesIO()
-    with TemporaryDirectory() as name, ZipFile(packed, "w") as archive:
+    with TemporaryDirectory() as name, ZipFile(packed, "w", ZIP_DEFLATED) as archive:
         film = Path(name, "film.dcm")
         write_atomic(film, content)
         try:

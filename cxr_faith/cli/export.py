@@ -23,6 +23,9 @@ OPTIONS = [
     Option("out", "str", None, "folder for the objects, with a folder for each sample"),
     Option("method", "str | None", "None", "only the maps of this method; default: of all but the controls"),
 ]
+SHOWN = 5
+"""Samples without objects that are named."""
+
 COMMAND = Command(
     "export",
     DESCRIPTION,
@@ -50,7 +53,9 @@ def main(arguments: list[str]) -> int:
     with usage_errors(ValueError):
         exported = export_dicom(Path(run_dir), Path(str(root)), Path(str(out)), None if method is None else str(method))
     console = wide_console()
-    for sample, reason in exported.left_out.items():
+    for sample, reason in list(exported.left_out.items())[:SHOWN]:
         print_line(console, f"left out     {sample}: {reason}")
+    if len(exported.left_out) > SHOWN:
+        print_line(console, f"left out     {len(exported.left_out) - SHOWN} more samples")
     print_line(console, f"dicom        {out}: {exported.maps} maps, as private as the films; not for diagnosis")
     return 0 if exported.maps else 1

@@ -32,6 +32,7 @@ MAX_SIDE = 32_768
 
 HEADER_KEYWORDS = [
     *("PatientID", "PatientSex", "PatientAge", "ViewPosition", "PixelSpacing", "ImagerPixelSpacing"),
+    "PatientOrientation",
     *("SeriesInstanceUID", "SOPInstanceUID", "StudyDate", "ImagePositionPatient", "InstanceNumber"),
 ]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_faith.data.images import load_image
+from cxr_faith.data.images import load_image, read_header
 from cxr_faith.data.slices import slice_files
 from cxr_faith.explainer.options import ExplainOptions
 from cxr_faith.explainer.pictures import Shown
@@ -42,6 +42,18 @@ class Asked:
     def image_id(self) -> str:
         """Seeds everything random."""
         return "+".join(file.name for file in self.files.values())
+
+    def unusual_sides(self) -> dict[str, str]:
+        """Pictures whose header says that their columns do not run to the patient's left → the direction it states.
+
+        Figures mark the patient's sides as they are usually shown: the right one on the left.
+
+        Raises:
+            ImageError: one of them cannot be read.
+        """
+        stated = {name: read_header(file).get("PatientOrientation", "") for name, file in self.files.items()}
+        directions = {name: "".join(filter(str.isalpha, text.split(",")[0])) for name, text in stated.items()}
+        return {name: to for name, to in directions.items() if to and not to.startswith("L")}
 
     def read(self) -> Shown:
         """The pictures of the files.

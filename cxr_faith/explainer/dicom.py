@@ -6,12 +6,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.explainer.drawing import answer_panel, pixels_of
 from cxr_faith.explainer.explanation import Explanation
 from cxr_faith.report.dicom.result import NUMBERS, DicomResult
 from cxr_faith.report.dicom.source import read_source
 from cxr_faith.report.formats import without_folder
 from cxr_faith.summary.verdict import BELIEVE
+from cxr_faith.vlm.bundled_weights import has_bundled_weights
 from cxr_faith.vlm.transformers_vlm import TransformersVLM
 
 _MODEL = ("source", "revision", "weights", "dtype")
@@ -59,6 +61,8 @@ def _result(explanation: Explanation, vlm: TransformersVLM) -> DicomResult:
     numbers = {} if scores is None else {name: getattr(scores, name) for name in NUMBERS}
     identity = vlm.identity()
     model = {name: without_folder(str(identity[name])) for name in _MODEL if identity.get(name)}
+    said = "Not evaluated." if verdict is None else verdict.sentence
+    knows_films = not has_bundled_weights(str(identity.get("source", "")))
     return DicomResult(
         question=str(meta["question"]),
         answer=explanation.answer,
@@ -68,8 +72,8 @@ def _result(explanation: Explanation, vlm: TransformersVLM) -> DicomResult:
         order=frame["rank"].to_numpy().argsort(),
         region=explanation.geometry.crop,
         scores=numbers,
-        verdict="Not evaluated." if verdict is None else verdict.sentence,
-        believed=verdict is not None and verdict.verdict == BELIEVE,
+        verdict=said if knows_films else f"{PHANTOMS_ONLY} {said}",
+        believed=knows_films and verdict is not None and verdict.verdict == BELIEVE,
         sanity="not run",
         model=model,
         figure=pixels_of(answer_panel([explanation])),

@@ -86,6 +86,10 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
     first, options = explained[0], asked.options
     _print_answer(first)
     _print_margin(first)
+    for name, direction in asked.unusual_sides().items():
+        seen = "is seen from the side" if direction[0] in "AP" else "is mirrored or turned"
+        what = f"{printable(name)} {seen} (its columns run to {direction})"
+        print(f"caution     {what}: the marks R and L are not its sides")
     if options.evaluate or options.clinical or options.dicom is not None:
         explainer.evaluate_together(explained, options.substrate, options.steps, RANDOM_ORDERS)
     for one in explained:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_faith.data.images import ImageError, load_image, resolve
+from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.explainer.answer_verdict import judged
 from cxr_faith.explainer.dicom import check_size, require_highdicom
 from cxr_faith.explainer.drawing import pixels_of
@@ -61,9 +62,10 @@ def export_dicom(run_dir: Path, data_root: Path, out: Path, method: str | None =
     stated = read_provenance(run_dir).get("model", {})
     model = {name: without_folder(str(stated[name])) for name in ("source", "revision", "hash") if stated.get(name)}
     border, exported = _border(run_dir), Exported()
+    caution = PHANTOMS_ONLY if PHANTOMS_ONLY in read_provenance(run_dir).get("cautions", ()) else ""
     for row in _maps(run_dir, summary.settings[0], wanted):
         try:
-            _write(row, data_root, out, border, sanity.get(row["method"], "not run"), model)
+            _write(row, data_root, out, border, sanity.get(row["method"], "not run"), model, caution)
             exported.maps += 1
         except (ImageError, ValueError) as error:
             exported.left_out[str(row["sample_id"])] = printable(str(error))
@@ -83,8 +85,16 @@ def _border(run_dir: Path) -> float:
     return float(border) if isinstance(border, int | float) else 0.0
 
 
-def _write(row: Mapping[str, Any], root: Path, out: Path, border: float, sanity: str, model: Mapping[str, str]) -> None:
-    """Write the objects of one record.
+def _write(
+    row: Mapping[str, Any],
+    root: Path,
+    out: Path,
+    border: float,
+    sanity: str,
+    model: Mapping[str, str],
+    caution: str,
+) -> None:
+    """Write the objects of one record; with a caution about the model no map is to be believed.
 
     Raises:
         ImageError: the film cannot be read.
@@ -103,7 +113,7 @@ def _write(row: Mapping[str, Any], root: Path, out: Path, border: float, sanity:
     values = np.asarray(row["map"], np.float32).reshape(row["grids"][0]["h"], row["grids"][0]["w"])
     numbers = {name: None if pd.isna(row[name]) else float(row[name]) for name in NUMBERS}
     verdict = judged(row["status"], numbers["srg"], numbers["random_p"], numbers["gap_srg_center"])
-    believed = verdict is not None and verdict.verdict == BELIEVE and not sanity.startswith("failed")
+    believed = verdict is not None and verdict.verdict == BELIEVE and not sanity.startswith("failed") and not caution
     title = f"{row['question']} {row['predicted']} ({row['method']})"
     result = DicomResult(
         question=str(row["question"]),
@@ -114,7 +124,7 @@ def _write(row: Mapping[str, Any], root: Path, out: Path, border: float, sanity:
         order=np.asarray(row["order"]),
         region=region,
         scores=numbers,
-        verdict="Not judged." if verdict is None else verdict.sentence,
+        verdict=f"{caution} {'Not judged.' if verdict is None else verdict.sentence}".strip(),
         believed=believed,
         sanity=sanity,
         model=model,

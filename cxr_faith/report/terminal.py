@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from rich import box
@@ -20,6 +21,8 @@ from cxr_faith.report.tables import TextTable
 from cxr_faith.report.trust import sets_table
 from cxr_faith.summary.compare import Comparison
 from cxr_faith.summary.summary import Summary
+
+_INDENT = 13  # of what stands behind a name
 
 
 class PlainConsole(Console):
@@ -76,9 +79,10 @@ def show_summary(console: Console, summary: Summary, run_dir: str | Path) -> Non
 
 def show_head(console: Console, head: Head) -> None:
     """Print the facts, the verdict and the first warnings, a line each."""
-    verdict = zip(("verdict", *[""] * len(head.verdict)), head.verdict, strict=False)
-    for name, text in (*head.facts, *head.times, *verdict):
+    for name, text in (*head.facts, *head.times):
         print_line(console, f"{name:<12} {text}")
+    for number, sentence in enumerate(head.verdict):
+        _print_words(console, "" if number else "verdict", sentence)
     show_notes(console, head.warnings)
 
 
@@ -106,4 +110,11 @@ def _rendered(content: TextTable) -> Table:
 def show_notes(console: Console, notes: Iterable[str]) -> None:
     """Print what to know before reading on, a line each."""
     for note in notes:
-        print_line(console, f"note         {note}")
+        _print_words(console, "note", note)
+
+
+def _print_words(console: Console, name: str, text: str) -> None:
+    """Print a sentence; a terminal breaks it between words and keeps its indent, a file or a pipe has one line."""
+    lines = wrap(printable(text), max(console.width - _INDENT, 20)) if console.is_terminal else [text]
+    for number, line in enumerate(lines):
+        print_line(console, f"{'' if number else name:<{_INDENT - 1}} {line}")

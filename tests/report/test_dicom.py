@@ -11,7 +11,10 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from cxr_faith.__main__ import main
+from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
+from cxr_faith.explainer.asked import Asked
 from cxr_faith.explainer.dicom import check_dicom
+from cxr_faith.explainer.options import ExplainOptions
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.dicom.result import DicomResult, on_pixels
 from cxr_faith.report.dicom.source import read_source
@@ -162,6 +165,14 @@ def test_the_report_says_what_was_asked_answered_and_measured(tmp_path: Path) ->
     assert hd.sr.srread(tmp_path / "out" / "film-chefer-report.dcm").SOPInstanceUID == report.SOPInstanceUID
 
 
+def test_questions_in_any_script_and_the_names_of_the_film_are_kept(tmp_path: Path) -> None:
+    path = film(tmp_path, 40, 30, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Zoë")
+    asked = "肺炎 🫁: is it à gauche?"
+    made = written(path, replace(result(40, 30, np.eye(4, dtype=np.float32)), question=asked))
+    assert texts(made["report"])["Question"] == asked and asked in made["figure"].ImageComments
+    assert all(str(dataset.PatientName) == "Müller^Zoë" for dataset in made.values())
+
+
 @pytest.mark.parametrize("believed", [True, False])
 def test_a_map_that_is_not_to_be_believed_says_so_in_every_object(tmp_path: Path, believed: bool) -> None:
     verdict = "Believe: better." if believed else "Do not believe: no better than random orders (srg +0.01)."
@@ -202,10 +213,21 @@ def test_explain_writes_the_objects_of_a_real_film(tmp_path: Path, capsys: pytes
     assert made["cells"].pixel_array.mean() == pytest.approx(0.2, abs=0.01)
     said = texts(made["report"])
     assert said["Answer"] == content["answer"] and said["Question"] == "Is there a nodule?"
-    believed = content["evaluation"]["verdict"] == "believe"
-    assert said["Whether the map is to be believed"] == ("yes" if believed else "no")
-    assert made["map"].ContentLabel.startswith("DOUBTED_") != believed
+    # A model of phantoms knows nothing of a film, whatever its map is worth.
+    assert said["Verdict"].startswith(PHANTOMS_ONLY) and said["Whether the map is to be believed"] == "no"
+    assert made["map"].ContentLabel.startswith("DOUBTED_")
     assert not any("/" in text for name, text in said.items() if name.startswith("Model"))
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"), [("L\\F", {}), (None, {}), ("R\\F", {"film.dcm": "R"}), ("A\\F", {"film.dcm": "A"})]
+)
+def test_a_film_whose_sides_are_not_where_the_marks_are_is_named(
+    tmp_path: Path, stated: str | None, expected: dict[str, str]
+) -> None:
+    header = {} if stated is None else {"PatientOrientation": stated}
+    path = film(tmp_path, 40, 30, **header)
+    assert Asked.of(str(path), ExplainOptions("Is there a nodule?")).unusual_sides() == expected
 
 
 def test_a_picture_that_is_no_film_is_one_line(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ KINDS = {
     "figure": objects.capture,
 }
 """Object → what makes it."""
+UNICODE = "ISO_IR 192"
+"""Questions have letters that the film's character set may lack; names of the film are written anew."""
 
 
 def write_dicom(film: str | Path, result: DicomResult, folder: Path, stem: str) -> list[Path]:
@@ -43,6 +45,7 @@ def write_dicom(film: str | Path, result: DicomResult, folder: Path, stem: str) 
     folder.mkdir(parents=True, exist_ok=True)
     files = {kind: folder / f"{stem}-{kind}.dcm" for kind in made}
     for kind, dataset in made.items():
+        dataset.SpecificCharacterSet = UNICODE
         write_atomic(files[kind], _content(dataset))
     return list(files.values())
 
