@@ -13,9 +13,7 @@ from cxr_faith.summary.subgroups import SUBGROUP
 from cxr_faith.summary.summary import Summary
 
 
-def markdown(
-    summary: Summary, more: Sequence[TextTable] = (), run_dir: str | Path | None = None, fenced: bool = False
-) -> str:
+def markdown(summary: Summary, more: Sequence[TextTable] = (), run_dir: str | Path | None = None) -> str:
     """The summary as one Markdown document.
 
     Args:
@@ -23,8 +21,12 @@ def markdown(
         more: further tables for its end, such as `trust_tables`.
         run_dir: the run's directory, for its model and data. Date, duration and command are left out: two runs of one
             config write the same text.
-        fenced: tables as blocks of code, for a viewer that breaks words to make a table fit.
     """
+    return "\n".join([head_markdown(summary, run_dir), tables_markdown(summary, more)])
+
+
+def head_markdown(summary: Summary, run_dir: str | Path | None = None) -> str:
+    """What was run, the verdict and the notes."""
     head = head_of(summary, run_dir)
     facts = "".join(f"- {name}: {markdown_text(text)}\n" for name, text in head.facts)
     parts = [f"# Faithfulness summary\n\n{facts}"]
@@ -33,6 +35,18 @@ def markdown(
     warnings = dict.fromkeys((*head.warnings, *summary.warnings))
     if warnings:
         parts.append("".join(f"- **Note:** {markdown_text(warning)}\n" for warning in warnings))
+    return "\n".join(parts)
+
+
+def tables_markdown(summary: Summary, more: Sequence[TextTable] = (), fenced: bool = False) -> str:
+    """The boards and the other tables.
+
+    Args:
+        summary: the run's summary.
+        more: further tables for the end.
+        fenced: tables as blocks of code, for a viewer that breaks words to make a table fit.
+    """
+    parts = list[str]()
     for board in summary.boards:
         if not board.slice.startswith((FINDING, *SUBGROUP)):
             note = SCORED if board.by_scored else ""

@@ -17,7 +17,7 @@ from cxr_faith.printable import markdown_text, printable
 from cxr_faith.records.view import RecordView, text
 from cxr_faith.report.alerts import read_alerts
 from cxr_faith.report.choice import MOST_ROWS
-from cxr_faith.report.markdown import markdown, section
+from cxr_faith.report.markdown import head_markdown, section, tables_markdown
 from cxr_faith.report.run_files import read_gallery
 from cxr_faith.report.tables import slice_table
 from cxr_faith.run.event_file import FOLDER, event_file
@@ -139,8 +139,12 @@ def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tupl
 
 
 def _add_text(writer: SummaryWriter, summary: Summary) -> None:
-    """The leaderboard, the slices and the warnings as text, whose lines TensorBoard wraps between words."""
-    writer.add_text("leaderboard", markdown(summary, fenced=True), 0)
+    """The verdict, the tables and the warnings as text, whose lines TensorBoard wraps between words.
+
+    A wide table widens all of its text, whose paragraphs then run beyond the page: the verdict has a text of its own.
+    """
+    writer.add_text("verdict", head_markdown(summary), 0)
+    writer.add_text("leaderboard", tables_markdown(summary, fenced=True), 0)
     slices = slice_table(summary)
     writer.add_text("slices", section(slices.title, slices, slices.note, fenced=True), 0)
     alerts = "".join(f"- {markdown_text(warning)}\n" for warning in summary.warnings) or "None.\n"

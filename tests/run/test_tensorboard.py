@@ -107,12 +107,14 @@ def test_the_slices_are_one_table(written: Path) -> None:
             assert cells[row.method] == number(row.value(board.headline))
 
 
-@pytest.mark.parametrize("tag", ["leaderboard", "slices", "alerts"])
+@pytest.mark.parametrize("tag", ["verdict", "leaderboard", "slices", "alerts"])
 def test_text_is_wrapped_between_words(written: Path, tag: str) -> None:
     """TensorBoard squeezes a Markdown table until its words break; it never breaks a line of code."""
     html = markdown_to_safe_html(text_of(written, tag))
     assert "<table" not in html
-    assert html.count("<pre>") == {"leaderboard": 9, "slices": 1, "alerts": 0}[tag]
+    assert html.count("<pre>") == {"verdict": 0, "leaderboard": 9, "slices": 1, "alerts": 0}[tag]
+    if tag == "leaderboard":  # a wide table would carry paragraphs beyond the page
+        assert "Believe" not in html and "Note:" not in html
 
 
 def test_the_custom_layout_names_tags_that_exist(written: Path) -> None:
@@ -146,8 +148,11 @@ def test_histograms_by_finding_and_settling_gaps(written: Path) -> None:
 def test_text_hparams_and_pictures_only_when_asked(run_dir: Path) -> None:
     write(run_dir)
     events = load(run_dir)
-    text = events.Tensors("leaderboard/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "# Faithfulness summary" in text and "integrated_gradients" in text
+    head, text = (
+        events.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode()
+        for tag in ("verdict", "leaderboard")
+    )
+    assert "# Faithfulness summary" in head and "integrated_gradients" in text
     html = markdown_to_safe_html(text)  # the finding's name is shown as it is
     assert "<b>" not in html and "&lt;b&gt;effusion" in html and events.Tensors("alerts/text_summary")
     assert events.Tags()["images"] == []
