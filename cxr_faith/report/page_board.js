@@ -79,7 +79,9 @@ function leaderboard() {
   byId("board-note").textContent = b ? b.note : "There is no such board in this run.";
   if (!b) { table.replaceChildren(); draw([]); return; }
   byId("board-verdict").textContent = b.verdict.join(" ");
-  byId("board-verdict").hidden = b === data.boards[0]; // the page begins with that one
+  const isFirst = b === data.boards[0]; // the page begins with that one
+  byId("board-verdict").hidden = isFirst;
+  if (byId("verdict-scope")) byId("verdict-scope").textContent = isFirst ? "" : "All samples: ";
   const columns = shownColumns(b), rows = sortedRows(b, columns);
   const head = el("tr", {}, ...columns.map(sortHeader));
   const body = rows.map((r) => el("tr", {}, ...columns.map((c) => el("td", c.key === "verdict" ? { class: "word" } : {}, ...c.cell(r)))));

@@ -53,7 +53,9 @@ def test_the_verdict_follows_the_slice(opened: Browser) -> None:
     assert opened.run(head).startswith("Believe chefer and attention here") and opened.run(f"{own}.hidden")
     choose(opened, "slice", "absent")
     assert opened.run(f"{own}.textContent").startswith("No map can be judged here.") and not opened.run(f"{own}.hidden")
+    assert opened.run(head).startswith("All samples: Believe chefer")
     choose(opened, "slice", "all")
+    assert opened.run(head).startswith("Believe chefer")
     column = (
         "[...document.querySelectorAll('#board tbody tr')].map((row) => [0, 1].map((k) => row.cells[k].textContent))"
     )
