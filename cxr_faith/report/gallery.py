@@ -8,12 +8,14 @@ from cxr_faith.records.controls import is_control
 
 GALLERY_SIZE = 6
 TITLES = {
-    "best": "Best explained (highest mean srg of the methods)",
-    "worst": "Worst explained (lowest mean srg)",
+    "best": "Best explained (highest mean srg of the methods, where the effect is at least a quarter of its median)",
+    "worst": "Worst explained (lowest mean srg, where the effect is at least a quarter of its median)",
     "degenerate": "Degenerate (hardly any effect to explain, or an inverted one)",
     "disagreeing": "Disagreeing (lowest rank correlation between the methods' maps)",
 }
 """Kind of samples → heading."""
+TELLING = 0.25
+"""Share of the median effect below which srg, in units of the effect, says more of its divisor than of the maps."""
 SAMPLES_AT_ONCE = 500
 """Samples whose maps are ranked at once, to bound the memory."""
 
@@ -21,8 +23,9 @@ SAMPLES_AT_ONCE = 500
 def gallery(records: pd.DataFrame, size: int = GALLERY_SIZE) -> dict[str, list[str]]:
     """Kind → samples worth a look, the clearest example first.
 
-    best and worst: by mean srg over the methods, controls left out; degenerate: samples without enough effect to divide
-    by (degenerate or inverted), smallest first; disagreeing: lowest mean rank correlation between the methods' maps.
+    best and worst: by mean srg over the methods, controls left out, where the effect is `TELLING`; degenerate: samples
+    without enough effect to divide by (degenerate or inverted), smallest first; disagreeing: lowest mean rank
+    correlation between the methods' maps.
 
     Args:
         records: one setting's rows, with `method, status, srg, effect, map`.
@@ -31,7 +34,9 @@ def gallery(records: pd.DataFrame, size: int = GALLERY_SIZE) -> dict[str, list[s
     real = records[~records["method"].map(is_control)]
     if real.empty:
         real = records
-    srg = real[real["status"].eq("ok")].groupby("sample_id")["srg"].mean().dropna().sort_values(kind="stable")
+    scored = real[real["status"].eq("ok")].groupby("sample_id")[["srg", "effect"]].mean().dropna()
+    telling = scored[scored["effect"].abs() >= TELLING * scored["effect"].abs().median()]
+    srg = telling["srg"].sort_values(kind="stable")
     weak = real[real["status"].isin(("degenerate", "inverted"))].groupby("sample_id")["effect"].first()
     agreement = _agreement(real[real["map"].notna()])
     examples = {

@@ -150,7 +150,8 @@ def test_the_gallery_holds_what_it_says(run_dir: Path) -> None:
     records = read_records(run_dir)
     examples = gallery(records, 4)
     real = records[records["method"].isin(("chefer", "attention", "integrated_gradients")) & records["status"].eq("ok")]
-    mean = real.groupby("sample_id")["srg"].mean()
+    mean, effect = real.groupby("sample_id")["srg"].mean(), real.groupby("sample_id")["effect"].first().abs()
+    mean = mean[effect >= effect.median() / 4]
     assert examples["best"] == list(mean.sort_values(ascending=False).index[:4])
     assert examples["worst"] == list(mean.sort_values().index[:4])
     statuses = records.drop_duplicates("sample_id").set_index("sample_id")["status"]
@@ -164,6 +165,17 @@ def test_the_gallery_holds_what_it_says(run_dir: Path) -> None:
             matrix = maps.corr("spearman").to_numpy()
             worst[sample] = matrix[np.triu_indices(len(matrix), 1)].mean()
     assert examples["disagreeing"] == sorted(worst, key=worst.__getitem__)[:4]
+
+
+def test_an_answer_with_hardly_any_effect_is_no_example() -> None:
+    """Its srg is large because it is divided by next to nothing."""
+    effects, srg = [8.0, 8.5, 9.0, 0.9], [0.5, 0.9, 0.2, 2.6]
+    rows = [
+        {"sample_id": f"s{n}", "method": "chefer", "status": "ok", "effect": effects[n], "srg": srg[n], "map": None}
+        for n in range(4)
+    ]
+    examples = gallery(pd.DataFrame(rows), 2)
+    assert examples["best"] == ["s1", "s0"] and examples["worst"] == ["s2"]
 
 
 def test_the_page_is_the_same_bytes_each_time(run_dir: Path) -> None:
