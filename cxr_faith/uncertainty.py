@@ -34,7 +34,8 @@ def measure_spread(
 ) -> None:
     """Put `SPREAD` and `STABLE` beside each map of a case; the score that is explained stays that of the picture.
 
-    Controls and maps from files have none: they do not see the model. Nor has a map that fails on one of the copies.
+    Controls and maps from files have none: they do not see the model. Nor has a map that compares the picture with its
+    pair, to which every noisy cell would be a difference, nor one that fails on one of the copies.
 
     Args:
         vlm: the model.
@@ -52,7 +53,7 @@ def measure_spread(
     chosen = {
         name: method
         for name, method in methods.items()
-        if name in case.maps and name not in known and not isinstance(method, (*CONTROLS, MapFile))
+        if name in case.maps and name not in known and _varies(method, case)
     }
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in chosen}
     for picture, own_seed in copies.of(pixels, image_ids, seed) if chosen else ():
@@ -64,3 +65,8 @@ def measure_spread(
         if len(maps) == copies.copies and np.isfinite(maps).all():
             deviation = spread(maps).reshape(case.maps[name].shape).astype(np.float32)
             case.extras[name] = {**case.extras.get(name, {}), SPREAD: deviation, STABLE: stable_share(maps)}
+
+
+def _varies(method: Method, case: Case) -> bool:
+    """Whether copies of the picture tell how sure a method's map is."""
+    return not isinstance(method, (*CONTROLS, MapFile)) and not (method.uses_pair and case.pair is not None)

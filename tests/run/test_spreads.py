@@ -9,12 +9,13 @@ import torch
 
 from cxr_faith.attribution import AttributionBatch, build_methods
 from cxr_faith.cases import read_answers
-from cxr_faith.data.manifest import bundled_manifest
+from cxr_faith.data.manifest import bundled_manifest, open_manifest
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.perturb.copies import Copies
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import read_records
 from cxr_faith.summary.load import load_run
+from cxr_faith.uncertainty import SPREAD, measure_spread
 from tests.reference.pairs import model_pixels
 from tests.runs import run_here
 
@@ -113,3 +114,14 @@ def test_copies_are_checked_and_keep_the_picture() -> None:
     assert [seed for _, seed in noisy] == [5, 5, 5] and not torch.equal(noisy[0][0], noisy[1][0])
     kept = list(Copies(2, "seed").of(pixels, ["a"], 5))
     assert [seed for _, seed in kept] == [6, 7] and all(torch.equal(picture, pixels) for picture, _ in kept)
+
+
+def test_a_map_that_compares_the_picture_with_its_pair_has_no_spread(bundled) -> None:
+    """A copy's noise would count as what the picture and the pair differ by."""
+    row = next(iter(open_manifest(bundled_manifest())))
+    pixels = model_pixels(bundled, bundled_manifest().parent / row["image_path"])
+    (case,) = read_answers(bundled, pixels, row["image_id"], [row["question"]], [row["kind"]], Protocol())
+    case.maps["counterfactual"], case.pair = np.zeros(bundled.grid, np.float32), pixels
+    methods, before = build_methods({"counterfactual": {}}), bundled.counts.snapshot()
+    measure_spread(bundled, methods, pixels, case, [row["image_id"]], 0, Copies(2))
+    assert SPREAD not in case.extras.get("counterfactual", {}) and (bundled.counts - before).forwards == 0

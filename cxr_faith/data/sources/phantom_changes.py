@@ -132,7 +132,7 @@ def change_questions(comparison: Comparison) -> list[ChangeQuestion]:
 
 
 def _evidence(topic: str, change: str) -> tuple[Role, ...]:
-    """See `ChangeQuestion.evidence`."""
+    """The pictures whose loss of the lesion changes the answer; see `ChangeQuestion.evidence`."""
     if topic == "larger":
         return "current", "prior"
     if topic == "resolved":
