@@ -43,17 +43,22 @@ class Asked:
         """Seeds everything random."""
         return "+".join(file.name for file in self.files.values())
 
-    def unusual_sides(self) -> dict[str, str]:
-        """Pictures whose header says that their columns do not run to the patient's left → the direction it states.
+    def cautions(self) -> list[str]:
+        """Says of each picture whose header states another view that the sides in figures and words are wrong.
 
-        Figures mark the patient's sides as they are usually shown: the right one on the left.
+        They are those of the usual view: columns run to the patient's left, so the right side is on the left.
 
         Raises:
-            ImageError: one of them cannot be read.
+            ImageError: a picture cannot be read.
         """
-        stated = {name: read_header(file).get("PatientOrientation", "") for name, file in self.files.items()}
-        directions = {name: "".join(filter(str.isalpha, text.split(",")[0])) for name, text in stated.items()}
-        return {name: to for name, to in directions.items() if to and not to.startswith("L")}
+        said = []
+        for name, file in self.files.items():
+            stated = read_header(file).get("PatientOrientation", "")
+            direction = "".join(filter(str.isalpha, stated.split(",")[0]))
+            if direction and not direction.startswith("L"):
+                seen = "is seen from the side" if direction[0] in "AP" else "is mirrored or turned"
+                said.append(f"{name} {seen} (its columns run to {direction}): R, L, right and left are not its sides.")
+        return said
 
     def read(self) -> Shown:
         """The pictures of the files.

@@ -40,12 +40,14 @@ class Known:
         paraphrases: other wordings of the question, which are asked too.
         masks: folder of organ masks, `<label>/<name of the picture>.png`.
         picture: the picture's file.
+        cautions: what takes the meaning from the map or from words about it.
     """
 
     calibration_run: str | None = None
     paraphrases: Sequence[str] = ()
     masks: str | None = None
     picture: PictureFile | None = None
+    cautions: Sequence[str] = ()
 
 
 def write_clinical(
@@ -110,7 +112,7 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: Scores | Non
         calibration=None if run is None else calibration_of(run, model["source"]),
         paraphrases=worded,
         picture=known.picture,
-        cautions=[PHANTOMS_ONLY] if has_bundled_weights(model["source"]) else [],
+        cautions=[*known.cautions, *([PHANTOMS_ONLY] if has_bundled_weights(model["source"]) else [])],
     )
 
 

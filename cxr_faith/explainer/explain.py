@@ -86,10 +86,9 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
     first, options = explained[0], asked.options
     _print_answer(first)
     _print_margin(first)
-    for name, direction in asked.unusual_sides().items():
-        seen = "is seen from the side" if direction[0] in "AP" else "is mirrored or turned"
-        what = f"{printable(name)} {seen} (its columns run to {direction})"
-        print(f"caution     {what}: the marks R and L are not its sides")
+    cautions = asked.cautions()
+    for caution in cautions:
+        print(f"caution     {printable(caution)}")
     if options.evaluate or options.clinical or options.dicom is not None:
         explainer.evaluate_together(explained, options.substrate, options.steps, RANDOM_ORDERS)
     for one in explained:
@@ -115,7 +114,7 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
         _write_dicom(explainer, explained, stem, asked.image, Path(options.dicom))
     if options.clinical:
         file = picture_file(asked.image, options.study_date)
-        known = Known(options.calibration, options.paraphrases, options.masks, file)
+        known = Known(options.calibration, options.paraphrases, options.masks, file, cautions)
         page = write_clinical(explainer, first, first.scores, stem, known)
         print(f"clinical    {printable(str(page))} and .pdf (research output, not for diagnosis)")
     return content

@@ -220,14 +220,29 @@ def test_explain_writes_the_objects_of_a_real_film(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("stated", "expected"), [("L\\F", {}), (None, {}), ("R\\F", {"film.dcm": "R"}), ("A\\F", {"film.dcm": "A"})]
+    ("stated", "said"),
+    [("L\\F", None), (None, None), ("R\\F", "mirrored or turned (its columns run to R)"), ("A\\F", "from the side")],
 )
 def test_a_film_whose_sides_are_not_where_the_marks_are_is_named(
-    tmp_path: Path, stated: str | None, expected: dict[str, str]
+    tmp_path: Path, stated: str | None, said: str | None
 ) -> None:
     header = {} if stated is None else {"PatientOrientation": stated}
     path = film(tmp_path, 40, 30, **header)
-    assert Asked.of(str(path), ExplainOptions("Is there a nodule?")).unusual_sides() == expected
+    cautions = Asked.of(str(path), ExplainOptions("Is there a nodule?")).cautions()
+    assert len(cautions) == (said is not None) and all("film.dcm" in one and str(said) in one for one in cautions)
+
+
+def test_the_clinical_page_of_a_mirrored_film_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mirrored = dcmread(get_testdata_file("RG1_UNCR.dcm"))
+    mirrored.PatientOrientation = ["R", "F"]
+    mirrored.save_as(tmp_path / "mirrored.dcm")
+    asked = ["--question", "Is there a nodule?", "--method", "attention", "--steps", "2", "--clinical", "true"]
+    assert main(["explain", str(tmp_path / "mirrored.dcm"), *asked, "--out", str(tmp_path / "out")]) == 0
+    caution = "mirrored.dcm is mirrored or turned (its columns run to R): R, L, right and left are not its sides."
+    assert f"caution     {caution}" in capsys.readouterr().out
+    (page,) = (tmp_path / "out").glob("*-clinical.html")
+    assert caution in page.read_text()
+    assert caution in json.loads(page.with_suffix(".json").read_text())["flags"]
 
 
 def test_a_picture_that_is_no_film_is_one_line(tmp_path: Path) -> None:
