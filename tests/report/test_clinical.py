@@ -190,7 +190,7 @@ def test_a_map_is_no_evidence_unless_its_status_is_ok(status: str | None) -> Non
     page, sheet = clinical_page(summary, picture, values), clinical_sheet(summary, picture, values)
     written = " ".join(text.get_text() for text in sheet.texts)
     for text in (page, written):
-        assert "No evidence to show" in text and "Where the evidence lies" not in text and "Strongest" not in text
+        assert "No evidence to show" in text and "What the map shows" not in text and "Strongest" not in text
     _, overlaid = (Image.open(io.BytesIO(base64.b64decode(one))) for one in re.findall(r"png;base64,([^\"]+)", page))
     assert np.ptp(np.asarray(overlaid.convert("RGB")).astype(int), axis=2).max() == 0  # gray, in letters and map
     assert clinical_summary(answer(values)).no_evidence is None

@@ -81,7 +81,7 @@ def _fill(sheet: "_Sheet", summary: ClinicalSummary, drawn: _Drawn) -> "_Sheet":
     sheet.write("R and L on the map are the patient's sides.", 8, color=_QUIET)
     bottom = sheet.y
     sheet.column(1, top)
-    sheet.heading("Where the evidence lies" if shown else "No evidence to show")
+    sheet.heading("What the map shows" if shown else "No evidence to show")
     scale = sheet.map(drawn, gray=not shown)
     if shown:
         sheet.scale(*scale)
