@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def tables(folder: Path, names: Sequence[str]) -> str:
         lines += [*scores(summaries), *answers(summaries), *rankings(summaries), *splits(summaries)]
         lines += [*marker_and_lesion(summaries), *budget(main)]
     if substrates:
-        lines += [*out_of_distribution(substrates), *biases(substrates)]
+        tables = {name: bias_table(_columns(run)) for name, run in substrates.items()}
+        lines += [*out_of_distribution(substrates), *biases(substrates, tables)]
+        lines += rankings_by_substrate({name: table for name, (table, _) in tables.items()})
     return "\n".join(lines or ["No run is done yet."])
 
 
@@ -136,13 +139,13 @@ def marker_and_lesion(summaries: Mapping[str, Summary]) -> Lines:
             continue
         ahead = pair.mean if pair.a == MARKER else -pair.mean
         verdict = "the answers depend on the finding"
-        if pair.p_holm >= SIGNIFICANT:
+        if pair.p >= SIGNIFICANT:  # the one comparison that is planned here, so none of the board's others counts
             verdict = "these samples do not say which of them decides"
         elif ahead > 0:
             verdict = "localization and faithfulness disagree: the answers depend on the marker, not on the finding"
         yield (
             f"{name}: finding {_number(_srg(board, ORACLE), '.3f')}, marker {_number(_srg(board, MARKER), '.3f')}; "
-            f"marker − finding {ahead:+.3f} (n {pair.n}, p {pair.p_holm:.3f}): {verdict}"
+            f"marker − finding {ahead:+.3f} (n {pair.n}, p {pair.p:.3f}): {verdict}"
         )
 
 
@@ -182,12 +185,16 @@ def out_of_distribution(runs: Mapping[str, Run]) -> Lines:
         yield _line("  random orders", [_number(panel.breaks_early.get(spec), ".3f") for spec in specs], 12)
 
 
-def biases(runs: Mapping[str, Run]) -> Lines:
-    """For each checkpoint, what each substrate adds to a method's srg under `pair`."""
-    for name, run in runs.items():
-        records = run.records(["method", "substrate", "status", "srg", "effect", "own_substrate"])
+def biases(runs: Mapping[str, Run], tables: Mapping[str, tuple[pd.DataFrame, int]]) -> Lines:
+    """For each checkpoint, what each substrate adds to a method's srg under `pair`.
+
+    Args:
+        runs: the run `substrates` of each checkpoint.
+        tables: `bias_table` of each of them.
+    """
+    for name, (table, n) in tables.items():
+        records = _columns(runs[name])
         own = set(map(tuple, records.loc[records["own_substrate"].eq(True), ["method", "substrate"]].to_numpy()))
-        table, n = bias_table(records)
         yield from ("", f"{name}: srg under pair, and what other substrates add to it, on {n} samples ok under all", "")
         if table.empty:
             continue
@@ -196,10 +203,27 @@ def biases(runs: Mapping[str, Run]) -> Lines:
         for method, row in table.sort_values(PAIR, ascending=False, kind="stable").iterrows():
             cells = [f"{row[spec] - row[PAIR]:+.3f}{'*' if (method, spec) in own else ''}" for spec in others]
             yield _line(str(method), [f"{row[PAIR]:.3f}", *cells], 12)
-        explaining = table[[not is_control(str(method)) for method in table.index]]
-        ranked = [_number(tau(dict(explaining[PAIR]), dict(explaining[spec])), ".2f") for spec in others]
+        means = explained(table)
+        ranked = [_number(tau(means[PAIR], means[spec]), ".2f") for spec in others]
         yield _line("τ with pair", ["", *ranked], 12)
     yield "* the method was made with this substrate"
+
+
+def explained(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Substrate → method → mean srg of a `bias_table`, without baselines and controls."""
+    kept = table[[not is_control(str(method)) for method in table.index]]
+    return {str(spec): kept[spec].to_dict() for spec in kept.columns}
+
+
+def rankings_by_substrate(tables: Mapping[str, pd.DataFrame]) -> Lines:
+    """Kendall's τ-b of the methods' ranking between each two checkpoints, under each substrate."""
+    means = {name: explained(table) for name, table in tables.items() if not table.empty}
+    specs = list(dict.fromkeys(spec for each in means.values() for spec in each))
+    yield from ("", "Kendall's τ of the methods' ranking between two checkpoints, under each substrate", "")
+    yield _line("", specs, 12)
+    for one, other in combinations(means, 2):
+        taus = [tau(means[one].get(spec, {}), means[other].get(spec, {})) for spec in specs]
+        yield _line(f"{one}, {other}", [_number(value, ".2f") for value in taus], 12)
 
 
 def bias_table(records: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -216,6 +240,10 @@ def bias_table(records: pd.DataFrame) -> tuple[pd.DataFrame, int]:
         .sum()
     )
     return (sums["weighted"] / sums["effect"]).unstack(), int(kept["sample_id"].nunique())
+
+
+def _columns(run: Run) -> pd.DataFrame:
+    return run.records(["method", "substrate", "status", "srg", "effect", "own_substrate"])
 
 
 def _means(board: Board) -> dict[str, float]:

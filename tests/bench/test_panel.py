@@ -101,6 +101,7 @@ def test_a_panel_runs_to_its_tables_and_goes_on_after_a_stop(files, done, capsys
     for title in ("srg [95 %]", "Kendall's τ of the methods' ranking", "own-order-0: srg where", "mask of the finding"):
         assert title in printed
     assert "out-of-distribution score" in printed and "other-0: srg under pair" in printed
+    assert "between two checkpoints, under each substrate" in printed and "\nown-order-0, other-0 " in printed
     assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*.parquet")}
 
 
@@ -187,6 +188,24 @@ def test_tau_is_that_of_the_slow_twin() -> None:
         other.pop("m3")
         assert panel_tables.tau(one, other) == pytest.approx(reference.kendall_tau_b(one, other), abs=1e-12)
     assert panel_tables.tau({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}) is None
+
+
+def test_rankings_are_compared_under_each_substrate() -> None:
+    methods, rng = ["attention", "chefer", "gradient", "rollout", "center", "oracle"], np.random.default_rng(0)
+    specs = ["pair", "mean"]
+    tables = {f"{name}-0": pd.DataFrame(rng.random((6, 2)), index=methods, columns=specs) for name in "abc"}
+    tables["c-0"] = tables["c-0"].drop(columns="mean")
+    lines = {line[:22].strip(): line[22:].split() for line in panel_tables.rankings_by_substrate(tables) if line}
+    assert lines[""] == specs
+    explaining = {name: table.loc[methods[:4]].to_dict() for name, table in tables.items()}  # no center, no oracle
+    for one, other in (("a-0", "b-0"), ("a-0", "c-0"), ("b-0", "c-0")):
+        expected = [
+            f"{reference.kendall_tau_b(explaining[one][spec], explaining[other][spec]):.2f}"
+            if spec in explaining[other]
+            else "–"
+            for spec in specs
+        ]
+        assert lines[f"{one}, {other}"] == expected
 
 
 def test_the_stated_number_of_pictures_is_that_of_the_plan() -> None:
