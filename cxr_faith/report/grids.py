@@ -1,7 +1,7 @@
 """Several maps or pictures in one figure: methods side by side, an answer word by word, a deletion step by step."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ def compare_methods(
     boxes: Sequence[Box] | None = None,
     region: Region | None = None,
     notes: Mapping[str, str] | None = None,
+    gray: Collection[str] = (),
 ) -> Figure:
     """Draw the picture alone, then every method's map on it, each on its own color scale.
 
@@ -36,6 +37,7 @@ def compare_methods(
         boxes: in pixels of the picture.
         region: (top, left, height, width) that the maps cover; default the whole picture.
         notes: method → text below its name, such as its srg.
+        gray: methods whose maps have no colors, since they show no evidence.
 
     Raises:
         ValueError: no map, or as `overlay` does.
@@ -46,8 +48,8 @@ def compare_methods(
     names = [[name, *([notes[name]] if notes and name in notes else [])] for name, _ in panels]
     columns = min(4, math.ceil(math.sqrt(len(panels))))
     figure, cells = _panels(check_picture(picture), names, title, columns, footnote=OWN_SCALE)
-    for axes, (_, values) in zip(cells, panels, strict=True):
-        draw_map(axes, picture, values, boxes, region, marks=8)
+    for axes, (name, values) in zip(cells, panels, strict=True):
+        draw_map(axes, picture, values, boxes, region, marks=8, gray=name in gray)
     return figure
 
 

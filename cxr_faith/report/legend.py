@@ -9,7 +9,11 @@ LEGEND = (
     "method's rows that count; flat = share of its maps that say nothing: all cells equal, scored as random.",
 )
 OTHER_SAMPLES = "Rows with another n have other samples: means of two such rows say nothing about their difference."
-SCORED = "Here n and srg logit count every sample that could be scored; the other columns need samples that are ok."
+SCORED = (
+    "Hardly any sample here has an effect, so srg logit ranks the methods. It and n count every sample that could be "
+    "scored; the other columns need samples that are ok."
+)
+NOTHING = "Nothing to rank here: no sample could be scored."
 INTERVALS = (
     "[…] = 95 % interval over patients: bootstrap-t, none under 10 patients. p = test that the score that ranks the "
     "board is 0, by the same bootstrap (under 10 patients by sign flips), Holm-adjusted over the methods."

@@ -1,4 +1,4 @@
-"""The board of the torchmetrics as a table for the terminal, shown before the slower statistics are done."""
+"""The board of the torchmetrics as a table for the terminal: all that a shard can say before the others are done."""
 
 from collections.abc import Collection, Sequence
 

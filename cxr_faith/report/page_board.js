@@ -11,35 +11,43 @@ function shownColumns(b) {
   const bars = barScale(b);
   const numbers = b.columns.filter((c) => b.rows.some((r) => known(r.values[c.key]))).map((c) => ({
     key: c.key, label: `${c.label} ${c.arrow}`, best: c.arrow === "↓" ? "low" : "high", value: (r) => r.values[c.key],
-    cell: (r) => [num(r.values[c.key], c.signed), interval(r.ci[c.key], c.signed), c.key === b.headline ? bar(r, c.key, bars) : null],
+    ranked: c.key === b.headline,
+    cell: (r) => (c.key === b.headline ? [rankedCell(r, c, bars)] : [num(r.values[c.key], c.signed), interval(r.ci[c.key], c.signed)]),
   }));
   if (state.all) return [method, verdict, n, coverage, flat, ...numbers];
-  const main = [b.headline, "gap_srg_center"].map((key) => numbers.find((c) => c.key === key)).filter(Boolean);
+  const main = (b.headline === "srg" ? ["srg", "gap_srg_center"] : [b.headline]).map((key) => numbers.find((c) => c.key === key)).filter(Boolean);
   return [method, verdict, ...main, coverage];
 }
 
 const verdictWord = (r) => (r.verdict === data.verdicts[0] ? el("strong", {}, r.verdict) : data.controls.includes(r.method) ? el("span", { class: "quiet" }, "control") : r.verdict || "–");
+
+// How a row's verdict looks: to be believed, clearly not, or neither.
+const judged = (r) => (r.verdict === data.verdicts[0] ? "believe" : data.against.includes(r.verdict) ? "against" : "");
 
 // A name may break after "_", "/" and ".".
 const breakable = (name) => name.split(/(?<=[_/.])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 
 const interval = (ends, signed) => (ends ? el("small", {}, `${num(ends[0], signed)} to ${num(ends[1], signed)}`) : null);
 
-const BAR = 130;
-
-// One scale for the bars of a board: all values and intervals of its headline, and 0.
+// One scale for the bars of a board, in percent of their width: all values and intervals of its headline, and 0.
 function barScale(b) {
   const all = b.rows.flatMap((r) => [r.values[b.headline], ...(r.ci[b.headline] || [])]).filter(known).concat([0]);
-  const low = Math.min(...all), high = Math.max(...all), width = BAR;
-  return (v) => 4 + (v - low) / (high - low || 1) * (width - 8);
+  const low = Math.min(...all), high = Math.max(...all);
+  return (v) => `${(3 + (v - low) / (high - low || 1) * 94).toFixed(2)}%`;
+}
+
+// The score that ranks the methods, with its interval as a bar.
+function rankedCell(r, c, x) {
+  const number = el("span", { class: "number" }, num(r.values[c.key], c.signed), interval(r.ci[c.key], c.signed));
+  return el("div", { class: "value" }, number, bar(r, c.key, x));
 }
 
 function bar(r, key, x) {
   const value = r.values[key], ends = r.ci[key];
   if (!known(value)) return null;
-  const svg = shape("svg", { class: "bar", viewBox: `0 0 ${BAR} 10`, "aria-hidden": "true" }, shape("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: 10 }));
-  if (ends) svg.append(shape("line", { class: "mark", x1: x(ends[0]), x2: x(ends[1]), y1: 5, y2: 5, stroke: color(r.method), "stroke-width": 3 }));
-  svg.append(point(x(value), 5, ends, color(r.method), 3.4));
+  const svg = shape("svg", { class: "bar", "aria-hidden": "true" }, shape("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: "100%" }));
+  if (ends) svg.append(shape("line", { class: "mark", x1: x(ends[0]), x2: x(ends[1]), y1: "50%", y2: "50%", stroke: color(r.method), "stroke-width": 3 }));
+  svg.append(shape("svg", { x: x(value), y: "50%", width: 1, height: 1, overflow: "visible" }, point(0, 0, ends, color(r.method), 3.4)));
   return svg;
 }
 
@@ -57,7 +65,7 @@ function sortHeader(column) {
     state.sort = column.key; leaderboard(); writeAddress();
     byId("board").querySelector(`button[data-key="${column.key}"]`).focus();
   }, "data-key": column.key }, column.label);
-  return el("th", { scope: "col", class: column.key === "verdict" ? "word" : null, "aria-sort": active ? (state.down ? "descending" : "ascending") : "none" }, button, what(column.key, column.label));
+  return el("th", { scope: "col", class: column.key === "verdict" ? "word" : column.ranked ? "ranked" : null, "aria-sort": active ? (state.down ? "descending" : "ascending") : "none" }, button, what(column.key, column.label));
 }
 
 // Missing values stay at the end, whichever way it sorts.
@@ -84,7 +92,7 @@ function leaderboard() {
   if (byId("verdict-scope")) byId("verdict-scope").textContent = isFirst ? "" : "All samples: ";
   const columns = shownColumns(b), rows = sortedRows(b, columns);
   const head = el("tr", {}, ...columns.map(sortHeader));
-  const body = rows.map((r) => el("tr", {}, ...columns.map((c) => el("td", c.key === "verdict" ? { class: "word" } : {}, ...c.cell(r)))));
+  const body = rows.map((r) => el("tr", { class: judged(r) === "believe" ? "believe" : null }, ...columns.map((c) => el("td", { class: c.key === "verdict" ? `word ${judged(r)}` : c.ranked ? "ranked" : null }, ...c.cell(r)))));
   table.replaceChildren(el("caption", {}, b.title), el("thead", {}, head), el("tbody", {}, ...body));
   byId("more").textContent = state.all ? "Fewer columns" : "All columns";
   byId("more").setAttribute("aria-expanded", String(state.all));

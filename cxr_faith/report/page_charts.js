@@ -51,6 +51,12 @@ function forestChart(title, lines, all) {
   return el("figure", {}, svg);
 }
 
+// A slice without effect has no normalized scores: its gaps are shown in the unit of the scores, as its board is ranked.
+function suitForest() {
+  const b = board();
+  byId("forest-metric").value = b && b.headline !== "srg" ? "srg_logit" : data.forest[0][0];
+}
+
 function draw(rows) {
   const series = rows.filter((r) => r.curves).map((r) => ({ method: r.method, ...r.curves }));
   const guides = [[1, "intact picture"], [0, "all substrate"]];
@@ -58,13 +64,14 @@ function draw(rows) {
     ? [curveChart("Deletion (lower is better)", series, "deletion", guides, "share of the effect kept"), curveChart("Insertion (higher is better)", series, "insertion", guides, "share of the effect kept")]
     : [el("p", { class: "quiet" }, "No mean curves: no sample is ok for every method.")]));
   const key = byId("forest-metric").value, name = byId("forest-metric").selectedOptions[0].textContent;
-  const line = (r, text) => ({ method: r.method, name: text || r.method, value: r.values[key], ci: r.ci[key] });
+  const keyOf = (b) => (key === "srg_logit" && b.headline !== "srg" ? b.headline : key);
+  const line = (r, k) => ({ method: r.method, name: r.method, value: r.values[k], ci: r.ci[k] });
   const findings = data.boards.filter((b) => b.setting === state.setting && b.slice.startsWith("finding:"));
   // The leaderboard's order in every chart, so that they can be read across; a baseline has no gap to itself.
   const order = [...new Set([...rows.map((r) => r.method), ...data.methods])];
-  const lines = (b) => b.filter((r) => known(r.values[key]) && !state.hidden.has(r.method))
-    .sort((x, y) => order.indexOf(x.method) - order.indexOf(y.method)).map((r) => line(r));
-  const forests = [[`${name}, by method`, lines(rows)], ...findings.map((b) => [`${name} · ${b.slice.slice(8)}`, lines(b.rows)])];
+  const lines = (list, k) => list.filter((r) => known(r.values[k]) && !state.hidden.has(r.method))
+    .sort((x, y) => order.indexOf(x.method) - order.indexOf(y.method)).map((r) => line(r, k));
+  const forests = [[`${name}, by method`, rows.length ? lines(rows, keyOf(board())) : []], ...findings.map((b) => [`${name} · ${b.slice.slice(8)}`, lines(b.rows, keyOf(b))])];
   const all = forests.flatMap(([, list]) => list.flatMap((l) => [l.value, ...(l.ci || [])])).concat([0]);
   byId("forest").replaceChildren(...forests.map(([title, list]) => forestChart(title, list, all)));
 }

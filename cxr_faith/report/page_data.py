@@ -17,7 +17,7 @@ from cxr_faith.report.comparisons import few_patients
 from cxr_faith.report.figures import COLORMAP
 from cxr_faith.report.gallery import TITLES, gallery
 from cxr_faith.report.glossary import WORDS, anchor
-from cxr_faith.report.legend import SCORED
+from cxr_faith.report.legend import NOTHING, SCORED
 from cxr_faith.report.packing import MAP_LEVELS
 from cxr_faith.report.run_files import Thumb
 from cxr_faith.report.samples import VALUES, sample_entries, short
@@ -26,7 +26,7 @@ from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.board_row import BoardRow
 from cxr_faith.summary.curves import Curves
 from cxr_faith.summary.summary import Summary
-from cxr_faith.summary.verdict import VERDICTS, verdict_of
+from cxr_faith.summary.verdict import FAILED, NOISE, VERDICTS, WORSE, verdict_of
 
 FOREST = (
     ("gap_srg_center", "Δ srg to center"),
@@ -65,6 +65,7 @@ def page_data(summary: Summary, records: pd.DataFrame, thumbs: Mapping[str, Thum
         "styles": _styles(methods),
         "statuses": list(STATUSES),
         "verdicts": list(VERDICTS),
+        "against": [NOISE, WORSE, FAILED],
         "values": list(VALUES),
         "forest": [list(pair) for pair in FOREST],
         "words": {column: anchor(word) for column, word in WORDS.items()},
@@ -109,7 +110,7 @@ def _board(summary: Summary, board: Board) -> dict[str, Any]:
         "slice": board.slice,
         "slice_title": slice_title(board.slice),
         "title": board_title(summary, board),
-        "note": " ".join([*([SCORED] if board.by_scored else []), *few_patients(board)]),
+        "note": _note(board),
         "headline": board.headline,
         "columns": [
             {
@@ -126,6 +127,13 @@ def _board(summary: Summary, board: Board) -> dict[str, Any]:
             {"a": pair.a, "b": pair.b, "mean": pair.mean, "p_holm": pair.p_holm} for pair in board.differences
         ],
     }
+
+
+def _note(board: Board) -> str:
+    """What a reader must know of a board's ranking; may be empty."""
+    if all(row.value(board.headline) is None for row in board.rows):
+        return NOTHING
+    return " ".join([*([SCORED] if board.by_scored else []), *few_patients(board)])
 
 
 def _row(board: Board, row: BoardRow, columns: Sequence[str]) -> dict[str, Any]:

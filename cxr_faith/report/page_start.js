@@ -33,6 +33,7 @@ function readAll(words) {
   state.down = !sort || sort.startsWith("-");
   byId("setting").value = String(state.setting);
   byId("slice").value = state.slice;
+  suitForest();
   for (const box of byId("methods").querySelectorAll("input")) box.checked = !state.hidden.has(box.value);
   for (const name of LIST_FILTERS) {
     const field = listFilter(name);
@@ -57,8 +58,8 @@ function fillControls() {
 function start() {
   if (!data.boards.length) { byId("interactive").hidden = true; byId("empty").hidden = false; return; }
   fillControls();
-  byId("setting").onchange = (e) => { Object.assign(state, { setting: Number(e.target.value), sort: null, down: true }); show(); };
-  byId("slice").onchange = (e) => { Object.assign(state, { slice: e.target.value, sort: null, down: true }); leaderboard(); writeAddress(); };
+  byId("setting").onchange = (e) => { Object.assign(state, { setting: Number(e.target.value), sort: null, down: true }); suitForest(); show(); };
+  byId("slice").onchange = (e) => { Object.assign(state, { slice: e.target.value, sort: null, down: true }); suitForest(); leaderboard(); writeAddress(); };
   byId("forest-metric").onchange = leaderboard;
   byId("more").onclick = () => { state.all = !state.all; leaderboard(); writeAddress(); };
   byId("csv").onclick = saveCsv;

@@ -193,9 +193,7 @@ def _evaluate(
         read_back(module.board, run_dir, module.method_set.shown, writer.start)
     values = module.metric_values()
     if trainer.is_global_zero:
-        rows = metric_rows(values)
-        print_metrics(console, rows)
-        _finish_or_leave(run_dir, module, data, options, rows, console)
+        _finish_or_leave(run_dir, module, data, options, metric_rows(values), console)
     ranks.meet()
     watch.close()
     return values
@@ -232,6 +230,7 @@ def _finish_or_leave(
             line = (
                 f"shard {options.shard.index} of {options.shard.count} is done; other shards have {left} samples left"
             )
+            print_metrics(console, rows)  # the only board until the last shard makes the report
             print_line(console, f"{line}; for a report now: cxr-faith report {run_dir}")
 
 

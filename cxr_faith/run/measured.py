@@ -1,4 +1,4 @@
-"""The board of the torchmetrics at the end of prediction: reads earlier records back, prints and writes it."""
+"""The board of the torchmetrics at the end of prediction: reads earlier records back, writes it, prints a shard's."""
 
 import json
 from collections.abc import Sequence

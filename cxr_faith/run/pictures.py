@@ -77,9 +77,12 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
     maps = {row["method"]: _map(row["map"], row["grids"]) for row in drawn.to_dict("records")}
     maps = {name: values for name, values in maps.items() if np.isfinite(values).all()}
     if maps:
+        status = {row["method"]: row["status"] for row in drawn.to_dict("records")}
+        gray = {method for method, its in status.items() if its != "ok"}  # as on the page: nothing to explain
         srg = {row["method"]: f"srg {row['srg']:+.2f}" for row in drawn.to_dict("records") if row["srg"] == row["srg"]}
         title = f"{sample.question} {rows['predicted'].iloc[0]}"
-        figure = compare_methods(picture, maps, title, boxes, region, srg)
+        notes = srg | {method: status[method] for method in gray}
+        figure = compare_methods(picture, maps, title, boxes, region, notes, gray)
         with replacing(folder / f"{stem}-methods.png", durable=False) as file:
             figure.savefig(file, format="png", dpi=90)
     shares = [top / height, left / width, covered_h / height, covered_w / width]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cxr_faith.metrics.bootstrap import jackknife_error
 from cxr_faith.metrics.functional import MEASURED, STATUSES
-from cxr_faith.metrics.statistics import cluster_sums
+from cxr_faith.metrics.statistics import FEWEST_CLUSTERS, cluster_sums
 from cxr_faith.records import GAPS
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.board_row import BoardRow
@@ -22,6 +22,9 @@ from cxr_faith.summary.subgroups import SUBGROUP
 
 FEWEST_OK = 0.1
 """Share of a slice's scored samples that must be ok; below, the board is ranked in the unit of the scores."""
+
+FEWEST_OK_OF_FEW = 0.5
+"""The same share where the samples that are ok have too few patients for an interval."""
 
 WITH_ERROR = (*GAPS, "srg", "srg_logit", "srg_logit_scored")
 """Columns of a row that have a standard error."""
@@ -43,7 +46,9 @@ def make_board(methods: Sequence[MethodRows], inside: Flags, name: str, setting:
     scored = {sample for rows, mask in picked for sample in rows.sample[mask & rows.scored]}
     # Removing the image mostly raises the score of a "no", so those samples have no normalized score to rank by. Nor
     # may a handful of samples that are ok rank a slice of many that are not.
-    few = name == ANSWERED_NO or len(common) <= FEWEST_OK * len(scored)
+    patients = {patient for rows, mask in picked for patient in rows.patient[mask & rows.common]}
+    fewest = FEWEST_OK if len(patients) >= FEWEST_CLUSTERS else FEWEST_OK_OF_FEW
+    few = name == ANSWERED_NO or len(common) <= fewest * len(scored)
     headline = "srg_logit_scored" if few else "srg"
     rows = [
         _row(rows, mask, tests, headline, curves.mean(setting, rows.method, name))

@@ -67,6 +67,53 @@ def test_nothing_of_the_table_is_hidden(opened: Browser, page: Path, width: int)
     assert abs(left) < 1 and (moved > 100 or width > 500)
 
 
+def test_a_wide_screen_is_used(opened: Browser, page: Path) -> None:
+    opened.size(1400, 900)
+    opened.open(page)
+    widths = "['#board', '#board .ranked .bar'].map((one) => document.querySelector(one).getBoundingClientRect().width)"
+    table, bar = opened.run(widths)
+    assert table == opened.run("document.getElementById('board-scroll').clientWidth") > 1200 and bar > 500
+    # The bar has the scale of its board: intervals are where their numbers say.
+    ends = "[...document.querySelectorAll('#board .bar line.mark')].map((one) => ['x1', 'x2'].map((end) => "
+    ends += "parseFloat(one.getAttribute(end))))"
+    numbers = "board().rows.filter((r) => r.ci.srg).map((r) => r.ci.srg).sort((a, b) => a[0] - b[0])"
+    places, values = (np.array(opened.run(script)) for script in (ends, numbers))
+    places = places[np.argsort(places[:, 0])]
+    scale = np.polyfit(values.ravel(), places.ravel(), 1)
+    assert scale[0] > 0 and np.abs(np.polyval(scale, values) - places).max() < 0.02
+
+
+def test_rows_say_at_a_glance_what_to_believe(opened: Browser) -> None:
+    marks = "[...document.querySelectorAll('#board tbody tr')].map((row) => [row.cells[1].textContent, row.className, "
+    marks += "getComputedStyle(row.cells[1], '::before').content.slice(1, 2)])"
+    shown = {word: (name, mark) for word, name, mark in opened.run(marks)}
+    assert shown["believe"] == ("believe", "✓") and shown["control"][0] == "" and shown["control"][1] not in "✓✗"
+    assert {mark for word, (_, mark) in shown.items() if word in opened.run("data.against")} <= {"✗"}
+
+
+def test_a_slice_without_effect_is_ranked_and_drawn_by_srg_logit(opened: Browser) -> None:
+    choose(opened, "slice", "absent")
+    assert opened.run(HEADS) == ["method", "verdict", "srg_logit_scored", "coverage"]
+    assert (
+        opened.run("document.querySelector('#board [aria-sort=descending] button').dataset.key") == "srg_logit_scored"
+    )
+    values = opened.run("Object.fromEntries(board().rows.map((r) => [r.label, r.values.srg_logit_scored]))")
+    assert opened.run(FIRST_COLUMN) == sorted(values, key=lambda name: -values[name])
+    assert opened.run("document.getElementById('board-note').textContent").startswith(
+        "Hardly any sample here has an eff"
+    )
+    first = "document.querySelector('#forest svg').ariaLabel"
+    assert opened.run("document.getElementById('forest-metric').value") == "srg_logit"
+    assert opened.run(first).startswith("srg logit, by method: ") and "chefer" in opened.run(first)
+    opened.run("location.hash = 'slice=present'")
+    opened.until("document.getElementById('forest-metric').value === 'gap_srg_center'")
+    opened.run("location.hash = 'slice=absent'")
+    opened.until("document.getElementById('forest-metric').value === 'srg_logit'")
+    choose(opened, "slice", "all")
+    assert opened.run(HEADS)[2:4] == ["srg", "gap_srg_center"]
+    assert opened.run("document.getElementById('forest-metric').value") == "gap_srg_center"
+
+
 def test_the_address_opens_the_same_page(opened: Browser, page: Path) -> None:
     choose(opened, "setting", "1")
     choose(opened, "slice", "present")
@@ -168,6 +215,12 @@ def test_dark_where_the_reader_wants_it(media: Browser) -> None:
     assert media.run("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 28)"
     count, faint = media.run(CONTRAST)
     assert count > 100 and faint == []
+    # The charts of matplotlib too, in print on white again.
+    grounds = "[['fill', 'patch_1'], ['stroke', 'xtick_1']].map(([key, id]) => "
+    grounds += "getComputedStyle(document.querySelector(`.drawn #${id} [style*='${key}: #']`))[key])"
+    assert media.run(grounds) == ["rgb(18, 22, 28)", "rgb(228, 233, 240)"]
+    media.send("Emulation.setEmulatedMedia", media="print", features=[])
+    assert media.run(grounds) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
 
 
 def test_prints_on_landscape_sheets_without_cutting_tables(media: Browser) -> None:

@@ -145,10 +145,11 @@ def test_two_ranks_equal_one(on_two_ranks: Path, alone: Path) -> None:
             assert value == pytest.approx(mean, abs=1e-12, nan_ok=True), (metrics["substrate"], metrics["method"], name)
 
 
-def test_the_board_of_the_torchmetrics_is_printed_before_the_statistics(on_two_ranks: Path) -> None:
+def test_the_verdict_comes_first_and_one_board_follows(on_two_ranks: Path) -> None:
     output = on_two_ranks.with_name("output").read_text()
-    assert output.count("torchmetrics over all ranks") == 2  # one table for each substrate, from rank 0 only
-    assert output.rindex("torchmetrics over all ranks") < output.index("all samples ·")
+    assert output.count("\nverdict ") == output.count("all samples ·") == 1  # from rank 0 only
+    assert output.index("\nverdict ") < output.index("srg ↑")
+    assert "torchmetrics over all ranks" not in output  # metrics.json has them
     assert "do not trust" not in output
     assert list((on_two_ranks / "tensorboard" / "chefer").glob("*.hparams"))
 

@@ -24,6 +24,7 @@ from cxr_faith.summary.cautions import cautions
 from cxr_faith.summary.failures import Failure, Failures
 from cxr_faith.summary.summarize import summarize, write_summary
 from cxr_faith.summary.summary import Summary
+from cxr_faith.summary.verdict import NO_EFFECT
 from tests.reference import statistics
 
 METHODS = ("chefer", "attention", "integrated_gradients", "random_map", "center", "oracle")
@@ -154,13 +155,13 @@ def test_answered_no_is_ranked_by_scores_that_need_no_effect(summary: Summary, r
     assert chefer.srg is None and chefer.srg_logit is None and chefer.curves is None
 
 
-@pytest.mark.parametrize(("n_ok", "headline"), [(1, "srg_logit_scored"), (5, "srg")])
+@pytest.mark.parametrize(("n_ok", "headline"), [(1, "srg_logit_scored"), (5, "srg_logit_scored"), (12, "srg")])
 def test_a_few_ok_samples_do_not_rank_a_slice(run_dir: Path, n_ok: int, headline: str) -> None:
-    """Of the 20 answers about absent findings some are ok; the others are scored but not ok."""
+    """Of the 20 answers about absent findings some are ok, of too few patients for an interval; the others are not."""
     frame = read_records(run_dir)
-    absent = sorted(frame.loc[frame["present"].eq(False) & frame["status"].ne("ok"), "sample_id"].unique())
+    absent = sorted(frame.loc[frame["present"].eq(False) & frame["status"].isin(NO_EFFECT), "sample_id"].unique())
     changed = frame.copy()
-    made_ok = changed["sample_id"].isin(absent[:n_ok]) & changed["status"].eq("inverted")
+    made_ok = changed["sample_id"].isin(absent[:n_ok]) & changed["status"].isin(NO_EFFECT)
     ends = ["s_original", "s_substrate"]
     changed.loc[made_ok, ends] = changed.loc[made_ok, ends[::-1]].to_numpy()  # ok samples have a positive effect
     changed.loc[made_ok, "status"] = "ok"
