@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from cxr_faith.report.dossier.dossier import BLANK, Dossier, make_dossier
 from cxr_faith.report.dossier.evidence import Source
 from cxr_faith.report.dossier.standards import STANDARDS
 from cxr_faith.report.dossier.topics import TOPICS
-from cxr_faith.report.dossier.write import FORMATS, cells, docx, html, markdown, origin
+from cxr_faith.report.dossier.write import FORMATS, cells, docx, head, html, markdown, origin, with_tables
 from cxr_faith.report.results import write_results
 from cxr_faith.summary.compare import compare
-from cxr_faith.summary.verdict import verdict_lines
+from cxr_faith.summary.verdict import verdict_lines, verdict_of
 from tests.synthetic import make_rows
 
 PRIVATE = "/home/" + "ann/models"
@@ -101,6 +102,51 @@ def test_the_verdict_is_that_of_the_runs_boards(folder: Path, dossier: Dossier) 
     assert "chefer" in failed.note and failed.note != table.note  # the sanity check of this run failed
 
 
+def test_methods_stand_best_first_with_their_verdict(folder: Path, dossier: Dossier) -> None:
+    (table,) = [one for one in dossier.tables if one.topic == "explanations" and one.source == "two"]
+    board = write_results(folder / "two").summary.boards[0]
+    assert [row.name for row in table.rows] == [row.method for row in board.ranked()]
+    judged = {one.method: one.verdict for one in verdict_of(board).methods}
+    assert {row.name: row.verdict for row in table.rows} == {
+        row.method: judged.get(row.method, "control") for row in board.rows
+    }
+    place = head(table).index("verdict")
+    assert [line[place] for line in cells(table)] == [row.verdict for row in table.rows]
+    (differences,) = [one for one in dossier.tables if one.topic == "compared" and one.title.startswith("Paired")]
+    means = [row.figures[1].value for row in differences.rows]
+    assert means == sorted(means, reverse=True)
+    (sanity,) = [one for one in dossier.tables if one.topic == "sanity"]
+    assert [(row.name, row.verdict) for row in sanity.rows] == [("chefer", "failed")]
+
+
+def test_the_text_of_each_item_is_made_from_its_tables(dossier: Dossier) -> None:
+    said = {}
+    for section in dossier.sections:
+        for entry in section.entries:
+            for one in entry.statements:
+                assert one.text.endswith(".") and one.tables, (entry.name, one)
+                shown = " ".join(
+                    cell for number in one.tables for line in cells(dossier.tables[number - 1]) for cell in line
+                )
+                counts = {str(len(dossier.tables[number - 1].rows) - less) for number in one.tables for less in (0, 1)}
+                notes = " ".join(dossier.tables[number - 1].note for number in one.tables)
+                text = one.text.removeprefix("one: ").removeprefix("two: ")
+                for number in re.findall(r"\d+\.?\d*", text):
+                    assert number in shown or number in notes or number in counts or number == "0", (number, text)
+                said[section.title, entry.name] = [*said.get((section.title, entry.name), []), one.text]
+    assert said["CLAIM 2024", "Data sources and testing data"] == [
+        "one: 16 questions about 4 patients were evaluated. 0 have no record, and 1 could not be scored.",
+        "two: 16 questions about 4 patients were evaluated. 0 have no record, and 1 could not be scored.",
+        "The plan says: GPU-hours 12.5; patients 40 for a difference of 0.02.",
+    ]
+    assert (
+        "one: 1 of 1 methods failed: chefer. Their maps hardly depend on the model."
+        in (said["CLAIM 2024", "Explainability or interpretability"])
+    )
+    alone = {entry.name: entry for section in dossier.sections for entry in section.entries if not entry.tables}
+    assert "Reference standard" in alone and all(entry.blanks and not entry.statements for entry in alone.values())
+
+
 def test_what_no_run_can_know_is_a_blank(folder: Path, dossier: Dossier) -> None:
     asked = {
         (f"{document.title}, {item.name}", blank)
@@ -152,7 +198,13 @@ def test_word_files_open_and_hold_every_figure_and_blank(dossier: Dossier) -> No
     assert len(document.tables) == len(dossier.tables)
     for grid, table in zip(document.tables, dossier.tables, strict=True):
         assert [[cell.text for cell in row.cells] for row in grid.rows][1:] == cells(table)
+    sizes = [
+        (section.page_width.mm > section.page_height.mm, round(section.page_width.mm)) for section in document.sections
+    ]
+    assert sizes == [(False, 210), (True, 297), (False, 210)]  # the tables are on landscape pages
     paragraphs = [paragraph.text for paragraph in document.paragraphs]
+    for section in dossier.sections:
+        assert all(with_tables(said) in paragraphs for entry in section.entries for said in entry.statements)
     assert all(f"{place}: {blank}" in paragraphs for place, blank in dossier.blanks)
     assert all(any(text.startswith(origin(table)) for text in paragraphs) for table in dossier.tables)
     italic = [p.text for p in document.paragraphs if p.runs and p.runs[0].italic]

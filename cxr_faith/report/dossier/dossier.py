@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_faith.report.dossier.evidence import Evidence, Source
+from cxr_faith.report.dossier.sentences import sentence
 from cxr_faith.report.dossier.standards import STANDARDS, Standard
 from cxr_faith.report.dossier.topics import COMPARED, SUMMARY, TOPICS, compared, planned
 
@@ -19,6 +20,16 @@ _MORE = {
 
 
 @dataclass(frozen=True)
+class Statement:
+    """What the figures of one run say to an item."""
+
+    text: str
+    """One or two sentences."""
+    tables: tuple[int, ...]
+    """Numbers of the tables that have its figures."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """One item of a document, filled as far as runs go."""
 
@@ -26,10 +37,15 @@ class Entry:
     """Of the item."""
     asks: str
     """What it asks for."""
-    tables: tuple[int, ...]
-    """Numbers of the tables that answer part of it."""
+    statements: tuple[Statement, ...]
+    """What the runs say to it."""
     blanks: tuple[str, ...]
     """What is to be filled in by hand; each text begins with `BLANK`."""
+
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """Numbers of the tables that answer part of it."""
+        return tuple(number for statement in self.statements for number in statement.tables)
 
 
 @dataclass(frozen=True)
@@ -94,11 +110,22 @@ def make_dossier(runs: Sequence[str | Path], compared_in: Path | None = None, pl
 def _section(standard: Standard, runs: Sequence[str], tables: Sequence[Evidence]) -> Section:
     entries = []
     for item in standard.items:
-        numbers = [number for number, table in enumerate(tables, 1) if table.topic in item.topics]
+        said = [one for topic in item.topics for one in _statements(topic, runs, tables)]
         lacking = [blank for topic in item.topics for blank in _lacking(topic, runs, tables)]
         blanks = tuple(f"{BLANK}{blank}" for blank in (*item.blanks, *lacking))
-        entries.append(Entry(item.name, item.asks, tuple(numbers), blanks))
+        entries.append(Entry(item.name, item.asks, tuple(said), blanks))
     return Section(standard.title, standard.about, tuple(entries))
+
+
+def _statements(topic: str, runs: Sequence[str], tables: Sequence[Evidence]) -> list[Statement]:
+    """What each source says of a topic; of several runs, each is named."""
+    mine = {number: table for number, table in enumerate(tables, 1) if table.topic == topic}
+    made = []
+    for source in dict.fromkeys(table.source for table in mine.values()):
+        numbers = tuple(number for number, table in mine.items() if table.source == source)
+        text = sentence(topic, [mine[number] for number in numbers])
+        made.append(Statement(f"{source}: {text}" if len(runs) > 1 and source in runs else text, numbers))
+    return made
 
 
 def _lacking(topic: str, runs: Sequence[str], tables: Sequence[Evidence]) -> list[str]:

@@ -58,6 +58,8 @@ class Row:
     """Its JSON pointer in the file."""
     figures: tuple[Figure, ...]
     """One for each column."""
+    verdict: str = ""
+    """What follows from the row by stated rules, in words; no value of the file."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class Source:
         rows: Sequence[tuple[str, str]],
         columns: Sequence[Column] = (Column("value", ""),),
         note: str = "",
+        best: str = "",
+        verdicts: Mapping[str, str] | None = None,
     ) -> list[Evidence]:
         """The rows that have a value, as one table; no table where none has.
 
@@ -143,19 +147,28 @@ class Source:
             rows: name and JSON pointer of each row.
             columns: what the rows hold.
             note: what follows from the figures.
+            best: place of the column whose highest value goes first; default: the order of `rows`.
+            verdicts: JSON pointer of a row → what follows from it in words.
         """
         made = []
+        if best:
+            rows = sorted(rows, key=lambda row: _high_first(self.at(file, row[1] + best)))
         for name, place in rows:
             values = [(self.at(file, place + column.place), column) for column in columns]
             if any(value is not None and value != "" for value, _ in values):
                 figures = [Figure(value, column.show(value), place + column.place) for value, column in values]
-                made.append(Row(printable(name), place, tuple(figures)))
+                made.append(Row(printable(name), place, tuple(figures), (verdicts or {}).get(place, "")))
         return [Evidence(topic, title, self.name, file, tuple(columns), tuple(made), note)] if made else []
 
 
 def escaped(key: str) -> str:
     """A key as a part of a JSON pointer."""
     return key.replace("~", "~0").replace("/", "~1")
+
+
+def _high_first(value: Json) -> tuple[bool, float]:
+    """Sorts high values first, and rows without one last."""
+    return (False, -float(value)) if isinstance(value, int | float) else (True, 0.0)
 
 
 def _content(path: Path) -> Json:

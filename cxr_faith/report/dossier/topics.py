@@ -1,17 +1,19 @@
 """What a run can say, topic by topic: which figures of which file, and which command makes a file that is missing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cxr_faith.metrics.statistics import LEVEL
 from cxr_faith.records.controls import is_control
+from cxr_faith.report.columns import slice_title
 from cxr_faith.report.dossier.evidence import Column, Evidence, Json, Source, escaped, shown
 from cxr_faith.report.formats import number, percent, without_folder
 from cxr_faith.report.tables import FINDING
-from cxr_faith.summary.board import Setting
+from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.load import read_summary
 from cxr_faith.summary.sanity import with_sanity
 from cxr_faith.summary.subgroups import SUBGROUP
-from cxr_faith.summary.verdict import verdict_lines
+from cxr_faith.summary.verdict import verdict_lines, verdict_of
 
 SUMMARY, PROVENANCE, DOCTOR, SANITY = "summary.json", "provenance.json", "doctor.json", "sanity.json"
 COMPARED = "compare.json"
@@ -89,8 +91,9 @@ def _answers(run: Source) -> list[Evidence]:
         Column("accuracy", "/accuracy", _share),
         Column("not parsed", "/n_not_parsed"),
     ]
-    rows = [(_slice(value), place) for _, place, value in run.below(SUMMARY, "/answers")]
-    return run.table("answers", "The model's answers, by group of questions", SUMMARY, rows, columns)
+    rows = [(slice_title(_slice(value)), place) for _, place, value in run.below(SUMMARY, "/answers")]
+    title = "The model's answers, by group of questions, most accurate first"
+    return run.table("answers", title, SUMMARY, rows, columns, best="/accuracy")
 
 
 def _slice(value: Json) -> str:
@@ -119,12 +122,23 @@ def _explanations(run: Source) -> list[Evidence]:
         Column("high", "/intervals/gap_srg_center/t_high", _signed),
     ]
     rows = [(_method(value), place) for _, place, value in run.below(SUMMARY, "/boards/0/rows")]
-    note = ""
-    if rows:
-        lines = verdict_lines(with_sanity(read_summary(run.folder), run.folder).boards)
-        note = f"Verdict, from the boards of this file by stated rules: {' '.join(lines)}"
-    title = "Faithfulness of the maps by method, all questions; intervals of 95 % over patients"
-    return run.table("explanations", title, SUMMARY, rows, columns, note)
+    if not rows:
+        return []
+    boards = _boards(run)
+    note, judged = f"Verdict by stated rules: {' '.join(verdict_lines(boards))}", _judged(boards[0], rows)
+    title = "Faithfulness of the maps by method, all questions, best first; intervals of 95 % over patients"
+    return run.table("explanations", title, SUMMARY, rows, columns, note, f"/{boards[0].headline}", judged)
+
+
+def _boards(run: Source) -> Sequence[Board]:
+    """The boards of a run, with the marks of its sanity check."""
+    return with_sanity(read_summary(run.folder), run.folder).boards
+
+
+def _judged(board: Board, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The place of each method's row → its verdict on a board; "control" for what is never recommended."""
+    verdict = verdict_of(board)
+    return {place: "control" if is_control(method) else verdict.of(method) or "–" for method, place in rows}
 
 
 def _method(value: Json) -> str:
@@ -136,23 +150,29 @@ def _groups(run: Source) -> list[Evidence]:
     columns = [Column("in the mean", "/n_common"), Column("patients", "/n_clusters"), Column("srg", "/srg")]
     columns += [Column("low", "/intervals/srg/t_low"), Column("high", "/intervals/srg/t_high")]
     setting = [run.at(SUMMARY, f"/boards/0/{name}") for name in Setting._fields]
-    rows = [
-        (f"{_slice(board)} · {_method(row)}", place)
-        for _, of, board in run.below(SUMMARY, "/boards")
-        if _slice(board).startswith((FINDING, *SUBGROUP))
-        and [run.at(SUMMARY, f"{of}/{name}") for name in Setting._fields] == setting
-        for _, place, row in run.below(SUMMARY, f"{of}/rows")
-        if not is_control(_method(row))
-    ]
-    title = "Faithfulness by group of questions; intervals of 95 % over patients"
-    return run.table("groups", title, SUMMARY, rows, columns)
+    rows, judged = list[tuple[str, str]](), dict[str, str]()
+    boards = _boards(run) if run.below(SUMMARY, "/boards") else ()
+    for place_of, of, value in run.below(SUMMARY, "/boards"):
+        if not _slice(value).startswith((FINDING, *SUBGROUP)):
+            continue
+        if [run.at(SUMMARY, f"{of}/{name}") for name in Setting._fields] != setting:
+            continue
+        board = boards[int(place_of)]
+        places = {_method(row): place for _, place, row in run.below(SUMMARY, f"{of}/rows")}
+        mine = [(row.method, places[row.method]) for row in board.ranked() if not is_control(row.method)]
+        judged |= _judged(board, mine)
+        rows += [(f"{slice_title(_slice(value))} · {method}", place) for method, place in mine]
+    title = "Faithfulness by group of questions, best method of each first; intervals of 95 % over patients"
+    return run.table("groups", title, SUMMARY, rows, columns, verdicts=judged)
 
 
 def _localization(run: Source) -> list[Evidence]:
     columns = [Column("questions", "/n"), Column("pointing game", "/pointing_game", _share)]
     columns += [Column("energy inside", "/energy_inside", _share), Column("IoU of the top 10 %", "/iou_top_10")]
     rows = [(_method(value), place) for _, place, value in run.below(SUMMARY, "/localization")]
-    return run.table("localization", "Do the maps lie on the finding?", SUMMARY, rows, columns)
+    title = "Do the maps lie on the finding? Most hits first; the verdict is that on faithfulness"
+    judged = _judged(_boards(run)[0], rows) if rows and run.below(SUMMARY, "/boards") else {}
+    return run.table("localization", title, SUMMARY, rows, columns, best="/pointing_game", verdicts=judged)
 
 
 def _robustness(run: Source) -> list[Evidence]:
@@ -177,8 +197,15 @@ def _sanity(run: Source) -> list[Evidence]:
     columns = [Column("failed", "/failed"), Column("chance", "/chance")]
     columns += [Column("likeness, low", "/interval/0"), Column("likeness, high", "/interval/1")]
     rows = [(key, place) for key, place, _ in run.below(SANITY, "/methods")]
+    rows.sort(key=lambda row: _FAILED.index(run.at(SANITY, f"{row[1]}/failed")))
+    judged = {place: _PASSED[_FAILED.index(run.at(SANITY, f"{place}/failed"))] for _, place in rows}
     title = "Do the maps depend on the model? Maps of a random model against those of the trained one"
-    return run.table("sanity", title, SANITY, rows, columns)
+    return run.table("sanity", title, SANITY, rows, columns, verdicts=judged)
+
+
+_FAILED: Sequence[Json] = (False, None, True)
+_PASSED = ("passed", "not assessable", "failed")
+"""Words for `_FAILED`, best first."""
 
 
 def _doctor(run: Source) -> list[Evidence]:
@@ -188,6 +215,8 @@ def _doctor(run: Source) -> list[Evidence]:
         for _, place, value in run.below(DOCTOR, "/checks")
         if isinstance(value, dict)
     ]
+    results = ("fail", "warn", "pass")  # what is to be done goes first
+    rows.sort(key=lambda row: results.index(status) if (status := run.at(DOCTOR, f"{row[1]}/status")) in results else 3)
     return run.table("doctor", "Are model, data and machine fit?", DOCTOR, rows, columns)
 
 
@@ -213,10 +242,19 @@ def compared(source: Source) -> list[Evidence]:
     of = [Column("questions", "/n"), Column("mean", "/mean", _signed), Column("low", "/t_low", _signed)]
     of += [Column("high", "/t_high", _signed), Column("p after Holm", "/p_holm")]
     title = "Paired differences between runs, all shared questions; intervals of 95 % over patients"
+    clear = {place: _clear(source, place) for _, place in pairs}
     return [
         *source.table("compared", "Runs side by side on the questions that they share", COMPARED, runs, columns),
-        *source.table("compared", title, COMPARED, pairs, of),
+        *source.table("compared", title, COMPARED, pairs, of, best="/mean", verdicts=clear),
     ]
+
+
+def _clear(source: Source, place: str) -> str:
+    """Whether a paired difference is clear: its p after Holm's correction is under .05."""
+    p, mean = (source.at(COMPARED, f"{place}/{name}") for name in ("p_holm", "mean"))
+    if not isinstance(p, float) or not isinstance(mean, float):
+        return "too few patients to say"
+    return f"clearly {'higher' if mean > 0 else 'lower'}" if p < 1 - LEVEL else "not told apart"
 
 
 def planned(source: Source, file: str) -> list[Evidence]:

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from cxr_faith.printable import markdown_text
-from cxr_faith.report.dossier.dossier import BLANK, Dossier
+from cxr_faith.report.dossier.dossier import BLANK, Dossier, Statement
 from cxr_faith.report.dossier.evidence import Evidence
 from cxr_faith.report.templates import templates
 from cxr_faith.storage.atomic import write_atomic
@@ -37,12 +37,20 @@ def write_dossier(dossier: Dossier, path: Path) -> None:
 
 def head(table: Evidence) -> list[str]:
     """The heads of a table's columns."""
-    return ["", *(column.title for column in table.columns), "place"]
+    return ["", *(["verdict"] if _judged(table) else []), *(column.title for column in table.columns), "place"]
 
 
 def cells(table: Evidence) -> list[list[str]]:
     """The rows of a table as text."""
-    return [[row.name, *(figure.text for figure in row.figures), row.place] for row in table.rows]
+    judged = _judged(table)
+    return [
+        [row.name, *([row.verdict] if judged else []), *(figure.text for figure in row.figures), row.place]
+        for row in table.rows
+    ]
+
+
+def _judged(table: Evidence) -> bool:
+    return any(row.verdict for row in table.rows)
 
 
 def origin(table: Evidence) -> str:
@@ -51,9 +59,10 @@ def origin(table: Evidence) -> str:
     return f"From {table.source}: {table.file}{f'; in each row {keys}' if keys else ''}."
 
 
-def evidence_line(numbers: tuple[int, ...]) -> str:
-    """Which tables answer part of an item."""
-    return f"From the runs: {', '.join(f'table {number}' for number in numbers)}." if numbers else ""
+def with_tables(said: Statement) -> str:
+    """What a run says to an item, with the tables that have its figures."""
+    numbers = f"({', '.join(f'table {number}' for number in said.tables)})"
+    return " ".join(filter(None, (said.text, numbers)))
 
 
 def markdown(dossier: Dossier) -> str:
@@ -68,8 +77,8 @@ def _markdown(dossier: Dossier) -> Iterator[str]:
         yield from (f"## {section.title}", "", section.about, "")
         for entry in section.entries:
             yield from (f"### {entry.name}", "", entry.asks, "")
-            if entry.tables:
-                yield from (evidence_line(entry.tables), "")
+            for said in entry.statements:
+                yield from (text(with_tables(said)), "")
             yield from (f"- {text(blank)}" for blank in entry.blanks)
             yield from ([""] if entry.blanks else [])
     yield from ("## Figures", "")
@@ -100,10 +109,14 @@ def html(dossier: Dossier) -> str:
 def docx(dossier: Dossier) -> bytes:
     """The dossier as a Word file, whose blanks are in italics."""
     from docx import Document  # the extra `docx`
-    from docx.shared import Pt
+    from docx.enum.section import WD_ORIENT
+    from docx.oxml import OxmlElement
+    from docx.shared import Mm, Pt, RGBColor
 
     document = Document()
     document.styles["Normal"].font.size = Pt(10)
+    portrait = document.sections[0]
+    portrait.page_width, portrait.page_height = Mm(210), Mm(297)
     document.add_heading(f"{TITLE}: {', '.join(dossier.runs)}", 0)
     document.add_paragraph(FOREWORD)
     for section in dossier.sections:
@@ -111,20 +124,28 @@ def docx(dossier: Dossier) -> bytes:
         document.add_paragraph(section.about)
         for entry in section.entries:
             document.add_heading(entry.name, 2)
-            document.add_paragraph(" ".join(filter(None, (entry.asks, evidence_line(entry.tables)))))
+            document.add_paragraph().add_run(entry.asks).font.color.rgb = RGBColor(0x55, 0x60, 0x6E)
+            for said in entry.statements:
+                document.add_paragraph(with_tables(said))
             for blank in entry.blanks:
                 document.add_paragraph(style="List Bullet").add_run(blank).italic = True
+    wide = document.add_section()  # the tables have up to eleven columns
+    wide.orientation, wide.page_width, wide.page_height = WD_ORIENT.LANDSCAPE, Mm(297), Mm(210)
+    wide.left_margin = wide.right_margin = Mm(15)
     document.add_heading("Figures", 1)
     for number, table in enumerate(dossier.tables, 1):
         document.add_heading(f"Table {number}. {table.title}", 2)
         lines = [head(table), *cells(table)]
         grid = document.add_table(len(lines), len(lines[0]), style="Light Grid Accent 1")
+        grid.rows[0]._tr.get_or_add_trPr().append(OxmlElement("w:tblHeader"))  # on each page that the table is on
         for row, line in zip(grid.rows, lines, strict=True):
             for cell, written in zip(row.cells, line, strict=True):
                 cell.text = written
                 for run in cell.paragraphs[0].runs:
                     run.font.size = Pt(8)
         document.add_paragraph(" ".join(filter(None, (origin(table), table.note))))
+    last = document.add_section()
+    last.orientation, last.page_width, last.page_height = WD_ORIENT.PORTRAIT, Mm(210), Mm(297)
     document.add_heading("To be filled in", 1)
     for place, blank in dossier.blanks:
         document.add_paragraph(f"{place}: {blank}", style="List Number")
