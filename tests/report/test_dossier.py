@@ -135,8 +135,8 @@ def test_the_text_of_each_item_is_made_from_its_tables(dossier: Dossier) -> None
                     assert number in shown or number in notes or number in counts or number == "0", (number, text)
                 said[section.title, entry.name] = [*said.get((section.title, entry.name), []), one.text]
     assert said["CLAIM 2024", "Data sources and testing data"] == [
-        "one: 16 questions about 4 patients were evaluated. 0 have no record, and 1 could not be scored.",
-        "two: 16 questions about 4 patients were evaluated. 0 have no record, and 1 could not be scored.",
+        "one: 16 questions about 4 patients were evaluated. 0 have no record and 2 could not be scored.",
+        "two: 16 questions about 4 patients were evaluated. 0 have no record and 2 could not be scored.",
         "The plan says: GPU-hours 12.5; patients 40 for a difference of 0.02.",
     ]
     assert (

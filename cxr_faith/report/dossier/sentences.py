@@ -24,13 +24,12 @@ def _model(tables: Tables) -> str:
 
 def _data(tables: Tables) -> str:
     known = _values(tables)
-    asked = known.get("questions", "An unknown number of")
-    text = f"{asked} questions about {known.get('patients', 'an unknown number of')} patients were evaluated"
-    text += f", from {known['manifest']}" if "manifest" in known else ""
-    return (
-        f"{text}. {known.get('questions without a record', '0')} have no record, and "
-        f"{known.get('questions that failed', '0')} could not be scored."
-    )
+    about = f" about {known['patients']} patients" if "patients" in known else ""
+    origin = f", from {known['manifest']}" if "manifest" in known else ""
+    lacking = {"have no record": "questions without a record", "could not be scored": "questions that failed"}
+    counts = [f"{known[row]} {text}" for text, row in lacking.items() if row in known]
+    more = f" {' and '.join(counts)}." if counts else ""
+    return f"{known.get('questions', 'Some')} questions{about} were evaluated{origin}.{more}"
 
 
 def _machine(tables: Tables) -> str:
@@ -45,7 +44,7 @@ def _protocol(tables: Tables) -> str:
     text = "Cells of the picture are removed in the order of each map, and the answer's score is measured"
     text += f" at {known['steps']} steps" if "steps" in known else ""
     text += f"; removed cells become {known['substrate of the first board']}" if len(tables) > 1 else ""
-    orders = known.get("random_orders")
+    orders = known.get("random_orders", "")
     return f"{text}{f', and {orders} random orders are the baseline' if orders else ''}."
 
 
