@@ -3,6 +3,8 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -68,12 +70,13 @@ class FilmAnswer:
     explanations: Sequence[Explanation]
     """One for each method, in the order in which they were chosen."""
     files: dict[str, bytes]
-    """Ending → the content that can be downloaded: the panel as `png` and `pdf`, the numbers as `json`, and for a
-    DICOM film its objects as `zip`."""
+    """Ending → the content that can be downloaded: the panel as `png` and `pdf`, and the numbers as `json`."""
     films: dict[str, list[Frame]]
     """Method → the picture while its cells are removed, a frame for each of `MOVING_SHARES`."""
     token_maps: bytes | None
     """A map for each word of the answer, as a PNG file."""
+    objects: Callable[[], bytes | None] | None = None
+    """Makes the DICOM objects of a DICOM film as a ZIP file; None for another film, or without the extra."""
 
 
 def read_film(content: bytes, name: str) -> Film:
@@ -137,13 +140,15 @@ class FilmRoom:
         figure = answer_panel(each)
         files = {ending: figure_bytes(figure, ending) for ending in ("png", "pdf")}
         files["json"] = (json_text(self._numbers(each)) + "\n").encode()
-        vlm = self._explainer.vlm
-        if film.dicom is not None and isinstance(vlm, TransformersVLM):
-            told(0.85, "writing DICOM objects")
-            objects = dicom_zip(film.dicom, each, vlm)
-            files |= {} if objects is None else {"zip": objects}
         films = {one.method: film_frames(one, MOVING_SHARES) for one in each}
-        return FilmAnswer(each, files, films, self._token_maps(film, question) if question.tokens else None)
+        token_maps = self._token_maps(film, question) if question.tokens else None
+        return FilmAnswer(each, files, films, token_maps, self._objects(film, each))
+
+    def _objects(self, film: Film, each: Sequence[Explanation]) -> Callable[[], bytes | None] | None:
+        vlm = self._explainer.vlm
+        if film.dicom is None or not isinstance(vlm, TransformersVLM) or find_spec("highdicom") is None:
+            return None
+        return partial(dicom_zip, film.dicom, each, vlm)
 
     def _numbers(self, each: Sequence[Explanation]) -> dict[str, object]:
         vlm = self._explainer.vlm

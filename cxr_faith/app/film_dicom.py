@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -29,10 +28,8 @@ def dicom_zip(content: bytes, explanations: Sequence[Explanation], vlm: Transfor
         vlm: the model.
 
     Returns:
-        a ZIP file; None without the extra `dicom-out`, or for a film whose header objects cannot repeat.
+        a ZIP file; None for a film whose header objects cannot repeat.
     """
-    if find_spec("highdicom") is None:
-        return None
     packed = io.BytesIO()
     with TemporaryDirectory() as name, ZipFile(packed, "w", ZIP_DEFLATED) as archive:
         film = Path(name, "film.dcm")

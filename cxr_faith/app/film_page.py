@@ -8,8 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from cxr_faith.app.film_answer import MOST_METHODS, Film, FilmError, FilmRoom, Question, read_film
-from cxr_faith.app.film_view import FilmView
+from cxr_faith.app.film_answer import MOST_METHODS, Film, FilmAnswer, FilmError, FilmRoom, Question, read_film
+from cxr_faith.app.film_downloads import Downloads
+from cxr_faith.app.film_view import FilmView, file_stem
 from cxr_faith.records.controls import is_control
 
 FONTS = ("system-ui", "sans-serif")
@@ -35,10 +36,14 @@ class FilmPage:
         room: answers about films.
         model: name of the model, for the head of the page.
         note: what a user must know of the model; empty: nothing.
+
+    Attributes:
+        downloads: the files that answers offer.
     """
 
     def __init__(self, room: FilmRoom, model: str, note: str = "") -> None:
         self._room, self._model, self._note, self._view = room, model, note, FilmView()
+        self.downloads = Downloads()
 
     def blocks(self) -> gr.Blocks:
         """The page for gradio."""
@@ -110,11 +115,16 @@ class FilmPage:
         try:
             answer = self._room.ask(film, Question(question or "", tuple(methods or ()), judge, tokens), progress)
             assert film is not None
-            yield self._view.answer(film, answer)
+            yield self._view.answer(film, answer, self._offered(film, answer))
         except FilmError as error:
             yield self._view.error(str(error))
         except Exception as error:
             yield self._failed(error)
+
+    def _offered(self, film: Film, answer: FilmAnswer) -> str | None:
+        if answer.objects is None:
+            return None
+        return self.downloads.offer(f"{file_stem(film, answer)}.zip", answer.objects)
 
     def _failed(self, error: Exception) -> str:
         """What the page says of a fault of the program; the terminal gets the traceback."""

@@ -88,10 +88,12 @@ class FilmServer:
         import uvicorn
         from fastapi import FastAPI
 
+        from cxr_faith.app.film_downloads import PLACE
         from cxr_faith.app.film_page import page_files, theme
 
         token, port = secrets.token_urlsafe(18), listener.getsockname()[1]
         app = FastAPI(openapi_url=None)
+        app.add_api_route(f"/{token}/{PLACE}/{{key}}", page.downloads.send, response_model=None)
         gradio_app = _mounted(app, page, f"/{token}", {"theme": theme(), **page_files()})
         names = {f"{name}:{port}" for name in (HOST, "localhost")} if host == HOST else None
         config = uvicorn.Config(

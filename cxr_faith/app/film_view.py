@@ -1,6 +1,6 @@
-"""What a user sees of a film and of an answer about it, as HTML that holds every picture and every download itself.
+"""What a user sees of a film and of an answer about it, as HTML that holds every picture itself.
 
-So the program keeps no file that a browser could ask for.
+So the program keeps no file that a browser could ask for; DICOM objects, which are large, are made when asked for.
 """
 
 import re
@@ -20,12 +20,16 @@ DOWNLOADS = (
     ("png", "Figure, PNG", "image/png"),
     ("pdf", "Figure, PDF", "application/pdf"),
     ("json", "Numbers, JSON", "application/json"),
-    ("zip", "DICOM objects, ZIP", "application/zip"),
 )
 """Ending, label and media type of the files that `FilmAnswer` may have."""
 
 _LOOKS = {BELIEVE: "believe", WEAK: "weak"}
 """Verdict → how its line looks; any other one says that the map is not to be believed."""
+
+
+def file_stem(film: Film, answer: FilmAnswer) -> str:
+    """What the names of an answer's files begin with."""
+    return re.sub(r"[^\w-]", "_", f"{Path(film.name).stem}-{'-'.join(answer.films)}")[:80]
 
 
 class FilmView:
@@ -36,11 +40,16 @@ class FilmView:
         environment.filters["base64"] = lambda content: Markup(b64encode(content).decode())
         self._answer = environment.get_template("film_answer.html.j2")
 
-    def answer(self, film: Film, answer: FilmAnswer) -> str:
-        """The answer with its verdicts, figure, films and downloads."""
+    def answer(self, film: Film, answer: FilmAnswer, objects: str | None = None) -> str:
+        """The answer with its verdicts, figure, films and downloads.
+
+        Args:
+            film: what was asked about.
+            answer: what is shown.
+            objects: address of its DICOM objects, if there are any.
+        """
         first = answer.explanations[0]
         verdicts = [(one.method, one.verdict) for one in answer.explanations]
-        stem = re.sub(r"[^\w-]", "_", f"{Path(film.name).stem}-{'-'.join(answer.films)}")[:80]
         return self._answer.render(
             question=str(first.metadata["question"]),
             said=first.answer,
@@ -48,7 +57,8 @@ class FilmView:
             verdicts=[(name, _LOOKS.get(of.verdict, "doubt"), of.sentence) for name, of in verdicts if of is not None],
             files=answer.files,
             downloads=[entry for entry in DOWNLOADS if entry[0] in answer.files],
-            stem=stem,
+            stem=file_stem(film, answer),
+            objects=objects,
             films=[(name, [(jpeg(one.picture), one.said) for one in frames]) for name, frames in answer.films.items()],
             shares=[frame.name for frame in next(iter(answer.films.values()))],
             steps=len(MOVING_SHARES) - 1,

@@ -22,6 +22,7 @@ import pytest
 
 from cxr_faith.__main__ import main
 from cxr_faith.app.film_answer import MOST_METHODS, Film, FilmError, FilmRoom, Question, read_film
+from cxr_faith.app.film_downloads import Downloads
 from cxr_faith.app.film_view import FilmView
 from cxr_faith.cli import app as command
 from cxr_faith.data.manifest import bundled_manifest
@@ -173,6 +174,35 @@ def test_the_app_from_drop_to_download(running: App, browser: Browser, tmp_path:
 
 
 @pytest.mark.slow
+def test_dicom_objects_are_downloaded_and_leave_no_file(running: App, browser: Browser, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom", reason="extra dicom-out")
+    from tests.report.test_dicom import film as written
+
+    ramp = np.linspace(0, 1000, 96 * 80).astype(np.uint16)
+    film = written(tmp_path, 96, 80, PixelData=ramp.tobytes(), WindowCenter=500, WindowWidth=1000)
+    browser.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.visit(running.address)
+    browser.until("document.querySelector('#explain')")
+    drop(browser, film)
+    browser.until("document.querySelector('.dropped img')")
+    write_question(browser, "Is there a nodule?")
+    browser.run("document.querySelector('#judge input').click()")
+    browser.run(PRESS)
+    browser.until(f"{RESULT}.querySelector('.answer')", seconds=300)
+    link = f"{RESULT}.querySelector('.downloads a[href^=objects]')"
+    assert browser.run(f"{link}.href").startswith(running.address) and running.files() == []
+    assert running.ask("/objects/" + browser.run(f"{link}.href").rpartition("/")[2]).status == 403
+    browser.run(f"{link}.click()")
+    end = time.monotonic() + 60
+    while not (files := list(tmp_path.glob("*.zip"))):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    with ZipFile(files[0]) as archive:
+        assert len(archive.namelist()) == 8  # four objects for each of two methods
+    assert running.files() == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 390])
 def test_the_app_fits_the_screen(running: App, browser: Browser, width: int) -> None:
     browser.size(width, 900, mobile=width < 500)
@@ -246,15 +276,32 @@ def test_a_dicom_film_gets_dicom_objects(room: FilmRoom, tmp_path: Path) -> None
     film = read_film(content, "film.dcm")
     question = Question("Is there a nodule?", ("center",), judge=False)
     answer = room.ask(film, question)
-    with ZipFile(io.BytesIO(answer.files["zip"])) as archive:
+    assert answer.objects is not None and "zip" not in answer.files  # they are made when they are asked for
+    downloads = Downloads()
+    place = downloads.offer("a.zip", answer.objects)
+    sent = downloads.send(place.partition("/")[2])
+    assert sent.headers["Content-Disposition"] == 'attachment; filename="a.zip"'
+    with ZipFile(io.BytesIO(bytes(sent.body))) as archive:
         names = archive.namelist()
         assert names == [f"film-center-{kind}.dcm" for kind in ("map", "cells", "report", "figure")]
         objects = [pydicom.dcmread(io.BytesIO(archive.read(name))) for name in names]
     source = pydicom.dcmread(io.BytesIO(content))
     assert {one.StudyInstanceUID for one in objects} == {source.StudyInstanceUID}
     assert hd.pm.ParametricMap.from_dataset(objects[0]).Rows == 96
-    assert "DICOM objects, ZIP" in FilmView().answer(film, answer)
+    shown = FilmView().answer(film, answer, place)
+    assert f'href="{place}"' in shown and "DICOM objects, ZIP" in shown and "application/zip" not in shown
+    assert "DICOM objects" not in FilmView().answer(film, answer)
     assert read_film(PICTURE.read_bytes(), PICTURE.name).dicom is None
+
+
+def test_downloads_are_of_the_latest_answers() -> None:
+    downloads = Downloads()
+    keys = [downloads.offer(f"{number}.zip", str(number).encode) for number in range(6)]
+    sent = [downloads.send(key.partition("/")[2]) for key in keys]
+    assert [one.status_code for one in sent] == [404, 404, 200, 200, 200, 200]
+    assert [bytes(one.body) for one in sent[2:]] == [b"2", b"3", b"4", b"5"]
+    refused = downloads.send(downloads.offer("no.zip", lambda: None).partition("/")[2])
+    assert refused.status_code == 422 and b"cannot repeat" in bytes(refused.body)
 
 
 def test_films_are_read_in_memory(tmp_path: Path) -> None:
