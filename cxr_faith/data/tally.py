@@ -40,7 +40,7 @@ class Tally:
 
     Attributes:
         questions: number of samples taken.
-        images: ids of the images taken.
+        images: ids of the images taken, with the others that a question shows.
         patients: ids of the patients taken.
         kinds: number of questions by kind; `unknown` where the sample has none.
         answers: number of questions by kind and reference: `yes_no: yes`, `open: stated`, `open: none`,
@@ -76,7 +76,7 @@ class Tally:
     def take(self, sample: Sample) -> None:
         """Count a sample that goes into the manifest."""
         self.questions += 1
-        self.images.add(sample.image_id)
+        self.images.update(sample.picture_ids)
         if sample.patient_id:
             self.patients.add(sample.patient_id)
         kind = sample.kind or "unknown"

@@ -19,7 +19,8 @@ def assert_counts(card: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     boxes = {(row["image_id"], *box.values()) for row in rows for box in row["boxes"]}
     masks = {row["finding_mask_path"] for row in rows} | {m["path"] for row in rows for m in row["anatomy_masks"]}
     assert card["questions"] == len(rows) == sum(card["kinds"].values()) == sum(card["answers"].values())
-    assert card["images"] == len({row["image_id"] for row in rows})
+    shown = [[image["image_id"] for image in row["images"] or ()] or [row["image_id"]] for row in rows]
+    assert card["images"] == len({image_id for ids in shown for image_id in ids})
     assert card["patients"] == len({row["patient_id"] for row in rows} - {None})
     assert card["boxes"] == len(boxes) and card["masks"] == len(masks - {None})
     for kind in ("yes_no", "choice", "open"):

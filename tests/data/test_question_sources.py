@@ -73,6 +73,7 @@ def test_difference_questions_show_the_prior_and_the_current_study(
         "57375967",
     )
     assert (row["kind"], row["answer"]) == ("open", ["the edema is new."])
+    assert card["images"] == 2  # the prior picture is used, too
     assert card["drops"] == {
         "image: view LATERAL": 1,
         "question: question about one picture: only those about two are taken": 3,
