@@ -161,6 +161,42 @@ class Twin:
         rows = mean[where], relevancies[-1][length - 1, where], mixtures[-1][length - 1, where]
         return [row.detach().numpy() for row in rows]
 
+    def margin(self, vlm, picture, question):
+        """The yes/no margin with its graph, and the places of the image tokens."""
+        output, length = self.forward(picture, question)
+        row = output.logits[0, length - 1].double()
+        yes, no = (row[gemma.word_ids(vlm, word)].logsumexp(0) for word in ("yes", "no"))
+        return yes - no, [i for i, t in enumerate(self.ids(picture, question)) if t == self.model.config.image_token_id]
+
+    def gradients(self, vlm, picture, question):
+        """Image tokens [tokens, channels] and the slope of the margin at them; with all that enters later layers."""
+        leaves = copy.copy(self.model.model.get_image_features(**self.pixels(picture)))
+        leaves.pooler_output = _leaf(leaves.pooler_output)
+        parts = [leaves.pooler_output]
+        if getattr(leaves, "deepstack_features", None) is not None:
+            leaves.deepstack_features = [_leaf(part) for part in leaves.deepstack_features]
+            parts += leaves.deepstack_features
+        self.model.model.get_image_features = lambda *args, **inputs: leaves
+        try:
+            margin, _ = self.margin(vlm, picture, question)
+        finally:
+            del self.model.model.get_image_features
+        flat = [[part] if isinstance(part, torch.Tensor) else list(part) for part in parts]
+        slopes = iter(torch.autograd.grad(margin, [tensor for part in flat for tensor in part]))
+        both = [[_rows(part), _rows([next(slopes) for _ in part])] for part in flat]
+        return tuple(torch.cat(each, 1).detach().double().numpy() for each in zip(*both, strict=True))
+
+    def grad_cam(self, vlm, picture, question, layer):
+        """Mean gradient over the image tokens of a layer's output, times the output, token by token."""
+        self.model.get_input_embeddings().weight.requires_grad_(True)  # so that hidden states have a graph
+        kept, module = [], self.model.model.language_model.layers[layer]
+        handle = module.register_forward_hook(lambda m, a, out: kept.append(out if torch.is_tensor(out) else out[0]))
+        margin, where = self.margin(vlm, picture, question)
+        handle.remove()
+        slopes = torch.autograd.grad(margin, kept[0])[0][0, where].double().numpy()
+        states = kept[0].detach()[0, where].double().numpy()
+        return np.array([max(0.0, float(np.dot(slopes.mean(0), state))) for state in states])
+
     def key_layers(self):
         """For each decoder layer, the one whose keys and values it reads."""
         return range(len(self.model.model.language_model.layers))
@@ -172,6 +208,18 @@ def _mixed(mask, intact, substrate):
         return torch.where(mask.view(*intact.shape[:-1], 1), intact, substrate)
     parts = mask.split([len(part) for part in intact])
     return tuple(torch.where(*three) for three in zip(parts, intact, substrate, strict=True))
+
+
+def _leaf(features):
+    """Features in the form that they came in, as leaves of a graph."""
+    if isinstance(features, torch.Tensor):
+        return features.detach().requires_grad_()
+    return type(features)(part.detach().requires_grad_() for part in features)
+
+
+def _rows(parts):
+    """Features or their gradients, one row a token."""
+    return torch.cat([part.flatten(0, -2) for part in parts])
 
 
 def on_cells(boxes, values, grid):

@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from cxr_faith.vlm.letters import letter_ids
 from cxr_faith.vlm.loading import check_files, family_of, load_vlm, peek
 from cxr_faith.vlm.model_files import parse
 from cxr_faith.vlm.text_only import score_text_only
+from tests.reference import blackbox, gemma
 from tests.reference.families import TWINS, on_cells
 from tests.runs import cheap_options
 
@@ -157,6 +159,43 @@ def test_attention_and_relevancy_are_the_twins(family):
         assert np.abs(computed.numpy() - wanted).max() < 1e-3 * np.abs(wanted).max()
         covered = [value for box, value in zip(boxes, row, strict=True) if box[2] > box[0]]
         assert float(computed.sum()) == pytest.approx(sum(covered), rel=1e-3)  # no mass is lost
+
+
+def test_gradients_and_grad_cam_are_the_twins(family):
+    """Through transformers' own forward: image features as leaves, hidden states by a hook."""
+    vlm, twin, (picture, _) = family.vlm, family.twin, family.pictures
+    batch, boxes = AttributionBatch(family.pixels()[:1], [vlm.prompt(QUESTION)], ["a"]), twin.boxes(picture)
+    methods = build_methods({"gradient": {}, "grad_x_input": {"baseline": "zero_tokens"}, "grad_cam": {"layer": 0}})
+    tokens, slopes = twin.gradients(vlm, picture, QUESTION)
+    expected = [np.linalg.norm(slopes, axis=1), (tokens * slopes).sum(1), twin.grad_cam(vlm, picture, QUESTION, 0)]
+    for (name, method), row in zip(methods.items(), expected, strict=True):
+        (computed,) = method.attribute(vlm, batch, [Target("margin")]).maps
+        wanted = on_cells(boxes, row, vlm.grid)
+        assert np.abs(wanted).max() > 1e-6
+        assert np.abs(computed.numpy() - wanted).max() < 1e-3 * np.abs(wanted).max(), name
+
+
+def test_occlusion_and_rise_are_the_twins(family):
+    """One whole forward for each composed picture; another picture stands in removed cells."""
+    vlm, twin, (picture, other) = family.vlm, family.twin, family.pictures
+    original, removed = family.pixels()
+    batch, (rows, columns) = AttributionBatch(original[None], [vlm.prompt(QUESTION)], ["a"]), vlm.grid
+    methods = build_methods({"occlusion": {"window": 1}, "rise": {"masks": 8}})
+    stand_in = SimpleNamespace(apply=lambda *_: removed[None], fill=lambda *_: None)
+
+    def score(cells):
+        kept = [cell not in cells for cell in range(rows * columns)]
+        planes = gemma.compose(picture.transpose(2, 0, 1), other.transpose(2, 0, 1), kept, vlm.grid)
+        return twin.score(vlm, np.ascontiguousarray(planes.transpose(1, 2, 0)), QUESTION, Target("margin"))[0]
+
+    for name, method in methods.items():
+        method._masker.substrate = stand_in
+        (computed,) = method.attribute(vlm, batch, [Target("margin")]).maps
+        if name == "rise":
+            wanted = blackbox.rise(vlm.grid, method.masks(vlm.grid, "a", batch.seed), score)
+        else:
+            wanted = blackbox.occlusion(vlm.grid, 1, score)
+        assert np.abs(computed.numpy() - wanted).max() < 1e-4 * max(1.0, np.abs(wanted).max()), name
 
 
 def test_integrated_gradients_add_up_to_the_effect(family):
