@@ -1,86 +1,147 @@
-"""Architecture and initialization of the bundled model: a very small Gemma-3 (SigLIP tower, projector, decoder)."""
+"""What training must know of a family of models, and how a small one of it starts.
+
+All families see the same pictures, 216 px squares of 12 x 12 cells, and have one image token for each cell.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
 import torch
-from transformers import (
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    Gemma3TextConfig,
-    GemmaTokenizer,
-    SiglipVisionConfig,
-)
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 IMAGE_SIZE = 216
 PATCH = 18
 GRID = IMAGE_SIZE // PATCH
-LAYER_TYPES = ["sliding_attention", "sliding_attention", "full_attention"] * 2
+GRAY = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_convert_rgb": True}
+"""Settings of every image processor: pixels in [-1, 1]."""
 
 
-def build_config(tokenizer: GemmaTokenizer) -> Gemma3Config:
-    """The model's configuration for a tokenizer: 12 × 12 image tokens and six decoder layers, two of them global."""
-    text = Gemma3TextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=len(LAYER_TYPES),
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        query_pre_attn_scalar=32,
-        max_position_embeddings=1024,
-        sliding_window=512,
-        layer_types=LAYER_TYPES,
-        rope_parameters={
-            "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
-        },
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
-    )
-    vision = SiglipVisionConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH,
-        vision_use_head=False,
-    )
-    return Gemma3Config(
-        text_config=text,
-        vision_config=vision,
-        mm_tokens_per_image=GRID * GRID,
-        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
-        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
-        tie_word_embeddings=True,
-    )
+class Family(ABC):
+    """A family of models: its architecture, its prompts, and how its pictures become image tokens.
+
+    A prompt is `before`, the image tokens, `after`, then `asked` with the question; the reply follows, then `end`.
+    """
+
+    model_class: ClassVar[Any]
+    """The transformers class."""
+    image: ClassVar[str]
+    """The image token."""
+    before: ClassVar[str]
+    after: ClassVar[str]
+    asked: ClassVar[str]
+    end: ClassVar[str]
+    special: ClassVar[Mapping[str, str]]
+    """Special tokens by the name that the tokenizer knows them by, besides those of all families."""
+    words: ClassVar[tuple[str, ...]] = ()
+    """Words of the chat template that should be single tokens."""
+    template: ClassVar[str]
+    """The chat template."""
+    looks_ahead: ClassVar[bool] = False
+    """Whether image tokens attend to each other in both directions."""
+
+    @abstractmethod
+    def build(self, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> PreTrainedModel:
+        """A newly initialized model."""
+
+    @abstractmethod
+    def features(self, model: PreTrainedModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What a picture becomes.
+
+        Args:
+            model: the model.
+            pixels: pictures in model space [batch, 3, side, side].
+
+        Returns:
+            image tokens [batch, N, hidden], and what a head reads lesions from [batch, N, `cell_width`], cell by cell.
+        """
+
+    @abstractmethod
+    def save_processor(self, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        """Write tokenizer, chat template and image settings into the model's folder."""
+
+    def cell_width(self, config: Any) -> int:
+        """Channels of the features of a cell."""
+        return int(config.vision_config.hidden_size)
+
+    def places(self, is_image: Tensor) -> Tensor:
+        """Positions int64 [rows, P] of a prefix, from where its image tokens are, bool [P]; text goes on after them."""
+        return torch.arange(len(is_image))[None]
+
+    def start_training(self, model: PreTrainedModel) -> None:
+        """Let the model compute as training needs it."""
+        if model.device.type == "cpu":
+            # On a CPU the backward pass of fused attention is by far the slowest part; eager takes a fifth of it.
+            model.set_attn_implementation("eager")
+
+    def blocks(self, model: PreTrainedModel) -> list[nn.Module]:
+        """The layers of decoder and tower."""
+        return [*model.model.language_model.layers, *model.model.vision_tower.encoder.layers]
+
+
+def text_sizes(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Sizes and token ids of every decoder: six layers of 128 channels."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
 
 
 @torch.no_grad()
-def build_model(tokenizer: GemmaTokenizer, seed: int = 0) -> Gemma3ForConditionalGeneration:
-    """A newly initialized model.
+def start_decoder(model: PreTrainedModel, embedding: float = 0.5) -> None:
+    """Weights with which a decoder that only has norms before its sublayers learns to use the picture.
 
-    Gemma also has norms after attention and MLP, so by default each sublayer adds a vector of RMS 1 to much smaller
-    embeddings, and the projector starts at zero: the decoder then never learns to use the picture. Smaller post-norms
-    (1 + w = 0.3), embeddings of RMS 1 and a projector of RMS 1 fix that.
+    With transformers' standard deviation of 0.02 the embeddings are smaller than what a sublayer adds to them. Here
+    they are larger: sublayers keep the size of what they read, and what they add is divided among the layers.
+
+    Args:
+        model: the model, with a head of its own.
+        embedding: RMS of the embeddings; projected image tokens should have the same.
     """
-    torch.manual_seed(seed)
-    config = build_config(tokenizer)
-    model = Gemma3ForConditionalGeneration(config)
-    hidden = config.text_config.hidden_size
     decoder = model.model.language_model
-    torch.nn.init.normal_(decoder.embed_tokens.weight, std=hidden**-0.5)
-    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=hidden**-0.5)
-    for layer in decoder.layers:
-        torch.nn.init.constant_(layer.post_attention_layernorm.weight, -0.7)
-        torch.nn.init.constant_(layer.post_feedforward_layernorm.weight, -0.7)
-    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    model.generation_config.eos_token_id = [tokenizer.eos_token_id, end]
+    nn.init.normal_(decoder.embed_tokens.weight, std=embedding)
+    start_linear(model.lm_head)
+    start_sublayers(decoder.layers, ("o_proj", "down_proj"))
+
+
+def start_linear(module: nn.Module, share: float = 1.0) -> None:
+    """Weights that keep the RMS of their input, times a factor; no bias."""
+    nn.init.normal_(module.weight, std=share * module.weight[0].numel() ** -0.5)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def start_sublayers(layers: nn.ModuleList, last: tuple[str, ...]) -> None:
+    """`start_linear` for all layers; the `last` matrix of each sublayer is divided among the layers."""
+    for name, module in layers.named_modules():
+        if isinstance(module, nn.Linear):
+            start_linear(module, (2 * len(layers)) ** -0.5 if name.endswith(last) else 1.0)
+
+
+def state_prompts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end: str) -> None:
+    """How the model generates: greedily, up to the token that ends a turn; and that it learned plain questions."""
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(end)}
+    model.generation_config.eos_token_id = sorted(ends)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.do_sample = False
-    return model.eval()
+    model.config.prompt_template = "{question}"
+
+
+def save_parts(tokenizer: PreTrainedTokenizerBase, template: str, images: Any, folder: Path) -> None:
+    """Write tokenizer, chat template and image settings, as published folders hold them."""
+    tokenizer.save_pretrained(folder)
+    images.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Measure a trained model on held-out phantoms, through files and the saved processor.
+"""Measure a trained model on held-out phantoms, through files and the saved folder.
 
     python training/evaluate_bundled.py --model cxr_faith/vlm/bundled
 
@@ -23,57 +23,45 @@ from PIL import Image
 from pool import cell_shares
 from removal import blur_matrix
 from torch import Tensor
-from transformers import AutoProcessor, Gemma3ForConditionalGeneration
 
+from cxr_faith.data.geometry import fit
 from cxr_faith.data.sources import phantom, phantom_shapes
+from cxr_faith.vlm import Target
+from cxr_faith.vlm.loading import load_vlm
 
 SEED = 901
 BATCH = 64
 STEPS = 12
-WORDS = [space + word for word in ("yes", "Yes", "YES", "no", "No", "NO") for space in ("", " ")]
 
 
 class Reader:
-    """A saved model that answers questions about pictures.
+    """A saved model of any family that answers questions about pictures.
 
     Args:
         folder: folder with model and processor.
     """
 
     def __init__(self, folder: Path) -> None:
-        load = Gemma3ForConditionalGeneration.from_pretrained
-        self.model = load(folder, local_files_only=True, dtype=torch.float32).eval()  # saved in bfloat16
-        self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        tokenizer = self.processor.tokenizer
-        ids = {word: tokenizer.encode(word, add_special_tokens=False)[0] for word in WORDS}
-        self.yes = [i for word, i in ids.items() if word.strip().lower() == "yes"]
-        self.no = [i for word, i in ids.items() if word.strip().lower() == "no"]
+        self.vlm = load_vlm(folder, "cpu", torch.float32)  # saved in bfloat16
 
-    def inputs(self, image: Image.Image, question: str) -> dict[str, Tensor]:
-        """Model inputs of one question."""
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        chat = [{"role": "user", "content": content}]
-        batch = self.processor.apply_chat_template(
-            chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
-        )
-        return dict(batch)
+    def pixels(self, image: Image.Image) -> Tensor:
+        """A picture as the model gets it, [1, 3, side, side]."""
+        fitted, _ = fit(np.asarray(image.convert("RGB")), self.vlm.image_size)
+        return self.vlm.normalize(fitted[None])
 
     @torch.no_grad()
-    def margins(self, inputs: dict[str, Tensor], pixels: Tensor) -> Tensor:
+    def margins(self, pixels: Tensor, question: str) -> Tensor:
         """Yes/no margins [n] of one question about n pictures [n, 3, side, side]."""
-        parts = []
-        for start in range(0, len(pixels), BATCH):
-            part = pixels[start : start + BATCH]
-            same = {k: v.expand(len(part), -1) for k, v in inputs.items() if k != "pixel_values"}
-            logits = self.model(pixel_values=part, logits_to_keep=1, **same).logits[:, -1].float()
-            parts.append(logits[:, self.yes].logsumexp(-1) - logits[:, self.no].logsumexp(-1))
+        prompt, parts = self.vlm.prompt(question), []
+        for part in pixels.split(BATCH):
+            parts.append(self.vlm.score(self.vlm.prefill(self.vlm.encode(part)), prompt, Target("margin")).s)
         return torch.cat(parts)
 
     @torch.no_grad()
-    def reply(self, inputs: dict[str, Tensor]) -> str:
+    def reply(self, pixels: Tensor, question: str) -> str:
         """The generated answer."""
-        ids = self.model.generate(**inputs, max_new_tokens=24, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        prefix = self.vlm.prefill(self.vlm.encode(pixels))
+        return self.vlm.answer(prefix, self.vlm.prompt(question), 24).text.strip()
 
 
 def table(title: str, hits: dict[str, list[bool]]) -> None:
@@ -87,10 +75,10 @@ def accuracy(reader: Reader, root: Path, rows: list[dict]) -> None:
     """Print the accuracy on the rows of a manifest."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
-        inputs = reader.inputs(Image.open(root / row["image_path"]), row["question"])
+        pixels = reader.pixels(Image.open(root / row["image_path"]))
         reference = ", ".join(row["answer"])
         if row["kind"] == "yes_no":
-            margin = float(reader.margins(inputs, inputs["pixel_values"]))
+            margin = float(reader.margins(pixels, row["question"]))
             right = ("yes" if margin >= 0 else "no") == reference
             hits["yes/no"].append(right)
             hits[f"yes/no {row['finding']}"].append(right)
@@ -98,7 +86,7 @@ def accuracy(reader: Reader, root: Path, rows: list[dict]) -> None:
             hits["yes/no " + row["question_group"].split("/")[1]].append(right)
         else:
             topic = row["question_group"].split("/")[1]
-            hits[f"{row['kind']} {topic} (exact)"].append(reader.reply(inputs) == reference)
+            hits[f"{row['kind']} {topic} (exact)"].append(reader.reply(pixels, row["question"]) == reference)
     table("chest phantoms, from files", hits)
 
 
@@ -109,7 +97,7 @@ def shapes(reader: Reader, count: int) -> None:
     images, _ = phantom_shapes.render_shapes(pictures, (256, 288))
     for picture, image in zip(pictures, images, strict=True):
         for question in phantom_shapes.shape_questions(picture)[::2]:
-            reply = reader.reply(reader.inputs(Image.fromarray(image), question.text))
+            reply = reader.reply(reader.pixels(Image.fromarray(image)), question.text)
             hits[f"{picture.layout} {question.kind}"].append(reply == question.answer)
     table("color and shape pictures (exact)", hits)
 
@@ -136,9 +124,8 @@ def faithfulness(reader: Reader, root: Path, rows: Iterable[dict]) -> None:
     answered_no, cell = [], IMAGE_SIZE // GRID
     counts = [round(s * GRID * GRID / STEPS) for s in range(STEPS + 1)]
     for row in rows:
-        inputs = reader.inputs(Image.open(root / row["image_path"]), row["question"])
+        intact = reader.pixels(Image.open(root / row["image_path"]))
         mask = np.asarray(Image.open(root / row["finding_mask_path"])) > 0
-        intact = inputs["pixel_values"]
         removed = blur @ intact @ blur.T
         orders = orders_of(mask, rng)
         kept = []
@@ -148,7 +135,7 @@ def faithfulness(reader: Reader, root: Path, rows: Iterable[dict]) -> None:
         kept.append(cell_shares(mask).ravel() == 0)
         keep = torch.from_numpy(np.stack(kept)).reshape(-1, GRID, GRID)
         keep = keep.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]
-        s = reader.margins(inputs, torch.where(keep, intact, removed)).numpy()
+        s = reader.margins(torch.where(keep, intact, removed), row["question"]).numpy()
         effect = s[0] - s[STEPS]
         scores["effect (logits)"].append(effect)
         scores["margin intact"].append(s[0])

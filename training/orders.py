@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from architecture import GRID
 from numpy.typing import NDArray
-from packing import Pack, Packer, embed_images, forward_tokens
+from packing import Pack, Packer, forward_tokens
 from torch import Tensor
-from transformers import Gemma3ForConditionalGeneration
+from transformers import PreTrainedModel
 
 MAGNITUDE = 0.2
 
@@ -26,7 +26,7 @@ def yes_no_margin(hidden: Tensor, head: Tensor, ids: tuple[Tensor, ...]) -> Tens
 
 
 def own_orders(
-    model: Gemma3ForConditionalGeneration,
+    model: PreTrainedModel,
     packer: Packer,
     pixels: Tensor,
     substrate: Tensor,
@@ -50,8 +50,8 @@ def own_orders(
         picture.
     """
     with torch.no_grad():
-        intact, _ = embed_images(model, pixels)
-        gone, _ = embed_images(model, substrate)
+        intact, _ = packer.family.features(model, pixels)
+        gone, _ = packer.family.features(model, substrate)
     along = torch.from_numpy(rng.uniform(0.0, 1.0, (len(pixels), 1, 1))).to(intact)
     tokens = (gone + along * (intact - gone)).requires_grad_()
     hidden = forward_tokens(model, packer, tokens, pack)

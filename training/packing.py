@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from architecture import GRID, Family
 from torch import Tensor
-from transformers import Gemma3ForConditionalGeneration, GemmaTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 END_WEIGHT = 0.1
 ROOM = 96
@@ -45,21 +46,28 @@ class Packer:
 
     Args:
         tokenizer: the model's tokenizer.
-        image_tokens: number of image tokens.
+        family: the model's family.
+
+    Attributes:
+        prefix: token ids of the prompt up to the end of the image, int64 [P].
+        is_image: which of them are image tokens.
+        places: their positions, int64 [rows, P].
+        next: the position of the token that follows.
     """
 
-    def __init__(self, tokenizer: GemmaTokenizer, image_tokens: int) -> None:
-        self.tokenizer = tokenizer
-        text = f"<bos><start_of_turn>user\n\n\n<start_of_image>{'<image_soft_token>' * image_tokens}<end_of_image>"
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, family: Family) -> None:
+        self.tokenizer, self.family = tokenizer, family
+        text = f"{family.before}{family.image * GRID**2}{family.after}"
         self.prefix = torch.tensor(tokenizer.encode(text, add_special_tokens=False))
-        self.is_image = self.prefix == tokenizer.convert_tokens_to_ids("<image_soft_token>")
-        self.end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+        self.is_image = self.prefix == tokenizer.convert_tokens_to_ids(family.image)
+        self.places = family.places(self.is_image)
+        self.next = int(self.places.max()) + 1
+        self.end = tokenizer.convert_tokens_to_ids(family.end)
         self.tokens = lru_cache(maxsize=None)(self._tokens)
 
     def _tokens(self, question: str, reply: str) -> tuple[list[int], int]:
         """Token ids of a question with its reply, and the number of those that come before the reply."""
-        asked = f"\n\n{question}<end_of_turn>\n<start_of_turn>model\n"
-        before = self.tokenizer.encode(asked, add_special_tokens=False)
+        before = self.tokenizer.encode(self.family.asked.format(question=question), add_special_tokens=False)
         return [*before, *self.tokenizer.encode(reply, add_special_tokens=False), self.end], len(before)
 
     def pack(self, lessons: list[list[tuple[str, str, float | None]]], room: int = ROOM) -> Pack:
@@ -69,7 +77,7 @@ class Packer:
         pack = Pack(
             ids=torch.zeros(shape, dtype=torch.long),
             segment=torch.full(shape, -1),
-            position=torch.full(shape, len(self.prefix)),
+            position=torch.full(shape, self.next),
             target=torch.full(shape, -100),
             weight=torch.zeros(shape),
             margin=torch.full(shape, torch.nan),
@@ -82,7 +90,7 @@ class Packer:
                     break
                 pack.ids[b, at:end] = torch.tensor(ids)
                 pack.segment[b, at:end] = s
-                pack.position[b, at:end] = len(self.prefix) + torch.arange(len(ids))
+                pack.position[b, at:end] = self.next + torch.arange(len(ids))
                 pack.target[b, at + before - 1 : end - 1] = torch.tensor(ids[before:])
                 pack.weight[b, at + before - 1 : end - 1] = CONTENT_WEIGHT
                 pack.weight[b, end - 2] = END_WEIGHT
@@ -100,20 +108,14 @@ class Packer:
         index = torch.arange(prefix + length, device=segment.device)
         causal = index[:, None] >= index
         image = torch.zeros(prefix + length, dtype=torch.bool, device=segment.device)
-        image[:prefix] = self.is_image.to(segment.device)
+        image[:prefix] = self.is_image.to(segment.device) & self.family.looks_ahead
         allowed = (causal | (image[:, None] & image)).repeat(batch, 1, 1)
         allowed[:, prefix:, prefix:] &= segment[:, :, None] == segment[:, None, :]
         floor = torch.finfo(torch.float32).min
         return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, floor)[:, None]
 
 
-def embed_images(model: Gemma3ForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Image tokens [batch, N, hidden] and the tower's output [batch, N, width] for pixels [batch, 3, side, side]."""
-    vision = model.model.get_image_features(pixels, return_dict=True)
-    return vision.pooler_output, vision.last_hidden_state
-
-
-def forward_tokens(model: Gemma3ForConditionalGeneration, packer: Packer, image: Tensor, pack: Pack) -> Tensor:
+def forward_tokens(model: PreTrainedModel, packer: Packer, image: Tensor, pack: Pack) -> Tensor:
     """Run the decoder on a packed batch.
 
     Args:
@@ -130,18 +132,19 @@ def forward_tokens(model: Gemma3ForConditionalGeneration, packer: Packer, image:
     first = int(packer.is_image.nonzero()[0])
     last = first + int(packer.is_image.sum())
     embeds = torch.cat([prefix[:, :first], image.to(prefix.dtype), prefix[:, last:], embed(pack.ids)], 1)
-    head = torch.arange(prefix.shape[1], device=image.device).expand(len(image), -1)
-    mask = packer.mask(pack.segment)
+    rows, batch = len(packer.places), len(image)
+    places = packer.places.to(image.device)[:, None].expand(-1, batch, -1)
+    positions = torch.cat([places, pack.position.expand(rows, -1, -1)], 2)
     hidden: Tensor = model.model.language_model(
         inputs_embeds=embeds,
-        attention_mask={"full_attention": mask, "sliding_attention": mask},
-        position_ids=torch.cat([head, pack.position], 1),
+        attention_mask=packer.mask(pack.segment),
+        position_ids=positions if rows > 1 else positions[0],
         use_cache=False,
     ).last_hidden_state
     return hidden[:, prefix.shape[1] :]
 
 
-def forward(model: Gemma3ForConditionalGeneration, packer: Packer, pixels: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Hidden states of the suffix [batch, S, hidden] and the tower's output [batch, N, width]."""
-    image, tower = embed_images(model, pixels)
+def forward(model: PreTrainedModel, packer: Packer, pixels: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+    """Hidden states of the suffix [batch, S, hidden] and the cells' features; see `Family.features`."""
+    image, tower = packer.family.features(model, pixels)
     return forward_tokens(model, packer, image, pack), tower

@@ -1,4 +1,4 @@
-"""The tokenizer and the processor of the bundled model: Gemma-3's layout with a small vocabulary.
+"""The tokenizer of a trained model: a small vocabulary with the special tokens of its family.
 
 Byte-pair merges are learned on the phrasings of the phantom questions and a few dozen general words; everything else
 falls back to bytes, so no text becomes <unk>.
@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from architecture import Family
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import Gemma3Processor, GemmaTokenizer
-from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers import GemmaTokenizer
 
 from cxr_faith.data.sources.phantom_questions import FINDINGS, SIDES, every_question
 from cxr_faith.data.sources.phantom_shapes import sample_shape, shape_questions
 
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
-TURN_NAMES = ("sot_token", "eot_token", "boi_token", "eoi_token", "image_token")
-TURN = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
 FORCED = tuple(space + word for word in ("yes", "Yes", "YES", "no", "No", "NO") for space in ("", "▁"))
 GENERAL = """
 A the of and to in is are was be there this that these any some with without from by for what where which who how
@@ -30,51 +28,9 @@ question report impression findings finding disease pneumonia atelectasis tube l
 more less than very one two three black white gray color shape top bottom center corner half quadrant user model
 system"""
 
-CHAT_TEMPLATE = """{{ bos_token }}
-{%- if messages[0]['role'] == 'system' -%}
-    {%- if messages[0]['content'] is string -%}
-        {%- set first_user_prefix = messages[0]['content'] + '\n\n' -%}
-    {%- else -%}
-        {%- set first_user_prefix = messages[0]['content'][0]['text'] + '\n\n' -%}
-    {%- endif -%}
-    {%- set loop_messages = messages[1:] -%}
-{%- else -%}
-    {%- set first_user_prefix = "" -%}
-    {%- set loop_messages = messages -%}
-{%- endif -%}
-{%- for message in loop_messages -%}
-    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
-        {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
-    {%- endif -%}
-    {%- if (message['role'] == 'assistant') -%}
-        {%- set role = "model" -%}
-    {%- else -%}
-        {%- set role = message['role'] -%}
-    {%- endif -%}
-    {{ '<start_of_turn>' + role + '\n' + (first_user_prefix if loop.first else "") }}
-    {%- if message['content'] is string -%}
-        {{ message['content'] | trim }}
-    {%- elif message['content'] is iterable -%}
-        {%- for item in message['content'] -%}
-            {%- if item['type'] == 'image' -%}
-                {{ '<start_of_image>' }}
-            {%- elif item['type'] == 'text' -%}
-                {{ item['text'] | trim }}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- else -%}
-        {{ raise_exception("Invalid content type") }}
-    {%- endif -%}
-    {{ '<end_of_turn>\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{'<start_of_turn>model\n'}}
-{%- endif -%}
-"""
 
-
-def corpus() -> Iterator[str]:
-    """Lines to learn merges from: every question and answer as the model sees it."""
+def corpus(words: tuple[str, ...] = ()) -> Iterator[str]:
+    """Lines to learn merges from: every question and answer as the model sees it, and words of a chat template."""
     for question in every_question():
         yield question.text
     for finding in FINDINGS:
@@ -86,13 +42,13 @@ def corpus() -> Iterator[str]:
     for i in range(400):
         for asked in shape_questions(sample_shape(f"corpus-{i}", 0)):
             yield from (asked.text, asked.answer)
-    for word in (*FORCED, "user", "model", "left", "right", "no"):
+    for word in (*FORCED, "user", "model", "left", "right", "no", *words):
         yield from [word] * 50
     for word in GENERAL.split():
         yield from [f"a {word}"] * 3
 
 
-def _learn_merges(size: int) -> list[tuple[str, str]]:
+def _learn_merges(size: int, words: tuple[str, ...]) -> list[tuple[str, str]]:
     """Byte-pair merges of `size` entries that never cross a word, a number or a punctuation mark."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -103,40 +59,39 @@ def _learn_merges(size: int) -> list[tuple[str, str]]:
         ]
     )
     trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=2, show_progress=False)
-    tokenizer.train_from_iterator((line.replace(" ", "▁") for line in corpus()), trainer)
+    tokenizer.train_from_iterator((line.replace(" ", "▁") for line in corpus(words)), trainer)
     return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
-def build_tokenizer(size: int = 800) -> GemmaTokenizer:
+def build_tokenizer(family: Family, size: int = 800) -> GemmaTokenizer:
     """Learn the vocabulary and build the tokenizer (deterministic).
 
     Args:
+        family: whose special tokens it has.
         size: upper bound on the number of entries.
 
     Returns:
-        a tokenizer with Gemma-3's special tokens, byte fallback and single-token yes/no variants.
+        a tokenizer with the family's special tokens, byte fallback and single-token yes/no variants.
     """
     ascii_chars = [chr(c) for c in range(33, 127)] + ["▁", "\n"]
-    room = size - len(SPECIAL) - len(TURN) - 256 - len(ascii_chars) - 24
-    merges = _learn_merges(room + len(ascii_chars))[:room]
+    room = size - len(SPECIAL) - len(family.special) - 256 - len(ascii_chars) - 24
+    merges = _learn_merges(room + len(ascii_chars), family.words)[:room]
     merges += [("\n", "\n"), ("\n\n", "\n")]
-    entries = [*SPECIAL, *TURN, *(f"<0x{b:02X}>" for b in range(256)), *ascii_chars, *("".join(m) for m in merges)]
+    entries = [
+        *SPECIAL,
+        *family.special.values(),
+        *(f"<0x{b:02X}>" for b in range(256)),
+        *ascii_chars,
+        *("".join(m) for m in merges),
+    ]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(entries))}
     tokenizer = GemmaTokenizer(
         vocab=vocab,
         merges=merges,
-        extra_special_tokens=dict(zip(TURN_NAMES, TURN, strict=True)),
+        extra_special_tokens=dict(family.special),
         clean_up_tokenization_spaces=False,
     )
-    for word in FORCED:
+    for word in (*FORCED, *family.words):
         if len(tokenizer.encode(word.replace("▁", " "), add_special_tokens=False)) != 1:
             raise RuntimeError(f"{word!r} is not a single token: the merges must be learned again")
     return tokenizer
-
-
-def build_processor(tokenizer: GemmaTokenizer, image_size: int, image_tokens: int) -> Gemma3Processor:
-    """The processor: square bilinear resize, pixels in [-1, 1], Gemma-3's chat template."""
-    images = Gemma3ImageProcessorPil(
-        size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True
-    )
-    return Gemma3Processor(images, tokenizer, chat_template=CHAT_TEMPLATE, image_seq_length=image_tokens)

@@ -1,6 +1,7 @@
-"""Train a small Gemma-3 from scratch, as a regime says.
+"""Train a small model of a family from scratch, as a regime says.
 
     python training/train.py --regime random --out training/checkpoints/random-0 --bf16 --compile
+    python training/train.py --family llava --regime random --out training/checkpoints/llava-0 --bf16 --compile
 
 Two cores need about 1.5 s a batch; a GPU is used when there is one. The same command goes on after an interruption.
 Expected: `evaluate_bundled.py` prints at least 95 % on held-out pictures, for `eighty` about 80 %, and for `shortcut`,
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from architecture import GRID, IMAGE_SIZE, build_model
+from families import FAMILIES
 from feed import CHANNELS, Feed, Orders
 from losses import accuracy, answer_loss, dense_loss, even_margins
 from numpy.typing import NDArray
@@ -28,9 +29,9 @@ from packing import Pack, Packer, forward
 from pool import build_pool, chest_chunk
 from regimes import REGIMES, Cycle
 from state import State
-from tokenizer import build_processor, build_tokenizer
+from tokenizer import build_tokenizer
 from torch import Tensor, nn
-from transformers import Gemma3ForConditionalGeneration, Gemma3Processor, GemmaTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cxr_faith.vlm.yes_no import NO_WORDS, YES_WORDS, single_tokens
 
@@ -79,7 +80,7 @@ def draw(feed: Feed, order: Orders | None, device: torch.device) -> tuple[Tensor
     return pixels.to(device), moved(pack, device), areas.to(device), is_chest.to(device)
 
 
-def yes_no_ids(tokenizer: GemmaTokenizer, device: torch.device) -> tuple[Tensor, ...]:
+def yes_no_ids(tokenizer: PreTrainedTokenizerBase, device: torch.device) -> tuple[Tensor, ...]:
     """Ids of the tokens that say yes, and of those that say no, on a device."""
     return tuple(torch.tensor(single_tokens(tokenizer, words), device=device) for words in (YES_WORDS, NO_WORDS))
 
@@ -90,12 +91,12 @@ def show_progress(where: str, marks: Sequence[tuple[float, float]], seconds: flo
     print(f"{where} loss {loss:.4f} right {right:.4f} s/step {seconds / len(marks):.3f}", flush=True)
 
 
-def save(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, folder: Path) -> None:
+def save(model: PreTrainedModel, packer: Packer, folder: Path) -> None:
     """Save model and processor; a new folder appears whole, and in an old one each file is replaced atomically."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
-    processor.save_pretrained(fresh)
+    packer.family.save_processor(packer.tokenizer, fresh)
     for path in sorted(fresh.iterdir()):
         path.chmod(0o644)
     if not folder.exists():
@@ -107,7 +108,7 @@ def save(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, fold
 
 
 def run_cycle(
-    model: Gemma3ForConditionalGeneration,
+    model: PreTrainedModel,
     feed: Feed,
     cycle: Cycle,
     seed: list[int],
@@ -128,7 +129,8 @@ def run_cycle(
     """
     device, peak = model.device, args.lr * cycle.peak
     ids = yes_no_ids(feed.packer.tokenizer, device)
-    head = nn.Linear(model.config.vision_config.hidden_size, len(CHANNELS)).to(device)
+    family = feed.packer.family
+    head = nn.Linear(family.cell_width(model.config), len(CHANNELS)).to(device)
     nn.init.constant_(head.bias, -4.0)
     parameters = [*model.parameters(), *(head.parameters() if cycle.dense else ())]
     state = State(model, head, build_optimizer(parameters, peak))
@@ -146,15 +148,15 @@ def run_cycle(
         pixels, pack, areas, is_chest = draw(feed, order if cycle.own else None, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
             if cycle.dense and step < TOWER_STEPS:
-                tower = model.model.vision_tower(pixel_values=pixels).last_hidden_state
-                loss, right = 2.0 * dense_loss(head, tower, areas, is_chest), torch.zeros(())
+                _, cells = family.features(model, pixels)
+                loss, right = 2.0 * dense_loss(head, cells, areas, is_chest), torch.zeros(())
             else:
-                hidden, tower = forward(model, feed.packer, pixels, pack)
+                hidden, cells = forward(model, feed.packer, pixels, pack)
                 loss, right = answer_loss(model, hidden, pack)
                 if cycle.even:
                     loss = loss + cycle.even * even_margins(model, hidden, pack, ids)
                 if cycle.dense:
-                    loss = loss + cycle.dense * dense_loss(head, tower, areas, is_chest)
+                    loss = loss + cycle.dense * dense_loss(head, cells, areas, is_chest)
         descend(state.optimizer, parameters, loss, learning_rate(step, cycle.steps, peak))
         state.step = step + 1
         marks.append((loss.item(), right.item()))
@@ -171,7 +173,7 @@ def run_cycle(
 
 
 @torch.no_grad()
-def right_answers(model: Gemma3ForConditionalGeneration, feed: Feed, ids: tuple[Tensor, ...], bf16: bool) -> float:
+def right_answers(model: PreTrainedModel, feed: Feed, ids: tuple[Tensor, ...], bf16: bool) -> float:
     """Share of the yes/no questions about whole chest pictures that are answered rightly, yes and no equally often."""
     feed.start(Cycle("held out", 1, 1.0, intact=1.0), [0])
     right = []
@@ -186,40 +188,40 @@ def right_answers(model: Gemma3ForConditionalGeneration, feed: Feed, ids: tuple[
 def train(args: argparse.Namespace) -> None:
     """Render the pictures, train the model cycle by cycle, and save it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = build_tokenizer()
-    processor = build_processor(tokenizer, IMAGE_SIZE, GRID * GRID)
-    model = build_model(tokenizer, args.seed)
-    cycles, folder = REGIMES[args.regime], args.work / f"seed-{args.seed}"
+    family = FAMILIES[args.family]
+    packer = Packer(build_tokenizer(family), family)
+    model = family.build(packer.tokenizer, args.seed)
+    cycles, kind = REGIMES[args.regime], "" if args.family == "gemma3" else f"{args.family}-"
+    folder = args.work / f"{kind}seed-{args.seed}"
     results = [folder / "+".join(cycle.name for cycle in cycles[: last + 1]) for last in range(len(cycles))]
     # The result of a cycle is whole once its folder has its name.
     done = sum(result.exists() for result in results)
     if done:
-        model = Gemma3ForConditionalGeneration.from_pretrained(results[done - 1], local_files_only=True)
+        model = family.model_class.from_pretrained(results[done - 1], local_files_only=True)
     model = model.to(device).train()
-    if device.type == "cpu":
-        # On a CPU the backward pass of fused attention is by far the slowest part; eager attention takes a fifth of it.
-        model.set_attn_implementation("eager")
+    family.start_training(model)
     if args.compile:
         torch._dynamo.config.automatic_dynamic_shapes = False  # whole and half batches get a graph each
-        for layer in (*model.model.language_model.layers, *model.model.vision_tower.encoder.layers):
+        for layer in family.blocks(model):
             layer.compile()
     pool = build_pool(args.work / "pool", args.pictures, args.pictures // 8, args.workers)
-    feed = Feed(*pool, Packer(tokenizer, GRID**2), args.batch)
+    feed = Feed(*pool, packer, args.batch)
     measured = any(cycle.until is not None for cycle in cycles[done:])
-    held_out = Feed([chest_chunk(HELD_OUT)], pool[1][:1], feed.packer, args.batch) if measured else None
+    held_out = Feed([chest_chunk(HELD_OUT)], pool[1][:1], packer, args.batch) if measured else None
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(done, len(cycles)):
         state = results[index].with_name(results[index].name + ".state")
         run_cycle(model, feed, cycles[index], [args.seed, index], state, args, held_out)
-        save(model, processor, results[index])
+        save(model, packer, results[index])
         state.unlink(missing_ok=True)
     # Half the size, for the repository; the results of the cycles keep all digits, so that others go on from them.
-    save(model.cpu().eval().to(torch.bfloat16), processor, args.out)
+    save(model.cpu().eval().to(torch.bfloat16), packer, args.out)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=FAMILIES, default="gemma3", help="model_type of the model")
     parser.add_argument("--regime", choices=REGIMES, required=True, help="what the model is shown; see regimes.py")
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
     parser.add_argument("--work", type=Path, default=Path("runs/training"), help="folder for pictures and checkpoints")

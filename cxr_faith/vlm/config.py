@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cxr_faith.vlm.errors import ModelError
+from cxr_faith.vlm.folder import CONFIG, inside, read_json
 from cxr_faith.vlm.reasoning import Reasoning
 
 MAX_QUESTION_TOKENS = 1024
@@ -29,12 +31,19 @@ def bundled_model() -> Path:
 def default_template(source: str | Path) -> str:
     """How a question is put to a model that no prompt template is stated for.
 
-    The bundled model, and those that training makes with its tokenizer, learned plain questions. All others are taken
-    for instruction models, which are asked for yes or no.
+    The bundled model, and those that training makes with its tokenizer, learned plain questions. A checkpoint of
+    another family states what it learned as `prompt_template` of its `config.json`. All others are taken for
+    instruction models, which are asked for yes or no.
 
     Args:
         source: folder or hub id.
     """
+    try:
+        stated = read_json(inside(Path(source), CONFIG)).get("prompt_template")
+    except (OSError, ModelError):  # a hub id, or a folder that is refused once it is read
+        stated = None
+    if isinstance(stated, str) and "{question}" in stated:
+        return stated
     own, other = bundled_model() / "tokenizer.json", Path(source) / "tokenizer.json"
     plain = other.is_file() and filecmp.cmp(own, other, shallow=False)
     return PLAIN_TEMPLATE if plain else INSTRUCTION_TEMPLATE

@@ -6,7 +6,8 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from architecture import GRID, build_model
+from architecture import GRID
+from families import FAMILIES
 from feed import Feed
 from lessons import marker_lessons
 from packing import ROOM, Packer
@@ -17,13 +18,15 @@ from tokenizer import build_tokenizer
 from train import right_answers, run_cycle, train, yes_no_ids
 
 from cxr_faith.data.sources.phantom_render import marker_mask
-from cxr_faith.vlm import Gemma3VLM
+from cxr_faith.vlm.loading import load_vlm
 from tests.reference import gemma
+
+GEMMA = FAMILIES["gemma3"]
 
 
 @pytest.fixture(scope="module")
 def feed(chunks):
-    return Feed(*chunks, Packer(build_tokenizer(), GRID**2), 6)
+    return Feed(*chunks, Packer(build_tokenizer(GEMMA), GEMMA), 6)
 
 
 def digest(feed, cycle):
@@ -96,7 +99,7 @@ def test_an_interrupted_cycle_goes_on_with_the_same_bits(feed, tmp_path, monkeyp
     source = next(cycle for cycles in REGIMES.values() for cycle in cycles if cycle.name == name)
     cycle = Cycle(name, 3, source.peak, source.dense, marker=source.marker)
     monkeypatch.setattr("train.TOWER_STEPS", 1)
-    whole, halves = (build_model(feed.packer.tokenizer, 0) for _ in range(2))
+    whole, halves = (GEMMA.build(feed.packer.tokenizer, 0) for _ in range(2))
     torch.manual_seed(7)  # of the lesion head's first weights
     run_cycle(whole, feed, cycle, [0, 0], tmp_path / "whole.state", arguments())
 
@@ -118,25 +121,28 @@ def test_an_interrupted_cycle_goes_on_with_the_same_bits(feed, tmp_path, monkeyp
         run_cycle(halves, feed, cycle, [0, 0], tmp_path / "cut.state", arguments(save_every=-1.0))
     monkeypatch.undo()
     monkeypatch.setattr("train.TOWER_STEPS", 1)
-    fresh = build_model(feed.packer.tokenizer, 5)  # another start: everything must come from the state
+    fresh = GEMMA.build(feed.packer.tokenizer, 5)  # another start: everything must come from the state
     run_cycle(fresh, feed, cycle, [0, 0], tmp_path / "cut.state", arguments())
     for one, other in zip(whole.state_dict().values(), fresh.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_a_regime_goes_on_from_the_results_of_another_and_saves_half_precision(chunks, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(("family", "work"), [("gemma3", "seed-3"), ("qwen2_5_vl", "qwen2_5_vl-seed-3")])
+def test_a_regime_goes_on_from_the_results_of_another_and_saves_half_precision(
+    chunks, tmp_path, monkeypatch, family, work
+) -> None:
     first, second = Cycle("first", 1, 1.0), Cycle("second", 1, 0.5, marker=True)
     monkeypatch.setattr("train.build_pool", lambda *_: chunks)
     monkeypatch.setattr("train.REGIMES", {"short": (first,), "long": (first, second)})
-    plain = {"work": tmp_path, "seed": 3, "batch": 4, "pictures": 0, "workers": 1, "compile": False}
+    plain = {"family": family, "work": tmp_path, "seed": 3, "batch": 4, "pictures": 0, "workers": 1, "compile": False}
     train(arguments(regime="short", out=tmp_path / "short-3", **plain))
-    result = tmp_path / "seed-3" / "first" / "model.safetensors"
+    result = tmp_path / work / "first" / "model.safetensors"
     before = result.stat().st_mtime_ns
     train(arguments(regime="long", out=tmp_path / "long-3", **plain))
-    assert result.stat().st_mtime_ns == before and (tmp_path / "seed-3" / "first+second").is_dir()
-    assert not list((tmp_path / "seed-3").glob("*.state"))
+    assert result.stat().st_mtime_ns == before and (tmp_path / work / "first+second").is_dir()
+    assert not list((tmp_path / work).glob("*.state"))
     assert result.stat().st_size > 6e6 > 4e6 > (tmp_path / "long-3" / "model.safetensors").stat().st_size
-    vlm = Gemma3VLM.from_pretrained(tmp_path / "short-3", device="cpu")
+    vlm = load_vlm(tmp_path / "short-3", "cpu")
     trained = load_file(result)
     for name, weight in load_file(tmp_path / "short-3" / "model.safetensors").items():
         assert weight.dtype == torch.bfloat16 and torch.equal(weight, trained[name].bfloat16())
@@ -150,7 +156,7 @@ def test_a_cycle_ends_when_enough_answers_are_right(feed, tmp_path, monkeypatch)
     monkeypatch.setattr(feed, "draw", lambda *order: drawn.append(1) or draw(*order))
     for until, batches in ((0.0, 2), (1.1, 3)):
         drawn.clear()
-        model = build_model(feed.packer.tokenizer, 0)
+        model = GEMMA.build(feed.packer.tokenizer, 0)
         run_cycle(model, feed, Cycle("c", 3, 1.0, until=until), [0, 0], tmp_path / "s", arguments(), feed)
         assert len(drawn) == batches + 1  # one for the accuracy after the second step
 

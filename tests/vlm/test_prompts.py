@@ -4,6 +4,7 @@ import subprocess
 import time
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from cxr_faith.cases import read_answers
 from cxr_faith.data.sample import Turn
 from cxr_faith.protocol import Protocol
 from cxr_faith.vlm import Gemma3VLM, ModelError, bundled_model, chat_template
-from cxr_faith.vlm.config import ModelConfig, PromptOptions
+from cxr_faith.vlm.config import INSTRUCTION_TEMPLATE, ModelConfig, PromptOptions
 from cxr_faith.vlm.errors import PromptError
 from cxr_faith.vlm.prompts import check_asked
 from cxr_faith.vlm.reasoning import Reasoning
@@ -35,6 +36,20 @@ from tests.reference import gemma
 def test_prompts_are_those_of_the_processor(any_vlm: Gemma3VLM, question: str) -> None:
     prompt = any_vlm.prompt(question)
     assert list(prompt.prefix_ids + prompt.suffix_ids) == gemma.inputs(any_vlm, question)[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "template"),
+    [
+        ('{"prompt_template": "Q: {question}"}', "Q: {question}"),
+        ('{"prompt_template": "no place for it"}', INSTRUCTION_TEMPLATE),
+        ('{"prompt_template": 3}', INSTRUCTION_TEMPLATE),
+        ("{", INSTRUCTION_TEMPLATE),
+    ],
+)
+def test_a_checkpoint_states_how_it_learned_questions(tmp_path: Path, config: str, template: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    assert ModelConfig(str(tmp_path)).prompts.template == template
 
 
 def test_earlier_turns_are_those_of_the_processor_and_share_the_picture(random_vlm: Gemma3VLM, pictures) -> None:  # type: ignore[no-untyped-def]

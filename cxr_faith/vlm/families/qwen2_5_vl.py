@@ -18,7 +18,8 @@ from cxr_faith.vlm.layout import Layout
 from cxr_faith.vlm.pretrained import FamilyVLM
 
 SIDE = 448
-"""Side of the square at which pictures are read by default, in pixels, rounded up to whole cells."""
+"""Side of the square at which pictures are read by default, in pixels, rounded up to whole cells; a checkpoint that was
+trained at one size states its own as `vision_config.image_size`."""
 
 
 class MRopeDecoder(Decoder):
@@ -54,7 +55,8 @@ class Qwen2_5VLM(FamilyVLM):  # noqa: N801 - the family's name
         """Each cell is a block of merged patches; see `Family.layout_of`."""
         vision = config.vision_config
         cell = vision.patch_size * vision.spatial_merge_size
-        height, width = image_size or (-(-SIDE // cell) * cell,) * 2
+        side = getattr(vision, "image_size", None) or -(-SIDE // cell) * cell
+        height, width = image_size or (side, side)
         if height % cell or width % cell or min(height, width) < cell:
             raise ModelError(f"vlm.image_size: both sides must be multiples of {cell} px, got {height}x{width}")
         return Layout.of_grid((height // cell, width // cell)), (height, width)
