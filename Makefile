@@ -17,7 +17,7 @@ TORCHVISION := torchvision==0.28.0
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev demo methods greedy panel gpu-check test test-fast test-cluster test-versions test-gpu lint format notebook docs train clean
+.PHONY: help venv install install-dev demo methods greedy panel families gpu-check test test-fast test-cluster test-versions test-gpu lint format notebook docs train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ greedy: $(INSTALLED) ## The best order that measured effects find, on 18 of thes
 
 panel: $(INSTALLED) ## All methods on checkpoints that were trained differently: what survives another training, against what bias
 	$(BIN)/python benchmarks/panel.py
+
+families: $(INSTALLED) ## All methods on one checkpoint of each family, trained alike: does the ranking hold for another architecture?
+	$(BIN)/python benchmarks/panel.py --panel benchmarks/families.yaml --out runs/families
 
 gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: agreement with a CPU, speed and memory at 4B, tests; fifteen minutes at most
 	$(BIN)/python benchmarks/gpu/check.py
@@ -90,10 +93,12 @@ docs: $(INSTALLED_DEV) ## Build the documentation into site/; open site/index.ht
 	$(BIN)/jupytext --quiet --to md tutorial/tutorial.py -o docs/tutorials/one-picture.md
 	$(BIN)/zensical build --strict
 
+FAMILY := gemma3
 REGIME := random
 SEED := 0
-train: $(INSTALLED) ## Train a checkpoint: make train REGIME=random SEED=0 (plain, random, own-order, shortcut, eighty)
-	$(BIN)/python training/train.py --regime $(REGIME) --seed $(SEED) --out training/checkpoints/$(REGIME)-$(SEED) --bf16 --compile
+NAME = $(if $(filter gemma3,$(FAMILY)),$(REGIME),$(FAMILY))-$(SEED)
+train: $(INSTALLED) ## Train a checkpoint: make train REGIME=random SEED=0 (plain, random, own-order, shortcut, eighty), FAMILY=llava
+	$(BIN)/python training/train.py --family $(FAMILY) --regime $(REGIME) --seed $(SEED) --out training/checkpoints/$(NAME) --bf16 --compile
 
 clean: ## Remove .venv, caches and build output; runs stay
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

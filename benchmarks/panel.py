@@ -3,6 +3,7 @@
     python benchmarks/panel.py                                       all of it; the same line goes on after a stop
     python benchmarks/panel.py --only random-0 plain-0               these checkpoints
     python benchmarks/panel.py --tables                              the tables of what there is
+    python benchmarks/panel.py --panel benchmarks/families.yaml --out runs/families     `make families`
     python benchmarks/panel.py --trainer.accelerator gpu --trainer.devices 1 --trainer.strategy auto
 
 Each checkpoint of benchmarks/panel.yaml gets three run directories below runs/panel: `tuning` chooses settings on
@@ -32,6 +33,8 @@ from cxr_faith.summary.load import load_run
 from cxr_faith.vlm import bundled_model
 
 ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "benchmarks" / "panel.yaml"
+"""A file of other checkpoints takes from it what it does not say itself."""
 PARTS = ("tuning", "main", "substrates")
 Config = dict[str, Any]
 Evaluate = Callable[[Sequence[str]], int]
@@ -157,14 +160,14 @@ def main(arguments: Sequence[str] | None = None, evaluate: Evaluate = evaluate_a
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--panel", type=Path, default=ROOT / "benchmarks" / "panel.yaml", help="the checkpoints")
+    parser.add_argument("--panel", type=Path, default=SHIPPED, help="the checkpoints")
     parser.add_argument("--base", type=Path, default=ROOT / "configs" / "panel.yaml", help="config of `evaluate`")
     parser.add_argument("--out", type=Path, default=Path("runs/panel"), help="folder for phantoms and runs")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these checkpoints alone")
     parser.add_argument("--number", type=int, metavar="I", help="checkpoint number I of the list alone, from 0")
     parser.add_argument("--tables", action="store_true", help="print the tables of what there is")
     options, extra = parser.parse_known_args(arguments)
-    panel, base = read(options.panel), read(options.base)
+    panel, base = read(SHIPPED) | read(options.panel), read(options.base)
     if fault := usage_fault(options, base, panel):
         print(f"panel: {fault}", file=sys.stderr)
         return 2

@@ -55,8 +55,8 @@ def tables(folder: Path, names: Sequence[str]) -> str:
     lines: list[str] = []
     if main:
         summaries = {name: run.summary for name, run in main.items()}
-        lines += [*scores(summaries), *answers(summaries), *rankings(summaries), *splits(summaries)]
-        lines += [*marker_and_lesion(summaries), *budget(main)]
+        lines += [*scores(summaries), *answers(summaries), *rankings(summaries), *locations(summaries)]
+        lines += [*splits(summaries), *marker_and_lesion(summaries), *budget(main)]
     if substrates:
         tables = {name: bias_table(_columns(run)) for name, run in substrates.items()}
         lines += [*out_of_distribution(substrates), *biases(substrates, tables)]
@@ -109,6 +109,17 @@ def tau(one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
         return None
     value = float(kendalltau([one[name] for name in shared], [other[name] for name in shared]).statistic)
     return value if np.isfinite(value) else None
+
+
+def locations(summaries: Mapping[str, Summary]) -> Lines:
+    """How well the maps of each method lie on the finding, on each checkpoint."""
+    scored = {name: {row.method: row for row in summary.localization} for name, summary in summaries.items()}
+    methods = list(dict.fromkeys(method for rows in scored.values() for method in rows))
+    yield from ("", "localization: average precision of the map's pixels against the mask of the finding", "")
+    yield _line("method", list(scored), 14)
+    for method in methods:
+        values = [rows[method].auprc if method in rows else None for rows in scored.values()]
+        yield _line(method, [_number(value, ".3f") for value in values], 14)
 
 
 def splits(summaries: Mapping[str, Summary]) -> Lines:

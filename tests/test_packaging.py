@@ -152,7 +152,7 @@ def test_make_help_lists_the_targets() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     assert phony is not None
-    targets = "help venv install install-dev demo methods greedy panel gpu-check test test-fast test-cluster"
+    targets = "help venv install install-dev demo methods greedy panel families gpu-check test test-fast test-cluster"
     targets += " test-versions test-gpu lint format notebook docs train clean"
     assert listed == phony[1].split() == targets.split()
 

@@ -19,11 +19,13 @@ from cxr_faith import bundled_model
 from cxr_faith.__main__ import main as cxr_faith
 from cxr_faith.cases import Case
 from cxr_faith.curves import plan_curves
+from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.protocol import Protocol
 from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.stop import StopRequest
 from cxr_faith.summary.summarize import summarize
 from cxr_faith.vlm import Prompt, Reply, Target
+from cxr_faith.vlm.families import FAMILIES
 from tests.reference import panel as reference
 from tests.runs import ROOT
 from tests.synthetic import make_rows
@@ -98,7 +100,13 @@ def test_a_panel_runs_to_its_tables_and_goes_on_after_a_stop(files, done, capsys
     assert run(files, "--tables")[0] == 0
     printed = capsys.readouterr().out
     assert "Left out, not trained yet: gone-0" in printed
-    for title in ("srg [95 %]", "Kendall's τ of the methods' ranking", "own-order-0: srg where", "mask of the finding"):
+    for title in (
+        "srg [95 %]",
+        "Kendall's τ of the methods' ranking",
+        "localization: average precision",
+        "own-order-0: srg where",
+        "mask of the finding",
+    ):
         assert title in printed
     assert "out-of-distribution score" in printed and "other-0: srg under pair" in printed
     assert "between two checkpoints, under each substrate" in printed and "\nown-order-0, other-0 " in printed
@@ -131,6 +139,17 @@ def test_what_a_panel_does_not_have_is_a_usage_error(files, tmp_path, capsys) ->
     (tmp_path / "typo.yaml").write_text(text.replace("without: [gradient]", "without: [gradients]"))
     assert run(files, "--panel", str(tmp_path / "typo.yaml")) == (2, [])
     assert "substrates.without: no method gradients in" in capsys.readouterr().err
+
+
+def test_the_panel_of_families_says_what_is_not_trained_and_takes_the_rest_from_the_panel(tmp_path, capsys) -> None:
+    families = panel.read(ROOT / "benchmarks" / "families.yaml")
+    assert list(families) == ["checkpoints"] and set(families["checkpoints"]) <= set(FAMILIES)
+    words = ["--panel", str(ROOT / "benchmarks" / "families.yaml"), "--out", str(tmp_path), "--tables"]
+    assert panel.main(words) == 0
+    absent = [name for name, path in families["checkpoints"].items() if not panel.there(path)]
+    said = f"Left out, not trained yet: {', '.join(absent)}" if absent else ""
+    printed = capsys.readouterr().out
+    assert said in printed and "No run is done yet." in printed
 
 
 def test_a_run_of_its_own_leaves_the_signals_as_they_were(tmp_path) -> None:
@@ -239,6 +258,17 @@ def test_the_first_table_counts_the_checkpoints_on_which_a_method_is_above_the_c
     lines = {line.split()[0]: line for line in panel_tables.scores(summaries) if line}
     assert lines["chefer"].endswith("1 of 2") and lines["oracle"].endswith("2 of 2")
     assert lines["center"].endswith("0 of 2") and lines["random"].endswith("0 of 2")
+
+
+def test_the_table_of_places_has_the_means_of_the_records() -> None:
+    rows, rng = pd.DataFrame(make_rows()), np.random.default_rng(0)
+    rows = rows.assign(**{name: rng.random(len(rows)) for name in ("pointing_ceiling", *LOCALIZATION_COLUMNS)})
+    center = rows[rows["method"].eq("center")]
+    shown = "\n".join(panel_tables.locations({"llava": summarize(rows), "gone": summarize(center)}))
+    for method, own in rows[rows["method"].ne("random")].groupby("method"):
+        line = next(line for line in shown.splitlines() if line.split()[:1] == [method])
+        other = f"{own['auprc'].mean():.3f}" if method == "center" else "–"
+        assert line.split()[1:] == [f"{own['auprc'].mean():.3f}", other]
 
 
 def test_the_words_when_the_marker_decides(capsys) -> None:
