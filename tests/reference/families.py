@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.reference import gemma
+from tests.reference import cam, gemma
 
 
 class Twin:
@@ -185,6 +185,19 @@ class Twin:
         slopes = iter(torch.autograd.grad(margin, [tensor for part in flat for tensor in part]))
         both = [[_rows(part), _rows([next(slopes) for _ in part])] for part in flat]
         return tuple(torch.cat(each, 1).detach().double().numpy() for each in zip(*both, strict=True))
+
+    def smooth_grad(self, vlm, picture, noises, question):
+        """Norm in each cell of the margin's mean gradient; for pixel values [1, 3, H, W], plus each noise [3, H, W]."""
+        values, total = self.pixels(picture)["pixel_values"], 0.0
+        for noise in noises:
+            noisy = (values + noise).requires_grad_()
+            self.pixels = lambda _, noisy=noisy: {"pixel_values": noisy}
+            try:
+                margin, _ = self.margin(vlm, picture, question)
+            finally:
+                del self.pixels
+            total += torch.autograd.grad(margin, noisy)[0][0].double().numpy() / len(noises)
+        return cam.cell_norms(total, vlm.grid)
 
     def grad_cam(self, vlm, picture, question, layer):
         """Mean gradient over the image tokens of a layer's output, times the output, token by token."""

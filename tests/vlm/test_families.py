@@ -17,6 +17,7 @@ from cxr_faith.bench.family_makers import MAKERS
 from cxr_faith.bench.family_parts import save
 from cxr_faith.checks.randomization import random_stages
 from cxr_faith.perturb.engine import Engine, Plan
+from cxr_faith.perturb.schedule import stream_key
 from cxr_faith.perturb.substrate import compose
 from cxr_faith.vlm import ModelError, Target
 from cxr_faith.vlm.config import FASTER, ModelConfig, PromptOptions
@@ -29,6 +30,7 @@ from cxr_faith.vlm.model_files import parse
 from cxr_faith.vlm.text_only import score_text_only
 from tests.reference import blackbox, gemma
 from tests.reference.families import TWINS, on_cells
+from tests.reference.philox import normal_noise
 from tests.runs import cheap_options
 
 QUESTION = "Is there a nodule?"
@@ -173,6 +175,18 @@ def test_gradients_and_grad_cam_are_the_twins(family):
         wanted = on_cells(boxes, row, vlm.grid)
         assert np.abs(wanted).max() > 1e-6
         assert np.abs(computed.numpy() - wanted).max() < 1e-3 * np.abs(wanted).max(), name
+
+
+@pytest.mark.parametrize("family", ["llava", "paligemma"], indirect=True)
+def test_smooth_grad_is_the_twins(family):
+    """With the same noise, for the families whose pixel values are the picture itself, untiled."""
+    vlm, pixels = family.vlm, family.pixels()[:1]
+    batch, method = AttributionBatch(pixels, [vlm.prompt(QUESTION)], ["a"]), METHODS["smooth_grad"](copies=2, noise=0.1)
+    (computed,) = method.attribute(vlm, batch, [Target("margin")]).maps
+    noise = normal_noise(stream_key(batch.seed, "a", "noise", "smooth_grad"), (2, *pixels[0].shape))
+    scaled = 0.1 * (pixels.max() - pixels.min()) * torch.from_numpy(noise).float()
+    expected = family.twin.smooth_grad(vlm, family.pictures[0], scaled, QUESTION)
+    assert np.abs(computed.numpy() - expected).max() < 1e-3 * expected.max()
 
 
 def test_occlusion_and_rise_are_the_twins(family):
