@@ -101,10 +101,10 @@ def text_sizes(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 @torch.no_grad()
 def start_decoder(model: PreTrainedModel, embedding: float = 0.5) -> None:
-    """Weights with which a decoder that only has norms before its sublayers learns to use the picture.
+    """First weights of a decoder that only has norms before its sublayers.
 
-    With transformers' standard deviation of 0.02 the embeddings are smaller than what a sublayer adds to them. Here
-    they are larger: sublayers keep the size of what they read, and what they add is divided among the layers.
+    Sublayers keep the size of what they read, and what they add is divided among the layers. Embeddings and image
+    tokens are of similar size, at least twice what the first layer adds.
 
     Args:
         model: the model, with a head of its own.

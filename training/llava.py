@@ -79,8 +79,8 @@ class Llava(Family):
     def build(self, tokenizer: GemmaTokenizer, seed: int = 0) -> LlavaForConditionalGeneration:
         """A newly initialized model.
 
-        By default the projector makes image tokens of RMS 0.02, and patches drown their positions; see also
-        `start_decoder`.
+        The projector gives image tokens the RMS of the embeddings, and the tower's positions start as large as those of
+        SigLIP; see also `start_decoder`.
         """
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(build_config(tokenizer))

@@ -56,6 +56,20 @@ def test_the_packed_forward_is_the_engines(started):
         assert abs(float(scores.s[0] - scores.s[1])) > 1e-3  # the picture matters from the start
 
 
+def test_with_the_first_weights_replies_depend_on_the_picture_and_layers_add_little(started):
+    pixels = torch.from_numpy(started.feed.images[:2]).float()[:, None].expand(-1, 3, -1, -1) / 127.5 - 1
+    pack, read = started.packer.pack([[(*pair, None) for pair in QUESTIONS]] * 2), []
+    layer = started.model.model.language_model.layers[0]
+    hook = layer.register_forward_hook(lambda _, inputs, output: read.append((inputs[0], output)))
+    with torch.no_grad():
+        hidden, _ = forward(started.model, started.packer, pixels, pack)
+    hook.remove()
+    ((before, after),) = read
+    assert (after - before).norm() < 0.5 * before.norm()
+    one, other = hidden[:, pack.target[0] >= 0]
+    assert (one - other).norm() > 0.05 * one.norm()
+
+
 def arguments(**others):
     return argparse.Namespace(lr=1e-3, bf16=False, save_every=others.pop("save_every", 1e9), **others)
 
