@@ -1,11 +1,14 @@
 """Files that are made when they are asked for: held in memory until newer answers take their place, never on disk."""
 
+import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
 from starlette.responses import PlainTextResponse, Response
+
+_log = logging.getLogger(__name__)
 
 PLACE = "objects"
 """Where the files are, below the page's own address."""
@@ -50,6 +53,7 @@ class Downloads:
         name, make = offered
         content = make()
         if content is None:
+            _log.warning("%s: %s", name, _REFUSED)  # browsers show no text of a download that failed
             return PlainTextResponse(_REFUSED, 422)
         return Response(
             content, headers={"Content-Disposition": f'attachment; filename="{name}"'}, media_type="application/zip"

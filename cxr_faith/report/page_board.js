@@ -94,6 +94,7 @@ function leaderboard() {
   const head = el("tr", {}, ...columns.map(sortHeader));
   const body = rows.map((r) => el("tr", { class: judged(r) === "believe" ? "believe" : null }, ...columns.map((c) => el("td", { class: c.key === "verdict" ? `word ${judged(r)}` : c.ranked ? "ranked" : null }, ...c.cell(r)))));
   table.replaceChildren(el("caption", {}, b.title), el("thead", {}, head), el("tbody", {}, ...body));
+  table.className = state.all ? "" : "short";
   byId("more").textContent = state.all ? "Fewer columns" : "All columns";
   byId("more").setAttribute("aria-expanded", String(state.all));
   const tied = ties(b);

@@ -227,6 +227,7 @@ def test_prints_on_landscape_sheets_without_cutting_tables(media: Browser) -> No
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     media.send("Emulation.setEmulatedMedia", media="print", features=dark)
     media.size(1032, 700)  # A4 landscape within its margins, at 96 pixels an inch
+    assert media.run("document.getElementById('board').getBoundingClientRect().width") > 950  # the sheet is used
     media.run("document.getElementById('more').click()")
     assert media.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     wide = (
