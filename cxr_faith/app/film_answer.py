@@ -13,10 +13,11 @@ from PIL import Image
 
 from cxr_faith.app.film_dicom import dicom_zip, is_dicom
 from cxr_faith.attribution import METHODS
+from cxr_faith.data.orientation import USUAL_SIDES, Sides
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.explainer.answer_explainer import methods_for
 from cxr_faith.explainer.drawing import answer_panel, drawn_picture, figure_bytes, film_frames
-from cxr_faith.explainer.pictures import read_picture
+from cxr_faith.explainer.pictures import Oriented, read_oriented
 from cxr_faith.printable import json_text, printable
 from cxr_faith.records.controls import is_control
 from cxr_faith.report.film import MOVING_SHARES, Frame
@@ -47,6 +48,13 @@ class Film:
     """[H, W, 3]."""
     dicom: bytes | None = None
     """The whole file, if it is a DICOM file."""
+    sides: Sides = USUAL_SIDES
+    """The patient's sides at the picture's left and right edges."""
+
+    @property
+    def shown(self) -> Oriented:
+        """What the model is asked about."""
+        return Oriented(self.picture, self.sides)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,8 @@ def read_film(content: bytes, name: str) -> Film:
     """
     name = printable(PureWindowsPath(Path(name).name).name) or "film"
     try:
-        return Film(name, read_picture(content), content if is_dicom(content) else None)
+        read = read_oriented(content)
+        return Film(name, read.pixels, content if is_dicom(content) else None, read.sides)
     except ValueError as error:
         reason = str(error).removeprefix("the picture's bytes: ")
         raise FilmError(f"{name} cannot be read: {reason}. Drop a PNG, JPEG or DICOM file.") from error
@@ -131,7 +140,7 @@ class FilmRoom:
 
     def _answer(self, film: Film, question: Question, told: Told) -> FilmAnswer:
         told(0.05, "asking the model")
-        explained = self._explainer.compare(film.picture, question.text, question.methods, image_id=film.name)
+        explained = self._explainer.compare(film.shown, question.text, question.methods, image_id=film.name)
         each = list(explained.values())
         told(0.25, "removing cells in the order of each map, and in random orders")
         if question.judge:
@@ -161,12 +170,12 @@ class FilmRoom:
 
     def _token_maps(self, film: Film, question: Question) -> bytes:
         method = question.methods[0]
-        each = self._explainer.explain_tokens(film.picture, question.text, method, image_id=film.name)
+        each = self._explainer.explain_tokens(film.shown, question.text, method, image_id=film.name)
         first = each[0]
         texts = [first.tokens[index] for one in each for index in one.target.scored]
         maps, title = [one.map for one in each], f"{question.text} ({method})"
         picture, region, _ = drawn_picture(first)
-        strip = token_strip(picture, texts, maps, region, title=title, footnote=OWN_SCALE)
+        strip = token_strip(picture, texts, maps, region, title=title, footnote=OWN_SCALE, sides=film.sides)
         return figure_bytes(strip, "png")
 
     def _fits(self, name: str) -> bool:

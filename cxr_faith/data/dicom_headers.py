@@ -1,4 +1,4 @@
-"""Patient, sex, age and view from the headers of DICOM pictures, where a data set does not state them."""
+"""Patient, sex, age, view and orientation from the headers of DICOM pictures, where a data set does not state them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_faith.data.images import ImageError, read_header
+from cxr_faith.data.orientation import orientation_of
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.subgroups import read_age, read_sex, read_view
 from cxr_faith.data.tally import Tally
@@ -25,7 +26,7 @@ class DicomHeaders:
         self._last: tuple[str, dict[str, Any]] = ("", {})
 
     def __call__(self, sample: Sample) -> Sample:
-        """Fill in `patient_id`, `sex`, `age` and `view`."""
+        """Fill in `patient_id`, `sex`, `age`, `view` and `orientation`."""
         if self._last[0] != sample.image_path:  # the questions about an image follow each other
             self._last = sample.image_path, self._read(sample.image_path)
         return replace(sample, **{name: value for name, value in self._last[1].items() if not getattr(sample, name)})
@@ -44,4 +45,5 @@ class DicomHeaders:
             "sex": read_sex(texts.get("PatientSex")),
             "age": read_age(texts.get("PatientAge")),
             "view": read_view(texts.get("ViewPosition")),
+            "orientation": orientation_of(texts),
         }

@@ -34,7 +34,7 @@ class PrepareOptions:
         masks: folder of organ masks, <label>/<image_id>.png, or <label>.json with COCO run lengths by image id.
         chexlocalize: JSON file of CheXlocalize: masks of findings.
         padchest_gr: JSON file of PadChest-GR: boxes of findings.
-        dicom_headers: take patient, sex, age and view from DICOM pictures where the data set does not state them.
+        dicom_headers: take patient, sex, age, view and orientation of DICOM pictures, where not stated.
     """
 
     root: str

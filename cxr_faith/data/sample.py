@@ -54,12 +54,13 @@ MANIFEST_SCHEMA = pa.schema(
         ("options", pa.list_(pa.string())),
         ("images", pa.list_(SHOWN)),
         ("turns", pa.list_(TURN)),
+        ("orientation", pa.string()),
     ]
 )
 """The manifest's columns, in order. Every value may be null, and every column but `LATER_COLUMNS` is required."""
 LATER_COLUMNS = (
     *("sex", "age", "view", "readers", "pair_path", "pair_id", "planted", "contrast"),
-    *("options", "images", "turns"),
+    *("options", "images", "turns", "orientation"),
 )
 """Columns that manifests of earlier versions lack; they are read as null."""
 FAULT = "fault"
@@ -118,6 +119,8 @@ class Sample:
             one of `image_id`. That one is among them: masks and sizes belong to it, and boxes that name no other.
         turns: the earlier turns of the conversation that the question continues, first to last; the pictures come
             before them. Questions of one `question_group` with different numbers of turns are one conversation.
+        orientation: of the picture: `usual`, `mirrored` or `other` (from the side, or turned); None: not stated, so it
+            is taken for usual.
     """
 
     sample_id: str
@@ -151,6 +154,7 @@ class Sample:
     options: tuple[str, ...] = ()
     images: tuple[ShownImage, ...] = ()
     turns: tuple[Turn, ...] = ()
+    orientation: str | None = None
 
     @property
     def picture_ids(self) -> list[str]:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_faith.data.images import load_image, read_header
+from cxr_faith.data.images import read_header
+from cxr_faith.data.orientation import MIRRORED, OTHER, columns_run_to, orientation_of
 from cxr_faith.data.slices import slice_files
 from cxr_faith.explainer.options import ExplainOptions
-from cxr_faith.explainer.pictures import Shown
+from cxr_faith.explainer.pictures import Shown, read_oriented
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,20 @@ class Asked:
         return "+".join(file.name for file in self.files.values())
 
     def cautions(self) -> list[str]:
-        """Says of each picture whose header states another view that the sides in figures and words are wrong.
-
-        They are those of the usual view: columns run to the patient's left, so the right side is on the left.
+        """Says of each picture whose header states another view than the usual one what that means for its sides.
 
         Raises:
             ImageError: a picture cannot be read.
         """
         said = []
         for name, file in self.files.items():
-            stated = read_header(file).get("PatientOrientation", "")
-            direction = "".join(filter(str.isalpha, stated.split(",")[0]))
-            if direction and not direction.startswith("L"):
-                seen = "is seen from the side" if direction[0] in "AP" else "is mirrored or turned"
-                said.append(f"{name} {seen} (its columns run to {direction}): R, L, right and left are not its sides.")
+            header = read_header(file)
+            orientation, runs = orientation_of(header), columns_run_to(header)
+            to = f" (its columns run to {runs})" if runs else ""
+            if orientation == MIRRORED:
+                said.append(f"{name} is mirrored{to}: R and L are drawn for that, and the model sees it as it is.")
+            elif orientation == OTHER:
+                said.append(f"{name} is a lateral or turned picture{to}: its sides are neither marked nor named.")
         return said
 
     def read(self) -> Shown:
@@ -66,5 +67,6 @@ class Asked:
         Raises:
             ImageError: one of them cannot be read.
         """
-        read = {name: load_image(file, window=self.options.window_values) for name, file in self.files.items()}
+        window = self.options.window_values
+        read = {name: read_oriented(file, window=window) for name, file in self.files.items()}
         return dict(read) if len(read) > 1 else next(iter(read.values()))

@@ -74,7 +74,7 @@ def write_clinical(
     if scores is not None and scores.k is not None and scores.status in ("ok", "degenerate", "inverted"):
         k = np.asarray(scores.k, np.float64)
         curves = AnswerCurves((k / k[-1]).tolist(), scores.deletion_scores or [], scores.insertion_scores or [])
-    drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop)
+    drawn = (explanation.picture, explanation.map, curves, explanation.geometry.crop, explanation.sides[0])
     text = json_text(summary.to_dict())
     json_path, page, sheet = (stem.with_name(f"{stem.name}-clinical.{ending}") for ending in ("json", "html", "pdf"))
     write_atomic(json_path, text + "\n")
@@ -112,6 +112,7 @@ def _answer(explainer: Explainer, explanation: Explanation, scores: Scores | Non
         calibration=None if run is None else calibration_of(run, model["source"]),
         paraphrases=worded,
         picture=known.picture,
+        sides=explanation.sides[0],
         cautions=[*known.cautions, *([PHANTOMS_ONLY] if has_bundled_weights(model["source"]) else [])],
     )
 

@@ -18,7 +18,7 @@ from cxr_faith.explainer.measured import Measured, measure, removed_pictures
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.report.arrangement import Arrangement
-from cxr_faith.report.figures import STRONGEST_ALPHA, Map, Part, Pixels, Region, draw_map, scaled
+from cxr_faith.report.figures import STRONGEST_ALPHA, Map, Marks, Part, Pixels, Region, draw_map, scaled
 from cxr_faith.report.film import Frame
 from cxr_faith.report.panel import SHARE, AnswerLines, PanelHead, PanelRow, panel
 from cxr_faith.storage.atomic import write_atomic
@@ -44,7 +44,8 @@ def answer_panel(
     measured = [measured_of(one) for one in explanations]
     rows = [_row(one, of) for one, of in zip(explanations, measured, strict=True)]
     picture, region, parts = drawn_picture(first)
-    return panel(picture, _head(first, measured[0]), rows, placed_boxes(first, boxes), region, alpha, parts)
+    own = placed_boxes(first, boxes)
+    return panel(picture, _head(first, measured[0]), rows, own, region, alpha, parts, first.sides[0])
 
 
 def map_on(axes: Axes, explanation: Explanation, boxes: Sequence[Box] | None, alpha: float | None) -> Axes:
@@ -52,7 +53,8 @@ def map_on(axes: Axes, explanation: Explanation, boxes: Sequence[Box] | None, al
     strongest = STRONGEST_ALPHA if alpha is None else alpha
     picture, region, parts = drawn_picture(explanation)
     own, sure = placed_boxes(explanation, boxes), _sure(explanation)
-    draw_map(axes, picture, explanation.map, own, region, alpha=strongest, parts=parts, sure=sure)
+    marks = Marks(sides=explanation.sides[0])
+    draw_map(axes, picture, explanation.map, own, region, marks, strongest, parts=parts, sure=sure)
     return axes
 
 
@@ -118,7 +120,9 @@ def placed_boxes(explanation: Explanation, boxes: Sequence[Box] | None) -> Seque
 def _arrangement(explanation: Explanation) -> Arrangement:
     """Where the several pictures of a question stand."""
     sizes = [picture.shape[:2] for picture in explanation.pictures]
-    return Arrangement.of(explanation.picture_names, [(height, width) for height, width in sizes])
+    places = Arrangement.of(explanation.picture_names, [(height, width) for height, width in sizes])
+    parts = zip(places.parts, explanation.sides, strict=True)
+    return replace(places, parts=tuple(replace(part, sides=sides) for part, sides in parts))
 
 
 def shares_of_pictures(explanation: Explanation) -> str:

@@ -109,7 +109,9 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
     if options.plant is not None:
         _write_needed(first, stem, options)
     if options.film or options.gif:
-        _write_films(first, stem, options)
+        for one in explained:
+            own = stem if len(explained) == 1 else stem.with_name(f"{stem.name}-{one.method}")
+            _write_films(one, own, options)
     if options.dicom is not None:
         _write_dicom(explainer, explained, stem, asked.image, Path(options.dicom))
     if options.clinical:
@@ -127,7 +129,8 @@ def _write_edit(explanation: Explanation, stem: Path, options: ExplainOptions) -
     from cxr_faith.report.film import film_strip
 
     file = stem.with_name(f"{stem.name}-edit.png")
-    save_figure(film_strip(edit_frames(explanation), f"{options.question} ({explanation.method})"), file)
+    title, sides = f"{options.question} ({explanation.method})", explanation.sides[0]
+    save_figure(film_strip(edit_frames(explanation), title, sides=sides), file)
     print(f"edit        {edit_said(explanation)}")
     print(f"edit        {printable(str(file))}")
 
@@ -153,17 +156,18 @@ def _write_needed(explanation: Explanation, stem: Path, options: ExplainOptions)
 
 def _write_films(explanation: Explanation, stem: Path, options: ExplainOptions) -> None:
     """Write the removal of the map's cells as a strip and as a moving picture, where they are asked for."""
-    from cxr_faith.explainer.drawing import film_frames, save_figure
+    from cxr_faith.explainer.drawing import drawn_picture, film_frames, save_figure
     from cxr_faith.report.film import MOVING_SHARES, STRIP_SHARES, film_strip, moving_picture
 
     title = f"{options.question} {explanation.answer} ({explanation.method})"
+    (_, _, parts), sides = drawn_picture(explanation), explanation.sides[0]
     if options.film:
         file = stem.with_name(f"{stem.name}-film.png")
-        save_figure(film_strip(film_frames(explanation, STRIP_SHARES), title), file)
+        save_figure(film_strip(film_frames(explanation, STRIP_SHARES), title, sides=sides, parts=parts), file)
         print(f"film        {printable(str(file))}")
     if options.gif:
         file = stem.with_name(f"{stem.name}.gif")
-        write_atomic(file, moving_picture(film_frames(explanation, MOVING_SHARES), title))
+        write_atomic(file, moving_picture(film_frames(explanation, MOVING_SHARES), title, sides, parts))
         print(f"gif         {printable(str(file))}")
 
 
@@ -197,7 +201,8 @@ def _explain_tokens(explainer: Explainer, shown: Shown, asked: Asked) -> dict[st
     for name in sorted(first.extras.keys() - {"tokens"}):  # `tokens` are those of the answer
         content[name] = [one.extras[name] for one in each]
     title, (picture, region, parts) = f"{options.question} ({options.method})", drawn_picture(first)
-    figure = token_strip(picture, texts, maps, region, title=title, footnote=OWN_SCALE, parts=parts)
+    sides = first.sides[0]
+    figure = token_strip(picture, texts, maps, region, title=title, footnote=OWN_SCALE, parts=parts, sides=sides)
     _write(figure, content, asked)
     return content
 

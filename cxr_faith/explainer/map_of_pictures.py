@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_faith.data.geometry import Geometry
+from cxr_faith.data.orientation import Sides
 from cxr_faith.explainer.measured import Measured
 from cxr_faith.explainer.scores import Scores
 from cxr_faith.explainer.view import View
@@ -40,6 +41,11 @@ class MapOfPictures:
     def picture_names(self) -> tuple[str, ...]:
         """What figures and files call each picture."""
         return self._view.names
+
+    @property
+    def sides(self) -> tuple[Sides, ...]:
+        """The patient's sides at the left and right edges of each picture; empty texts where they are not known."""
+        return self._view.sides
 
     @property
     def maps(self) -> tuple[NDArray[np.float32], ...]:

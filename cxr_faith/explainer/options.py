@@ -157,7 +157,7 @@ class ExplainOptions:
             if name not in METHODS:
                 raise ValueError(f"{option}: no method {name!r}{nearest(name, METHODS)}")
         if self.methods is not None:
-            for other in ("method_options", "clinical", "film", "gif"):
+            for other in ("method_options", "clinical"):
                 if getattr(self, other):
                     raise ValueError(f"--methods and --{other} exclude each other: {other} is of one method")
         if "class" in self.method_options:

@@ -2,6 +2,9 @@
 
 import io
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,11 +16,24 @@ from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from cxr_faith.data.decoder import DecodeError
-from cxr_faith.data.images import ImageError, decode_file, load_image
+from cxr_faith.data.images import ImageError, decode_file, load_image, read_header
+from cxr_faith.data.orientation import USUAL_SIDES, Sides, orientation_of, sides_of
 
-Picture = str | Path | bytes | BinaryIO | Image.Image | NDArray[Any] | torch.Tensor | Dataset
+
+@dataclass(frozen=True, eq=False)
+class Oriented:
+    """A picture that was read, with the patient's sides."""
+
+    pixels: NDArray[np.uint8]
+    """[H, W, 3]."""
+    sides: Sides = USUAL_SIDES
+    """What lies at its left and at its right edge; empty texts where that is not known."""
+
+
+Picture = str | Path | bytes | BinaryIO | Image.Image | NDArray[Any] | torch.Tensor | Dataset | Oriented
 """Path, content or open file of a JPEG, PNG or DICOM file, a PIL image, a pydicom dataset, or an array or a tensor
-[H, W], [H, W, 3], [1, H, W] or [3, H, W] of uint8 or uint16; of floats after `read_picture` with their range."""
+[H, W], [H, W, 3], [1, H, W] or [3, H, W] of uint8 or uint16; of floats after `read_picture` with their range.
+The header of a DICOM picture says where the patient's sides are; others are taken for the usual view."""
 
 Pictures = tuple[Picture, ...] | dict[str, Picture]
 """The pictures of a question that shows several, in the order in which the model gets them; a dict gives them names,
@@ -46,6 +62,8 @@ def read_picture(image: Picture, *, value_range: Range | None = None, window: Ra
         ValueError: not a picture, an array of another shape or type, floats without their range, values that are not
             finite, or a window for another picture than DICOM.
     """
+    if isinstance(image, Oriented):
+        return image.pixels
     if isinstance(image, str | Path):
         return load_image(image, window=window)
     if isinstance(image, bytes):
@@ -65,13 +83,47 @@ def read_picture(image: Picture, *, value_range: Range | None = None, window: Ra
     return _rgb(_gray_levels(_channels_last(image), value_range))
 
 
-def _decoded(content: bytes, window: Range | None) -> NDArray[np.uint8]:
-    """The picture in the content of a file, decoded as files are: in a process with limits."""
+def read_oriented(image: Picture, *, window: Range | None = None) -> Oriented:
+    """Any accepted picture with the patient's sides, by its DICOM header if it has one, else those of the usual view.
+
+    Args:
+        image: the picture.
+        window: as for `read_picture`.
+
+    Raises:
+        ValueError: as `read_picture`.
+    """
+    if isinstance(image, Oriented):
+        return image
+    if not isinstance(image, str | Path | bytes | Dataset | Image.Image | np.ndarray | torch.Tensor):
+        image = image.read() if hasattr(image, "read") else image  # can be read once
+    pixels = read_picture(image, window=window)
+    return Oriented(pixels, sides_of(orientation_of(_header(image))))
+
+
+def _header(image: Picture) -> Mapping[str, str]:
+    """What a DICOM picture's header says; empty for other pictures."""
+    if isinstance(image, Dataset):
+        return {name: str(image.get(name) or "") for name in ("PatientOrientation", "ViewPosition")}
+    if isinstance(image, bytes):
+        with _as_file(image) as path:
+            return read_header(path)
+    return read_header(image) if isinstance(image, str | Path) else {}
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
+        yield Path(file.name)
+
+
+def _decoded(content: bytes, window: Range | None) -> NDArray[np.uint8]:
+    """The picture in the content of a file, decoded as files are: in a process with limits."""
+    with _as_file(content) as path:
         try:
-            return decode_file(Path(file.name), window)
+            return decode_file(path, window)
         except DecodeError as error:
             raise ImageError(f"the picture's bytes: {error}") from error
 

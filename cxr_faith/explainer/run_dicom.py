@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_faith.data.images import ImageError, load_image, resolve
+from cxr_faith.data.images import ImageError, load_image, read_header, resolve
+from cxr_faith.data.orientation import orientation_of, sides_of
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.explainer.answer_verdict import judged
 from cxr_faith.explainer.dicom import check_size, require_highdicom
@@ -115,6 +116,7 @@ def _write(
     verdict = judged(row["status"], numbers["srg"], numbers["random_p"], numbers["gap_srg_center"])
     believed = verdict is not None and verdict.verdict == BELIEVE and not sanity.startswith("failed") and not caution
     title = f"{row['question']} {row['predicted']} ({row['method']})"
+    sides = sides_of(orientation_of(read_header(film)))
     result = DicomResult(
         question=str(row["question"]),
         answer=str(row["predicted"]),
@@ -128,7 +130,7 @@ def _write(
         believed=believed,
         sanity=sanity,
         model=model,
-        figure=pixels_of(overlay(picture, values, title, region=region, gray=row["status"] != "ok")),
+        figure=pixels_of(overlay(picture, values, title, region=region, gray=row["status"] != "ok", sides=sides)),
     )
     write_dicom(film, result, out / _named(row["sample_id"]), _named(row["method"]))
 

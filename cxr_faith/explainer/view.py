@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxr_faith.data.geometry import Geometry, fit, is_constant
+from cxr_faith.data.orientation import Sides
 from cxr_faith.data.sheets import together
-from cxr_faith.explainer.pictures import Picture, Shown, read_picture
+from cxr_faith.explainer.pictures import Picture, Shown, read_oriented
 from cxr_faith.vlm.base import VLM
 
 
@@ -24,6 +25,7 @@ class View:
         pictures: uint8 [H, W, 3] each, as given.
         geometries: how each was fitted to the model's input.
         pixels: pixel values [3, pictures * H, W] in model input space, one picture below the other.
+        sides: of the patient, at the left and right edges of each picture; empty texts where they are not known.
     """
 
     image_id: str
@@ -31,6 +33,7 @@ class View:
     pictures: tuple[NDArray[np.uint8], ...]
     geometries: tuple[Geometry, ...]
     pixels: Tensor
+    sides: tuple[Sides, ...]
 
     @property
     def picture_ids(self) -> list[str]:
@@ -52,19 +55,20 @@ class View:
         named = _named(image)
         if not named:
             raise ValueError("a question shows one picture or more, got none")
-        pictures, fitted, geometries = [], list[Tensor](), []
+        read, fitted, geometries = [], list[Tensor](), []
         for name, given in named.items():
-            picture = read_picture(given)
-            pixels, geometry = fit(picture, vlm.image_size)
+            picture = read_oriented(given)
+            pixels, geometry = fit(picture.pixels, vlm.image_size)
             if is_constant(pixels):
                 which = "the picture" if len(named) == 1 else f"picture {name}"
                 raise ValueError(f"{which} is constant at model size")
-            pictures.append(picture)
+            read.append(picture)
             fitted.append(pixels)
             geometries.append(geometry)
         joined = image_id or "+".join(_file_name(given) or name for name, given in named.items())
         sheet = together(vlm.normalize(torch.stack(fitted)), len(fitted))[0]
-        return cls(joined, tuple(named), tuple(pictures), tuple(geometries), sheet)
+        pictures, sides = tuple(one.pixels for one in read), tuple(one.sides for one in read)
+        return cls(joined, tuple(named), pictures, tuple(geometries), sheet, sides)
 
 
 def _named(image: Shown) -> dict[str, Picture]:

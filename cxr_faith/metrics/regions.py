@@ -9,7 +9,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 REGIONS = tuple(f"{side}_{level}" for side in ("right", "left") for level in ("upper", "middle", "lower"))
-"""Sides are those of the patient: the left of the image is the patient's right."""
+"""Sides are those of the patient: in the usual view the left of the image is the patient's right."""
 
 BORDER = 0.05
 
@@ -18,7 +18,7 @@ def region_weights(grid: tuple[int, int]) -> Floats:
     """How much of each cell belongs to each of `REGIONS`, [6, grid_h, grid_w]; the regions share out the grid.
 
     A cell belongs where its center lies: thirds of the height, halves of the width; the middle column of an odd
-    grid belongs to both sides by half.
+    grid belongs to both sides by half. They are those of the usual view: flip the maps of mirrored pictures first.
     """
     rows, columns = ((np.arange(n) + 0.5) / n for n in grid)
     level = np.minimum((rows * 3).astype(int), 2)

@@ -7,7 +7,7 @@ the name's ending. `grids.py` puts several maps into one figure; `charts.py` and
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -20,10 +20,14 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from cxr_faith.data.orientation import USUAL_SIDES, Sides
 from cxr_faith.data.sample import Box
 from cxr_faith.printable import printable
 from cxr_faith.report.letters import readable
 from cxr_faith.report.letters import width as letter_width
+from cxr_faith.report.side_marks import Marks as Marks
+from cxr_faith.report.side_marks import Pixels as Pixels
+from cxr_faith.report.side_marks import Region as Region
 from cxr_faith.report.side_marks import mark_sides
 
 # Texts of a run's data are drawn in SVG as text, which a browser has the letters for.
@@ -38,14 +42,10 @@ LIMITS = (2, 98)
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 """Seven colors that differ for all common kinds of color vision (Okabe & Ito 2008; wine in place of yellow)."""
 
-Pixels = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.floating[Any]]
 COLUMN_WIDTH = 3.4
 """Width of charts in inches, that of a paper's column; letters have 7 to 8 points."""
 DPI = 200
-
-Region = tuple[float, float, float, float]
-"""Top, left, height and width of a part of a picture, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Part:
     """What is written on it."""
     region: Region
     """Where it stands."""
+    sides: Sides = USUAL_SIDES
+    """The patient's sides at its left and right edges; empty where they are not known."""
 
 
 def overlay(
@@ -65,11 +67,12 @@ def overlay(
     boxes: Sequence[Box] | None = None,
     region: Region | None = None,
     gray: bool = False,
+    sides: Sides = USUAL_SIDES,
 ) -> Figure:
     """Draw a map on its picture, cell by cell, in the picture's own proportions.
 
     Only the positive part is drawn, on its own scale from its 2nd to its 98th percentile; color and opacity both grow
-    with it. The image's left is the patient's right, marked R.
+    with it. The patient's sides are marked.
 
     Args:
         picture: [H, W] or [H, W, 3].
@@ -78,6 +81,7 @@ def overlay(
         boxes: in pixels of the picture.
         region: (top, left, height, width) of the part of the picture that the map covers, in pixels; default all of it.
         gray: draw the map without colors, since it shows no evidence.
+        sides: of the patient, at the picture's left and right edges; by default those of the usual view, R and L.
 
     Raises:
         ValueError: a picture or a map of another shape, or a map that is not finite.
@@ -91,7 +95,7 @@ def overlay(
     head, foot = 0.08 + 0.19 * len(lines), 0.42
     figure = Figure(figsize=(size[0], size[1] + head + foot), dpi=150)
     axes = figure.add_axes((0, foot / (size[1] + head + foot), 1, size[1] / (size[1] + head + foot)))
-    image, limits = draw_map(axes, picture, values, boxes, region, gray=gray)
+    image, limits = draw_map(axes, picture, values, boxes, region, Marks(sides=sides), gray=gray)
     scale_axes = figure.add_axes((0.25, 0.24 / figure.get_figheight(), 0.5, 0.09 / figure.get_figheight()))
     scale = figure.colorbar(image, cax=scale_axes, orientation="horizontal", ticks=[0, 1])
     scale.ax.set_xticklabels(end_labels(limits), fontsize=7)
@@ -108,7 +112,7 @@ def draw_map(
     values: Map | None,
     boxes: Sequence[Box] | None = None,
     region: Region | None = None,
-    marks: float = 11,
+    marks: Marks = Marks(),  # noqa: B008 - frozen
     alpha: float = STRONGEST_ALPHA,
     gray: bool = False,
     parts: Sequence[Part] = (),
@@ -122,7 +126,7 @@ def draw_map(
         values: the map, [grid_h, grid_w]; None draws the picture alone.
         boxes: in pixels of the picture.
         region: (top, left, height, width) that the map covers; default the whole picture.
-        marks: font size of the marks R and L, in points.
+        marks: the marks of the patient's sides; those of `parts` go before.
         alpha: opacity of the strongest cell.
         gray: draw the map without colors, since it shows no evidence.
         parts: where several pictures stand in this one; their maps, one below the other, share one scale.
@@ -156,12 +160,14 @@ def draw_map(
                 interpolation="nearest",
             )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    for part in parts or (Part("", (0, 0, height, width)),):
-        mark_sides(axes, marks, picture, part.region, part.name)
+    for part in parts or (Part("", (0, 0, height, width), marks.sides),):
+        mark_sides(axes, replace(marks, sides=part.sides), picture, part.region, part.name)
     for box in boxes or ():
         # White with a dark edge is visible on bone, on lung and on every color of the map.
-        outline = Rectangle((box.x1, box.y1), box.x2 - box.x1, box.y2 - box.y1, fill=False, ec="white", lw=marks / 9)
-        outline.set_path_effects([withStroke(linewidth=marks / 4, foreground="black")])
+        outline = Rectangle(
+            (box.x1, box.y1), box.x2 - box.x1, box.y2 - box.y1, fill=False, ec="white", lw=marks.size / 9
+        )
+        outline.set_path_effects([withStroke(linewidth=marks.size / 4, foreground="black")])
         axes.add_patch(outline)
     return drawn, limits
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cxr_faith.report.figures import Pixels
+from cxr_faith.data.orientation import USUAL_SIDES, Sides
+from cxr_faith.report.figures import Part, Pixels
 from cxr_faith.report.grids import draw_frames
 from cxr_faith.report.letters import draw_all_letters
 
@@ -30,13 +31,21 @@ class Frame:
     """What the model says about it."""
 
 
-def film_strip(frames: Sequence[Frame], title: str | None = None, columns: int = 6) -> Figure:
+def film_strip(
+    frames: Sequence[Frame],
+    title: str | None = None,
+    columns: int = 6,
+    sides: Sides = USUAL_SIDES,
+    parts: Sequence[Part] = (),
+) -> Figure:
     """Draw the frames side by side.
 
     Args:
         frames: of one size.
         title: above all; plain text.
         columns: frames in a row.
+        sides: of the patient, at the edges of every frame.
+        parts: where several pictures stand in each frame.
 
     Raises:
         ValueError: no frame.
@@ -44,19 +53,25 @@ def film_strip(frames: Sequence[Frame], title: str | None = None, columns: int =
     if not frames:
         raise ValueError("a film needs a frame or more")
     names = [[frame.name, frame.said] for frame in frames]
-    return draw_all_letters(draw_frames([frame.picture for frame in frames], names, title, columns, _SIDE))
+    pictures = [frame.picture for frame in frames]
+    return draw_all_letters(draw_frames(pictures, names, title, columns, _SIDE, sides, parts=parts))
 
 
-def moving_picture(frames: Sequence[Frame], title: str | None = None) -> bytes:
+def moving_picture(
+    frames: Sequence[Frame], title: str | None = None, sides: Sides = USUAL_SIDES, parts: Sequence[Part] = ()
+) -> bytes:
     """The frames as an animated GIF, which stays on its last frame for a while and begins again.
 
     Args:
         frames: of one size, one or more.
         title: above each frame; plain text.
+        sides: of the patient, at the edges of every frame.
+        parts: where several pictures stand in each frame.
     """
-    pictures = []
+    pictures, film = [], frames[0].picture
     for frame in frames:
-        figure = draw_all_letters(draw_frames([frame.picture], [[frame.name, frame.said]], title, 1, _GIF_SIDE))
+        drawing = draw_frames([frame.picture], [[frame.name, frame.said]], title, 1, _GIF_SIDE, sides, film, parts)
+        figure = draw_all_letters(drawing)
         figure.set_dpi(_GIF_DPI)
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png")

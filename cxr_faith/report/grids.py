@@ -9,9 +9,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxr_faith.data.orientation import USUAL_SIDES, Sides
 from cxr_faith.data.sample import Box
 from cxr_faith.report.bars import visible
-from cxr_faith.report.figures import DPI, Map, Part, Pixels, Region, check_picture, draw_map, wrapped
+from cxr_faith.report.figures import DPI, Map, Marks, Part, Pixels, Region, check_picture, draw_map, wrapped
 from cxr_faith.report.letters import draw_all_letters
 
 FILM_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -27,6 +28,7 @@ def compare_methods(
     region: Region | None = None,
     notes: Mapping[str, str] | None = None,
     gray: Collection[str] = (),
+    sides: Sides = USUAL_SIDES,
 ) -> Figure:
     """Draw the picture alone, then every method's map on it, each on its own color scale.
 
@@ -38,6 +40,7 @@ def compare_methods(
         region: (top, left, height, width) that the maps cover; default the whole picture.
         notes: method → text below its name, such as its srg.
         gray: methods whose maps have no colors, since they show no evidence.
+        sides: of the patient, at the picture's left and right edges.
 
     Raises:
         ValueError: no map, or as `overlay` does.
@@ -49,7 +52,7 @@ def compare_methods(
     columns = min(4, math.ceil(math.sqrt(len(panels))))
     figure, cells = _panels(check_picture(picture), names, title, columns, footnote=OWN_SCALE)
     for axes, (name, values) in zip(cells, panels, strict=True):
-        draw_map(axes, picture, values, boxes, region, marks=8, gray=name in gray)
+        draw_map(axes, picture, values, boxes, region, Marks(8, sides), gray=name in gray)
     return figure
 
 
@@ -62,6 +65,7 @@ def token_strip(
     title: str | None = None,
     footnote: str = "",
     parts: Sequence[Part] = (),
+    sides: Sides = USUAL_SIDES,
 ) -> Figure:
     """Draw the answer's words in order, each with a small map: the mean over its tokens, as for the score.
 
@@ -74,6 +78,7 @@ def token_strip(
         title: above all, such as the question and the method; plain text.
         footnote: below all, such as the scale of the maps.
         parts: where several pictures stand in `picture`.
+        sides: of the patient, at the edges of one picture.
 
     Raises:
         ValueError: no token, or another number of maps.
@@ -86,7 +91,7 @@ def token_strip(
     figure, cells = _panels(check_picture(picture), names, title, columns, _SIDE if title else _SMALL, footnote)
     for axes, word in zip(cells, words, strict=True):
         mean = np.mean([maps[index] for index in word], axis=0)
-        draw_map(axes, picture, mean, region=region, marks=5 if parts else 7, parts=parts)
+        draw_map(axes, picture, mean, region=region, marks=Marks(5 if parts else 7, sides), parts=parts)
     return draw_all_letters(figure)
 
 
@@ -145,7 +150,14 @@ def deletion_film(
 
 
 def draw_frames(
-    frames: Sequence[Pixels], names: Sequence[Sequence[str]], title: str | None, columns: int, side: float = _SMALL
+    frames: Sequence[Pixels],
+    names: Sequence[Sequence[str]],
+    title: str | None,
+    columns: int,
+    side: float = _SMALL,
+    sides: Sides = USUAL_SIDES,
+    film: Pixels | None = None,
+    parts: Sequence[Part] = (),
 ) -> Figure:
     """Draw pictures of one size in rows, each below its name.
 
@@ -155,10 +167,14 @@ def draw_frames(
         title: above all; plain text.
         columns: pictures in a row.
         side: the longer side of a picture, in inches.
+        sides: of the patient, at the edges of every picture.
+        film: the picture before it was changed, which says at which edge sides are marked; default: the first frame.
+        parts: where several pictures stand in each frame.
     """
     figure, cells = _panels(frames[0], names, title, columns=min(columns, len(frames)), side=side)
+    marks = Marks(5 if parts else 8, sides, frames[0] if film is None else film)
     for axes, frame in zip(cells, frames, strict=True):
-        draw_map(axes, frame, None, marks=8)
+        draw_map(axes, frame, None, marks=marks, parts=parts)
     return figure
 
 

@@ -25,7 +25,7 @@ function mapStage(sample, method, values, ok, most = 153) {
 }
 
 // The patient's sides stand below each picture, where they cover none of it.
-const sides = (sample) => el("div", { class: "sides" }, ...Array.from({ length: Math.max(sample.pictures.length, 1) }, () => el("div", {}, el("span", {}, "R"), el("span", {}, "L"))));
+const sides = (sample) => el("div", { class: "sides" }, ...sample.sides.map((at) => el("div", {}, ...[...at].map((side) => el("span", {}, side)))));
 
 const plainStage = (sample) => el("div", { class: "stage over" }, el("img", { src: data.thumbs[sample.id].uri, alt: sample.pictures.length > 1 ? "the pictures" : "the picture" }));
 
@@ -95,7 +95,7 @@ async function openSample() {
   const maps = el("div", { class: "maps" }), curves = el("div", { class: "charts" });
   const warning = banner(rows);
   section.replaceChildren(heading, steps(sample.id), ...[warning].filter(Boolean), sampleFacts(sample), el("h3", {}, "Maps"), colorBar(warning !== null),
-    el("p", { class: "quiet" }, "Each on its own scale, 2nd to 98th percentile: compare places, not shades. R and L are the patient's sides."), maps,
+    el("p", { class: "quiet" }, `Each on its own scale, 2nd to 98th percentile: compare places, not shades. ${sample.sides.every(Boolean) ? "R and L are the patient's sides." : "Lateral and turned pictures have no marks of sides."}`), maps,
     el("h3", {}, "Curves"), curves, el("div", { class: "scroll" }, sampleTable(rows)), randomNote());
   if (openSample.shown !== wanted) { section.scrollIntoView(); heading.focus({ preventScroll: true }); openSample.shown = wanted; }
   if (!sample.detail) { maps.append(el("p", { class: "quiet" }, "The page has no room for this sample's maps and curves; they are in the records.")); return; }

@@ -10,12 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxr_faith.data.orientation import USUAL_SIDES, Sides
 from cxr_faith.data.sample import Box
 from cxr_faith.report.figures import (
     DPI,
     OKABE_ITO,
     STRONGEST_ALPHA,
     Map,
+    Marks,
     Part,
     Pixels,
     Region,
@@ -101,6 +103,7 @@ def panel(
     region: Region | None = None,
     alpha: float | None = None,
     parts: Sequence[Part] = (),
+    sides: Sides = USUAL_SIDES,
 ) -> Figure:
     """Draw a row for each method: map, and what is left of the answer without its first cells.
 
@@ -112,6 +115,7 @@ def panel(
         region: (top, left, height, width) that the maps cover; default the whole picture.
         alpha: opacity of the strongest cell of a map; default `figures.STRONGEST_ALPHA`.
         parts: where several pictures stand in `picture`, and in each row's `removed`.
+        sides: of the patient, at the edges of one picture.
 
     Raises:
         ValueError: no row, or as `figures.overlay` does.
@@ -119,7 +123,8 @@ def panel(
     if not rows:
         raise ValueError("a panel needs a map or more")
     picture = check_picture(picture)
-    place, marks = _Places.of(picture, head, rows, len(parts)), 7 if parts else 9
+    place = _Places.of(picture, head, rows, len(parts))
+    marks = Marks(7 if parts else 9, sides, picture)
     figure = Figure(figsize=(place.total_w, place.total_h), dpi=DPI)
     place.write_head(figure, head, curves=any(row.lines for row in rows))
     draw_map(place.axes(figure, 0, 0), picture, None, boxes, region, marks, parts=parts)

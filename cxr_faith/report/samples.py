@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_faith.data.orientation import sides_of_each
 from cxr_faith.records.schema import IMAGE_USE
 from cxr_faith.report.packing import Columns, Packed, missing, pack
 from cxr_faith.report.side_by_side import picture_names
@@ -44,10 +45,13 @@ COLUMNS = (
     "random_p",
     "random_srgs",
     "images",
+    "view",
+    "orientation",
     "picture_shares",
     *IMAGE_USE,
 )
 """The columns of the records that a page of samples is made from."""
+_VIEW = ("image_id", "orientation", "view")
 VALUES = ("srg", "deletion_auc", "insertion_auc", "gap_srg_center", "random_p", "srg_logit")
 """Columns of a sample's rows that the page lists."""
 
@@ -84,6 +88,8 @@ class SampleEntry:
     """Whether the answer uses its picture, with its margins on other ones; None where that was not measured."""
     pictures: list[str]
     """Names of the pictures, where the question shows several."""
+    sides: list[str]
+    """The patient's sides at the left and right edges of each picture, `RL` or `LR`; empty where they are not known."""
     shares: dict[int, list[float | None]]
     """Method → share of its map's positive mass on each of `pictures`."""
     packed: Packed | None
@@ -172,9 +178,15 @@ def _entry(
         ],
         use=_use({name: first(name) for name in IMAGE_USE}) if "image_use" in columns else None,
         pictures=picture_names(images),
+        sides=_sides([image["image_id"] for image in images], {name: first(name) for name in _VIEW}),
         shares=_picture_shares(columns, places, rows) if len(images) else {},
         packed=packed,
     )
+
+
+def _sides(picture_ids: Sequence[str], row: Mapping[str, Any]) -> list[str]:
+    own = str(row["image_id"])
+    return ["".join(sides) for sides in sides_of_each(picture_ids or [own], own, row["orientation"], row["view"])]
 
 
 def _use(row: Mapping[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cxr_faith.data.images import ImageError, load_image, load_mask
 from cxr_faith.data.module import CXRVQADataModule
+from cxr_faith.data.orientation import UNKNOWN_SIDES, sides_of_each
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.printable import json_text
 from cxr_faith.records.controls import CENTER, RANDOM, RANDOM_MAP, first_setting
@@ -82,7 +83,9 @@ def _write(folder: Path, stem: str, sample: Sample, rows: pd.DataFrame, data: CX
         srg = {row["method"]: f"srg {row['srg']:+.2f}" for row in drawn.to_dict("records") if row["srg"] == row["srg"]}
         title = f"{sample.question} {rows['predicted'].iloc[0]}"
         notes = srg | {method: status[method] for method in gray}
-        figure = compare_methods(picture, maps, title, boxes, region, notes, gray)
+        sides = sides_of_each(sample.picture_ids, sample.image_id, sample.orientation, sample.view)
+        common = sides[0] if len({*sides}) == 1 else UNKNOWN_SIDES
+        figure = compare_methods(picture, maps, title, boxes, region, notes, gray, common)
         with replacing(folder / f"{stem}-methods.png", durable=False) as file:
             figure.savefig(file, format="png", dpi=90)
     shares = [top / height, left / width, covered_h / height, covered_w / width]

@@ -10,13 +10,14 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from cxr_faith.data.orientation import MIRRORED, OTHER
 from cxr_faith.metrics.regions import REGIONS, border_weights, enrichment, mass_shares, region_weights
 from cxr_faith.summary.columns import Floats, maps_of, rounded
 from cxr_faith.summary.mean_curves import ExactSums
 from cxr_faith.summary.result import Result
 
-COLUMNS = ("map", "grid_h", "grid_w", "anatomy")
-"""The columns of the records that this panel reads."""
+COLUMNS = ("map", "grid_h", "grid_w", "anatomy", "view", "orientation")
+"""The columns of the records that this panel reads; older records lack the last one."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Regions(RegionValues):
     method: str
     """Name of the method."""
     n: int
-    """Maps with a positive value."""
+    """Maps with a positive value; of those about lateral or turned pictures only the border and the organs count."""
     enrichment: RegionValues
     """Mean of mass share over area share; 1 is an even map."""
     organs: Mapping[str, Organ]
@@ -89,12 +90,16 @@ class _Mean:
         return [rounded(value) for value in self._sums.mean(self.count)]
 
 
+_Means = dict[str, tuple[_Mean, _Mean]]
+"""Method → the mean mass shares of its maps, and their mean enrichment."""
+
+
 class MeanRegions:
     """Mean share of each map's positive mass, and its enrichment, by region (the patient's sides), border and organ."""
 
     def __init__(self) -> None:
-        self._shares: dict[str, _Mean] = {}
-        self._enriched: dict[str, _Mean] = {}
+        self._regions: _Means = {}
+        self._borders: _Means = {}
         self._organs: dict[str, dict[str, _Mean]] = {}
 
     def add(self, rows: pd.DataFrame) -> None:
@@ -103,10 +108,8 @@ class MeanRegions:
         for name, mine in rows.groupby("method", sort=True):
             maps, method = maps_of(mine), str(name)
             grid = (maps.shape[1], maps.shape[2])
-            weights = np.concatenate([region_weights(grid), border_weights(grid)[None]])
-            shares = mass_shares(maps, weights)
-            self._shares.setdefault(method, _Mean(len(weights))).add(shares)
-            self._enriched.setdefault(method, _Mean(len(weights))).add(enrichment(shares, weights))
+            _add(self._regions, method, _from_the_front(mine, maps), region_weights(grid))
+            _add(self._borders, method, maps, border_weights(grid)[None])
             organs, measured = self._organs.setdefault(method, {}), dict[str, list[list[float]]]()
             for organ in chain.from_iterable(mine["anatomy"].dropna()):
                 measured.setdefault(organ["label"], []).append([organ["share"], organ["enrichment"]])
@@ -115,21 +118,38 @@ class MeanRegions:
 
     def panel(self, methods: Sequence[str]) -> tuple[Regions, ...]:
         """One entry for each of these methods that has a map."""
-        return tuple(self._entry(method) for method in methods if method in self._shares)
+        return tuple(self._entry(method) for method in methods if method in self._borders)
 
     def _entry(self, method: str) -> Regions:
-        shares, names = self._shares[method], (*REGIONS, "border")
+        names, parts = (*REGIONS, "border"), (self._regions[method], self._borders[method])
+        shares, ratios = ([value for part in parts for value in part[which].values()] for which in (0, 1))
         organs = {}
         for label, mean in sorted(self._organs[method].items()):
             share, enriched = mean.values()
             organs[label] = Organ(n=mean.count, share=share, enrichment=enriched)
         return Regions(
             method=method,
-            n=shares.count,
-            enrichment=RegionValues(**dict(zip(names, self._enriched[method].values(), strict=True))),
+            n=self._borders[method][0].count,
+            enrichment=RegionValues(**dict(zip(names, ratios, strict=True))),
             organs=organs,
-            **dict(zip(names, shares.values(), strict=True)),
+            **dict(zip(names, shares, strict=True)),
         )
+
+
+def _add(means: _Means, method: str, maps: Floats, weights: Floats) -> None:
+    share, enriched = means.setdefault(method, (_Mean(len(weights)), _Mean(len(weights))))
+    shares = mass_shares(maps, weights)
+    share.add(shares)
+    enriched.add(enrichment(shares, weights))
+
+
+def _from_the_front(rows: pd.DataFrame, maps: Floats) -> Floats:
+    """The maps of pictures whose sides are known, with the patient's right on the left."""
+    orientation = rows["orientation"] if "orientation" in rows else pd.Series(None, rows.index, object)
+    view = rows["view"] if "view" in rows else pd.Series(None, rows.index, object)
+    mirrored = orientation.eq(MIRRORED).to_numpy(bool)
+    known = ~(orientation.eq(OTHER) | view.eq("LATERAL")).to_numpy(bool)
+    return np.where(mirrored[:, None, None], maps[:, :, ::-1], maps)[known]
 
 
 def region_panel(first: pd.DataFrame, methods: Sequence[str]) -> tuple[Regions, ...]:

@@ -151,14 +151,19 @@ def test_explain_draws_several_methods_films_and_other_formats(tmp_path: Path, r
     assert content["methods"]["edges"]["map"] != content["map"] == content["methods"]["attention"]["map"]
     assert "<svg" in written(done, "svg").read_text()
     done = run(
-        *arguments, "--method", "edges", "--film", "true", "--gif", "true", "--max_new_tokens", "2", "--kind", "open"
+        *(*arguments, "--methods", "edges,center", "--film", "true", "--gif", "true"),
+        *("--max_new_tokens", "2", "--kind", "open"),
     )
     assert "kind" in json.loads(written(done).read_text())
-    with Image.open(written(done, "-film.png")) as film, Image.open(written(done, "gif")) as gif:
-        assert film.width > 3 * film.height and gif.n_frames == 21  # type: ignore[attr-defined]
+    for method in ("edges", "center"):
+        with (
+            Image.open(written(done, f"-{method}-film.png")) as film,
+            Image.open(written(done, f"-{method}.gif")) as gif,
+        ):
+            assert film.width > 3 * film.height and gif.n_frames == 21  # type: ignore[attr-defined]
     for options, message in (
         (["--methods", "attention,edgs"], "--methods: no method 'edgs'; did you mean edges?"),
-        (["--methods", "attention,edges", "--film", "true"], "--methods and --film exclude each other"),
+        (["--methods", "attention,edges", "--clinical", "true"], "--methods and --clinical exclude each other"),
         (["--window", "600"], "--window is a center and a width, such as 2048,4096, got 600"),
         (["--window", "600,1200"], "a window is for DICOM pictures"),
         (["--format", "bmp"], "format must be one of png, pdf, svg"),

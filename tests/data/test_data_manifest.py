@@ -43,6 +43,7 @@ FULL = Sample(
     view="PA",
     readers=(("R1", (Box("nodule", 1.0, 2.0, 10.0, 20.0),)), ("R2", ())),
     options=("left", "right"),
+    orientation="mirrored",
     images=(ShownImage("i0", "files/i0.png", "prior"), ShownImage("i1", "files/i1.png", "current")),
 )
 BARE = Sample(sample_id="s2", image_id="i2", image_path="i2.png", question="Describe.")
@@ -65,7 +66,9 @@ def test_a_manifest_of_an_earlier_version_lacks_the_later_columns(tmp_path: Path
     pq.write_table(table, tmp_path / "old.parquet")
     opened = open_manifest(tmp_path / "old.parquet")
     assert opened.column_names == MANIFEST_SCHEMA.names
-    assert Sample.from_row(opened[0]) == replace(FULL, sex=None, age=None, view=None, readers=(), options=(), images=())
+    assert Sample.from_row(opened[0]) == replace(
+        FULL, sex=None, age=None, view=None, readers=(), options=(), images=(), orientation=None
+    )
 
 
 @pytest.mark.parametrize(

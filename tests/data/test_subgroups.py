@@ -36,6 +36,7 @@ def test_headers_of_dicom_fill_what_the_data_set_does_not_state(tmp_path: Path, 
     for name, age in (("a", "061Y"), ("b", "007D")):
         dataset = pydicom.dcmread(root / f"{name}.dcm")
         dataset.PatientID, dataset.PatientSex, dataset.PatientAge, dataset.ViewPosition = f"p-{name}", "F", age, "PA"
+        dataset.PatientOrientation = ["R" if name == "a" else "L", "F"]
         dataset.save_as(root / f"{name}.dcm")
     rows = ("a.dcm,Is it?,M", "a.dcm,Is it there?,", "b.dcm,Is it?,", "c.dcm,Is it?,", "d.png,Is it?,")
     path = write_csv(tmp_path / "q.csv", "image_path,question,sex", *rows)
@@ -47,6 +48,7 @@ def test_headers_of_dicom_fill_what_the_data_set_does_not_state(tmp_path: Path, 
         (None, None, None, None),
         (None, None, None, None),
     ]
+    assert [row["orientation"] for row in taken.values()] == ["mirrored", "mirrored", "usual", None, None]
     with (root / "b.dcm").open("r+b") as file:
         file.truncate(300)
     _, card = prepared("table", root, {"dicom_headers": True}, file=str(path))

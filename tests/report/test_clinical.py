@@ -19,7 +19,7 @@ from cxr_faith.explainer.clinical import picture_file
 from cxr_faith.metrics.regions import border_weights
 from cxr_faith.report.charts import AnswerCurves
 from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibration, PictureFile
-from cxr_faith.report.clinical.evidence import FRACTIONS_CAVEAT, evidence_of
+from cxr_faith.report.clinical.evidence import FRACTIONS_CAVEAT, NOT_PLACED, evidence_of
 from cxr_faith.report.clinical.lines import lines_of, width_of
 from cxr_faith.report.clinical.page import clinical_page
 from cxr_faith.report.clinical.sheet import clinical_sheet
@@ -62,6 +62,25 @@ def cell(row: int, column: int, grid: tuple[int, int] = (12, 12)) -> np.ndarray:
 def test_the_peak_is_on_the_patients_side(values: np.ndarray, words: str) -> None:
     evidence = evidence_of(values, {})
     assert evidence.peak.words == words and evidence.words.startswith(f"Strongest in the {words}.")
+
+
+def test_words_follow_the_films_orientation() -> None:
+    """A mirrored film and its mirrored map say what the usual ones do; a lateral film has no sides."""
+    values = np.maximum(np.random.default_rng(1).standard_normal((6, 10)), 0)
+    usual, mirrored = evidence_of(values, {}), evidence_of(values[:, ::-1], {}, ("L", "R"))
+    assert (mirrored.words, mirrored.peak.words) == (usual.words, usual.peak.words)
+    assert mirrored.sides == pytest.approx(usual.sides) and mirrored.organs == pytest.approx(usual.organs)
+    assert mirrored.peak.cell == (usual.peak.cell[0], 9 - usual.peak.cell[1])
+    lateral = evidence_of(cell(1, 2), {"heart": cell(1, 2) / 4}, ("", ""))
+    assert lateral.sides is None and lateral.organs == {"heart": 0.5} and lateral.caveat == NOT_PLACED
+    assert "patient" not in lateral.words and "100% of it is in the left half of the picture" in lateral.words
+    assert lateral.words.startswith("Strongest in the upper third, left half of the picture.")
+    summary = clinical_summary(answer(cell(1, 2), sides=("", "")))
+    drawn = np.zeros((40, 40), np.uint8), cell(1, 2), None, None, ("", "")
+    assert "no sides are marked" in clinical_page(summary, *drawn) and "<span>R</span>" not in clinical_page(
+        summary, *drawn
+    )
+    assert not any("patient's sides" in text.get_text() for text in clinical_sheet(summary, *drawn).texts)
 
 
 def test_shares_are_those_of_a_loop_over_pixels() -> None:

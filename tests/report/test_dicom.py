@@ -1,20 +1,24 @@
 """DICOM objects of one answer, as pydicom and highdicom read them back, laid over their film."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+import cxr_faith
 from cxr_faith.__main__ import main
 from cxr_faith.data.phantoms_only import PHANTOMS_ONLY
 from cxr_faith.explainer.asked import Asked
 from cxr_faith.explainer.dicom import check_dicom
 from cxr_faith.explainer.options import ExplainOptions
+from cxr_faith.explainer.pictures import read_oriented
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.dicom.result import DicomResult, on_pixels
 from cxr_faith.report.dicom.source import read_source
@@ -221,7 +225,12 @@ def test_explain_writes_the_objects_of_a_real_film(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize(
     ("stated", "said"),
-    [("L\\F", None), (None, None), ("R\\F", "mirrored or turned (its columns run to R)"), ("A\\F", "from the side")],
+    [
+        ("L\\F", None),
+        (None, None),
+        ("R\\F", "is mirrored (its columns run to R)"),
+        ("A\\F", "is a lateral or turned picture (its columns run to A)"),
+    ],
 )
 def test_a_film_whose_sides_are_not_where_the_marks_are_is_named(
     tmp_path: Path, stated: str | None, said: str | None
@@ -232,16 +241,61 @@ def test_a_film_whose_sides_are_not_where_the_marks_are_is_named(
     assert len(cautions) == (said is not None) and all("film.dcm" in one and str(said) in one for one in cautions)
 
 
+@pytest.mark.parametrize(
+    ("header", "stated", "frame"),
+    [
+        ({}, ["L", "F"], [1, 0, 0, 0, 0, -1]),
+        ({"PatientOrientation": ["R", "F"]}, ["R", "F"], [-1, 0, 0, 0, 0, -1]),
+        ({"PatientOrientation": ["A", "F"]}, ["A", "F"], [0, -1, 0, 0, 0, -1]),
+        ({"PatientOrientation": ["LA", "F"]}, ["LA", "F"], [1, 0, 0, 0, 0, -1]),
+        ({"PatientOrientation": None}, ["L", "F"], [1, 0, 0, 0, 0, -1]),
+        ({"PatientOrientation": None, "ViewPosition": "LL"}, [], [1, 0, 0, 0, 0, -1]),
+    ],
+)
+def test_objects_have_the_orientation_of_their_film(
+    tmp_path: Path, header: dict[str, object], stated: list[str], frame: list[int]
+) -> None:
+    made = written(film(tmp_path, 40, 30, **header), result(40, 30, np.eye(4, dtype=np.float32)))
+    assert list(made["figure"].get("PatientOrientation") or ()) == stated
+    for one in (made["map"], made["cells"]):
+        shared = one.SharedFunctionalGroupsSequence[0]
+        assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == frame
+
+
+@pytest.mark.parametrize(
+    ("stated", "marks"),
+    [(None, ["R", "L"]), (["R", "F"], ["L", "R"]), (["P", "F"], [])],
+    ids=["usual", "mirrored", "side"],
+)
+def test_figures_of_a_film_mark_the_sides_of_its_header(
+    tmp_path: Path, stated: list[str] | None, marks: list[str]
+) -> None:
+    header = {} if stated is None else {"PatientOrientation": stated}
+    path = film(tmp_path, 40, 30, PixelData=np.arange(1200, dtype="<u2").tobytes(), **header)
+    picture = Asked.of(str(path), ExplainOptions("Is there a nodule?"))
+    for given in (path, path.read_bytes(), dcmread(path), io.BytesIO(path.read_bytes())):
+        assert [side for side in read_oriented(given).sides if side] == marks
+    assert [side for side in picture.read().sides if side] == marks
+    explainer = cxr_faith.Explainer.from_pretrained("bundled", device="cpu", max_new_tokens=1)
+    axes = explainer.explain(path, "Is there a nodule?", "center").plot(Figure().subplots())
+    assert [text.get_text() for text in axes.texts] == marks
+
+
 def test_the_clinical_page_of_a_mirrored_film_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mirrored = dcmread(get_testdata_file("RG1_UNCR.dcm"))
     mirrored.PatientOrientation = ["R", "F"]
     mirrored.save_as(tmp_path / "mirrored.dcm")
     asked = ["--question", "Is there a nodule?", "--method", "attention", "--steps", "2", "--clinical", "true"]
     assert main(["explain", str(tmp_path / "mirrored.dcm"), *asked, "--out", str(tmp_path / "out")]) == 0
-    caution = "mirrored.dcm is mirrored or turned (its columns run to R): R, L, right and left are not its sides."
+    caution = (
+        "mirrored.dcm is mirrored (its columns run to R): R and L are drawn for that, and the model sees it as it is."
+    )
     assert f"caution     {caution}" in capsys.readouterr().out
     (page,) = (tmp_path / "out").glob("*-clinical.html")
-    assert caution in page.read_text()
+    assert (
+        caution in page.read_text()
+        and "<span>L</span><span>the patient's sides</span><span>R</span>" in page.read_text()
+    )
     assert caution in json.loads(page.with_suffix(".json").read_text())["flags"]
 
 

@@ -121,3 +121,10 @@ def test_side_marks_leave_a_marker_of_the_film_alone(corner: str | None, edge: s
         picture[rows[corner], 3:8] = 250
     marks = [text for text in overlay(picture, np.eye(4)).axes[0].texts if text.get_text() in "RL"]
     assert [text.get_text() for text in marks] == ["R", "L"] and {text.get_va() for text in marks} == {edge}
+
+
+@pytest.mark.parametrize("sides", [("R", "L"), ("L", "R"), ("", "")])
+def test_marks_are_the_patients_sides_where_they_are_known(sides: tuple[str, str]) -> None:
+    figure = overlay(np.zeros((50, 40), np.uint8), np.eye(4), sides=sides)
+    placed = sorted(figure.axes[0].texts, key=lambda text: text.get_position()[0])
+    assert [text.get_text() for text in placed] == [side for side in sides if side]

@@ -7,7 +7,15 @@ from PIL import Image
 
 from cxr_faith.data.sample import Box
 from cxr_faith.report.bars import layer_attention_bars, region_bars, text_relevancy_bars, visible
-from cxr_faith.report.grids import answer_words, compare_methods, compose, deletion_film, token_strip
+from cxr_faith.report.film import Frame, film_strip
+from cxr_faith.report.grids import (
+    answer_words,
+    compare_methods,
+    compose,
+    deletion_film,
+    draw_frames,
+    token_strip,
+)
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
 
@@ -53,6 +61,18 @@ def test_every_word_has_its_own_map() -> None:
     assert answer_words(["no", " ", "left ", "lung"]) == [[0], [2], [3]] and answer_words([" ", "\n"]) == [[0], [1]]
     with pytest.raises(ValueError, match="got 4 for 1"):
         token_strip(PICTURE, ["yes"], maps)
+
+
+def test_sides_are_marked_at_one_edge_in_all_frames_of_a_film() -> None:
+    """A marker of the film that is removed must not move R and L from frame to frame."""
+    film = np.full((100, 80, 3), 60, np.uint8)
+    film[4:12, 3:8] = 250
+    removed = np.full_like(film, 60)
+    frames = [Frame(film, "0%", "yes"), Frame(removed, "20%", "yes"), Frame(removed, "100%", "no")]
+    for figure in (film_strip(frames, sides=("L", "R")), draw_frames([removed], [["20%"]], None, 1, film=film)):
+        marks = [text for axes in figure.axes for text in axes.texts]
+        assert len(marks) == 2 * len(figure.axes) and {text.get_va() for text in marks} == {"bottom"}
+    assert [text.get_text() for text in film_strip(frames, sides=("L", "R")).axes[1].texts] == ["L", "R"]
 
 
 def test_film_removes_the_most_salient_cells_first() -> None:

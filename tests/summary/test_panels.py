@@ -116,6 +116,22 @@ def test_regions_of_even_maps_are_even(frame: pd.DataFrame) -> None:
     assert max(abs(ratio - 1) for ratio in vars(chefer.enrichment).values()) < 0.1
 
 
+def test_regions_of_mirrored_and_lateral_films_follow_the_patient(frame: pd.DataFrame) -> None:
+    [usual, *_] = region_panel(frame, METHODS)
+    flipped = [
+        m.reshape(int(h), -1)[:, ::-1].ravel() if isinstance(m, np.ndarray) else None
+        for m, h in zip(frame["map"], frame["grid_h"], strict=True)
+    ]
+    assert region_panel(frame.assign(map=flipped), METHODS)[0].right_upper == pytest.approx(usual.left_upper)
+    [mirrored, *_] = region_panel(frame.assign(map=flipped, orientation="mirrored"), METHODS)
+    for name in (*REGIONS, "border"):
+        assert mirrored.value(name) == pytest.approx(usual.value(name)), name
+    for lateral in ({"orientation": "other"}, {"view": "LATERAL"}):
+        [entry, *_] = region_panel(frame.assign(**lateral), METHODS)
+        assert {entry.value(name) for name in REGIONS} == {None}
+        assert (entry.border, entry.n) == (usual.border, usual.n)
+
+
 def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
     panel = calibration_panel(frame, METHODS)
     assert panel.n == 39 and sum(b.n for b in panel.reliability) == 39

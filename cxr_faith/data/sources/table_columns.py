@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from cxr_faith.data.sample import MANIFEST_SCHEMA
 
 OPTIONS = "options"
-KNOWN = tuple(name for name in MANIFEST_SCHEMA.names if name not in ("readers", "images"))
+KNOWN = tuple(name for name in MANIFEST_SCHEMA.names if name not in ("readers", "images", "orientation"))
 
 # Usual names, in lower case and without blanks, dashes and underscores; the more telling one first.
 _USUAL = {

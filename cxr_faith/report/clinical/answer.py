@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from cxr_faith.data.orientation import USUAL_SIDES, Sides
 from cxr_faith.report.figures import Map
 
 
@@ -103,6 +104,8 @@ class Answer:
     """Answers to other wordings of the question; empty if none was asked."""
     picture: PictureFile | None = None
     """The picture's file; None for a picture that is none."""
+    sides: Sides = USUAL_SIDES
+    """The patient's sides at the picture's left and right edges; empty texts where they are not known."""
     cautions: Sequence[str] = ()
     """Reasons for distrust that are known beforehand, such as what the model was trained on."""
 

@@ -2,6 +2,7 @@
 
 import re
 
+from cxr_faith.data.orientation import UNKNOWN_SIDES, Sides
 from cxr_faith.report.clinical.summary import SCHEMA_VERSION, ClinicalSummary
 from cxr_faith.report.formats import whole_percent
 
@@ -38,6 +39,13 @@ def picture_file(summary: ClinicalSummary) -> str:
         return ""
     names = {"picture": file.name, "SHA-256": file.sha256, "SOP instance": file.sop_instance, "study": file.study_date}
     return " · ".join(f"{name}: {value}" for name, value in names.items() if value)
+
+
+def marked(sides: Sides) -> str:
+    """What the marks on the map are, or why there are none."""
+    if sides == UNKNOWN_SIDES:
+        return "A lateral or turned picture: no sides are marked."
+    return "R and L on the map are the patient's sides."
 
 
 def source(summary: ClinicalSummary) -> str:

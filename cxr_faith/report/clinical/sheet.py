@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from cxr_faith.data.orientation import USUAL_SIDES, Sides
 from cxr_faith.printable import printable
 from cxr_faith.report.charts import AnswerCurves, draw_answer_curves
 from cxr_faith.report.clinical.answer import Faithfulness
 from cxr_faith.report.clinical.evidence import Evidence
 from cxr_faith.report.clinical.lines import lines_of
-from cxr_faith.report.clinical.phrases import calibrated, picture_file, source, verdict, wordings
+from cxr_faith.report.clinical.phrases import calibrated, marked, picture_file, source, verdict, wordings
 from cxr_faith.report.clinical.summary import ClinicalSummary
-from cxr_faith.report.figures import Map, Pixels, Region, check_picture, draw_map, end_labels
+from cxr_faith.report.figures import Map, Marks, Pixels, Region, check_picture, draw_map, end_labels
 from cxr_faith.report.formats import whole_percent
 from cxr_faith.storage.atomic import write_atomic
 
@@ -40,6 +41,8 @@ class _Drawn:
     """The answer's score while cells are removed and shown."""
     region: Region | None
     """The part of the picture that the map covers."""
+    sides: Sides
+    """The patient's sides at its left and right edges."""
 
 
 def clinical_sheet(
@@ -48,6 +51,7 @@ def clinical_sheet(
     values: Map,
     curves: AnswerCurves | None = None,
     region: Region | None = None,
+    sides: Sides = USUAL_SIDES,
 ) -> Figure:
     """Draw a clinical summary on one A4 sheet.
 
@@ -59,8 +63,9 @@ def clinical_sheet(
         values: the map, [grid_h, grid_w].
         curves: the answer's score while cells are removed and shown; None draws no curves.
         region: (top, left, height, width) of the part of the picture that the map covers; default all of it.
+        sides: of the patient, at the picture's left and right edges; empty texts where they are not known.
     """
-    drawn = _Drawn(check_picture(picture), values, curves, region)
+    drawn = _Drawn(check_picture(picture), values, curves, region, sides)
     sheet = _fill(_Sheet(), summary, drawn)
     if sheet.y < MARGIN:
         height, width = drawn.picture.shape[:2]
@@ -78,7 +83,7 @@ def _fill(sheet: "_Sheet", summary: ClinicalSummary, drawn: _Drawn) -> "_Sheet":
     sheet.column(0, top)
     sheet.heading("The picture")
     sheet.picture(drawn.picture)
-    sheet.write("R and L on the map are the patient's sides.", 8, color=_QUIET)
+    sheet.write(marked(drawn.sides), 8, color=_QUIET)
     bottom = sheet.y
     sheet.column(1, top)
     sheet.heading("What the map shows" if shown else "No evidence to show")
@@ -205,9 +210,8 @@ class _Sheet:
 
     def map(self, drawn: _Drawn, gray: bool) -> tuple[AxesImage, tuple[float, float]]:
         """Draw the map on the picture; returns it and the values at the ends of its scale."""
-        return draw_map(
-            self._axes_of(drawn.picture), drawn.picture, drawn.values, region=drawn.region, marks=11, gray=gray
-        )
+        axes, marks = self._axes_of(drawn.picture), Marks(sides=drawn.sides)
+        return draw_map(axes, drawn.picture, drawn.values, region=drawn.region, marks=marks, gray=gray)
 
     def _axes_of(self, picture: Pixels) -> Axes:
         """Axes of a picture's proportions below what is written."""

@@ -78,7 +78,7 @@ def clinical_summary(answer: Answer) -> ClinicalSummary:
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError(f"a map is [grid_h, grid_w] and finite; got shape {list(values.shape)}")
     reason = no_evidence(answer.faithfulness)
-    evidence = evidence_of(values, answer.masks) if reason is None else nothing_to_show(reason)
+    evidence = evidence_of(values, answer.masks, answer.sides) if reason is None else nothing_to_show(reason)
     agreement = {name: _correlation(values, np.asarray(other, np.float64)) for name, other in answer.others.items()}
     return ClinicalSummary(
         statement=STATEMENT,

@@ -10,6 +10,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from cxr_faith.report.dicom.result import TOP_SHARE, VERSION, DicomResult, on_pixels
+from cxr_faith.report.dicom.source import USUAL, orientation
 
 MANUFACTURER = "cxr_faith"
 SERIES = {"map": 9001, "cells": 9002, "report": 9003, "figure": 9004}
@@ -78,7 +79,7 @@ def capture(source: Dataset, result: DicomResult) -> Dataset:
         hd.PhotometricInterpretationValues.RGB,
         bits_allocated=8,
         coordinate_system=hd.CoordinateSystemNames.PATIENT,
-        patient_orientation=("L", "F"),
+        patient_orientation=USUAL,
         series_instance_uid=generate_uid(),
         series_number=SERIES["figure"],
         sop_instance_uid=generate_uid(),
@@ -86,6 +87,7 @@ def capture(source: Dataset, result: DicomResult) -> Dataset:
         manufacturer=MANUFACTURER,
         transfer_syntax_uid="1.2.840.10008.1.2.1",
     )
+    shown.PatientOrientation = list(orientation(source) or ())  # highdicom takes no oblique direction such as LA
     shown.SeriesDescription = _short(f"explanation by {result.method}, research only", 64)
     shown.ImageComments = f"{result.question} {result.answer}. {result.verdict} Research output, not for diagnosis."
     shown.BurnedInAnnotation = "YES"

@@ -6,7 +6,13 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import generate_uid
 
+from cxr_faith.data.orientation import OTHER, orientation_of
+
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns")
+
+USUAL = ("L", "F")
+"""Directions of the columns and of the rows of the usual view: to the patient's left and feet."""
+_AXES = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}
 
 
 def read_source(path: str | Path) -> Dataset:
@@ -32,11 +38,24 @@ def read_source(path: str | Path) -> Dataset:
     return source
 
 
+def orientation(source: Dataset) -> tuple[str, str] | None:
+    """The directions of a film's columns and rows, such as L and F, to the patient's left and feet.
+
+    They are those of the usual view where the header does not say; None where it says no more than that it is lateral.
+    """
+    stated = tuple(map(str, source.get("PatientOrientation") or ()))
+    if len(stated) == 2 and all(direction[:1] in _AXES for direction in stated):
+        return stated
+    view = {"ViewPosition": str(source.get("ViewPosition") or "")}
+    return None if orientation_of(view) == OTHER else USUAL
+
+
 def _give_frame(source: Dataset) -> None:
+    across, down = orientation(source) or USUAL
     source.FrameOfReferenceUID = generate_uid(entropy_srcs=[str(source.SOPInstanceUID), "frame of the detector"])
     source.PositionReferenceIndicator = ""
     source.ImagePositionPatient = [0, 0, 0]
-    source.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    source.ImageOrientationPatient = [*_AXES[across[0]], *_AXES[down[0]]]
     stated = source.get("PixelSpacing") or source.get("ImagerPixelSpacing") or ()
     source.PixelSpacing = list(stated) if len(stated) == 2 and all(float(v) > 0 for v in stated) else [1, 1]
     source.SliceThickness = 1
