@@ -19,7 +19,9 @@ from cxr_faith.explainer.absence import needed_frames, smallest_needed
 from cxr_faith.explainer.answer_verdict import answer_verdict
 from cxr_faith.explainer.drawing import answer_panel, film_frames, measured_of
 from cxr_faith.explainer.edits import _pixels, edit_frames, edit_said
+from cxr_faith.explainer.explain import explain
 from cxr_faith.explainer.measured import Measured
+from cxr_faith.explainer.options import ExplainOptions
 from cxr_faith.report.film import film_strip, moving_picture
 from cxr_faith.report.grids import compose
 
@@ -243,3 +245,46 @@ def test_the_smallest_planted_object_turns_the_answer(explainer: cxr_faith.Expla
     assert [frame.said[:11] for frame in needed_frames(one, needed)] == ["it says no ", "it says yes", "light: brig"]
     with pytest.raises(ValueError, match="only a no to a yes/no question"):
         smallest_needed(again, "nodule")
+
+
+def test_a_pair_gives_its_cells_to_the_edit_and_to_the_substrate(
+    explainer: cxr_faith.Explainer, picture: Path, tmp_path: Path
+) -> None:
+    film = cxr_faith.read_picture(picture)
+    other, (rows, columns) = film.copy(), (film.shape[0] // 12, film.shape[1] // 12)
+    other[2 * rows : 4 * rows, 3 * columns : 6 * columns] = 90
+    Image.fromarray(other).save(tmp_path / "pair.png")
+    plain = explainer.explain(film, QUESTION, "edges")
+    with pytest.raises(ValueError, match="substrate pair needs the same picture"):
+        explainer.evaluate(plain, "pair", steps=2)
+    paired = explainer.explain(film, QUESTION, "edges", pair=tmp_path / "pair.png")
+    assert np.isfinite(explainer.evaluate(paired, "pair", steps=2, random_orders=2).effect)
+    assert len(paired.plot().axes) > 3 and (paired.answer, paired.map.tolist()) == (plain.answer, plain.map.tolist())
+    options = ExplainOptions(QUESTION, "counterfactual", pair=str(tmp_path / "pair.png"), out=str(tmp_path / "out"))
+    content = explain(str(picture), options)
+    assert content["edit"] == "pair" and list((tmp_path / "out").glob("*-edit.png"))
+    values = np.array(content["map"])
+    assert values[:2].max(initial=0) == values[5:].max(initial=0) == 0, "only cells that differ can be in the set"
+    for wrong, message in (
+        ({"pair": film[:-8]}, "the pair is .* px, its picture"),
+        ({"pair": film, "image": (film, film)}, "a pair is of one picture"),
+        ({"pair": film, "image": [film]}, "a pair is of one picture"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            explainer.explain(**{"image": film, "question": QUESTION, "method": "edges"} | wrong)
+    for refused, message in (
+        ({"substrate": "pair"}, "--substrate pair needs --pair"),
+        ({"pair": "a.png", "prior": "b.png"}, "--pair is of one picture: leave out --prior"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ExplainOptions(QUESTION, **refused).checked_target()
+
+
+def test_boxes_may_be_plain_corners_and_an_explainer_says_what_it_is(
+    explainer: cxr_faith.Explainer, plain: Explanation
+) -> None:
+    axes = plain.plot(Figure().subplots(), boxes=[(10, 20, 60, 90), Box("nodule", 1, 2, 3, 4)])
+    assert [patch.get_bbox().bounds for patch in axes.patches] == [(10, 20, 50, 70), (1, 2, 2, 2)]
+    with pytest.raises(ValueError, match=r"a box is \(x0, y0, x1, y1\)"):
+        plain.plot(Figure().subplots(), boxes=[(1, 2, 3)])  # type: ignore[list-item]
+    assert repr(explainer) == "<Explainer bundled on cpu, maps of 12 × 12 cells, seed 0>"

@@ -42,6 +42,8 @@ examples:
       --target tokens
   cxr-faith explain chest.png --prior older.png \\
       --question "Is the nodule larger than before?"
+  cxr-faith explain copy.png --pair film.png --question "Is there a nodule?" \\
+      --method counterfactual --evaluate true --substrate pair
   cxr-faith explain --slices ct/series-2 --n_slices 6 --window 40,400 \\
       --question "Is there free fluid?" --model google/medgemma-1.5-4b-it
   cxr-faith explain chest.png --question "Is there a nodule?" \\
@@ -66,8 +68,8 @@ def main(arguments: list[str]) -> int:
     )
     given = command.read(arguments)
     image = given.positionals[0] if given.positionals else None
-    prior, slices = (text_of(given.values, name) for name in ("prior", "slices"))
-    for picture in (image, prior):
+    prior, pair, slices = (text_of(given.values, name) for name in ("prior", "pair", "slices"))
+    for picture in (image, prior, pair):
         if picture is not None:
             check_picture(picture)
     if slices is not None and not Path(slices).is_dir():

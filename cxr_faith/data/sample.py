@@ -107,11 +107,9 @@ class Sample:
         view: `AP`, `PA` or `LATERAL`; `OTHER`: a view that is none of them.
         readers: (reader, boxes) of each reader who marked the image, in original pixels; `boxes` holds what they agree
             on. A reader without boxes saw nothing to mark.
-        pair_path: the same picture without the finding of this question, relative to the data root and of the image's
-            size, where it is known exactly: a phantom without its lesion, or the film that an object was planted into.
-            The substrate `pair` puts its cells in place of removed ones.
-        pair_id: names a film and the object that was planted in it: the film's row and those of its planted copies,
-            one for each contrast, share it and their question.
+        pair_path: the same picture without this question's finding, of its size: a phantom without its lesion, or the
+            film that an object was planted into. The substrate `pair` puts its cells in place of removed ones.
+        pair_id: names a film and the object planted in it; the film's row and those of its copies share it.
         planted: whether the picture shows the planted object; None: the row belongs to no planted pair.
         contrast: how strong the planted object is; 1 is plain to see.
         options: texts of the options of an `option` question; the first has the letter A. The question lists them.
@@ -119,8 +117,7 @@ class Sample:
             one of `image_id`. That one is among them: masks and sizes belong to it, and boxes that name no other.
         turns: the earlier turns of the conversation that the question continues, first to last; the pictures come
             before them. Questions of one `question_group` with different numbers of turns are one conversation.
-        orientation: of the picture: `usual`, `mirrored` or `other` (from the side, or turned); None: not stated, so it
-            is taken for usual.
+        orientation: `usual`, `mirrored` or `other` (from the side, or turned); None: not stated, taken for usual.
     """
 
     sample_id: str

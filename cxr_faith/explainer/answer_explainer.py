@@ -1,6 +1,7 @@
 """Explain a model's answers: about one picture or several, the whole answer, a word of it, or each of its tokens."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import overload
 
 from cxr_faith.attribution import Method, build_methods
@@ -9,13 +10,15 @@ from cxr_faith.data.options import with_options
 from cxr_faith.data.sample import LETTERS, OPTION
 from cxr_faith.explainer.answers import ask
 from cxr_faith.explainer.explanation import Explanation
-from cxr_faith.explainer.pictures import Shown
+from cxr_faith.explainer.pictures import Picture, Shown
 from cxr_faith.explainer.view import View, by_picture, pair_up, refuse_lists
 from cxr_faith.perturb.copies import Copies
 from cxr_faith.perturb.engine import Engine
+from cxr_faith.printable import printable
 from cxr_faith.uncertainty import measure_spread
 from cxr_faith.vlm.answers import KEYWORD
 from cxr_faith.vlm.base import VLM
+from cxr_faith.vlm.bundled_weights import has_bundled_weights
 
 MethodSpec = str | Mapping[str, object]
 """Name of a method, or `{"class": name, options…}`."""
@@ -35,6 +38,15 @@ class AnswerExplainer:
         self.vlm, self.seed, self.max_new_tokens, self.copies = vlm, seed, max_new_tokens, copies
         self._engine = Engine(vlm)
 
+    def __repr__(self) -> str:
+        """One line: the model, where it runs, and the grid of its maps."""
+        source, (rows, columns) = str(getattr(self.vlm, "source", "")), self.vlm.grid
+        model = "bundled" if source and has_bundled_weights(source) else "/".join(Path(source).parts[-2:])
+        named = printable(model or type(self.vlm).__name__)
+        return (
+            f"<{type(self).__name__} {named} on {self.vlm.device}, maps of {rows} × {columns} cells, seed {self.seed}>"
+        )
+
     @overload
     def explain(
         self,
@@ -45,6 +57,7 @@ class AnswerExplainer:
         kind: str | None = None,
         image_id: str | None = None,
         options: Sequence[str] = (),
+        pair: Picture | None = None,
     ) -> Explanation: ...
 
     @overload
@@ -69,6 +82,7 @@ class AnswerExplainer:
         kind: str | None = None,
         image_id: str | None = None,
         options: Sequence[str] = (),
+        pair: Picture | None = None,
     ) -> list[Explanation]: ...
 
     def explain(
@@ -80,6 +94,7 @@ class AnswerExplainer:
         kind: str | None = None,
         image_id: str | None = None,
         options: Sequence[str] = (),
+        pair: Picture | None = None,
     ) -> Explanation | list[Explanation]:
         """Ask a question and explain the model's own answer.
 
@@ -98,6 +113,8 @@ class AnswerExplainer:
             image_id: seeds everything random; default: the file's name, or `image`; of several pictures, joined by `+`.
             options: answers to choose from; they are put below the question with letters. The answer is a letter, and
                 the target is its margin over the best other letter.
+            pair: the same picture without the finding, of its size: `counterfactual` takes its cells, and `evaluate`
+                scores under the substrate `pair`.
 
         Raises:
             ValueError: an unreadable picture, an unknown method or option, an answer that is empty or has no such
@@ -106,10 +123,12 @@ class AnswerExplainer:
         name, chosen = method_for(self.vlm, method)
         if isinstance(image, list) and image_id is not None:
             raise ValueError("image_id names one picture: leave it out with a list of pictures")
+        if isinstance(image, list) and pair is not None:
+            raise ValueError("a pair is of one picture: leave it out with a list of pictures")
         kind, results = _kind_with(options, kind), dict[int, Explanation]()
         pairs = [(picture, with_options(asked, options)) for picture, asked in pair_up(image, question)]
         for members in by_picture(pairs):
-            view = View.open(self.vlm, pairs[members[0]][0], image_id)
+            view = View.open(self.vlm, pairs[members[0]][0], image_id, pair)
             cases = self._ask(view, [pairs[index][1] for index in members], target, kind, len(options))
             make_maps(self._engine, view, {name: chosen}, cases, self.seed, self.copies)
             made = [Explanation.of(self._engine, case, name, view, self.seed) for case in cases]
@@ -154,7 +173,10 @@ class AnswerExplainer:
         return [Explanation.of(self._engine, one, name, view, self.seed) for one in each]
 
     def _ask(self, view: View, asked: Sequence[str], target: str | int, kind: str | None, options: int) -> list[Case]:
-        return ask(self._engine, view, asked, target, kind, self.seed, self.max_new_tokens, options)
+        cases = ask(self._engine, view, asked, target, kind, self.seed, self.max_new_tokens, options)
+        for case in cases:
+            case.pair = view.pair
+        return cases
 
     def _ask_one(
         self,
@@ -164,9 +186,10 @@ class AnswerExplainer:
         kind: str | None,
         image_id: str | None = None,
         options: Sequence[str] = (),
+        pair: Picture | None = None,
     ) -> tuple[View, Case]:
         refuse_lists(image, question)
-        view, asked = View.open(self.vlm, image, image_id), [with_options(question, options)]
+        view, asked = View.open(self.vlm, image, image_id, pair), [with_options(question, options)]
         return view, self._ask(view, asked, target, _kind_with(options, kind), len(options))[0]
 
 

@@ -7,7 +7,7 @@ from cxr_faith.data.images import read_header
 from cxr_faith.data.orientation import MIRRORED, OTHER, columns_run_to, orientation_of
 from cxr_faith.data.slices import slice_files
 from cxr_faith.explainer.options import ExplainOptions
-from cxr_faith.explainer.pictures import Shown, read_oriented
+from cxr_faith.explainer.pictures import Oriented, Shown, read_oriented
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,15 @@ class Asked:
             elif orientation == OTHER:
                 said.append(f"{name} is a lateral or turned picture{to}: its sides are neither marked nor named.")
         return said
+
+    def read_pair(self) -> Oriented | None:
+        """The picture without the finding; None if none is given.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        pair = self.options.pair
+        return None if pair is None else read_oriented(pair, window=self.options.window_values)
 
     def read(self) -> Shown:
         """The pictures of the files.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cxr_faith.data.sample import YES_NO, Box
 from cxr_faith.explainer.answer_verdict import answer_verdict
-from cxr_faith.explainer.explanation import Explanation
+from cxr_faith.explainer.explanation import Corners, Explanation
 from cxr_faith.explainer.measured import Measured, measure, removed_pictures
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE, Substrate
 from cxr_faith.protocol import Protocol
@@ -31,7 +31,7 @@ FORMATS = ("png", "pdf", "svg")
 
 
 def answer_panel(
-    explanations: Sequence[Explanation], boxes: Sequence[Box] | None = None, alpha: float | None = None
+    explanations: Sequence[Explanation], boxes: Sequence[Box | Corners] | None = None, alpha: float | None = None
 ) -> Figure:
     """The panel of one answer, with a row for each explanation of it.
 
@@ -48,7 +48,7 @@ def answer_panel(
     return panel(picture, _head(first, measured[0]), rows, own, region, alpha, parts, first.sides[0])
 
 
-def map_on(axes: Axes, explanation: Explanation, boxes: Sequence[Box] | None, alpha: float | None) -> Axes:
+def map_on(axes: Axes, explanation: Explanation, boxes: Sequence[Box | Corners] | None, alpha: float | None) -> Axes:
     """Draw the map on its picture into axes; returns the axes."""
     strongest = STRONGEST_ALPHA if alpha is None else alpha
     picture, region, parts = drawn_picture(explanation)
@@ -96,13 +96,16 @@ def drawn_picture(explanation: Explanation) -> tuple[Pixels, Region, Sequence[Pa
     return places.draw(explanation.pictures), (0, 0, *places.size), places.parts
 
 
-def placed_boxes(explanation: Explanation, boxes: Sequence[Box] | None) -> Sequence[Box] | None:
+def placed_boxes(explanation: Explanation, boxes: Sequence[Box | Corners] | None) -> Sequence[Box] | None:
     """Boxes in pixels of their picture, as pixels of the picture that is drawn.
 
     Raises:
-        ValueError: a box does not name one of several pictures.
+        ValueError: a box does not name one of several pictures, or has not four corners.
     """
-    if boxes is None or len(explanation.pictures) == 1:
+    if boxes is None:
+        return None
+    boxes = [_box(box) for box in boxes]
+    if len(explanation.pictures) == 1:
         return boxes
     parts = {part.name: part.region for part in _arrangement(explanation).parts}
     sizes = {name: picture.shape for name, picture in zip(explanation.picture_names, explanation.pictures, strict=True)}
@@ -115,6 +118,16 @@ def placed_boxes(explanation: Explanation, boxes: Sequence[Box] | None) -> Seque
         y1, y2 = (top + y * height / rows for y in (box.y1, box.y2))
         placed.append(replace(box, x1=x1, y1=y1, x2=x2, y2=y2))
     return placed
+
+
+def _box(given: Box | Corners) -> Box:
+    if isinstance(given, Box):
+        return given
+    try:
+        x1, y1, x2, y2 = map(float, given)
+    except (TypeError, ValueError):
+        raise ValueError(f"a box is (x0, y0, x1, y1) in pixels of the picture, or a Box; got {given!r}") from None
+    return Box("", x1, y1, x2, y2)
 
 
 def _arrangement(explanation: Explanation) -> Arrangement:

@@ -11,7 +11,7 @@ from cxr_faith.attribution.counterfactual import MIRROR
 from cxr_faith.data.sample import YES_NO
 from cxr_faith.explainer.explanation import Explanation
 from cxr_faith.perturb.orders import map_order
-from cxr_faith.perturb.substrate import Substrate, compose
+from cxr_faith.perturb.substrate import PAIR, Substrate, compose
 from cxr_faith.report.film import Frame
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def edit_frames(explanation: Explanation) -> list[Frame]:
     size, cells = int(explanation.extras["set_size"]), explanation.map.size
     film, edited = (_shown(explanation, pixels) for pixels in _pixels(explanation, size))
     change = (_GRAY + edited.astype(np.int16) - film).clip(0, 255).astype(np.uint8)
-    how = "the other side" if explanation.extras["edit"] == MIRROR else str(explanation.extras["edit"])
+    edit = str(explanation.extras["edit"])
+    how = {MIRROR: "the other side", PAIR: "the pair"}.get(edit, edit)
     return [
         Frame(film, "the film", f"it says {explanation.answer}"),
         Frame(edited, f"{size} of {cells} cells from {how}", edit_said(explanation)),
@@ -59,7 +60,9 @@ def _pixels(explanation: Explanation, size: int) -> tuple["Tensor", "Tensor"]:
     if order is not None:
         keep[0, torch.from_numpy(order[:size].astype(np.int64)).to(keep.device)] = False
     edit = str(explanation.extras["edit"])
-    if edit == MIRROR:
+    if edit == PAIR and view.pair is not None:
+        removed = view.pair
+    elif edit == MIRROR:
         removed = view.pixels.flip(-1)
     else:
         substrate = Substrate.parse(edit)

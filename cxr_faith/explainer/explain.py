@@ -48,7 +48,7 @@ def explain(image: str | None, options: ExplainOptions) -> dict[str, Any]:
     target = options.checked_target()
     # Read first, so that a picture that cannot be read stops the command before a large model is loaded.
     asked = Asked.of(image, options)
-    shown = asked.read()
+    shown, pair = asked.read(), asked.read_pair()
     if options.dicom is not None:
         from cxr_faith.explainer.dicom import check_dicom
 
@@ -65,7 +65,7 @@ def explain(image: str | None, options: ExplainOptions) -> dict[str, Any]:
     if target == TOKENS:
         return _explain_tokens(explainer, shown, asked)
     explained = explainer.compare(
-        shown, options.question, options.method_specs, target, options.kind, asked.image_id, options.options
+        shown, options.question, options.method_specs, target, options.kind, asked.image_id, options.options, pair
     )
     return _finish(explainer, list(explained.values()), asked)
 
@@ -247,7 +247,8 @@ def _write(figure: "Figure", content: dict[str, Any], asked: Asked) -> Path:
 
     options = asked.options
     settings = {name: value for name, value in asdict(options).items() if name != "out"}
-    name = result_stem(asked.image, "-".join(options.method_specs), settings, list(asked.files.values()))
+    files = [*asked.files.values(), *([] if options.pair is None else [Path(options.pair)])]
+    name = result_stem(asked.image, "-".join(options.method_specs), settings, files)
     stem = Path(options.out) / name
     file = Path(f"{stem}.{options.format}")
     save_figure(figure, file)

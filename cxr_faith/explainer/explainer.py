@@ -11,7 +11,7 @@ from cxr_faith.attribution.attention import image_share
 from cxr_faith.explainer.answer_explainer import MethodSpec, make_maps, methods_for
 from cxr_faith.explainer.answer_scorer import AnswerScorer
 from cxr_faith.explainer.explanation import Explanation, LayerShare
-from cxr_faith.explainer.pictures import Shown
+from cxr_faith.explainer.pictures import Picture, Shown
 from cxr_faith.explainer.view import refuse_lists
 from cxr_faith.perturb.copies import Copies
 from cxr_faith.vlm.config import ModelConfig, bundled_model
@@ -119,6 +119,7 @@ class Explainer(AnswerScorer):
         kind: str | None = None,
         image_id: str | None = None,
         options: Sequence[str] = (),
+        pair: Picture | None = None,
     ) -> dict[str, Explanation]:
         """Explain one answer with several methods.
 
@@ -130,11 +131,12 @@ class Explainer(AnswerScorer):
             kind: as for `explain`.
             image_id: as for `explain`.
             options: as for `explain`.
+            pair: as for `explain`.
 
         Returns:
             name -> explanation, in the given order; all explain the same answer.
         """
         built = methods_for(self.vlm, methods if isinstance(methods, Mapping) else {name: {} for name in methods})
-        view, case = self._ask_one(image, question, target, kind, image_id, options)
+        view, case = self._ask_one(image, question, target, kind, image_id, options, pair)
         make_maps(self._engine, view, built, [case], self.seed, self.copies)
         return {name: Explanation.of(self._engine, case, name, view, self.seed) for name in built}

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Corners = tuple[float, float, float, float]
+"""A box: left, top, right and bottom, in pixels of the picture."""
+
 
 @dataclass(frozen=True)
 class LayerShare:
@@ -34,13 +37,17 @@ class Explanation(Explained):
     """Which parts of the pictures the model's answer depends on, according to one attribution method."""
 
     @overload
-    def plot(self, ax: None = None, *, alpha: float | None = None, boxes: Sequence[Box] | None = None) -> "Figure": ...
+    def plot(
+        self, ax: None = None, *, alpha: float | None = None, boxes: Sequence[Box | Corners] | None = None
+    ) -> "Figure": ...
 
     @overload
-    def plot(self, ax: "Axes", *, alpha: float | None = None, boxes: Sequence[Box] | None = None) -> "Axes": ...
+    def plot(
+        self, ax: "Axes", *, alpha: float | None = None, boxes: Sequence[Box | Corners] | None = None
+    ) -> "Axes": ...
 
     def plot(
-        self, ax: "Axes | None" = None, *, alpha: float | None = None, boxes: Sequence[Box] | None = None
+        self, ax: "Axes | None" = None, *, alpha: float | None = None, boxes: Sequence[Box | Corners] | None = None
     ) -> "Figure | Axes":
         """The picture, the map on it, the picture without the map's first cells, and the curves against random orders.
 
@@ -50,7 +57,8 @@ class Explanation(Explained):
         Args:
             ax: draw the map alone, into these axes.
             alpha: opacity of the map's strongest cell, from 0 to 1; default .6.
-            boxes: to draw, in pixels of the picture; the `image_id` of a box names one of several pictures.
+            boxes: to draw, as (x0, y0, x1, y1) in pixels of the picture, or as `Box`, whose `image_id` names one of
+                several pictures.
 
         Returns:
             the figure, or `ax` if it was given.
@@ -59,12 +67,13 @@ class Explanation(Explained):
 
         return drawing.answer_panel([self], boxes, alpha) if ax is None else drawing.map_on(ax, self, boxes, alpha)
 
-    def save(self, path: str | Path, *, boxes: Sequence[Box] | None = None) -> Path:
+    def save(self, path: str | Path, *, boxes: Sequence[Box | Corners] | None = None) -> Path:
         """Write the figure of `plot` (`.png`, `.pdf` or `.svg`), or what `to_dict` gives (`.json`).
 
         Args:
             path: its ending says the format.
-            boxes: to draw, in pixels of the picture; the `image_id` of a box names one of several pictures.
+            boxes: to draw, as (x0, y0, x1, y1) in pixels of the picture, or as `Box`, whose `image_id` names one of
+                several pictures.
 
         Returns:
             the path.

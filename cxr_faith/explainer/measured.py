@@ -17,7 +17,7 @@ from cxr_faith.explainer.view import View
 from cxr_faith.metrics.regions import picture_shares
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.orders import map_order
-from cxr_faith.perturb.substrate import Substrate, compose
+from cxr_faith.perturb.substrate import PAIR, Substrate, compose
 from cxr_faith.protocol import Protocol
 from cxr_faith.records.controls import RANDOM
 from cxr_faith.scoring import Columns, score_image
@@ -72,7 +72,8 @@ def measure(engine: Engine, pixels: Tensor, case: Case, protocol: Protocol) -> d
     if case.off_format:
         rows = dict.fromkeys((*case.maps, RANDOM), {"status": "off_format", "reason": case.off_format_reason})
     else:
-        rows = score_image(engine, pixels, case.image_id, [case], substrate, protocol)[0]
+        pair = case.pair if substrate.name == PAIR else None
+        rows = score_image(engine, pixels, case.image_id, [case], substrate, protocol, pair)[0]
     key, effects = (case.image_id, case.prompt.question), rows[RANDOM].get("picture_effects")
 
     def scores(method: str) -> Scores:
@@ -105,7 +106,8 @@ def removed_pictures(
     order, pictures = map_order(case.maps[method], seed, case.image_id, method), vlm.pictures
     assert order is not None  # the map of an explanation is finite
     fill = substrate.fill(view.pixels, case.image_id, seed, vlm.picture_grid, pictures)
-    whole = substrate.apply(view.pixels[None], [case.image_id], seed, pictures)[0]
+    given = view.pair if substrate.name == PAIR else None
+    whole = substrate.apply(view.pixels[None], [case.image_id], seed, pictures)[0] if given is None else given
     for share in shares:
         keep = torch.ones(1, vlm.n_cells, dtype=torch.bool, device=view.pixels.device)
         keep[0, torch.from_numpy(order[: round(share * len(order))].astype(np.int64)).to(keep.device)] = False

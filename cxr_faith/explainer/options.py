@@ -6,11 +6,12 @@ from typing import Any, Literal
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.planting.objects import kinds_named
+from cxr_faith.perturb.substrate import PAIR
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 from cxr_faith.vlm.reasoning import Reasoning
 
 TOKENS = "tokens"
-ONE_TARGET = ("evaluate", "clinical", "film", "gif", "methods", "dicom", "uncertainty")
+ONE_TARGET = ("evaluate", "clinical", "film", "gif", "methods", "dicom", "uncertainty", "pair")
 """Options that are about one target."""
 
 
@@ -34,6 +35,7 @@ class ExplainOptions:
         max_new_tokens: longest answer that is generated.
         kind: `yes_no`, `choice` or `open`; default: decided from the first generated token.
         prior: picture of an earlier study, which the model is shown before IMAGE; both get a map.
+        pair: the same picture without the finding: `counterfactual` takes its cells; also for --substrate pair.
         slices: folder with the slices of a CT or MRI series, in place of IMAGE; each one that is shown gets a map.
         n_slices: how many slices are shown, spread evenly over the series.
         window: center and width that show a DICOM picture, such as 2048,4096; default: those of its header.
@@ -72,6 +74,7 @@ class ExplainOptions:
     max_new_tokens: int = 32
     kind: Literal["yes_no", "choice", "open"] | None = None
     prior: str | None = None
+    pair: str | None = None
     slices: str | None = None
     n_slices: int = 8
     window: str | None = None
@@ -174,7 +177,10 @@ def _check_pictures(options: ExplainOptions) -> None:
         raise ValueError(f"--n_slices must be at least 1, got {options.n_slices}")
     if options.plant is not None:
         kinds_named([options.plant], "--plant")
+    if options.substrate == PAIR and options.pair is None:
+        raise ValueError("--substrate pair needs --pair, the same picture without the finding")
     one = ("clinical", options.clinical), ("dicom", options.dicom is not None), ("plant", options.plant is not None)
+    one = (*one, ("pair", options.pair is not None))
     for name, wanted in one:
         if wanted and (options.prior or options.slices):
             raise ValueError(f"--{name} is of one picture: leave out --{'prior' if options.prior else 'slices'}")

@@ -26,6 +26,7 @@ class View:
         geometries: how each was fitted to the model's input.
         pixels: pixel values [3, pictures * H, W] in model input space, one picture below the other.
         sides: of the patient, at the left and right edges of each picture; empty texts where they are not known.
+        pair: the picture without the finding, as the model gets it [3, H, W]; None: none was given.
     """
 
     image_id: str
@@ -34,6 +35,7 @@ class View:
     geometries: tuple[Geometry, ...]
     pixels: Tensor
     sides: tuple[Sides, ...]
+    pair: Tensor | None = None
 
     @property
     def picture_ids(self) -> list[str]:
@@ -41,16 +43,17 @@ class View:
         return [f"{self.image_id}/{name}" for name in self.names] if len(self.names) > 1 else [self.image_id]
 
     @classmethod
-    def open(cls, vlm: VLM, image: Shown, image_id: str | None = None) -> "View":
+    def open(cls, vlm: VLM, image: Shown, image_id: str | None = None, pair: Picture | None = None) -> "View":
         """Read and fit the pictures; the id of one is by default its file's name, else its own, or `image`.
 
         Args:
             vlm: the model, shown one picture.
             image: what the question shows.
             image_id: in place of the default.
+            pair: the same picture without the finding.
 
         Raises:
-            ValueError: there is no picture, or one cannot be read or is constant.
+            ValueError: there is no picture, one cannot be read or is constant, or the pair is of another size.
         """
         named = _named(image)
         if not named:
@@ -68,7 +71,23 @@ class View:
         joined = image_id or "+".join(_file_name(given) or name for name, given in named.items())
         sheet = together(vlm.normalize(torch.stack(fitted)), len(fitted))[0]
         pictures, sides = tuple(one.pixels for one in read), tuple(one.sides for one in read)
-        return cls(joined, tuple(named), pictures, tuple(geometries), sheet, sides)
+        other = None if pair is None else _pair(vlm, pair, geometries)
+        return cls(joined, tuple(named), pictures, tuple(geometries), sheet, sides, other)
+
+
+def _pair(vlm: VLM, given: Picture, geometries: list[Geometry]) -> Tensor:
+    """The picture without the finding, [3, H, W] in model input space.
+
+    Raises:
+        ValueError: the question shows several pictures, or the pair cannot be read or is of another size.
+    """
+    if len(geometries) > 1:
+        raise ValueError("a pair is of one picture, and the question shows several")
+    pixels, geometry = fit(read_oriented(given).pixels, vlm.image_size)
+    if geometry != geometries[0]:
+        pair, own = ("×".join(map(str, one.original)) for one in (geometry, geometries[0]))
+        raise ValueError(f"the pair is {pair} px, its picture {own}")
+    return vlm.normalize(pixels[None])[0]
 
 
 def _named(image: Shown) -> dict[str, Picture]:

@@ -23,6 +23,8 @@ _WIDE_FONTS = re.compile(
 """Families that hold what the usual font lacks; fonts of colored pictures, which matplotlib cannot draw, are none."""
 _LETTER = re.compile(r"(?:HIRAGANA|KATAKANA|HANGUL|DEVANAGARI) (?:LETTER|SYLLABLE|VOWEL SIGN) (?:SMALL )?(.+)")
 """Names of letters that say how the letter sounds."""
+_REPEATED = re.compile(r"(\[\w+ text\]|\[\?\])( ?\1)+")
+"""What stands for a letter, several times in a row."""
 _JOINERS = re.compile("[\u200d\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
 """Invisible parts of an emoji, and its skin colors."""
 
@@ -30,8 +32,8 @@ _JOINERS = re.compile("[\u200d\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
 def readable(text: str, held: frozenset[int] | None = None) -> str:
     """The text without a letter that this machine cannot draw.
 
-    Such a letter is written as its sound where Unicode names it ("か" is "ka"), an emoji as its name (":lungs:"), and
-    any other as its number ("U+80F8").
+    Such a letter is written as its sound where Unicode names it ("か" is "ka"), and an emoji as its name (":lungs:").
+    Any other letters in a row are named by their script: "[CJK text]".
 
     Args:
         text: in one line.
@@ -43,7 +45,7 @@ def readable(text: str, held: frozenset[int] | None = None) -> str:
     if all(ord(letter) in held for letter in text):
         return text
     written = "".join(letter if ord(letter) in held else _spelled(letter) for letter in _JOINERS.sub("", text))
-    return re.sub(" {2,}", " ", written).strip()
+    return _REPEATED.sub(r"\1", written)
 
 
 def width(text: str) -> int:
@@ -85,4 +87,5 @@ def _spelled(letter: str) -> str:
         return sound[1].lower().replace(" ", "")
     if name and unicodedata.category(letter).startswith("S"):
         return f":{name.lower().replace(' ', '_')}:"
-    return f" U+{ord(letter):04X} "
+    script = name.split()[0] if name else ""
+    return f"[{script if script == 'CJK' else script.title()} text]" if script else "[?]"

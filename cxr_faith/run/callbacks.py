@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from cxr_faith.records import RecordWriter, claim_start
 from cxr_faith.report.terminal import print_line
@@ -80,12 +81,12 @@ class RunProgress(L.Callback):
         self._console = console
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("samples · {task.fields[remaining]} left · {task.fields[speed]:.0f} forwards/s ·"),
-            TimeElapsedColumn(),
-            TextColumn("· ETA"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=None),  # takes what the rest leaves of 80 columns
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[speed]:.0f} forwards/s"),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TextColumn("ETA"),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=console,
             disable=not console.is_terminal,
         )
@@ -95,9 +96,9 @@ class RunProgress(L.Callback):
         loader: Any = trainer.predict_dataloaders
         self._total, self._done = len(loader.dataset), 0
         self._begin = self._last_line = time.monotonic()
-        ranks = f" (rank 0 of {trainer.world_size})" if trainer.world_size > 1 else ""
-        self._title = f"evaluating{ranks}"
-        self._task = self._bar.add_task(self._title, total=self._total, remaining=self._total, speed=0.0)
+        rank = f"rank 0 of {trainer.world_size}" if trainer.world_size > 1 else ""
+        self._title = f"evaluating ({rank})" if rank else "evaluating"
+        self._task = self._bar.add_task(rank or self._title, total=self._total, speed=0.0)
         self._bar.start()
 
     def on_predict_batch_end(
@@ -114,7 +115,7 @@ class RunProgress(L.Callback):
         now, counts = time.monotonic(), pl_module.engine.vlm.counts
         self._done += len(batch)
         remaining, speed = self._total - self._done, counts.forwards / (now - self._begin)
-        self._bar.update(self._task, completed=self._done, remaining=remaining, speed=speed)
+        self._bar.update(self._task, completed=self._done, speed=speed)
         due = remaining == 0 or now - self._last_line > self.SECONDS_BETWEEN_LINES
         if due and not self._console.is_terminal:
             self._last_line = now

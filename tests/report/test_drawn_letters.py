@@ -17,13 +17,14 @@ LATIN = frozenset(range(32, 0x17F)) | {ord(letter) for letter in "Δ≥→“”
     [
         ("Is there a nodule?", "Is there a nodule?"),
         ("Über Δ ≥ 2 → “x”", "Über Δ ≥ 2 → “x”"),
-        ("胸 X", "U+80F8 X"),
+        ("胸 X", "[CJK text] X"),
+        ("胸部 X線", "[CJK text] X[CJK text]"),
         ("かな カタ", "kana kata"),
         ("폐 결절", "pye gyeoljeol"),
         ("ｆｕｌｌ ﬁne", "full fine"),
         ("🫁 lungs 👍🏽", ":lungs: lungs :thumbs_up_sign:"),
-        ("легкое", "U+043B U+0435 U+0433 U+043A U+043E U+0435"),
-        ("\U000e0041", "U+E0041"),
+        ("правое легкое, да", "[Cyrillic text], [Cyrillic text]"),
+        ("\U000e0041\ue000", "[Tag text][?]"),
     ],
 )
 def test_letters_that_no_font_has_are_written_in_latin(text: str, written: str) -> None:
