@@ -243,6 +243,11 @@ def test_the_smallest_planted_object_turns_the_answer(explainer: cxr_faith.Expla
     assert changed == pytest.approx(needed.area, rel=0.2)  # noise can undo a change
     assert f"contrast {needed.contrast:g}" in needed.sentence and "pixels" not in needed.to_dict()
     assert [frame.said[:11] for frame in needed_frames(one, needed)] == ["it says no ", "it says yes", "light: brig"]
+    nearest = replace(needed, turned=0, contrast=2.0, margin=-1.26)
+    assert [frame.said for frame in needed_frames(one, nearest)][1] == "it still says no (margin -1.3)"
+    assert needed_frames(one, nearest)[1].name == "nearest of 12: nodule, contrast 2"
+    said = "none of 12 synthetic objects turns it to yes, at contrasts up to 2; nearest: a nodule on "
+    assert nearest.sentence.startswith(said) and "contrast 2 (margin -1.3)" in nearest.sentence
     with pytest.raises(ValueError, match="only a no to a yes/no question"):
         smallest_needed(again, "nodule")
 

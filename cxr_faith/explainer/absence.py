@@ -30,8 +30,8 @@ class Needed:
         finding: what was planted.
         tried: number of objects that the film could show; each at every contrast.
         turned: number of these objects that turn the answer at some contrast.
-        area: share of the picture that the smallest of these covers; None: none does, as all that follows.
-        contrast: the weakest contrast at which it does; 1 is plain to see.
+        area: share of the picture that the smallest of these covers; where none turns it, the one that came nearest.
+        contrast: the weakest contrast at which it does, or at which it came nearest; 1 is plain to see.
         box: where it lies: left, top, right and bottom in pixels of the picture.
         margin: margin of the answer about the picture with it.
         pixels: that picture, uint8 [H, W].
@@ -40,11 +40,11 @@ class Needed:
     finding: str
     tried: int
     turned: int
-    area: float | None = None
-    contrast: float | None = None
-    box: tuple[float, float, float, float] | None = None
-    margin: float | None = None
-    pixels: NDArray[np.uint8] | None = None
+    area: float
+    contrast: float
+    box: tuple[float, float, float, float]
+    margin: float
+    pixels: NDArray[np.uint8]
 
     def to_dict(self) -> dict[str, Any]:
         """All but the picture, as JSON takes it."""
@@ -54,12 +54,14 @@ class Needed:
     def sentence(self) -> str:
         """One line for people."""
         phrase = KINDS[self.finding].phrase
-        if self.area is None or self.box is None:
-            return f"none of {self.tried} objects turns it to yes: {phrase}, contrast up to {CONTRASTS[-1]:g}"
         middle = f"({(self.box[0] + self.box[2]) / 2:.0f}, {(self.box[1] + self.box[3]) / 2:.0f})"
+        what = f"{phrase} on {self.area:.1%} of the picture at pixel {middle}, contrast {self.contrast:g}"
+        if self.turned:
+            turned = f"{self.turned} of {self.tried} synthetic objects turn it"
+            return f"yes from {what} (margin {self.margin:+.1f}); {turned}"
         return (
-            f"yes from {phrase} on {self.area:.1%} of the picture at pixel {middle}, contrast {self.contrast:g} "
-            f"(margin {self.margin:+.1f}); {self.turned} of {self.tried} synthetic objects turn it"
+            f"none of {self.tried} synthetic objects turns it to yes, at contrasts up to {CONTRASTS[-1]:g}; "
+            f"nearest: {what} (margin {self.margin:+.1f})"
         )
 
 
@@ -83,7 +85,7 @@ def smallest_needed(explanation: Explanation, finding: str, seed: int = 0) -> Ne
     if (picture != picture[..., :1]).any():
         raise ValueError("nothing is planted: the picture is in color")
     pixels = np.ascontiguousarray(picture[..., 0])
-    tried, turning = 0, list[tuple[int, float, float, Planted]]()
+    tried, turning, nearest = 0, list[tuple[int, float, float, Planted]](), list[tuple[int, float, float, Planted]]()
     for draw in range(DRAWS):
         try:
             copies = _copies(pixels, finding, explanation._case.image_id, draw, seed)
@@ -91,15 +93,16 @@ def smallest_needed(explanation: Explanation, finding: str, seed: int = 0) -> Ne
             continue
         tried += 1
         margins = _margins(explanation, [copy.pixels for copy in copies.values()])
-        for (contrast, copy), margin in zip(copies.items(), margins, strict=True):
-            if margin >= 0:
-                turning.append((int(copy.mask.sum()), contrast, margin, copy))
-                break
+        shown = [
+            (int(copy.mask.sum()), contrast, margin, copy)
+            for (contrast, copy), margin in zip(copies.items(), margins, strict=True)
+        ]
+        turning += [one for one in shown if one[2] >= 0][:1]
+        nearest.append(max(shown, key=lambda one: one[2]))
     if not tried:
         raise ValueError(f"nothing is planted: the picture can show no {finding}")
-    if not turning:
-        return Needed(finding, tried, 0)
-    area, contrast, margin, copy = min(turning, key=lambda one: one[:2])
+    best = min(turning, key=lambda one: one[:2]) if turning else max(nearest, key=lambda one: one[2])
+    area, contrast, margin, copy = best
     return Needed(
         finding,
         tried,
@@ -113,16 +116,18 @@ def smallest_needed(explanation: Explanation, finding: str, seed: int = 0) -> Ne
 
 
 def needed_frames(explanation: Explanation, needed: Needed) -> list[Frame]:
-    """Film, planted film and what changed, each with what the model says; no planted one where nothing turns it."""
+    """Film, planted film and what changed, each with what the model says; where nothing turns it, the nearest one."""
     film, margin = explanation.picture, explanation.metadata["margin"]
-    frames = [Frame(film, "the film", f"it says no (margin {margin:+.1f})")]
-    if needed.pixels is None:
-        return frames
     planted = np.repeat(needed.pixels[..., None], 3, axis=2)
     change = (_GRAY + planted.astype(np.int16) - film).clip(0, 255).astype(np.uint8)
-    said = f"it says yes (margin {needed.margin:+.1f})"
-    frames.append(Frame(planted, f"{needed.finding}, contrast {needed.contrast:g}, synthetic", said))
-    return [*frames, Frame(change, "what was planted", "light: brighter than before")]
+    name, said = f"{needed.finding}, contrast {needed.contrast:g}, synthetic", "it says yes"
+    if not needed.turned:
+        name, said = f"nearest of {needed.tried}: {needed.finding}, contrast {needed.contrast:g}", "it still says no"
+    return [
+        Frame(film, "the film", f"it says no (margin {margin:+.1f})"),
+        Frame(planted, name, f"{said} (margin {needed.margin:+.1f})"),
+        Frame(change, "what was planted", "light: brighter than before"),
+    ]
 
 
 def _copies(pixels: NDArray[np.uint8], finding: str, image_id: str, draw: int, seed: int) -> dict[float, Planted]:

@@ -148,7 +148,10 @@ def _write_needed(explanation: Explanation, stem: Path, options: ExplainOptions)
     except ValueError as error:  # what the model would answer was not known before
         print(f"planted     {error}")
         return
-    save_figure(film_strip(needed_frames(explanation, needed), options.question), Path(f"{file}.png"))
+    save_figure(
+        film_strip(needed_frames(explanation, needed), options.question, sides=explanation.sides[0]),
+        Path(f"{file}.png"),
+    )
     write_atomic(Path(f"{file}.json"), json_text(needed.to_dict()) + "\n")
     print(f"planted     {needed.sentence}")
     print(f"planted     {printable(str(file))}.png and .json")

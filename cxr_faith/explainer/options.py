@@ -179,8 +179,6 @@ def _check_pictures(options: ExplainOptions) -> None:
         kinds_named([options.plant], "--plant")
     if options.substrate == PAIR and options.pair is None:
         raise ValueError("--substrate pair needs --pair, the same picture without the finding")
-    one = ("clinical", options.clinical), ("dicom", options.dicom is not None), ("plant", options.plant is not None)
-    one = (*one, ("pair", options.pair is not None))
-    for name, wanted in one:
-        if wanted and (options.prior or options.slices):
+    for name in ("clinical", "dicom", "plant", "pair"):
+        if getattr(options, name) not in (None, False) and (options.prior or options.slices):
             raise ValueError(f"--{name} is of one picture: leave out --{'prior' if options.prior else 'slices'}")

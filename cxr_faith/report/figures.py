@@ -263,15 +263,23 @@ def wrapped(title: str | None, width: float, points: float = 9, most: int = 3) -
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     if len(lines) > most:
-        lines = [*lines[: most - 1], f"{_parts(lines[most - 1], per_line - 1)[0]}…"]
+        lines = [*lines[: most - 1], f"{_begin(lines[most - 1], per_line - 1)}…"]
     return [line for line in lines if line]
 
 
 def _parts(word: str, most: int) -> list[str]:
-    """A word in parts of at most that width."""
-    parts = [""]
-    for letter in word:
-        if letter_width(parts[-1]) + letter_width(letter) > most:
-            parts.append("")
-        parts[-1] += letter
+    """A word in parts of at most that width, of about equal length."""
+    whole = letter_width(word)
+    share, parts = -(-whole // -(-whole // most)), list[str]()
+    while word:
+        parts.append(_begin(word, share))
+        word = word[len(parts[-1]) :]
     return parts
+
+
+def _begin(text: str, most: int) -> str:
+    """The first letters of a text, of at most that width; one at least."""
+    end = len(text)
+    while end > 1 and letter_width(text[:end]) > most:
+        end -= 1
+    return text[:end]

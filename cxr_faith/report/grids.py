@@ -16,6 +16,7 @@ from cxr_faith.report.figures import DPI, Map, Marks, Part, Pixels, Region, chec
 from cxr_faith.report.letters import draw_all_letters
 
 FILM_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+_ALONE = 3.3  # inches, of the picture of a single word: its title has room
 _POINTS, _SIDE, _SMALL = 8, 1.62, 1.06  # points; inches; inches: six pictures fit a page, three a column
 OWN_SCALE = "Each map on its own scale, 2nd to 98th percentile: compare places, not shades."
 
@@ -88,7 +89,8 @@ def token_strip(
     words = answer_words(tokens)
     names = [[visible("".join(tokens[index] for index in word).strip())] for word in words]
     columns = min(columns, len(words))
-    figure, cells = _panels(check_picture(picture), names, title, columns, _SIDE if title else _SMALL, footnote)
+    side = (_ALONE if len(words) == 1 else _SIDE) if title else _SMALL
+    figure, cells = _panels(check_picture(picture), names, title, columns, side, footnote)
     for axes, word in zip(cells, words, strict=True):
         mean = np.mean([maps[index] for index in word], axis=0)
         draw_map(axes, picture, mean, region=region, marks=Marks(5 if parts else 7, sides), parts=parts)
