@@ -54,7 +54,8 @@ class Needed:
     def sentence(self) -> str:
         """One line for people."""
         phrase = KINDS[self.finding].phrase
-        middle = f"({(self.box[0] + self.box[2]) / 2:.0f}, {(self.box[1] + self.box[3]) / 2:.0f})"
+        left, top, right, bottom = self.box
+        middle = f"({(left + right) / 2:.0f}, {(top + bottom) / 2:.0f})"
         what = f"{phrase} on {self.area:.1%} of the picture at pixel {middle}, contrast {self.contrast:g}"
         if self.turned:
             turned = f"{self.turned} of {self.tried} synthetic objects turn it"
@@ -103,13 +104,15 @@ def smallest_needed(explanation: Explanation, finding: str, seed: int = 0) -> Ne
         raise ValueError(f"nothing is planted: the picture can show no {finding}")
     best = min(turning, key=lambda one: one[:2]) if turning else max(nearest, key=lambda one: one[2])
     area, contrast, margin, copy = best
+    box = box_of_mask(copy.mask)
+    assert box is not None  # an object covers a pixel or more
     return Needed(
         finding,
         tried,
         len(turning),
         area / pixels.size,
         contrast,
-        box_of_mask(copy.mask),
+        box,
         margin,
         copy.pixels,
     )

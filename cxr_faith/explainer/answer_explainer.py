@@ -1,7 +1,6 @@
 """Explain a model's answers: about one picture or several, the whole answer, a word of it, or each of its tokens."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import overload
 
 from cxr_faith.attribution import Method, build_methods
@@ -14,11 +13,9 @@ from cxr_faith.explainer.pictures import Picture, Shown
 from cxr_faith.explainer.view import View, by_picture, pair_up, refuse_lists
 from cxr_faith.perturb.copies import Copies
 from cxr_faith.perturb.engine import Engine
-from cxr_faith.printable import printable
 from cxr_faith.uncertainty import measure_spread
 from cxr_faith.vlm.answers import KEYWORD
 from cxr_faith.vlm.base import VLM
-from cxr_faith.vlm.bundled_weights import has_bundled_weights
 
 MethodSpec = str | Mapping[str, object]
 """Name of a method, or `{"class": name, options…}`."""
@@ -37,15 +34,6 @@ class AnswerExplainer:
     def __init__(self, vlm: VLM, seed: int = 0, max_new_tokens: int = 32, copies: Copies | None = None) -> None:
         self.vlm, self.seed, self.max_new_tokens, self.copies = vlm, seed, max_new_tokens, copies
         self._engine = Engine(vlm)
-
-    def __repr__(self) -> str:
-        """One line: the model, where it runs, and the grid of its maps."""
-        source, (rows, columns) = str(getattr(self.vlm, "source", "")), self.vlm.grid
-        model = "bundled" if source and has_bundled_weights(source) else "/".join(Path(source).parts[-2:])
-        named = printable(model or type(self.vlm).__name__)
-        return (
-            f"<{type(self).__name__} {named} on {self.vlm.device}, maps of {rows} × {columns} cells, seed {self.seed}>"
-        )
 
     @overload
     def explain(
@@ -99,9 +87,8 @@ class AnswerExplainer:
         """Ask a question and explain the model's own answer.
 
         A list of questions is asked about the one picture, a list of pictures gets the one question, and two lists of
-        equal length are paired; the result is then a list. A picture is encoded once for all of its questions, and no
-        map depends on the others.
-        Several pictures of one question, such as a prior and a current study, are a tuple, or a dict that names them.
+        equal length are paired; the result is then a list. A picture is encoded once for all of its questions. Several
+        pictures of one question, such as a prior and a current study, are a tuple, or a dict that names them.
 
         Args:
             image: what a question shows (`cxr_faith.read_picture` lists all that is a picture), or a list.
@@ -113,18 +100,15 @@ class AnswerExplainer:
             image_id: seeds everything random; default: the file's name, or `image`; of several pictures, joined by `+`.
             options: answers to choose from; they are put below the question with letters. The answer is a letter, and
                 the target is its margin over the best other letter.
-            pair: the same picture without the finding, of its size: `counterfactual` takes its cells, and `evaluate`
-                scores under the substrate `pair`.
+            pair: the same picture without the finding, for `counterfactual` and the substrate `pair`.
 
         Raises:
             ValueError: an unreadable picture, an unknown method or option, an answer that is empty or has no such
                 token or word, a map with values that are not finite, or lists that do not fit.
         """
         name, chosen = method_for(self.vlm, method)
-        if isinstance(image, list) and image_id is not None:
-            raise ValueError("image_id names one picture: leave it out with a list of pictures")
-        if isinstance(image, list) and pair is not None:
-            raise ValueError("a pair is of one picture: leave it out with a list of pictures")
+        if isinstance(image, list):
+            _check_alone(image_id, pair)
         kind, results = _kind_with(options, kind), dict[int, Explanation]()
         pairs = [(picture, with_options(asked, options)) for picture, asked in pair_up(image, question)]
         for members in by_picture(pairs):
@@ -133,8 +117,8 @@ class AnswerExplainer:
             make_maps(self._engine, view, {name: chosen}, cases, self.seed, self.copies)
             made = [Explanation.of(self._engine, case, name, view, self.seed) for case in cases]
             results |= zip(members, made, strict=True)
-        in_order = [results[index] for index in sorted(results)]
-        return in_order if isinstance(image, list) or isinstance(question, list) else in_order[0]
+        single = not isinstance(image, list) and not isinstance(question, list)
+        return results[0] if single else [results[index] for index in sorted(results)]
 
     def explain_answer(
         self, image: Shown, question: str, method: MethodSpec = "chefer", kind: str | None = None
@@ -145,11 +129,7 @@ class AnswerExplainer:
     def explain_keyword(
         self, image: Shown, question: str, keyword: str, method: MethodSpec = "chefer", kind: str | None = None
     ) -> Explanation:
-        """Explain all tokens of a word at its first place in the answer.
-
-        Raises:
-            ValueError: the answer does not contain the word; the message gives the answer.
-        """
+        """Explain all tokens of a word at its first place in the answer, which must contain it (`ValueError`)."""
         return self.explain(image, question, method, f"{KEYWORD}{keyword}", kind)
 
     def explain_tokens(
@@ -173,10 +153,7 @@ class AnswerExplainer:
         return [Explanation.of(self._engine, one, name, view, self.seed) for one in each]
 
     def _ask(self, view: View, asked: Sequence[str], target: str | int, kind: str | None, options: int) -> list[Case]:
-        cases = ask(self._engine, view, asked, target, kind, self.seed, self.max_new_tokens, options)
-        for case in cases:
-            case.pair = view.pair
-        return cases
+        return ask(self._engine, view, asked, target, kind, self.seed, self.max_new_tokens, options)
 
     def _ask_one(
         self,
@@ -191,6 +168,14 @@ class AnswerExplainer:
         refuse_lists(image, question)
         view, asked = View.open(self.vlm, image, image_id, pair), [with_options(question, options)]
         return view, self._ask(view, asked, target, _kind_with(options, kind), len(options))[0]
+
+
+def _check_alone(image_id: str | None, pair: Picture | None) -> None:
+    """Refuse what belongs to one picture, beside a list of them."""
+    if image_id is not None:
+        raise ValueError("image_id names one picture: leave it out with a list of pictures")
+    if pair is not None:
+        raise ValueError("a pair is of one picture: leave it out with a list of pictures")
 
 
 def make_maps(

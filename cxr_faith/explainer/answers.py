@@ -50,6 +50,7 @@ def ask(
         lambda copies: read_answers(vlm, view.pixels, view.image_id, *asked, copies=copies, options=offered)
     )
     for case in cases:
+        case.pair = view.pair
         if case.target is None and case.reply.opens_thought is not None:
             raise ThoughtError(case.reply.opens_thought)
         if case.target is None:

@@ -104,13 +104,13 @@ def placed_boxes(explanation: Explanation, boxes: Sequence[Box | Corners] | None
     """
     if boxes is None:
         return None
-    boxes = [_box(box) for box in boxes]
+    given = [_box(box) for box in boxes]
     if len(explanation.pictures) == 1:
-        return boxes
+        return given
     parts = {part.name: part.region for part in _arrangement(explanation).parts}
     sizes = {name: picture.shape for name, picture in zip(explanation.picture_names, explanation.pictures, strict=True)}
     placed = []
-    for box in boxes:
+    for box in given:
         if box.image_id not in parts:
             raise ValueError(f"box {box.label!r}: its image_id must name a picture: {', '.join(parts)}")
         (top, left, height, width), (rows, columns, _) = parts[box.image_id], sizes[box.image_id]

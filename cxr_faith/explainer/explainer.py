@@ -14,6 +14,8 @@ from cxr_faith.explainer.explanation import Explanation, LayerShare
 from cxr_faith.explainer.pictures import Picture, Shown
 from cxr_faith.explainer.view import refuse_lists
 from cxr_faith.perturb.copies import Copies
+from cxr_faith.printable import printable
+from cxr_faith.vlm.bundled_weights import has_bundled_weights
 from cxr_faith.vlm.config import ModelConfig, bundled_model
 from cxr_faith.vlm.loading import load_configured
 from cxr_faith.vlm.reasoning import Reasoning
@@ -36,6 +38,15 @@ class Explainer(AnswerScorer):
         >>> explanation.map.shape
         (12, 12)
     """
+
+    def __repr__(self) -> str:
+        """One line: the model, where it runs, and the grid of its maps."""
+        source, (rows, columns) = str(getattr(self.vlm, "source", "")), self.vlm.grid
+        model = "bundled" if source and has_bundled_weights(source) else "/".join(Path(source).parts[-2:])
+        named = printable(model or type(self.vlm).__name__)
+        return (
+            f"<{type(self).__name__} {named} on {self.vlm.device}, maps of {rows} × {columns} cells, seed {self.seed}>"
+        )
 
     @classmethod
     def from_pretrained(
