@@ -159,10 +159,9 @@ class ExplainOptions:
         for name in self.method_specs:
             if name not in METHODS:
                 raise ValueError(f"{option}: no method {name!r}{nearest(name, METHODS)}")
-        if self.methods is not None:
-            for other in ("method_options", "clinical"):
-                if getattr(self, other):
-                    raise ValueError(f"--methods and --{other} exclude each other: {other} is of one method")
+        for other in ("method_options", "clinical") if self.methods is not None else ():
+            if getattr(self, other):
+                raise ValueError(f"--methods and --{other} exclude each other: {other} is of one method")
         if "class" in self.method_options:
             raise ValueError("--method_options: the class is --method")
         if self.method_options:

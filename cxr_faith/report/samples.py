@@ -178,7 +178,9 @@ def _entry(
         ],
         use=_use({name: first(name) for name in IMAGE_USE}) if "image_use" in columns else None,
         pictures=picture_names(images),
-        sides=_sides([image["image_id"] for image in images], {name: first(name) for name in _VIEW}),
+        sides=_sides(
+            [image["image_id"] for image in images], {name: first(name) if name in columns else None for name in _VIEW}
+        ),
         shares=_picture_shares(columns, places, rows) if len(images) else {},
         packed=packed,
     )

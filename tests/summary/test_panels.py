@@ -14,8 +14,10 @@ from cxr_faith.records import read_records
 from cxr_faith.records.controls import first_setting
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.results import write_results
+from cxr_faith.report.samples import sample_entries
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.summary.agreement import agreement_panel
+from cxr_faith.summary.board import Setting
 from cxr_faith.summary.calibration import calibration_panel
 from cxr_faith.summary.conditions import condition_panel
 from cxr_faith.summary.localization import method_localization
@@ -119,7 +121,7 @@ def test_regions_of_even_maps_are_even(frame: pd.DataFrame) -> None:
 def test_regions_of_mirrored_and_lateral_films_follow_the_patient(frame: pd.DataFrame) -> None:
     [usual, *_] = region_panel(frame, METHODS)
     flipped = [
-        m.reshape(int(h), -1)[:, ::-1].ravel() if isinstance(m, np.ndarray) else None
+        m.reshape(int(h), -1)[:, ::-1].ravel() if isinstance(m, np.ndarray) and h == h else m
         for m, h in zip(frame["map"], frame["grid_h"], strict=True)
     ]
     assert region_panel(frame.assign(map=flipped), METHODS)[0].right_upper == pytest.approx(usual.left_upper)
@@ -130,6 +132,20 @@ def test_regions_of_mirrored_and_lateral_films_follow_the_patient(frame: pd.Data
         [entry, *_] = region_panel(frame.assign(**lateral), METHODS)
         assert {entry.value(name) for name in REGIONS} == {None}
         assert (entry.border, entry.n) == (usual.border, usual.n)
+
+
+def test_pages_mark_the_sides_that_are_known(frame: pd.DataFrame) -> None:
+    settings = [Setting(*row) for row in frame[list(Setting._fields)].drop_duplicates().itertuples(index=False)]
+    methods = sorted(set(frame["method"]))
+    for stated, sides in (
+        ({}, "RL"),
+        ({"orientation": None}, "RL"),
+        ({"orientation": "mirrored"}, "LR"),
+        ({"orientation": "other"}, ""),
+        ({"view": "LATERAL"}, ""),
+    ):
+        entries = sample_entries(frame.assign(**stated), settings, methods, 0)
+        assert {tuple(entry.sides) for entry in entries} == {(sides,)}
 
 
 def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
