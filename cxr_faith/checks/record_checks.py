@@ -47,7 +47,7 @@ def record_checks(frame: pd.DataFrame, methods: Sequence[str]) -> Iterator[Check
         "moves the wrong way", moves, moves <= 0.3, True, "curves are noisy: more samples, or a softer mask", ""
     )
     yield from _map_checks(first, methods)
-    ece = calibration_panel(first, methods).ece
+    ece = calibration_panel([first], methods).ece
     ece = np.nan if ece is None else ece
     advice = "p(yes) is not calibrated: rank by margin instead"
     yield graded("calibration error (ECE)", ece, ece < 0.15, True, advice, missing=NO_REFERENCES)

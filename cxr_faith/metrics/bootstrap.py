@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
+from cxr_faith.metrics.cluster_sums import Kinds
+
 Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.95
@@ -40,16 +42,6 @@ class Drawn:
     p: Floats
 
 
-def distinct_columns(table: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Place of the first column of each kind, and the kind of each column [columns]; equal columns are of one kind.
-
-    `np.unique(axis=1)` compares clusters one by one, which takes longer than a resample of many of them.
-    """
-    kinds: dict[bytes, int] = {}
-    which = np.array([kinds.setdefault(column.tobytes(), len(kinds)) for column in table.T], np.intp)
-    return np.unique(which, return_index=True)[1], which
-
-
 def jackknife_means(sums: Floats, weights: Floats) -> Floats:
     """Means Σ sums / Σ weights with one cluster left out, [clusters, columns]."""
     return np.asarray((sums.sum(0) - sums) / (weights.sum(0) - weights))
@@ -72,10 +64,7 @@ def draw(
     rng: np.random.Generator | int,
     error: Floats | None = None,
 ) -> Drawn:
-    """Resample the clusters with replacement; all columns share the draws.
-
-    The error of a resample is that of a ratio of sums, √(n/(n-1) Σ (sum_i - mean* weight_i)²) / Σ weight_i, the first
-    order of its jackknife, which needs no loop over the clusters.
+    """Resample the clusters with replacement; all columns share the draws. See `Resampling.draw`.
 
     Args:
         sums: Σ weight · value of each cluster [clusters, columns].
@@ -85,35 +74,83 @@ def draw(
         rng: draws the clusters; a seed: the draws of this seed, which are kept for the next call.
         error: standard error of the mean of the data [columns]; None: that of these clusters.
     """
-    n_clusters, n_columns = sums.shape
-    mean = sums.sum(0) / weights.sum(0)
-    rest = sums - mean * weights  # distances to the mean, since squares of the sums would cancel
-    first, which = distinct_columns(weights)
-    kinds = weights[:, first]
-    number = np.dtype(np.float64 if n_clusters < _DOUBLE else np.float32)
-    own, shared = (np.hstack(parts).astype(number) for parts in ([rest, rest**2, rest * weights], [kinds, kinds**2]))
-    floor = _NO_SPREAD * np.abs(sums / weights).max(0)
-    observed = studentized(mean, jackknife_error(sums, weights) if error is None else error, floor)
-    least = 1e-9 * np.abs(observed)  # equal values must count as equal although they are added up in another order
-    kept_means, kept_t = np.empty((resamples, n_columns)), np.empty((resamples, n_columns))
-    above, below, start = np.zeros(n_columns), np.zeros(n_columns), 0
-    for counts in _resampled_counts(n_clusters, n_columns, max(resamples, tests), rng):
-        times = counts.astype(number)
-        of_columns, of_kinds = (np.asarray(times @ part, np.float64) for part in (own, shared))
-        distance, squares, mixed = np.split(of_columns, 3, axis=1)
-        total, total_squares = (part[:, which] for part in np.split(of_kinds, 2, axis=1))
-        distance = distance / total
-        variance = squares - 2 * distance * mixed + distance**2 * total_squares
-        error = np.sqrt(n_clusters / max(n_clusters - 1, 1) * variance.clip(min=0)) / total
-        t = studentized(distance, error, floor)
-        above += (t >= observed - least).sum(0)
-        below += (t <= observed + least).sum(0)
-        stop = min(start + len(counts), resamples)
-        if start < stop:
-            kept_means[start:stop] = mean + distance[: stop - start]
-            kept_t[start:stop] = t[: stop - start]
-        start += len(counts)
-    return Drawn(kept_means, kept_t, np.minimum(2 * (1 + np.minimum(above, below)) / (1 + start), 1.0))
+    columns = Resampling(*sums.shape)
+    columns.add(sums, weights, jackknife_error(sums, weights) if error is None else error)
+    return columns.draw(resamples, tests, rng)
+
+
+class Resampling:
+    """Columns of sums over clusters, made ready to be resampled, some at a time.
+
+    The error of a resample is that of a ratio of sums, √(n/(n-1) Σ (sum_i - mean* weight_i)²) / Σ weight_i, the first
+    order of its jackknife, which needs no loop over the clusters.
+
+    Args:
+        n_clusters: number of clusters.
+        n_columns: number of columns that will be added.
+    """
+
+    def __init__(self, n_clusters: int, n_columns: int) -> None:
+        self._n_clusters, self._n_columns = n_clusters, n_columns
+        self._number = np.dtype(np.float64 if n_clusters < _DOUBLE else np.float32)
+        # Distances to the mean, their squares, and their products with the weights: three blocks of columns.
+        self._own = np.empty((n_clusters, 3 * n_columns), self._number)
+        self._known, self._kinds = Kinds(), list[Floats]()
+        self._kind = list[npt.NDArray[np.intp]]()
+        self._mean, self._floor, self._observed = (np.empty(n_columns) for _ in range(3))
+        self._added = 0
+
+    def add(self, sums: Floats, weights: Floats, error: Floats) -> None:
+        """Add the next columns.
+
+        Args:
+            sums: Σ weight · value of each cluster [clusters, columns].
+            weights: Σ weight, the same shape, nowhere 0.
+            error: standard error of the mean of the data [columns].
+        """
+        mean = sums.sum(0) / weights.sum(0)
+        rest = sums - mean * weights  # distances to the mean, since squares of the sums would cancel
+        columns = slice(self._added, self._added + len(mean))
+        for block, values in enumerate((rest, rest**2, rest * weights)):
+            self._own[:, block * self._n_columns + columns.start :][:, : len(mean)] = values
+        new, kind = self._known.add(weights)
+        self._kinds.append(weights[:, new])
+        self._kind.append(kind)
+        self._mean[columns] = mean
+        self._floor[columns] = _NO_SPREAD * np.abs(sums / weights).max(0)
+        self._observed[columns] = studentized(mean, error, self._floor[columns])
+        self._added = columns.stop
+
+    def draw(self, resamples: int, tests: int, rng: np.random.Generator | int) -> Drawn:
+        """Resample the clusters with replacement; all columns share the draws.
+
+        Args:
+            resamples: number of resamples whose means and t are kept.
+            tests: number of resamples that p is taken from, at least `resamples`.
+            rng: draws the clusters; a seed: the draws of this seed, which are kept for the next call.
+        """
+        kinds, kind, n_clusters = np.hstack(self._kinds), np.concatenate(self._kind), self._n_clusters
+        shared = np.hstack([kinds, kinds**2]).astype(self._number)
+        least = 1e-9 * np.abs(self._observed)  # equal values must count as equal although added up in another order
+        kept_means, kept_t = (np.empty((resamples, self._n_columns)) for _ in range(2))
+        above, below, start = np.zeros(self._n_columns), np.zeros(self._n_columns), 0
+        for counts in _resampled_counts(n_clusters, self._n_columns, max(resamples, tests), rng):
+            times = counts.astype(self._number)
+            of_columns, of_kinds = (np.asarray(times @ part, np.float64) for part in (self._own, shared))
+            distance, squares, mixed = np.split(of_columns, 3, axis=1)
+            total, total_squares = (part[:, kind] for part in np.split(of_kinds, 2, axis=1))
+            distance = distance / total
+            variance = squares - 2 * distance * mixed + distance**2 * total_squares
+            error = np.sqrt(n_clusters / max(n_clusters - 1, 1) * variance.clip(min=0)) / total
+            t = studentized(distance, error, self._floor)
+            above += (t >= self._observed - least).sum(0)
+            below += (t <= self._observed + least).sum(0)
+            stop = min(start + len(counts), resamples)
+            if start < stop:
+                kept_means[start:stop] = self._mean + distance[: stop - start]
+                kept_t[start:stop] = t[: stop - start]
+            start += len(counts)
+        return Drawn(kept_means, kept_t, np.minimum(2 * (1 + np.minimum(above, below)) / (1 + start), 1.0))
 
 
 def studentized(distance: Floats, error: Floats, floor: Floats) -> Floats:
@@ -138,20 +175,21 @@ def _resampled_counts(
             yield _counts(n_clusters, min(block, resamples - start), rng)
 
 
-def _counts(n_clusters: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+def _counts(n_clusters: int, resamples: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """How often each cluster is drawn in each of the next resamples, [resamples, clusters]."""
-    drawn = rng.integers(n_clusters, size=(resamples, n_clusters)) + np.arange(resamples)[:, None] * n_clusters
-    return np.bincount(drawn.ravel(), minlength=resamples * n_clusters).reshape(resamples, n_clusters)
+    counts = np.empty((resamples, n_clusters), np.uint8)
+    rows = max(1, _BLOCK // n_clusters)  # at a time: the draws themselves take 8 bytes each
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = rng.integers(n_clusters, size=(size, n_clusters)) + np.arange(size)[:, None] * n_clusters
+        counts[start : start + size] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+    return counts
 
 
 @lru_cache(maxsize=4)
 def _kept_counts(n_clusters: int, resamples: int, seed: int) -> npt.NDArray[np.uint8]:
-    """All counts of a seed: boards with as many clusters share them. No cluster is drawn 256 times out of thousands."""
-    rng, block = np.random.default_rng(seed), max(1, _BLOCK // n_clusters)
-    counts = np.empty((resamples, n_clusters), np.uint8)
-    for start in range(0, resamples, block):
-        counts[start : start + block] = _counts(n_clusters, min(block, resamples - start), rng)
-    return counts
+    """All counts of a seed: boards with as many clusters share them."""
+    return _counts(n_clusters, resamples, np.random.default_rng(seed))
 
 
 def percentile_interval(drawn: Floats) -> tuple[Floats, Floats]:
@@ -179,22 +217,31 @@ def bootstrap_t_interval(t: Floats, mean: Floats, error: Floats) -> tuple[Floats
     return np.where(usable, low, np.nan), np.where(usable, high, np.nan)
 
 
-def bca_interval(drawn: Floats, observed: Floats, jackknife: Floats) -> tuple[Floats, Floats]:
+def acceleration(jackknife: Floats) -> Floats:
+    """How fast the standard error changes with the mean (Efron 1987), [columns]; NaN without spread.
+
+    Args:
+        jackknife: estimates with one cluster left out [clusters, columns].
+    """
+    offset = jackknife.mean(0) - jackknife
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((offset**3).sum(0) / (6 * (offset**2).sum(0) ** 1.5))
+
+
+def bca_interval(drawn: Floats, observed: Floats, acceleration: Floats) -> tuple[Floats, Floats]:
     """Bias-corrected and accelerated bootstrap interval, Efron 1987.
 
     Args:
         drawn: bootstrap distribution [resamples, columns].
         observed: estimate from the data [columns].
-        jackknife: estimates with one cluster left out [clusters, columns].
+        acceleration: what the function of this name gives [columns].
 
     Returns:
         (low, high), each [columns]; NaN where all resamples lie on one side of the estimate, or are equal.
     """
     below = ((drawn < observed).mean(0) + (drawn <= observed).mean(0)) / 2
-    offset = jackknife.mean(0) - jackknife
     with np.errstate(divide="ignore", invalid="ignore"):
         bias = ndtri(below)
-        acceleration = (offset**3).sum(0) / (6 * (offset**2).sum(0) ** 1.5)
         ends = []
         for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
             shifted = bias + ndtri(tail)

@@ -10,6 +10,7 @@ random (random groups; Wolter 2007, chapter 2): these cost the same for any numb
 flipped, too: where the clusters are distributed symmetrically, sums of clusters are.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Self
@@ -19,19 +20,18 @@ import numpy.typing as npt
 
 from cxr_faith.metrics.bootstrap import (
     LEVEL,
+    Resampling,
+    acceleration,
     bca_interval,
     bootstrap_t_interval,
-    distinct_columns,
     draw,
     jackknife_error,
     jackknife_means,
     percentile_interval,
 )
+from cxr_faith.metrics.cluster_sums import ClusterSums, Flags, Floats, Ints, Part, added, cluster_sums
 
-__all__ = ["LEVEL", "Estimates", "cluster_sums", "effect_size", "estimate", "holm", "sign_flip_p"]
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
+__all__ = ["LEVEL", "Estimates", "cluster_sums", "effect_size", "estimate", "estimate_parts", "holm", "sign_flip_p"]
 
 RESAMPLES = 2_000
 """Resamples that an interval is taken from."""
@@ -58,6 +58,7 @@ RESOLVED = 0.01
 
 _SEED = 20240229
 _BLOCK_WEIGHTS = 2_000_000  # weights in memory at a time: 16 MB
+_VALUES_AT_ONCE = 4_000_000  # sums that are worked on at a time: 32 MB, and a few times that on the way
 _KEPT_SIGNS = BLOCKS * FLIPS  # bytes: more signs than that are drawn again for each board
 
 
@@ -99,6 +100,11 @@ class Estimates:
         """Estimates for columns without a value: every field is NaN."""
         return cls(*(np.full(columns, np.nan) for _ in fields(cls)))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The columns of several estimates after one another."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
 
 def estimate(
     values: npt.ArrayLike, clusters: npt.ArrayLike, weights: npt.ArrayLike | None = None, tests: int = TESTS
@@ -113,74 +119,72 @@ def estimate(
     """
     table = np.asarray(values, dtype=np.float64)
     heavy = None if weights is None else np.broadcast_to(np.asarray(weights, dtype=np.float64), table.shape)
-    sums, totals = cluster_sums(table, np.unique(np.asarray(clusters), return_inverse=True)[1], heavy)
-    result = Estimates.empty(table.shape[1])
+    return estimate_parts([(table, heavy)], clusters, tests)
+
+
+def estimate_parts(parts: Iterable[Part], clusters: npt.ArrayLike, tests: int = TESTS) -> Estimates:
+    """`estimate` of columns that come in parts, of which one at a time is in memory: one number per column of them all.
+
+    Args:
+        parts: values [rows, columns] and weights of some columns; at least one part.
+        clusters: number or name of each row's cluster [rows].
+        tests: resamples that p is taken from.
+    """
+    sums = ClusterSums.of(parts, np.unique(np.asarray(clusters), return_inverse=True)[1])
+    result = Estimates.empty(sums.sums.shape[1])
     # Only clusters that have a value can be drawn, so columns go together by the clusters they have.
-    first, which = distinct_columns(totals > 0)
-    for number, pattern in enumerate((totals[:, first] > 0).T):
-        columns = np.flatnonzero(which == number)
+    for pattern, columns in sums.by_clusters():
         if pattern.any():
-            part = _estimate(sums[np.ix_(pattern, columns)], totals[np.ix_(pattern, columns)], tests)
+            part = _estimate(sums, pattern, columns, tests)
             for field in fields(Estimates):
                 getattr(result, field.name)[columns] = getattr(part, field.name)
         else:
             result.clusters[columns] = 0
-    result.n[:] = np.isfinite(table).sum(0)
+    result.n[:] = sums.n
     return result
 
 
-def cluster_sums(values: Floats, clusters: Ints, weights: Floats | None = None) -> tuple[Floats, Floats]:
-    """Sums of weight · value and of weight over the values that are not NaN, each [clusters, columns].
-
-    Args:
-        values: [rows, columns].
-        clusters: 0-based number of each row's cluster [rows].
-        weights: [rows, columns]; None: 1 each.
-    """
-    present = np.isfinite(values)
-    heavy = present.astype(np.float64) if weights is None else np.where(present, weights, 0.0)
-    n_clusters = int(clusters.max(initial=-1)) + 1
-    return _added(heavy * np.where(present, values, 0.0), clusters, n_clusters), _added(heavy, clusters, n_clusters)
-
-
-def _added(values: Floats, groups: Ints, n_groups: int) -> Floats:
-    """Sums over the rows of each group, in the order of the rows, [groups, columns]."""
-    columns = (np.bincount(groups, values[:, column], n_groups) for column in range(values.shape[1]))
-    return np.stack(list(columns), axis=1) if values.shape[1] else np.zeros((n_groups, 0))
-
-
-def _estimate(sums: Floats, weights: Floats, tests: int) -> Estimates:
-    """The fields but `n`, from clusters that all have a value."""
-    n_clusters, n_columns = sums.shape
-    mean, result = sums.sum(0) / weights.sum(0), Estimates.empty(n_columns)
-    is_many = n_clusters > BLOCKS
-    result.mean[:], result.clusters[:] = mean, n_clusters
-    flipped, flips = (_blocks_of(sums), RESAMPLES) if is_many else (sums, FLIPS)
-    result.p_sign_flip[:] = result.p[:] = sign_flip_p(flipped, _SEED + 1, flips)
-    result.d_z[:] = effect_size(sums / weights)
-    if n_clusters >= FEWEST_CLUSTERS:
-        error = jackknife_error(sums, weights)
-        drawn = draw(sums, weights, RESAMPLES, RESAMPLES if is_many else tests, _SEED, error)
-        result.p[:] = _resolved(drawn.p, sums, weights, tests, error) if is_many else drawn.p
+def _estimate(data: ClusterSums, pattern: Flags, chosen: Ints, tests: int) -> Estimates:
+    """The fields but `n` of some columns, from the clusters in which they all have a value."""
+    n_clusters, n_columns = int(pattern.sum()), len(chosen)
+    is_many, has_interval = n_clusters > BLOCKS, n_clusters >= FEWEST_CLUSTERS
+    result, error, bend = Estimates.empty(n_columns), np.empty(n_columns), np.empty(n_columns)
+    columns, blocks = Resampling(n_clusters, n_columns if has_interval else 0), list[tuple[Floats, Floats]]()
+    at_once = max(1, _VALUES_AT_ONCE // n_clusters)
+    for some in (slice(start, start + at_once) for start in range(0, n_columns, at_once)):
+        sums, weights = data.part(pattern, chosen[some])
+        if is_many:
+            blocks.append((_blocks_of(sums), _blocks_of(weights)))
+        flipped, flips = (blocks[-1][0], RESAMPLES) if is_many else (sums, FLIPS)
+        result.mean[some] = sums.sum(0) / weights.sum(0)
+        result.p_sign_flip[some] = sign_flip_p(flipped, _SEED + 1, flips)
+        result.d_z[some] = effect_size(sums / weights)
+        if has_interval:
+            error[some] = jackknife_error(sums, weights)
+            bend[some] = acceleration(jackknife_means(sums, weights))
+            columns.add(sums, weights, error[some])
+    result.clusters[:], result.p[:] = n_clusters, result.p_sign_flip
+    if has_interval:
+        drawn = columns.draw(RESAMPLES, RESAMPLES if is_many else tests, _SEED)
+        result.p[:] = _resolved(drawn.p, blocks, tests, error) if is_many else drawn.p
         result.low[:], result.high[:] = percentile_interval(drawn.means)
-        result.bca_low[:], result.bca_high[:] = bca_interval(drawn.means, mean, jackknife_means(sums, weights))
-        result.t_low[:], result.t_high[:] = bootstrap_t_interval(drawn.t, mean, error)
+        result.bca_low[:], result.bca_high[:] = bca_interval(drawn.means, result.mean, bend)
+        result.t_low[:], result.t_high[:] = bootstrap_t_interval(drawn.t, result.mean, error)
     return result
 
 
-def _resolved(p: Floats, sums: Floats, weights: Floats, tests: int, error: Floats) -> Floats:
+def _resolved(p: Floats, blocks: Sequence[tuple[Floats, Floats]], tests: int, error: Floats) -> Floats:
     """The p of many clusters [columns]: those below `RESOLVED` from resampled blocks of clusters.
 
     Args:
         p: from resampled clusters [columns].
-        sums: [clusters, columns].
-        weights: [clusters, columns].
+        blocks: sums and weights in blocks of clusters, each [BLOCKS, columns], some columns after the others.
         tests: resamples of the blocks.
         error: standard error of the means [columns].
     """
     small = np.flatnonzero(p < RESOLVED)
     if len(small):
-        sums, weights = _blocks_of(sums[:, small]), _blocks_of(weights[:, small])
+        sums, weights = (np.hstack(parts)[:, small] for parts in zip(*blocks, strict=True))
         p = p.copy()
         p[small] = np.minimum(draw(sums, weights, RESAMPLES, tests, _SEED, error[small]).p, RESOLVED)
     return p
@@ -188,7 +192,7 @@ def _resolved(p: Floats, sums: Floats, weights: Floats, tests: int, error: Float
 
 def _blocks_of(sums: Floats) -> Floats:
     """Sums of clusters [clusters, columns] in blocks, [BLOCKS, columns]; always the same clusters in a block."""
-    return _added(sums, np.random.default_rng(_SEED + 2).permutation(len(sums)) % BLOCKS, BLOCKS)
+    return added(sums, np.random.default_rng(_SEED + 2).permutation(len(sums)) % BLOCKS, BLOCKS)
 
 
 def sign_flip_p(sums: Floats, rng: np.random.Generator | int, flips: int = FLIPS) -> Floats:

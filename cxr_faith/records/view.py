@@ -1,6 +1,6 @@
 """All records of a run as a view that DuckDB streams from the Parquet files: no query holds all columns of all rows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import duckdb
@@ -76,12 +76,15 @@ class RecordView:
             source += " ANTI JOIN dropped USING (filename, file_row_number)"
         self._engine.execute(f"CREATE TEMP VIEW records AS SELECT {columns} FROM {source}")
 
-    def frame(self, columns: Sequence[str], where: str = "true") -> pd.DataFrame:
+    def frame(
+        self, columns: Sequence[str], where: str = "true", samples: Collection[str] | None = None
+    ) -> pd.DataFrame:
         """Some columns of some rows, sorted by key, with the types that `read_records` gives.
 
         Args:
             columns: names.
             where: a condition in SQL.
+            samples: only the rows of these samples; None: all.
         """
         schema = pa.schema([self._schema.field(name) for name in columns])
         if not self._paths:
@@ -89,10 +92,14 @@ class RecordView:
             return empty
         names = ", ".join(map(_quoted, columns))
         order = ", ".join(KEY)
+        if samples is not None:
+            self._engine.register("wanted", pa.table({"id": pa.array(sorted(samples), pa.string())}))
+            where += " AND sample_id IN (SELECT id FROM wanted)"
         table = self._table(f"SELECT {names} FROM records WHERE {where} ORDER BY {order}")
         # The order of the keys may not be that of the columns, and a null column has a type of its own.
         fields = [pa.field(field.name, field.type) for field in schema]
-        frame: pd.DataFrame = table.cast(pa.schema(fields)).to_pandas()
+        table = table.cast(pa.schema(fields))
+        frame: pd.DataFrame = table.to_pandas(self_destruct=True)  # frees each column once it is converted
         return frame
 
     def query(self, sql: str) -> pd.DataFrame:

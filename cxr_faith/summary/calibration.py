@@ -1,6 +1,6 @@
 """Is the model as sure as it should be, and do surer answers have more faithful maps?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from cxr_faith.metrics.calibration import (
 )
 from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.summary.columns import numbers, rank_correlation, rounded
+from cxr_faith.summary.parts import by_method
 from cxr_faith.summary.result import Result
 
 COLUMNS = ("p_yes", "margin", "predicted", "correct", "status", "srg")
@@ -41,24 +42,25 @@ class Calibration(Result):
     """Method → samples in that correlation."""
 
 
-def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> Calibration:
+def calibration_panel(parts: Iterable[pd.DataFrame], methods: Sequence[str]) -> Calibration:
     """Calibration and AUROC of p(yes), selective accuracy, and whether surer answers have more faithful maps.
 
     Args:
-        first: rows of one setting, condition "none".
+        parts: rows of one setting, condition "none", some methods after the others.
         methods: the order in which methods are listed; those without rows are left out.
     """
-    samples = first.groupby("sample_id", sort=True)[["p_yes", "margin", "predicted", "correct"]].first()
-    known = samples[samples["p_yes"].notna() & samples["correct"].notna()]
+    samples, confidence, counts = list[pd.DataFrame](), dict[str, float | None](), dict[str, int]()
+    for part in parts:
+        samples.append(_answers(part))
+        for method, rows in by_method([part], methods):
+            ok = rows[rows["status"].isin(MEASURED)]
+            margin, srg = np.abs(numbers(ok["margin"])), numbers(ok["srg"])
+            confidence[method] = rank_correlation(margin, srg)
+            counts[method] = int((np.isfinite(margin) & np.isfinite(srg)).sum())
+    table = samples[0] if len(samples) == 1 else _answers(pd.concat(samples).reset_index())
+    known = table[table["p_yes"].notna() & table["correct"].notna()]
     p, correct = numbers(known["p_yes"]), numbers(known["correct"])
     is_yes = known["predicted"].eq("yes").to_numpy(bool) == (correct == 1)
-    ok = first[first["status"].isin(MEASURED)]
-    confidence, counts = {}, {}
-    for method in (name for name in methods if first["method"].eq(name).any()):
-        rows = ok[ok["method"].eq(method)]
-        margin, srg = np.abs(numbers(rows["margin"])), numbers(rows["srg"])
-        confidence[method] = rank_correlation(margin, srg)
-        counts[method] = int((np.isfinite(margin) & np.isfinite(srg)).sum())
     return Calibration(
         n=len(known),
         ece=rounded(expected_calibration_error(p, is_yes)),
@@ -68,3 +70,8 @@ def calibration_panel(first: pd.DataFrame, methods: Sequence[str]) -> Calibratio
         confidence_with_srg=confidence,
         confidence_n=counts,
     )
+
+
+def _answers(rows: pd.DataFrame) -> pd.DataFrame:
+    """What all rows of a sample say about its answer, by `sample_id`."""
+    return rows.groupby("sample_id", sort=True)[["p_yes", "predicted", "correct"]].first()

@@ -1,6 +1,6 @@
 """What maps say against themselves: that nothing reads what they show, or that they do not add up to the effect."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from cxr_faith.metrics.functional import LARGE_RESIDUAL
 from cxr_faith.records.controls import is_control
 from cxr_faith.summary.board import Board
 from cxr_faith.summary.columns import median, numbers, rounded
+from cxr_faith.summary.parts import by_method
 from cxr_faith.summary.result import Result
 
 COLUMNS = ("caution", "completeness_residual")
@@ -52,14 +53,16 @@ class Caveat(Result):
         return f"{self.method}: {'; '.join(said)}." if said else None
 
 
-def caveats_panel(first: pd.DataFrame, methods: Sequence[str]) -> tuple[Caveat, ...]:
+def caveats_panel(parts: Iterable[pd.DataFrame], methods: Sequence[str]) -> tuple[Caveat, ...]:
     """One entry for each method whose maps carry a caution or a completeness residual.
 
     Args:
-        first: records of the first setting, condition "none": maps do not depend on the substrate that scores them.
+        parts: records of the first setting, condition "none", some methods after the others: maps do not depend on the
+            substrate that scores them.
         methods: the order in which methods are listed.
     """
-    entries = (_caveat(name, first[first["method"].eq(name)]) for name in methods if not is_control(name))
+    real = [name for name in methods if not is_control(name)]
+    entries = (_caveat(name, rows) for name, rows in by_method(parts, real))
     return tuple(entry for entry in entries if entry.n_cautions or entry.n_residuals)
 
 

@@ -13,7 +13,7 @@ from cxr_faith.metrics.groups import contrast
 from cxr_faith.metrics.statistics import estimate, holm
 from cxr_faith.records.controls import RANDOM, is_control
 from cxr_faith.summary.columns import Flags, Floats, numbers, rounded
-from cxr_faith.summary.method_rows import method_rows
+from cxr_faith.summary.method_rows import method_rows, shared_samples
 from cxr_faith.summary.result import Result
 from cxr_faith.summary.samples import sample_table, slices_of
 
@@ -112,7 +112,7 @@ def _measured(frame: pd.DataFrame) -> dict[str, Measured]:
         EFFECT: Measured(effect.astype(np.float64), everywhere),
     }
     methods = [name for name in dict.fromkeys(frame["method"]) if not is_control(name)]
-    for rows in method_rows(frame, methods, table):
+    for rows in method_rows([frame], methods, table, shared_samples([frame], table)):
         values, weights = np.full(len(table), np.nan), np.ones(len(table))
         chosen = rows.common
         values[rows.sample[chosen]] = rows.values["srg"][chosen]

@@ -35,16 +35,15 @@ class Failures(Result):
     """The first 20 of them by `sample_id`."""
 
 
-def failures_of(records: pd.DataFrame) -> Failures:
+def failures_of(n: int, records: pd.DataFrame) -> Failures:
     """The samples with rows that could not be scored.
 
     Args:
-        records: as `read_records` gives them, sorted by key, condition "none".
+        n: number of such samples.
+        records: rows of the first `LISTED` of them, sorted by key, condition "none".
     """
-    failed = records[records["status"].isin(UNSCORED)]
-    ids = sorted(set(failed["sample_id"]))
-    listed = records[records["sample_id"].isin(ids[:LISTED])].groupby("sample_id", sort=True)
-    return Failures(n=len(ids), first=tuple(_failure(str(sample), rows) for sample, rows in listed))
+    listed = records.groupby("sample_id", sort=True)
+    return Failures(n=n, first=tuple(_failure(str(sample), rows) for sample, rows in listed))
 
 
 def _failure(sample: str, rows: pd.DataFrame) -> Failure:

@@ -1,6 +1,6 @@
 """Do the maps lie on the finding, and are the more faithful maps also the better placed ones?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,10 @@ import pandas as pd
 
 from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
-from cxr_faith.records.controls import RANDOM, is_control
+from cxr_faith.records.controls import RANDOM, SETTING, is_control
+from cxr_faith.summary.board import Setting
 from cxr_faith.summary.columns import numbers, rank_correlation, rounded, rounded_mean, weighted_mean
+from cxr_faith.summary.parts import by_method
 from cxr_faith.summary.result import Result
 
 COLUMNS = ("status", "effect", "srg", "pointing_ceiling", *LOCALIZATION_COLUMNS)
@@ -73,16 +75,22 @@ class LocalizationAcross(LocalizationScores):
     """Methods in the correlation."""
 
 
-def localization_panel(records: pd.DataFrame, first: pd.DataFrame, methods: Sequence[str]) -> tuple[Localization, ...]:
+def localization_panel(
+    parts: Iterable[pd.DataFrame], first: Setting, methods: Sequence[str]
+) -> tuple[Localization, ...]:
     """Mean localization scores of each method but `random`, whose orders have no map.
 
     Args:
-        records: as `read_records` gives them, sorted by key, condition "none".
-        first: those of the first setting.
+        parts: records of all settings, condition "none", some methods after the others.
+        first: the first setting.
         methods: the order in which methods are listed.
     """
-    listed = [name for name in methods if name != RANDOM and first["method"].eq(name).any()]
-    return tuple(method_localization(records, first, name) for name in listed)
+    entries = []
+    for name, rows in by_method(parts, [name for name in methods if name != RANDOM]):
+        inside = rows[(rows[list(SETTING)] == list(first)).all(axis=1)]
+        if len(inside):
+            entries.append(method_localization(rows, inside, name))
+    return tuple(entries)
 
 
 def method_localization(records: pd.DataFrame, first: pd.DataFrame, method: str) -> Localization:
@@ -118,20 +126,23 @@ def _with_srg(rows: pd.DataFrame) -> SrgCorrelation:
     return SrgCorrelation(n=n, **{name: rank_correlation(srg, values) for name, values in scores.items()})
 
 
-def across_methods(first: pd.DataFrame, methods: Sequence[str]) -> LocalizationAcross:
+def across_methods(parts: Iterable[pd.DataFrame], methods: Sequence[str]) -> LocalizationAcross:
     """Are the methods with the more faithful maps also those whose maps are better placed? Spearman over their means.
 
     Baselines and controls are left out: they are far from the methods in both.
 
     Args:
-        first: records of the first setting, condition "none".
+        parts: records of the first setting, condition "none", some methods after the others.
         methods: the order in which methods are listed.
     """
-    rows = first[first["status"].isin(MEASURED) & first[LOCALIZATION_COLUMNS[0]].notna()]
-    names = [name for name in methods if not is_control(name) and rows["method"].eq(name).any()]
-    rows = rows[rows["method"].isin(names)]
-    rows = rows[rows.groupby("sample_id")["method"].transform("size").eq(len(names))]
-    mine = [rows[rows["method"].eq(name)] for name in names] if len(rows) else []
+    mine = []
+    for _, rows in by_method(parts, [name for name in methods if not is_control(name)]):
+        located = rows[rows["status"].isin(MEASURED) & rows[LOCALIZATION_COLUMNS[0]].notna()]
+        if len(located):
+            mine.append(located[["sample_id", "srg", "effect", *LOCALIZATION_COLUMNS]])
+    counts = pd.concat([rows["sample_id"] for rows in mine]).value_counts() if mine else pd.Series(dtype=int)
+    shared = counts.index[counts.eq(len(mine))]
+    mine = [rows[rows["sample_id"].isin(shared)] for rows in mine] if len(shared) else []
     srg = np.array([_mean_srg(some) for some in mine], np.float64)
     scores = {
         name: np.array([rounded_mean(numbers(some[name])) for some in mine], np.float64)

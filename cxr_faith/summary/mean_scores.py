@@ -42,15 +42,18 @@ def make_board(methods: Sequence[MethodRows], inside: Flags, name: str, setting:
     """
     picked = [(rows, inside[rows.sample]) for rows in methods]
     picked = [(rows, mask) for rows, mask in picked if mask.any()]
-    common = {sample for rows, mask in picked for sample in rows.sample[mask & rows.common]}
-    scored = {sample for rows, mask in picked for sample in rows.sample[mask & rows.scored]}
+    common, scored, patient = (np.zeros(len(inside), kind) for kind in (bool, bool, np.intp))
+    for rows, mask in picked:
+        patient[rows.sample] = rows.patient
+        common[rows.sample[mask & rows.common]] = True
+        scored[rows.sample[mask & rows.scored]] = True
+    n_common, n_scored = int(common.sum()), int(scored.sum())
     # Removing the image mostly raises the score of a "no", so those samples have no normalized score to rank by. Nor
     # may a handful of samples that are ok rank a slice of many that are not.
-    patients = {patient for rows, mask in picked for patient in rows.patient[mask & rows.common]}
-    fewest = FEWEST_OK if len(patients) >= FEWEST_CLUSTERS else FEWEST_OK_OF_FEW
-    few = name == ANSWERED_NO or len(common) <= fewest * len(scored)
+    fewest = FEWEST_OK if len(np.unique(patient[common])) >= FEWEST_CLUSTERS else FEWEST_OK_OF_FEW
+    few = name == ANSWERED_NO or n_common <= fewest * n_scored
     headline = "srg_logit_scored" if few else "srg"
-    rows = [
+    made = [
         _row(rows, mask, tests, headline, curves.mean(setting, rows.method, name))
         for (rows, mask), tests in zip(picked, intervals(picked, len(inside)), strict=True)
     ]
@@ -58,10 +61,10 @@ def make_board(methods: Sequence[MethodRows], inside: Flags, name: str, setting:
         *setting,
         slice=name,
         n_samples=int(inside.sum()),
-        n_common=len(common),
-        n_scored=len(scored),
+        n_common=n_common,
+        n_scored=n_scored,
         headline=headline,
-        rows=tuple(rows),
+        rows=tuple(made),
         differences=differences(picked, headline, len(inside)) if has_differences(name) else (),
     )
 
@@ -73,7 +76,7 @@ def has_differences(name: str) -> bool:
 
 def _row(rows: MethodRows, mask: Flags, tests: dict[str, Interval], headline: str, curves: Curves | None) -> BoardRow:
     common, scored, status = mask & rows.common, mask & rows.scored, rows.status[mask]
-    counts = {name: int((status == name).sum()) for name in STATUSES}
+    counts = {name: int((status == number).sum()) for number, name in enumerate(STATUSES)}
     averaged = {name: (name, common) for name in (*NORMALIZED, *UNNORMALIZED)}
     averaged |= {f"{name}_scored": (name, scored) for name in UNNORMALIZED}
     means: dict[str, float | None] = {}

@@ -1,16 +1,17 @@
 """The records of one method in one setting as arrays, and which samples count for a comparison of all methods."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_faith.metrics.functional import MEASURED
+from cxr_faith.metrics.functional import MEASURED, STATUSES
 from cxr_faith.records import GAPS
 from cxr_faith.records.controls import SETTING
 from cxr_faith.summary.columns import Flags, Floats, numbers
+from cxr_faith.summary.parts import by_method
 
 UNSCORED = ("off_format", "invalid")
 """Statuses whose unnormalized scores mean nothing either."""
@@ -45,8 +46,8 @@ class MethodRows:
     """Position of each row's sample in the table of samples, [rows]."""
     patient: npt.NDArray[np.intp]
     """Number of each row's patient, [rows]."""
-    status: npt.NDArray[np.str_]
-    """Status of each row, [rows]."""
+    status: npt.NDArray[np.int8]
+    """Place of each row's status in `metrics.functional.STATUSES`, [rows]."""
     common: Flags
     """Whether every method that has a row for the sample has normalized scores of it, [rows]."""
     scored: Flags
@@ -67,6 +68,37 @@ def never_scored(rows: pd.DataFrame) -> "pd.Series[bool]":
     return rows["status"].isin(UNSCORED).groupby(keys).transform("all")
 
 
+@dataclass(frozen=True)
+class SharedSamples:
+    """Which samples of a setting count for a comparison of all methods; methods that failed everywhere do not count."""
+
+    common: Flags
+    """Whether every method that has a row for the sample has normalized scores of it, [samples]."""
+    scored: Flags
+    """Whether every method that has a row for the sample could score it, [samples]."""
+    failed: Flags
+    """Whether some method, of all methods, could not score it, [samples]."""
+
+
+def shared_samples(parts: Iterable[pd.DataFrame], samples: pd.DataFrame) -> SharedSamples:
+    """Which samples of one setting count for a comparison.
+
+    Args:
+        parts: records of the setting; each method has all its rows in one part.
+        samples: one row per sample of the run, indexed by `sample_id`.
+    """
+    seen, common, scored, failed = (np.full(len(samples), flag) for flag in (False, True, True, False))
+    for part in parts:
+        place = samples.index.get_indexer(pd.Index(part["sample_id"]))
+        counts, ok = ~never_scored(part).to_numpy(bool), part["status"].isin(MEASURED).to_numpy(bool)
+        is_scored = ~part["status"].isin(UNSCORED).to_numpy(bool)
+        seen[place[counts]] = True
+        common[place[counts & ~ok]] = False
+        scored[place[counts & ~is_scored]] = False
+        failed[place[~is_scored]] = True
+    return SharedSamples(common & seen, scored & seen, failed)
+
+
 def common_samples(rows: pd.DataFrame, samples: pd.DataFrame) -> Flags:
     """Which samples are ok (or flat) for every method that has a row for them and could score any sample, [samples].
 
@@ -74,37 +106,32 @@ def common_samples(rows: pd.DataFrame, samples: pd.DataFrame) -> Flags:
         rows: records of one setting.
         samples: one row per sample of the run, indexed by `sample_id`.
     """
-    kept = ~never_scored(rows)
-    ok = rows["status"][kept].isin(MEASURED).groupby(rows["sample_id"][kept]).all()
-    return ok.reindex(samples.index, fill_value=False).to_numpy(bool)
+    return shared_samples([rows], samples).common
 
 
-def method_rows(rows: pd.DataFrame, order: Sequence[str], samples: pd.DataFrame) -> Iterator[MethodRows]:
+def method_rows(
+    parts: Iterable[pd.DataFrame], order: Sequence[str], samples: pd.DataFrame, shared: SharedSamples
+) -> Iterator[MethodRows]:
     """The rows of one setting, method by method.
 
     Args:
-        rows: records of that setting, sorted by key.
+        parts: records of that setting, sorted by key; each method has all its rows in one part.
         order: names of the methods; those without rows are left out.
         samples: one row per sample of the run, indexed by `sample_id`, with a column `patient`.
+        shared: what `shared_samples` gave for all methods of the setting.
     """
-    ok, scored = rows["status"].isin(MEASURED), ~rows["status"].isin(UNSCORED)
-    lost = never_scored(rows)
-    common = (ok | lost).groupby(rows["sample_id"]).transform("all") & ok
-    scored = (scored | lost).groupby(rows["sample_id"]).transform("all") & scored
     patients = pd.factorize(samples["patient"], sort=True)[0]
-    for method in order:
-        mine = rows[rows["method"].eq(method)]
-        if mine.empty:
-            continue
+    for method, mine in by_method(parts, order):
         position = samples.index.get_indexer(pd.Index(mine["sample_id"]))
+        ok, is_unscored = mine["status"].isin(MEASURED), mine["status"].isin(UNSCORED)
         yield MethodRows(
             method=method,
             own_substrate=bool(mine["own_substrate"].eq(True).any()),
             sample=position,
             patient=patients[position],
-            status=mine["status"].to_numpy(str),
-            common=common[mine.index].to_numpy(bool),
-            scored=scored[mine.index].to_numpy(bool),
+            status=pd.Categorical(mine["status"], categories=list(STATUSES)).codes,
+            common=shared.common[position] & ok.to_numpy(bool),
+            scored=shared.scored[position] & ~is_unscored.to_numpy(bool),
             flat=mine["flat"].eq(True).to_numpy(bool),
             values={name: numbers(mine[name]) for name in (*NORMALIZED, *UNNORMALIZED, "effect")},
         )

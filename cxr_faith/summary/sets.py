@@ -10,6 +10,8 @@ from cxr_faith.summary.result import Result
 
 COLUMNS = ("set_size", "set_removal_flips", "set_keeps", "verified")
 """The columns of the records that this panel reads."""
+SCORED = ("set_removal_flips", "set_keeps")
+"""The rows with a value in one of these columns are read."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def sets_panel(records: pd.DataFrame, methods: Sequence[str]) -> tuple[Sets, ...
         records: as `read_records` gives them, condition "none".
         methods: the order in which methods are listed.
     """
-    scored = records[records["set_removal_flips"].notna() | records["set_keeps"].notna()]
+    scored = records[records[list(SCORED)].notna().any(axis=1)]
     groups = {(str(m), str(s)): rows for (m, s), rows in scored.groupby(["method", "substrate"], sort=True)}
     return tuple(
         Sets(

@@ -1,12 +1,13 @@
 """How certain a board's means are: intervals and tests for each method, and which methods can be told apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_faith.metrics.statistics import LEVEL, TESTS, Estimates, estimate, holm
+from cxr_faith.metrics.cluster_sums import Part
+from cxr_faith.metrics.statistics import LEVEL, TESTS, Estimates, estimate_parts, holm
 from cxr_faith.records import GAPS
 from cxr_faith.records.controls import ABLATED, RANDOM
 from cxr_faith.summary.board import Board
@@ -24,7 +25,8 @@ Picked = Sequence[tuple[MethodRows, Flags]]
 """Rows of each method, and which of them belong to the slice, [rows]."""
 
 _TESTS_A_PAIR = 80
-_VALUES_AT_ONCE = 10_000_000  # values of columns that are tested together: 80 MB, and a few times that for their sums
+_TESTED_AT_ONCE = 50_000_000  # values of columns that share one pass over the resamples; their sums: 400 MB, twice
+_PAIRED_AT_ONCE = 5_000_000  # differences in memory at a time: 40 MB, and a few times that on the way to their sums
 
 
 def intervals(picked: Picked, n_samples: int) -> list[dict[str, Interval]]:
@@ -36,11 +38,10 @@ def intervals(picked: Picked, n_samples: int) -> list[dict[str, Interval]]:
     """
     patients, tests = _patients(picked, n_samples), dict[str, list[Interval]]()
     names, width = list(TESTED), len(picked)
-    at_once = max(1, _VALUES_AT_ONCE // max(n_samples * width, 1))
+    at_once = max(1, _TESTED_AT_ONCE // max(n_samples * width, 1))
     for chunk in (names[start : start + at_once] for start in range(0, len(names), at_once)):
-        values = np.hstack([_table(picked, name, n_samples) for name in chunk])
-        weights = np.hstack([_weights(picked, name, n_samples) for name in chunk])
-        together = estimate(values, patients, weights)
+        parts = ((_table(picked, name, n_samples), _weights(picked, name, n_samples)) for name in chunk)
+        together = estimate_parts(parts, patients)
         tests |= {name: _adjusted(together, range(k * width, (k + 1) * width)) for k, name in enumerate(chunk)}
     return [dict(zip(tests, of_method, strict=True)) for of_method in zip(*tests.values(), strict=True)]
 
@@ -79,13 +80,26 @@ def paired_differences(
     ]
     if not pairs:
         return ()
-    first, second = np.array(pairs).T
     # Holm multiplies the smallest p by the number of pairs: that product must be able to fall below .05.
-    heavy = None if weights is None else weights[:, first]
     resamples = max(TESTS, _TESTS_A_PAIR * len(pairs))
-    estimates = estimate(values[:, first] - values[:, second], patients, heavy, resamples)
-    tests = _adjusted(estimates, range(len(pairs)))
+    tested = [
+        estimate_parts(_differences(values, weights, some), patients, resamples)
+        for some in _chunks(pairs, _TESTED_AT_ONCE // max(len(values), 1))
+    ]
+    tests = _adjusted(Estimates.joined(tested), range(len(pairs)))
     return tuple(Difference(a=names[a], b=names[b], **vars(test)) for (a, b), test in zip(pairs, tests, strict=True))
+
+
+def _differences(values: Floats, weights: Floats | None, pairs: Sequence[tuple[int, int]]) -> Iterator[Part]:
+    """The differences of pairs of columns and their weights, some pairs at a time."""
+    for some in _chunks(pairs, _PAIRED_AT_ONCE // max(len(values), 1)):
+        first, second = np.array(some).T
+        yield values[:, first] - values[:, second], None if weights is None else weights[:, first]
+
+
+def _chunks(pairs: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
+    """The pairs, `size` at a time, at least one."""
+    return (pairs[start : start + max(size, 1)] for start in range(0, len(pairs), max(size, 1)))
 
 
 def _compared(a: str, b: str) -> bool:

@@ -15,9 +15,10 @@ from cxr_faith.summary.changes import (
 )
 from cxr_faith.summary.result import Result
 
-_GROUP = ("image_id", "question_group", "turn", "variant", "strategy")
+GROUP = ("image_id", "question_group", "turn", "variant", "strategy")
+"""The columns of the records that name the wordings and turns of a question."""
 
-COLUMNS = (*_GROUP, *ANSWER_COLUMNS, *MAP_COLUMNS)
+COLUMNS = (*GROUP, *ANSWER_COLUMNS, *MAP_COLUMNS)
 """The columns of the records that this panel reads, beside `map`."""
 
 
@@ -111,7 +112,7 @@ def turn_pairs(records: pd.DataFrame) -> pd.DataFrame:
 
 def _grouped(records: pd.DataFrame) -> pd.DataFrame:
     """The samples of question groups, turn by turn, the base of each turn first."""
-    samples = records[["sample_id", *_GROUP]].drop_duplicates("sample_id")
+    samples = records[["sample_id", *GROUP]].drop_duplicates("sample_id")
     samples = samples[samples["question_group"].notna()].assign(paraphrase=lambda rows: rows["strategy"].notna())
     samples = samples.assign(turn=samples["turn"].fillna(0).astype(int))
     order = ["image_id", "question_group", "turn", "paraphrase", "variant", "sample_id"]

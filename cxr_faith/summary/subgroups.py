@@ -1,6 +1,6 @@
 """Are maps as faithful, and answers as right, for every sex, age and view? Slices, and differences between groups."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,7 +13,7 @@ from cxr_faith.metrics.groups import contrast
 from cxr_faith.metrics.statistics import FEWEST_CLUSTERS, estimate, holm
 from cxr_faith.records.controls import is_control
 from cxr_faith.summary.columns import Flags, Floats, numbers, rounded
-from cxr_faith.summary.method_rows import WEIGHTED, MethodRows, method_rows
+from cxr_faith.summary.method_rows import WEIGHTED, MethodRows
 from cxr_faith.summary.result import Result
 
 COLUMNS = ("sex", "age", "view")
@@ -97,13 +97,12 @@ def is_large(samples: pd.DataFrame, inside: "pd.Series[bool]") -> bool:
     return int(samples.loc[inside, "patient"].nunique()) >= FEWEST_CLUSTERS
 
 
-def subgroup_panel(samples: pd.DataFrame, first: pd.DataFrame, order: Sequence[str]) -> Subgroups:
+def subgroup_panel(samples: pd.DataFrame, first: Iterable[MethodRows]) -> Subgroups:
     """The groups and their differences.
 
     Args:
         samples: what `samples.sample_table` gave.
-        first: records of the first setting, sorted by key.
-        order: names of the methods.
+        first: what `method_rows` gives for the first setting; asked only where there are groups.
     """
     slices = subgroup_slices(samples)
     if not slices:
@@ -114,8 +113,7 @@ def subgroup_panel(samples: pd.DataFrame, first: pd.DataFrame, order: Sequence[s
     ]
     correct = numbers(samples["correct"])
     values: dict[str, tuple[Floats, Floats]] = {ACCURACY: (correct, np.ones(len(samples)))}
-    compared = [name for name in order if not is_control(name)]
-    values |= {rows.method: _values(rows, len(samples)) for rows in method_rows(first, compared, samples)}
+    values |= {rows.method: _values(rows, len(samples)) for rows in first if not is_control(rows.method)}
     flags = {name: inside.to_numpy(bool) for name, inside in slices.items() if is_large(samples, inside)}
     asked = [
         (a, b, of)

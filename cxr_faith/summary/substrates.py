@@ -1,6 +1,6 @@
 """Do the substrates agree, and does one of them harm the answer by itself?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -11,11 +11,12 @@ from scipy.stats import kendalltau
 from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.records.controls import RANDOM, is_control
 from cxr_faith.summary.board import Board
-from cxr_faith.summary.columns import FEWEST, numbers, rounded, weighted_mean
+from cxr_faith.summary.columns import FEWEST, Floats, numbers, rounded, weighted_mean
 from cxr_faith.summary.result import Result
 
 COLUMNS = ("status", "effect", "srg", "deletion_auc")
 """The columns of the records that this panel reads."""
+_RANKED = ("srg", "effect")
 
 
 @dataclass(frozen=True)
@@ -50,40 +51,47 @@ class Substrates(Result):
     """Substrate → out-of-distribution score, see `ood_scores`."""
 
 
-def substrate_panel(records: pd.DataFrame, boards: Sequence[Board]) -> Substrates:
+def substrate_panel(parts: Iterable[pd.DataFrame], samples: "pd.Index[str]", boards: Sequence[Board]) -> Substrates:
     """Do the substrates rank the methods alike, and does one of them harm the answer by itself?
 
     Methods are ranked by their mean `srg`, over the samples that are ok for every method under both substrates.
     Baselines and controls are left out: they are far from the methods under any substrate, and would raise τ.
 
     Args:
-        records: as `read_records` gives them, sorted by key, condition "none".
+        parts: records of one target and space, condition "none", some methods after the others.
+        samples: ids of all samples.
         boards: those of the run.
     """
-    for name in ("target", "space"):  # the first of each
-        records = records[records[name].eq(records[name].min())]
-    is_ok = records["status"].isin(MEASURED)
-    ok = records[is_ok & ~records["method"].map(is_control).astype(bool)]
-    srg, effect = (
-        ok.pivot_table(index=["sample_id", "method"], columns="substrate", values=name) for name in ("srg", "effect")
-    )
-    random = records[records["method"].eq(RANDOM) & is_ok].groupby("substrate")
+    breaks_early: dict[str, float | None] = {}
+    scores: dict[str, dict[str, Floats]] = {}
+    for part in parts:
+        for (method, substrate), rows in part[part["status"].isin(MEASURED)].groupby(
+            ["method", "substrate"], sort=True
+        ):
+            if method == RANDOM:
+                breaks_early[str(substrate)] = _breaks_early(rows)
+            elif not is_control(str(method)):
+                values = np.full((2, len(samples)), np.nan)
+                values[:, samples.get_indexer(pd.Index(rows["sample_id"]))] = [numbers(rows[name]) for name in _RANKED]
+                scores.setdefault(str(substrate), {})[str(method)] = values
     return Substrates(
-        pairs=tuple(_pair(srg[[a, b]].dropna(), effect[[a, b]], a, b) for a, b in combinations(sorted(srg.columns), 2)),
-        breaks_early={str(name): _breaks_early(rows) for name, rows in random},
+        pairs=tuple(_pair(scores, a, b) for a, b in combinations(sorted(scores), 2)),
+        breaks_early=dict(sorted(breaks_early.items())),
         ood=ood_scores(boards),
     )
 
 
-def _pair(srg: pd.DataFrame, effect: pd.DataFrame, a: str, b: str) -> SubstratePair:
-    """Two substrates, from `srg` and the effect by (sample, method) under both."""
-    n_methods = srg.index.get_level_values("method").nunique()
-    shared = srg.groupby(level="sample_id")[a].transform("size").eq(n_methods)
-    srg, effect = srg[shared], effect.loc[srg.index[shared]]
-    means = (srg * effect).groupby(level="method").sum() / effect.groupby(level="method").sum()
-    tau = kendalltau(means[a], means[b]).statistic if len(means) >= FEWEST else np.nan
-    samples = srg.index.get_level_values("sample_id")
-    return SubstratePair(a=a, b=b, n_methods=n_methods, n_samples=int(samples.nunique()), kendall_tau=rounded(tau))
+def _pair(scores: Mapping[str, Mapping[str, Floats]], a: str, b: str) -> SubstratePair:
+    """Two substrates, from `srg` and the effect [2, samples] by substrate and method; NaN where they are unknown."""
+    both = {name: (scores[a][name], scores[b][name]) for name in scores[a] if name in scores[b]}
+    known = {name: np.isfinite(first[0]) & np.isfinite(second[0]) for name, (first, second) in both.items()}
+    names = [name for name, inside in known.items() if inside.any()]
+    shared = np.logical_and.reduce([known[name] for name in names]) if names else np.zeros(0, bool)
+    n_samples, tau = int(shared.sum()), np.nan
+    if n_samples and len(names) >= FEWEST:
+        means = [[weighted_mean(*values[:, shared]) for values in both[name]] for name in names]
+        tau = kendalltau(*zip(*means, strict=True)).statistic
+    return SubstratePair(a=a, b=b, n_methods=len(names), n_samples=n_samples, kendall_tau=rounded(tau))
 
 
 def _breaks_early(rows: pd.DataFrame) -> float | None:

@@ -4,10 +4,12 @@ The summary holds no time and no count of files, and every sum runs over rows so
 restart and an uninterrupted run give the same bytes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cxr_faith.metrics.functional import BASELINES
@@ -38,12 +40,19 @@ from cxr_faith.summary.answers import answers_of
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.cautions import cautions
 from cxr_faith.summary.columns import Flags
-from cxr_faith.summary.failures import failures_of
+from cxr_faith.summary.failures import LISTED, Failures, failures_of
 from cxr_faith.summary.load import no_run, read_provenance, while_it_runs
 from cxr_faith.summary.maps import ComparedMaps
 from cxr_faith.summary.mean_curves import MeanCurves
 from cxr_faith.summary.mean_scores import has_differences, make_board
-from cxr_faith.summary.method_rows import NORMALIZED, UNNORMALIZED, common_samples, method_rows
+from cxr_faith.summary.method_rows import (
+    NORMALIZED,
+    UNNORMALIZED,
+    MethodRows,
+    SharedSamples,
+    method_rows,
+    shared_samples,
+)
 from cxr_faith.summary.regions import MeanRegions
 from cxr_faith.summary.rows import FrameRows, Rows, ViewRows
 from cxr_faith.summary.samples import ANSWERED_NO
@@ -63,12 +72,12 @@ _PANELS = (
     uncertainty,
 )
 
-_BOARDS = ("own_substrate", "status", "reason", "effect", "flat", *NORMALIZED, *UNNORMALIZED)
+_BOARDS = ("own_substrate", "status", "effect", "flat", *NORMALIZED, *UNNORMALIZED)
+_FAILURES = ("status", "reason")
+_OF_PANELS = (column for panel in _PANELS for column in panel.COLUMNS)
 
-COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *_BOARDS, *(column for panel in _PANELS for column in panel.COLUMNS))))
+COLUMNS = tuple(dict.fromkeys((*samples.COLUMNS, *_BOARDS, *_FAILURES, *_OF_PANELS)))
 """The columns of the records that are read as numbers and names, a few at a time."""
-
-_COMPARED = (*agreement.COLUMNS, *stability.COLUMNS)
 
 PIECE_COLUMNS = tuple(dict.fromkeys((*mean_curves.COLUMNS, *regions.COLUMNS)))
 """The columns of curves and maps, which are read in pieces."""
@@ -107,16 +116,17 @@ def _summarize(
     """The summary of rows from any place; each panel holds the columns that it reads, and only while it reads them."""
     settings, table = rows.settings(), rows.samples()
     first = settings[0] if settings else Setting("", "", "")
-    names = rows.methods()
-    order = [*(name for name in methods if name in names), *sorted(names - set(methods))]
+    order = _order(rows.methods(), methods)
     compared = [name for name in order if name not in (RANDOM, CENTER) and not name.endswith(ABLATED)]
     slices = samples.slices_of(table)
-    common = {setting: common_samples(rows.frame(("status",), setting), table) for setting in settings}
-    maps = ComparedMaps(rows.frame(_COMPARED, first, plain=False), compared)
-    curves, mean_regions = MeanCurves(table.index, common, slices), MeanRegions()
-    _read(pieces, first, curves, mean_regions, maps)
-    caveats_of_methods = caveats.caveats_panel(rows.frame(caveats.COLUMNS, first), order)
-    boards = caveats.with_caveats(_boards(rows, settings, order, table, slices, curves), caveats_of_methods)
+    shared = {place: shared_samples(rows.parts(("status",), place, order), table) for place in settings}
+    maps = ComparedMaps(rows, first, order, compared)
+    curves = MeanCurves(table.index, {place: one.common for place, one in shared.items()}, slices)
+    mean_regions = _read(pieces, first, curves, maps)
+    parts = partial(rows.parts, setting=first, methods=order)
+    caveats_of_methods = caveats.caveats_panel(parts(caveats.COLUMNS), order)
+    boards = caveats.with_caveats(_boards(rows, shared, order, table, slices, curves), caveats_of_methods)
+    verified = table.index[pairs.verified(table)]
     total = len(table) if samples_total is None else samples_total
     summary = Summary(
         n_samples=len(table),
@@ -128,38 +138,43 @@ def _summarize(
         methods=tuple(order),
         answers=tuple(answers_of(name, table[inside]) for name, inside in slices.items()),
         boards=boards,
-        failures=failures_of(rows.frame(("status", "reason"))),
-        substrates=substrates.substrate_panel(rows.frame(substrates.COLUMNS), boards),
-        localization=localization.localization_panel(
-            rows.frame(localization.COLUMNS), rows.frame(localization.COLUMNS, first), order
-        ),
-        localization_across=localization.across_methods(rows.frame(localization.COLUMNS, first), order),
-        calibration=calibration.calibration_panel(rows.frame(calibration.COLUMNS, first), order),
+        failures=_failures(rows, table.index, shared),
+        substrates=substrates.substrate_panel(_first_target(rows, settings, order), table.index, boards),
+        localization=localization.localization_panel(rows.parts(localization.COLUMNS, None, order), first, order),
+        localization_across=localization.across_methods(parts(localization.COLUMNS), order),
+        calibration=calibration.calibration_panel(parts(calibration.COLUMNS), order),
         regions=mean_regions.panel(order),
-        agreement=agreement.agreement_panel(maps.join(rows.frame(agreement.COLUMNS, first)), compared),
-        stability=stability.stability_panel(maps.join(rows.frame(stability.COLUMNS, first))),
-        conditions=conditions.condition_panel(maps.join(rows.frame(conditions.COLUMNS, first, plain=False))),
+        agreement=agreement.agreement_panel(maps.frame(agreement.COLUMNS), compared),
+        stability=stability.stability_panel(maps.frame(stability.COLUMNS)),
+        conditions=conditions.condition_panel(maps.frame(conditions.COLUMNS, plain=False)),
         warnings=(),
-        sets=sets.sets_panel(rows.frame(sets.COLUMNS), order),
+        sets=sets.sets_panel(rows.frame(sets.COLUMNS, known=sets.SCORED), order),
         caveats=caveats_of_methods,
-        subgroups=subgroups.subgroup_panel(table, rows.frame(_BOARDS, first), order),
-        pairs=pairs.pairs_panel(table, rows.frame(localization.COLUMNS, first), order),
-        uncertainty=uncertainty.uncertainty_panel(rows.frame(uncertainty.COLUMNS, first), order),
-        image_use=image_use.use_panel(table, rows.frame(image_use.COLUMNS), slices),
-        turns=stability.turn_panel(maps.join(rows.frame(stability.COLUMNS, first))),
+        subgroups=subgroups.subgroup_panel(table, _arrays(rows, first, order, table, shared)),
+        pairs=pairs.pairs_panel(table, rows.frame(localization.COLUMNS, first, samples=verified), order),
+        uncertainty=uncertainty.uncertainty_panel(
+            rows.frame(uncertainty.COLUMNS, first, known=("stable_share",)), order
+        ),
+        image_use=image_use.use_panel(table, rows.frame(image_use.COLUMNS, known=("mask_removal_flips",)), slices),
+        turns=stability.turn_panel(maps.frame(stability.COLUMNS)),
     )
     return replace(summary, warnings=tuple(cautions(summary)))
 
 
-def _read(
-    pieces: Iterable[pd.DataFrame], first: Setting, curves: MeanCurves, regions: MeanRegions, maps: ComparedMaps
-) -> None:
+def _order(names: Collection[str], methods: Sequence[str]) -> list[str]:
+    """The methods in the order of the config; others follow, sorted."""
+    return [*(name for name in methods if name in names), *sorted({*names} - set(methods))]
+
+
+def _read(pieces: Iterable[pd.DataFrame], first: Setting, curves: MeanCurves, maps: ComparedMaps) -> MeanRegions:
     """Add up curves and maps, which are never all in memory."""
+    regions = MeanRegions()
     for piece in pieces:
         curves.add(piece)
         inside = _inside(piece.reindex(columns=list(dict.fromkeys((*KEY, *PIECE_COLUMNS)))), first)
         regions.add(inside[inside["condition"].eq(NONE)])
         maps.add(inside)
+    return regions
 
 
 def write_summary(run_dir: str | Path, methods: Sequence[str] = ()) -> Summary:
@@ -229,7 +244,7 @@ def _inside(rows: pd.DataFrame, setting: Setting) -> pd.DataFrame:
 
 def _boards(
     rows: Rows,
-    settings: Sequence[Setting],
+    shared: Mapping[Setting, SharedSamples],
     order: Sequence[str],
     table: pd.DataFrame,
     slices: Mapping[str, Flags],
@@ -237,12 +252,37 @@ def _boards(
 ) -> tuple[Board, ...]:
     """A board per setting and slice, in the order of the settings; one setting's rows are in memory at a time."""
     boards = []
-    for setting in settings:
-        arrays = list(method_rows(rows.frame(_BOARDS, setting), order, table))
+    for setting in shared:
+        arrays = list(_arrays(rows, setting, order, table, shared))
         made: dict[tuple[bytes, bool, bool], Board] = {}  # slices of the same samples differ in their names alone
         for name, inside in slices.items():
             kind = inside.tobytes(), name == ANSWERED_NO, has_differences(name)
             if kind not in made:
                 made[kind] = make_board(arrays, inside, name, setting, curves)
             boards.append(replace(made[kind], slice=name))
+        del arrays  # before those of the next setting are read
     return tuple(boards)
+
+
+def _arrays(
+    rows: Rows, setting: Setting, order: Sequence[str], table: pd.DataFrame, shared: Mapping[Setting, SharedSamples]
+) -> Iterator[MethodRows]:
+    """The rows of one setting, method by method; read when they are asked for."""
+    if setting in shared:
+        yield from method_rows(rows.parts(_BOARDS, setting, order), order, table, shared[setting])
+
+
+def _failures(rows: Rows, samples: "pd.Index[str]", shared: Mapping[Setting, SharedSamples]) -> Failures:
+    failed = np.zeros(len(samples), bool)
+    for one in shared.values():
+        failed |= one.failed
+    return failures_of(int(failed.sum()), rows.frame(_FAILURES, samples=samples[failed][:LISTED]))
+
+
+def _first_target(rows: Rows, settings: Sequence[Setting], order: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Rows of all substrates for the first target by name, and its first space."""
+    if settings:
+        target = min(setting.target for setting in settings)
+        space = min(setting.space for setting in settings if setting.target == target)
+        for part in rows.parts(substrates.COLUMNS, None, order):
+            yield part[part["target"].eq(target) & part["space"].eq(space)]

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.summary_scale import METHODS, SUBSTRATES, write_run
+from benchmarks.view_in_browser import waits
 from cxr_faith.__main__ import main
 from cxr_faith.app.choice import Choice
 from cxr_faith.app.drawing import map_pictures
@@ -342,6 +343,26 @@ def look_through(browser: Browser, address: str) -> None:
     assert browser.run("document.scripts.length") == 0
     outside = [one for one in browser.requests if not one.startswith((address, "data:", "about:"))]
     assert browser.errors == [] and outside == []
+
+
+def test_a_hundred_thousand_records_in_a_browser(browser: Browser, tmp_path: Path) -> None:
+    """The first list and a filter: 50 samples are sent each time, and no more than they need are read."""
+    count = write_run(tmp_path, 100_000)
+    samples = count // (len(METHODS) * len(SUBSTRATES))
+    with Viewer(Pages(tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            first, filtered = waits(browser, server.address)[2:]
+            listed = browser.run("document.querySelectorAll('#samples tbody tr').length")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert count >= 100_000 and first == f"1–50 of {samples:,}" and listed == PAGE == 50
+    table = read_records(tmp_path, ["correct"])
+    wrong = table[table["correct"].eq(False)]["sample_id"].nunique()
+    assert filtered == f"1–50 of {wrong:,}" and 0 < wrong < samples
+    assert browser.errors == []
 
 
 def test_the_command_serves_until_ctrl_c(small: Path) -> None:

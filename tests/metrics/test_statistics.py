@@ -7,8 +7,17 @@ import pytest
 import scipy.stats
 
 from cxr_faith.metrics import bootstrap, statistics
-from cxr_faith.metrics.bootstrap import bca_interval, bootstrap_t_interval, draw, jackknife_error
-from cxr_faith.metrics.statistics import RESAMPLES, RESOLVED, TESTS, cluster_sums, estimate, holm, sign_flip_p
+from cxr_faith.metrics.bootstrap import acceleration, bca_interval, bootstrap_t_interval, draw, jackknife_error
+from cxr_faith.metrics.statistics import (
+    RESAMPLES,
+    RESOLVED,
+    TESTS,
+    cluster_sums,
+    estimate,
+    estimate_parts,
+    holm,
+    sign_flip_p,
+)
 from tests.reference import statistics as twin
 
 
@@ -59,7 +68,7 @@ def test_bca_is_scipys_on_the_same_resamples():
     drawn = theirs.bootstrap_distribution[:, None]
     jackknife = (sums.sum(0) - sums) / (counts.sum(0) - counts)
     np.testing.assert_allclose(jackknife[:, 0], twin.jackknife(twin.by_cluster(values[:, 0], clusters)), rtol=1e-12)
-    low, high = bca_interval(drawn, sums.sum(0) / counts.sum(0), jackknife)
+    low, high = bca_interval(drawn, sums.sum(0) / counts.sum(0), acceleration(jackknife))
     assert (low[0], high[0]) == pytest.approx(tuple(theirs.confidence_interval), abs=1e-12)
     plain = np.quantile(drawn[:, 0], [0.025, 0.975])
     assert abs(low[0] - plain[0]) > 1e-3  # the correction does something here
@@ -259,3 +268,19 @@ def test_a_run_of_very_many_patients_draws_no_matrix_of_patients():
     assert _kept_signs.cache_info().misses == 1 and _kept_signs(BLOCKS, RESAMPLES, _SEED + 1).nbytes == 4_000_000
     assert _kept_signs.cache_info().misses == 1
     assert peak < 100e6  # as numbers, all counts would take 528 MB
+
+
+def test_columns_that_come_in_parts_are_never_all_in_memory(monkeypatch):
+    """120 columns of 60,000 rows, 58 MB of values: 15 at a time are in memory, beside sums over 3,000 clusters."""
+    rng, clusters = np.random.default_rng(13), np.arange(60_000) % 3_000
+    weights = rng.gamma(3.0, 2.0, (60_000, 1)).repeat(15, axis=1)
+    parts = ((np.random.default_rng(number).standard_normal((60_000, 15)), weights) for number in range(8))
+    monkeypatch.setattr(statistics, "_VALUES_AT_ONCE", 3_000 * 40)
+    tracemalloc.start()
+    result = estimate_parts(parts, clusters)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 70e6  # the table alone, its weights and its sums would take 121 MB
+    alone = estimate(np.random.default_rng(5).standard_normal((60_000, 15)), clusters, weights)
+    for name in ("mean", "n", "clusters", "t_low", "t_high", "low", "high", "bca_low", "bca_high", "p", "d_z"):
+        np.testing.assert_allclose(getattr(result, name)[75:90], getattr(alone, name), rtol=1e-6, err_msg=name)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cxr_faith.__main__ import main
+from cxr_faith.app.pages import Pages
 from cxr_faith.attribution import METHODS
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.records import read_records
@@ -215,12 +216,19 @@ def as_of_0_1_0(run_dir: Path) -> None:
 def test_a_run_of_0_1_0_opens_and_grows(
     folder: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its answers and baselines are measured again, since its records lack what later methods need of them."""
+    """It opens in `compare` and `view`, too.
+
+    Its answers and baselines are measured again, since its records lack what later methods need of them.
+    """
     run_dir = shutil.copytree(first, tmp_path / "run")
     as_of_0_1_0(run_dir)
     assert main(["report", str(run_dir)]) == 0
     assert (run_dir / "summary.json").read_bytes() == (first / "summary.json").read_bytes()
     assert main(["report", str(run_dir), "--methods", "chefer"]) == 0
+    assert main(["compare", str(run_dir), str(first), "--out", str(tmp_path / "compared")]) == 0
+    compared = json.loads((tmp_path / "compared" / "compare.json").read_text())
+    assert compared["n_shared"] == N and len(compared["runs"]) == 2
+    assert f"1–{N} of {N}" in Pages(run_dir).listing({})[1].decode()
     with counted(monkeypatch) as counts:
         assert run_here(config(folder, "old", "chefer: {}, gradient: {}, random_map: {}"), run_dir) == 0
     assert counts["answers"] == counts["gradient"] == N and not counts["chefer"]

@@ -44,7 +44,7 @@ def frame(run_dir: Path) -> pd.DataFrame:
 def test_substrates_are_compared_by_kendalls_tau(frame: pd.DataFrame) -> None:
     other = frame.assign(substrate="mean", srg=-frame["srg"].astype(float))
     third = frame.assign(substrate="zero", srg=frame["srg"].astype(float) * 2)
-    panel = substrate_panel(pd.concat([frame, other, third]), boards=[])
+    panel = substrate_panel([pd.concat([frame, other, third])], pd.Index(sorted(set(frame["sample_id"]))), boards=[])
     taus = {(pair.a, pair.b): pair.kendall_tau for pair in panel.pairs}
     assert taus == {("blur:0.1", "mean"): -1.0, ("blur:0.1", "zero"): 1.0, ("mean", "zero"): -1.0}
     assert panel.pairs[0].n_methods == 3  # controls do not count
@@ -149,7 +149,7 @@ def test_pages_mark_the_sides_that_are_known(frame: pd.DataFrame) -> None:
 
 
 def test_calibration_takes_each_sample_once(frame: pd.DataFrame) -> None:
-    panel = calibration_panel(frame, METHODS)
+    panel = calibration_panel([frame], METHODS)
     assert panel.n == 39 and sum(b.n for b in panel.reliability) == 39
     # 20 present said with .9, 18 absent with .1, one absent with .1 answered yes by its label.
     assert 0.09 < panel.ece < 0.13

@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.summary_scale import METHODS, SUBSTRATES, write_run
+from cxr_faith.metrics import statistics
 from cxr_faith.records import RecordWriter, read_records, scan_records
 from cxr_faith.records.view import RecordView
 from cxr_faith.report import choice
 from cxr_faith.report.choice import chosen_samples, listed_part
 from cxr_faith.report.html import write_report
+from cxr_faith.summary import rows, significance
 from cxr_faith.summary.bands import with_bands, with_bands_of
 from cxr_faith.summary.board import Setting
 from cxr_faith.summary.load import read_summary, shown_in
@@ -30,10 +32,18 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 samples of 108 patients under 15 methods and two substrates, in four row groups."""
+    """120 samples of 108 patients under 15 methods and two substrates, in four row groups.
+
+    The summary reads four methods at a time, and tests and compares them in several parts, as those of many rows are.
+    """
     folder = tmp_path_factory.mktemp("large")
     assert write_run(folder, 3_600, samples_a_block=30) == 3_600
-    write_summary(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "ROWS_AT_ONCE", 500)
+        patch.setattr(significance, "_TESTED_AT_ONCE", 120 * 40)
+        patch.setattr(significance, "_PAIRED_AT_ONCE", 120 * 15)
+        patch.setattr(statistics, "_VALUES_AT_ONCE", 100 * 12)
+        write_summary(folder)
     return folder
 
 
@@ -152,8 +162,8 @@ def test_streamed_bands_are_those_of_a_table(large: Path) -> None:
 
 def test_rows_of_some_samples_are_scanned(large: Path) -> None:
     wanted = {"s00000003", "s00000100"}
-    rows = pd.concat(list(scan_records(large, ["map"], wanted)))
-    assert set(rows["sample_id"]) == wanted and len(rows) == 2 * len(METHODS) * len(SUBSTRATES)
+    scanned = pd.concat(list(scan_records(large, ["map"], wanted)))
+    assert set(scanned["sample_id"]) == wanted and len(scanned) == 2 * len(METHODS) * len(SUBSTRATES)
 
 
 def test_memory_does_not_grow_with_the_maps(tmp_path: Path) -> None:
