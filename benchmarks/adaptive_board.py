@@ -40,7 +40,7 @@ from cxr_faith.vlm import Prompt, Target
 from cxr_faith.vlm.base import PictureScores
 
 METHODS: dict[str, dict[str, object]] = {"attention": {}, "gradient": {}, "integrated_gradients": {"baseline": "mean"}}
-RANDOM_ORDERS = 3
+RANDOM_ORDERS = 4
 STEPS = 50
 SEED = 6
 MOST = 0.005
