@@ -148,7 +148,9 @@ class ViewRows:
     def parts(
         self, columns: Sequence[str], setting: Setting | None, methods: Sequence[str], plain: bool = True
     ) -> Iterator[pd.DataFrame]:
-        """As in `Rows`."""
+        """As in `Rows`; without methods one empty part."""
+        if not methods:
+            yield self.frame(columns, setting, plain)
         for some in self._together(setting, methods):
             yield self._frame(columns, setting, plain, [f"method IN ({', '.join(map(text, some))})"])
 

@@ -28,7 +28,7 @@ from cxr_faith.summary.image_use import Changed, Grounding, ImageUse, Share, Use
 from cxr_faith.summary.interval import Interval
 from cxr_faith.summary.load import Run
 from cxr_faith.summary.localization import LocalizationScores
-from cxr_faith.summary.method_rows import MethodRows
+from cxr_faith.summary.method_rows import MethodRows, SharedSamples
 from cxr_faith.summary.metric_rows import MetricRow
 from cxr_faith.summary.pairs import Flips, Pairs
 from cxr_faith.summary.regions import Organ
@@ -194,6 +194,7 @@ def test_every_class_survives_json_and_becomes_a_frame(run_dir: Path, tmp_path: 
         Run,
         MethodRows,
         MetricRow,
+        SharedSamples,
         RunRecords,
         Lost,
         Joined,
