@@ -6,9 +6,10 @@
     python benchmarks/panel.py --panel benchmarks/families.yaml --out runs/families     `make families`
     python benchmarks/panel.py --trainer.accelerator gpu --trainer.devices 1 --trainer.strategy auto
 
-Each checkpoint of benchmarks/panel.yaml gets three run directories below runs/panel: `tuning` chooses settings on
+Each checkpoint of benchmarks/panel.yaml gets four run directories below runs/panel: `tuning` chooses settings on
 phantoms of their own, `main` scores every method, `substrates` compares substrates with the same picture without the
-finding. Exit status: 0 done, 2 a wrong config, 75 stopped on request with work left, 1 anything else.
+finding, `marker` compares the mask of the finding with that of the side marker. Exit status: 0 done, 2 a wrong config,
+75 stopped on request with work left, 1 anything else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 
 import yaml
 from panel_data import write
-from panel_tables import settings_of, tables
+from panel_tables import MARKER, settings_of, tables
 
 from cxr_faith.summary.load import load_run
 from cxr_faith.vlm import bundled_model
@@ -35,7 +36,7 @@ from cxr_faith.vlm import bundled_model
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "benchmarks" / "panel.yaml"
 """A file of other checkpoints takes from it what it does not say itself."""
-PARTS = ("tuning", "main", "substrates")
+PARTS = ("tuning", "main", "substrates", "marker")
 Config = dict[str, Any]
 Evaluate = Callable[[Sequence[str]], int]
 
@@ -61,7 +62,7 @@ def part_config(part: str, base: Config, panel: Config, model: str, data: Path, 
     """The config of one run.
 
     Args:
-        part: `tuning`, `main` or `substrates`.
+        part: one of `PARTS`.
         base: configs/panel.yaml.
         panel: benchmarks/panel.yaml.
         model: the checkpoint.
@@ -80,6 +81,9 @@ def part_config(part: str, base: Config, panel: Config, model: str, data: Path, 
     else:
         for name, options in chosen.items():
             methods[name] |= options
+    if part == "marker":  # two masks and nothing else, so that more pictures cost little
+        manifest = data / "marked" / "manifest.parquet"
+        methods = {MARKER: base["model"]["methods"][MARKER]}
     if part == "substrates":
         manifest = data / "phantoms" / "pairs.parquet"
         methods = {name: options for name, options in methods.items() if name not in panel["substrates"]["without"]}
@@ -91,7 +95,7 @@ def part_config(part: str, base: Config, panel: Config, model: str, data: Path, 
 def run_checkpoint(
     name: str, model: str, base: Config, panel: Config, folder: Path, extra: Sequence[str], evaluate: Evaluate
 ) -> int:
-    """The three runs of one checkpoint; the first status that is not 0 ends them."""
+    """The four runs of one checkpoint; the first status that is not 0 ends them."""
     chosen: dict[str, Config] = {}
     for part in PARTS:
         config = folder / name / f"{part}.yaml"
@@ -124,13 +128,13 @@ def evaluate_apart(arguments: Sequence[str]) -> int:
 
 
 def write_data(panel: Config, folder: Path) -> None:
-    """Draw the phantoms of both splits, unless they are there."""
+    """Draw the phantoms of each split, unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("tuning", panel["tuning"]), ("phantoms", panel["main"])):
+    for name, part in (("tuning", panel["tuning"]), ("phantoms", panel["main"]), ("marked", panel["marker"])):
         if (folder / name).exists():
             continue
         fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
-        write(fresh / name, part["patients"], part["seed"])
+        write(fresh / name, part["patients"], part["seed"], both=name == "marked")
         with contextlib.suppress(OSError):  # another job of the panel was first
             (fresh / name).rename(folder / name)
         shutil.rmtree(fresh)

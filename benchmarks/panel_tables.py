@@ -45,18 +45,20 @@ def tables(folder: Path, names: Sequence[str]) -> str:
     """All tables of the checkpoints that have runs, as text.
 
     Args:
-        folder: holds a folder for each checkpoint, with its runs `main` and `substrates`.
+        folder: holds a folder for each checkpoint, with its runs `main`, `substrates` and `marker`.
         names: the checkpoints, in order.
     """
-    main, substrates = (
+    main, substrates, marker = (
         {name: load_run(folder / name / part) for name in names if (folder / name / part / "summary.json").exists()}
-        for part in ("main", "substrates")
+        for part in ("main", "substrates", "marker")
     )
     lines: list[str] = []
     if main:
         summaries = {name: run.summary for name, run in main.items()}
         lines += [*scores(summaries), *answers(summaries), *rankings(summaries), *locations(summaries)]
-        lines += [*splits(summaries), *marker_and_lesion(summaries), *budget(main)]
+        lines += [*splits(summaries), *budget(main)]
+    if marker:
+        lines += marker_and_lesion({name: run.summary for name, run in marker.items()})
     if substrates:
         tables = {name: bias_table(_columns(run)) for name, run in substrates.items()}
         lines += [*out_of_distribution(substrates), *biases(substrates, tables)]
@@ -141,7 +143,7 @@ def splits(summaries: Mapping[str, Summary]) -> Lines:
 
 def marker_and_lesion(summaries: Mapping[str, Summary]) -> Lines:
     """What the masks of the marker and of the finding score, and whether the answers depend on the one or the other."""
-    yield from ("", "mask of the finding against mask of the side marker, on the pictures that have both", "")
+    yield from ("", "mask of the finding against mask of the side marker, on pictures that have both", "")
     for name, summary in summaries.items():
         board = summary.board("all")
         pair = next((each for each in board.differences if {each.a, each.b} == {ORACLE, MARKER}), None)

@@ -51,6 +51,7 @@ tuning:
    settings: {{attention: [{{layers: mean}}, {{layers: deep}}]}}}}
 main: {{patients: 3, seed: 5}}
 substrates: {{protocol: {{substrates: [pair, mean], steps: 2}}, without: [gradient]}}
+marker: {{patients: 2, seed: 6, protocol: {{steps: 2}}}}
 """
 
 
@@ -113,7 +114,7 @@ def test_a_panel_runs_to_its_tables_and_goes_on_after_a_stop(files, done, capsys
     assert before == {path: path.stat().st_mtime_ns for path in done.rglob("*.parquet")}
 
 
-def test_the_three_runs_of_a_checkpoint_differ_as_they_should(done) -> None:
+def test_the_runs_of_a_checkpoint_differ_as_they_should(done) -> None:
     names = {name: set() for name in panel.PARTS}
     for name in ("own-order-0", "other-0"):
         for part in panel.PARTS:
@@ -127,6 +128,10 @@ def test_the_three_runs_of_a_checkpoint_differ_as_they_should(done) -> None:
         assert tuning and test and tuned["data"]["manifest"] != reported["data"]["manifest"]
         under_pair = yaml.safe_load((done / name / "substrates.yaml").read_text())
         assert "gradient" not in under_pair["model"]["methods"]
+        masks = yaml.safe_load((done / name / "marker.yaml").read_text())
+        assert list(masks["model"]["methods"]) == ["oracle/marker"]
+        both = pd.read_parquet(masks["data"]["manifest"])
+        assert len(both) == 2 and both["answer"].eq("yes").all()
     assert all(len(hashes) == 2 for hashes in names.values())  # fingerprints tell the checkpoints apart
 
 
@@ -180,6 +185,14 @@ def test_phantoms_marker_finding_and_answer_are_independent() -> None:
         counts[key] = counts.get(key, 0) + 1
     assert len(counts) == 20 and {counts[key] for key in counts if key[1] == "no"} == {1}
     assert {counts[key] for key in counts if key[1] == "yes"} == {2}
+
+
+def test_phantoms_with_both_show_the_finding_and_a_marker(tmp_path) -> None:
+    rows = pd.read_parquet(panel_data.write(tmp_path / "marked", 10, 6, both=True))
+    assert len(rows) == 10 and rows["answer"].eq("yes").all()
+    for number in rows["sample_id"].str[1:4].astype(int):
+        phantom, (question,) = panel_data.draw(number, 6)
+        assert phantom.marker and question.finding in {lesion.finding for lesion in phantom.lesions}
 
 
 def test_the_bias_of_a_substrate_is_that_of_the_slow_twin() -> None:
@@ -247,6 +260,7 @@ def test_the_page_states_the_passes_of_the_shipped_panel() -> None:
     shipped = panel.read(ROOT / "benchmarks" / "panel.yaml")
     assert f"`main`: {shipped['main']['patients']} phantoms" in page
     assert f"`tuning`: {shipped['tuning']['patients']} phantoms" in page
+    assert f"marker, on {shipped['marker']['patients']} other phantoms" in page
     assert set(shipped["substrates"]["without"]) < set(config["methods"])
 
 
