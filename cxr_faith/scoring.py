@@ -14,9 +14,11 @@ from torch import Tensor
 
 from cxr_faith.cases import Case
 from cxr_faith.curves import CaseOrders, later_curves, plan_curves
+from cxr_faith.data.finding_boxes import LeftOut
 from cxr_faith.metrics.baselines import baseline_gaps, random_summary, random_test
+from cxr_faith.metrics.box_protocol import PLACE_COLUMNS, bounding_boxes, box_scores
 from cxr_faith.metrics.functional import CURVE_COLUMNS, classify, curve_scalars, status_names
-from cxr_faith.metrics.localization import localization_scores, pointing_ceiling
+from cxr_faith.metrics.localization import localization_scores, pixels_inside, pointing_ceiling
 from cxr_faith.perturb.adaptive import adaptive_curves
 from cxr_faith.perturb.engine import Engine, Plan
 from cxr_faith.perturb.grounding import score_regions
@@ -26,8 +28,9 @@ from cxr_faith.perturb.sets import score_sets
 from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.perturb.whole_pictures import picture_effects
 from cxr_faith.protocol import Protocol
-from cxr_faith.records.controls import CENTER, RANDOM
+from cxr_faith.records.controls import CENTER, RANDOM, READER
 from cxr_faith.records.known import Baselines
+from cxr_faith.records.schema import READER_COLUMNS
 from cxr_faith.vlm.base import PictureScores
 
 DEFINITIONS = 3
@@ -118,24 +121,52 @@ def _sets(case: Case, rows: dict[str, Columns]) -> dict[str, list[int]]:
     return {name: rows[name]["order"][:size] for name, size in sizes.items() if size and rows[name].get("order")}
 
 
-def localize(case: Case, mask: Tensor | None, seed: int) -> dict[str, dict[str, float]]:
+def localize(case: Case, mask: Tensor | None, seed: int, n_boxes: int | None = None) -> dict[str, dict[str, float]]:
     """Localization columns of each map of a question, by name; empty without a mask of the finding.
 
     Args:
         case: with its maps.
-        mask: bool [H, W] in model pixels.
+        mask: bool [pictures * H, W] in model pixels.
         seed: the run's seed, for ties.
+        n_boxes: number of boxes that the mask is the union of; None: the mask's own bounding boxes are taken.
     """
     if mask is None:
         return {}
     pixels, columns = mask.cpu().numpy(), dict[str, dict[str, float]]()
+    boxed, n = bounding_boxes(pixels, pictures=case.pictures) if n_boxes is None else (pixels, n_boxes)
     for name, values in case.maps.items():
         order = map_order(values, seed, case.image_id, name)
         if order is not None:
             # The center map is minus a distance: read it as nearness, which is positive.
-            columns[name] = localization_scores(values - values.min() if name == CENTER else values, pixels, order)
+            shown = values - values.min() if name == CENTER else values
+            columns[name] = localization_scores(shown, pixels, order) | box_scores(shown, boxed, n, case.pictures)
             columns[name]["pointing_ceiling"] = pointing_ceiling(pixels, values.shape)
     return columns
+
+
+def localize_readers(case: Case, readers: Sequence[LeftOut], seed: int) -> Columns:
+    """How well readers agree, by the scores of maps: the ceiling of a map. Columns of the random orders' row.
+
+    A reader's map is the share of each cell that the reader's boxes cover; it is scored against the others' boxes. The
+    columns are means over the readers.
+
+    Args:
+        case: with the cells of its finding.
+        readers: two or more; empty: there are no columns.
+        seed: the run's seed, for ties.
+    """
+    if not readers or case.finding_cells is None:
+        return {}
+    scores = []
+    for number, reader in enumerate(readers):
+        own, others = reader.own.cpu().numpy(), reader.others.cpu().numpy()
+        inside, area = pixels_inside(own, tuple(case.finding_cells.shape))
+        values = (inside / area).reshape(case.finding_cells.shape)
+        order = map_order(values, seed, case.image_id, f"{READER}{number}")
+        placed = localization_scores(values, others, order) | box_scores(values, others, reader.n_others, case.pictures)
+        scores.append([placed[name] for name in PLACE_COLUMNS])
+    means = np.mean(scores, axis=0).tolist()
+    return {"reader_count": len(readers)} | dict(zip(READER_COLUMNS, means, strict=True))
 
 
 def _columns(

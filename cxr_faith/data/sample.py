@@ -200,9 +200,9 @@ class Sample:
         """Check every value that can be checked without the image.
 
         Raises:
-            SampleError: a required value or an entry of a list is missing, the kind is unknown, the question is longer
-                than `MAX_QUESTION`, a box is empty, not finite or on a picture that is not shown, or an `option`
-                question lacks its options or has an answer that is no letter of them.
+            SampleError: a required value or an entry of a list is missing, the kind is unknown, a reader is listed
+                twice, the question is longer than `MAX_QUESTION`, a box is empty, not finite or on a picture that is
+                not shown, or an `option` question lacks its options or has an answer that is no letter of them.
         """
         for name in ("image_path", "image_id", "question"):
             if not getattr(self, name):
@@ -248,7 +248,10 @@ def _lists(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_boxes(sample: Sample) -> None:
-    """Check the boxes, those of readers too."""
+    """Check the readers and the boxes, those of readers too."""
+    names = [reader for reader, _ in sample.readers]
+    if not all(names) or len(set(names)) < len(names):
+        raise SampleError("readers has an entry without reader, or one reader twice")
     for box in (*sample.boxes, *(box for _, boxes in sample.readers for box in boxes)):
         corners = (box.x1, box.y1, box.x2, box.y2)
         if not all(map(math.isfinite, corners)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cxr_faith.data.geometry import Geometry
-from cxr_faith.data.sample import Sample
+from cxr_faith.data.sample import Box, Sample
 
 if TYPE_CHECKING:
     from cxr_faith.data.items import SampleItem
@@ -52,10 +52,20 @@ def with_others(item: SampleItem, read: Read) -> SampleItem:
 
 def boxes_mask(sample: Sample, image_id: str, geometry: Geometry) -> Tensor | None:
     """Union of the boxes of the sample's finding on one picture, bool [H, W] in model pixels; None without a box."""
-    finding = (sample.finding or "").casefold()
     own = [box for box in sample.boxes if (box.image_id or sample.image_id) == image_id]
-    corners = [(box.x1, box.y1, box.x2, box.y2) for box in own if finding and box.label.casefold() == finding]
+    corners = corners_of(boxes_of_finding(sample, own))
     return geometry.boxes_to_mask(corners) if corners else None
+
+
+def boxes_of_finding(sample: Sample, boxes: Sequence[Box]) -> list[Box]:
+    """Those of some boxes that belong to the sample's finding."""
+    finding = (sample.finding or "").casefold()
+    return [box for box in boxes if finding and box.label.casefold() == finding]
+
+
+def corners_of(boxes: Sequence[Box]) -> list[tuple[float, float, float, float]]:
+    """x1, y1, x2, y2 of each box."""
+    return [(box.x1, box.y1, box.x2, box.y2) for box in boxes]
 
 
 def on_sheet(parts: Mapping[int, Tensor], pictures: int) -> Tensor:

@@ -37,7 +37,7 @@ def localization_scores(
         ValueError: the grid does not divide the mask, or the map has values that are not finite.
     """
     values = np.asarray(saliency, dtype=np.float64)
-    inside, area = _pixels_inside(np.asarray(mask, dtype=bool), values.shape)
+    inside, area = pixels_inside(np.asarray(mask, dtype=bool), values.shape)
     if not np.isfinite(values).all():
         raise ValueError("a map with values that are not finite has no place")
     if not inside.any():
@@ -64,7 +64,7 @@ def pointing_ceiling(mask: npt.ArrayLike, grid: tuple[int, int]) -> float:
         mask: bool [H, W] in model pixels; a box may cover every cell only in part.
         grid: (grid_h, grid_w) of the maps.
     """
-    inside, area = _pixels_inside(np.asarray(mask, dtype=bool), grid)
+    inside, area = pixels_inside(np.asarray(mask, dtype=bool), grid)
     return float(inside.max() / area) if inside.any() else float("nan")
 
 
@@ -83,7 +83,7 @@ def average_precision(values: Floats, hits: Floats, misses: Floats) -> float:
     return float((gained * inside / seen).sum() / inside[-1])
 
 
-def _pixels_inside(mask: npt.NDArray[np.bool_], grid: tuple[int, ...]) -> tuple[Floats, int]:
+def pixels_inside(mask: npt.NDArray[np.bool_], grid: tuple[int, ...]) -> tuple[Floats, int]:
     """(pixels of each cell inside the mask [N], pixels of a cell)."""
     (height, width), (rows, columns) = mask.shape, grid
     if height % rows or width % columns:

@@ -11,6 +11,9 @@ RANDOM_MAP, EDGES, ORACLE, ORACLE_NEAR = "random_map", "edges", "oracle", "oracl
 """Controls that are scored as methods are: a map of noise, the picture's edges, the finding's own mask, and the mask
 with the nearer cells first around it."""
 
+READER = "reader"
+"""Row of the localization panel: one reader's boxes, scored as a map against the other readers'."""
+
 CONTROLS = (*BASELINES, RANDOM_MAP, EDGES, ORACLE, ORACLE_NEAR)
 """Rows of a table that explain no model: every method is compared with them."""
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from cxr_faith.data.sample import MANIFEST_SCHEMA, Sample
+from cxr_faith.metrics.box_protocol import PLACE_COLUMNS
 from cxr_faith.metrics.functional import CURVE_COLUMNS, ENDPOINT_COLUMNS, GAPS, MC_ERROR_COLUMNS
-from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 
 KEY = ("sample_id", "method", "substrate", "target", "space", "condition")
 """Columns that identify a record; `space` is pixels or tokens, `condition` is "none" for the picture as it is."""
@@ -19,6 +19,9 @@ IMAGE_USE = ("image_use", "margin_blank", "margin_swapped", "margin_no_picture",
 
 GROUNDING = ("mask_removal_flips", "away_removal_keeps")
 """Columns that say whether an answer depends on the finding's cells and on no others; in rows of `random`."""
+
+READER_COLUMNS = tuple(f"reader_{name}" for name in PLACE_COLUMNS)
+"""One reader's boxes scored as a map against the others', mean over readers; in rows of `random`."""
 
 _ORGAN = pa.struct([("label", pa.string()), ("share", pa.float64()), ("enrichment", pa.float64())])
 _NOT_RECORDED = ("height", "width", "source")
@@ -58,7 +61,8 @@ def _schema() -> pa.Schema:
         **dict.fromkeys((f"{name}_mc_error" for name in MC_ERROR_COLUMNS), real),
         **dict.fromkeys(("random_srgs", "end_scores"), reals),  # for `random`: what methods that are added later need
         **dict.fromkeys(GAPS, real),
-        **dict.fromkeys(("random_z", "random_p", "completeness_residual", *LOCALIZATION_COLUMNS), real),
+        **dict.fromkeys(("random_z", "random_p", "completeness_residual", *PLACE_COLUMNS, *READER_COLUMNS), real),
+        "reader_count": whole,  # readers who drew a box of the finding, where there are two or more
         "caution": text,
         **{"pointing_ceiling": real, "mask_cells": whole},
         **{"verified": flag, "set_size": whole, "score_drop": real},  # for methods that give a set of cells

@@ -38,6 +38,11 @@ GLOSSARY = {
     "mass there.",
     "IoU, AUPRC": "Intersection over union of the finding with the map above Otsu's threshold, or with its top tenth; "
     "average precision of the map's pixels.",
+    "box IoU, precision, recall, F1 (q90)": "The highest tenth of the cells falls into connected groups. The boxes "
+    "around the largest ones, as many as the finding has boxes, are compared with the boxes of the finding, by pixels.",
+    "reader": "One radiologist's boxes, scored as a map against those of the other readers who marked the finding, "
+    "mean over the readers. It is about the best that a map can reach. n counts samples that two or more readers "
+    "marked.",
     "ECE, AUROC": "Distance of p(yes) from the share of yes in the references, over 15 bins; how often p(yes) is "
     "higher for a yes than for a no.",
     "own substrate (*)": "The method perturbs with the same substrate that it is scored under.",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
+from cxr_faith.metrics.box_protocol import PLACE_COLUMNS
 from cxr_faith.printable import printable
 from cxr_faith.report.charts import method_styles
 from cxr_faith.report.figures import chart, legend_below, plain
@@ -45,10 +45,8 @@ def flip_table(panel: Pairs) -> TextTable:
 
 
 def _located(panel: Sequence[Localization]) -> TextTable:
-    rows = [
-        [entry.method, str(entry.n), *(number(entry.value(name)) for name in LOCALIZATION_COLUMNS)] for entry in panel
-    ]
-    header = ["method", "n", *(name.replace("_", " ") for name in LOCALIZATION_COLUMNS)]
+    rows = [[entry.method, str(entry.n), *(number(getattr(entry, name)) for name in PLACE_COLUMNS)] for entry in panel]
+    header = ["method", "n", *(name.replace("_", " ") for name in PLACE_COLUMNS)]
     return TextTable("Do the maps of verified pairs lie on what was planted?", header, rows, "Against the exact mask.")
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from cxr_faith.metrics.box_protocol import PLACE_COLUMNS
 from cxr_faith.metrics.functional import LARGE_RESIDUAL
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
 from cxr_faith.metrics.regions import REGIONS
+from cxr_faith.records.controls import READER
 from cxr_faith.report.ablations import ablation_tables
 from cxr_faith.report.formats import number, percent
 from cxr_faith.report.glossary import GLOSSARY
@@ -123,8 +125,15 @@ def _harm(panel: Substrates) -> TextTable:
 
 
 def _localization(panel: Sequence[Localization]) -> TextTable:
-    rows = [[entry.method, str(entry.n), *_scores(entry)] for entry in panel if entry.n]
-    title, note = "Do the maps lie on the finding?", _defined("pointing game, energy inside", "IoU, AUPRC")
+    rows = [
+        [entry.method, str(entry.n), *(number(getattr(entry, name)) for name in PLACE_COLUMNS)]
+        for entry in panel
+        if entry.n
+    ]
+    title = "Do the maps lie on the finding?"
+    note = _defined("pointing game, energy inside", "IoU, AUPRC", "box IoU, precision, recall, F1 (q90)")
+    if any(entry.method == READER for entry in panel):
+        note += f" {_defined(READER)}"
     ceilings = {entry.n: entry.pointing_ceiling for entry in panel if entry.n and entry.pointing_ceiling is not None}
     if ceilings:
         most = max(ceilings)
@@ -132,7 +141,7 @@ def _localization(panel: Sequence[Localization]) -> TextTable:
             f" No map of these cells can have a pointing game above {number(ceilings[most])} (n = {most}): findings "
         )
         note += "cover some cells only in part."
-    return TextTable(title, ["method", "n", *_spaced(LOCALIZATION_COLUMNS)], rows, note)
+    return TextTable(title, ["method", "n", *_spaced(PLACE_COLUMNS)], rows, note)
 
 
 def _prediction(summary: Summary) -> TextTable:

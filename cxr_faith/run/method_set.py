@@ -8,7 +8,7 @@ from cxr_faith.attribution.baselines import CONTROLS
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.perturb.substrate import DEFAULT_SUBSTRATE
 from cxr_faith.protocol import Protocol
-from cxr_faith.records.controls import BLURRED, CENTER, EDGES, ORACLE, RANDOM, RANDOM_MAP
+from cxr_faith.records.controls import BLURRED, CENTER, EDGES, ORACLE, RANDOM, RANDOM_MAP, READER
 from cxr_faith.records.shown import Shown
 from cxr_faith.vlm import VLM
 
@@ -44,6 +44,8 @@ class MethodSet:
         """
         if RANDOM in config:
             raise ValueError("methods.random: the random orders are a baseline that is always scored, not a map")
+        if READER in config:
+            raise ValueError(f"methods.{READER}: this name is the readers', whose boxes are scored as maps")
         self._protocol = protocol
         self.options: dict[str, Options] = {CENTER: {"class": CENTER}}
         self.options |= {name: {"class": name} | (options or {}) for name, options in config.items()}

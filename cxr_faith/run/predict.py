@@ -10,6 +10,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from cxr_faith.cases import NO_MEMORY, NO_REPLY, Case, compute_maps, read_answers
+from cxr_faith.data.finding_boxes import left_out, n_finding_boxes
 from cxr_faith.data.items import SampleItem
 from cxr_faith.data.sample import OPEN, Sample
 from cxr_faith.perturb.condition import NONE, Condition
@@ -21,7 +22,7 @@ from cxr_faith.records.known import NOTHING, Baselines, KnownSample
 from cxr_faith.records.rows import Row, answer_columns, failed_rows, map_columns, question_columns
 from cxr_faith.run.known import fill_known, known_reply
 from cxr_faith.run.method_set import MethodSet
-from cxr_faith.scoring import Columns, localize, score_image
+from cxr_faith.scoring import Columns, localize, localize_readers, score_image
 from cxr_faith.vlm import VLM
 from cxr_faith.vlm.base import Prompt, Reply
 from cxr_faith.vlm.errors import ModelError
@@ -287,9 +288,9 @@ def _common_columns(sample: Sample, case: Case | None, protocol: Protocol) -> Ro
 
 def _shared_columns(item: SampleItem, case: Case, placed: bool, protocol: Protocol) -> tuple[Row, dict[str, Row]]:
     """Columns that do not depend on the substrate: those of the sample, and those of each map by its name."""
-    places = localize(case, item.finding_mask if placed else None, protocol.seed)
+    places = localize(case, item.finding_mask if placed else None, protocol.seed, n_finding_boxes(item.sample))
     organs = case.organ_cells if placed else {}
-    by_name = {}
+    by_name = {RANDOM: localize_readers(case, left_out(item) if placed else [], protocol.seed)}
     for name, saliency in case.maps.items():
         parts = case.extras.get(name, {}), case.costs.get(name, {}), case.pictures
         columns = map_columns(saliency, organs, *parts)

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cxr_faith.metrics.box_protocol import PLACE_COLUMNS
 from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS
-from cxr_faith.records.controls import RANDOM, SETTING, is_control
+from cxr_faith.records.controls import RANDOM, READER, SETTING, is_control
+from cxr_faith.records.schema import READER_COLUMNS
 from cxr_faith.summary.board import Setting
 from cxr_faith.summary.columns import numbers, rank_correlation, rounded, rounded_mean, weighted_mean
 from cxr_faith.summary.parts import by_method
 from cxr_faith.summary.result import Result
 
-COLUMNS = ("status", "effect", "srg", "pointing_ceiling", *LOCALIZATION_COLUMNS)
+COLUMNS = ("status", "effect", "srg", "pointing_ceiling", *PLACE_COLUMNS, *READER_COLUMNS)
 """The columns of the records that this panel reads."""
 
 
@@ -49,10 +51,10 @@ class SrgCorrelation(LocalizationScores):
 
 @dataclass(frozen=True)
 class Localization(LocalizationScores):
-    """Mean localization scores of one method."""
+    """Mean localization scores of one method, or of `reader`."""
 
     method: str
-    """Name of the method."""
+    """Name of the method; `reader`: one reader's boxes as a map against the other readers', mean over readers."""
     n: int
     """Samples with a localization score."""
     srg_located: float | None
@@ -62,6 +64,14 @@ class Localization(LocalizationScores):
     """Substrate → correlation of `srg` with each score."""
     pointing_ceiling: float | None = None
     """Highest `pointing_game` that any map can have on these samples: findings cover some cells only in part."""
+    box_iou_q90: float | None = None
+    """Intersection over union of the finding's boxes and those around the map's largest components."""
+    box_precision_q90: float | None = None
+    """Share of the map's boxes that lies inside those of the finding."""
+    box_recall_q90: float | None = None
+    """Share of the finding's boxes that lies inside the map's."""
+    box_f1_q90: float | None = None
+    """Harmonic mean of the two."""
 
 
 @dataclass(frozen=True)
@@ -78,19 +88,21 @@ class LocalizationAcross(LocalizationScores):
 def localization_panel(
     parts: Iterable[pd.DataFrame], first: Setting, methods: Sequence[str]
 ) -> tuple[Localization, ...]:
-    """Mean localization scores of each method but `random`, whose orders have no map.
+    """Mean localization scores of each method but `random`, whose orders have no map, and last those of `reader`.
 
     Args:
         parts: records of all settings, condition "none", some methods after the others.
         first: the first setting.
         methods: the order in which methods are listed.
     """
-    entries = []
-    for name, rows in by_method(parts, [name for name in methods if name != RANDOM]):
+    entries, readers = list[Localization](), list[Localization]()
+    for name, rows in by_method(parts, methods):
         inside = rows[(rows[list(SETTING)] == list(first)).all(axis=1)]
-        if len(inside):
+        if name == RANDOM:  # its rows say how well readers agree
+            readers = _of_readers(inside)
+        elif len(inside):
             entries.append(method_localization(rows, inside, name))
-    return tuple(entries)
+    return (*entries, *readers)
 
 
 def method_localization(records: pd.DataFrame, first: pd.DataFrame, method: str) -> Localization:
@@ -110,8 +122,16 @@ def method_localization(records: pd.DataFrame, first: pd.DataFrame, method: str)
         srg_located=_mean_srg(mine[mine["status"].isin(MEASURED) & has_score]),
         with_srg={str(substrate): _with_srg(rows) for substrate, rows in scored},
         pointing_ceiling=rounded_mean(numbers(mine["pointing_ceiling"])),
-        **{name: rounded_mean(numbers(mine[name])) for name in LOCALIZATION_COLUMNS},
+        **{name: rounded_mean(numbers(mine[name])) for name in PLACE_COLUMNS},
     )
+
+
+def _of_readers(rows: pd.DataFrame) -> list[Localization]:
+    """The row `reader`, from the rows of `random`; none without samples that two readers have marked."""
+    scores = {name: numbers(rows[column]) for name, column in zip(PLACE_COLUMNS, READER_COLUMNS, strict=True)}
+    n = int(np.isfinite(scores[PLACE_COLUMNS[0]]).sum())
+    means = {name: rounded_mean(values) for name, values in scores.items()}
+    return [Localization(method=READER, n=n, srg_located=None, with_srg={}, **means)] if n else []
 
 
 def _mean_srg(rows: pd.DataFrame) -> float | None:

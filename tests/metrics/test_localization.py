@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from cxr_faith.metrics.box_protocol import BOX_COLUMNS, bounding_boxes, box_scores
 from cxr_faith.metrics.localization import LOCALIZATION_COLUMNS, localization_scores, pointing_ceiling
 from cxr_faith.metrics.regions import REGIONS, border_weights, enrichment, mass_shares, region_weights
 from tests.reference import localization as twin
@@ -113,3 +114,54 @@ def test_the_pointing_ceiling_is_the_best_cell():
     assert best == 6 / 16
     assert pointing_ceiling(np.ones((8, 8), bool), (2, 2)) == 1.0
     assert np.isnan(pointing_ceiling(np.zeros((8, 8), bool), (2, 2)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_box_protocol_is_that_of_the_pixels(seed):
+    rng = np.random.default_rng(seed)
+    saliency = rng.standard_normal((9, 11))
+    if seed % 2:
+        saliency = np.round(saliency * 2)  # ties, and components of one size
+    mask = np.zeros((36, 55), bool)
+    for _ in range(1 + seed % 3):
+        top, left = rng.integers(30), rng.integers(45)
+        mask[top : top + 9, left : left + 13] = True
+    scores = box_scores(saliency, mask, 1 + seed % 3)
+    assert tuple(scores) == BOX_COLUMNS
+    np.testing.assert_allclose(list(scores.values()), twin.box_protocol(saliency, mask, 1 + seed % 3), atol=1e-12)
+
+
+def test_the_largest_components_are_kept_as_many_as_there_are_boxes():
+    saliency = np.zeros((10, 10))
+    saliency[0, 0] = saliency[1, 1] = saliency[2, 2] = 5.0  # touch by corners: one component, its box is 3 x 3
+    saliency[8, 8:10] = saliency[5, 8:10] = 5.0  # two of the same size: the upper one goes first
+    truth = np.zeros((10, 10), bool)
+    truth[:3, :3] = True
+    assert set(box_scores(saliency, truth, 1).values()) == {1.0}
+    two = box_scores(saliency, truth, 2)
+    assert two["box_iou_q90"] == two["box_precision_q90"] == 9 / 11 and two["box_recall_q90"] == 1.0
+    truth[5, 8:10] = True
+    assert set(box_scores(saliency, truth, 2).values()) == {1.0}
+    # One cell more than a tenth, all of the same value: every one of them is chosen.
+    tied = np.zeros((10, 10))
+    tied[0] = tied[1, 0] = 1.0
+    assert box_scores(tied, np.ones((10, 10), bool), 1)["box_recall_q90"] == 0.2
+    few = np.zeros((10, 10))
+    few[4, 4] = 1.0  # the .9 quantile is 0, and cells without a value are not chosen
+    assert box_scores(few, np.ones((10, 10), bool), 1)["box_recall_q90"] == 0.01
+
+
+def test_maps_without_a_box_miss_and_no_finding_is_null():
+    assert set(box_scores(-np.ones(GRID), box_mask(0, 0, 4, 5), 1).values()) == {0.0}
+    assert all(np.isnan(value) for value in box_scores(np.ones(GRID), np.zeros(SHAPE, bool), 1).values())
+
+
+def test_components_do_not_reach_from_one_picture_into_the_next():
+    sheet = np.zeros((8, 4), bool)
+    sheet[3, 0] = sheet[4, 0] = True  # the last row of the first picture, the first row of the second
+    assert bounding_boxes(sheet)[1] == 1
+    assert bounding_boxes(sheet, pictures=2)[1] == 2
+    mask = np.zeros((8, 4), bool)
+    mask[0, 1] = mask[1, 0] = mask[6, 3] = True
+    boxes, n = bounding_boxes(mask, pictures=2)
+    assert n == 2 and boxes[:2, :2].all() and boxes.sum() == 5, "a mask gets the boxes of its components"
