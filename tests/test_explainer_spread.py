@@ -28,6 +28,18 @@ def test_the_map_stays_and_its_spread_stands_beside_it(bundled) -> None:
     assert 0 < content["stable_share"] == with_spread.stable_share < 1
 
 
+def test_paraphrases_and_masks_have_spreads_of_their_own(bundled) -> None:
+    wordings = ("Please look: {question}", "{question} Answer.")
+    by_words = Explainer(bundled, copies=Copies(2, "paraphrase", wordings=wordings))
+    worded = by_words.explain(PICTURE, QUESTION, "gradient")
+    maps = [Explainer(bundled).explain(PICTURE, text.replace("{question}", QUESTION), "gradient") for text in wordings]
+    if {one.answer for one in maps} == {worded.answer}:  # the same score in other words
+        own = [worded.map, *(one.map for one in maps)]
+        np.testing.assert_allclose(worded.spread, np.std(own, axis=0, ddof=1), rtol=1e-4)
+    masked = Explainer(bundled, copies=Copies(2, "mask")).explain(PICTURE, QUESTION, "gradient")
+    assert masked.spread.max() > 0 and worded.spread.max() > 0 and not np.allclose(masked.spread, worded.spread)
+
+
 def test_unsure_cells_fade_in_proportion() -> None:
     values = np.random.default_rng(0).random((4, 5))
     sure = np.random.default_rng(1).random((4, 5))
@@ -50,6 +62,12 @@ def test_the_command_says_how_sure_the_map_is(tmp_path: Path, capsys: pytest.Cap
     [
         (("--uncertainty", "1"), "--uncertainty must be at least 2 copies, got 1"),
         (("--uncertainty", "2", "--target", "tokens"), "--uncertainty want one target"),
+        (("--uncertainty", "2", "--uncertainty_source", "paraphrase"), "paraphrase: give --paraphrases"),
+        (
+            ("--uncertainty", "2", "--uncertainty_source", "paraphrase", "--options", '["a", "b"]'),
+            "paraphrase: leave out --options",
+        ),
+        (("--uncertainty", "2", "--uncertainty_source", "luck"), "--uncertainty_source"),
     ],
 )
 def test_a_wrong_number_is_one_line(more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,7 @@ class SampleItem:
             below the other: [3, pictures * H, W].
         place: which of them `anatomy` and `geometry` belong to.
         swap: another patient's picture that stands in for it; None where there is none, or nobody asked for it.
+        paraphrases: other wordings of the question in the manifest; empty where nobody asked for them.
     """
 
     sample: Sample
@@ -55,6 +56,7 @@ class SampleItem:
     pictures: int = 1
     place: int = 0
     swap: Swap | None = None
+    paraphrases: tuple[str, ...] = ()
 
     def finding_cells(self, grid: tuple[int, int]) -> Tensor | None:
         """Share of each cell under the finding, float32 [pictures * grid_h, grid_w]; None without a mask.

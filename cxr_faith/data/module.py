@@ -21,6 +21,7 @@ from cxr_faith.data.folder import noted_root
 from cxr_faith.data.items import ManifestDataset, SampleItem
 from cxr_faith.data.loader import PackedBatch, SampleLoader
 from cxr_faith.data.manifest import MappedManifest, bundled_manifest, manifest_fingerprint, open_manifest
+from cxr_faith.data.paraphrases import ParaphrasedDataset
 from cxr_faith.data.shard import Shard
 from cxr_faith.data.sharding import ImageBatches, Rows, shard_by_image
 from cxr_faith.data.swaps import SwappedDataset, SwapStream
@@ -40,6 +41,7 @@ class CXRVQADataModule(L.LightningDataModule):
         limit: use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
         pairs: also decode each sample's picture without the finding; set in `setup` if the Trainer's module needs it.
         swap_stream: draws another patient's picture for each sample; None: none is. Set in `setup` as `pairs` is.
+        paraphrases: whether samples come with the other wordings of their question. Set in `setup` as `pairs` is.
         shard: use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
         cache_dir: folder of the Arrow file if the manifest's own is read-only; None: `cache` in the Trainer's root.
     """
@@ -80,6 +82,7 @@ class CXRVQADataModule(L.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.border_crop, self.decode_seconds = border_crop, decode_seconds
         self.keep_anatomy, self.pairs = tuple(keep_anatomy or ()), False
+        self.paraphrases = False
         self.cache = None if cache is None else Path(cache)
         self.image_size: tuple[int, int] | None = None
         self.swap_stream: SwapStream | None = None
@@ -129,6 +132,7 @@ class CXRVQADataModule(L.LightningDataModule):
             self.image_size = cast(tuple[int, int], module.image_size)
         self.pairs = self.pairs or getattr(module, "needs_pairs", False)
         self.swap_stream = self.swap_stream or getattr(module, "swap_stream", None)
+        self.paraphrases = self.paraphrases or getattr(module, "needs_paraphrases", False)
         _ = self.table
 
     def predict_dataloader(self) -> SampleLoader:
@@ -158,8 +162,9 @@ class CXRVQADataModule(L.LightningDataModule):
         # Lightning asks whether such a sampler keeps incomplete batches; this one does.
         warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
         self.table.release()  # of the columns of ids
+        served = dataset if self.swap_stream is None else SwappedDataset(dataset, self.swap_stream)
         return SampleLoader(
-            dataset if self.swap_stream is None else SwappedDataset(dataset, self.swap_stream),
+            ParaphrasedDataset(served) if self.paraphrases else served,
             batch_sampler=ImageBatches(images[mine], self.batch_size),
             num_workers=self.num_workers,
             collate_fn=PackedBatch,

@@ -16,7 +16,6 @@ from cxr_faith.explainer.naming import result_stem
 from cxr_faith.explainer.options import TOKENS, ExplainOptions
 from cxr_faith.explainer.pictures import Shown
 from cxr_faith.metrics.functional import LARGE_RESIDUAL
-from cxr_faith.perturb.copies import Copies
 from cxr_faith.printable import json_text, printable
 from cxr_faith.storage.atomic import write_atomic
 from cxr_faith.vlm import bundled_model
@@ -58,7 +57,7 @@ def explain(image: str | None, options: ExplainOptions) -> dict[str, Any]:
     style = (options.system, options.answer_prefix, options.thought_marks())
     template, longest = options.prompt_template, options.max_new_tokens
     explainer = Explainer.from_pretrained(
-        source, options.device, options.dtype, template, options.revision, *style, None, longest, _copies(options)
+        source, options.device, options.dtype, template, options.revision, *style, None, longest, options.copies
     )
     if has_bundled_weights(source):
         print(f"note        {PHANTOMS_ONLY} For others: --model google/medgemma-4b-it")
@@ -68,13 +67,6 @@ def explain(image: str | None, options: ExplainOptions) -> dict[str, Any]:
         shown, options.question, options.method_specs, target, options.kind, asked.image_id, options.options, pair
     )
     return _finish(explainer, list(explained.values()), asked)
-
-
-def _copies(options: ExplainOptions) -> Copies | None:
-    """Copies over which the spread of the map is measured; None: it is not."""
-    if options.uncertainty is not None and options.uncertainty < 2:
-        raise ValueError(f"--uncertainty must be at least 2 copies, got {options.uncertainty}")
-    return None if options.uncertainty is None else Copies(options.uncertainty)
 
 
 def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked) -> dict[str, Any]:
@@ -225,7 +217,7 @@ def _print_caution(explanation: Explanation) -> None:
     if residual > LARGE_RESIDUAL:
         print(f"caution     the map does not add up to the effect: completeness residual {residual:.2f}")
     if explanation.stable_share is not None:
-        print(f"sure        {explanation.stable_share:.0%} of the cells keep their rank on noisy copies of the picture")
+        print(f"sure        {explanation.stable_share:.0%} of the cells keep their rank from copy to copy")
 
 
 def _print_margin(explanation: Explanation) -> None:

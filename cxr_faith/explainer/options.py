@@ -6,6 +6,7 @@ from typing import Any, Literal
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import nearest
 from cxr_faith.data.planting.objects import kinds_named
+from cxr_faith.perturb.copies import PARAPHRASE, Copies, Source
 from cxr_faith.perturb.substrate import PAIR
 from cxr_faith.vlm.answers import KEYWORD, STRATEGIES, parse_target
 from cxr_faith.vlm.reasoning import Reasoning
@@ -42,6 +43,7 @@ class ExplainOptions:
         out: folder for the figure and the JSON file.
         format: of the figure.
         uncertainty: make the map again for so many noisy copies of the picture, such as 8; unsure cells fade.
+        uncertainty_source: what differs between copies: noise, blurred cells (mask), seeds, or the paraphrases.
         film: also a strip of the picture while its cells are removed, as a PNG file.
         gif: the same as a moving picture.
         plant: a finding such as nodule: the smallest one that, planted, turns a no into a yes, as a figure.
@@ -54,7 +56,7 @@ class ExplainOptions:
         study_date: name the date of the study on the summary, from the header of a DICOM picture.
         dicom: folder for DICOM objects of the film's study: map, first cells, report and figure (extra `dicom-out`).
         calibration: run directory of the same model, for the summary's calibration.
-        paraphrases: other wordings of the question, for the summary: do they get the same answer?
+        paraphrases: other wordings of the question, for the summary (do they get the same answer?) and uncertainty.
         options: answers to choose from, such as ["left", "right"], put below the question with the letters to answer.
         masks: folder of organ masks, <label>/<name of the picture>.png, of the picture's size, for the summary.
     """
@@ -81,6 +83,7 @@ class ExplainOptions:
     out: str = "explanations"
     format: Literal["png", "pdf", "svg"] = "png"
     uncertainty: int | None = None
+    uncertainty_source: Source = "noise"
     film: bool = False
     gif: bool = False
     plant: str | None = None
@@ -117,6 +120,23 @@ class ExplainOptions:
         except ValueError:
             raise ValueError(f"--window is a center and a width, such as 2048,4096, got {self.window}") from None
         return center, width
+
+    @property
+    def copies(self) -> Copies | None:
+        """Copies over which the spread of the map is measured; None: it is not.
+
+        Raises:
+            ValueError: fewer than two copies, or paraphrases that are missing or cannot stand in for the question.
+        """
+        if self.uncertainty is None:
+            return None
+        if self.uncertainty < 2:
+            raise ValueError(f"--uncertainty must be at least 2 copies, got {self.uncertainty}")
+        worded = self.uncertainty_source == PARAPHRASE
+        if worded and (self.options or not self.paraphrases):
+            advice = "leave out --options" if self.options else 'give --paraphrases \'["…", "…"]\''
+            raise ValueError(f"--uncertainty_source {PARAPHRASE}: {advice}")
+        return Copies(self.uncertainty, self.uncertainty_source, wordings=self.paraphrases if worded else ())
 
     def thought_marks(self) -> Reasoning:
         """The marks of a thought.

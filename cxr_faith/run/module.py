@@ -12,6 +12,7 @@ from torch import Tensor
 from cxr_faith.data.items import SampleItem
 from cxr_faith.metrics.board import MetricBoard
 from cxr_faith.perturb.condition import NONE
+from cxr_faith.perturb.copies import PARAPHRASE
 from cxr_faith.perturb.engine import Engine
 from cxr_faith.perturb.schedule import stream
 from cxr_faith.perturb.substrate import PAIR
@@ -85,6 +86,12 @@ class FaithfulnessModule(L.LightningModule):
     def needs_pairs(self) -> bool:
         """Whether samples are scored under `pair`, or a method uses it, which takes a second picture for each."""
         return PAIR in self.protocol.substrates or any(one.uses_pair for one in self.method_set.methods.values())
+
+    @property
+    def needs_paraphrases(self) -> bool:
+        """Whether the spread of maps is measured over the paraphrases that the manifest has."""
+        copies = self.protocol.uncertainty
+        return copies is not None and copies.source == PARAPHRASE and not copies.wordings
 
     @property
     def swap_stream(self) -> Callable[[str], np.random.Generator] | None:

@@ -25,4 +25,5 @@ def measure_spreads(
     for reading in readings:
         for item, case, known in zip(reading.items, reading.cases, reading.known, strict=True):
             ids = item.sample.picture_ids
-            measure_spread(vlm, methods, reading.pixels, case, ids, seed, copies, known.maps, engine.batches)
+            batches, texts = engine.batches, item.paraphrases
+            measure_spread(vlm, methods, reading.pixels, case, ids, seed, copies, known.maps, batches, texts)

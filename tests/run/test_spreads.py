@@ -1,5 +1,7 @@
 """The spread of maps in the records of runs, against maps that are made copy by copy, and in runs that grow."""
 
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,13 @@ import torch
 
 from cxr_faith.attribution import AttributionBatch, build_methods
 from cxr_faith.cases import read_answers
-from cxr_faith.data.manifest import bundled_manifest, open_manifest
+from cxr_faith.data.manifest import bundled_manifest, open_manifest, write_manifest
+from cxr_faith.data.paraphrases import Paraphrases
+from cxr_faith.data.sample import Sample, Turn
+from cxr_faith.metrics.uncertainty import stable_share
 from cxr_faith.perturb.condition import Condition
 from cxr_faith.perturb.copies import Copies
+from cxr_faith.perturb.substrate import Substrate
 from cxr_faith.protocol import Protocol
 from cxr_faith.records import read_records
 from cxr_faith.summary.load import load_run
@@ -106,14 +112,91 @@ def test_a_grown_run_has_the_spreads_of_one_made_at_once(measured: Path, tmp_pat
 
 
 def test_copies_are_checked_and_keep_the_picture() -> None:
-    for wrong in ({"copies": 1}, {"source": "luck"}, {"size": 0.0}, {"size": 2.0}):
+    for wrong in ({"copies": 1}, {"source": "luck"}, {"size": 0.0}, {"size": 2.0}, {"wordings": ("{question}",)}):
         with pytest.raises(ValueError, match="uncertainty"):
             Copies(**wrong)
     pixels = torch.rand(3, 8, 8)
-    noisy = list(Copies(3).of(pixels, ["a"], 5))
+    noisy = list(Copies(3).of(pixels, ["a"], 5, (2, 2)))
     assert [seed for _, seed in noisy] == [5, 5, 5] and not torch.equal(noisy[0][0], noisy[1][0])
-    kept = list(Copies(2, "seed").of(pixels, ["a"], 5))
+    kept = list(Copies(2, "seed").of(pixels, ["a"], 5, (2, 2)))
     assert [seed for _, seed in kept] == [6, 7] and all(torch.equal(picture, pixels) for picture, _ in kept)
+
+
+def test_a_masked_copy_has_a_share_of_its_cells_blurred(bundled) -> None:
+    """Two pictures below each other, cell by cell: so many cells of each are those of the blurred picture."""
+    pixels = torch.rand(3, 48, 24, generator=torch.Generator().manual_seed(0))
+    blurred = torch.cat([Substrate.parse("blur:0.1").apply(part[None], ["a"], 0)[0] for part in pixels.chunk(2, 1)], 1)
+    copies, seen = list(Copies(3, "mask", 0.2).of(pixels, ["a", "b"], 5, (4, 6))), set()
+    assert [seed for _, seed in copies] == [5, 5, 5]
+    for copy, _ in copies:
+        gone = []
+        for row, column in np.ndindex(8, 6):  # cells of 6 x 4 pixels
+            cell = (slice(None), slice(6 * row, 6 * row + 6), slice(4 * column, 4 * column + 4))
+            changed = bool((copy[cell] != pixels[cell]).any())
+            assert torch.equal(copy[cell], (blurred if changed else pixels)[cell])
+            gone.append(changed)
+        assert sum(gone[:24]) == sum(gone[24:]) == 5, "a fifth of 24 cells"
+        seen.add(tuple(gone))
+    assert len(seen) == 3, "others in each copy"
+    again = list(Copies(3, "mask", 0.2).of(pixels, ["a", "b"], 5, (4, 6)))
+    assert all(torch.equal(one, other) for (one, _), (other, _) in zip(copies, again, strict=True))
+
+
+def test_wordings_are_those_of_the_config_or_the_manifest() -> None:
+    named = Copies(3, "paraphrase", wordings=("{question} Look closely.", "{question}", "Say: {question}"))
+    assert named.worded("Is it?", ["Or not?"]) == ["Is it? Look closely.", "Say: Is it?"], "not the question again"
+    assert Copies(2, "paraphrase").worded("Is it?", ["a", "b", "a", "c"]) == ["a", "b"], "up to the number of copies"
+    assert Copies(3).worded("Is it?", ["a"]) == [] and list(named.of(torch.rand(3, 8, 8), ["a"], 0, (2, 2))) == []
+
+
+def test_paraphrases_are_those_of_the_group_wherever_they_stand(tmp_path: Path) -> None:
+    def row(name: str, **columns: object) -> Sample:
+        asked = Sample(name, image_id="x", image_path="x.png", question=name, kind="yes_no", question_group="g")
+        return replace(asked, **columns)
+
+    samples = [row("q0"), row("other", question_group="h"), row("q1"), row("y", image_id="y", image_path="y.png")]
+    samples += [row("open", kind="open"), row("later", turns=(Turn("q", "a"),)), row("q2"), row("again", question="q1")]
+    samples += [row("none", question_group=None), row("none2", question_group=None)]
+    write_manifest(samples, tmp_path / "manifest.parquet")
+    paraphrases = Paraphrases(open_manifest(tmp_path / "manifest.parquet"))
+    expected = {
+        sample.sample_id: tuple(
+            dict.fromkeys(
+                other.question
+                for other in samples
+                if sample.question_group
+                and all(
+                    getattr(sample, name) == getattr(other, name)
+                    for name in ("question_group", "image_id", "kind", "turns")
+                )
+                and other.question != sample.question
+            )
+        )
+        for sample in samples
+    }
+    assert {sample.sample_id: paraphrases.of(place) for place, sample in enumerate(samples)} == expected
+    assert expected["q0"] == ("q1", "q2") and expected["none"] == expected["later"] == ()
+
+
+def test_spread_over_paraphrases_is_that_of_maps_made_question_by_question(bundled, tmp_path: Path) -> None:
+    """Two samples, the second without a paraphrase; the maps explain the picture's own answer in each wording."""
+    first, second = (Sample.from_row(row) for row in islice(open_manifest(bundled_manifest()), 2))
+    texts = [first.question, "Please look: " + first.question, "Tell me. " + first.question]
+    worded = [replace(first, sample_id=f"p{n}", question=text, question_group="g") for n, text in enumerate(texts)]
+    write_manifest([worded[0], replace(second, question_group="alone"), *worded[1:]], tmp_path / "manifest.parquet")
+    config = CONFIG.replace("MORE", "uncertainty: {source: paraphrase}").replace("METHODS", "gradient: {}")
+    data = f"data: {{manifest: {tmp_path / 'manifest.parquet'}, data_root: {bundled_manifest().parent},"
+    (tmp_path / "config.yaml").write_text(config.replace("data: {manifest: bundled,", data))
+    assert run_here(tmp_path / "config.yaml", tmp_path / "run", "--limit", "2") == 0
+    rows, method = of(tmp_path / "run", "gradient"), build_methods({"gradient": {}})["gradient"]
+    pixels, maps = model_pixels(bundled, bundled_manifest().parent / str(first.image_path)), []
+    cases = read_answers(bundled, pixels, first.image_id, texts, [first.kind] * 3, Protocol())
+    for case in cases:
+        batch = AttributionBatch(pixels[None], [case.prompt], [first.image_id], 0)
+        maps.append(method.attribute(bundled, batch, [cases[0].target]).maps[0].double().numpy().ravel())
+    np.testing.assert_allclose(rows.loc["p0", "map_std"], np.std(maps, axis=0, ddof=1), rtol=1e-4, atol=1e-7)
+    assert rows.loc["p0", "stable_share"] == stable_share(maps) < 1
+    assert rows["map_std"].isna().tolist() == [name != "p0" for name in rows.index]
 
 
 def test_a_map_that_compares_the_picture_with_its_pair_has_no_spread(bundled) -> None:
