@@ -14,7 +14,7 @@ from PIL import Image
 import cxr_faith
 from cxr_faith.data.manifest import bundled_manifest
 from cxr_faith.data.sample import Box
-from cxr_faith.explainer import Explanation
+from cxr_faith.explainer import Explanation, absence
 from cxr_faith.explainer.absence import needed_frames, smallest_needed
 from cxr_faith.explainer.answer_verdict import answer_verdict
 from cxr_faith.explainer.drawing import answer_panel, film_frames, measured_of
@@ -293,3 +293,37 @@ def test_boxes_may_be_plain_corners_and_an_explainer_says_what_it_is(
     with pytest.raises(ValueError, match=r"a box is \(x0, y0, x1, y1\)"):
         plain.plot(Figure().subplots(), boxes=[(1, 2, 3)])  # type: ignore[list-item]
     assert repr(explainer) == "<Explainer bundled on cpu, maps of 12 × 12 cells, seed 0>"
+
+
+def test_masks_and_pixel_spacing_place_and_size_what_is_planted(
+    explainer: cxr_faith.Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every copy that is tried differs from the film inside the masks alone, and is smaller where pixels are larger."""
+    tried: list[np.ndarray] = []
+    picture = bundled_manifest().parent / "images" / "p003-s0-i0.jpg"
+    one = explainer.explain(picture, QUESTION, "attention")
+    film = one.picture[..., 0]
+    height, width = film.shape
+
+    def never(explanation: object, copies: list[np.ndarray]) -> list[float]:
+        tried.extend(copies)
+        return [-1.0] * len(copies)
+
+    monkeypatch.setattr(absence, "_margins", never)
+    right, left = np.zeros((2, height, width), bool)
+    right[height // 3 : height // 2, : width // 3] = left[height // 3 : height // 2, 2 * width // 3 :] = True
+    needed = smallest_needed(one, "nodule", masks={"right lung": right, "left lung": left}, mm=3.0)
+    assert needed.placed == "inside the lung masks; 3 mm per pixel" and needed.to_dict()["masked"] is True
+    middles = [np.argwhere(copy != film).mean(0) for copy in tried]
+    assert middles and all((right | left)[tuple(np.round(middle).astype(int))] for middle in middles)
+    sizes = {}
+    for mm in (1.5, 3.0):
+        tried.clear()
+        smallest_needed(one, "nodule", mm=mm)
+        sizes[mm] = np.mean([(copy != film).sum() for copy in tried])
+    assert 2 < sizes[1.5] / sizes[3.0] < 8, "half the millimeters per pixel: four times the pixels"
+    assert smallest_needed(one, "nodule").placed == "where the lungs lie in most films; longer side taken as 430 mm"
+    with pytest.raises(ValueError, match="a mask has another size than the picture"):
+        smallest_needed(one, "nodule", masks={"heart": right[1:]})
+    with pytest.raises(ValueError, match="nothing is planted: its lung masks show no lungs"):
+        smallest_needed(one, "nodule", masks={"lungs": np.zeros_like(right)})

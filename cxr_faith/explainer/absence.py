@@ -1,5 +1,6 @@
 """Why the answer is no: the smallest planted object that turns it into a yes, where, and how strong it has to be."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from cxr_faith.data.boxes import box_of_mask
 from cxr_faith.data.geometry import fit
 from cxr_faith.data.planting.blend import Planted, blend
-from cxr_faith.data.planting.film import Film, PlantError
+from cxr_faith.data.planting.film import FILM_MM, Film, PlantError
 from cxr_faith.data.planting.lungs import aerated, lungs_of
 from cxr_faith.data.planting.objects import KINDS, generator
 from cxr_faith.data.sample import YES_NO
@@ -35,6 +36,8 @@ class Needed:
         box: where it lies: left, top, right and bottom in pixels of the picture.
         margin: margin of the answer about the picture with it.
         pixels: that picture, uint8 [H, W].
+        masked: whether masks say where the lungs are.
+        mm: millimeters per pixel; None: unknown, the longer side counts as that of a film.
     """
 
     finding: str
@@ -45,6 +48,8 @@ class Needed:
     box: tuple[float, float, float, float]
     margin: float
     pixels: NDArray[np.uint8]
+    masked: bool = False
+    mm: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All but the picture, as JSON takes it."""
@@ -65,20 +70,37 @@ class Needed:
             f"nearest: {what} (margin {self.margin:+.1f})"
         )
 
+    @property
+    def placed(self) -> str:
+        """One line for people: where the objects could lie, and what their sizes are measured by."""
+        place = "inside the lung masks" if self.masked else "where the lungs lie in most films"
+        size = f"longer side taken as {FILM_MM:.0f} mm" if self.mm is None else f"{self.mm:.3g} mm per pixel"
+        return f"{place}; {size}"
 
-def smallest_needed(explanation: Explanation, finding: str, seed: int = 0) -> Needed:
+
+def smallest_needed(
+    explanation: Explanation,
+    finding: str,
+    seed: int = 0,
+    masks: Mapping[str, NDArray[np.bool_]] | None = None,
+    mm: float | None = None,
+) -> Needed:
     """Plant objects in the picture of an answer "no" until the smallest one that turns it is known.
 
-    The objects are those of `cxr-faith prepare planted`, where the lungs lie in most films, drawn by the picture's id.
-    Others were not tried, so a smaller object may do.
+    The objects are those of `cxr-faith prepare planted`, drawn by the picture's id. Others were not tried, so a smaller
+    object may do.
 
     Args:
         explanation: of a yes/no question about one gray picture that was answered with no.
         finding: a name of `KINDS`.
         seed: another seed draws other objects.
+        masks: organ → mask [H, W] in pixels of the picture; labels with the word *lung* say where the lungs are.
+            Default: where they lie in most films.
+        mm: millimeters per pixel. Default: the longer side is that of a film of 43 cm.
 
     Raises:
-        ValueError: the answer is not a no, the picture is in color, or the film shows none of the objects.
+        ValueError: the answer is not a no, the picture is in color, a mask is of another size or shows no lungs, or the
+            film shows none of the objects.
     """
     if explanation.metadata["kind"] != YES_NO or explanation.answer != "no":
         raise ValueError("nothing is planted: only a no to a yes/no question can turn into a yes")
@@ -86,10 +108,11 @@ def smallest_needed(explanation: Explanation, finding: str, seed: int = 0) -> Ne
     if (picture != picture[..., :1]).any():
         raise ValueError("nothing is planted: the picture is in color")
     pixels = np.ascontiguousarray(picture[..., 0])
-    tried, turning, nearest = 0, list[tuple[int, float, float, Planted]](), list[tuple[int, float, float, Planted]]()
+    film, tried = _film(pixels, masks or {}, mm), 0
+    turning, nearest = list[tuple[int, float, float, Planted]](), list[tuple[int, float, float, Planted]]()
     for draw in range(DRAWS):
         try:
-            copies = _copies(pixels, finding, explanation._case.image_id, draw, seed)
+            copies = _copies(film, finding, explanation._case.image_id, draw, seed)
         except PlantError:
             continue
         tried += 1
@@ -115,6 +138,8 @@ def smallest_needed(explanation: Explanation, finding: str, seed: int = 0) -> Ne
         box,
         margin,
         copy.pixels,
+        any("lung" in label.casefold() for label in masks or {}),
+        mm,
     )
 
 
@@ -133,14 +158,24 @@ def needed_frames(explanation: Explanation, needed: Needed) -> list[Frame]:
     ]
 
 
-def _copies(pixels: NDArray[np.uint8], finding: str, image_id: str, draw: int, seed: int) -> dict[float, Planted]:
+def _film(pixels: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]], mm: float | None) -> Film:
+    """The film that objects are planted in; raises as `smallest_needed`."""
+    if any(mask.shape != pixels.shape for mask in masks.values()):
+        raise ValueError("nothing is planted: a mask has another size than the picture")
+    try:
+        lungs = aerated(np.asarray(pixels / 255, np.float32), lungs_of(masks, pixels.shape))
+    except PlantError as error:
+        raise ValueError(f"nothing is planted: {error}") from error
+    return Film.from_pixels(pixels, mm, lungs)
+
+
+def _copies(film: Film, finding: str, image_id: str, draw: int, seed: int) -> dict[float, Planted]:
     """Contrast → a copy of the film with one object, weakest first; without those that the film does not show.
 
     Raises:
         PlantError: the film is too small, or shows the object at no contrast.
     """
-    lungs = aerated(np.asarray(pixels / 255, np.float32), lungs_of({}, pixels.shape))
-    film, copies = Film.from_pixels(pixels, None, lungs), dict[float, Planted]()
+    copies = dict[float, Planted]()
     item = KINDS[finding].draw(film, generator(seed, image_id, finding, f"absence {draw}"))
     for contrast in CONTRASTS:
         try:

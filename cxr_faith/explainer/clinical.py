@@ -136,7 +136,14 @@ def picture_file(path: str | Path, dated: bool = False) -> PictureFile:
 
 
 def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.float64]]:
-    """Organ → share of each cell of the map that it covers, from `<folder>/<label>/<name of the picture>.png`.
+    """Organ → share of each cell of the map that it covers; see `mask_pixels`."""
+    geometry, grid = explanation.geometry, explanation.metadata["grid"]
+    masks = mask_pixels(folder, explanation).items()
+    return {label: geometry.to_cells(fit_mask(mask, geometry), grid).double().numpy() for label, mask in masks}
+
+
+def mask_pixels(folder: str, explanation: Explanation) -> dict[str, NDArray[np.bool_]]:
+    """Organ → mask [H, W] in pixels of the picture, from `<folder>/<label>/<name of the picture>.png`.
 
     Raises:
         ValueError: there is none, or one cannot be used.
@@ -145,11 +152,7 @@ def organ_masks(folder: str, explanation: Explanation) -> dict[str, NDArray[np.f
     files = sorted(path / name for path in Path(folder).glob("*") if (path / name).is_file())
     if not files:
         raise ValueError(f"--masks {folder}: holds no <label>/{name}")
-    geometry, grid = explanation.geometry, explanation.metadata["grid"]
-    return {
-        file.parent.name: geometry.to_cells(fit_mask(load_mask(file), geometry), grid).double().numpy()
-        for file in files
-    }
+    return {file.parent.name: load_mask(file) for file in files}
 
 
 def calibration_of(run_dir: str | Path, source: str) -> ModelCalibration:

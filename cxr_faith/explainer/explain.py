@@ -99,7 +99,7 @@ def _finish(explainer: Explainer, explained: Sequence[Explanation], asked: Asked
     if edited:
         _write_edit(edited[0], stem, options)
     if options.plant is not None:
-        _write_needed(first, stem, options)
+        _write_needed(first, stem, asked)
     if options.film or options.gif:
         for one in explained:
             own = stem if len(explained) == 1 else stem.with_name(f"{stem.name}-{one.method}")
@@ -127,16 +127,19 @@ def _write_edit(explanation: Explanation, stem: Path, options: ExplainOptions) -
     print(f"edit        {printable(str(file))}")
 
 
-def _write_needed(explanation: Explanation, stem: Path, options: ExplainOptions) -> None:
+def _write_needed(explanation: Explanation, stem: Path, asked: Asked) -> None:
     """Write the smallest planted object that turns a no into a yes, as pictures and as numbers."""
+    from cxr_faith.data.planting.films import spacing_of
     from cxr_faith.explainer.absence import needed_frames, smallest_needed
+    from cxr_faith.explainer.clinical import mask_pixels
     from cxr_faith.explainer.drawing import save_figure
     from cxr_faith.report.film import film_strip
 
+    options, file = asked.options, stem.with_name(f"{stem.name}-plant")
     (finding,) = kinds_named([options.plant or ""], "--plant")
-    file = stem.with_name(f"{stem.name}-plant")
+    masks = {} if options.masks is None else mask_pixels(options.masks, explanation)
     try:
-        needed = smallest_needed(explanation, finding)
+        needed = smallest_needed(explanation, finding, masks=masks, mm=spacing_of(asked.image))
     except ValueError as error:  # what the model would answer was not known before
         print(f"planted     {error}")
         return
@@ -146,6 +149,7 @@ def _write_needed(explanation: Explanation, stem: Path, options: ExplainOptions)
     )
     write_atomic(Path(f"{file}.json"), json_text(needed.to_dict()) + "\n")
     print(f"planted     {needed.sentence}")
+    print(f"planted     {needed.placed}")
     print(f"planted     {printable(str(file))}.png and .json")
 
 

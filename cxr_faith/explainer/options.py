@@ -58,7 +58,7 @@ class ExplainOptions:
         calibration: run directory of the same model, for the summary's calibration.
         paraphrases: other wordings of the question, for the summary (do they get the same answer?) and uncertainty.
         options: answers to choose from, such as ["left", "right"], put below the question with the letters to answer.
-        masks: folder of organ masks, <label>/<name of the picture>.png, of the picture's size, for the summary.
+        masks: folder of organ masks of the picture's size, <label>/<its name>.png, for the summary and --plant.
     """
 
     question: str

@@ -107,8 +107,12 @@ def open_film(sample: Sample, root: Path, own_root: Path, spacing: float | None)
     return OpenFilm(pixels, Film.from_pixels(pixels, mm, lungs), masks, mm is not None)
 
 
-def spacing_of(path: str, root: Path) -> float | None:
+def spacing_of(path: str, root: Path | None = None) -> float | None:
     """Millimeters per pixel as the header of a DICOM film says; None where it does not, or says zero.
+
+    Args:
+        path: the film, relative to `root` if that is given.
+        root: folder that the file must be in.
 
     Raises:
         ImageError: the file is damaged.
