@@ -39,9 +39,8 @@ class CXRVQADataModule(L.LightningDataModule):
         image_size: (height, width) of the model's input; None: taken from the module that the Trainer runs.
         skip: ids of samples that are done and left out.
         limit: use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
-        pairs: also decode each sample's picture without the finding; set in `setup` if the Trainer's module needs it.
-        swap_stream: draws another patient's picture for each sample; None: none is. Set in `setup` as `pairs` is.
-        paraphrases: whether samples come with the other wordings of their question. Set in `setup` as `pairs` is.
+        pairs, paraphrases, swap_stream: whether samples come with their picture without the finding and with other
+            wordings, and what draws another patient's picture; set in `setup` if the Trainer's module needs them.
         shard: use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
         cache_dir: folder of the Arrow file if the manifest's own is read-only; None: `cache` in the Trainer's root.
     """
@@ -82,10 +81,9 @@ class CXRVQADataModule(L.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.border_crop, self.decode_seconds = border_crop, decode_seconds
         self.keep_anatomy, self.pairs = tuple(keep_anatomy or ()), False
-        self.paraphrases = False
         self.cache = None if cache is None else Path(cache)
         self.image_size: tuple[int, int] | None = None
-        self.swap_stream: SwapStream | None = None
+        self.swap_stream, self.paraphrases = cast(SwapStream | None, None), False
         self.skip: Set[str] = frozenset()
         self.limit: int | None = None
         self.shard = Shard()
@@ -162,9 +160,8 @@ class CXRVQADataModule(L.LightningDataModule):
         # Lightning asks whether such a sampler keeps incomplete batches; this one does.
         warnings.filterwarnings("ignore", message="You are using a custom batch sampler `ImageBatches`")
         self.table.release()  # of the columns of ids
-        served = dataset if self.swap_stream is None else SwappedDataset(dataset, self.swap_stream)
         return SampleLoader(
-            ParaphrasedDataset(served) if self.paraphrases else served,
+            _with_more(dataset, self.swap_stream, self.paraphrases),
             batch_sampler=ImageBatches(images[mine], self.batch_size),
             num_workers=self.num_workers,
             collate_fn=PackedBatch,
@@ -183,6 +180,14 @@ class CXRVQADataModule(L.LightningDataModule):
     ) -> list[SampleItem]:
         """Move pictures and masks; the rest of an item stays as it is."""
         return [item.map_tensors(lambda tensor: tensor.to(device, non_blocking=True)) for item in batch]
+
+
+def _with_more(
+    dataset: ManifestDataset, swap_stream: SwapStream | None, paraphrases: bool
+) -> ManifestDataset | SwappedDataset | ParaphrasedDataset:
+    """The rows with other patients' pictures and other wordings, where they are needed."""
+    served = dataset if swap_stream is None else SwappedDataset(dataset, swap_stream)
+    return ParaphrasedDataset(served) if paraphrases else served
 
 
 def _has_gpu(trainer: L.Trainer) -> bool:

@@ -13,7 +13,7 @@ from cxr_faith.data.sample import LETTERS
 from cxr_faith.explainer import Explainer, Explanation
 from cxr_faith.explainer.asked import Asked
 from cxr_faith.explainer.naming import result_stem
-from cxr_faith.explainer.options import TOKENS, ExplainOptions
+from cxr_faith.explainer.options import TOKENS, ExplainOptions, copies_of
 from cxr_faith.explainer.pictures import Shown
 from cxr_faith.metrics.functional import LARGE_RESIDUAL
 from cxr_faith.printable import json_text, printable
@@ -57,7 +57,7 @@ def explain(image: str | None, options: ExplainOptions) -> dict[str, Any]:
     style = (options.system, options.answer_prefix, options.thought_marks())
     template, longest = options.prompt_template, options.max_new_tokens
     explainer = Explainer.from_pretrained(
-        source, options.device, options.dtype, template, options.revision, *style, None, longest, options.copies
+        source, options.device, options.dtype, template, options.revision, *style, None, longest, copies_of(options)
     )
     if has_bundled_weights(source):
         print(f"note        {PHANTOMS_ONLY} For others: --model google/medgemma-4b-it")

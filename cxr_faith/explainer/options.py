@@ -121,23 +121,6 @@ class ExplainOptions:
             raise ValueError(f"--window is a center and a width, such as 2048,4096, got {self.window}") from None
         return center, width
 
-    @property
-    def copies(self) -> Copies | None:
-        """Copies over which the spread of the map is measured; None: it is not.
-
-        Raises:
-            ValueError: fewer than two copies, or paraphrases that are missing or cannot stand in for the question.
-        """
-        if self.uncertainty is None:
-            return None
-        if self.uncertainty < 2:
-            raise ValueError(f"--uncertainty must be at least 2 copies, got {self.uncertainty}")
-        worded = self.uncertainty_source == PARAPHRASE
-        if worded and (self.options or not self.paraphrases):
-            advice = "leave out --options" if self.options else 'give --paraphrases \'["…", "…"]\''
-            raise ValueError(f"--uncertainty_source {PARAPHRASE}: {advice}")
-        return Copies(self.uncertainty, self.uncertainty_source, wordings=self.paraphrases if worded else ())
-
     def thought_marks(self) -> Reasoning:
         """The marks of a thought.
 
@@ -156,7 +139,7 @@ class ExplainOptions:
         """
         if not self.question.strip():
             raise ValueError("--question is empty")
-        self._check_methods()
+        _check_methods(self)
         _check_pictures(self)
         if self.keyword is None:
             if self.target == TOKENS and self.options:
@@ -174,18 +157,37 @@ class ExplainOptions:
             raise ValueError("--keyword and --target exclude each other")
         return parse_target(f"{KEYWORD}{self.keyword}")
 
-    def _check_methods(self) -> None:
-        option = "--method" if self.methods is None else "--methods"
-        for name in self.method_specs:
-            if name not in METHODS:
-                raise ValueError(f"{option}: no method {name!r}{nearest(name, METHODS)}")
-        for other in ("method_options", "clinical") if self.methods is not None else ():
-            if getattr(self, other):
-                raise ValueError(f"--methods and --{other} exclude each other: {other} is of one method")
-        if "class" in self.method_options:
-            raise ValueError("--method_options: the class is --method")
-        if self.method_options:
-            build_methods(self.method_specs)
+
+def copies_of(options: ExplainOptions) -> Copies | None:
+    """Copies over which the spread of the map is measured; None: it is not.
+
+    Raises:
+        ValueError: fewer than two copies, or paraphrases that are missing or cannot stand in for the question.
+    """
+    if options.uncertainty is None:
+        return None
+    if options.uncertainty < 2:
+        raise ValueError(f"--uncertainty must be at least 2 copies, got {options.uncertainty}")
+    worded = options.uncertainty_source == PARAPHRASE
+    if worded and (options.options or not options.paraphrases):
+        advice = "leave out --options" if options.options else 'give --paraphrases \'["…", "…"]\''
+        raise ValueError(f"--uncertainty_source {PARAPHRASE}: {advice}")
+    return Copies(options.uncertainty, options.uncertainty_source, wordings=options.paraphrases if worded else ())
+
+
+def _check_methods(options: ExplainOptions) -> None:
+    """Refuse methods that do not exist and options that exclude each other."""
+    option = "--method" if options.methods is None else "--methods"
+    for name in options.method_specs:
+        if name not in METHODS:
+            raise ValueError(f"{option}: no method {name!r}{nearest(name, METHODS)}")
+    for other in ("method_options", "clinical") if options.methods is not None else ():
+        if getattr(options, other):
+            raise ValueError(f"--methods and --{other} exclude each other: {other} is of one method")
+    if "class" in options.method_options:
+        raise ValueError("--method_options: the class is --method")
+    if options.method_options:
+        build_methods(options.method_specs)
 
 
 def _check_pictures(options: ExplainOptions) -> None:
