@@ -39,8 +39,7 @@ class CXRVQADataModule(L.LightningDataModule):
         image_size: (height, width) of the model's input; None: taken from the module that the Trainer runs.
         skip: ids of samples that are done and left out.
         limit: use only this many rows from the start of the manifest (before `shard` and `skip`); None: all.
-        pairs, paraphrases, swap_stream: whether samples come with their picture without the finding and with other
-            wordings, and what draws another patient's picture; set in `setup` if the Trainer's module needs them.
+        pairs, paraphrases, swap_stream: set in `setup` from what the Trainer's module needs; see `_with_more`.
         shard: use only this part of those rows. Parts do not depend on `skip`, so each can be resumed by itself.
         cache_dir: folder of the Arrow file if the manifest's own is read-only; None: `cache` in the Trainer's root.
     """
@@ -185,7 +184,10 @@ class CXRVQADataModule(L.LightningDataModule):
 def _with_more(
     dataset: ManifestDataset, swap_stream: SwapStream | None, paraphrases: bool
 ) -> ManifestDataset | SwappedDataset | ParaphrasedDataset:
-    """The rows with other patients' pictures and other wordings, where they are needed."""
+    """The rows with other patients' pictures and other wordings of the questions, where they are needed.
+
+    With `pairs`, the dataset itself decodes the picture without the finding.
+    """
     served = dataset if swap_stream is None else SwappedDataset(dataset, swap_stream)
     return ParaphrasedDataset(served) if paraphrases else served
 
