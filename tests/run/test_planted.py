@@ -19,6 +19,9 @@ model:
 data: {{manifest: {manifest}}}
 """
 
+KNOWN = ("nodule", "consolidation", "pleural_effusion", "pneumothorax")
+"""What the bundled model has learned and an object can be planted for."""
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -94,3 +97,28 @@ def test_a_counterfactual_edits_the_fewest_cells_of_the_object_and_films_get_an_
             film = next(one for one in said_yes.index if one.startswith(row["pair_id"]) and one.endswith("film"))
             assert row["verified"] == (said_yes[name] != said_yes[film]) == bool(row["set_removal_flips"])
     assert rows["verified"].sum() >= 2
+
+
+@pytest.mark.slow
+def test_on_verified_pairs_the_mask_is_far_from_chance_and_random_maps_are_not(tmp_path: Path) -> None:
+    """Twelve patients, so that srg has an interval: that of random maps holds 0, that of the object's mask does not."""
+    normal = [sample_phantom(f"m{number}", 5, findings=[]) for number in range(12)]
+    asked = [(phantom, [q for q in questions(phantom) if q.kind == "yes_no"][:1]) for phantom in normal]
+    write_samples(tmp_path / "phantoms", asked, (320, 320), "test")
+    options = ["--findings", ",".join(KNOWN), "--per_image", "2", "--contrast", "2", "--spacing", "0.7"]
+    options += ["--normal", "true", "--out", str(tmp_path / "pairs")]
+    assert main(["prepare", "planted", str(tmp_path / "phantoms" / "manifest.parquet"), *options]) == 0
+    short = "{steps: 2, random_orders: 2, substrates: [pair], controls: none, image_use: false}"
+    (tmp_path / "config.yaml").write_text(
+        "trainer: {accelerator: cpu, devices: 1}\n"
+        f"model: {{methods: {{random_map: {{}}, oracle: {{}}}}, protocol: {short}}}\n"
+        f"data: {{manifest: {tmp_path / 'pairs'}}}\n"
+    )
+    assert run_here(tmp_path / "config.yaml", tmp_path / "run") == 0
+    summary = read_summary(tmp_path / "run")
+    assert summary.pairs is not None
+    verified = {one.finding: one.n_verified for one in summary.pairs.flips}
+    assert set(verified) == set(KNOWN) and min(verified.values()) >= 1, verified
+    rows = {row.method: row.intervals["srg"].ends for row in summary.board("verified", substrate="pair").rows}
+    assert rows["random_map"] is not None and rows["oracle"] is not None, "ten patients or more"
+    assert rows["random_map"][0] < 0 < rows["random_map"][1] < rows["oracle"][0]
