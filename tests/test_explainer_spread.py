@@ -67,7 +67,10 @@ def test_the_command_says_how_sure_the_map_is(tmp_path: Path, capsys: pytest.Cap
             ("--uncertainty", "2", "--uncertainty_source", "paraphrase", "--options", '["a", "b"]'),
             "paraphrase: leave out --options",
         ),
-        (("--uncertainty", "2", "--uncertainty_source", "luck"), "--uncertainty_source"),
+        (
+            ("--uncertainty", "2", "--uncertainty_source", "luck"),
+            "uncertainty_source must be one of noise",
+        ),
     ],
 )
 def test_a_wrong_number_is_one_line(more: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:

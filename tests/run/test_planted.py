@@ -118,7 +118,7 @@ def test_on_verified_pairs_the_mask_is_far_from_chance_and_random_maps_are_not(t
     summary = read_summary(tmp_path / "run")
     assert summary.pairs is not None
     verified = {one.finding: one.n_verified for one in summary.pairs.flips}
-    assert set(verified) == set(KNOWN) and min(verified.values()) >= 1, verified
+    assert set(verified) == {name.replace("_", " ") for name in KNOWN} and min(verified.values()) >= 1, verified
     rows = {row.method: row.intervals["srg"].ends for row in summary.board("verified", substrate="pair").rows}
     assert rows["random_map"] is not None and rows["oracle"] is not None, "ten patients or more"
     assert rows["random_map"][0] < 0 < rows["random_map"][1] < rows["oracle"][0]

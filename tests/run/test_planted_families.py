@@ -56,7 +56,8 @@ def test_every_family_is_asked_about_real_films(family: str, pairs: Path, tmp_pa
     (tmp_path / "config.yaml").write_text(CONFIG.format(manifest=pairs))
     model: list[str] = []
     if family != "gemma3":  # else the bundled model
-        made = MAKERS[family]()
+        # The cap of the tiny one keeps two words from having most of the probability.
+        made = MAKERS[family](**({"final_logit_softcapping": 30.0} if family == "gemma4" else {}))
         vlm = load_vlm(save(made, tmp_path / "model"), "cpu", image_size=made.image_size)
         with torch.no_grad():
             made.model.lm_head.weight[[*vlm.yes_ids, *vlm.no_ids]] *= 6  # so that it answers with yes or no
