@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from cxr_faith.data.boxes import fuse
-from cxr_faith.data.items import SampleItem
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.shown import boxes_of_finding, corners_of, on_sheet
+
+if TYPE_CHECKING:
+    from cxr_faith.data.items import SampleItem
 
 
 @dataclass(frozen=True)
