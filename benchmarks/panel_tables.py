@@ -156,9 +156,10 @@ def marker_and_lesion(summaries: Mapping[str, Summary]) -> Lines:
             verdict = "these samples do not say which of them decides"
         elif ahead > 0:
             verdict = "localization and faithfulness disagree: the answers depend on the marker, not on the finding"
+        p = "< .001" if pair.p < 0.001 else f"{pair.p:.3f}"
         yield (
             f"{name}: finding {_number(_srg(board, ORACLE), '.3f')}, marker {_number(_srg(board, MARKER), '.3f')}; "
-            f"marker − finding {ahead:+.3f} (n {pair.n}, p {pair.p:.3f}): {verdict}"
+            f"marker − finding {ahead:+.3f} (n {pair.n}, p {p}): {verdict}"
         )
 
 

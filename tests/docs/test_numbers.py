@@ -51,6 +51,16 @@ def test_tables_of_results_are_those_of_the_benchmarks() -> None:
     assert [line.split() for line in printed.splitlines()] == [line.split() for line in scaling.strip().splitlines()]
 
 
+def test_tables_of_the_panel_are_those_that_were_printed() -> None:
+    printed = (ROOT / "benchmarks" / "panel.txt").read_text(encoding="utf-8")
+    page = section(document("docs/panel.md"), "Results")
+    shown = blocks(page, "text")
+    assert len(shown) >= 8 and all(table.strip() + "\n" in printed for table in shown)
+    words = re.sub("```text.*?```", "", page, flags=re.DOTALL)
+    numbers = {f"0{number}" for number in re.findall(r"(?<![\d`-])\.\d+", words)} - {"0.773"}  # of the training's log
+    assert len(numbers) > 10 and all(number in printed for number in numbers), numbers
+
+
 def test_scores_in_the_readme_and_the_methods_page_are_those_of_the_benchmark() -> None:
     lines = (ROOT / "benchmarks" / "methods.txt").read_text(encoding="utf-8").splitlines()
     srg = {line.split()[0].rstrip("*"): line.split()[1] for line in lines if "[" in line and "%" in line}
