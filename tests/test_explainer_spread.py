@@ -61,7 +61,7 @@ def test_the_command_says_how_sure_the_map_is(tmp_path: Path, capsys: pytest.Cap
     ("more", "message"),
     [
         (("--uncertainty", "1"), "--uncertainty must be at least 2 copies, got 1"),
-        (("--uncertainty", "2", "--target", "tokens"), "--uncertainty want one target"),
+        (("--uncertainty", "2", "--target", "tokens"), "--uncertainty, --pair want one target"),
         (("--uncertainty", "2", "--uncertainty_source", "paraphrase"), "paraphrase: give --paraphrases"),
         (
             ("--uncertainty", "2", "--uncertainty_source", "paraphrase", "--options", '["a", "b"]'),

@@ -4,6 +4,7 @@ gradio counts users, asks for its newest version, and keeps every upload. It rea
 environment when it is imported, so the environment is set first.
 """
 
+import logging
 import os
 import secrets
 import signal
@@ -104,14 +105,22 @@ class FilmServer:
 
     def serve_forever(self) -> None:
         """Serve until this thread gets an exception, such as that of Ctrl-C."""
-        thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
-        thread.start()
+        ended = threading.Event()  # not `join`: where Ctrl-C breaks into it, the thread counts as ended from then on
+
+        def serve() -> None:
+            try:
+                self._server.run([self._listener])
+            finally:
+                ended.set()
+
+        threading.Thread(target=serve, daemon=True).start()
         try:
-            while thread.is_alive():
-                thread.join(1)
+            ended.wait()
         finally:
+            # What is still open is cut off, which is no error of the server's; it would print a traceback.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             self._server.should_exit = self._server.force_exit = True
-            thread.join(5)
+            ended.wait(5)
 
 
 class _Guard:

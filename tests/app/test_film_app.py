@@ -223,6 +223,27 @@ def test_ctrl_c_ends_the_app_and_removes_its_folder(running: App) -> None:
     assert list(running.folder.iterdir()) == []
 
 
+def test_what_is_cut_off_at_the_end_prints_nothing() -> None:
+    """The server has ended when the command does; its own task, which waits for the end of the app, is cut off."""
+    script = """
+import os, signal, threading
+import uvicorn
+from fastapi import FastAPI
+from cxr_faith.app.film_server import HOST, FilmServer, listen
+
+server = FilmServer.__new__(FilmServer)
+server._listener = listen(HOST, 0)
+server._server = uvicorn.Server(uvicorn.Config(FastAPI(), log_config=None, access_log=False))
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    server.serve_forever()
+except KeyboardInterrupt:
+    print("ended", server._server.started, threading.active_count())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("ended True 1\n", "")
+
+
 def test_a_second_sigterm_does_not_keep_the_folder(tmp_path: Path) -> None:
     script = """
 import os, signal, tempfile, time

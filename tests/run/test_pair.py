@@ -165,4 +165,4 @@ def test_pair_is_for_scoring_alone() -> None:
 def test_a_film_without_a_manifest_has_no_pair(phantoms, tmp_path, capsys) -> None:
     words = [str(phantoms / "images" / "both.jpg"), "--question", "Is there a nodule?", "--out", str(tmp_path)]
     assert main(["explain", *words, "--method", "center", "--evaluate", "true", "--substrate", "pair"]) == 2
-    assert "substrate pair needs the same picture without the finding" in capsys.readouterr().err
+    assert "--substrate pair needs --pair, the same picture without the finding" in capsys.readouterr().err
