@@ -154,7 +154,7 @@ def lines(full: Summary, adaptive: Summary) -> Iterator[str]:
             srgs = "  ".join(f"{row.srg:7.4f} {_ends(row):15}" for row in pair if row is not None)
             gaps = ("gap_srg_random", "gap_srg_center")
             yield f"{name:21}{places:>7}  {srgs}  " + "  ".join(
-                " ".join(f"{row.value(gap):7.4f}" for row in pair if row is not None) for gap in gaps
+                " ".join(_number(row.value(gap)) for row in pair if row is not None) for gap in gaps
             )
     moved, where = max(gap_moves(first, second), default=(0.0, "no gap"))
     changes = [change for pair in zip(full.boards, adaptive.boards, strict=True) for change in changed(*pair)]
@@ -163,6 +163,10 @@ def lines(full: Summary, adaptive: Summary) -> Iterator[str]:
     yield from (f"  {change}" for change in changes)
     may = moved <= MOST and not changes
     yield f"steps: adaptive {'may' if may else 'may not'} be a default"
+
+
+def _number(value: float | None) -> str:
+    return f"{'–':>7}" if value is None else f"{value:7.4f}"
 
 
 def _ends(row: BoardRow) -> str:

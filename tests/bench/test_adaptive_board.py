@@ -44,6 +44,10 @@ def test_replayed_adaptive_curves_are_those_of_a_real_run(
     rows = [replace(row, gap_srg_random=0.306 if row.method == method else row.gap_srg_random) for row in board.rows]
     second = replace(summary, boards=(replace(board, rows=tuple(rows)), *others))
     assert list(adaptive_board.lines(first, first))[-1] == "steps: adaptive may be a default"
+    center = [replace(row, srg=0.4, gap_srg_center=None) for row in board.rows if row.method == "center"]
+    alone = replace(summary, boards=(replace(board, rows=tuple(center)), *others))
+    (line,) = [line for line in adaptive_board.lines(alone, alone) if line.startswith("center")]
+    assert line.endswith("–       –")  # it has no gap to itself
     *_, move, _, verdict = adaptive_board.lines(first, second)
     assert move == "largest move of a gap: 0.0060 (gap_srg_random of attention), allowed 0.005"
     assert verdict == "steps: adaptive may not be a default"

@@ -99,7 +99,7 @@ def test_the_budget_is_what_the_script_prints(
     assert capsys.readouterr().out.split() == block.split()
 
 
-@pytest.mark.parametrize("name", ["intervals", "adaptive"])
+@pytest.mark.parametrize("name", ["intervals", "adaptive", "adaptive_board"])
 def test_simulated_tables_are_those_that_were_printed(name: str) -> None:
     printed = (ROOT / "benchmarks" / f"{name}.txt").read_text(encoding="utf-8")
     assert printed in blocks(document("docs/numbers.md"), "text")
