@@ -20,7 +20,7 @@ from cxr_faith.report.packing import missing
 from cxr_faith.report.samples import VALUES, sample_entries
 from cxr_faith.report.templates import templates
 from cxr_faith.storage.atomic import read_file
-from cxr_faith.summary.load import read_summary
+from cxr_faith.summary.load import known_summary
 
 
 class UnknownPageError(LookupError):
@@ -41,8 +41,8 @@ class Pages:
     def __init__(self, run_dir: Path, data_root: Path | None = None) -> None:
         self._run_dir, self.samples = run_dir, RunSamples(run_dir)
         self._pictures = None if data_root is None else Pictures(run_dir, data_root)
-        has_summary = (run_dir / "summary.json").exists()
-        self._verdict = head_of(read_summary(run_dir)).verdict if has_summary else ()
+        summary = known_summary(run_dir)
+        self._verdict = () if summary is None else head_of(summary).verdict
         self._templates = templates("cxr_faith.app")
         self._templates.globals |= {
             "css": Markup(files("cxr_faith.report").joinpath("page.css").read_text(encoding="utf-8")),

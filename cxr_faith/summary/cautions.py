@@ -42,8 +42,11 @@ def urgent(summary: Summary) -> list[str]:
 
 def _unfinished(summary: Summary) -> Iterator[str]:
     """Samples without records, and samples that could not be scored."""
-    n, total, missing = summary.n_samples, summary.samples_total, summary.missing
-    if summary.partial:
+    n, missing = summary.n_samples, summary.missing
+    total = n if summary.samples_total is None else summary.samples_total
+    if summary.partial and n + missing > total:
+        yield f"Partial: {total - missing} of {total} samples have all rows, {missing} lack some."
+    elif summary.partial:
         yield f"Partial: {n} of {total} samples have records, {missing} are missing."
     if summary.failures.n:
         reasons = Counter(_kind(sample.reason) for sample in summary.failures.first if sample.reason)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scipy.stats import kendalltau
 
@@ -30,7 +30,7 @@ class ComparedRun(Result):
     name: str
     """What tables and figures call it."""
     model: str
-    """The model, as the run's config names it; empty if unknown."""
+    """The model, as the run's config names it, with the commit of a hub id; empty if unknown."""
     data: str
     """The manifest; empty if unknown."""
     substrate: str
@@ -254,19 +254,27 @@ def _rankings(names: Sequence[str], boards: Sequence[Mapping[str, Board]], slice
 
 def _warnings(names: Sequence[str], opened: Sequence[RunRecords], joined: Joined) -> Iterator[str]:
     for name, run in zip(names, opened, strict=True):
-        if run.samples_total is not None and run.n_samples < run.samples_total:
-            yield f"Partial: {name} has {run.n_samples} of {run.samples_total} samples."
+        total = run.n_samples if run.samples_total is None else run.samples_total
+        if (complete := run.n_samples - run.unfinished) < total:
+            yield f"Partial: {name} has {complete} of {total} samples{' with all rows' if run.unfinished else ''}."
         yield from (f"{name}: {caution}" for caution in run.cautions)
     settings = {name: run.settings[0] for name, run in zip(names, opened, strict=True)}
     if len(set(settings.values())) > 1:
         said = "; ".join(f"{name}: {', '.join(setting)}" for name, setting in settings.items())
         yield f"The runs are compared in different settings ({said})."
-    protocols = [run.protocol for run in opened]
-    keys = sorted({key for one in protocols for key in one})
-    for key in keys:
-        values = [str(one.get(key)) for one in protocols]
-        if len(set(values)) > 1 and all(protocols):
-            yield f"The protocols differ in {key}: {', '.join(values)}."
+    yield from _differing("The protocols differ in", [run.protocol for run in opened])
+    yield from _differing("The models are loaded or asked differently in", [run.asked for run in opened])
+    options = [run.options for run in opened]
+    for method in sorted(set(options[0]).intersection(*options[1:])):
+        yield from _differing(f"{method} has other options in each run:", [one[method] for one in options])
     if joined.n_unknown_picture:
         some = f"{joined.n_unknown_picture} of {len(joined.shared)} shared samples"
         yield f"{some} lack the hash of their picture in a run: they were joined by id and question."
+
+
+def _differing(words: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence for each key whose value is not the same in all runs, with the values; none if a part is unknown."""
+    for key in sorted({key for one in parts for key in one}) if all(parts) else ():
+        values = [repr(one[key]) if key in one else "not given" for one in parts]
+        if len(set(values)) > 1:
+            yield f"{words} {key}: {', '.join(values)}."

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from cxr_faith.perturb.condition import NONE
-from cxr_faith.records import foreign_columns, read_records
+from cxr_faith.records import Shown, foreign_columns, read_records, unfinished_samples
 from cxr_faith.summary.board import Setting
-from cxr_faith.summary.load import load_run, while_it_runs
+from cxr_faith.summary.load import known_summary, load_run, while_it_runs
 from cxr_faith.summary.summarize import COLUMNS as SUMMARIZED
 
 COLUMNS = tuple(dict.fromkeys((*SUMMARIZED, "question", "picture_hash")))
@@ -20,6 +20,10 @@ _FREE = ("substrates", "conditions", "scored", "controls")
 """Parts of the protocol that may differ: they say what was computed, not how."""
 
 
+_COMMIT = 12
+"""Characters of a commit that name it."""
+
+
 @dataclass(frozen=True)
 class RunRecords:
     """A run as a comparison needs it."""
@@ -27,15 +31,21 @@ class RunRecords:
     run_dir: Path
     """Its directory."""
     records: pd.DataFrame
-    """Its rows under condition "none"."""
+    """The rows of its config under condition "none"; without those of methods that were taken out."""
+    unfinished: int
+    """Samples that lack rows, since a run that grew has not reached them."""
     methods: tuple[str, ...]
     """Names of its methods in the order of the config."""
     settings: tuple[Setting, ...]
     """Its settings, the one with most rows first; after `aligned` the one that is compared."""
     model: str
-    """The model as the config names it; empty if unknown."""
+    """The model as the config names it, with the commit of a hub id; empty if unknown."""
     data: str
     """The manifest; empty if unknown."""
+    asked: Mapping[str, Any]
+    """How the model was loaded and questions were put to it; empty if unknown."""
+    options: Mapping[str, Any]
+    """Name of a method → its class and options; empty if unknown."""
     samples_total: int | None
     """Samples that the whole run has; None if unknown."""
     cautions: tuple[str, ...]
@@ -93,25 +103,29 @@ def open_run(run_dir: Path) -> RunRecords:
         ValueError: no run, a run without records, or a summary that a newer version wrote.
     """
     run = load_run(run_dir)
-    if (run_dir / "summary.json").exists():
-        _ = run.summary  # refuses a newer one; the numbers are computed anew
-    records = while_it_runs(lambda: read_records(run_dir, COLUMNS))
+    known_summary(run_dir)  # refuses a newer one; the numbers are computed anew
+    values, columns = run.provenance, list(Setting._fields)
+    shown = Shown.from_dict(values)
+    records = while_it_runs(lambda: read_records(run_dir, COLUMNS, shown))
     records = records[records["condition"].eq(NONE)].reset_index(drop=True)
     if records.empty:
         raise ValueError(f"{run_dir}: the run has no records yet")
-    values, columns = run.provenance, list(Setting._fields)
-    model, data = _object(values, "model"), _object(values, "data")
+    model, data, identity = (_object(values, name) for name in ("model", "data", "identity"))
     unknown, _ = foreign_columns(run_dir)
     newer = [f"written by a newer version: columns {', '.join(unknown)} are not compared."] if unknown else []
     sizes = records[columns].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
-    protocol = _object(_object(values, "identity"), "perturbation")
+    protocol, asked, options = (_object(identity, name) for name in ("perturbation", "model", "methods"))
+    names, commit = tuple(map(str, values.get("methods", ()))), str(model.get("revision", ""))[:_COMMIT]
     return RunRecords(
         run_dir=run_dir,
         records=records,
-        methods=tuple(values.get("methods", ())),
+        unfinished=0 if shown is None else while_it_runs(lambda: unfinished_samples(run_dir, shown)),
+        methods=names,
         settings=tuple(Setting(*map(str, setting)) for setting in sizes.index),
-        model=str(model.get("source", "")),
+        model=" @ ".join(filter(None, (str(model.get("source", "")), commit))),
         data="/".join(Path(str(data.get("manifest", ""))).parts[-2:]),
+        asked={key: value for key, value in asked.items() if key != "hash"},
+        options={name: value for name, value in options.items() if name in names},
         samples_total=values.get("samples_total"),
         cautions=(*map(str, values.get("cautions", ())), *newer),
         protocol={key: value for key, value in protocol.items() if key not in _FREE},

@@ -12,7 +12,7 @@ import pandas as pd
 from cxr_faith.perturb.condition import NONE
 from cxr_faith.records import Shown, read_records
 from cxr_faith.storage.atomic import read_file
-from cxr_faith.summary.summary import Summary
+from cxr_faith.summary.summary import OldSummaryError, Summary
 
 T = TypeVar("T")
 
@@ -98,7 +98,8 @@ def read_summary(run_dir: Path) -> Summary:
 
     Raises:
         FileNotFoundError: the run has no summary yet.
-        ValueError: the file is not JSON, or of another version; one line that says what to do.
+        OldSummaryError: an older version wrote it; one line that says what to do.
+        ValueError: the file is not JSON, or of a newer version; the same.
     """
     path = run_dir / "summary.json"
     if not path.exists():
@@ -106,7 +107,20 @@ def read_summary(run_dir: Path) -> Summary:
     try:
         return Summary.from_dict(_json_object(path))
     except ValueError as error:
-        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+        kind = OldSummaryError if isinstance(error, OldSummaryError) else ValueError
+        raise kind(f"{path}: {str(error).removeprefix(f'{path}: ').replace('RUN_DIR', str(run_dir))}") from None
+
+
+def known_summary(run_dir: Path) -> Summary | None:
+    """`summary.json`, for readers that can do without: None where there is none, or where an older version wrote it.
+
+    Raises:
+        ValueError: the file is not JSON, or of a newer version; one line that says what to do.
+    """
+    try:
+        return read_summary(run_dir)
+    except (FileNotFoundError, OldSummaryError):
+        return None
 
 
 def shown_in(summary: Summary) -> Shown:

@@ -111,7 +111,7 @@ def summarize(
 
 
 def _summarize(
-    rows: Rows, methods: Sequence[str], samples_total: int | None, pieces: Iterable[pd.DataFrame]
+    rows: Rows, methods: Sequence[str], samples_total: int | None, pieces: Iterable[pd.DataFrame], unfinished: int = 0
 ) -> Summary:
     """The summary of rows from any place; each panel holds the columns that it reads, and only while it reads them."""
     settings, table = rows.settings(), rows.samples()
@@ -127,14 +127,14 @@ def _summarize(
     caveats_of_methods = caveats.caveats_panel(parts(caveats.COLUMNS), order)
     boards = caveats.with_caveats(_boards(rows, shared, order, table, slices, curves), caveats_of_methods)
     verified = table.index[pairs.verified(table)]
-    total = len(table) if samples_total is None else samples_total
+    missing = unfinished + (0 if samples_total is None else max(samples_total - len(table), 0))
     summary = Summary(
         n_samples=len(table),
         n_patients=int(table["patient"].nunique()),
         n_without_patient=int(table["patient_id"].isna().sum()),
         samples_total=samples_total,
-        missing=max(total - len(table), 0),
-        partial=total > len(table),
+        missing=missing,
+        partial=missing > 0,
         methods=tuple(order),
         answers=tuple(answers_of(name, table[inside]) for name, inside in slices.items()),
         boards=boards,
@@ -210,9 +210,8 @@ def _summarize_run(run_dir: Path, methods: Sequence[str]) -> Summary:
     if not len(view) and not provenance and not is_empty:
         raise ValueError(no_run(run_dir))
     pieces = scan_records(run_dir, PIECE_COLUMNS, shown=shown)
-    summary = _summarize(ViewRows(view), provenance.get("methods", ()), provenance.get("samples_total"), pieces)
-    if unfinished:
-        summary = replace(summary, missing=summary.missing + unfinished, partial=True)
+    total, names = provenance.get("samples_total"), provenance.get("methods", ())
+    summary = _summarize(ViewRows(view), names, total, pieces, unfinished)
     known = [str(line) for line in provenance.get("cautions", ())]
     return with_sanity(replace(summary, warnings=(*known, *summary.warnings)), run_dir)
 

@@ -33,6 +33,10 @@ SCHEMA_VERSION = 2
 """
 
 
+class OldSummaryError(ValueError):
+    """The summary lacks what this version writes; `cxr-faith report` makes it anew from the records."""
+
+
 @dataclass(frozen=True)
 class Summary(Result):
     """What a run's records say: a board for each setting and slice, and panels on how far to trust it.
@@ -136,7 +140,8 @@ class Summary(Result):
         """The summary that `to_dict` wrote; a file without `schema_version` is read if it has all keys.
 
         Raises:
-            ValueError: another version wrote it; the message says what to do.
+            OldSummaryError: an older version wrote it, or it is damaged; the message says what to do.
+            ValueError: a newer version wrote it; the same.
         """
         version = values.get("schema_version", SCHEMA_VERSION)
         if not isinstance(version, int) or version > SCHEMA_VERSION:
@@ -147,6 +152,6 @@ class Summary(Result):
         try:
             return from_json(cls, dict(values))
         except ValueError as error:
-            raise ValueError(
+            raise OldSummaryError(
                 f"{error}: written by an older version of cxr_faith? `cxr-faith report RUN_DIR` writes it anew"
             ) from None

@@ -1,6 +1,7 @@
 """Runs side by side: which samples they share, paired differences, rankings, the command, the page and the JSON."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 
 import cxr_faith
 from cxr_faith.__main__ import main
+from cxr_faith.app.pages import Pages
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.compare_page import comparison_page
 from cxr_faith.summary.compare import Comparison, compare
+from cxr_faith.summary.load import read_summary
 from tests.reference import compare as reference
 from tests.report.browser import chromium
 from tests.synthetic import make_rows
@@ -60,7 +63,7 @@ def right(left: Rows) -> Rows:
     return rows
 
 
-def write(folder: Path, rows: Rows, **provenance: Any) -> Path:
+def write(folder: Path, rows: Rows, /, **provenance: Any) -> Path:
     RecordWriter(folder, rank=0, start=0).write(rows)
     values = {"methods": [*REAL, "random_map", "center", "oracle", "random"], "model": {"source": folder.name}}
     (folder / "provenance.json").write_text(json.dumps(values | provenance))
@@ -151,6 +154,62 @@ def test_other_substrates_are_compared_and_said(runs: list[Path], left: Rows, tm
     assert {run.substrate for run in compare([other, both]).runs} == {"mean"}
 
 
+def test_rows_of_methods_that_were_taken_out_do_not_count(left: Rows, tmp_path: Path) -> None:
+    """They stay in the records. Here `attention` could not explain half of the samples, which must not be lost."""
+    kept = ["chefer", "integrated_gradients", "center", "random"]
+    shown = {"scored": {"blur:0.1": kept}, "conditions": ["none"], "masked": {}}
+    without = [row for row in left if row["method"] in kept]
+    failed = [
+        row | ({"status": "invalid", "srg": None} if row["method"] == "attention" and row["sample_id"] < "s20" else {})
+        for row in left
+    ]
+    whole = write(tmp_path / "whole", without, methods=kept, rows=shown)
+    shrunk = write(tmp_path / "shrunk", failed, methods=kept, rows=shown)
+    result = compare([whole, shrunk])
+    counts = {run.name: {one.method: one.n for one in result.scores if one.run == run.name} for run in result.runs}
+    assert counts["shrunk"] == counts["whole"] and set(counts["whole"]) == set(kept)
+    assert {one.mean for one in result.differences} == {0.0} and result.warnings == ()
+
+
+def test_a_run_with_the_summary_of_an_older_version_is_compared(runs: list[Path], tmp_path: Path) -> None:
+    for run in runs:
+        shutil.copytree(run, tmp_path / run.name)
+        (tmp_path / run.name / "summary.json").write_text('{"schema_version": 1, "boards": []}')
+    assert compare([tmp_path / run.name for run in runs]) == compare(runs)
+    with pytest.raises(ValueError, match=f"report {tmp_path / 'large'}` writes it anew"):
+        read_summary(tmp_path / "large")
+    assert "1–40 of 40" in Pages(tmp_path / "large").listing({})[1].decode()
+
+
+def test_a_run_that_has_not_grown_to_the_end_is_partial(left: Rows, tmp_path: Path) -> None:
+    kept = ["chefer", "attention", "center", "random"]
+    shown = {"scored": {"blur:0.1": kept}, "conditions": ["none"], "masked": {}}
+    rows = [row for row in left if row["method"] in kept]
+    half = [row for row in rows if row["method"] != "attention" or row["sample_id"] < "s10"]
+    values = {"methods": kept, "rows": shown, "samples_total": 40}
+    growing = write(tmp_path / "growing", half, **values)
+    result = compare([write(tmp_path / "whole", rows, **values), growing])
+    assert result.warnings == ("Partial: growing has 10 of 40 samples with all rows.",)
+
+
+def test_what_the_models_were_asked_and_options_of_methods_are_told(left: Rows, tmp_path: Path) -> None:
+    runs = []
+    for name, template, rise, commit in (
+        ("a", "{question}", {}, "1" * 40),
+        ("b", "{question}?", {"masks": 9}, "2" * 40),
+    ):
+        model = {"hash": name, "dtype": "float32", "prompt_template": template}
+        methods = {"chefer": {"class": "chefer"} | rise, f"only_{name}": {"class": "rise"}, "weights": {name: name}}
+        identity = {"model": model, "methods": methods, "perturbation": {"steps": 8}}
+        runs.append(write(tmp_path / name, left, identity=identity, model={"source": "org/model", "revision": commit}))
+    result = compare(runs)
+    assert [run.model for run in result.runs] == ["org/model @ 111111111111", "org/model @ 222222222222"]
+    assert result.warnings == (
+        "The models are loaded or asked differently in prompt_template: '{question}', '{question}?'.",
+        "chefer has other options in each run: masks: not given, 9.",
+    )
+
+
 def _empty(folder: Path) -> Path:
     (folder / "records").mkdir(parents=True)
     return folder
@@ -204,6 +263,13 @@ def test_the_command_writes_page_and_json(
         assert text in page, text
     assert "http" not in page.replace("http://www.w3.org/", "").replace("http-equiv", "")
     assert "<script" not in page
+
+
+def test_a_page_without_differences_says_why(left: Rows, tmp_path: Path) -> None:
+    one = [row for row in left if row["sample_id"] == "s00"]
+    result = compare([write(tmp_path / "a", one), write(tmp_path / "b", one)])
+    page = comparison_page(result)
+    assert result.differences == () and "needs two patients" in page and "A hollow marker" not in page
 
 
 def test_the_page_fits_every_screen(comparison: Comparison, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from cxr_faith.report.results import write_results
 from cxr_faith.report.terminal import PlainConsole, show_summary
 from cxr_faith.summary.bands import with_bands
 from cxr_faith.summary.board_row import BoardRow
-from cxr_faith.summary.cautions import cautions
+from cxr_faith.summary.cautions import cautions, urgent
 from cxr_faith.summary.failures import Failure, Failures
 from cxr_faith.summary.summarize import summarize, write_summary
 from cxr_faith.summary.summary import Summary
@@ -270,6 +270,18 @@ def test_a_run_with_a_torn_part_is_partial(run_dir: Path, rows: list[dict[str, A
     assert (summary.partial, summary.missing, summary.n_samples) == (True, 10, 30)
     assert summary.warnings[0] == "Partial: 30 of 40 samples have records, 10 are missing."
     assert json.loads((run_dir / "summary.json").read_text())["partial"] is True
+
+
+def test_a_run_that_has_not_grown_to_the_end_says_so(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    """Also before the numbers, where urgent warnings stand."""
+    kept = ["chefer", "attention", "center", "random"]
+    half = [row for row in rows if row["method"] != "attention" or row["sample_id"] < "s10"]
+    RecordWriter(tmp_path, 0, 0).write(half)
+    shown = {"scored": {"blur:0.1": kept}, "conditions": ["none"], "masked": {}}
+    (tmp_path / "provenance.json").write_text(json.dumps({"methods": kept, "samples_total": 40, "rows": shown}))
+    summary = write_summary(tmp_path)
+    assert (summary.partial, summary.missing, summary.n_samples) == (True, 30, 40)
+    assert summary.warnings[0] == urgent(summary)[0] == "Partial: 10 of 40 samples have all rows, 30 lack some."
 
 
 def test_warnings_name_low_coverage_random_auc_and_a_beaten_oracle(rows: list[dict[str, Any]]) -> None:
