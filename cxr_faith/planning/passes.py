@@ -1,6 +1,6 @@
 """How many passes a run takes: the engine's own plan of every image, with the pilot's maps where they are known."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,11 +59,13 @@ class CurveCounter:
         grid: cells of a map.
         method_set: the run's methods.
         protocol: the run's protocol.
+        lacking: names of maps that the pilot does not have, which count as much as they can at most.
     """
 
     grid: tuple[int, int]
     method_set: MethodSet
     protocol: Protocol
+    lacking: Collection[str] = ()
     _patterns: dict[tuple[object, ...], Curves] = field(default_factory=dict)
 
     def most(self, group: Sequence[Sample]) -> Curves:
@@ -82,11 +84,11 @@ class CurveCounter:
             total += Curves(use=sum(use.get(sample.sample_id, self._most_use(sample)) for sample, _ in kept))
         for spec, names in self.method_set.scored.items():
             for members in scored_together([sample for sample, _ in kept], spec):
-                cases = [
-                    _case(sample, {name: own[name] for name in names if name in own})
-                    for sample in members
-                    if (own := by_id[sample.sample_id])
-                ]
+                cases = []
+                for number, (sample, mask) in enumerate(zip(members, _numbered(map(_mask, members)), strict=True)):
+                    own, new = by_id[sample.sample_id], [n for n in self._names(spec, sample) if n in self.lacking]
+                    maps_of = {name: own[name] for name in names if name in own}
+                    cases.append(_case(sample, maps_of | {n: self._placeholder(n, number, mask) for n in new}))
                 total += self._planned(members[0].image_id, cases, condition)
         return total
 

@@ -16,6 +16,7 @@ from cxr_faith.records.controls import RANDOM
 from cxr_faith.records.files import parts_of
 from cxr_faith.records.schema import GROUNDING
 from cxr_faith.report.history import read_entries
+from cxr_faith.run.method_set import MethodSet
 from cxr_faith.run.module import FaithfulnessModule
 from cxr_faith.run.pace import Pace
 from cxr_faith.summary.load import read_provenance
@@ -37,6 +38,7 @@ class Pilot:
         records: what `needs` takes.
         known: the maps of its samples.
         use: passes for image use of its samples, where it was measured.
+        names: of the maps that it has.
         costs: method → mean (forwards, backwards) of a map.
         gpu: name of the GPU; None: it ran on a CPU.
     """
@@ -48,8 +50,15 @@ class Pilot:
     records: pd.DataFrame
     known: Known
     use: Use
+    names: frozenset[str]
     costs: dict[str, tuple[float, float]]
     gpu: str | None
+
+    def lacks(self, method_set: MethodSet, conditions: Sequence[str]) -> list[str]:
+        """Maps, substrates and conditions of a config that the pilot does not have."""
+        wanted = {"substrate": list(method_set.scored), "condition": list(conditions)}
+        missing = [name for column, names in wanted.items() for name in names if name not in set(self.records[column])]
+        return [*(name for name in method_set.names if name not in self.names), *missing]
 
 
 def read_pilot(run_dir: Path, module: FaithfulnessModule) -> Pilot:
@@ -86,6 +95,7 @@ def read_pilot(run_dir: Path, module: FaithfulnessModule) -> Pilot:
         records,
         _maps(records),
         _use(records),
+        frozenset({*map(str, provenance.get("methods", ())), *records["method"]}),
         _costs(records),
         gpu,
     )

@@ -1,6 +1,7 @@
 """The plan of a run: counts from its config and data, times and sizes from a pilot or from the model's shape."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class RunPlan:
         pilot: the pilot; None: there is none.
         options: of the plan.
         same_grid: whether passes of maps were counted on a grid of the model's size.
+        lacking: names of maps that the pilot does not have.
     """
 
     work: Work
@@ -66,6 +68,7 @@ class RunPlan:
     pilot: Pilot | None
     options: PlanOptions
     same_grid: bool
+    lacking: Sequence[str] = ()
 
     @property
     def job_seconds(self) -> float | None:
@@ -99,17 +102,27 @@ def make_plan(module: FaithfulnessModule, data: CXRVQADataModule, options: PlanO
     if pilot is not None:
         maps = maps.measured({name: cost for name, cost in pilot.costs.items() if name in module.method_set.methods})
     known, use = ({}, {}) if pilot is None or protocol.adaptive else (pilot.known, pilot.use)
-    work = count_work(image_groups(data), CurveCounter(grid, module.method_set, protocol), maps, known, use)
+    lacking: Sequence[str] = () if pilot is None else _lacking(pilot, module)
+    work = count_work(image_groups(data), CurveCounter(grid, module.method_set, protocol, lacking), maps, known, use)
     if pilot is not None:
         seconds, memory, row_bytes = _paced(pilot, work, protocol.adaptive), pilot.pace.memory, pilot.row_bytes
         needed = needs(pilot.records, module.method_set.explaining, options.difference)
-        return RunPlan(work, maps, seconds, memory, row_bytes, needed, pilot, options, same_grid)
+        return RunPlan(work, maps, seconds, memory, row_bytes, needed, pilot, options, same_grid, lacking)
     shape, row_bytes = Shape(config, cells), ROW_BYTES * cells / ROW_CELLS
     if not shape.counted:
         return RunPlan(work, maps, None, None, row_bytes, [], None, options, same_grid)
     computed = shape.operations(work) / (options.peak * 1e12 * options.share)
     seconds = Seconds(computed, computed, computed, 0.0)
     return RunPlan(work, maps, seconds, shape.memory(module.micro_batch), row_bytes, [], None, options, same_grid)
+
+
+def _lacking(pilot: Pilot, module: FaithfulnessModule) -> list[str]:
+    """Names of maps that the pilot does not have; with adaptive curves, whose passes it alone tells, it must."""
+    lacks = pilot.lacks(module.method_set, module.protocol.conditions)
+    if lacks and module.protocol.adaptive:
+        said = f"--pilot {pilot.run_dir}: lacks {', '.join(lacks)} of the config"
+        raise ValueError(f"{said}: passes of adaptive curves are those of a pilot that has all of it")
+    return [name for name in module.method_set.names if name in lacks]
 
 
 def _paced(pilot: Pilot, work: Work, adaptive: bool) -> Seconds:

@@ -25,7 +25,7 @@ def plan_lines(plan: RunPlan, adaptive: bool, arguments: Sequence[str]) -> Itera
 
 def _counts(plan: RunPlan, adaptive: bool) -> Iterator[str]:
     work = plan.work
-    exact = work.known == 1 and not plan.maps.sets
+    exact = work.known == 1 and not plan.maps.sets and not plan.lacking
     yield f"passes, {'exact' if exact else 'expected' if work.known else 'at most'}"
     for name, value in (
         ("samples", work.samples),
@@ -40,10 +40,12 @@ def _counts(plan: RunPlan, adaptive: bool) -> Iterator[str]:
         ("distinct perturbed pictures", work.pictures),
     ):
         yield _row(name, f"{value:,}")
-    if not exact and work.known:
+    if 0 < work.known < 1:
         yield f"  {work.known:.0%} of the samples have maps in the pilot; the others are taken to be like them"
     if not work.known:
         yield "  maps that agree share pictures, and answers that cannot be explained need none"
+    if plan.lacking:
+        yield f"  not in the pilot, so that their curves count at most: {', '.join(plan.lacking)}"
     if adaptive:
         yield "  adaptive curves stop before that; a pilot tells by how much"
     for name in plan.maps.unknown:

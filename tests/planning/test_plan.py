@@ -63,8 +63,8 @@ def pilot(config: Path) -> Path:
     return config.parent / "run"
 
 
-def planned(config: Path, limit: int | None = None, **options: Any) -> RunPlan:
-    module = FaithfulnessModule(METHODS, ModelConfig(), Protocol(**PROTOCOL))
+def planned(config: Path, limit: int | None = None, steps: int | str = 2, **options: Any) -> RunPlan:
+    module = FaithfulnessModule(METHODS, ModelConfig(), Protocol(**PROTOCOL | {"steps": steps}))
     data = CXRVQADataModule(str(config.parent / "manifest.parquet"), str(bundled_manifest().parent), batch_size=2)
     data.limit = limit
     return make_plan(module, data, PlanOptions(**options))
@@ -98,6 +98,25 @@ def test_a_pilot_of_some_samples_stands_for_the_rest(config: Path, pilot: Path, 
     assert plan.seconds is not None and whole.seconds is not None
     assert plan.seconds.low <= plan.seconds.expected <= plan.seconds.high
     assert plan.seconds.expected == pytest.approx(whole.seconds.expected, rel=0.1)
+
+
+@pytest.mark.slow
+def test_methods_that_the_pilot_lacks_count_at_most(config: Path, pilot: Path, tmp_path: Path) -> None:
+    """As where a run grows after its pilot. With adaptive curves a pilot without them is of no use."""
+    part = shutil.copytree(pilot, tmp_path / "part")
+    for file in parts(part):
+        table = pq.read_table(file)
+        pq.write_table(table.filter(pa.compute.not_equal(table["method"], "gradient")), file)
+    provenance = json.loads((part / "provenance.json").read_text())
+    provenance["methods"].remove("gradient")
+    (part / "provenance.json").write_text(json.dumps(provenance))
+    plan, whole = planned(config, pilot=str(part)), planned(config, pilot=str(pilot))
+    assert plan.lacking == ["gradient"] and not whole.lacking
+    assert whole.work.forwards <= plan.work.forwards <= planned(config).work.forwards
+    lines = list(plan_lines(plan, False, ["--config=c.yaml"]))
+    assert lines[0] == "passes, expected" and any(line.endswith("at most: gradient") for line in lines)
+    with pytest.raises(ValueError, match="lacks gradient of the config"):
+        planned(config, steps="adaptive", pilot=str(part))
 
 
 @pytest.mark.slow
