@@ -22,7 +22,7 @@ from cxr_faith.report.clinical.answer import Answer, Faithfulness, ModelCalibrat
 from cxr_faith.report.clinical.evidence import FRACTIONS_CAVEAT, NOT_PLACED, evidence_of
 from cxr_faith.report.clinical.lines import lines_of, width_of
 from cxr_faith.report.clinical.page import clinical_page
-from cxr_faith.report.clinical.sheet import clinical_sheet
+from cxr_faith.report.clinical.sheet import HEIGHT, LEAST_SIDE, MARGIN, clinical_sheet
 from cxr_faith.report.clinical.summary import SCHEMA_VERSION, clinical_summary
 from cxr_faith.report.formats import whole_percent
 from tests.synthetic import NASTY
@@ -304,6 +304,18 @@ def test_nothing_is_cut_off_the_sheet(shape: tuple[int, int], length: int) -> No
     few = clinical_summary(answer(cell(0, 0), others={"attention": noise}, paraphrases=["no"]))
     usual = clinical_sheet(few, np.full(shape, 90, np.uint8), cell(0, 0), curves)
     assert len(few.flags) == 4 and usual.get_figheight() == pytest.approx(11.69)
+
+
+@pytest.mark.parametrize("others", [4, 5, 6, 7])
+def test_a_picture_gives_way_no_more_than_the_text_needs(others: int) -> None:
+    rng, x = np.random.default_rng(0), np.linspace(0, 1, 5)
+    maps = {f"method {number}": rng.random((12, 12)) for number in range(others)}
+    summary = clinical_summary(answer(cell(1, 2), others=maps))
+    figure = clinical_sheet(summary, np.zeros((224, 252), np.uint8), cell(1, 2), AnswerCurves(x, 1 - x, x))
+    lowest = min(text.get_position()[1] for text in figure.texts) * figure.get_figheight()
+    picture = figure.axes[0].get_position().height * figure.get_figheight()
+    assert LEAST_SIDE < picture < 3.4 * 224 / 252  # smaller than a sheet with less text has it
+    assert figure.get_figheight() == pytest.approx(HEIGHT) and lowest == pytest.approx(MARGIN, abs=0.01)
 
 
 def test_a_map_that_is_not_finite_is_refused() -> None:

@@ -26,6 +26,7 @@ WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches
 SIDE, LEAST_SIDE = 3.3, 1.5
 """The picture's greatest and least height, in inches."""
 _COLUMN, _GAP, _CURVES = 3.4, 0.27, 1.7
+_ROUNDING = 1e-6  # inches: without it a sheet that is just full can count as overfull
 _INK, _QUIET = "#1c2430", "#55606e"
 
 
@@ -69,8 +70,8 @@ def clinical_sheet(
     sheet = _fill(_Sheet(), summary, drawn)
     if sheet.y < MARGIN:
         height, width = drawn.picture.shape[:2]
-        side = min(SIDE, _COLUMN * height / width)
-        sheet = _fill(_Sheet(side=max(LEAST_SIDE, side - (MARGIN - sheet.y))), summary, drawn)
+        side = min(SIDE, _COLUMN * height / width) - (MARGIN - sheet.y) - _ROUNDING
+        sheet = _fill(_Sheet(side=max(LEAST_SIDE, side)), summary, drawn)
     if sheet.y < MARGIN:
         sheet = _fill(_Sheet(HEIGHT + MARGIN - sheet.y, LEAST_SIDE), summary, drawn)
     return sheet.figure
