@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from cxr_faith.printable import json_text
 from cxr_faith.records import RecordWriter
 from cxr_faith.report.compare_page import write_comparison
 from cxr_faith.report.dossier.dossier import BLANK, Dossier, make_dossier
-from cxr_faith.report.dossier.evidence import Source
+from cxr_faith.report.dossier.evidence import Column, Evidence, Figure, Row, Source
+from cxr_faith.report.dossier.sentences import sentence
 from cxr_faith.report.dossier.standards import STANDARDS
 from cxr_faith.report.dossier.topics import TOPICS
-from cxr_faith.report.dossier.write import FORMATS, cells, docx, head, html, markdown, origin, with_tables
+from cxr_faith.report.dossier.write import FORMATS, cells, head, html, markdown, origin, titles, with_tables
 from cxr_faith.report.results import write_results
 from cxr_faith.summary.compare import compare
 from cxr_faith.summary.verdict import verdict_lines, verdict_of
@@ -194,7 +196,13 @@ def test_topics_of_the_items_are_known() -> None:
 
 def test_word_files_open_and_hold_every_figure_and_blank(dossier: Dossier) -> None:
     module = pytest.importorskip("docx")
+    from cxr_faith.report.dossier.word import docx
+
     document = module.Document(io.BytesIO(docx(dossier)))
+    about = document.core_properties
+    assert (about.title, about.author, about.comments) == ("Audit dossier: one, two", "cxr_faith", "")
+    assert 'w:instr="PAGE"' in document.sections[0].footer._element.xml
+    assert all(section.footer.is_linked_to_previous for section in list(document.sections)[1:])
     assert len(document.tables) == len(dossier.tables)
     for grid, table in zip(document.tables, dossier.tables, strict=True):
         assert [[cell.text for cell in row.cells] for row in grid.rows][1:] == cells(table)
@@ -209,6 +217,65 @@ def test_word_files_open_and_hold_every_figure_and_blank(dossier: Dossier) -> No
     assert all(any(text.startswith(origin(table)) for text in paragraphs) for table in dossier.tables)
     italic = [p.text for p in document.paragraphs if p.runs and p.runs[0].italic]
     assert italic == [blank for section in dossier.sections for entry in section.entries for blank in entry.blanks]
+
+
+def test_columns_of_a_word_table_have_room_for_their_words(dossier: Dossier) -> None:
+    pytest.importorskip("docx")
+    from cxr_faith.report.dossier.word import widths
+
+    heads = ["", "verdict", *["in the mean", "coverage", "srg", "low", "high", "Δsrg center", "low", "high"], "place"]
+    row = ["integrated_gradients/blurred", "no better than noise", *["+0.311"] * 8, "/boards/0/rows/6"]
+    wide = widths([heads, row], 267)
+    longest = [28, 7, *[6, 8, 6, 6, 6, 6, 6, 6], 16]
+    assert sum(wide) == pytest.approx(267)
+    assert all(width >= 1.9 * letters for width, letters in zip(wide, longest, strict=True))
+    assert widths([["a", "b"]], 100) == pytest.approx([50, 50])
+    long = widths([["x" * 300, "value"]], 267)  # a hash or an address: no page has room for it
+    assert sum(long) == pytest.approx(267) and long[1] > 5
+    for table in dossier.tables:
+        assert sum(widths([head(table), *cells(table)], 267)) == pytest.approx(267)
+
+
+def localization(*names: str) -> Evidence:
+    columns = (Column("questions", "/n"), Column("pointing game", "/hits"), Column("low", "/low"))
+    figures = (Figure(7, "7", "/n"), Figure(0.6, "60.0%", "/hits"), Figure(None, "–", "/low"))
+    return Evidence(
+        "localization", "", "one", "summary.json", columns, tuple(Row(name, "/0", figures) for name in names)
+    )
+
+
+def test_a_control_is_never_named_as_the_method_whose_maps_lie_on_the_finding() -> None:
+    table = localization("oracle", "chefer/blurred", "gradient", "center")
+    assert sentence("localization", [table]).startswith("The maps of gradient have their largest value")
+    assert sentence("localization", [localization("oracle", "center")]) == ""
+
+
+def test_a_run_without_masks_has_a_blank_for_localization_and_no_table(folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "two", tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["localization"]
+    for entry in summary["localization"]:
+        entry |= {"n": 0, "pointing_game": None, "energy_inside": None, "iou_top_10": None}
+    (run / "summary.json").write_text(json.dumps(summary))
+    made = make_dossier([run])
+    assert not any(table.topic == "localization" for table in made.tables)
+    assert any("localization, which needs boxes or masks" in blank for _, blank in made.blanks)
+
+
+def test_among_several_runs_each_title_of_a_table_names_its_run(folder: Path, dossier: Dossier) -> None:
+    assert "Table 1. The model (one)" in titles(dossier) and "Table 2. The model (two)" in titles(dossier)
+    assert titles(make_dossier([folder / "two"]))[0] == "Table 1. The model"
+    for content in (html(dossier), markdown(dossier)):
+        assert content.count(" (two)</h3>") + content.count(" (two)\n") >= sum(
+            table.source == "two" for table in dossier.tables
+        )
+
+
+def test_columns_without_any_value_are_left_out() -> None:
+    table = localization("gradient")
+    assert head(table) == ["", "questions", "pointing game", "place"]
+    assert cells(table) == [["gradient", "7", "60.0%", "/0"]]
+    assert origin(table) == "From one: summary.json; in each row questions = /n, pointing game = /hits."
 
 
 def test_markdown_and_html_hold_the_same_and_no_markup_of_others(dossier: Dossier) -> None:

@@ -124,7 +124,7 @@ def _statements(topic: str, runs: Sequence[str], tables: Sequence[Evidence]) -> 
     for source in dict.fromkeys(table.source for table in mine.values()):
         numbers = tuple(number for number, table in mine.items() if table.source == source)
         text = sentence(topic, [mine[number] for number in numbers])
-        made.append(Statement(f"{source}: {text}" if len(runs) > 1 and source in runs else text, numbers))
+        made.append(Statement(f"{source}: {text}" if text and len(runs) > 1 and source in runs else text, numbers))
     return made
 
 

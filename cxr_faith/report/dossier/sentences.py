@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from cxr_faith.printable import printable
+from cxr_faith.records.controls import is_control
 from cxr_faith.report.columns import slice_title
 from cxr_faith.report.dossier.evidence import Evidence, Figure, Row
 
@@ -87,7 +88,10 @@ def _groups(tables: Tables) -> str:
 
 
 def _localization(tables: Tables) -> str:
-    best = tables[0].rows[0]
+    methods = [row for row in tables[0].rows if not is_control(row.name)]  # the oracle is the finding itself
+    if not methods:
+        return ""
+    best = methods[0]
     hits, asked = (_cell(tables[0], best, name).text for name in ("pointing game", "questions"))
     return (
         f"The maps of {best.name} have their largest value on the finding most often: for {hits} of {asked} questions. "

@@ -169,7 +169,8 @@ def _groups(run: Source) -> list[Evidence]:
 def _localization(run: Source) -> list[Evidence]:
     columns = [Column("questions", "/n"), Column("pointing game", "/pointing_game", _share)]
     columns += [Column("energy inside", "/energy_inside", _share), Column("IoU of the top 10 %", "/iou_top_10")]
-    rows = [(_method(value), place) for _, place, value in run.below(SUMMARY, "/localization")]
+    entries = run.below(SUMMARY, "/localization")
+    rows = [(_method(value), place) for _, place, value in entries if run.at(SUMMARY, f"{place}/n")]
     title = "Do the maps lie on the finding? Most hits first; the verdict is that on faithfulness"
     judged = _judged(_boards(run)[0], rows) if rows and run.below(SUMMARY, "/boards") else {}
     return run.table("localization", title, SUMMARY, rows, columns, best="/pointing_game", verdicts=judged)

@@ -1,13 +1,12 @@
 """Writes a dossier as Markdown, as one HTML page, or as a Word file; all three hold the same text."""
 
-import io
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from cxr_faith.printable import markdown_text
 from cxr_faith.report.dossier.dossier import BLANK, Dossier, Statement
-from cxr_faith.report.dossier.evidence import Evidence
+from cxr_faith.report.dossier.evidence import Column, Evidence
 from cxr_faith.report.templates import templates
 from cxr_faith.storage.atomic import write_atomic
 
@@ -31,22 +30,42 @@ def write_dossier(dossier: Dossier, path: Path) -> None:
     ending = path.suffix.lower().removeprefix(".")
     if ending not in FORMATS:
         raise ValueError(f"{path}: a dossier is written as {', '.join(FORMATS)}")
-    content = docx(dossier) if ending == "docx" else html(dossier) if ending == "html" else markdown(dossier)
-    write_atomic(path, content)
+    if ending == "docx":
+        from cxr_faith.report.dossier.word import docx  # needs the extra
+
+        write_atomic(path, docx(dossier))
+    else:
+        write_atomic(path, html(dossier) if ending == "html" else markdown(dossier))
+
+
+def titles(dossier: Dossier) -> list[str]:
+    """The numbered titles of the tables; among several runs each names its own."""
+    several = len(dossier.runs) > 1
+    return [
+        f"Table {number}. {table.title}{f' ({table.source})' if several else ''}"
+        for number, table in enumerate(dossier.tables, 1)
+    ]
 
 
 def head(table: Evidence) -> list[str]:
     """The heads of a table's columns."""
-    return ["", *(["verdict"] if _judged(table) else []), *(column.title for column in table.columns), "place"]
+    return ["", *(["verdict"] if _judged(table) else []), *(column.title for column, _ in _filled(table)), "place"]
 
 
 def cells(table: Evidence) -> list[list[str]]:
-    """The rows of a table as text."""
-    judged = _judged(table)
+    """The rows of a table as text, without columns that no row has a value in."""
+    judged, filled = _judged(table), [number for _, number in _filled(table)]
     return [
-        [row.name, *([row.verdict] if judged else []), *(figure.text for figure in row.figures), row.place]
+        [row.name, *([row.verdict] if judged else []), *(row.figures[number].text for number in filled), row.place]
         for row in table.rows
     ]
+
+
+def _filled(table: Evidence) -> list[tuple[Column, int]]:
+    """The columns in which a row has a value, with their numbers."""
+    values = [[row.figures[number].value for row in table.rows] for number in range(len(table.columns))]
+    some = [any(value is not None and value != "" for value in column) for column in values]
+    return [(column, number) for number, column in enumerate(table.columns) if some[number]]
 
 
 def _judged(table: Evidence) -> bool:
@@ -55,7 +74,7 @@ def _judged(table: Evidence) -> bool:
 
 def origin(table: Evidence) -> str:
     """Where a table's figures are, and which value of its row each column is."""
-    keys = ", ".join(f"{column.title} = {column.place}" for column in table.columns if column.place)
+    keys = ", ".join(f"{column.title} = {column.place}" for column, _ in _filled(table) if column.place)
     return f"From {table.source}: {table.file}{f'; in each row {keys}' if keys else ''}."
 
 
@@ -82,8 +101,8 @@ def _markdown(dossier: Dossier) -> Iterator[str]:
             yield from (f"- {text(blank)}" for blank in entry.blanks)
             yield from ([""] if entry.blanks else [])
     yield from ("## Figures", "")
-    for number, table in enumerate(dossier.tables, 1):
-        yield from (f"### Table {number}. {text(table.title)}", "")
+    for title, table in zip(titles(dossier), dossier.tables, strict=True):
+        yield from (f"### {text(title)}", "")
         lines = [head(table), ["---"] * len(head(table)), *([text(cell) for cell in row] for row in cells(table))]
         yield from (f"| {' | '.join(line)} |" for line in lines)
         yield from ("", text(origin(table)), "", *([text(table.note), ""] if table.note else []))
@@ -100,55 +119,8 @@ def html(dossier: Dossier) -> str:
         css=css,
         title=TITLE,
         foreword=FOREWORD,
+        titles=titles(dossier),
         head=head,
         cells=cells,
         origin=origin,
     )
-
-
-def docx(dossier: Dossier) -> bytes:
-    """The dossier as a Word file, whose blanks are in italics."""
-    from docx import Document  # the extra `docx`
-    from docx.enum.section import WD_ORIENT
-    from docx.oxml import OxmlElement
-    from docx.shared import Mm, Pt, RGBColor
-
-    document = Document()
-    document.styles["Normal"].font.size = Pt(10)
-    portrait = document.sections[0]
-    portrait.page_width, portrait.page_height = Mm(210), Mm(297)
-    document.add_heading(f"{TITLE}: {', '.join(dossier.runs)}", 0)
-    document.add_paragraph(FOREWORD)
-    for section in dossier.sections:
-        document.add_heading(section.title, 1)
-        document.add_paragraph(section.about)
-        for entry in section.entries:
-            document.add_heading(entry.name, 2)
-            document.add_paragraph().add_run(entry.asks).font.color.rgb = RGBColor(0x55, 0x60, 0x6E)
-            for said in entry.statements:
-                document.add_paragraph(with_tables(said))
-            for blank in entry.blanks:
-                document.add_paragraph(style="List Bullet").add_run(blank).italic = True
-    wide = document.add_section()  # the tables have up to eleven columns
-    wide.orientation, wide.page_width, wide.page_height = WD_ORIENT.LANDSCAPE, Mm(297), Mm(210)
-    wide.left_margin = wide.right_margin = Mm(15)
-    document.add_heading("Figures", 1)
-    for number, table in enumerate(dossier.tables, 1):
-        document.add_heading(f"Table {number}. {table.title}", 2)
-        lines = [head(table), *cells(table)]
-        grid = document.add_table(len(lines), len(lines[0]), style="Light Grid Accent 1")
-        grid.rows[0]._tr.get_or_add_trPr().append(OxmlElement("w:tblHeader"))  # on each page that the table is on
-        for row, line in zip(grid.rows, lines, strict=True):
-            for cell, written in zip(row.cells, line, strict=True):
-                cell.text = written
-                for run in cell.paragraphs[0].runs:
-                    run.font.size = Pt(8)
-        document.add_paragraph(" ".join(filter(None, (origin(table), table.note))))
-    last = document.add_section()
-    last.orientation, last.page_width, last.page_height = WD_ORIENT.PORTRAIT, Mm(210), Mm(297)
-    document.add_heading("To be filled in", 1)
-    for place, blank in dossier.blanks:
-        document.add_paragraph(f"{place}: {blank}", style="List Number")
-    file = io.BytesIO()
-    document.save(file)
-    return file.getvalue()
