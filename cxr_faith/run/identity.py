@@ -22,6 +22,9 @@ FILE = "provenance.json"
 GROWING = ("substrates", "conditions", "controls", "image_use", "uncertainty")
 """Parts of the protocol that add rows, or columns, and change no score."""
 
+ADDED = ("methods", "uncertainty")
+"""Parts of the identity that a run may get later, and then keeps."""
+
 WEIGHTS = "weights"
 
 
@@ -45,6 +48,9 @@ class Identity:
     methods: Mapping[str, Mapping[str, object]]
     """Every method that the records may hold → its class and options; under "weights", hashes of files that methods
     load. No part of the fingerprint, since methods may be added."""
+    uncertainty: Mapping[str, object] | None = None
+    """`protocol.uncertainty`, where the records may hold spreads of maps. No part of the fingerprint, since it
+    may be added."""
 
     @classmethod
     def of(cls, module: FaithfulnessModule, data: CXRVQADataModule, device: torch.device) -> "Identity":
@@ -54,12 +60,14 @@ class Identity:
         weights = method_set.weights
         size = {} if config.image_size is None else {"image_size": "x".join(map(str, config.image_size))}
         faster = {"faster": "+".join(config.faster)} if config.faster else {}
-        protocol = {name: value for name, value in asdict(module.protocol).items() if name not in GROWING}
+        everything = asdict(module.protocol)
+        protocol = {name: value for name, value in everything.items() if name not in GROWING}
         return cls(
             {"hash": model_identity(config)["hash"], "dtype": dtype} | config.prompts.identity() | size | faster,
             data.fingerprint,
             protocol | {"definitions": DEFINITIONS},
             method_set.options | ({WEIGHTS: weights} if weights else {}),
+            everything["uncertainty"],
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,8 +77,8 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the identity without the methods."""
-        content = {name: value for name, value in vars(self).items() if name != "methods"}
+        """Hash of the identity without what may be added."""
+        content = {name: value for name, value in vars(self).items() if name not in ADDED}
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -85,11 +93,11 @@ def check_run_dir(run_dir: Path, identity: Identity, alone: bool = True) -> Iden
         alone: whether no other run may be writing there; False for shards: another one may have no record yet.
 
     Returns:
-        the identity, with the methods that the directory's records may hold beside those of the config.
+        the identity, with the methods and the uncertainty that the directory's records may hold beside the config's.
 
     Raises:
         RunDirectoryError: the directory has another identity, or a method of it other options; the message names what
-            differs. Or its provenance is missing or damaged.
+            differs; so with uncertainty. Or its provenance is missing or damaged.
         OSError: the provenance cannot be read.
     """
     file, has_records = run_dir / FILE, any((run_dir / "records").glob("*.parquet"))
@@ -107,7 +115,7 @@ def check_run_dir(run_dir: Path, identity: Identity, alone: bool = True) -> Iden
     mine = identity.to_dict()
     if isinstance(shape, dict):  # older versions recorded more of it
         recorded["perturbation"] = {name: value for name, value in shape.items() if name in mine["perturbation"]}
-    differing = [part for part, value in mine.items() if part != "methods" and recorded.get(part) != value]
+    differing = [part for part, value in mine.items() if part not in ADDED and recorded.get(part) != value]
     if differing:
         known = f" (its model: --model.vlm.revision {revision})" if "model" in differing and revision else ""
         other = f"{_named(differing, recorded, mine)}{known}"
@@ -115,8 +123,13 @@ def check_run_dir(run_dir: Path, identity: Identity, alone: bool = True) -> Iden
             f"{run_dir} belongs to a run with other {other}: choose another --run_dir, or delete it"
         )
     _check_methods(run_dir, methods, mine["methods"])
+    measured = recorded.get("uncertainty")
+    if measured and mine["uncertainty"] and measured != mine["uncertainty"]:
+        values = f"protocol.uncertainty is {measured} in {run_dir} and {mine['uncertainty']} here"
+        raise RunDirectoryError(f"{values}: one table cannot hold both, so keep it or choose another --run_dir")
     weights = dict(methods.pop(WEIGHTS, {})) | mine["methods"].get(WEIGHTS, {})
-    return replace(identity, methods=methods | dict(identity.methods) | ({WEIGHTS: weights} if weights else {}))
+    every = methods | dict(identity.methods) | ({WEIGHTS: weights} if weights else {})
+    return replace(identity, methods=every, uncertainty=identity.uncertainty or measured)
 
 
 def _named(differing: list[str], recorded: Mapping[str, Any], mine: Mapping[str, Any]) -> str:

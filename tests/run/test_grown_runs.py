@@ -116,6 +116,7 @@ def test_a_run_that_grew_has_the_bytes_of_one_made_at_once(
     assert main(["report", str(run_dir)]) == 0
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["partial"] and summary["missing"] == N - 1 and summary["n_samples"] == N
+    assert summary["warnings"][0] == f"Partial: 1 of {N} samples have all rows, {N - 1} lack some."
     assert run_here(everything, run_dir) == 0
     assert_same(run_dir, at_once)
     rows = sum(pq.read_metadata(path).num_rows for path in parts(run_dir))
@@ -188,6 +189,23 @@ def test_other_shapes_of_the_protocol_are_refused_with_both_values(
     assert run_here(spelled, first) == 0  # a default that is spelled out changes nothing
 
 
+def test_an_uncertainty_of_another_kind_is_refused_with_both_values(
+    first: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may be added: maps that are there stay without it. It stays known where a later config is without it."""
+    run_dir, added = shutil.copytree(first, tmp_path / "run"), ", uncertainty: {copies: 2}"
+    assert run_here(config(folder, "sure", "chefer: {}, gradient: {}, random_map: {}", added), run_dir) == 0
+    spreads = read_records(run_dir, ["map_std"]).groupby("method")["map_std"].count()
+    assert spreads["gradient"] == N and not spreads["chefer"]
+    assert run_here(config(folder, "unsure"), run_dir) == 0
+    other = config(folder, "surer", "chefer: {}, rise: {masks: 6}", ", uncertainty: {copies: 3, source: seed}")
+    capfd.readouterr()
+    assert run_here(other, run_dir) == 2
+    error = capfd.readouterr().err
+    assert "'copies': 2, 'source': 'noise'" in error and "'copies': 3, 'source': 'seed'" in error
+    assert error.count("\n") == 1
+
+
 def test_a_report_of_a_part(at_once: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_dir = shutil.copytree(at_once, tmp_path / "run")
     assert main(["report", str(run_dir), "--methods", "gradient, rise"]) == 0
@@ -201,7 +219,7 @@ def test_a_report_of_a_part(at_once: Path, tmp_path: Path, capfd: pytest.Capture
 
 
 def as_of_0_1_0(run_dir: Path) -> None:
-    """Make a run directory look as version 0.1.0 left it: fewer columns, and all settings in one identity."""
+    """Make a run directory look as version 0.1.0 left it: fewer columns and panels, all settings in one identity."""
     for path in parts(run_dir):
         table = pq.read_table(path)
         pq.write_table(table.drop_columns(["answer_tokens", "random_srgs", "end_scores"]), path)
@@ -211,6 +229,9 @@ def as_of_0_1_0(run_dir: Path) -> None:
     scored = {spec: [name for name in names if name != "random"] for spec, names in rows["scored"].items()}
     shape |= {"substrates": list(scored), "conditions": [], "controls": "none", "scored": scored}
     file.write_text(json.dumps(provenance))
+    summary = json.loads((run_dir / "summary.json").read_text())
+    del summary["uncertainty"], summary["image_use"]
+    (run_dir / "summary.json").write_text(json.dumps(summary))
 
 
 def test_a_run_of_0_1_0_opens_and_grows(
@@ -222,13 +243,13 @@ def test_a_run_of_0_1_0_opens_and_grows(
     """
     run_dir = shutil.copytree(first, tmp_path / "run")
     as_of_0_1_0(run_dir)
-    assert main(["report", str(run_dir)]) == 0
-    assert (run_dir / "summary.json").read_bytes() == (first / "summary.json").read_bytes()
-    assert main(["report", str(run_dir), "--methods", "chefer"]) == 0
     assert main(["compare", str(run_dir), str(first), "--out", str(tmp_path / "compared")]) == 0
     compared = json.loads((tmp_path / "compared" / "compare.json").read_text())
     assert compared["n_shared"] == N and len(compared["runs"]) == 2
     assert f"1–{N} of {N}" in Pages(run_dir).listing({})[1].decode()
+    assert main(["report", str(run_dir)]) == 0
+    assert (run_dir / "summary.json").read_bytes() == (first / "summary.json").read_bytes()
+    assert main(["report", str(run_dir), "--methods", "chefer"]) == 0
     with counted(monkeypatch) as counts:
         assert run_here(config(folder, "old", "chefer: {}, gradient: {}, random_map: {}"), run_dir) == 0
     assert counts["answers"] == counts["gradient"] == N and not counts["chefer"]
