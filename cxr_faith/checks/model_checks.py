@@ -91,20 +91,21 @@ def _completeness(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
 
 def _full_product(vlm: VLM, batch: AttributionBatch, target: Target) -> Check:
     """Chefer's row must be row p − 1 of the full product over the layers."""
-    row = build_methods({"chefer": {}})["chefer"].attribute(vlm, batch, [target]).maps[0].flatten()
+    row = build_methods({"chefer": {}})["chefer"].attribute(vlm, batch, [target]).maps[0]
     attentions: list[Tensor] = []
     with torch.enable_grad():
         tokens = vlm.encode(batch.pixels).detach().requires_grad_()
         traced = vlm.trace(tokens, batch.prompts, [target], lambda _, probabilities: attentions.append(probabilities))
         scores = traced.unbind(1)
-    expected = torch.zeros_like(row)
+    of_tokens = torch.zeros(vlm.layout.n_tokens, device=row.device)
     for index, position in enumerate(target.read_positions(batch.prompts[0])):
         gradients = score_gradient(scores[index], attentions, more=index + 1 < len(scores))
         products = [torch.eye(attentions[0].shape[-1], device=row.device)]
         for attention, gradient, reads in zip(attentions, gradients, vlm.key_layers, strict=True):
             relevance = (gradient.float() * attention.detach().float()).clamp_min(0).mean(1)[0]
             products.append(products[-1] + relevance @ products[reads])
-        expected += at_image(vlm, batch, products[-1][position])
+        of_tokens += at_image(vlm, batch, products[-1][position])
+    expected = vlm.on_cells(of_tokens)
     error = float((row - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
     return judged(
         "chefer row is the full product's", error < 1e-3, f"relative error {error:.1e}", "report this as a bug"
