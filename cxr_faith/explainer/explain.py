@@ -55,9 +55,9 @@ def explain(image: str | None, options: ExplainOptions) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
     source = str(bundled_model()) if options.model == "bundled" else options.model
     style = (options.system, options.answer_prefix, options.thought_marks())
-    template, longest = options.prompt_template, options.max_new_tokens
+    template, size, longest = options.prompt_template, options.image_size, options.max_new_tokens
     explainer = Explainer.from_pretrained(
-        source, options.device, options.dtype, template, options.revision, *style, None, longest, copies_of(options)
+        source, options.device, options.dtype, template, options.revision, *style, size, longest, copies_of(options)
     )
     if has_bundled_weights(source):
         print(f"note        {PHANTOMS_ONLY} For others: --model google/medgemma-4b-it")
@@ -260,6 +260,7 @@ def _write(figure: "Figure", content: dict[str, Any], asked: Asked) -> Path:
 def _content(explainer: Explainer, explanation: Explanation, asked: Asked) -> dict[str, Any]:
     assert isinstance(explainer.vlm, TransformersVLM)
     content = explanation.to_dict() | {"image": asked.image, "model": asked.options.model} | explainer.vlm.settings()
+    content["image_size"] = list(explainer.vlm.image_size)
     for picture, file in zip(content.get("pictures", ()), asked.files.values(), strict=False):
         picture["image"] = str(file)
     return content

@@ -25,10 +25,11 @@ class ExplainOptions:
         method: a registered attribution method.
         method_options: its options, such as {"path": "sae/medgemma-20"} for sae.
         methods: several methods in place of one, such as chefer,attention: a row of the figure for each.
-        model: folder or hub id of a Gemma-3 with a vision tower; `bundled` is the small one, trained on phantoms.
+        model: folder or hub id of a model of any family; `bundled` is the small one, trained on phantoms.
         revision: branch, tag or commit of a hub id; default: main.
         dtype: default: bfloat16 on a GPU, float32 on a CPU.
         device: such as cuda:1; default: a GPU if there is one.
+        image_size: height and width at which pictures are read, such as [448,448]; default: the family's own.
         prompt_template: contains {question}. Default: asks for yes or no, or a few words; not of the bundled model.
         system: text of the system role.
         answer_prefix: text with which every answer begins, such as an empty thought.
@@ -69,6 +70,7 @@ class ExplainOptions:
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     device: str | None = None
+    image_size: tuple[int, int] | None = None
     prompt_template: str | None = None
     system: str = ""
     answer_prefix: str = ""

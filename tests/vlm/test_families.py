@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from cxr_faith import Explainer
+from cxr_faith.__main__ import main
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import AttributionBatch
 from cxr_faith.bench.family_makers import MAKERS
@@ -306,6 +307,20 @@ def test_explained_and_scored_through_the_explainer(family):
     explanation = explainer.explain(Image.fromarray(family.pictures[0]), QUESTION, "attention", kind="yes_no")
     scores = explainer.evaluate(explanation, steps=4, random_orders=2)
     assert explanation.map.shape == vlm.grid and scores.status in ("ok", "degenerate", "inverted", "off_format", "flat")
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl"], indirect=True)
+def test_explain_reads_pictures_at_the_size_that_is_asked_for(family, tmp_path, capsys):
+    Image.fromarray(family.pictures[0]).save(tmp_path / "a.png")
+    words = ["explain", str(tmp_path / "a.png"), "--question", QUESTION, "--model", str(family.folder)]
+    words += ["--device", "cpu", "--method", "center", "--max_new_tokens", "1", "--out", str(tmp_path)]
+    assert main([*words, "--image_size", str(list(family.vlm.image_size))]) == 0
+    [file] = tmp_path.glob("*.json")
+    content = json.loads(file.read_text())
+    assert (*map(len, (content["map"], content["map"][0])),) == family.vlm.grid
+    assert content["image_size"] == list(family.vlm.image_size)
+    assert main([*words, "--image_size", "[33, 50]"]) == 2
+    assert "vlm.image_size: both sides must be multiples of 28 px, got 33x50" in capsys.readouterr().err
 
 
 def test_the_config_alone_gives_grid_and_size(family):
