@@ -1,4 +1,4 @@
-"""Vision-language models: what one must offer, and Gemma 3."""
+"""Vision-language models: what one must offer, and the families that are read."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

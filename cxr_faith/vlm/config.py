@@ -117,7 +117,7 @@ class ModelConfig:
     """Which model answers the questions.
 
     Attributes:
-        path: folder or hub id of a model; of a family in `loading.FAMILIES`. `bundled` is the small one that ships.
+        path: folder or hub id of a model; `bundled` is the small one that ships.
         revision: branch, tag or commit of a hub id; default: main.
         dtype: default: bfloat16 on a GPU, else float32.
         prompt_template: how a question is put to the model; contains `{question}`. Default: asks for yes or no, or

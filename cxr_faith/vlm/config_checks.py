@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ _SIZES = (
 )
 
 _POSITIVE = ("rms_norm_eps", "layer_norm_eps", "rope_theta", "rope_local_base_freq", "factor")
+_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(.*)")
+"""Name of a weight of one expert, in a checkpoint that holds them one by one."""
 
 
 def parse_config(
@@ -97,10 +100,26 @@ def check_weights(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
         shape = shapes.get(_plain(name), tensor.shape)
         if tensor.shape != shape:
             raise ModelError(f"{source}: {name} has shape {list(tensor.shape)}, config.json says {list(shape)}")
-    held = set(map(_plain, tensors))
-    missing = sorted(name for name in expected if _plain(name) not in held)
+    missing = _missing(expected, set(map(_plain, tensors)))
     if missing:
         raise ModelError(f"{source} lacks {len(missing)} weights, such as {missing[0]}")
+
+
+def _missing(expected: Mapping[str, tuple[int, ...]], held: Collection[str]) -> list[str]:
+    """Names of weights that the files do not hold.
+
+    Experts may be stored one by one; transformers puts them together when it loads them. Then each of them must have
+    what the others have.
+    """
+    numbers, parts = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for match in filter(None, map(_EXPERT.fullmatch, held)):
+        numbers[match[1]].add(match[2])
+        parts[match[1]].add(match[3])
+    whole = {
+        f"{experts}.{number}.{part}" for experts in numbers for number in numbers[experts] for part in parts[experts]
+    }
+    plain = [name for name in expected if _plain(name) not in held and _plain(name).rpartition(".")[0] not in numbers]
+    return sorted([*plain, *(whole - {*held})])
 
 
 def _sizes(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

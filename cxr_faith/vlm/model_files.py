@@ -21,6 +21,8 @@ from cxr_faith.vlm.yes_no import yes_no_ids
 
 _CHANGED_LOGITS = ("final_logit_softcapping", "attn_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of decoders whose logits or attention are no plain products."""
+_ATTENTION = {"full_attention", "sliding_attention"}
+"""Kinds of decoder layers that have a matrix of attention, and keys and values that a cache can hold."""
 
 
 def peek_config(family: type[Family], path: str | Path, revision: str | None = None) -> Any:
@@ -140,6 +142,10 @@ def parse(family: type[Family], content: Mapping[str, Any], source: object) -> A
         raise ModelError(
             f"{source}: config.json: {capped[0]} changes logits in a way that this version does not compute"
         )
+    others = {*(getattr(config.get_text_config(), "layer_types", None) or ())} - _ATTENTION
+    if others:
+        reason = "such layers have no attention matrix for maps and no cache that questions could share"
+        raise ModelError(f"{source}: config.json: layer_types names {min(others)}: {reason}")
     family.check_config(config, source)
     return config
 
@@ -154,5 +160,7 @@ def known_family(content: Mapping[str, Any], source: object) -> str:
     if isinstance(kind, str) and kind in FAMILIES:
         return kind
     what = f"is a {kind} model" if isinstance(kind, str) else "has a config.json without model_type"
+    if "auto_map" in content:
+        what += " with code of its own, which is not run: take the edition for transformers' classes, often named -hf"
     readable = f"this version reads {', '.join(FAMILIES)}; for another see docs/extending.md, Adding a family"
     raise ModelError(f"{source} {what}; {readable}")

@@ -50,11 +50,11 @@ class PictureStage(ABC):
         Raises:
             ModelError: no such layer, or the tower cannot be observed.
         """
-        raise ModelError("the vision tower of this model cannot be observed")
+        raise self._tower_not_shown()
 
     def encode_stream(self, stream: Tensor, layer: int) -> Tensor:
         """What `encode` gives, from what `tower_stream` gives."""
-        raise ModelError("the vision tower of this model cannot be observed")
+        raise self._tower_not_shown()
 
     def tower_identity(self) -> str:
         """Hash of the vision tower's weights, the same in float32 and bfloat16.
@@ -62,4 +62,7 @@ class PictureStage(ABC):
         Raises:
             ModelError: the tower cannot be observed.
         """
-        raise ModelError("the vision tower of this model cannot be observed")
+        raise self._tower_not_shown()
+
+    def _tower_not_shown(self) -> ModelError:
+        return ModelError(f"{type(self).__name__} does not show its vision tower; of the families, gemma3 alone does")

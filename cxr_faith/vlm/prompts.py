@@ -104,7 +104,7 @@ class Prompter:
         if len(ids) - self.overhead > self.options.max_question_tokens:
             raise PromptError(self._too_long(f"{len(ids) - self.overhead:,} tokens"))
         if len(ids) > self.positions:
-            raise PromptError(f"the prompt has {len(ids):,} tokens, the model takes {self.positions:,}")
+            raise PromptError(_too_many(self, len(ids)))
         if self._control(ids) != allowed:
             raise PromptError("the question and the text around it spell a control token")
         end, thought = starts[-1] + self.n_cells, "" if self.options.reasoning.on else None
@@ -185,6 +185,13 @@ class Prompter:
         """The control tokens of a prompt. A token that stands for unknown text is none."""
         unknown = self.processor.tokenizer.unk_token_id
         return [index for index in ids if index in self.control and index != unknown]
+
+
+def _too_many(prompter: Prompter, length: int) -> str:
+    """Says what a prompt of too many tokens is made of: a question shows its pictures at a fixed size."""
+    pictures = f"{prompter.pictures} picture{'s' * (prompter.pictures > 1)}"
+    held = f"{length:,} tokens, {prompter.n_cells * prompter.pictures:,} of them of {pictures}"
+    return f"the prompt has {held}; the model takes {prompter.positions:,}"
 
 
 def check_prompts(prompter: Prompter, embeddings: int) -> None:

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import Qwen3MoeConfig
 
 from cxr_faith import Explainer
 from cxr_faith.__main__ import main
 from cxr_faith.attribution import METHODS, build_methods
 from cxr_faith.attribution.base import AttributionBatch
+from cxr_faith.attribution.sae_model import SAEError
 from cxr_faith.bench.family_makers import MAKERS
-from cxr_faith.bench.family_parts import save
+from cxr_faith.bench.family_parts import TINY, enlarge, save, text_ids
 from cxr_faith.cases import read_answers
 from cxr_faith.checks.model_checks import model_checks, weights_check
 from cxr_faith.checks.randomization import random_stages
@@ -277,8 +280,8 @@ def test_every_method_draws_a_map_on_the_cells_whoever_is_in_the_batch(family):
         assert maps.shape == (2, *vlm.grid) and maps.isfinite().all(), name
         [own] = method.attribute(vlm, alone, [target]).maps  # as on a rank that has this picture alone
         torch.testing.assert_close(maps[0], own, rtol=1e-4, atol=1e-4 * float(own.abs().max()), msg=name)
-    with pytest.raises(ModelError, match="the vision tower of this model cannot be observed"):
-        vlm.tower_identity()  # so `sae` refuses
+    with pytest.raises(SAEError, match=f"sae cannot explain this model: {type(vlm).__name__} does not show its vision"):
+        METHODS["sae"]().check(vlm)
 
 
 def test_doctor_finds_each_family_fit(family):
@@ -346,6 +349,41 @@ def test_decoders_whose_logits_would_be_wrong_are_refused():
     model.model.language_model.norm = torch.nn.LayerNorm(48)
     with pytest.raises(ModelError, match="final norm is no LayerNorm"):
         check_head(Decoder(model, Layout.of_grid((8, 8))))
+
+
+def test_experts_that_are_stored_one_by_one_are_read(tmp_path):
+    """As transformers saves a mixture of experts."""
+    parts = MAKERS["internvl"]()
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
+    parts.model.config.text_config = Qwen3MoeConfig(**TINY.text, **text_ids(parts.tokenizer), **experts)
+    parts.model = enlarge(type(parts.model)(parts.model.config))
+    vlm = load_vlm(save(parts, tmp_path), "cpu", prompts=PromptOptions(), image_size=parts.image_size)
+    twin = TWINS["internvl"](parts)
+    picture = np.random.default_rng(0).integers(0, 256, (*vlm.image_size, 3)).astype(np.uint8)
+    with torch.no_grad():
+        prefix = vlm.prefill(vlm.encode(vlm.normalize(torch.from_numpy(picture).permute(2, 0, 1)[None])))
+        s = float(vlm.score(prefix, vlm.prompt(QUESTION), Target("margin")).s)
+    assert s == pytest.approx(twin.score(vlm, picture, QUESTION, Target("margin"))[0], abs=1e-4)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["language_model.model.layers.2.mlp.experts.1.up_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights, such as .*layers\.2\.mlp\.experts\.1\.up_proj"):
+        load_vlm(tmp_path)
+
+
+@pytest.mark.parametrize("kinds", [["linear_attention"] * 2 + ["full_attention"], ["chunked_attention"] * 3])
+def test_layers_without_a_matrix_of_attention_are_refused(kinds):
+    content = MAKERS["internvl"]().model.config.to_dict()
+    content["text_config"]["layer_types"] = kinds
+    with pytest.raises(ModelError, match=f"layer_types names {kinds[0]}: such layers have no attention matrix"):
+        parse(family_of(content, "it"), content, "it")
+
+
+def test_code_that_comes_with_a_checkpoint_is_named(tmp_path):
+    content = {"model_type": "internvl_chat", "auto_map": {"AutoModel": "modeling_internvl_chat.InternVLChatModel"}}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="a internvl_chat model with code of its own, which is not run: .* -hf; this"):
+        load_vlm(tmp_path)
 
 
 def test_an_unknown_family_is_one_line(tmp_path):

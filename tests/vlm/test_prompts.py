@@ -163,7 +163,7 @@ def test_a_question_and_a_template_cannot_write_one_together(
         ("word " * 8000, "more than vlm.max_question_tokens allows (1,024 tokens)"),
         ("a" * 10**7, "the question has 10,000,000 characters"),
         ("\ud800", "the question is not valid Unicode"),
-        ("nodule " * 600, "the prompt has 676 tokens, the model takes 512"),
+        ("nodule " * 600, "the prompt has 676 tokens, 64 of them of 1 picture; the model takes 512"),
     ],
 )
 def test_a_long_or_broken_question_is_refused_at_once(random_vlm: Gemma3VLM, question: str, reason: str) -> None:
