@@ -3,7 +3,8 @@
 import re
 
 from cxr_faith.attribution import METHODS
-from tests.docs.documents import ROOT, document
+from cxr_faith.vlm.families import FAMILIES
+from tests.docs.documents import ROOT, document, section
 
 PAGE = document("docs/extending.md")
 
@@ -20,6 +21,12 @@ def test_every_method_is_in_the_table_and_in_the_api() -> None:
     for name, method in METHODS.items():
         assert re.search(rf"(?m)^\| .*`{name}`.* \|", table), name
         assert f"::: {method.__module__}.{method.__name__}\n    options:\n      heading: {name}\n" in api, name
+
+
+def test_every_family_is_in_the_table() -> None:
+    table = section(document("docs/checkpoints.md"), "Families")
+    for name in FAMILIES:
+        assert re.search(rf"(?m)^\| .*`{name}`.* \|", table), name
 
 
 def test_the_order_of_the_rooms_is_the_same_everywhere() -> None:
