@@ -213,7 +213,7 @@ def _not_judged(board: Board, methods: Sequence[MethodVerdict]) -> tuple[str, st
         return said, "Only baselines and controls were scored."
     if any(one.verdict == FEW for one in methods):
         patients = max(row.n_clusters for row in rows)
-        return said, f"An interval needs {FEWEST_CLUSTERS} patients, and there are {patients}."
+        return said, f"An interval needs {FEWEST_CLUSTERS} patients; this board has {patients}."
     if not any(row.n_scored for row in rows):
         return said, "No sample could be scored."
     if board.by_scored:

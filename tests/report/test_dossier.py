@@ -159,7 +159,7 @@ def test_what_no_run_can_know_is_a_blank(folder: Path, dossier: Dossier) -> None
     blanks = dossier.blanks
     assert asked <= set(blanks) and len(asked) > 30
     lacking = {blank for _, blank in blanks} - {blank for _, blank in asked}
-    assert "the sanity check, which `cxr-faith sanity` runs (not in two)" in lacking
+    assert "the sanity check, which cxr-faith sanity runs (not in two)" in lacking
     assert not any("(not in one)" in blank and "sanity" in blank for blank in lacking)
     assert not any("--compared" in blank or "--plan" in blank for blank in lacking)
     alone = make_dossier([folder / "two"])

