@@ -7,10 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from cxr_faith.data.images import ImageError, read_header
-from cxr_faith.data.orientation import orientation_of
+from cxr_faith.data.orientation import OTHER, orientation_of
 from cxr_faith.data.sample import Sample
 from cxr_faith.data.subgroups import read_age, read_sex, read_view
 from cxr_faith.data.tally import Tally
+
+
+def stated_orientation(sample: Sample, root: Path) -> str | None:
+    """One of `ORIENTATIONS`, by a sample's row, else by the header of its picture; None where neither says.
+
+    Args:
+        sample: its view counts too.
+        root: folder that its path is relative to.
+
+    Raises:
+        ImageError: the picture is missing or damaged.
+    """
+    if sample.view == "LATERAL":
+        return OTHER
+    return sample.orientation or orientation_of(read_header(sample.image_path, root))
 
 
 class DicomHeaders:

@@ -1,7 +1,8 @@
 """Why the answer is no: the smallest planted object that turns it into a yes, where, and how strong it has to be."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 
 from cxr_faith.data.boxes import box_of_mask
 from cxr_faith.data.geometry import fit
+from cxr_faith.data.orientation import MIRRORED_SIDES, UNKNOWN_SIDES
 from cxr_faith.data.planting.blend import Planted, blend
 from cxr_faith.data.planting.film import FILM_MM, Film, PlantError
-from cxr_faith.data.planting.lungs import aerated, lungs_of
-from cxr_faith.data.planting.objects import KINDS, generator
+from cxr_faith.data.planting.lungs import film_of
+from cxr_faith.data.planting.objects import KINDS, draw, generator, side_in
 from cxr_faith.data.sample import YES_NO
 from cxr_faith.explainer.explanation import Explanation
 from cxr_faith.report.film import Frame
@@ -99,20 +101,25 @@ def smallest_needed(
         mm: millimeters per pixel. Default: the longer side is that of a film of 43 cm.
 
     Raises:
-        ValueError: the answer is not a no, the picture is in color, a mask is of another size or shows no lungs, or the
-            film shows none of the objects.
+        ValueError: the answer is not a no, the picture is in color, from the side or turned, a mask is of another size
+            or shows no lungs, or the film shows none of the objects.
     """
     if explanation.metadata["kind"] != YES_NO or explanation.answer != "no":
         raise ValueError("nothing is planted: only a no to a yes/no question can turn into a yes")
     picture = explanation.picture
     if (picture != picture[..., :1]).any():
         raise ValueError("nothing is planted: the picture is in color")
+    sides = explanation.sides[0]
+    if sides == UNKNOWN_SIDES:
+        raise ValueError("nothing is planted: the picture is from the side or turned")
     pixels = np.ascontiguousarray(picture[..., 0])
-    film, tried = _film(pixels, masks or {}, mm), 0
+    film, tried = _film(pixels, masks or {}, mm, sides == MIRRORED_SIDES), 0
     turning, nearest = list[tuple[int, float, float, Planted]](), list[tuple[int, float, float, Planted]]()
-    for draw in range(DRAWS):
+    side = side_in(explanation._case.prompt.question)
+    for number in range(DRAWS):
+        stream = partial(generator, seed, explanation._case.image_id, finding)
         try:
-            copies = _copies(film, finding, explanation._case.image_id, draw, seed)
+            copies = _copies(film, finding, side, number, stream)
         except PlantError:
             continue
         tried += 1
@@ -158,28 +165,29 @@ def needed_frames(explanation: Explanation, needed: Needed) -> list[Frame]:
     ]
 
 
-def _film(pixels: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]], mm: float | None) -> Film:
+def _film(pixels: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]], mm: float | None, mirrored: bool) -> Film:
     """The film that objects are planted in; raises as `smallest_needed`."""
     if any(mask.shape != pixels.shape for mask in masks.values()):
         raise ValueError("nothing is planted: a mask has another size than the picture")
     try:
-        lungs = aerated(np.asarray(pixels / 255, np.float32), lungs_of(masks, pixels.shape))
+        return film_of(pixels, masks, mm, mirrored)
     except PlantError as error:
         raise ValueError(f"nothing is planted: {error}") from error
-    return Film.from_pixels(pixels, mm, lungs)
 
 
-def _copies(film: Film, finding: str, image_id: str, draw: int, seed: int) -> dict[float, Planted]:
+def _copies(
+    film: Film, finding: str, side: str | None, number: int, stream: Callable[[str], np.random.Generator]
+) -> dict[float, Planted]:
     """Contrast → a copy of the film with one object, weakest first; without those that the film does not show.
 
     Raises:
-        PlantError: the film is too small, or shows the object at no contrast.
+        PlantError: the film is too small, has no such object on that side, or shows the object at no contrast.
     """
     copies = dict[float, Planted]()
-    item = KINDS[finding].draw(film, generator(seed, image_id, finding, f"absence {draw}"))
+    item = draw(KINDS[finding], film, side, stream, f"absence {number}")
     for contrast in CONTRASTS:
         try:
-            copies[contrast] = blend(film, item, contrast, generator(seed, image_id, finding, f"noise {draw}"))
+            copies[contrast] = blend(film, item, contrast, stream(f"noise {number}"))
         except PlantError:
             continue
     if not copies:

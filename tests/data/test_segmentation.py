@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cxr_faith.__main__ import main
 from cxr_faith.data.images import load_image, load_mask
@@ -75,6 +76,22 @@ def test_a_second_run_makes_what_is_missing(manifest: Path, tmp_path: Path) -> N
 
     done = write_organ_masks(manifest, tmp_path / "masks", counted)
     assert (done.written, done.there) == (1, 1) and asked == [(HEIGHT, WIDTH, 3)]
+
+
+def test_the_left_lung_of_a_mirrored_film_is_the_patients(tmp_path: Path) -> None:
+    """The same film, once mirrored: its masks are mirrored too, and keep their names."""
+    save(tmp_path / "usual.png", 0)
+    usual = load_image(tmp_path / "usual.png")
+    Image.fromarray(usual[:, ::-1]).save(tmp_path / "mirrored.png")
+    rows = [
+        Sample(name, image_id=name, image_path=f"{name}.png", question="Is it?", orientation=name)
+        for name in ("usual", "mirrored")
+    ]
+    write_manifest(rows, tmp_path / "m.parquet")
+    assert write_organ_masks(tmp_path / "m.parquet", tmp_path / "masks", quarters).written == 2
+    for label, mask in quarters(usual).items():
+        np.testing.assert_array_equal(load_mask(tmp_path / f"masks/{label}/usual.png"), mask)
+        np.testing.assert_array_equal(load_mask(tmp_path / f"masks/{label}/mirrored.png"), mask[:, ::-1])
 
 
 def test_lungs_are_named_by_their_side_of_the_picture() -> None:

@@ -19,7 +19,7 @@ _COARSE_MM = 0.5
 
 @dataclass(frozen=True)
 class Planted:
-    """A film with an object in it.
+    """A film with an object in it, as its picture lies: a mirrored one is mirrored again.
 
     Attributes:
         pixels: uint8 [H, W]; outside of the mask they are the film's.
@@ -62,7 +62,8 @@ def blend(film: Film, item: PlantedObject, contrast: float, rng: np.random.Gener
     noise = film.noise(lost.shape, rng) * lost
     shown = film.gray.copy()
     shown[rows, columns] = np.where(mask[rows, columns], changed[rows, columns] + noise, shown[rows, columns])
-    return Planted(np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8), mask)
+    pixels, across = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8), -1 if film.mirrored else 1
+    return Planted(np.ascontiguousarray(pixels[:, ::across]), np.ascontiguousarray(mask[:, ::across]))
 
 
 def markings(film: Film) -> Field:

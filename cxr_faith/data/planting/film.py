@@ -33,14 +33,15 @@ class PlantError(ValueError):
 
 @dataclass(frozen=True)
 class Film:
-    """A film that an object is planted in.
+    """A film that an object is planted in, turned so that the patient's right is on the left.
 
     Attributes:
         gray: what it shows, float32 [H, W], 0 = black, 1 = white.
         mm: millimeters per pixel.
-        lungs: masks of the lungs, bool [H, W], the one on the left of the picture (the patient's right) first.
+        lungs: masks of the lungs, bool [H, W], the patient's right one first.
         blur: sharpness, σ in pixels of the Gaussian that an ideal edge would have been blurred with.
         grain: noise alone, float32 [32, 32]; its spectrum and strength are those of the film's noise.
+        mirrored: whether the picture that was measured has the patient's left on the left.
     """
 
     gray: Field
@@ -48,18 +49,22 @@ class Film:
     lungs: tuple[Mask, Mask]
     blur: float
     grain: Field
+    mirrored: bool = False
 
     @classmethod
-    def from_pixels(cls, pixels: npt.NDArray[np.uint8], mm: float | None, lungs: tuple[Mask, Mask]) -> Film:
+    def from_pixels(
+        cls, pixels: npt.NDArray[np.uint8], mm: float | None, lungs: tuple[Mask, Mask], mirrored: bool = False
+    ) -> Film:
         """Measure a film.
 
         Args:
-            pixels: uint8 [H, W].
+            pixels: uint8 [H, W], the patient's right on the left.
             mm: millimeters per pixel; None: unknown, so that the longer side counts as `FILM_MM`.
-            lungs: masks of the lungs.
+            lungs: masks of the lungs, the patient's right one first.
+            mirrored: whether the film's own picture is the mirror image of these pixels.
         """
         gray = np.asarray(pixels / 255, np.float32)
-        return cls(gray, mm or FILM_MM / max(pixels.shape), lungs, sharpness(gray), grain(gray))
+        return cls(gray, mm or FILM_MM / max(pixels.shape), lungs, sharpness(gray), grain(gray), mirrored)
 
     def pixels(self, mm: float) -> float:
         """A length in pixels."""

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cxr_faith.data.dicom_headers import stated_orientation
 from cxr_faith.data.images import load_image, load_mask, read_header
 from cxr_faith.data.manifest import MappedManifest
+from cxr_faith.data.orientation import MIRRORED, OTHER
 from cxr_faith.data.planting.film import Film, Mask, PlantError
-from cxr_faith.data.planting.lungs import aerated, lungs_of
+from cxr_faith.data.planting.lungs import film_of
 from cxr_faith.data.sample import FAULT, YES_NO, Sample
 
 _LARGEST_SPACING = 5.0  # mm; more is no pixel of a radiograph
@@ -72,12 +74,14 @@ class OpenFilm:
         film: what an object takes from it.
         masks: its organ masks by label.
         known_spacing: whether its pixel spacing is known.
+        orientation: `usual` or `mirrored`; None: not stated, taken for usual.
     """
 
     pixels: npt.NDArray[np.uint8]
     film: Film
     masks: dict[str, Mask]
     known_spacing: bool
+    orientation: str | None
 
 
 def open_film(sample: Sample, root: Path, own_root: Path, spacing: float | None) -> OpenFilm:
@@ -91,8 +95,11 @@ def open_film(sample: Sample, root: Path, own_root: Path, spacing: float | None)
 
     Raises:
         ImageError: a picture or mask cannot be read.
-        PlantError: the film is in color or too small, or its masks show no lungs.
+        PlantError: the film is from the side or turned, in color or too small, or its masks show no lungs.
     """
+    orientation = stated_orientation(sample, root)
+    if orientation == OTHER:
+        raise PlantError("the film is from the side or turned")
     shown = load_image(sample.image_path, root)
     if (shown[..., :1] != shown).any():
         raise PlantError("the film is in color")
@@ -102,9 +109,9 @@ def open_film(sample: Sample, root: Path, own_root: Path, spacing: float | None)
         masks[label] = load_mask(path, root if (root / path).is_file() else own_root)
         if masks[label].shape != pixels.shape:
             raise PlantError("a mask has another size than its film")
-    lungs = aerated(np.asarray(pixels / 255, np.float32), lungs_of(masks, pixels.shape))
     mm = spacing or spacing_of(sample.image_path, root)
-    return OpenFilm(pixels, Film.from_pixels(pixels, mm, lungs), masks, mm is not None)
+    film = film_of(pixels, masks, mm, orientation == MIRRORED)
+    return OpenFilm(pixels, film, masks, mm is not None, orientation)
 
 
 def spacing_of(path: str, root: Path | None = None) -> float | None:

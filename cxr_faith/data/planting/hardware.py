@@ -69,7 +69,7 @@ def device(film: Film, rng: np.random.Generator) -> PlantedObject:
 
 
 def marker(film: Film, rng: np.random.Generator) -> PlantedObject:
-    """A letter of lead in an upper corner, L on the patient's left and R on the right."""
+    """A letter of lead in an upper corner, L on the patient's left and R on the right; mirrored as its film is."""
     height, width = film.gray.shape
     side, size = int(rng.integers(2)), film.pixels(MARKER_MM)
     # Radiographers put it beside the shoulder, near the film's edge and not in the patient.

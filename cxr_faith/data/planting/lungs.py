@@ -18,6 +18,24 @@ _SMALLEST = 0.005  # share of the film: less is no lung
 _AERATED = 0.35  # smallest share of a lung that is believed to be all of its air
 
 
+def film_of(pixels: npt.NDArray[np.uint8], masks: Mapping[str, Mask], mm: float | None, mirrored: bool = False) -> Film:
+    """Measure a film, with its lungs.
+
+    Args:
+        pixels: uint8 [H, W].
+        masks: organ masks by label.
+        mm: millimeters per pixel; None: unknown.
+        mirrored: whether the patient's left is on the left of the picture.
+
+    Raises:
+        PlantError: the film is too small, or its masks show no lungs.
+    """
+    across = -1 if mirrored else 1
+    turned = np.ascontiguousarray(pixels[:, ::across])
+    lungs = lungs_of({label: mask[:, ::across] for label, mask in masks.items()}, turned.shape)
+    return Film.from_pixels(turned, mm, aerated(np.asarray(turned / 255, np.float32), lungs), mirrored)
+
+
 def lungs_of(masks: Mapping[str, Mask], shape: tuple[int, int]) -> tuple[Mask, Mask]:
     """Masks of the lungs, the one on the left of the picture first.
 
@@ -104,6 +122,17 @@ class Chest:
     def at(self, x: float, y: float, side: int = 1) -> npt.NDArray[np.float64]:
         """The point x widths beside the middle (to the right for side 1) and y heights below the top, as (x, y)."""
         return np.array([self.middle + side * x * self.width, self.top + y * self.height])
+
+
+def side_of(film: Film, density: Field) -> str:
+    """The patient's side that most of an object lies on, `left` or `right`.
+
+    Args:
+        film: the film.
+        density: of the object, float32 [H, W].
+    """
+    columns = np.abs(density).sum(0)
+    return "right" if np.average(np.arange(len(columns)), weights=columns) < Chest.of(film).middle else "left"
 
 
 def place(film: Film, radius: float, side: int, rng: np.random.Generator) -> tuple[float, float]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cxr_faith.data.planting.film import Film
+from cxr_faith.data.planting.film import Film, PlantError
 from cxr_faith.data.planting.hardware import device, line, marker
+from cxr_faith.data.planting.lungs import side_of
 from cxr_faith.data.planting.opacities import PlantedObject, consolidation, mass, nodule
 from cxr_faith.data.planting.pleura import pleural_effusion, pneumothorax
+
+TRIES = 12
+"""Objects that are drawn until one lies on the side that a question names."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,34 @@ def kinds_named(names: Sequence[str], option: str = "--findings") -> list[str]:
         wrong = f"{unknown[0]!r} cannot be planted" if unknown else "no finding is named"
         raise ValueError(f"{option}: {wrong}; choose from {', '.join(KINDS)}")
     return list(dict.fromkeys(plain))
+
+
+def side_in(question: str) -> str | None:
+    """The one side that a question names, `left` or `right`; None: it names neither, or both."""
+    sides = set(re.findall(r"\b(left|right)\b", question.casefold()))
+    return sides.pop() if len(sides) == 1 else None
+
+
+def draw(
+    kind: Kind, film: Film, side: str | None, stream: Callable[[str], np.random.Generator], purpose: str = "shape"
+) -> PlantedObject:
+    """Draw an object, on the side that is asked about if one is.
+
+    Args:
+        kind: what to draw.
+        film: the film.
+        side: the patient's side, `left` or `right`; None: either.
+        stream: purpose → what draws it.
+        purpose: of the first object that is drawn.
+
+    Raises:
+        PlantError: the film has no room for it, or none of `TRIES` objects lies on that side.
+    """
+    for tried in range(TRIES):
+        item = kind.draw(film, stream(f"{purpose} {tried}" if tried else purpose))
+        if side is None or side_of(film, item.density) == side:
+            return item
+    raise PlantError("it never lies on the side that the question names")
 
 
 def generator(seed: int, image_id: str, finding: str, purpose: str) -> np.random.Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from cxr_faith.data.masks import file_name, write_mask
 from cxr_faith.data.planting.blend import Planted, blend
 from cxr_faith.data.planting.film import PlantError
 from cxr_faith.data.planting.films import OpenFilm, Row, open_film, rows_of
-from cxr_faith.data.planting.objects import KINDS, generator, kinds_named
+from cxr_faith.data.planting.objects import KINDS, draw, generator, kinds_named, side_in
 from cxr_faith.data.prepare import REASONS_SHOWN, Prepared, Progress
 from cxr_faith.data.sample import Box, Sample
 from cxr_faith.data.tally import PrepareError, Tally
@@ -42,7 +43,8 @@ class PlantOptions:
         spacing: millimeters per pixel of all films; default: what the header of a DICOM film says, else the longer side
             of the film counts as 430 mm.
         normal: all films are normal: the reference of each film is no. Otherwise it is no only where a row says so.
-        question: the question, with {a} for the object and its article.
+        question: the question, with {a} for the object and its article. If it names a side of the patient, left or
+            right, objects are planted on that side.
         own_questions: keep the yes/no questions and answers of the films in place of questions about the object: does
             an object that means nothing, such as a marker, change what the model says?
         with_yes: plant the object in this share of the films whose answer is yes, and in the rest of those whose answer
@@ -144,6 +146,7 @@ class _Maker:
         self.root, self.own_root, self.folder = root, own_root, folder
         self.options, self.contrasts, self.tally = options, contrasts, tally
         self.is_own = options.own_questions or options.with_yes is not None
+        self.side = None if self.is_own else side_in(options.question)
 
     def of_film(self, row: Row, findings: list[str]) -> Iterator[Sample]:
         """The samples of a film; nothing, and counted, where it can't be used."""
@@ -158,6 +161,8 @@ class _Maker:
             return
         if not opened.known_spacing:
             self.tally.note("films without pixel spacing: sizes are shares of the film")
+        if opened.orientation is None:
+            self.tally.note("films without stated orientation: the patient's right is taken to be on the left")
         if not any("lung" in label.casefold() for label in opened.masks):
             self.tally.note("films without lung masks: the lungs are looked for at stated shares of the film")
         base = self._film(row.sample, opened)
@@ -189,10 +194,10 @@ class _Maker:
         if any(name in row.present for name in kind.same_as):
             self.tally.drop("object", f"{image_id}/{finding}", "the film has it, or may have it, already")
             return []
-        streams = [generator(self.options.seed, image_id, finding, purpose) for purpose in ("shape", "noise")]
+        stream = partial(generator, self.options.seed, image_id, finding)
         try:
-            item = kind.draw(opened.film, streams[0])
-            return [blend(opened.film, item, contrast, streams[1]) for contrast in self.contrasts]
+            item, noise = draw(kind, opened.film, self.side, stream), stream("noise")
+            return [blend(opened.film, item, contrast, noise) for contrast in self.contrasts]
         except PlantError as error:
             self.tally.drop("object", f"{image_id}/{finding}", str(error))
             return []
@@ -205,12 +210,13 @@ class _Maker:
             absent = self.options.normal or any(name in row.absent for name in kind.same_as[:1])
             answer = ("no",) if absent else None
             question = self.options.question.format(a=kind.phrase)
-            yield _pair_of(base, pair_id, finding, question, answer)
+            yield replace(_pair_of(base, pair_id, finding, question, answer), side=self.side)
             return
         if not row.answered:
             self.tally.drop("image", base.image_id, "it has no yes/no question with a known answer")
         for own in row.answered:
-            yield _pair_of(base, f"{own.sample_id}/{finding}", finding, own.question, own.answer)
+            pair = _pair_of(base, f"{own.sample_id}/{finding}", finding, own.question, own.answer)
+            yield replace(pair, side=own.side)
 
     def _shown(self, asked: Sample) -> tuple[bool, list[int]]:
         """Whether a question is asked about the film, and the contrasts of the copies that it is asked about.
@@ -262,6 +268,7 @@ class _Maker:
             sex=sample.sex,
             age=sample.age,
             view=sample.view,
+            orientation=opened.orientation,
         )
 
 
