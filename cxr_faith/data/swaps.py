@@ -50,8 +50,9 @@ class Swaps:
     """Draws and decodes the pictures that stand in for those of a manifest.
 
     Pictures about which the same question has another reference answer come first. Yes/no questions are the same if
-    they are about one finding and one side, in whatever words; all others, if their text is. A "no" without a side
-    means that the finding is nowhere, so that side does not matter.
+    they are about one finding and one side, in whatever words; all others, if their text is, and so are those about
+    planted pairs, whose finding is what was planted and need not be what is asked about. A "no" without a side means
+    that the finding is nowhere, so that side does not matter.
 
     Args:
         dataset: serves the whole manifest.
@@ -63,6 +64,7 @@ class Swaps:
         question, side, kind = (table.column(name) for name in ("question", "side", "kind"))
         finding, answers = pc.utf8_lower(table.column("finding")), table.column("answer")
         by_finding = pc.and_(pc.fill_null(pc.equal(kind, YES_NO), False), pc.is_valid(finding))
+        by_finding = pc.and_(by_finding, pc.is_null(table.column("planted")))
         about = pc.if_else(by_finding, finding, question)
         said = pc.utf8_lower(pc.binary_join(answers, _APART))
         self._patients = _codes(pc.coalesce(table.column("patient_id"), table.column("image_id")))

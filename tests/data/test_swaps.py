@@ -56,6 +56,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> ManifestDataset:
                 question=("Is it there?", "Do you see it?")[rng.integers(2)],
                 finding=(None, "nodule", "Nodule", "mass")[rng.integers(4)],
                 side=(None, None, "left", "right")[rng.integers(4)],
+                planted=(None, None, None, True, False)[number % 5],
                 answer=None if number % 9 == 0 else (answer,),
             )
         )

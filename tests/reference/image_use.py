@@ -58,7 +58,9 @@ def asks_the_same(row, other):
     """Whether two rows of a manifest ask the same question, so that their references can be compared."""
     if row["kind"] != other["kind"]:
         return False
-    by_finding = [each["kind"] == "yes_no" and each["finding"] is not None for each in (row, other)]
+    by_finding = [
+        each["kind"] == "yes_no" and each["finding"] is not None and each["planted"] is None for each in (row, other)
+    ]
     if not all(by_finding):
         return not any(by_finding) and row["question"] == other["question"]
     nowhere = any(each["answer"] == ["no"] and each["side"] is None for each in (row, other))
