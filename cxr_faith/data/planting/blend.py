@@ -46,6 +46,8 @@ def blend(film: Film, item: PlantedObject, contrast: float, rng: np.random.Gener
         PlantError: the film shows nothing of the object.
     """
     density = np.asarray(item.density * contrast, np.float32)
+    if item.most is not None:
+        density = np.minimum(density, item.most)
     emptied = None if item.emptied is None else np.minimum(item.emptied * contrast, 1).astype(np.float32)
     if item.sharp:
         density = gaussian_filter(density, film.blur)

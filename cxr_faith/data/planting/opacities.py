@@ -25,11 +25,13 @@ class PlantedObject:
         density: what it adds to the attenuation, float32 [H, W]; negative where there is less tissue.
         emptied: share of the lung's markings that it takes away, float32 [H, W], 0 to 1; None: none.
         sharp: whether it has edges of its own that the film has to blur.
+        most: density that it keeps below at any contrast, float32 [H, W]; None: no bound.
     """
 
     density: Field
     emptied: Field | None = None
     sharp: bool = True
+    most: Field | None = None
 
 
 def nodule(film: Film, rng: np.random.Generator) -> PlantedObject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
-from cxr_faith.data.planting.film import Field, Film
+from cxr_faith.data.planting.film import Field, Film, Mask
 from cxr_faith.data.planting.opacities import PlantedObject
 
 LEVEL = (0.3, 0.5)
@@ -32,7 +32,9 @@ def pleural_effusion(film: Film, rng: np.random.Generator) -> PlantedObject:
     inside = gaussian_filter(film.lungs[side].astype(np.float32), film.pixels(3.0))
     # At the lung's own border the film is half tissue already, so the fluid may reach beyond it.
     air = film.missing_tissue((slice(top, bottom + 1), slice(left, right + 1)), 4.0)
-    return PlantedObject(np.asarray(air * fluid * np.clip(2.5 * inside - 0.1, 0, 1), np.float32), sharp=False)
+    # More fluid than fills the lung is no denser than tissue.
+    filled = np.asarray(air * np.clip(2.5 * inside - 0.1, 0, 1), np.float32)
+    return PlantedObject(np.asarray(filled * fluid, np.float32), sharp=False, most=filled)
 
 
 def pneumothorax(film: Film, rng: np.random.Generator) -> PlantedObject:
@@ -43,7 +45,9 @@ def pneumothorax(film: Film, rng: np.random.Generator) -> PlantedObject:
     inner = float(columns.max() if side == 0 else columns.min())
     hilum = (rows.min() + 0.72 * (rows.max() - rows.min()), inner)
     shrunk = _scaled(lung, hilum, rng.uniform(*SHRUNK)) > 0.5
-    rim = (lung > 0.5) & ~shrunk
+    # Below the hilum air lies beside the lung alone: what else the lung spares there is heart or a mass.
+    above = np.arange(len(lung))[:, None] < hilum[0]
+    rim = (lung > 0.5) & ~shrunk & (above | _beside(shrunk, side))
     edge = np.where(shrunk, distance_transform_edt(shrunk), np.inf)
     # Where the lung still touches the chest wall or the mediastinum there is no air, and no line is seen.
     near_air = gaussian_filter(rim.astype(np.float32), film.pixels(2.0)) > 0.12
@@ -53,6 +57,12 @@ def pneumothorax(film: Film, rng: np.random.Generator) -> PlantedObject:
     spread = film.spread(slice(top, bottom + 1), slice(int(columns.min()), int(columns.max()) + 1))
     density = spread * (0.45 * line - 0.32 * emptied)
     return PlantedObject(np.asarray(density, np.float32), emptied)
+
+
+def _beside(lung: Mask, side: int) -> Mask:
+    """Pixels between the chest wall and a lung, or above or below it, bool [H, W]; side 0: the wall is on the left."""
+    across = 1 if side == 0 else -1
+    return np.asarray(np.cumsum(lung[:, ::across], axis=1)[:, ::across] == 0, np.bool_)
 
 
 def _scaled(values: Field, center: tuple[float, float], size: float) -> Field:
