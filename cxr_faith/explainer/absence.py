@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cxr_faith.data.boxes import box_of_mask
 from cxr_faith.data.geometry import fit
-from cxr_faith.data.orientation import MIRRORED_SIDES, UNKNOWN_SIDES
+from cxr_faith.data.orientation import MIRRORED_SIDES, UNKNOWN_SIDES, Sides
 from cxr_faith.data.planting.blend import Planted, blend
 from cxr_faith.data.planting.film import FILM_MM, Film, PlantError
 from cxr_faith.data.planting.lungs import film_of
@@ -109,11 +109,8 @@ def smallest_needed(
     picture = explanation.picture
     if (picture != picture[..., :1]).any():
         raise ValueError("nothing is planted: the picture is in color")
-    sides = explanation.sides[0]
-    if sides == UNKNOWN_SIDES:
-        raise ValueError("nothing is planted: the picture is from the side or turned")
     pixels = np.ascontiguousarray(picture[..., 0])
-    film, tried = _film(pixels, masks or {}, mm, sides == MIRRORED_SIDES), 0
+    film, tried = _film(pixels, masks or {}, mm, explanation.sides[0]), 0
     turning, nearest = list[tuple[int, float, float, Planted]](), list[tuple[int, float, float, Planted]]()
     side = side_in(explanation._case.prompt.question)
     for number in range(DRAWS):
@@ -165,12 +162,14 @@ def needed_frames(explanation: Explanation, needed: Needed) -> list[Frame]:
     ]
 
 
-def _film(pixels: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]], mm: float | None, mirrored: bool) -> Film:
+def _film(pixels: NDArray[np.uint8], masks: Mapping[str, NDArray[np.bool_]], mm: float | None, sides: Sides) -> Film:
     """The film that objects are planted in; raises as `smallest_needed`."""
+    if sides == UNKNOWN_SIDES:
+        raise ValueError("nothing is planted: the picture is from the side or turned")
     if any(mask.shape != pixels.shape for mask in masks.values()):
         raise ValueError("nothing is planted: a mask has another size than the picture")
     try:
-        return film_of(pixels, masks, mm, mirrored)
+        return film_of(pixels, masks, mm, sides == MIRRORED_SIDES)
     except PlantError as error:
         raise ValueError(f"nothing is planted: {error}") from error
 

@@ -39,3 +39,17 @@ def test_air_lies_beside_a_lung_and_not_around_what_lies_in_it(seed: int) -> Non
     air = item.emptied > 0.05
     near = binary_dilation(masses[0] | masses[1], iterations=4)
     assert air.sum() > 500 and not (air & near).any()
+
+
+def test_lungs_without_masks_reach_as_far_as_they_are_dark() -> None:
+    """Lungs that are larger than those of most films, beside a dark background: each is found whole, and it alone."""
+    y, x = np.mgrid[0 : SIZE[0], 0 : SIZE[1]] / np.array([[[SIZE[0]]], [[SIZE[1]]]])
+    lungs = [((x - middle) / 0.18) ** 2 + ((y - 0.45) / 0.4) ** 2 < 1 for middle in (0.27, 0.73)]
+    shown = np.where(lungs[0] | lungs[1], 70, TISSUE) * (np.abs(x - 0.5) < 0.47)
+    pixels = (shown + np.random.default_rng(0).normal(0, 2, SIZE)).clip(0, 255).astype(np.uint8)
+    film = film_of(pixels, {}, None)
+    for found, lung in zip(film.lungs, lungs, strict=True):
+        assert (found & lung).sum() / (found | lung).sum() > 0.95
+    masks = {"left lung": lungs_of({}, SIZE)[1], "right lung": lungs_of({}, SIZE)[0]}
+    masked = film_of(pixels, masks, None)
+    assert not any((found & ~mask).any() for found, mask in zip(masked.lungs, lungs_of({}, SIZE), strict=True))

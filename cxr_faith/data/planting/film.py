@@ -84,14 +84,18 @@ class Film:
         lung, tissue = float(np.median(self.gray[rows, columns])), float(np.percentile(frame, _TISSUE))
         return float(WHITE * np.log((WHITE - lung) / (WHITE - max(min(tissue, _BRIGHTEST), lung))))
 
-    def missing_tissue(self, frame: tuple[slice, slice], mm: float) -> Field:
+    def missing_tissue(self, side: int, mm: float) -> Field:
         """Density that would make air look like the tissue around it, float32 [H, W]; 0 where the film shows tissue.
 
         Args:
-            frame: rows and columns of the chest; the gray level that 70 % of it stay below counts as tissue.
+            side: of the lung; the median gray level of what surrounds it, in the frame of it, counts as tissue.
             mm: σ of the blur that lets ribs and vessels keep their own contrast.
         """
-        tissue = min(float(np.percentile(self.gray[frame], _TISSUE)), _BRIGHTEST)
+        lung = self.lungs[side]
+        rows, columns = np.nonzero(lung)
+        frame = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+        around = self.gray[frame][~(self.lungs[0] | self.lungs[1])[frame]]
+        tissue = min(float(np.median(around if around.size else self.gray[frame])), _BRIGHTEST)
         smooth = gaussian_filter(self.gray, self.pixels(mm))
         return np.asarray(WHITE * np.log(np.maximum(WHITE - smooth, WHITE - tissue) / (WHITE - tissue)), np.float32)
 

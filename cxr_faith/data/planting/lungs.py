@@ -14,6 +14,7 @@ from cxr_faith.data.planting.film import Field, Film, Mask, PlantError
 
 CENTERS, REACH = ((0.27, 0.43), (0.73, 0.43)), (0.2, 0.33)
 """Center (x, y) of each lung and its half axes in shares of width and height, where there are no masks."""
+_WIDER = 1.4  # a lung may reach this far beyond, in half axes
 _SMALLEST = 0.005  # share of the film: less is no lung
 _AERATED = 0.35  # smallest share of a lung that is believed to be all of its air
 
@@ -33,7 +34,8 @@ def film_of(pixels: npt.NDArray[np.uint8], masks: Mapping[str, Mask], mm: float 
     across = -1 if mirrored else 1
     turned = np.ascontiguousarray(pixels[:, ::across])
     lungs = lungs_of({label: mask[:, ::across] for label, mask in masks.items()}, turned.shape)
-    return Film.from_pixels(turned, mm, aerated(np.asarray(turned / 255, np.float32), lungs), mirrored)
+    within = lungs if any(_is_lung(label) for label in masks) else _ellipses(turned.shape, _WIDER)
+    return Film.from_pixels(turned, mm, aerated(np.asarray(turned / 255, np.float32), lungs, within), mirrored)
 
 
 def lungs_of(masks: Mapping[str, Mask], shape: tuple[int, int]) -> tuple[Mask, Mask]:
@@ -46,13 +48,9 @@ def lungs_of(masks: Mapping[str, Mask], shape: tuple[int, int]) -> tuple[Mask, M
     Raises:
         PlantError: there are masks of lungs, and they show none.
     """
-    lungs = [mask for label, mask in masks.items() if "lung" in label.casefold()]
+    lungs = [mask for label, mask in masks.items() if _is_lung(label)]
     if not lungs:
-        y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
-        first, second = (
-            ((x / shape[1] - cx) / REACH[0]) ** 2 + ((y / shape[0] - cy) / REACH[1]) ** 2 < 1 for cx, cy in CENTERS
-        )
-        return first, second
+        return _ellipses(shape, 1.0)
     both = np.logical_or.reduce(lungs)
     if both.mean() < _SMALLEST:
         raise PlantError("its lung masks show no lungs")
@@ -66,21 +64,35 @@ def lungs_of(masks: Mapping[str, Mask], shape: tuple[int, int]) -> tuple[Mask, M
     return first, second
 
 
-def aerated(gray: Field, lungs: tuple[Mask, Mask]) -> tuple[Mask, Mask]:
-    """The parts of the lungs that are dark: masks, and shares of the film even more, reach behind heart and diaphragm.
+def _is_lung(label: str) -> bool:
+    return "lung" in label.casefold()
 
-    The threshold is that of Otsu between the gray levels of the frame around both lungs. The largest part counts, with
-    its holes. A lung of which little would be left stays as it is.
+
+def _ellipses(shape: tuple[int, int], size: float) -> tuple[Mask, Mask]:
+    """Where the lungs lie in most films, each in its half of the film; size 1: what of it is lung in most of them."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    first, second = (
+        ((x / shape[1] - cx) / REACH[0]) ** 2 + ((y / shape[0] - cy) / REACH[1]) ** 2 < size**2 for cx, cy in CENTERS
+    )
+    return first & (x < shape[1] / 2), second & (x >= shape[1] / 2)
+
+
+def aerated(gray: Field, lungs: tuple[Mask, Mask], within: tuple[Mask, Mask] | None = None) -> tuple[Mask, Mask]:
+    """The parts of the lungs that are dark: masks reach behind heart and diaphragm, and shares of the film anywhere.
+
+    The threshold is that of Otsu between the gray levels of the frame around both lungs. The part that has most of the
+    lung counts, with its holes. A lung of which little would be left stays as it is.
 
     Args:
         gray: float32 [H, W].
         lungs: masks of the lungs.
+        within: how far each may reach beyond its mask; default: nowhere.
     """
     smooth = gaussian_filter(gray, max(gray.shape) / 250)
     rows, columns = np.nonzero(lungs[0] | lungs[1])
     frame = smooth[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     dark = smooth < threshold_otsu(frame)
-    first, second = (_largest(lung & dark, lung) for lung in lungs)
+    first, second = (_largest(part & dark, lung) for part, lung in zip(within or lungs, lungs, strict=True))
     return first, second
 
 
@@ -88,7 +100,7 @@ def _largest(part: Mask, lung: Mask) -> Mask:
     pieces, count = label(part)
     if not count:
         return lung
-    biggest = pieces == 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    biggest = pieces == 1 + int(np.argmax(np.bincount(pieces[lung], minlength=count + 1)[1:]))
     whole = np.asarray(binary_fill_holes(biggest), np.bool_)
     return whole if whole.sum() >= _AERATED * lung.sum() else lung
 

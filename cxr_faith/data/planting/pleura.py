@@ -31,7 +31,7 @@ def pleural_effusion(film: Film, rng: np.random.Generator) -> PlantedObject:
     fluid = 1 / (1 + np.exp(-(depth - 0.35) * 5.5))
     inside = gaussian_filter(film.lungs[side].astype(np.float32), film.pixels(3.0))
     # At the lung's own border the film is half tissue already, so the fluid may reach beyond it.
-    air = film.missing_tissue((slice(top, bottom + 1), slice(left, right + 1)), 4.0)
+    air = film.missing_tissue(side, 4.0)
     # More fluid than fills the lung is no denser than tissue.
     filled = np.asarray(air * np.clip(2.5 * inside - 0.1, 0, 1), np.float32)
     return PlantedObject(np.asarray(filled * fluid, np.float32), sharp=False, most=filled)
