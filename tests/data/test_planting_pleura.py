@@ -23,6 +23,7 @@ def test_an_effusion_is_never_denser_than_tissue(seed: int) -> None:
         shown = gaussian_filter(copy.pixels.astype(float), 2)
         assert shown[copy.mask].max() < TISSUE + RIB + NOISE
         changes.append(np.abs(copy.pixels - film.gray * 255).sum())
+    assert shown[copy.mask].max() > TISSUE - 2 * NOISE, "and fills the lung up to the tissue around it"
     assert changes[0] < changes[1] < changes[2], "more contrast makes thin fluid thicker"
 
 
@@ -50,6 +51,9 @@ def test_lungs_without_masks_reach_as_far_as_they_are_dark() -> None:
     film = film_of(pixels, {}, None)
     for found, lung in zip(film.lungs, lungs, strict=True):
         assert (found & lung).sum() / (found | lung).sum() > 0.95
+    pixels[100:110, : SIZE[1] // 4] = pixels[100:110, -SIZE[1] // 4 :] = 70
+    for found, stated in zip(film_of(pixels, {}, None).lungs, lungs_of({}, SIZE), strict=True):
+        assert not (found & ~stated).any(), "a lung that hangs together with the background keeps to its ellipse"
     masks = {"left lung": lungs_of({}, SIZE)[1], "right lung": lungs_of({}, SIZE)[0]}
     masked = film_of(pixels, masks, None)
     assert not any((found & ~mask).any() for found, mask in zip(masked.lungs, lungs_of({}, SIZE), strict=True))

@@ -92,17 +92,24 @@ def aerated(gray: Field, lungs: tuple[Mask, Mask], within: tuple[Mask, Mask] | N
     rows, columns = np.nonzero(lungs[0] | lungs[1])
     frame = smooth[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     dark = smooth < threshold_otsu(frame)
-    first, second = (_largest(part & dark, lung) for part, lung in zip(within or lungs, lungs, strict=True))
+    first, second = (_dark_part(dark, *both) for both in zip(lungs, within or lungs, strict=True))
     return first, second
 
 
-def _largest(part: Mask, lung: Mask) -> Mask:
-    pieces, count = label(part)
-    if not count:
-        return lung
-    biggest = pieces == 1 + int(np.argmax(np.bincount(pieces[lung], minlength=count + 1)[1:]))
-    whole = np.asarray(binary_fill_holes(biggest), np.bool_)
+def _dark_part(dark: Mask, lung: Mask, within: Mask) -> Mask:
+    """The dark part that has most of a lung, and reaches beyond it unless it is one with what lies around the body."""
+    beyond = _most_of(lung, dark)
+    edges = (beyond[0], beyond[-1], beyond[:, 0], beyond[:, -1])
+    part = lung & dark if any(edge.any() for edge in edges) else within & beyond
+    whole = np.asarray(binary_fill_holes(_most_of(lung, part)), np.bool_)
     return whole if whole.sum() >= _AERATED * lung.sum() else lung
+
+
+def _most_of(lung: Mask, part: Mask) -> Mask:
+    """The connected piece of a part that has most of a lung; nothing where none has any."""
+    pieces, count = label(part)
+    sizes = np.bincount(pieces[lung], minlength=count + 1)[1:]
+    return np.asarray(pieces == 1 + int(np.argmax(sizes)), np.bool_) if sizes.any() else np.zeros_like(part)
 
 
 @dataclass(frozen=True)
