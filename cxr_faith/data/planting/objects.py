@@ -69,7 +69,7 @@ def kinds_named(names: Sequence[str], option: str = "--findings") -> list[str]:
 
 def side_in(question: str) -> str | None:
     """The one side that a question names, `left` or `right`; None: it names neither, or both."""
-    sides = set(re.findall(r"\b(left|right)\b", question.casefold()))
+    sides: set[str] = set(re.findall(r"\b(left|right)\b", question.casefold()))
     return sides.pop() if len(sides) == 1 else None
 
 
