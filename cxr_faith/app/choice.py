@@ -121,6 +121,7 @@ class Choice:
             f"{_SCORE} {sign} {float(value)!r}" for sign, value in ((">=", self.low), ("<=", self.high)) if value
         ]
         shown = ", ".join(f"min({name}) AS {name}" for name in ("question", "predicted", "reference", "finding"))
+        shown += ", bool_and(correct) AS correct"
         return (
             f"SELECT *, row_number() OVER (ORDER BY {_SORTED[self.order]}) - 1 AS place FROM ("
             f"SELECT sample_id, {_SCORE} AS srg, {_WORST_STATUS} AS status, {shown} FROM records "

@@ -13,12 +13,17 @@ import pandas as pd
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from cxr_faith.records.controls import CENTER
 from cxr_faith.report.charts import method_styles
 from cxr_faith.report.figures import COLORMAP, STRONGEST_ALPHA, scaled
+from cxr_faith.report.formats import number
 from cxr_faith.report.packing import missing
 
 WIDTH, HEIGHT = 420, 240
 """Size of a chart's area in units of its SVG."""
+
+_GRAYS = "gray"
+"""Colors of maps that have nothing to explain."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,14 +37,14 @@ class MapPicture:
         uris: PNG, one pixel a cell, as a data URI; one for each picture of the question.
         rows: cells of one picture from top to bottom.
         columns: cells of one picture from left to right.
-        srg: score of the map.
+        says: its srg, or the status where that is not ok; then the map is gray.
     """
 
     method: str
     uris: Sequence[str]
     rows: int
     columns: int
-    srg: float | None
+    says: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class Chart:
 def map_pictures(rows: pd.DataFrame, over: bool) -> list[MapPicture]:
     """The maps of one sample, each on its own scale from its 2nd to its 98th percentile, one for all its pictures.
 
+    The center prior has none: its cells have no positive value, and are the same for every picture.
+
     Args:
         rows: records of one sample and setting.
         over: whether they are laid over the pictures, so that weak cells must be transparent.
@@ -86,14 +93,16 @@ def map_pictures(rows: pd.DataFrame, over: bool) -> list[MapPicture]:
     pictures = []
     for row in rows.to_dict("records"):
         grids = _grids(row)
-        if missing(row["map"]) or not grids:
+        if missing(row["map"]) or not grids or row["method"] == CENTER:
             continue
         (height, width), count = grids[0], len(grids)  # pictures of one question have equal grids
         values = np.asarray(row["map"], np.float64).reshape(count * height, width)
         if np.isfinite(values).all():
-            uris = [_png(part, over) for part in np.split(scaled(values)[0], count)]
+            ok = row["status"] == "ok"
+            uris = [_png(part, over, COLORMAP if ok else _GRAYS) for part in np.split(scaled(values)[0], count)]
             srg = None if missing(row["srg"]) else float(row["srg"])
-            pictures.append(MapPicture(str(row["method"]), uris, height, width, srg))
+            says = f"srg {number(srg, signed=True)}" if ok else str(row["status"])
+            pictures.append(MapPicture(str(row["method"]), uris, height, width, says))
     return pictures
 
 
@@ -105,8 +114,8 @@ def _grids(row: Mapping[Hashable, Any]) -> list[tuple[int, int]]:
     return [] if several is None or missing(several) else [(grid["h"], grid["w"]) for grid in several]
 
 
-def _png(strength: Floats, over: bool) -> str:
-    pixels = mpl.colormaps[COLORMAP](strength)
+def _png(strength: Floats, over: bool, colors: str) -> str:
+    pixels = mpl.colormaps[colors](strength)
     if over:
         pixels[..., 3] = STRONGEST_ALPHA * strength
     file = io.BytesIO()
@@ -114,11 +123,12 @@ def _png(strength: Floats, over: bool) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def charts(rows: pd.DataFrame) -> list[Chart]:
+def charts(rows: pd.DataFrame, methods: Sequence[str]) -> list[Chart]:
     """Deletion and insertion scores of one sample; empty if no row has curves.
 
     Args:
         rows: records of one sample and setting.
+        methods: those of the run in the order of its report, so that a method has the same color there.
     """
     curves = {
         str(row["method"]): (np.asarray(row["k"], np.float64), *_scores(row))
@@ -129,7 +139,7 @@ def charts(rows: pd.DataFrame) -> list[Chart]:
     if not known or not np.isfinite(np.concatenate(known)).all():
         return []
     low, high = float(np.concatenate(known).min()), float(np.concatenate(known).max())
-    styles = method_styles(sorted(set(rows["method"])))
+    styles = method_styles(methods)
     drawn = []
     for side, title in enumerate(("Deletion: most salient cells removed", "Insertion: most salient cells shown")):
         lines = []

@@ -6,18 +6,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.colors import to_hex
 
 from cxr_faith.app.choice import ANSWERED, ORDERS, USE, Choice
 from cxr_faith.app.drawing import HEIGHT, WIDTH, charts, map_pictures
 from cxr_faith.app.pictures import Pictures
 from cxr_faith.app.run_samples import PAGE, RunSamples
 from cxr_faith.metrics.functional import STATUSES
+from cxr_faith.report.figures import COLORMAP
 from cxr_faith.report.formats import number
 from cxr_faith.report.head import head_of
 from cxr_faith.report.packing import missing
-from cxr_faith.report.samples import VALUES, sample_entries
+from cxr_faith.report.samples import BANNERS, VALUES, sample_entries
 from cxr_faith.report.templates import templates
 from cxr_faith.storage.atomic import read_file
 from cxr_faith.summary.load import known_summary
@@ -47,6 +51,8 @@ class Pages:
         self._templates.globals |= {
             "css": Markup(files("cxr_faith.report").joinpath("page.css").read_text(encoding="utf-8")),
             "number": number,
+            "banners": BANNERS,
+            "colors": [to_hex(color) for color in mpl.colormaps[COLORMAP](np.linspace(0, 1, 9))],
             "run": run_dir.resolve().name,
         }
         self.routes: dict[str, Callable[[Mapping[str, str]], tuple[str, bytes]]] = {
@@ -108,23 +114,27 @@ class Pages:
             raise UnknownPageError(f"This run has no sample {sample_id!r}.")
         settings, methods = self.samples.settings, self.samples.methods
         rows = records[records[list(settings[0]._fields)].eq(list(settings[choice.setting])).all(axis=1)]
+        rows = rows.sort_values("method", key=lambda names: names.map(methods.index), kind="stable")
         (entry,) = sample_entries(records, settings, methods, budget=0)
         scores = [
             (methods[method], status, bool(own), [value if isinstance(value, float) else None for value in values])
             for setting, method, status, own, _, _, *values in entry.rows
             if setting == choice.setting and isinstance(method, int)
         ]
+        known, orders = rows["status"].dropna().unique().tolist(), rows["random_srgs"].dropna().tolist()
         return self._html(
             "sample.html.j2",
             choice=choice,
             entry=entry,
+            status=known[0] if len(known) == 1 else "ok",
+            orders=len(orders[0]) if orders else 0,
             setting=settings[choice.setting],
             place=self.samples.place(sample_id, choice),
             scores=scores,
             columns=VALUES,
             shares={methods[place]: shares for place, shares in entry.shares.items()},
             maps=map_pictures(rows, over=self._pictures is not None),
-            charts=charts(rows),
+            charts=charts(rows, methods),
             size=(WIDTH, HEIGHT),
             region=None if self._pictures is None else self._pictures.region,
         )

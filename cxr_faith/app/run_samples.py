@@ -18,6 +18,7 @@ from cxr_faith.report.packing import DETAIL_COLUMNS
 from cxr_faith.summary.board import Setting
 from cxr_faith.summary.load import read_provenance
 from cxr_faith.summary.rows import ViewRows
+from cxr_faith.summary.summarize import method_order
 
 PAGE = 50
 """Samples on a page of the list."""
@@ -37,7 +38,8 @@ class Page:
     """One page of the list.
 
     Attributes:
-        rows: `sample_id`, `srg`, `status`, `question`, `predicted`, `reference`, `finding` and `place`.
+        rows: `sample_id`, `srg`, `status`, `question`, `predicted`, `reference`, `finding`, `correct` and
+            `place`.
         total: samples that match.
     """
 
@@ -73,7 +75,7 @@ class RunSamples:
     Attributes:
         n_records: records under all conditions.
         settings: those of the run, in the order of the report.
-        methods: names, sorted.
+        methods: names, in the order of the report.
         findings: names, sorted.
         knows_use: whether the run measured if answers use their picture.
 
@@ -83,12 +85,13 @@ class RunSamples:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir, self._lock = run_dir, threading.Lock()
-        self._shown = Shown.from_dict(read_provenance(run_dir))
+        provenance = read_provenance(run_dir)
+        self._shown = Shown.from_dict(provenance)
         self._view = self._open()
         rows = ViewRows(self._view)
         self.n_records = len(self._view)
         self.settings: list[Setting] = rows.settings() if self.n_records else []
-        self.methods = sorted(rows.methods())
+        self.methods = method_order(rows.methods(), provenance.get("methods", ()))
         self.findings, self.knows_use = self._distinct("finding"), bool(self._distinct("image_use"))
 
     def _distinct(self, column: str) -> list[str]:

@@ -20,6 +20,7 @@ from cxr_faith.records.controls import first_setting
 from cxr_faith.report.columns import method_label
 from cxr_faith.report.fitting import fitted
 from cxr_faith.report.formats import number, percent, with_interval
+from cxr_faith.report.trust import pointing_ceilings
 from cxr_faith.summary.columns import mean, numbers
 from cxr_faith.summary.load import shown_in, while_it_runs
 from cxr_faith.summary.summary import Summary
@@ -113,9 +114,8 @@ def _drawn(summary: Summary, costs: Mapping[str, MethodCost], without: Collectio
 
 def _ceiling(summary: Summary) -> list[str]:
     """The most hits that a map can have, if findings do not cover whole cells."""
-    ceilings = [entry.pointing_ceiling for entry in summary.localization if entry.pointing_ceiling is not None]
-    most = max(ceilings, default=1.0)
-    return [f"No map can hit more than {percent(most)}: findings cover some cells only in part."] if most < 1 else []
+    ceilings = pointing_ceilings(summary.localization, percent)
+    return [f"No map can hit more than {ceilings}: findings cover some cells only in part."] if ceilings else []
 
 
 def _spent(cost: MethodCost) -> list[str]:

@@ -25,7 +25,7 @@ from cxr_faith.report.pairs import psychometric
 from cxr_faith.report.run_figures import ANSWER_COLUMNS, reliability_of, scatter_of
 from cxr_faith.report.run_files import Thumb, doctor_table, flat_rows, read_thumbs, version_notes
 from cxr_faith.report.tables import TextTable, answer_table
-from cxr_faith.report.templates import templates
+from cxr_faith.report.templates import breakable, templates
 from cxr_faith.report.trust import trust_tables
 from cxr_faith.storage.atomic import own_folder, write_atomic
 from cxr_faith.summary import bands
@@ -118,7 +118,7 @@ def render(
         warnings=list(dict.fromkeys((*head.warnings, *summary.warnings, *notes))),
         verdicts=VERDICTS,
         doctor=doctor,
-        provenance=flat_rows(provenance),
+        provenance=[[breakable(name), *values] for name, *values in flat_rows(provenance)],
         answers=answer_table(summary),
         trust=trust,
         contents=_contents(summary, trust),

@@ -38,7 +38,7 @@ function forestChart(title, lines, all) {
   const x = (v) => left + (v - low) / (high - low) * (W - left - 12);
   const svg = shape("svg", { viewBox: `0 0 ${W} ${height}`, role: "img", "aria-label": `${title}: ${shown.map((l) => `${l.name} ${num(l.value, true)}`).join(", ")}` });
   svg.append(shape("text", { x: W / 2, y: 14, "text-anchor": "middle", "font-weight": 600 }, title));
-  for (const t of ticks(low, high, 4)) svg.append(shape("line", { x1: x(t), x2: x(t), y1: top - 6, y2: height - 30, class: t === 0 ? "zero" : "grid" }), shape("text", { x: x(t), y: height - 16, "text-anchor": "middle" }, String(t).replace("-", "−")));
+  for (const t of ticks(low, high, 6)) svg.append(shape("line", { x1: x(t), x2: x(t), y1: top - 6, y2: height - 30, class: t === 0 ? "zero" : "grid" }), shape("text", { x: x(t), y: height - 16, "text-anchor": "middle" }, String(t).replace("-", "−")));
   svg.append(shape("text", { x: (left + W) / 2, y: height - 2, "text-anchor": "middle" }, "positive = better"));
   lines.forEach((l, i) => {
     const y = top + row * (i + 0.5);

@@ -20,7 +20,7 @@ from cxr_faith.report.glossary import WORDS, anchor
 from cxr_faith.report.legend import NOTHING, SCORED
 from cxr_faith.report.packing import MAP_LEVELS
 from cxr_faith.report.run_files import Thumb
-from cxr_faith.report.samples import VALUES, sample_entries, short
+from cxr_faith.report.samples import BANNERS, VALUES, sample_entries, short
 from cxr_faith.report.trust import MEASURES
 from cxr_faith.summary.board import Board, Setting
 from cxr_faith.summary.board_row import BoardRow
@@ -64,6 +64,7 @@ def page_data(summary: Summary, records: pd.DataFrame, thumbs: Mapping[str, Thum
         "controls": [name for name in methods if is_control(name)],
         "styles": _styles(methods),
         "statuses": list(STATUSES),
+        "banners": BANNERS,
         "verdicts": list(VERDICTS),
         "against": [NOISE, WORSE, FAILED],
         "values": list(VALUES),

@@ -1,11 +1,4 @@
 // ---- one sample: what was asked, a map for each method, curves and scores ----
-const BANNERS = {
-  degenerate: "Removing the whole picture hardly changes this answer, so no map can say what it depends on. The maps are gray.",
-  inverted: "Without the picture the model is surer of this answer, so no map can say what it depends on. The maps are gray.",
-  off_format: "The question asks for yes or no, and the model answers neither. The maps are gray.",
-  invalid: "This sample could not be scored.",
-  flat: "All cells of this map are equal: it says nothing.",
-};
 
 // The map over the picture; gray where the status says that there is nothing to explain. A cell is as opaque as it is
 // strong, and the strongest one as `most` of 255.
@@ -82,7 +75,7 @@ function randomNote() {
 function banner(rows) {
   const [first] = rows;
   if (!first || first.status === "ok" || rows.some((r) => r.status !== first.status)) return null;
-  return el("p", { class: "warnings", id: "sample-banner", role: "note" }, el("strong", {}, `${first.status}: `), BANNERS[first.status] ?? "");
+  return el("p", { class: "warnings", id: "sample-banner", role: "note" }, el("strong", {}, `${first.status}: `), data.banners[first.status] ?? "");
 }
 
 async function openSample() {

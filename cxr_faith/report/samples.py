@@ -56,6 +56,22 @@ VALUES = ("srg", "deletion_auc", "insertion_auc", "gap_srg_center", "random_p", 
 """Columns of a sample's rows that the page lists."""
 
 
+BANNERS = {
+    "degenerate": (
+        "Removing the whole picture hardly changes this answer, so no map can say what it depends on. "
+        "The maps are gray."
+    ),
+    "inverted": (
+        "Without the picture the model is surer of this answer, so no map can say what it depends on. "
+        "The maps are gray."
+    ),
+    "off_format": "The question asks for yes or no, and the model answers neither. The maps are gray.",
+    "invalid": "This sample could not be scored.",
+    "flat": "All cells of this map are equal: it says nothing.",
+}
+"""Status of a sample that has nothing to explain → what its page says above the maps."""
+
+
 @dataclass(frozen=True)
 class SampleEntry:
     """One sample of the page's list."""

@@ -1,6 +1,6 @@
 """The panels as tables: whether a summary's numbers can be trusted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cxr_faith.metrics.box_protocol import PLACE_COLUMNS
 from cxr_faith.metrics.functional import LARGE_RESIDUAL
@@ -134,14 +134,32 @@ def _localization(panel: Sequence[Localization]) -> TextTable:
     note = _defined("pointing game, energy inside", "IoU, AUPRC", "box IoU, precision, recall, F1 (q90)")
     if any(entry.method == READER for entry in panel):
         note += f" {_defined(READER)}"
-    ceilings = {entry.n: entry.pointing_ceiling for entry in panel if entry.n and entry.pointing_ceiling is not None}
+    ceilings = pointing_ceilings(panel, number)
     if ceilings:
-        most = max(ceilings)
-        note += (
-            f" No map of these cells can have a pointing game above {number(ceilings[most])} (n = {most}): findings "
-        )
-        note += "cover some cells only in part."
+        note += f" No map of these cells can have a pointing game above {ceilings}: "
+        note += "findings cover some cells only in part."
     return TextTable(title, ["method", "n", *_spaced(PLACE_COLUMNS)], rows, note)
+
+
+def pointing_ceilings(panel: Sequence[Localization], written: Callable[[float], str]) -> str:
+    """The most hits that a map can have: a share, or one for each number of samples.
+
+    Over 7 samples it may be 0.690, and 0.726 over the 6 of them that the oracle has: then it says both, with their n.
+
+    Args:
+        panel: the rows.
+        written: writes a share.
+
+    Returns:
+        such as "0.690" or "0.690 (n = 7) or 0.726 (n = 6)"; empty where findings cover whole cells.
+    """
+    known = {entry.n: entry.pointing_ceiling for entry in panel if entry.n and entry.pointing_ceiling is not None}
+    if not any(share < 1 for share in known.values()):
+        return ""
+    shares = [written(share) for share in known.values()]
+    if len(set(shares)) == 1:
+        return shares[0]
+    return " or ".join(f"{written(known[n])} (n = {n})" for n in sorted(known, reverse=True))
 
 
 def _prediction(summary: Summary) -> TextTable:

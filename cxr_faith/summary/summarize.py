@@ -116,7 +116,7 @@ def _summarize(
     """The summary of rows from any place; each panel holds the columns that it reads, and only while it reads them."""
     settings, table = rows.settings(), rows.samples()
     first = settings[0] if settings else Setting("", "", "")
-    order = _order(rows.methods(), methods)
+    order = method_order(rows.methods(), methods)
     compared = [name for name in order if name not in (RANDOM, CENTER) and not name.endswith(ABLATED)]
     slices = samples.slices_of(table)
     shared = {place: shared_samples(rows.parts(("status",), place, order), table) for place in settings}
@@ -161,7 +161,7 @@ def _summarize(
     return replace(summary, warnings=tuple(cautions(summary)))
 
 
-def _order(names: Collection[str], methods: Sequence[str]) -> list[str]:
+def method_order(names: Collection[str], methods: Sequence[str]) -> list[str]:
     """The methods in the order of the config; others follow, sorted."""
     return [*(name for name in methods if name in names), *sorted({*names} - set(methods))]
 

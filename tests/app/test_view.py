@@ -18,20 +18,23 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from benchmarks.summary_scale import METHODS, SUBSTRATES, write_run
 from benchmarks.view_in_browser import waits
 from cxr_faith.__main__ import main
 from cxr_faith.app.choice import Choice
-from cxr_faith.app.drawing import map_pictures
+from cxr_faith.app.drawing import charts, map_pictures
 from cxr_faith.app.pages import Pages
 from cxr_faith.app.run_samples import PAGE, RunSamples
 from cxr_faith.app.server import Viewer
 from cxr_faith.metrics.functional import MEASURED
 from cxr_faith.records import RecordWriter, read_records
 from cxr_faith.records.controls import is_control
+from cxr_faith.report.charts import method_styles
 from cxr_faith.report.results import write_results
+from cxr_faith.report.samples import BANNERS
 from tests.report.browser import CONTRAST, Browser, chromium
 from tests.synthetic import NASTY, make_rows
 
@@ -216,6 +219,47 @@ def test_maps_are_drawn_cell_by_cell(small: Path) -> None:
     assert (np.diff(green.ravel()[order]) >= 0).all() and green.max() > green.min() + 100
 
 
+def test_an_answer_without_effect_says_so_and_has_gray_maps(small: Path) -> None:
+    rows, pages = read_records(small), Pages(small)
+    known = rows[rows["method"].eq("chefer")].set_index("sample_id")["status"]
+    for wanted in ("ok", "degenerate", "inverted"):
+        name = str(known.index[known.eq(wanted)][0])
+        page = pages.sample({"id": name})[1].decode()
+        assert (f"<strong>{wanted}:</strong> {BANNERS.get(wanted)}" in page) == (wanted != "ok")
+        assert (f"<figcaption>chefer<br>{wanted}</figcaption>" in page) == (wanted != "ok")
+        drawn = map_pictures(rows[rows["sample_id"].eq(name)], over=False)
+        assert drawn and "center" not in [one.method for one in drawn]  # its cells have no positive value
+        for one in drawn:
+            pixels = np.asarray(Image.open(io.BytesIO(b64decode(one.uris[0].partition(",")[2]))))[..., :3]
+            assert bool((pixels == pixels[..., :1]).all()) == (wanted != "ok"), (wanted, one.method)
+
+
+def test_pages_say_what_the_report_says(small: Path) -> None:
+    """A method has one color on both pages, wrong answers are marked, and random_p says how low it can be."""
+    (small / "provenance.json").write_text(json.dumps({"methods": ["rollout", "chefer", "attention"]}))
+    try:
+        rows, pages = read_records(small), Pages(small)
+        methods = pages.samples.methods
+        assert methods[:2] == ["chefer", "attention"]
+        mine = rows[rows["sample_id"].eq("s02")]
+        colors = {line.method: line.color for line in charts(mine, methods)[0].lines}
+        assert colors == {name: to_hex(style["color"]) for name, style in method_styles(methods).items()}
+        page = pages.sample({"id": "s02"})[1].decode()
+        assert re.findall(r"<tr><td>([a-z_]+)\*?</td>", page) == methods
+    finally:
+        (small / "provenance.json").unlink()
+    wrong = rows.drop_duplicates("sample_id").set_index("sample_id")["correct"].eq(False)
+    listing = pages.listing({})[1].decode()
+    assert 0 < wrong.sum() == listing.count(" (wrong)</td>") < len(wrong)
+    assert ", which is wrong" in pages.sample({"id": str(wrong.index[wrong][0])})[1].decode()
+
+
+def test_random_p_says_how_low_it_can_be(tmp_path: Path) -> None:
+    floors = {"random": {"random_srgs": [0.0] * 8}}
+    RecordWriter(tmp_path, rank=0, start=0).write([row | floors.get(row["method"], {}) for row in make_rows(2)])
+    assert "it cannot be below 1/9 = 0.111" in Pages(tmp_path).sample({"id": "s00"})[1].decode()
+
+
 def test_questions_of_several_pictures_have_a_map_on_each(small: Path, tmp_path: Path) -> None:
     """The second picture's cells are those of the first times two, so that both must be on one scale."""
     images = [{"image_id": name, "path": f"{name}.png", "role": role} for name, role in (("a", "prior"), ("b", NASTY))]
@@ -327,7 +371,7 @@ def look_through(browser: Browser, address: str) -> None:
     browser.until(f"{heading} === 'Sample {name}'")
     assert browser.run("document.querySelector('nav .quiet').textContent") == "1 of 60"
     assert (
-        browser.run("[...document.querySelectorAll('img.map')].filter((one) => one.naturalWidth === 16).length") == 14
+        browser.run("[...document.querySelectorAll('img.map')].filter((one) => one.naturalWidth === 16).length") == 13
     )
     assert browser.run("document.querySelectorAll('.charts polyline').length") == 2 * len(METHODS)
     # Dark where the reader wants it: frames, fields, lines and letters too.

@@ -73,6 +73,10 @@ def test_a_wide_screen_is_used(opened: Browser, page: Path) -> None:
     widths = "['#board', '#board .ranked .bar'].map((one) => document.querySelector(one).getBoundingClientRect().width)"
     table, bar = opened.run(widths)
     assert table == opened.run("document.getElementById('board-scroll').clientWidth") > 1200 and bar > 500
+    verdict = "document.querySelector('#board td.word')"
+    opened.run(f"{verdict}.textContent = 'too few patients to say'")
+    lines = "((c) => { const all = new Range(); all.selectNodeContents(c); return all.getClientRects().length; })"
+    assert opened.run(f"{lines}({verdict})") == 1
     # The bar has the scale of its board: intervals are where their numbers say.
     ends = "[...document.querySelectorAll('#board .bar line.mark')].map((one) => ['x1', 'x2'].map((end) => "
     ends += "parseFloat(one.getAttribute(end))))"
@@ -89,6 +93,13 @@ def test_rows_say_at_a_glance_what_to_believe(opened: Browser) -> None:
     shown = {word: (name, mark) for word, name, mark in opened.run(marks)}
     assert shown["believe"] == ("believe", "✓") and shown["control"][0] == "" and shown["control"][1] not in "✓✗"
     assert {mark for word, (_, mark) in shown.items() if word in opened.run("data.against")} <= {"✗"}
+
+
+def test_a_forest_has_marks_on_both_sides_of_zero(opened: Browser) -> None:
+    lines = "[-1.3, 0.8].map((value) => ({ method: 'chefer', name: 'chefer', value }))"
+    texts = f"[...forestChart('gap', {lines}, [-1.3, 0.8]).querySelectorAll('text')].map((one) => one.textContent)"
+    numbers = [float(text.replace("−", "-")) for text in opened.run(texts) if re.fullmatch(r"−?[\d.]+", text)]
+    assert numbers == [-1, -0.5, 0, 0.5]
 
 
 def test_a_slice_without_effect_is_ranked_and_drawn_by_srg_logit(opened: Browser) -> None:
@@ -228,6 +239,9 @@ def test_prints_on_landscape_sheets_without_cutting_tables(media: Browser) -> No
     media.send("Emulation.setEmulatedMedia", media="print", features=dark)
     media.size(1032, 700)  # A4 landscape within its margins, at 96 pixels an inch
     assert media.run("document.getElementById('board').getBoundingClientRect().width") > 950  # the sheet is used
+    outline = "((one) => { one.className = 'outline'; document.body.append(one); return getComputedStyle(one); })"
+    # Printed without its background, the outline of a finding would be a white sheet over the picture.
+    assert media.run(f"{outline}(document.createElement('div')).printColorAdjust") == "exact"
     media.run("document.getElementById('more').click()")
     assert media.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     wide = (

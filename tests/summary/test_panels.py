@@ -12,10 +12,11 @@ import scipy.stats
 from cxr_faith.metrics.regions import REGIONS
 from cxr_faith.records import read_records
 from cxr_faith.records.controls import first_setting
+from cxr_faith.report.formats import number
 from cxr_faith.report.markdown import markdown
 from cxr_faith.report.results import write_results
 from cxr_faith.report.samples import sample_entries
-from cxr_faith.report.trust import trust_tables
+from cxr_faith.report.trust import pointing_ceilings, trust_tables
 from cxr_faith.summary.agreement import agreement_panel
 from cxr_faith.summary.board import Setting
 from cxr_faith.summary.calibration import calibration_panel
@@ -350,4 +351,17 @@ def test_means_medians_and_the_pointing_ceiling_stand_in_tables(frame: pd.DataFr
     assert float(shown["srg, plain"]) == pytest.approx(row.plain_means["srg"], abs=1e-3)
     assert float(shown["srg, median"]) == pytest.approx(row.medians["srg"], abs=1e-3)
     (placed,) = (table for table in tables if table.title.startswith("Do the maps lie on the finding?"))
-    assert "pointing game above 0.800" in placed.note
+    assert "pointing game above 0.800: " in placed.note
+
+
+def test_the_most_hits_are_said_for_each_number_of_samples(frame: pd.DataFrame) -> None:
+    """A row over fewer samples may have a higher limit than the others: none may seem to exceed its own."""
+    low = frame["sample_id"].eq("s02")
+    hits = frame["pointing_game"].mask(low & frame["method"].eq("oracle"))
+    ceilings = pd.Series(np.where(low, 0.5, 0.8), frame.index).where(hits.notna())
+    panel = summarize(frame.assign(pointing_game=hits, pointing_ceiling=ceilings), METHODS).localization
+    few, many = (next(one for one in panel if one.method == name) for name in ("oracle", "chefer"))
+    assert few.n < many.n and few.pointing_ceiling > many.pointing_ceiling
+    assert pointing_ceilings(panel, number) == (
+        f"{many.pointing_ceiling:.3f} (n = {many.n}) or {few.pointing_ceiling:.3f} (n = {few.n})"
+    )
