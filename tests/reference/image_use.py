@@ -59,7 +59,8 @@ def asks_the_same(row, other):
     if row["kind"] != other["kind"]:
         return False
     by_finding = [
-        each["kind"] == "yes_no" and each["finding"] is not None and each["planted"] is None for each in (row, other)
+        each["kind"] == "yes_no" and each["finding"] is not None and each.get("planted") is None
+        for each in (row, other)
     ]
     if not all(by_finding):
         return not any(by_finding) and row["question"] == other["question"]
