@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import fill
 
 from cxr_faith.printable import markdown_text, printable
 from cxr_faith.report.columns import board_title
@@ -11,6 +12,11 @@ from cxr_faith.report.legend import EFFECT_SIZE, INTERVALS, SCORED, legend
 from cxr_faith.report.tables import FINDING, TextTable, answer_table, board_table, finding_tables
 from cxr_faith.summary.subgroups import SUBGROUP
 from cxr_faith.summary.summary import Summary
+
+LINE = 100
+"""Columns of a sentence in a block of code."""
+PARAGRAPH, ITEM, BROKEN = "{}\n", "- {}\n", "{}  \n"
+"""Forms of a sentence in Markdown: a paragraph, an item of a list, a line of a paragraph."""
 
 
 def markdown(summary: Summary, more: Sequence[TextTable] = (), run_dir: str | Path | None = None) -> str:
@@ -44,16 +50,17 @@ def tables_markdown(summary: Summary, more: Sequence[TextTable] = (), fenced: bo
     Args:
         summary: the run's summary.
         more: further tables for the end.
-        fenced: tables as blocks of code, for a viewer that breaks words to make a table fit.
+        fenced: tables as blocks of code, and sentences as lines of one, for a viewer that breaks words to make a table
+            fit, and wraps sentences at the end of the widest table.
     """
     parts = list[str]()
     for board in summary.boards:
         if not board.slice.startswith((FINDING, *SUBGROUP)):
             note = SCORED if board.by_scored else ""
             parts.append(section(board_title(summary, board), board_table(board), note, fenced))
-            parts.append("".join(f"- {markdown_text(line)}\n" for line in [*few_patients(board), *comparisons(board)]))
+            parts.append(_said([*few_patients(board), *comparisons(board)], ITEM, fenced))
     lines = dict.fromkeys(line for board in summary.boards for line in legend(board) if line != SCORED)
-    parts.append("".join(f"{markdown_text(line)}  \n" for line in [*lines, INTERVALS, EFFECT_SIZE]))
+    parts.append(_said([*lines, INTERVALS, EFFECT_SIZE], BROKEN, fenced))
     for table in [*finding_tables(summary), answer_table(summary), *more]:
         parts.append(section(table.title, table, table.note, fenced))
     return "\n".join(parts)
@@ -63,7 +70,15 @@ def section(title: str, table: TextTable, note: str, fenced: bool = False) -> st
     """A heading, a table as Markdown or as a block of code, and a note, which may be empty."""
     lines = f"```\n{_table(table, printable)}```\n" if fenced else _table(table, markdown_text)
     text = f"## {markdown_text(title)}\n\n{lines}"
-    return f"{text}\n{markdown_text(note)}\n" if note else text
+    return f"{text}\n{_said([note], PARAGRAPH, fenced)}" if note else text
+
+
+def _said(lines: Sequence[str], form: str, fenced: bool) -> str:
+    """Sentences as Markdown, each in its form, or as lines of a block of code that are broken between words."""
+    if not fenced or not lines:
+        return "".join(form.format(markdown_text(line)) for line in lines)
+    broken = (fill(printable(line), LINE, subsequent_indent="  ", break_long_words=False) for line in lines)
+    return "".join(["```\n", *(f"{line}\n" for line in broken), "```\n"])
 
 
 def _table(table: TextTable, safe: Callable[[str], str]) -> str:

@@ -141,7 +141,8 @@ def _settling(values: npt.NDArray[np.float64], most: int = 300) -> Iterator[tupl
 def _add_text(writer: SummaryWriter, summary: Summary) -> None:
     """The verdict, the tables and the warnings as text, whose lines TensorBoard wraps between words.
 
-    A wide table widens all of its text, whose paragraphs then run beyond the page: the verdict has a text of its own.
+    A wide table widens all of its text, whose paragraphs then run beyond the page: the verdict has a text of its own,
+    and sentences beside tables are lines of code.
     """
     writer.add_text("verdict", head_markdown(summary), 0)
     writer.add_text("leaderboard", tables_markdown(summary, fenced=True), 0)
